@@ -1,0 +1,66 @@
+"""Logs to standard output, one line an event: JSON for machines, columns for people.
+
+Every line carries `time` (RFC 3339, UTC), `level`, `service`, `event`; lines about a request or a
+transaction carry `request_id` and `transaction_id`. What libraries log through the standard
+library comes out in the same form.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, Processor
+
+    from services.settings import Settings
+
+
+def configure(service: str, settings: Settings) -> None:
+    """Sets up logging of this process; called once, by its entry point."""
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    shared = _shared_processors(service)
+    structlog.configure(
+        processors=[*shared, *_renderers(settings)],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_renderers(settings),
+            ],
+        )
+    )
+    logging.basicConfig(level=max(level, logging.INFO), handlers=[handler], force=True)
+    # These two tell of every connection they make at INFO; the caller's own line says more.
+    for noisy in ("httpx", "stripe", "urllib3"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _shared_processors(service: str) -> list[Processor]:
+    def add_service(_logger: Any, _method: str, event: EventDict) -> EventDict:
+        return {"service": service, **event}
+
+    return [
+        add_service,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+    ]
+
+
+def _renderers(settings: Settings) -> list[Processor]:
+    if settings.log_format == "json":
+        return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    return [
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stdout.isatty(), timestamp_key="time", pad_event_to=24
+        )
+    ]

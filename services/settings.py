@@ -1,0 +1,142 @@
+"""Reads a service's settings from environment variables, all faults in one message.
+
+A service declares a subclass of `Settings`; a field `jwt_secret` is the variable `JWT_SECRET`.
+A `Secret` may come from a file as well, named by the variable with `_FILE` behind it (the
+convention of container images), and prints as `<secret>`. An empty variable counts as unset, as
+`${NAME:-}` in a compose file makes one.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+EXIT_BAD_SETTINGS = 78  # EX_CONFIG of sysexits(3)
+_SECRET_FILE_BYTES_MAX = 65_536
+
+Port = Annotated[int, Field(ge=1, le=65_535)]
+
+
+class SettingsError(Exception):
+    """One or more settings are wrong; the text has a line for each, saying what to do."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+class Secret(SecretStr):
+    """A text that shows as `<secret>` wherever it is printed."""
+
+    def _display(self) -> str:
+        return "<secret>" if self.get_secret_value() else ""
+
+
+class Settings(BaseModel):
+    """What every process is told: how to log. Frozen; unknown variables are not its business."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    log_format: Literal["console", "json"] = Field(
+        default_factory=lambda: "console" if sys.stdout.isatty() else "json",
+        description="console for people, json for machines",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="the least severe level that is logged"
+    )
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> Self:
+        """Builds the settings from `environ`.
+
+        Raises:
+            SettingsError: with one line for each variable that is missing or wrong.
+        """
+        faults: list[str] = []
+        values: dict[str, str] = {}
+        for name, field in cls.model_fields.items():
+            variable = name.upper()
+            value = environ.get(variable, "")
+            if not value and _is_secret(field.annotation):
+                value = _from_file(variable + "_FILE", environ, faults)
+            if value:
+                values[name] = value
+        try:
+            settings = cls.model_validate(values)
+        except ValidationError as error:
+            told = {fault.split("_FILE", 1)[0] for fault in faults}
+            faults += [
+                _fault(cls, item, values)
+                for item in error.errors(include_url=False, include_input=False)
+                if _variable(item) not in told
+            ]
+        if faults:
+            raise SettingsError(faults)
+        return settings
+
+
+class HttpSettings(Settings):
+    """What a process that answers HTTP is told."""
+
+    http_port: Port = Field(description="the port to listen on")
+    http_host: str = Field(default="127.0.0.1", description="the address to listen on")
+    workers: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1, description="worker processes that answer requests"
+    )
+
+
+def _is_secret(annotation: Any) -> bool:
+    return annotation is Secret or Secret in get_args(annotation)
+
+
+def _from_file(variable: str, environ: Mapping[str, str], faults: list[str]) -> str:
+    path = environ.get(variable, "")
+    if not path:
+        return ""
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            return file.read(_SECRET_FILE_BYTES_MAX).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        faults.append(f"{variable}={path!r}: the file cannot be read: {reason}")
+        return ""
+
+
+def _variable(item: Any) -> str:
+    return str(item["loc"][0]).upper() if item["loc"] else ""
+
+
+def _fault(cls: type[Settings], item: Any, values: Mapping[str, str]) -> str:
+    variable = _variable(item)
+    if not variable:
+        return str(item["msg"]).removeprefix("Value error, ")
+    field = cls.model_fields[variable.lower()]
+    if item["type"] == "missing":
+        return f"{variable} is not set: {field.description}"
+    secret = _is_secret(field.annotation)
+    shown = "<secret>" if secret else repr(values.get(variable.lower(), ""))
+    rule = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    return f"{variable}={shown}: must be {rule} ({field.description})"
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def read_or_exit(
+    cls: type[SettingsT],
+    environ: Mapping[str, str],
+    say: Callable[[str], object] = sys.stderr.write,
+) -> SettingsT:
+    """Reads the settings, or tells every fault on stderr and leaves with 78 (EX_CONFIG)."""
+    try:
+        return cls.read(environ)
+    except SettingsError as error:
+        lines = "\n  ".join(error.faults)
+        say(f"bad settings, nothing was started:\n  {lines}\n")
+        raise SystemExit(EXIT_BAD_SETTINGS) from None

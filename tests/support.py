@@ -1,0 +1,112 @@
+"""What tests share: free ports, bounded waits, programs that are ended again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import redis
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+ROOT = Path(__file__).resolve().parent.parent
+
+T = TypeVar("T")
+
+
+def free_ports(count: int) -> int:
+    """The first of `count` consecutive ports of the loopback that are free now."""
+    for _try in range(50):
+        with contextlib.ExitStack() as stack:
+            first = stack.enter_context(_listener(0)).getsockname()[1]
+            if first + count > 65_535:
+                continue
+            try:
+                for port in range(first + 1, first + count):
+                    stack.enter_context(_listener(port))
+            except OSError:
+                continue
+            return int(first)
+    raise RuntimeError(f"no {count} consecutive free ports found in 50 tries")
+
+
+def _listener(port: int) -> socket.socket:
+    listener = socket.socket()
+    try:
+        listener.bind(("127.0.0.1", port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def wait_until(
+    condition: Callable[[], T], *, seconds_max: float = 10, what: str = "condition"
+) -> T:
+    """The condition's first true value; fails after `seconds_max`, naming `what`."""
+    deadline = time.monotonic() + seconds_max
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"still waiting for {what} after {seconds_max} s")
+
+
+@contextlib.contextmanager
+def program(
+    command: Sequence[str],
+    *,
+    environ: Mapping[str, str],
+    output: Path,
+    cwd: Path = ROOT,
+    stop_seconds_max: float = 10,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a program in a process group of its own, and ends the whole group afterwards."""
+    with output.open("ab") as file:
+        process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(stop_seconds_max)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(stop_seconds_max)
+
+
+@contextlib.contextmanager
+def redis_server(folder: Path, port: int, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A private Redis with the platform's own configuration, answering when this returns."""
+    folder.mkdir(exist_ok=True)
+    config = str(ROOT / "services/redis/redis.conf")
+    command = ["redis-server", config, "--port", str(port), "--dir", str(folder), *options]
+    with program(command, environ=os.environ, output=folder / "log") as process:
+        with contextlib.closing(redis.Redis(port=port, socket_timeout=1)) as client:
+            wait_until(lambda: _answers(client), what=f"Redis on port {port}")
+        yield process
+
+
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
