@@ -40,8 +40,8 @@ def configure(service: str, settings: Settings) -> None:
         )
     )
     logging.basicConfig(level=max(level, logging.INFO), handlers=[handler], force=True)
-    # These two tell of every connection they make at INFO; the caller's own line says more.
-    for noisy in ("httpx", "stripe", "urllib3"):
+    # These tell of every connection or worker at INFO; our own lines say it already.
+    for noisy in ("gunicorn.error", "httpx", "stripe", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

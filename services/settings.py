@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping, Sequence
 
 EXIT_BAD_SETTINGS = 78  # EX_CONFIG of sysexits(3)
 _SECRET_FILE_BYTES_MAX = 65_536
@@ -128,15 +128,16 @@ def _fault(cls: type[Settings], item: Any, values: Mapping[str, str]) -> str:
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
-def read_or_exit(
-    cls: type[SettingsT],
-    environ: Mapping[str, str],
-    say: Callable[[str], object] = sys.stderr.write,
-) -> SettingsT:
+def read_or_exit(cls: type[SettingsT], environ: Mapping[str, str]) -> SettingsT:
     """Reads the settings, or tells every fault on stderr and leaves with 78 (EX_CONFIG)."""
     try:
         return cls.read(environ)
     except SettingsError as error:
-        lines = "\n  ".join(error.faults)
-        say(f"bad settings, nothing was started:\n  {lines}\n")
-        raise SystemExit(EXIT_BAD_SETTINGS) from None
+        exit_for(error.faults)
+
+
+def exit_for(faults: Sequence[str]) -> NoReturn:
+    """Tells what is wrong with the settings and leaves, before anything was started."""
+    lines = "".join(f"  {fault}\n" for fault in faults)
+    sys.stderr.write(f"bad settings, nothing was started:\n{lines}")
+    raise SystemExit(EXIT_BAD_SETTINGS)

@@ -119,9 +119,35 @@ def read_json(req: falcon.Request, model: type[ModelT]) -> ModelT:
         Problem: 415 when it is not declared as JSON, 413 when over 16 KiB, 400 when it is not
             JSON at all, 422 with an entry for each wrong field.
     """
-    if (req.content_type or "").partition(";")[0].strip().lower() != falcon.MEDIA_JSON:
+    if not is_json(req):
         raise Problem(415, "Send the request as JSON, with Content-Type: application/json.")
-    body = _read_body(req)
+    return parse_json(read_body(req), model)
+
+
+def is_json(req: falcon.Request) -> bool:
+    """Whether the body is declared as JSON."""
+    return (req.content_type or "").partition(";")[0].strip().lower() == falcon.MEDIA_JSON
+
+
+def read_body(req: falcon.Request) -> bytes:
+    """The request's body.
+
+    Raises:
+        Problem: 413 when over 16 KiB.
+    """
+    too_large = Problem(413, f"A body may have {BODY_BYTES_MAX} bytes.")
+    if (req.content_length or 0) > BODY_BYTES_MAX:
+        raise too_large
+    # Not `bounded_stream` for a chunked body: that has no length, and would be empty.
+    stream = req.stream if req.content_length is None else req.bounded_stream
+    body: bytes = stream.read(BODY_BYTES_MAX + 1)
+    if len(body) > BODY_BYTES_MAX:
+        raise too_large
+    return body
+
+
+def parse_json(body: bytes, model: type[ModelT]) -> ModelT:
+    """The body as a `model`; raises as `read_json` does."""
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
@@ -133,24 +159,10 @@ def read_json(req: falcon.Request, model: type[ModelT]) -> ModelT:
         ) from None
 
 
-def _read_body(req: falcon.Request) -> bytes:
-    too_large = Problem(413, f"A body may have {BODY_BYTES_MAX} bytes.")
-    # Falcon's own errors for a Content-Length that is no number come from `content_length`.
-    if (req.content_length or 0) > BODY_BYTES_MAX:
-        raise too_large
-    # Not `bounded_stream`: that is empty for a chunked body, which has no length.
-    stream = req.stream if req.content_length is None else req.bounded_stream
-    body: bytes = stream.read(BODY_BYTES_MAX + 1)
-    if len(body) > BODY_BYTES_MAX:
-        raise too_large
-    return body
-
-
 def _field_fault(fault: Any) -> dict[str, str]:
-    pointer = "".join(f"/{_escape(part)}" for part in fault["loc"])
+    path = fault["loc"]
+    if fault["type"] == "extra_forbidden":
+        # The name is the client's own, and not for repeating: it could be a misplaced secret.
+        return {"pointer": "", "detail": "There is a field that is not known here."}
+    pointer = "".join(f"/{part}" for part in path)
     return {"pointer": pointer, "detail": fault["msg"].removeprefix("Value error, ")}
-
-
-def _escape(part: object) -> str:
-    """A step of a JSON pointer (RFC 6901); a name the client chose is cut short."""
-    return str(part)[:64].replace("~", "~0").replace("/", "~1")

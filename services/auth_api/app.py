@@ -1,0 +1,28 @@
+"""The Auth API: gives a merchant a token that is valid for 30 seconds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from services.auth_api.limits import LoginLimits
+from services.auth_api.openapi import DOCUMENT
+from services.auth_api.passwords import Passwords
+from services.auth_api.resources import TokenResource
+from services.auth_api.users import UserDirectory
+from services.tokens import Tokens
+from services.web import make_app
+
+if TYPE_CHECKING:
+    from services.auth_api.settings import AuthSettings
+    from services.web import App
+
+
+def create_app(settings: AuthSettings) -> App:
+    """Builds the service.
+
+    Raises:
+        UsersError: when the file of users cannot be used.
+    """
+    users = UserDirectory(settings.users_file)
+    token = TokenResource(users, Passwords(), LoginLimits(), Tokens(settings))
+    return make_app({"/token": token}, checks={"users": users.check}, openapi=DOCUMENT)

@@ -1,0 +1,32 @@
+"""The Auth API's own description."""
+
+from __future__ import annotations
+
+from services import openapi
+from services.auth_api.resources import TokenAnswer, TokenRequest
+
+DOCUMENT = openapi.document(
+    "Auth API",
+    "Gives a merchant a token that is valid for 30 seconds.",
+    {
+        "/token": {
+            "post": {
+                "summary": "A token for user name and password",
+                "requestBody": openapi.body(TokenRequest),
+                "responses": {
+                    "200": openapi.answer("A token.", TokenAnswer),
+                    **openapi.errors(
+                        e400="Not JSON.",
+                        e401="User name or password is wrong.",
+                        e413="Over 16 KiB.",
+                        e415="Not declared as JSON.",
+                        e422="A field is missing or wrong; see errors.",
+                        e429="Too many failed logins; see Retry-After.",
+                        e503="Too many logins at the moment; see Retry-After.",
+                    ),
+                },
+            }
+        }
+    },
+    [TokenRequest, TokenAnswer],
+)

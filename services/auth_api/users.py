@@ -1,0 +1,186 @@
+"""The merchants who may log in, kept in a JSON file; and a command to change it.
+
+python -m services.auth_api.users list
+python -m services.auth_api.users add dora < password.txt
+python -m services.auth_api.users disable dora
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+import structlog
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from services.auth_api.passwords import PASSWORD_CHARACTERS_MAX, hash_password
+from services.auth_api.settings import SHIPPED_USERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Password = Callable[[], str]
+
+USERNAME_CHARACTERS_MAX = 64
+
+_log = structlog.get_logger()
+
+
+class User(BaseModel):
+    """One merchant."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: Annotated[int, Field(ge=1, le=10**15)]
+    username: Annotated[str, Field(min_length=1, max_length=USERNAME_CHARACTERS_MAX)]
+    enabled: bool = True
+    password_hash: Annotated[str, Field(pattern=r"^\$argon2id\$")]
+
+
+_USERS = TypeAdapter(list[User])
+
+
+class UsersError(Exception):
+    """The file of users cannot be used; the text says what is wrong with it."""
+
+
+def load(path: Path) -> list[User]:
+    """The users in the file.
+
+    Raises:
+        UsersError: when it cannot be read, has a wrong entry, or has two with one name or id.
+    """
+    try:
+        users = _USERS.validate_json(path.read_bytes())
+    except OSError as error:
+        raise UsersError(f"{path}: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise UsersError(f"{path}: {place}: {first['msg']}") from None
+    for what in ("id", "username"):
+        values = [getattr(user, what) for user in users]
+        if len(set(values)) < len(values):
+            raise UsersError(f"{path}: two users have the same {what}")
+    return users
+
+
+class UserDirectory:
+    """Finds users by name; a changed file counts from the next login on.
+
+    A file that is broken while the service runs does not lock everybody out: the last good one
+    stays in force, and the log says what is wrong.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._seen = self._stamp()
+        self._users = {user.username: user for user in load(path)}
+
+    def find(self, username: str) -> User | None:
+        """The user of that name, if there is one."""
+        self._refresh()
+        return self._users.get(username)
+
+    def check(self) -> None:
+        """Raises UsersError when the file cannot be used as it is now."""
+        load(self._path)
+
+    def _refresh(self) -> None:
+        if self._stamp() == self._seen:
+            return
+        with self._lock:
+            stamp = self._stamp()
+            if stamp == self._seen:
+                return
+            self._seen = stamp
+            try:
+                self._users = {user.username: user for user in load(self._path)}
+                _log.info("users reloaded", count=len(self._users))
+            except UsersError as error:
+                _log.error("users not reloaded, the last good ones stay", reason=str(error))
+
+    def _stamp(self) -> tuple[int, int, int]:
+        try:
+            stat = self._path.stat()
+        except OSError:
+            return (0, 0, 0)
+        return (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+
+
+def save(path: Path, users: Sequence[User]) -> None:
+    """Replaces the file in one step, so that a reader sees the old or the new one."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(_USERS.dump_json(list(users), indent=2) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    Path(name).replace(path)
+
+
+def main(argv: Sequence[str], path: Path, out: TextIO, read_password: Password) -> int:
+    """The command; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        users = load(path)
+        if arguments.command == "list":
+            for user in users:
+                state = "enabled" if user.enabled else "disabled"
+                out.write(f"{user.id:>6}  {state:<8}  {user.username}\n")
+            return 0
+        save(path, _change(users, arguments.command, arguments.username, read_password))
+    except (UsersError, ValidationError, OSError) as error:
+        sys.stderr.write(f"users: {error}\n")
+        return 1
+    out.write(f"{arguments.username}: done\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="users", description="Shows and changes the users' file.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="all users")
+    for command, meaning in (
+        ("add", "a new user; the password is read from the terminal or standard input"),
+        ("disable", "may log in, but not make transactions"),
+        ("enable", "may do both again"),
+    ):
+        commands.add_parser(command, help=meaning).add_argument("username")
+    return parser
+
+
+def _change(users: list[User], command: str, username: str, read_password: Password) -> list[User]:
+    known = any(user.username == username for user in users)
+    if command == "add":
+        if known:
+            raise UsersError(f"there is a user {username} already")
+        password = read_password()
+        if not 1 <= len(password) <= PASSWORD_CHARACTERS_MAX:
+            raise UsersError(f"a password has 1 to {PASSWORD_CHARACTERS_MAX} characters")
+        number = max((user.id for user in users), default=0) + 1
+        return [*users, User(id=number, username=username, password_hash=hash_password(password))]
+    if not known:
+        raise UsersError(f"there is no user {username}; `list` shows who there is")
+    enabled = command == "enable"
+    return [
+        user.model_copy(update={"enabled": enabled}) if user.username == username else user
+        for user in users
+    ]
+
+
+def _password_from_terminal() -> str:
+    if sys.stdin.isatty():
+        return getpass.getpass("Password: ")
+    return sys.stdin.readline().rstrip("\n")
+
+
+if __name__ == "__main__":
+    file = Path(os.environ.get("USERS_FILE") or SHIPPED_USERS)
+    raise SystemExit(main(sys.argv[1:], file, sys.stdout, _password_from_terminal))

@@ -1,0 +1,42 @@
+#!lua
+-- Accepts a transaction: its record, the user's index, the queue entry and the answer to this
+-- Idempotency-Key, all of them or none. The flags of the first line (none) make a Redis that is
+-- out of memory, or a read-only one, refuse before anything is written.
+--
+-- KEYS  1 transaction:{id}     2 user:{id}:transactions   3 queue   4 retries
+--       5 user:{id}:idempotency:{key}   (only when the client sent a key)
+-- ARGV  1 id   2 user id   3 amount   4 currency   5 payment method   6 now, RFC 3339
+--       7 member of the index   8 first event of the timeline   9 request id   10 queue limit
+--       11 fingerprint of the request   12 the answer, JSON   13 lifetime of the key, seconds
+-- Returns  {'accepted', answer}  {'replayed', the first answer}  {'mismatch', ''}  {'full', ''}
+
+-- A client library that lost its connection may send the same call again: it is accepted already.
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  return {'accepted', ARGV[12]}
+end
+
+if KEYS[5] then
+  local first = redis.call('HMGET', KEYS[5], 'fingerprint', 'answer')
+  if first[1] then
+    if first[1] ~= ARGV[11] then
+      return {'mismatch', ''}
+    end
+    return {'replayed', first[2]}
+  end
+end
+
+if redis.call('XLEN', KEYS[3]) + redis.call('ZCARD', KEYS[4]) >= tonumber(ARGV[10]) then
+  return {'full', ''}
+end
+
+redis.call('HSET', KEYS[1],
+  'id', ARGV[1], 'user_id', ARGV[2], 'amount', ARGV[3], 'currency', ARGV[4],
+  'payment_method', ARGV[5], 'status', 'queued', 'created_at', ARGV[6], 'updated_at', ARGV[6],
+  'attempts', '0', 'timeline', ARGV[8], 'request_id', ARGV[9])
+redis.call('ZADD', KEYS[2], 0, ARGV[7])
+redis.call('XADD', KEYS[3], '*', 'transaction_id', ARGV[1], 'request_id', ARGV[9])
+if KEYS[5] then
+  redis.call('HSET', KEYS[5], 'fingerprint', ARGV[11], 'answer', ARGV[12])
+  redis.call('EXPIRE', KEYS[5], ARGV[13])
+end
+return {'accepted', ARGV[12]}

@@ -1,0 +1,201 @@
+"""The Core API's paths: transactions and loyalty points."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import falcon
+from pydantic import ValidationError
+
+from services.core_api.transactions import (
+    PAGE_MAX,
+    CursorError,
+    KeyReusedError,
+    QueueFullError,
+    TokenInBody,
+    TransactionRequest,
+)
+from services.problems import Problem, Unavailable
+from services.tokens import TokenError
+from services.web import is_json, parse_json, read_body, read_json
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from services.core_api.transactions import Transactions
+    from services.tokens import Merchant, Tokens
+
+_PAGE_DEFAULT = 20
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_REALM = 'Bearer realm="transactions"'
+
+
+class Authentication:
+    """Finds out who asks (RFC 6750)."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+
+    def merchant(self, req: falcon.Request, token: str | None = None) -> Merchant:
+        """The merchant whose token came in the header, or as `token` from elsewhere.
+
+        Raises:
+            Problem: 401 without a good token, 403 when the merchant is not enabled.
+        """
+        header = req.get_header("Authorization")
+        token = token if header is None else _from_header(header)
+        if not token:
+            raise Problem(
+                401,
+                "Get a token from the Auth API, and send it as Authorization: Bearer.",
+                headers={"WWW-Authenticate": _REALM},
+            )
+        try:
+            merchant = self._tokens.verify(token)
+        except TokenError as error:
+            raise _bad_token(str(error)) from None
+        req.context.log = {"user_id": merchant.user_id}
+        if not merchant.enabled:
+            raise Problem(403, "This user is not enabled for transactions.", code="user-disabled")
+        return merchant
+
+
+def _from_header(header: str) -> str:
+    scheme, _, token = header.partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise _bad_token("The Authorization header must be: Bearer, a space, the token.")
+    return token.strip()
+
+
+def _bad_token(detail: str) -> Problem:
+    challenge = f'{_REALM}, error="invalid_token", error_description="{detail}"'
+    return Problem(401, detail, code="invalid-token", headers={"WWW-Authenticate": challenge})
+
+
+class TransactionsResource:
+    """`POST /` accepts a transaction, `GET /` lists the caller's."""
+
+    def __init__(self, authentication: Authentication, transactions: Transactions) -> None:
+        self._authentication = authentication
+        self._transactions = transactions
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        if req.get_header("Authorization") is not None:
+            merchant = self._authentication.merchant(req)
+            wanted = read_json(req, TransactionRequest)
+            if wanted.token is not None:
+                raise Problem(400, "Send the token in the header or in the body, not in both.")
+        else:
+            # Who asks comes before what is asked: 401 for a body without a token, however wrong.
+            body = read_body(req) if is_json(req) else b""
+            merchant = self._authentication.merchant(req, _token_in(body))
+            wanted = parse_json(body, TransactionRequest)
+        try:
+            accepted = self._transactions.accept(
+                merchant.user_id, wanted, req.context.request_id, _idempotency_key(req)
+            )
+        except KeyReusedError:
+            raise Problem(
+                422,
+                "This Idempotency-Key came before with another request; use a new one.",
+                code="idempotency-key-reused",
+            ) from None
+        except QueueFullError:
+            raise Unavailable("The queue is full; nothing was accepted.") from None
+        req.context.log |= {"transaction_id": accepted.transaction_id}
+        if accepted.replayed:
+            resp.set_header("Idempotency-Replayed", "true")
+        resp.status = falcon.HTTP_202
+        # The router puts its prefix before it: /transactions/{id}.
+        resp.location = f"/{accepted.transaction_id}"
+        resp.text = accepted.answer
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        merchant = self._authentication.merchant(req)
+        limit, cursor = _paging(req)
+        try:
+            records, following = self._transactions.page(merchant.user_id, limit, cursor)
+        except CursorError:
+            raise _bad_cursor() from None
+        resp.media = _with_cursor({"transactions": records}, following)
+
+
+class TransactionPathResource:
+    """`POST /transaction`: the same as `POST /`, for clients of this API's first version."""
+
+    def __init__(self, transactions: TransactionsResource) -> None:
+        self._transactions = transactions
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        self._transactions.on_post(req, resp)
+
+
+class TransactionResource:
+    """`GET /{id}`: one of the caller's transactions."""
+
+    def __init__(self, authentication: Authentication, transactions: Transactions) -> None:
+        self._authentication = authentication
+        self._transactions = transactions
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, transaction_id: UUID) -> None:
+        merchant = self._authentication.merchant(req)
+        record = self._transactions.get(merchant.user_id, str(transaction_id))
+        if record is None:
+            raise Problem(404, "There is no such transaction of yours.")
+        req.context.log |= {"transaction_id": str(transaction_id)}
+        resp.media = record
+
+
+class LoyaltyResource:
+    """`GET /loyalty`: the caller's points and how they came about."""
+
+    def __init__(self, authentication: Authentication, transactions: Transactions) -> None:
+        self._authentication = authentication
+        self._transactions = transactions
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        merchant = self._authentication.merchant(req)
+        limit, cursor = _paging(req)
+        try:
+            points, ledger, following = self._transactions.loyalty(merchant.user_id, limit, cursor)
+        except CursorError:
+            raise _bad_cursor() from None
+        resp.media = _with_cursor({"points": points, "ledger": ledger}, following)
+
+
+def _token_in(body: bytes) -> str | None:
+    try:
+        return TokenInBody.model_validate_json(body).token
+    except ValidationError:
+        return None
+
+
+def _idempotency_key(req: falcon.Request) -> str | None:
+    key = req.get_header("Idempotency-Key")
+    if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise Problem(400, "An Idempotency-Key has 1 to 255 visible ASCII characters.")
+    return key
+
+
+def _paging(req: falcon.Request) -> tuple[int, str | None]:
+    limit = req.get_param("limit", default=str(_PAGE_DEFAULT))
+    if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= PAGE_MAX:
+        raise Problem(
+            422,
+            "A parameter is wrong; see errors.",
+            errors=[{"pointer": "?limit", "detail": f"must be a number from 1 to {PAGE_MAX}"}],
+        )
+    return int(limit), req.get_param("cursor")
+
+
+def _bad_cursor() -> Problem:
+    return Problem(
+        422,
+        "A parameter is wrong; see errors.",
+        errors=[{"pointer": "?cursor", "detail": "must be the next_cursor of an earlier answer"}],
+    )
+
+
+def _with_cursor(media: dict[str, Any], following: str | None) -> dict[str, Any]:
+    return media | ({"next_cursor": following} if following else {})

@@ -1,0 +1,22 @@
+"""What the Core API is told by its environment."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from services.store import RedisUrl  # noqa: TC001  pydantic reads it
+from services.tokens import TokenSettings
+
+
+class CoreSettings(TokenSettings):
+    """The Core API's settings."""
+
+    redis_url: RedisUrl = Field(description="where transactions are kept and queued")
+    queue_limit: Annotated[int, Field(ge=1, le=10**9)] = Field(
+        default=100_000, description="open transactions; more are refused with 503"
+    )
+    workers: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=2, description="worker processes that answer requests"
+    )

@@ -1,0 +1,234 @@
+"""Accepts transactions and tells how they stand; all of it in Redis, see `services/store.py`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+import time
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from services import store
+from services.clock import now_ms, rfc3339
+from services.currencies import EXPONENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from services.clock import Clock
+
+AMOUNT_MAX = 99_999_999
+IDEMPOTENCY_SECONDS = 24 * 3600
+PAGE_MAX = 100
+
+
+class KeyReusedError(Exception):
+    """This Idempotency-Key was sent before with another request."""
+
+
+class QueueFullError(Exception):
+    """There are QUEUE_LIMIT open transactions."""
+
+
+class CursorError(ValueError):
+    """This is no cursor that was given out."""
+
+
+def _whole_number(value: object) -> object:
+    """`100` or `"100"` (as HTTPie sends), but not `1e2`, `100.0`, `"+1"`, `true`."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,20}", value):
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise ValueError("must be a whole number in the currency's smallest unit, or digits as text")
+
+
+def _currency(value: str) -> str:
+    if value not in EXPONENTS:
+        raise ValueError("must be an ISO 4217 code in force, in upper case, such as USD")
+    return value
+
+
+class TokenInBody(BaseModel):
+    """The one field that is looked at before it is known who asks."""
+
+    model_config = ConfigDict(strict=True, hide_input_in_errors=True)
+
+    token: Annotated[str, Field(max_length=8192)] | None = Field(
+        default=None, description="instead of the Authorization header"
+    )
+
+
+class TransactionRequest(TokenInBody):
+    """What a merchant asks for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    amount: Annotated[int, BeforeValidator(_whole_number), Field(ge=1, le=AMOUNT_MAX)] = Field(
+        description="in the currency's smallest unit; digits as text are taken as well"
+    )
+    currency: Annotated[str, Field(max_length=3), BeforeValidator(_currency)] = Field(
+        description="ISO 4217, upper case"
+    )
+    payment_method: Annotated[str, Field(pattern=r"^pm_[A-Za-z0-9_]{1,64}$")] = Field(
+        default="pm_card_visa", description="one of Stripe's test names, or the sandbox's"
+    )
+
+    def fingerprint(self) -> str:
+        """Equal for requests that ask for the same."""
+        asked = json.dumps([self.amount, self.currency, self.payment_method])
+        return hashlib.sha256(asked.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The answer to a request, and whether it was given before."""
+
+    answer: str
+    replayed: bool
+
+    @property
+    def transaction_id(self) -> str:
+        """The id in the answer."""
+        return str(json.loads(self.answer)["id"])
+
+
+class Transactions:
+    """The transactions of all users."""
+
+    def __init__(
+        self,
+        client: store.Client,
+        queue_limit: int,
+        *,
+        clock: Clock = time.time,
+        new_id: Callable[[], uuid.UUID] = uuid.uuid4,
+    ) -> None:
+        self._redis = client
+        self._queue_limit = queue_limit
+        self._clock = clock
+        self._new_id = new_id
+        self._accept = client.register_script(store.script(__file__, "accept.lua"))
+
+    def accept(
+        self, user_id: int, wanted: TransactionRequest, request_id: str, idempotency_key: str | None
+    ) -> Accepted:
+        """Takes a transaction and queues it, in one step.
+
+        Raises:
+            KeyReusedError: the key came before with another request.
+            QueueFullError: too many are open; nothing was written.
+            redis.RedisError: Redis is away or refuses.
+        """
+        record = self._record(user_id, wanted)
+        created_ms = record.pop("created_ms")
+        answer = json.dumps(store.public(record))
+        keys = [
+            store.transaction_key(record["id"]),
+            store.index_key(user_id),
+            store.QUEUE,
+            store.RETRIES,
+        ]
+        if idempotency_key is not None:
+            keys.append(store.idempotency_key(user_id, idempotency_key))
+        outcome, first_answer = self._accept(
+            keys=keys,
+            args=[
+                record["id"], user_id, wanted.amount, wanted.currency, wanted.payment_method,
+                record["created_at"], f"{created_ms:013d}:{record['id']}", record["timeline"],
+                request_id, self._queue_limit, wanted.fingerprint(), answer, IDEMPOTENCY_SECONDS,
+            ],
+        )  # fmt: skip
+        if outcome == "mismatch":
+            raise KeyReusedError
+        if outcome == "full":
+            raise QueueFullError
+        return Accepted(first_answer, replayed=outcome == "replayed")
+
+    def _record(self, user_id: int, wanted: TransactionRequest) -> dict[str, Any]:
+        created_ms = now_ms(self._clock)
+        created_at = rfc3339(created_ms)
+        return {
+            "created_ms": created_ms,
+            "id": str(self._new_id()),
+            "user_id": user_id,
+            "amount": wanted.amount,
+            "currency": wanted.currency,
+            "payment_method": wanted.payment_method,
+            "status": "queued",
+            "created_at": created_at,
+            "updated_at": created_at,
+            "attempts": 0,
+            "timeline": store.event("queued", created_ms),
+        }
+
+    def get(self, user_id: int, transaction_id: str) -> dict[str, Any] | None:
+        """The user's transaction of that id, or None: of another's nothing is told."""
+        record: dict[str, str] = self._redis.hgetall(store.transaction_key(transaction_id))
+        if record.get("user_id") != str(user_id):
+            return None
+        return store.public(record)
+
+    def page(
+        self, user_id: int, limit: int, cursor: str | None
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """Up to `limit` of the user's transactions, newest first, and the cursor of the next page.
+
+        Raises:
+            CursorError: the cursor is none of ours.
+        """
+        start = f"({_decode(cursor, _INDEX_MEMBER)}" if cursor else "+"
+        members: list[str] = self._redis.zrevrangebylex(
+            store.index_key(user_id), start, "-", start=0, num=limit + 1
+        )
+        pipeline = self._redis.pipeline(transaction=False)
+        for member in members[:limit]:
+            pipeline.hgetall(store.transaction_key(member.partition(":")[2]))
+        records = [store.public(record) for record in pipeline.execute() if record]
+        more = len(members) > limit
+        return records, _encode(members[limit - 1]) if more else None
+
+    def loyalty(
+        self, user_id: int, limit: int, cursor: str | None
+    ) -> tuple[int, list[dict[str, Any]], str | None]:
+        """The user's points, the newest credits they come from, and the cursor of the next page.
+
+        Raises:
+            CursorError: the cursor is none of ours.
+        """
+        # The ledger only grows, at its right end: a place in it stays what it was.
+        before = int(_decode(cursor, _LEDGER_PLACE)) if cursor else None
+        with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.get(store.points_key(user_id))
+            pipeline.llen(store.ledger_key(user_id))
+            points, length = pipeline.execute()
+        stop = min(length if before is None else before, length)
+        start = max(stop - limit, 0)
+        entries = self._redis.lrange(store.ledger_key(user_id), start, stop - 1) if stop else []
+        newest_first = [json.loads(entry) for entry in reversed(entries)]
+        return int(points or 0), newest_first, _encode(str(start)) if start else None
+
+
+_INDEX_MEMBER = re.compile(r"[0-9]{13}:[0-9a-f-]{36}")
+_LEDGER_PLACE = re.compile(r"[1-9][0-9]{0,12}")
+
+
+def _encode(place: str) -> str:
+    return base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
+
+
+def _decode(cursor: str, form: re.Pattern[str]) -> str:
+    try:
+        place = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        text = place.decode("ascii")
+    except (binascii.Error, ValueError):
+        raise CursorError from None
+    if not form.fullmatch(text):
+        raise CursorError
+    return text

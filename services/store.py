@@ -1,0 +1,135 @@
+"""Where everything is kept: each Redis key, its type and its lifetime. And how Redis is reached.
+
+| key | type | lifetime | what |
+|---|---|---|---|
+| `transaction:{id}` | hash | FINISHED_DAYS after its end | the transaction; fields below |
+| `user:{id}:transactions` | sorted set, scores 0 | as its transactions | `<created ms>:<id>` |
+| `user:{id}:points` | string, integer | for ever | loyalty points |
+| `user:{id}:ledger` | list of JSON | for ever | each credit: for what, when |
+| `user:{id}:idempotency:{key}` | hash | 24 hours | `fingerprint` of a request, its `answer` |
+| `queue` | stream, one group | an entry until finished | `transaction_id`, `request_id` |
+| `retries` | sorted set by due time (ms) | an entry until it is due | ids that wait for an attempt |
+| `deadletters` | stream | DEADLETTER_DAYS | `transaction_id`, `reason`, `entry`, `at` |
+| `connector:{name}` | string | LEASE_SECONDS, renewed | says that this connector lives |
+
+The fields of a transaction are those of the public contract; `timeline` is its events as JSON
+objects with commas between them, so that a script appends one without reading the rest.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from urllib.parse import urlsplit
+
+import redis
+from pydantic import AfterValidator
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from services.clock import rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Client: TypeAlias = Any
+"""A `redis.Redis`; redis-py types each reply as one that may have to be awaited."""
+
+QUEUE = "queue"
+GROUP = "psp-connector"
+RETRIES = "retries"
+DEADLETTERS = "deadletters"
+
+FINAL = frozenset({"captured", "declined", "failed"})
+
+# In the contract's order. A record has more fields than are shown: `request_id`.
+_FIELDS: Mapping[str, type[int] | type[str]] = {
+    "id": str,
+    "user_id": int,
+    "amount": int,
+    "currency": str,
+    "payment_method": str,
+    "status": str,
+    "created_at": str,
+    "updated_at": str,
+    "attempts": int,
+    "psp_reference": str,
+    "decline_code": str,
+    "loyalty_points": int,
+}
+
+
+def transaction_key(transaction_id: str) -> str:
+    """The hash of one transaction."""
+    return f"transaction:{transaction_id}"
+
+
+def index_key(user_id: int) -> str:
+    """The ids of a user's transactions by age."""
+    return f"user:{user_id}:transactions"
+
+
+def points_key(user_id: int) -> str:
+    """A user's loyalty points."""
+    return f"user:{user_id}:points"
+
+
+def ledger_key(user_id: int) -> str:
+    """How a user's points came about."""
+    return f"user:{user_id}:ledger"
+
+
+def idempotency_key(user_id: int, key: str) -> str:
+    """What was answered to a user's request with this Idempotency-Key."""
+    return f"user:{user_id}:idempotency:{key}"
+
+
+def lease_key(name: str) -> str:
+    """Exists as long as the connector of that name lives."""
+    return f"connector:{name}"
+
+
+def event(name: str, at_ms: int, **details: Any) -> str:
+    """One entry of a timeline, as JSON."""
+    return json.dumps({"event": name, "at": rfc3339(at_ms), **details})
+
+
+def public(record: Mapping[str, str]) -> dict[str, Any]:
+    """A transaction's hash as the contract shows it."""
+    shown: dict[str, Any] = {
+        name: kind(record[name]) for name, kind in _FIELDS.items() if name in record
+    }
+    shown["timeline"] = json.loads(f"[{record['timeline']}]")
+    return shown
+
+
+def _redis_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"redis", "rediss", "unix"} or not (parts.hostname or parts.path):
+        raise ValueError("like redis://host:6379/0, rediss://… for TLS, or unix:///path")
+    return url
+
+
+RedisUrl = Annotated[str, AfterValidator(_redis_url)]
+
+
+def connect(url: str, *, timeout_seconds: float) -> Client:
+    """A client that never waits long: for its caller somebody else is waiting.
+
+    A connection found dead is made anew once; a command is not repeated on a slow Redis. Scripts
+    here do nothing twice, so the repetition is safe.
+    """
+    return redis.Redis.from_url(
+        url,
+        decode_responses=True,
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=min(timeout_seconds, 0.4),
+        socket_keepalive=True,
+        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+    )
+
+
+def script(folder: str, name: str) -> str:
+    """The text of a Lua script that lies beside the module that runs it."""
+    return (Path(folder).parent / name).read_text(encoding="utf-8")
