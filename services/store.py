@@ -7,8 +7,8 @@
 | `user:{id}:points` | string, integer | for ever | loyalty points |
 | `user:{id}:ledger` | list of JSON | for ever | each credit: for what, when |
 | `user:{id}:idempotency:{key}` | hash | 24 hours | `fingerprint` of a request, its `answer` |
-| `queue` | stream, one group | an entry until finished | `transaction_id`, `request_id` |
-| `retries` | sorted set by due time (ms) | an entry until it is due | ids that wait for an attempt |
+| `queue` | stream, one group | until finished | `transaction_id`, `request_id` |
+| `retries` | sorted set by due time (ms) | until due | ids that wait for an attempt |
 | `deadletters` | stream | DEADLETTER_DAYS | `transaction_id`, `reason`, `entry`, `at` |
 | `connector:{name}` | string | LEASE_SECONDS, renewed | says that this connector lives |
 
@@ -44,7 +44,7 @@ DEADLETTERS = "deadletters"
 FINAL = frozenset({"captured", "declined", "failed"})
 
 # In the contract's order. A record has more fields than are shown: `request_id`.
-_FIELDS: Mapping[str, type[int] | type[str]] = {
+_FIELDS: Mapping[str, type[int | str]] = {
     "id": str,
     "user_id": int,
     "amount": int,

@@ -1,0 +1,103 @@
+"""Who listens on a port of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that listens on a port, as far as this user may know it."""
+
+    pid: int | None
+    name: str
+    started: float = 0.0
+    state: str = ""
+    """The state folder it was given, when it is a process of a stack like this one."""
+
+    def __str__(self) -> str:
+        return f"{self.name}, pid {self.pid}" if self.pid else "a process of another user"
+
+
+def is_free(port: int) -> bool:
+    """Whether a program could listen on the port of the loopback now."""
+    with socket.socket() as probe:
+        # As the servers do: a port whose last connections are still closing counts as free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen(1)
+        except OSError:
+            return False
+    return True
+
+
+def holders(ports: Iterable[int]) -> Mapping[int, Holder]:
+    """The process that listens on each of these ports; no entry where nobody is found."""
+    wanted = set(ports)
+    found: dict[int, Holder] = {}
+    for pid, port in _listeners(wanted):
+        holder = _holder(pid)
+        # Workers share their parent's socket: the one that has been there longest is meant.
+        if port not in found or holder.started < found[port].started:
+            found[port] = holder
+    return found
+
+
+def _listeners(ports: set[int]) -> list[tuple[int | None, int]]:
+    try:
+        connections = psutil.net_connections(kind="tcp")
+    except psutil.AccessDenied:  # macOS tells only root about all
+        return _own_listeners(ports)
+    return [
+        (connection.pid, connection.laddr.port)
+        for connection in connections
+        if connection.status == psutil.CONN_LISTEN
+        and connection.laddr
+        and connection.laddr.port in ports
+    ]
+
+
+def _own_listeners(ports: set[int]) -> list[tuple[int | None, int]]:
+    found: list[tuple[int | None, int]] = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            found += [
+                (process.pid, connection.laddr.port)
+                for connection in process.net_connections(kind="tcp")
+                if connection.status == psutil.CONN_LISTEN and connection.laddr.port in ports
+            ]
+    return found
+
+
+def _holder(pid: int | None) -> Holder:
+    if pid is None:
+        return Holder(None, "")
+    try:
+        process = psutil.Process(pid)
+        name, started = process.name(), process.create_time()
+    except psutil.Error:
+        return Holder(pid, "a process that just ended")
+    state = ""
+    with contextlib.suppress(psutil.Error, OSError):
+        given = process.environ().get("PLATFORM_STATE", "")
+        state = os.path.realpath(Path(process.cwd(), given)) if given else ""
+    return Holder(pid, name, started, state)
+
+
+def free_block(first: int, count: int) -> int | None:
+    """The first port of a free block at `first` + 100, + 200, …; None when 50 tries find none."""
+    for candidate in range(first + 100, min(first + 5100, 65_536 - count), 100):
+        if all(is_free(port) for port in range(candidate, candidate + count)):
+            return candidate
+    return None

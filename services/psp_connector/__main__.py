@@ -1,0 +1,81 @@
+"""`python -m services.psp_connector`: takes transactions from the queue until a signal."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+import structlog
+
+from services import logs, store
+from services.psp_connector.app import create_app, serve_in_background
+from services.psp_connector.backoff import Backoff
+from services.psp_connector.breaker import Breaker
+from services.psp_connector.connector import Connector
+from services.psp_connector.queue import Queue
+from services.psp_connector.settings import ConnectorSettings
+from services.psp_connector.stripe_psp import StripePsp
+from services.settings import read_or_exit
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+# Above the 200 ms that a read of the queue waits, and no more than Redis may hold up the loop.
+REDIS_TIMEOUT_SECONDS = 2.0
+# Under the 6 s of process-compose.yaml between SIGTERM and SIGKILL.
+GRACE_SECONDS = 5.5
+# Asking a PSP that is down costs it something too: never more often than this, in the end.
+_PROBE_SECONDS_MAX = 30.0
+
+_log = structlog.get_logger()
+
+
+def build(settings: ConnectorSettings) -> tuple[Connector, store.Client]:
+    """The connector and its Redis; nothing is connected yet."""
+    client = store.connect(settings.redis_url, timeout_seconds=REDIS_TIMEOUT_SECONDS)
+    name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    first_seconds = settings.psp_backoff_seconds
+    connector = Connector(
+        Queue(client, settings, name),
+        StripePsp(settings),
+        Breaker(settings.concurrency, Backoff(first_seconds, _PROBE_SECONDS_MAX)),
+        Backoff(first_seconds, settings.psp_backoff_seconds_max),
+        concurrency=settings.concurrency,
+        attempts_max=settings.psp_attempts_max,
+    )
+    return connector, client
+
+
+def main() -> None:
+    """Reads the environment and works; the first signal lets it finish, the second does not."""
+    settings = read_or_exit(ConnectorSettings, os.environ)
+    logs.configure("psp-connector", settings)
+    connector, client = build(settings)
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        # A second signal ends the process as if there were no handler.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        connector.stop()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    serve_in_background(create_app(connector, client), settings)
+    seconds = round(time.time() - psutil.Process().create_time(), 2)
+    _log.info("working", concurrency=settings.concurrency, seconds_since_start=seconds)
+    connector.run()
+    left = connector.drain(GRACE_SECONDS)
+    _log.info("stopped", left_to_others=left)
+    sys.stdout.flush()
+    # Not sys.exit: that would wait for threads that the grace has run out for.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

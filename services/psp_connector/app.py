@@ -1,0 +1,57 @@
+"""The connector's own address: health, for whoever runs it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from services.web import make_app
+
+if TYPE_CHECKING:
+    from services import store
+    from services.psp_connector.connector import Connector
+    from services.psp_connector.settings import ConnectorSettings
+    from services.web import App
+
+# The main loop comes round five times a second; a health check of Redis may hold it for a second.
+_STUCK_SECONDS = 10.0
+_CONNECTION_SECONDS_MAX = 5.0
+
+
+def create_app(connector: Connector, client: store.Client) -> App:
+    """Builds the service's HTTP side."""
+
+    def redis_answers() -> None:
+        client.ping()
+
+    def loop_turns() -> None:
+        if time.monotonic() - connector.last_turn > _STUCK_SECONDS:
+            raise TimeoutError
+
+    return make_app({}, checks={"redis": redis_answers, "loop": loop_turns})
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = _CONNECTION_SECONDS_MAX
+
+    def log_message(self, *_args: Any) -> None:
+        """The app logs its requests itself."""
+
+
+def serve_in_background(app: App, settings: ConnectorSettings) -> None:
+    """Answers on HTTP_PORT from a thread, as long as the process lives.
+
+    A full server would cost another process; this address is asked a few times a minute, by
+    whoever runs the stack, and is not reachable through the router.
+    """
+    server = make_server(
+        settings.http_host, settings.http_port, app, server_class=_Server, handler_class=_Handler
+    )
+    threading.Thread(target=server.serve_forever, name="http", daemon=True).start()

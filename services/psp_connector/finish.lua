@@ -1,0 +1,47 @@
+#!lua flags=allow-oom
+-- Ends a transaction: status, timeline, loyalty credit, acknowledgement and, when it failed, the
+-- dead letter; all or nothing, and nothing twice. It may run on a full Redis: it frees memory.
+--
+-- KEYS  1 transaction:{id}   2 queue   3 user:{id}:points   4 user:{id}:ledger
+--       5 user:{id}:transactions   6 retries   7 deadletters
+-- ARGV  1 id   2 group   3 entry of the queue   4 final status   5 now, RFC 3339
+--       6 event for the timeline   7 PSP reference or ''   8 decline code or ''
+--       9 points   10 entry for the ledger   11 lifetime of the record, seconds
+--       12 the index forgets members below this   13 reason for a dead letter or ''
+--       14 dead letters below this stream id are forgotten
+-- Returns  'done', 'final' when it had ended before, 'missing' when there is no such transaction
+
+redis.call('XACK', KEYS[2], ARGV[2], ARGV[3])
+redis.call('XDEL', KEYS[2], ARGV[3])
+local status = redis.call('HGET', KEYS[1], 'status')
+if not status then
+  return 'missing'
+end
+if status ~= 'queued' and status ~= 'processing' then
+  return 'final'
+end
+
+local timeline = redis.call('HGET', KEYS[1], 'timeline') .. ', ' .. ARGV[6]
+redis.call('HSET', KEYS[1], 'status', ARGV[4], 'updated_at', ARGV[5], 'timeline', timeline)
+if ARGV[7] ~= '' then
+  redis.call('HSET', KEYS[1], 'psp_reference', ARGV[7])
+end
+if ARGV[8] ~= '' then
+  redis.call('HSET', KEYS[1], 'decline_code', ARGV[8])
+end
+if ARGV[4] == 'captured' then
+  redis.call('HSET', KEYS[1], 'loyalty_points', ARGV[9])
+  if tonumber(ARGV[9]) > 0 then
+    redis.call('INCRBY', KEYS[3], ARGV[9])
+    redis.call('RPUSH', KEYS[4], ARGV[10])
+  end
+end
+redis.call('EXPIRE', KEYS[1], ARGV[11])
+redis.call('ZREMRANGEBYLEX', KEYS[5], '-', '(' .. ARGV[12])
+-- Another connector, too slow to keep its lease, may have scheduled it once more.
+redis.call('ZREM', KEYS[6], ARGV[1])
+if ARGV[13] ~= '' then
+  redis.call('XADD', KEYS[7], 'MINID', '~', ARGV[14], '*',
+    'transaction_id', ARGV[1], 'reason', ARGV[13], 'at', ARGV[5])
+end
+return 'done'

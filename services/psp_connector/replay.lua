@@ -1,0 +1,27 @@
+#!lua
+-- Gives a failed transaction another round of attempts, and takes its dead letter away. The one
+-- way out of a final status, taken by an operator's hand and written in the timeline. What was
+-- captured or declined never changes; and the PSP knows the transaction by its id, so an answer
+-- that was lost is found again and nothing is charged twice.
+--
+-- KEYS  1 transaction:{id}   2 queue   3 deadletters
+-- ARGV  1 id   2 id of the dead letter   3 now, RFC 3339   4 event for the timeline
+-- Returns  'done', 'missing', 'gone' (no such dead letter) or the status that is not `failed`
+if #redis.call('XRANGE', KEYS[3], ARGV[2], ARGV[2]) == 0 then
+  return 'gone'
+end
+local status = redis.call('HGET', KEYS[1], 'status')
+if not status then
+  return 'missing'
+end
+if status ~= 'failed' then
+  return status
+end
+local timeline = redis.call('HGET', KEYS[1], 'timeline') .. ', ' .. ARGV[4]
+redis.call('HSET', KEYS[1], 'status', 'queued', 'attempts', 0, 'updated_at', ARGV[3],
+  'timeline', timeline)
+redis.call('PERSIST', KEYS[1])
+redis.call('XADD', KEYS[2], '*', 'transaction_id', ARGV[1],
+  'request_id', redis.call('HGET', KEYS[1], 'request_id') or '')
+redis.call('XDEL', KEYS[3], ARGV[2])
+return 'done'
