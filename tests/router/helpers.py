@@ -1,0 +1,267 @@
+"""A real router on free ports, and services that write down what reaches them."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import json
+import os
+import socket
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+from tests.support import ROOT, free_ports, program, wait_until
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterator, Mapping
+    from email.message import Message
+    from pathlib import Path
+
+CONFIG = ROOT / "services/router/Caddyfile"
+ANSWER_SECONDS_MAX = 30.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request as it reached a service."""
+
+    method: str
+    path: str
+    headers: Message
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a service answers; `None` for a status hangs up instead."""
+
+    status: int | None = 200
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b"{}"
+    wait_seconds: float = 0
+
+
+@dataclass
+class Service:
+    """What a service saw, and what it is to answer, by path."""
+
+    port: int
+    seen: list[Seen] = field(default_factory=list)
+    answers: dict[str, Answer] = field(default_factory=dict)
+    stopped: threading.Event = field(default_factory=threading.Event)
+    connections: list[socket.socket] = field(default_factory=list)
+
+    def last(self) -> Seen:
+        return self.seen[-1]
+
+    def hang_up(self) -> None:
+        """Ends what is kept alive, as a process does that stops."""
+        self.stopped.set()
+        for connection in self.connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        server_version = "gunicorn/23.0.0"
+        timeout = ANSWER_SECONDS_MAX
+
+        def setup(self) -> None:
+            super().setup()
+            service.connections.append(self.connection)
+
+        def handle_one_request(self) -> None:
+            with contextlib.suppress(OSError):
+                super().handle_one_request()
+
+        def answer(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            body = self.rfile.read(length)
+            service.seen.append(Seen(self.command, self.path, self.headers, body))
+            answer = service.answers.get(self.path.partition("?")[0], Answer())
+            service.stopped.wait(answer.wait_seconds)
+            if answer.status is None:
+                self.close_connection = True
+                return
+            self.send_response(answer.status)
+            for name, value in answer.headers:
+                self.send_header(name, value)
+            self.send_header("X-Request-Id", self.headers.get("X-Request-Id", ""))
+            self.send_header("Content-Length", str(len(answer.body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(answer.body)
+
+        do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = answer  # noqa: N815
+
+        def log_message(self, *_args: Any) -> None:
+            """A test says what it has to say itself."""
+
+    return Handler
+
+
+class OneThreadServer(HTTPServer):
+    """Serves one connection after the other, each to its end."""
+
+
+@contextlib.contextmanager
+def service_on(port: int, server: type[HTTPServer] = ThreadingHTTPServer) -> Iterator[Service]:
+    service = Service(port)
+    handler = _handler(service)
+    if server is OneThreadServer:
+        # It could serve nobody else while a connection is kept.
+        handler.protocol_version = "HTTP/1.0"
+    with server(("127.0.0.1", port), handler) as http_server:
+        thread = threading.Thread(target=http_server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        try:
+            yield service
+        finally:
+            http_server.shutdown()
+            service.hang_up()
+            thread.join(ANSWER_SECONDS_MAX)
+
+
+@dataclass(frozen=True)
+class Response:
+    status: int
+    headers: Message
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Router:
+    """A running router."""
+
+    port: int
+    output: Path
+    process: subprocess.Popen[bytes]
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_SECONDS_MAX)
+        with contextlib.closing(connection):
+            connection.request(method, path, body, dict(headers or {}))
+            response = connection.getresponse()
+            return Response(response.status, response.headers, response.read())
+
+    def raw(self, sent: bytes, *, quiet_seconds: float = ANSWER_SECONDS_MAX) -> bytes:
+        """All that comes back, up to the end or until it is quiet that long."""
+        with self.connect() as connection:
+            connection.sendall(sent)
+            return read_all(connection, quiet_seconds)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=ANSWER_SECONDS_MAX)
+
+    def log(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.output.read_text().splitlines()]
+
+    def log_of(self, request_id: str) -> dict[str, Any]:
+        """The access log's line of a request; there is one for each."""
+
+        def lines() -> list[dict[str, Any]]:
+            return [line for line in self.log() if line.get("request_id") == request_id]
+
+        found = wait_until(lines, what=f"the log line of request {request_id}")
+        assert 1 == len(found)
+        return found[0]
+
+
+def read_all(connection: socket.socket, quiet_seconds: float) -> bytes:
+    connection.settimeout(quiet_seconds)
+    received = b""
+    with contextlib.suppress(TimeoutError, ConnectionResetError):
+        while part := connection.recv(65_536):
+            received += part
+    return received
+
+
+def environment(port: int, state: Path, **more: str) -> dict[str, str]:
+    """What the router is told; HOME, least of all, is not."""
+    return {
+        "PATH": os.environ["PATH"],
+        "XDG_CONFIG_HOME": str(state),
+        "HTTP_PORT": str(port),
+        "AUTH_API_ADDRESS": f"127.0.0.1:{port + 1}",
+        "CORE_API_ADDRESS": f"127.0.0.1:{port + 2}",
+        "CADDY_STATE": str(state),
+        **more,
+    }
+
+
+@contextlib.contextmanager
+def router_on(folder: Path, port: int, **more: str) -> Iterator[Router]:
+    """The router, healthy; its services are on the two ports behind its own."""
+    (folder / "cwd").mkdir()
+    command = ["caddy", "run", "--adapter", "caddyfile", "--config", str(CONFIG)]
+    environ = environment(port, folder / "state", **more)
+    output = folder / "router.log"
+    with program(command, environ=environ, output=output, cwd=folder / "cwd") as process:
+        router = Router(port, output, process)
+        wait_until(lambda: _healthy(router), what=f"the router on port {port}")
+        yield router
+
+
+def _healthy(router: Router) -> bool:
+    assert router.process.poll() is None, router.output.read_text()
+    try:
+        return 200 == router.ask("GET", "/health").status
+    except OSError:
+        return False
+
+
+@dataclass
+class Platform:
+    """A router with both its services."""
+
+    router: Router
+    auth: Service
+    core: Service
+
+    def seen(self) -> list[Seen]:
+        return self.auth.seen + self.core.seen
+
+
+@contextlib.contextmanager
+def platform_in(folder: Path, **more: str) -> Iterator[Platform]:
+    port = free_ports(3)
+    with (
+        service_on(port + 1) as auth,
+        service_on(port + 2) as core,
+        router_on(folder, port, **more) as router,
+    ):
+        yield Platform(router, auth, core)
+
+
+def problem(response: Response) -> tuple[int, str]:
+    """Status and code of a problem document, after checking that it is one, whole."""
+    assert "application/problem+json" == response.headers["Content-Type"]
+    document = response.json()
+    assert {"type", "title", "status", "detail", "code", "request_id"} == set(document)
+    assert "about:blank" == document["type"]
+    assert response.status == document["status"]
+    assert response.headers["X-Request-Id"] == document["request_id"]
+    return document["status"], document["code"]
+
+
+def parse(received: bytes) -> Response:
+    """The one answer that came over a raw connection."""
+    head, _, body = received.partition(b"\r\n\r\n")
+    status_line, _, lines = head.partition(b"\r\n")
+    headers = http.client.parse_headers(io.BytesIO(lines + b"\r\n\r\n"))
+    return Response(int(status_line.split()[1]), headers, body)
