@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from services.settings import Settings
 
 
+# Without the local variables: they could hold a password.
+_TRACEBACKS = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
+
+
 def configure(service: str, settings: Settings) -> None:
     """Sets up logging of this process; called once, by its entry point."""
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
@@ -58,9 +64,13 @@ def _shared_processors(service: str) -> list[Processor]:
 
 def _renderers(settings: Settings) -> list[Processor]:
     if settings.log_format == "json":
-        return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        return [_TRACEBACKS, structlog.processors.JSONRenderer()]
     return [
         structlog.dev.ConsoleRenderer(
-            colors=sys.stdout.isatty(), timestamp_key="time", pad_event_to=24
+            colors=sys.stdout.isatty(),
+            timestamp_key="time",
+            pad_event_to=24,
+            # The local variables of a traceback could hold a password.
+            exception_formatter=structlog.dev.plain_traceback,
         )
     ]

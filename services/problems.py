@@ -86,9 +86,8 @@ def register(app: App) -> None:
     app.add_error_handler(Problem, _problem)
 
 
-def _problem(
-    req: falcon.Request, resp: falcon.Response, problem: Problem, _params: dict[str, Any]
-) -> None:
+def answer(req: falcon.Request, resp: falcon.Response, problem: Problem) -> None:
+    """Turns the answer into the problem's document."""
     document: dict[str, Any] = {
         "type": "about:blank",
         "title": http.HTTPStatus(problem.status).phrase,
@@ -106,20 +105,23 @@ def _problem(
     req.context.code = problem.code
 
 
-def _falcon_error(
-    req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, params: dict[str, Any]
+def _problem(
+    req: falcon.Request, resp: falcon.Response, problem: Problem, _params: dict[str, Any]
 ) -> None:
-    status = error.status_code
+    answer(req, resp, problem)
+
+
+def _falcon_error(
+    req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, _params: dict[str, Any]
+) -> None:
+    # Whatever Falcon answers that has no code here is a bad request of some other kind.
+    status = error.status_code if error.status_code in _CODES else 400
     detail = _DETAILS.get(status) or error.description or error.title or ""
-    headers = dict(error.headers or {})
-    if status in _CODES:
-        _problem(req, resp, Problem(status, detail, headers=headers), params)
-    else:
-        _problem(req, resp, Problem(400, detail, headers=headers), params)
+    answer(req, resp, Problem(status, detail, headers=dict(error.headers or {})))
 
 
 def _unexpected(
-    req: falcon.Request, resp: falcon.Response, _error: Exception, params: dict[str, Any]
+    req: falcon.Request, resp: falcon.Response, _error: Exception, _params: dict[str, Any]
 ) -> None:
     _log.exception("unexpected error", request_id=req.context.get("request_id", ""))
-    _problem(req, resp, Problem(500, _DETAILS[500]), params)
+    answer(req, resp, Problem(500, _DETAILS[500]))

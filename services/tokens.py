@@ -7,8 +7,7 @@ import uuid
 from typing import TYPE_CHECKING, Annotated, Any
 
 import jwt
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError
-from pydantic import model_validator as _model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
 
 from services.settings import HttpSettings, Secret
 
@@ -43,7 +42,7 @@ class TokenSettings(HttpSettings):
         default=None, description="also accepted, while the secret is being changed"
     )
 
-    @_model_validator(mode="after")
+    @model_validator(mode="after")
     def _long_enough(self) -> Self:
         if self.jwt_secret is None:
             raise ValueError(f"JWT_SECRET (or JWT_SECRET_FILE) is not set: {_HOW_TO_MAKE}")
@@ -65,6 +64,14 @@ class Merchant(BaseModel):
     sub: Annotated[StrictStr, Field(pattern=r"^[0-9]{1,18}$")]
     username: StrictStr
     enabled: StrictBool
+    iat: StrictInt
+    exp: StrictInt
+
+    @model_validator(mode="after")
+    def _short_lived(self) -> Self:
+        if self.exp - self.iat > LIFETIME_SECONDS:
+            raise ValueError("lives longer than any token of ours")
+        return self
 
     @property
     def user_id(self) -> int:
@@ -107,7 +114,8 @@ class Tokens:
             return Merchant.model_validate(self._decode(token))
         except jwt.ExpiredSignatureError:
             raise TokenError("The token has expired; get a new one from the Auth API.") from None
-        except (jwt.PyJWTError, ValidationError, ValueError, RecursionError):
+        # pydantic's ValidationError is a ValueError; a number too large for a time overflows.
+        except (jwt.PyJWTError, ValueError, OverflowError, RecursionError):
             raise TokenError("The token is not valid.") from None
 
     def _decode(self, token: str) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import redis
 import structlog
 
-from services import store
+from services import problems, store
 from services.core_api.openapi import DOCUMENT
 from services.core_api.resources import (
     Authentication,
@@ -60,10 +60,11 @@ def _check(client: store.Client) -> None:
 
 
 def _redis_error(
-    req: falcon.Request, _resp: falcon.Response, error: redis.RedisError, _params: dict[str, Any]
-) -> NoReturn:
+    req: falcon.Request, resp: falcon.Response, error: redis.RedisError, _params: dict[str, Any]
+) -> None:
     # Away, slow, loading, full or read-only: for the client it is all one.
     _log.error(
         "redis", request_id=req.context.request_id, reason=f"{type(error).__name__}: {error}"
     )
-    raise Unavailable("The transactions cannot be reached at the moment.")
+    unavailable = Unavailable("The transactions cannot be reached at the moment.")
+    problems.answer(req, resp, unavailable)

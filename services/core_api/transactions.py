@@ -12,7 +12,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from services import store
 from services.clock import now_ms, rfc3339
@@ -70,12 +70,10 @@ class TransactionRequest(TokenInBody):
 
     model_config = ConfigDict(extra="forbid")
 
-    amount: Annotated[int, BeforeValidator(_whole_number), Field(ge=1, le=AMOUNT_MAX)] = Field(
+    amount: Annotated[int, Field(ge=1, le=AMOUNT_MAX), BeforeValidator(_whole_number)] = Field(
         description="in the currency's smallest unit; digits as text are taken as well"
     )
-    currency: Annotated[str, Field(max_length=3), BeforeValidator(_currency)] = Field(
-        description="ISO 4217, upper case"
-    )
+    currency: Annotated[str, AfterValidator(_currency)] = Field(description="ISO 4217, upper case")
     payment_method: Annotated[str, Field(pattern=r"^pm_[A-Za-z0-9_]{1,64}$")] = Field(
         default="pm_card_visa", description="one of Stripe's test names, or the sandbox's"
     )

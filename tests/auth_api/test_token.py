@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import falcon.testing
+import jwt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.auth_api.app import create_app
+from services.auth_api.passwords import Passwords, hash_password
+from services.auth_api.settings import SHIPPED_USERS, AuthSettings
+from services.auth_api.users import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SECRET = "0123456789abcdef0123456789abcdef"
+ENVIRON = {"HTTP_PORT": "1", "JWT_SECRET": SECRET}
+Client = falcon.testing.TestClient
+
+
+@pytest.fixture(scope="module")
+def api() -> Client:
+    return Client(create_app(AuthSettings.read(ENVIRON)))
+
+
+def log_in(api: Client, username: str, password: str = "password", **kwargs: Any) -> Any:
+    body = {"username": username, "password": password}
+    return api.simulate_post("/token", json=body, **kwargs)
+
+
+def claims(result: Any) -> dict[str, Any]:
+    decoded: dict[str, Any] = jwt.decode(
+        result.json["token"], SECRET, algorithms=["HS256"], audience="core-api"
+    )
+    return decoded
+
+
+def test_a_token_carries_the_claims_of_the_contract(api: Client) -> None:
+    """iss, aud, sub as text, username, enabled, iat, exp = iat + 30, jti."""
+    result = log_in(api, "alice")
+    assert 200 == result.status_code
+    assert {"token_type": "Bearer", "expires_in": 30} == {
+        k: v for k, v in result.json.items() if k != "token"
+    }
+    found = claims(result)
+    assert {"auth-api", "core-api", "1", "alice", True} == {
+        found["iss"], found["aud"], found["sub"], found["username"], found["enabled"],
+    }  # fmt: skip
+    assert 30 == found["exp"] - found["iat"]
+    assert found["jti"] != claims(log_in(api, "alice"))["jti"]
+    assert "no-store" == result.headers["cache-control"]
+
+
+def test_a_disabled_user_gets_a_token_that_says_so(api: Client) -> None:
+    """The Auth API gives charlie a token; it is the Core API that refuses him."""
+    assert claims(log_in(api, "charlie"))["enabled"] is False
+
+
+def test_wrong_password_and_unknown_user_get_the_same_answer(api: Client) -> None:
+    """Nobody learns from the answer which users there are."""
+    wrong, unknown = log_in(api, "becky", "guess"), log_in(api, "nobody", "guess")
+    assert 401 == wrong.status_code == unknown.status_code
+    assert "WWW-Authenticate" in wrong.headers
+    for answer in (wrong, unknown):
+        assert "application/problem+json" == answer.headers["content-type"]
+    assert {k: v for k, v in wrong.json.items() if k != "request_id"} == {
+        k: v for k, v in unknown.json.items() if k != "request_id"
+    }
+
+
+def test_an_unknown_user_costs_a_whole_hash_too() -> None:
+    """The password of an unknown user is hashed like any other, so time tells nothing."""
+    passwords = Passwords()
+    # The same parameters, to the letter of the PHC string, are the same work.
+    parameters = hash_password("password").rsplit("$", 2)[0]
+    assert parameters == passwords._nobody.rsplit("$", 2)[0]  # noqa: SLF001
+    assert not passwords.verify("nobody", None, "password")
+
+
+def test_guessing_is_slowed_down(api: Client) -> None:
+    """After five wrong passwords for a name the next try is told to wait, with 429."""
+    statuses = [log_in(api, "guessed", "x").status_code for _ in range(7)]
+    assert [401] * 6 + [429] == statuses
+    last = log_in(api, "guessed", "x")
+    assert 1 <= int(last.headers["Retry-After"]) <= 60
+
+
+def test_guesses_do_not_lock_out_who_is_logged_in() -> None:
+    """A merchant whose login is remembered gets tokens while somebody guesses at the name."""
+    api = Client(create_app(AuthSettings.read(ENVIRON)))
+    assert 200 == log_in(api, "alice").status_code
+    for _ in range(8):
+        log_in(api, "alice", "guess")
+    assert 429 == log_in(api, "alice", "guess").status_code
+    assert 200 == log_in(api, "alice").status_code
+    other = log_in(Client(create_app(AuthSettings.read(ENVIRON))), "alice", remote_addr="10.0.0.9")
+    assert 200 == other.status_code
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status", "code"),
+    [
+        ("{", "application/json", 400, "malformed-json"),
+        ("[" * 16_000, "application/json", 400, "malformed-json"),
+        ('{"username": "\\ud800", "password": "x"}', "application/json", 400, "malformed-json"),
+        ("username=alice", "application/x-www-form-urlencoded", 415, "unsupported-media-type"),
+        ("{}", None, 415, "unsupported-media-type"),
+        ("{}", "application/json", 422, "invalid-request"),
+        ("[]", "application/json", 422, "invalid-request"),
+        ('{"username": 1, "password": null}', "application/json", 422, "invalid-request"),
+        (json.dumps({"username": "a" * 20_000}), "application/json", 413, "payload-too-large"),
+    ],
+)
+def test_bad_requests_are_told_apart(
+    api: Client, body: str, content_type: str | None, status: int, code: str
+) -> None:
+    """Each kind of bad request has its status and its stable code."""
+    headers = {"Content-Type": content_type} if content_type else {}
+    result = api.simulate_post("/token", body=body, headers=headers)
+    assert (status, code) == (result.status_code, result.json["code"])
+
+
+def test_each_wrong_field_is_named_and_none_is_echoed(api: Client) -> None:
+    """422 points at every wrong field; what was sent is not repeated."""
+    body = {"username": "a" * 65, "passwort": "hunter2"}
+    result = api.simulate_post("/token", json=body)
+    assert ["/username", "/password", ""] == [e["pointer"] for e in result.json["errors"]]
+    assert "hunter2" not in result.text
+    assert "passwort" not in result.text
+
+
+def test_unknown_paths_and_methods_are_problem_documents(api: Client) -> None:
+    """404 and 405 have the shape of all errors, 405 with Allow."""
+    assert "not-found" == api.simulate_get("/nothing").json["code"]
+    wrong = api.simulate_get("/token")
+    assert (405, "method-not-allowed") == (wrong.status_code, wrong.json["code"])
+    assert "POST" in wrong.headers["Allow"]
+
+
+@pytest.mark.parametrize("given_id", ["abc-1.2_3", "x" * 64])
+def test_a_good_request_id_is_kept(api: Client, given_id: str) -> None:
+    """1 to 64 of letters, digits, `.`, `_`, `-` come back."""
+    result = api.simulate_get("/health", headers={"X-Request-Id": given_id})
+    assert given_id == result.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("given_id", ["", "x" * 65, "a b", "a\tb", "é"])
+def test_a_bad_request_id_is_replaced(api: Client, given_id: str) -> None:
+    """Anything else is not believed, and a new one is made."""
+    result = api.simulate_get("/health", headers={"X-Request-Id": given_id})
+    assert given_id != result.headers["x-request-id"]
+    assert 36 == len(result.headers["x-request-id"])
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(
+    st.one_of(
+        json_values,
+        # Empty names and passwords keep the slow hash out of it.
+        st.fixed_dictionaries({"username": json_values, "password": st.just("")}),
+    )
+)
+def test_no_json_whatever_makes_a_500(body: Any) -> None:
+    """Any JSON body is answered with 4xx: a name and password drawn at random are never right."""
+    result = _PROPERTY_API.simulate_post("/token", json=body)
+    assert 400 <= result.status_code < 500
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_whatever_make_a_500(body: bytes) -> None:
+    """Bytes that are no JSON at all are answered with 400 or 422."""
+    result = _PROPERTY_API.simulate_post(
+        "/token", body=body, headers={"Content-Type": "application/json"}
+    )
+    assert result.status_code in {400, 422}
+
+
+_PROPERTY_API = Client(create_app(AuthSettings.read(ENVIRON)))
+
+
+def test_a_changed_user_file_counts_at_once(tmp_path: Path) -> None:
+    """A disabled user's next token says so, though the login was remembered."""
+    file = tmp_path / "users.json"
+    shutil.copy(SHIPPED_USERS, file)
+    api = Client(create_app(AuthSettings.read(ENVIRON | {"USERS_FILE": str(file)})))
+    assert claims(log_in(api, "alice"))["enabled"] is True
+    assert 0 == main(["disable", "alice"], file, io.StringIO(), lambda: "")
+    assert claims(log_in(api, "alice"))["enabled"] is False
+    assert 0 == main(["add", "dora"], file, io.StringIO(), lambda: "secret of dora")
+    assert "4" == claims(log_in(api, "dora", "secret of dora"))["sub"]
+
+
+def test_a_broken_user_file_leaves_the_last_good_one_in_force(tmp_path: Path) -> None:
+    """Saving half a file locks nobody out; health says that it is broken."""
+    file = tmp_path / "users.json"
+    shutil.copy(SHIPPED_USERS, file)
+    api = Client(create_app(AuthSettings.read(ENVIRON | {"USERS_FILE": str(file)})))
+    file.write_text("[{")
+    assert 200 == log_in(api, "alice").status_code
+    health = api.simulate_get("/health")
+    assert (503, "fail") == (health.status_code, health.json["checks"]["users"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["add", "alice"], "there is a user alice already"),
+        (["disable", "nobody"], "there is no user nobody"),
+        (["add", "x" * 65], "at most 64 characters"),
+    ],
+)
+def test_the_users_command_refuses_in_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    """A wrong change is refused with the reason, and the file stays as it was."""
+    file = tmp_path / "users.json"
+    shutil.copy(SHIPPED_USERS, file)
+    assert 1 == main(words, file, io.StringIO(), lambda: "long enough")
+    assert said in capsys.readouterr().err
+    assert SHIPPED_USERS.read_bytes() == file.read_bytes()
+
+
+def test_openapi_describes_the_token_request(api: Client) -> None:
+    """The document is OpenAPI 3.1 and its schema is the one that checks requests."""
+    document = api.simulate_get("/openapi.json").json
+    assert "3.1.0" == document["openapi"]
+    schema = document["components"]["schemas"]["TokenRequest"]
+    assert {"username", "password"} == set(schema["required"])

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+import structlog
+from hypothesis import HealthCheck, settings
+
+from tests import support
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# The machine is shared and slow at times: what an example may take says nothing about the code.
+# Examples are the same in each run, so that a red check is red for everybody.
+settings.register_profile(
+    "platform",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("platform")
+
+# Logs are for whoever runs a service; what the tests say of them, they read from its output.
+structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+
+
+@pytest.fixture(scope="session")
+def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """A private Redis for this run of tests."""
+    port = support.free_ports(1)
+    with support.redis_server(tmp_path_factory.mktemp("redis"), port):
+        yield port
+
+
+@pytest.fixture
+def client(redis_port: int) -> Iterator[Any]:
+    """A client of the private Redis, which is empty."""
+    with redis.Redis(port=redis_port, decode_responses=True) as connection:
+        connection.flushall()
+        yield connection
