@@ -1,0 +1,65 @@
+"""The PSP sandbox: stands in for Stripe, as far as the platform needs it."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from services.psp_sandbox import errors, resources
+from services.psp_sandbox.errors import StripeError
+from services.psp_sandbox.faults import V1, FaultBox
+from services.psp_sandbox.store import Store
+from services.psp_sandbox.waiting import Waiting
+from services.web import make_app
+
+if TYPE_CHECKING:
+    import falcon
+
+    from services.clock import Clock
+    from services.psp_sandbox.settings import SandboxSettings
+    from services.web import App
+
+_log = structlog.get_logger()
+
+
+def create_app(
+    settings: SandboxSettings,
+    *,
+    store: Store | None = None,
+    waiting: Waiting | None = None,
+    clock: Clock = time.time,
+) -> App:
+    """Builds the service; the database is opened by the first request."""
+    store = store or Store(settings.sandbox_database, clock)
+    waiting = waiting or Waiting()
+    box = FaultBox()
+    app = make_app(
+        {
+            "/v1/payment_intents": resources.PaymentIntents(store, waiting, clock),
+            "/v1/payment_intents/{intent_id}": resources.OnePaymentIntent(store),
+            "/v1/balance": resources.Balance(store),
+            "/_sandbox/payment_intents": resources.Shown(store),
+            "/_sandbox/faults": resources.FaultsSwitch(box),
+        },
+        checks={"database": store.check},
+    )
+    app.add_sink(resources.unrecognized, r"/v1(/|$)")
+    app.add_middleware(V1(box, waiting))
+    app.add_error_handler(StripeError, errors.handle)
+    app.add_error_handler(sqlite3.Error, _database_failed)
+    return app
+
+
+def _database_failed(
+    req: falcon.Request, resp: falcon.Response, error: sqlite3.Error, params: dict[str, Any]
+) -> None:
+    """A full disk or a file taken away is no mistake of the caller's, who may try again."""
+    _log.error("database failed", request_id=req.context.request_id, reason=str(error))
+    answer = StripeError(
+        503,
+        "The sandbox's database does not answer; nothing was charged. Try again.",
+    )
+    errors.handle(req, resp, answer, params)

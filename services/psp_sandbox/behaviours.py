@@ -1,0 +1,133 @@
+"""What each payment method does, and the faults that can be asked for.
+
+Stripe's own test names behave as https://docs.stripe.com/testing says; the code and the decline
+code of each are from the table there (some declines have no decline code, only a code).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from services.psp_sandbox.errors import StripeError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FaultKind = Literal[
+    "error_500",
+    "rate_limited",
+    "unavailable",
+    "timeout",
+    "connection_closed",
+    "timeout_after_capture",
+    "connection_closed_after_capture",
+]
+
+Delivery = Literal["sent", "held", "dropped"]
+"""`held`: no answer while the client waits; `dropped`: the connection is closed instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One way of failing. Without a status the request is done, and only its answer is lost."""
+
+    status: int = 0
+    message: str = ""
+    delivery: Delivery = "sent"
+
+    def error(self) -> StripeError:
+        """The answer of a request that failed this way."""
+        return StripeError(
+            self.status, self.message, code="rate_limit" if self.status == 429 else ""
+        )
+
+
+FAULTS: Mapping[FaultKind, Fault] = {
+    "error_500": Fault(500, "The sandbox fails on request; nothing was charged."),
+    "rate_limited": Fault(429, "Request rate limit exceeded, on request; nothing was charged."),
+    "unavailable": Fault(503, "The sandbox is down on request; nothing was charged."),
+    "timeout": Fault(504, "Held on request; nothing was charged.", "held"),
+    "connection_closed": Fault(503, "Closed on request; nothing was charged.", "dropped"),
+    "timeout_after_capture": Fault(delivery="held"),
+    "connection_closed_after_capture": Fault(delivery="dropped"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Decline:
+    """How a card is refused."""
+
+    code: str
+    message: str
+    decline_code: str = ""
+    param: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """What a payment method does.
+
+    Args:
+        decline: refuses; captures when there is none.
+        fault: fails this way,
+        fault_count_max: so many times for each idempotency key; every time when None.
+        slow: takes its time first.
+    """
+
+    decline: Decline | None = None
+    fault: FaultKind | None = None
+    fault_count_max: int | None = None
+    slow: bool = False
+
+
+def _card_declined(decline_code: str, message: str = "Your card was declined.") -> Behaviour:
+    return Behaviour(Decline("card_declined", message, decline_code))
+
+
+_CAPTURED = Behaviour()
+
+_DECLINED = {
+    "": _card_declined("generic_decline"),
+    "InsufficientFunds": _card_declined("insufficient_funds", "Your card has insufficient funds."),
+    "LostCard": _card_declined("lost_card"),
+    "StolenCard": _card_declined("stolen_card"),
+    "Fraudulent": _card_declined("fraudulent"),
+    "VelocityLimitExceeded": _card_declined("card_velocity_exceeded"),
+    "ExpiredCard": Behaviour(
+        Decline("expired_card", "Your card has expired.", param="exp_month"),
+    ),
+    "IncorrectCvc": Behaviour(
+        Decline("incorrect_cvc", "Your card's security code is incorrect.", param="cvc"),
+    ),
+    "ProcessingError": Behaviour(
+        Decline("processing_error", "An error occurred while processing your card. Try again."),
+    ),
+}
+
+PAYMENT_METHODS: Mapping[str, Behaviour] = {
+    **dict.fromkeys(
+        (
+            "pm_card_visa",
+            "pm_card_visa_debit",
+            "pm_card_mastercard",
+            "pm_card_mastercard_debit",
+            "pm_card_mastercard_prepaid",
+            "pm_card_amex",
+            "pm_card_discover",
+            "pm_card_diners",
+            "pm_card_jcb",
+            "pm_card_unionpay",
+        ),
+        _CAPTURED,
+    ),
+    # Stripe knows most of them with and without the brand.
+    **{f"pm_card_chargeDeclined{why}": behaviour for why, behaviour in _DECLINED.items()},
+    **{f"pm_card_visa_chargeDeclined{why}": behaviour for why, behaviour in _DECLINED.items()},
+    "pm_sandbox_slow": Behaviour(slow=True),
+    "pm_sandbox_flaky": Behaviour(fault="error_500", fault_count_max=2),
+    "pm_sandbox_error_500": Behaviour(fault="error_500"),
+    "pm_sandbox_rate_limited": Behaviour(fault="rate_limited"),
+    "pm_sandbox_timeout": Behaviour(fault="timeout"),
+    "pm_sandbox_timeout_after_capture": Behaviour(fault="timeout_after_capture"),
+}

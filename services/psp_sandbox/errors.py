@@ -1,0 +1,63 @@
+"""Errors in Stripe's shape.
+
+Shapes and codes: https://docs.stripe.com/api/errors and https://docs.stripe.com/error-codes
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import falcon
+
+
+class StripeError(Exception):
+    """An answer of `/v1` that is not a success.
+
+    Args:
+        status: the HTTP status.
+        message: what is wrong, for a person.
+        code: Stripe's word for programs.
+        param: the parameter at fault.
+        type_: one of Stripe's error types; the status's own when not given.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str = "",
+        param: str = "",
+        type_: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        by_status = "api_error" if status >= 500 else "invalid_request_error"
+        self.error = {"type": type_ or by_status, "message": message}
+        if code:
+            self.error |= {"code": code, "doc_url": doc_url(code)}
+        if param:
+            self.error["param"] = param
+
+
+def doc_url(code: str) -> str:
+    """Where Stripe explains an error code."""
+    return f"https://docs.stripe.com/error-codes/{code.replace('_', '-')}"
+
+
+def handle(
+    _req: falcon.Request, resp: falcon.Response, error: StripeError, _params: dict[str, Any]
+) -> None:
+    """Falcon's handler for `StripeError`."""
+    resp.status = falcon.code_to_http_status(error.status)
+    resp.media = {"error": error.error}
+    if error.status in (429, 503):
+        resp.set_header("Retry-After", "1")
+
+
+def crowded() -> StripeError:
+    """So many requests are being held that one more would leave too few threads for the others."""
+    return StripeError(
+        503,
+        "The sandbox holds as many requests as it may already. Try again.",
+    )

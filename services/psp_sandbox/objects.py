@@ -1,0 +1,113 @@
+"""Stripe's objects, as its API writes them.
+
+Shapes: https://docs.stripe.com/api/payment_intents/object, /api/balance, /api/pagination
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from services.psp_sandbox.errors import doc_url
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from services.psp_sandbox.behaviours import Decline
+    from services.psp_sandbox.params import PaymentRequest
+
+PaymentIntent = dict[str, Any]
+
+# What a PaymentIntent of the sandbox never has; Stripe's library expects the fields all the same.
+_UNUSED = dict.fromkeys(
+    (
+        "application",
+        "application_fee_amount",
+        "canceled_at",
+        "cancellation_reason",
+        "client_secret",
+        "customer",
+        "next_action",
+        "on_behalf_of",
+        "processing",
+        "receipt_email",
+        "setup_future_usage",
+        "shipping",
+        "statement_descriptor",
+        "statement_descriptor_suffix",
+        "transfer_data",
+        "transfer_group",
+    )
+)
+
+
+def payment_intent(
+    request: PaymentRequest, decline: Decline | None, *, token: str, created_seconds: int
+) -> PaymentIntent:
+    """A PaymentIntent that was confirmed at once. `token` is random and makes its ids."""
+    charge = f"ch_{token}"
+    return {
+        **_UNUSED,
+        "id": f"pi_{token}",
+        "object": "payment_intent",
+        "amount": request.amount,
+        "amount_capturable": 0,
+        "amount_details": {"tip": {}},
+        "amount_received": 0 if decline else request.amount,
+        "automatic_payment_methods": request.automatic_payment_methods,
+        "capture_method": "automatic_async",
+        "confirmation_method": "automatic",
+        "created": created_seconds,
+        "currency": request.currency,
+        "description": request.description,
+        "last_payment_error": decline and _payment_error(decline, charge, request.payment_method),
+        "latest_charge": charge,
+        "livemode": False,
+        "metadata": request.metadata,
+        "payment_method": None if decline else request.payment_method,
+        "payment_method_options": {},
+        "payment_method_types": ["card"],
+        "status": "requires_payment_method" if decline else "succeeded",
+    }
+
+
+def _payment_error(decline: Decline, charge: str, payment_method: str) -> dict[str, Any]:
+    error: dict[str, Any] = {
+        "type": "card_error",
+        "code": decline.code,
+        "message": decline.message,
+        "doc_url": doc_url(decline.code),
+        "charge": charge,
+        "payment_method": {"id": payment_method, "object": "payment_method", "type": "card"},
+    }
+    if decline.decline_code:
+        error["decline_code"] = decline.decline_code
+    if decline.param:
+        error["param"] = decline.param
+    return error
+
+
+def answer(intent: PaymentIntent) -> tuple[int, dict[str, Any]]:
+    """Status and body with which the request that made `intent` is answered, each time."""
+    error = intent["last_payment_error"]
+    if error is None:
+        return 200, intent
+    return 402, {"error": {**error, "payment_intent": intent}}
+
+
+def page(intents: Sequence[PaymentIntent], *, has_more: bool) -> dict[str, Any]:
+    """A list of PaymentIntents."""
+    return {
+        "object": "list",
+        "url": "/v1/payment_intents",
+        "has_more": has_more,
+        "data": list(intents),
+    }
+
+
+def balance(captured: Mapping[str, int]) -> dict[str, Any]:
+    """The balance, from what was captured in each currency; at once available, without fees."""
+    funds = [
+        {"amount": amount, "currency": currency, "source_types": {"card": amount}}
+        for currency, amount in (captured or {"usd": 0}).items()
+    ]
+    return {"object": "balance", "available": funds, "livemode": False, "pending": []}

@@ -1,0 +1,309 @@
+"""The paths of Stripe's API that are imitated, and those that ask the sandbox itself."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import re
+import secrets
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import falcon
+
+from services.problems import Problem
+from services.psp_sandbox import objects, params
+from services.psp_sandbox.behaviours import FAULTS, PAYMENT_METHODS
+from services.psp_sandbox.errors import StripeError, crowded
+from services.psp_sandbox.faults import Faults
+from services.web import read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from services.clock import Clock
+    from services.psp_sandbox.behaviours import Behaviour
+    from services.psp_sandbox.faults import FaultBox
+    from services.psp_sandbox.objects import PaymentIntent
+    from services.psp_sandbox.params import Params, PaymentRequest
+    from services.psp_sandbox.store import Store
+    from services.psp_sandbox.waiting import Waiting
+
+KEY_CHARACTERS_MAX = 255  # https://docs.stripe.com/api/idempotent_requests
+SHOWN_LIMIT_DEFAULT = 100
+SHOWN_LIMIT_MAX = 1000
+# What the platform's ids look like; anything else in metadata stays out of the log.
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class PaymentIntents:
+    """`POST` and `GET /v1/payment_intents`."""
+
+    def __init__(self, store: Store, waiting: Waiting, clock: Clock = time.time) -> None:
+        self._store = store
+        self._waiting = waiting
+        self._clock = clock
+        self._keys = KeysInUse()
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        authenticate(req)
+        key = _idempotency_key(req)
+        payment = params.read_payment(_form(req))
+        _name_in_log(req, payment)
+        with self._keys.use(key) as is_ours:
+            known = self._store.note(key, payment.fingerprint)
+            if known.fingerprint != payment.fingerprint:
+                raise _other_parameters(key)
+            if not is_ours:
+                raise _key_in_use(key)
+            intent = known.intent or self._charge(req, payment, key)
+        status, resp.media = objects.answer(intent)
+        resp.status = falcon.code_to_http_status(status)
+        if known.intent:
+            resp.set_header("Idempotent-Replayed", "true")
+        if key:
+            resp.set_header("Idempotency-Key", key)
+        _log(req, payment_intent=intent["id"], replayed=known.intent is not None)
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        authenticate(req)
+        query = params.decode(req.query_string)
+        params.only(query, "limit", "starting_after")
+        before = None
+        if after := query.get("starting_after"):
+            before = self._store.sequence_of(after)
+            if before is None:
+                raise _no_such_intent(after, status=400, param="starting_after")
+        page = self._store.page(params.read_limit(query), before=before)
+        intents = [intent for _key, intent in page.rows]
+        resp.media = objects.page(intents, has_more=page.next_cursor is not None)
+
+    def _charge(self, req: falcon.Request, payment: PaymentRequest, key: str) -> PaymentIntent:
+        behaviour = PAYMENT_METHODS.get(payment.payment_method)
+        if behaviour is None:
+            shown = payment.payment_method[:KEY_CHARACTERS_MAX]
+            raise StripeError(
+                400,
+                f"No such PaymentMethod: '{shown}'",
+                code="resource_missing",
+                param="payment_method",
+            )
+        if behaviour.slow and not self._waiting.wait(req.env, self._waiting.slow_seconds):
+            raise crowded()
+        self._fail(req, behaviour, key)
+        intent = objects.payment_intent(
+            payment,
+            behaviour.decline,
+            token=secrets.token_hex(12),
+            created_seconds=int(self._clock()),
+        )
+        self._store.add(intent, key)
+        return intent
+
+    def _fail(self, req: falcon.Request, behaviour: Behaviour, key: str) -> None:
+        """Raises the fault of a payment method, or marks the answer as one to be lost."""
+        count_max = behaviour.fault_count_max
+        if behaviour.fault is None:
+            return
+        if count_max is not None and self._store.note_fault(key) > count_max:
+            return
+        fault = FAULTS[behaviour.fault]
+        req.context.delivery = fault.delivery
+        _log(req, fault=behaviour.fault)
+        if fault.status:
+            raise fault.error()
+
+
+class KeysInUse:
+    """The idempotency keys whose first request is still being worked on."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._keys: set[str] = set()
+
+    @contextlib.contextmanager
+    def use(self, key: str) -> Iterator[bool]:
+        """Takes a key until the end of the block; False when another request has it."""
+        with self._lock:
+            is_ours = key not in self._keys
+            if is_ours and key:
+                self._keys.add(key)
+        try:
+            yield is_ours
+        finally:
+            if is_ours:
+                with self._lock:
+                    self._keys.discard(key)
+
+
+class OnePaymentIntent:
+    """`GET /v1/payment_intents/{id}`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, intent_id: str) -> None:
+        authenticate(req)
+        intent = self._store.get(intent_id)
+        if intent is None:
+            raise _no_such_intent(intent_id, status=404, param="intent")
+        resp.media = intent
+
+
+class Balance:
+    """`GET /v1/balance`: what was captured; cheap enough to ask whether the sandbox is there."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        authenticate(req)
+        resp.media = objects.balance(self._store.captured())
+
+
+class Shown:
+    """`/_sandbox/payment_intents`: what the sandbox was asked, for tests; and to forget it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        query = params.decode(req.query_string)
+        cursor, key = query.get("cursor"), query.get("idempotency_key")
+        if cursor is not None and not re.fullmatch(r"[0-9]{1,18}", cursor):
+            raise Problem(400, "Take `cursor` from `next_cursor` of the page before.")
+        try:
+            limit = params.read_limit(query, limit_max=SHOWN_LIMIT_MAX, default=SHOWN_LIMIT_DEFAULT)
+        except StripeError:
+            message = f"`limit` is a whole number from 1 to {SHOWN_LIMIT_MAX}."
+            raise Problem(400, message) from None
+        page = self._store.page(limit, before=int(cursor) if cursor else None, key=key)
+        counts = self._store.counts()
+        by_status = counts.pop("by_status")
+        summary = {
+            "intents": sum(by_status.values()),
+            "captured": by_status.get("succeeded", 0),
+            "declined": by_status.get("requires_payment_method", 0),
+            **counts,
+        }
+        keys = {row_key for row_key, _intent in page.rows} | ({key} if key else set())
+        resp.media = {
+            "summary": summary,
+            "by_status": by_status,
+            "keys": self._store.key_counts(keys),
+            "data": [{"idempotency_key": k, "payment_intent": intent} for k, intent in page.rows],
+            "next_cursor": None if page.next_cursor is None else str(page.next_cursor),
+        }
+
+    def on_delete(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        self._store.forget()
+        resp.status = falcon.HTTP_204
+
+
+class FaultsSwitch:
+    """`/_sandbox/faults`: what is wrong with the sandbox on purpose."""
+
+    def __init__(self, box: FaultBox) -> None:
+        self._box = box
+
+    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        resp.media = self._box.state()
+
+    def on_put(self, req: falcon.Request, resp: falcon.Response) -> None:
+        self._box.set(read_json(req, Faults))
+        resp.media = self._box.state()
+
+    def on_delete(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        self._box.set(Faults())
+        resp.status = falcon.HTTP_204
+
+
+def unrecognized(req: falcon.Request, resp: falcon.Response, **_path: str) -> None:  # noqa: ARG001
+    """Answers the paths of Stripe's API that are not imitated."""
+    authenticate(req)
+    raise StripeError(
+        404, f"Unrecognized request URL ({req.method}). The sandbox's README lists what it knows."
+    )
+
+
+def authenticate(req: falcon.Request) -> None:
+    """Raises `StripeError` 401 unless the request has a test key, as bearer or as basic user."""
+    scheme, _, given = (req.auth or "").partition(" ")
+    key = given.strip() if scheme.lower() == "bearer" else ""
+    if scheme.lower() == "basic":
+        with contextlib.suppress(binascii.Error, UnicodeDecodeError):
+            key = base64.b64decode(given).decode("ascii").partition(":")[0]
+    if not key:
+        raise StripeError(
+            401, "You did not provide an API key. Send it as 'Authorization: Bearer sk_test_...'."
+        )
+    if key.startswith(("sk_live_", "rk_live_")):
+        raise StripeError(
+            401,
+            "That looks like a live key, and this is a sandbox: it needs one that starts with "
+            "sk_test_. Nothing was done with the key, but look where it came from.",
+            code="secret_key_required",
+        )
+    if not key.startswith(("sk_test_", "rk_test_")):
+        raise StripeError(401, "Invalid API Key provided: a key here starts with sk_test_.")
+
+
+def _form(req: falcon.Request) -> Params:
+    body: bytes = req.context.body
+    declared = (req.content_type or falcon.MEDIA_URLENCODED).partition(";")[0].strip().lower()
+    if body and declared != falcon.MEDIA_URLENCODED:
+        raise StripeError(400, f"Send the parameters as {falcon.MEDIA_URLENCODED}.")
+    return params.decode(body)
+
+
+def _idempotency_key(req: falcon.Request) -> str:
+    key = req.get_header("Idempotency-Key") or ""
+    if len(key) > KEY_CHARACTERS_MAX:
+        raise StripeError(
+            400,
+            f"An idempotency key may have {KEY_CHARACTERS_MAX} characters.",
+            type_="idempotency_error",
+        )
+    return key
+
+
+def _name_in_log(req: falcon.Request, payment: PaymentRequest) -> None:
+    """Puts the platform's ids, which come as metadata, into the request's log line."""
+    transaction_id = payment.metadata.get("transaction_id", "")
+    if _ID.fullmatch(transaction_id):
+        _log(req, transaction_id=transaction_id)
+    request_id = payment.metadata.get("request_id", "")
+    if not req.get_header("X-Request-Id") and _ID.fullmatch(request_id):
+        req.context.request_id = request_id
+
+
+def _log(req: falcon.Request, **fields: Any) -> None:
+    req.context.log = {**(req.context.get("log") or {}), **fields}
+
+
+def _other_parameters(key: str) -> StripeError:
+    return StripeError(
+        400,
+        "Keys for idempotent requests can only be used with the same parameters they were first "
+        f"used with. '{key}' came with others before.",
+        type_="idempotency_error",
+    )
+
+
+def _key_in_use(key: str) -> StripeError:
+    return StripeError(
+        409,
+        f"There is currently another in-progress request using this Idempotent Key: {key}.",
+        code="idempotency_key_in_use",
+    )
+
+
+def _no_such_intent(intent_id: str, *, status: int, param: str) -> StripeError:
+    return StripeError(
+        status,
+        f"No such payment_intent: '{intent_id[:KEY_CHARACTERS_MAX]}'",
+        code="resource_missing",
+        param=param,
+    )

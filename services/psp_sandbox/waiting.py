@@ -1,0 +1,79 @@
+"""Lets a request wait on purpose without using up the threads that the others need."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Longer than any client waits (the connector waits PSP_TIMEOUT_SECONDS, 5; Stripe's library 80,
+# which nobody who was warned uses), and not for ever.
+HOLD_SECONDS_MAX = 30
+SLOW_SECONDS = 2
+# gunicorn's threads for this service; those that may wait at once leave the rest to the others.
+THREADS = 64
+WAITING_COUNT_MAX = 48
+
+
+class Waiting:
+    """Waits, for at most `WAITING_COUNT_MAX` requests at once."""
+
+    def __init__(
+        self,
+        *,
+        hold_seconds: float = HOLD_SECONDS_MAX,
+        slow_seconds: float = SLOW_SECONDS,
+        count_max: int = WAITING_COUNT_MAX,
+    ) -> None:
+        self.hold_seconds = hold_seconds
+        self.slow_seconds = slow_seconds
+        self._places = threading.BoundedSemaphore(count_max)
+
+    def wait(self, environ: Mapping[str, Any], seconds: float) -> bool:
+        """Waits until `seconds` are over or the client is gone; False when all places are taken.
+
+        The request's body has to be read before: a hang-up is seen only behind it.
+        """
+        if not self._places.acquire(blocking=False):
+            return False
+        try:
+            _wait(environ.get("gunicorn.socket"), seconds)
+        finally:
+            self._places.release()
+        return True
+
+
+def _wait(client: socket.socket | None, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    if client is not None:
+        poll = select.poll()  # unlike select(), it takes any file descriptor
+        poll.register(client, select.POLLIN)
+        poll.poll(seconds * 1000)
+        if _is_gone(client):
+            return
+    time.sleep(max(0, end - time.monotonic()))
+
+
+def _is_gone(client: socket.socket) -> bool:
+    try:
+        return client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def hang_up(environ: Mapping[str, Any]) -> bool:
+    """Closes the client's connection; False where there is no telling which that is."""
+    client: socket.socket | None = environ.get("gunicorn.socket")
+    if client is None:
+        return False
+    with contextlib.suppress(OSError):  # the client was quicker
+        client.shutdown(socket.SHUT_RDWR)
+    return True

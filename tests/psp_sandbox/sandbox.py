@@ -1,0 +1,59 @@
+"""What the tests of the sandbox share: a client that speaks Stripe's forms."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from falcon.testing import TestClient
+
+from services.psp_sandbox.app import create_app
+from services.psp_sandbox.settings import SandboxSettings
+from services.psp_sandbox.waiting import Waiting
+
+if TYPE_CHECKING:
+    from falcon.testing import Result
+
+    from services.psp_sandbox.store import Store
+
+AUTH = {"Authorization": "Bearer sk_test_tests"}
+PAYMENT = {
+    "amount": "1250",
+    "currency": "usd",
+    "confirm": "true",
+    "payment_method": "pm_card_visa",
+    "payment_method_types[0]": "card",
+    "metadata[transaction_id]": "t-1",
+}
+
+
+class Sandbox:
+    """The sandbox in this process, whose waits are over at once."""
+
+    def __init__(self, store: Store, waiting: Waiting | None = None) -> None:
+        waiting = waiting or Waiting(hold_seconds=0.01, slow_seconds=0.01)
+        self.store = store
+        self.http = TestClient(
+            create_app(SandboxSettings(http_port=1), store=store, waiting=waiting)
+        )
+
+    def pay(self, key: str = "", /, **changes: str | None) -> Result:
+        """Posts `PAYMENT` with changes; a parameter that is None is left out."""
+        form = {**PAYMENT, **changes}
+        sent = {name: value for name, value in form.items() if value is not None}
+        return self.post(urlencode(sent), {"Idempotency-Key": key} if key else {})
+
+    def post(self, body: str | bytes, headers: dict[str, str] | None = None) -> Result:
+        type_ = {"Content-Type": "application/x-www-form-urlencoded"}
+        return self.http.simulate_post(
+            "/v1/payment_intents", body=body, headers={**AUTH, **type_, **(headers or {})}
+        )
+
+    def get(self, path: str, **query: str) -> Result:
+        return self.http.simulate_get(path, params=query, headers=AUTH)
+
+    def shown(self, **query: str) -> Any:
+        return self.get("/_sandbox/payment_intents", **query).json
+
+    def faults(self, **faults: object) -> Result:
+        return self.http.simulate_put("/_sandbox/faults", json=faults)

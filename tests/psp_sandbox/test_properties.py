@@ -1,0 +1,93 @@
+"""Whatever is sent, the sandbox answers; and it never charges a key twice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.psp_sandbox.sandbox import PAYMENT
+
+if TYPE_CHECKING:
+    from tests.psp_sandbox.sandbox import Sandbox
+
+# The examples share one sandbox, which may remember the ones before.
+many = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+names = st.one_of(
+    st.sampled_from(
+        [*PAYMENT, "metadata[]", "metadata[a][b]", "automatic_payment_methods[enabled]", "limit"]
+    ),
+    st.text(max_size=20),
+)
+values = st.one_of(
+    st.sampled_from(["", "-1", "true", "9" * 30, "pm_card_chargeDeclined", "eur", "\x00"]),
+    st.text(max_size=20),
+)
+forms = st.dictionaries(names, values, max_size=6).map(lambda form: {**PAYMENT, **form})
+keys = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=300)
+
+
+@many
+@given(form=forms, key=keys)
+def test_no_form_makes_a_500(sandbox: Sandbox, form: dict[str, str], key: str) -> None:
+    """Any form and key: an answer in Stripe's shape that is no mistake of the server."""
+    result = sandbox.post(urlencode(form), {"Idempotency-Key": key})
+    assert result.status_code in (200, 400, 402)
+    assert {"id", "error"} & result.json.keys()
+
+
+@many
+@given(body=st.binary(max_size=300))
+def test_no_bytes_make_a_500(sandbox: Sandbox, body: bytes) -> None:
+    """Any bytes: a 400."""
+    assert 400 == sandbox.post(body).status_code
+
+
+@many
+@given(query=st.text(st.characters(max_codepoint=255), max_size=60))
+@pytest.mark.parametrize("path", ["/v1/payment_intents", "/_sandbox/payment_intents"])
+def test_no_query_makes_a_500(sandbox: Sandbox, path: str, query: str) -> None:
+    """Any query: 200 or 400."""
+    result = sandbox.get(path, **{query: query, "limit": query})
+    assert result.status_code in (200, 400)
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["k1", "k2"]),
+        st.sampled_from(["100", "200"]),
+        st.sampled_from(
+            [
+                "pm_card_visa",
+                "pm_card_chargeDeclined",
+                "pm_sandbox_flaky",
+                "pm_sandbox_error_500",
+                "pm_sandbox_timeout_after_capture",
+            ]
+        ),
+    ),
+    max_size=12,
+)
+
+
+@settings(many, max_examples=60)
+@given(steps=steps)
+def test_a_key_is_charged_once(sandbox: Sandbox, steps: list[tuple[str, str, str]]) -> None:
+    """Any series of requests: each key captures once at most, and always answers the same."""
+    sandbox.store.forget()
+    first: dict[str, tuple[str, str]] = {}
+    paid: dict[str, object] = {}
+    for key, amount, method in steps:
+        result = sandbox.pay(key, amount=amount, payment_method=method)
+        if first.setdefault(key, (amount, method)) != (amount, method):
+            assert "idempotency_error" == result.json["error"]["type"]
+        elif result.status_code in (200, 402):
+            assert paid.setdefault(key, result.json) == result.json
+    shown = sandbox.shown()
+    assert len(paid) == shown["summary"]["intents"]
+    assert 0 == shown["summary"]["keys_captured_more_than_once"]

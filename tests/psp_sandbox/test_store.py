@@ -1,0 +1,93 @@
+"""What is remembered, for how long, and what happens when the database fails."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING
+
+import pytest
+
+from services.psp_sandbox.store import KEY_HOURS_MAX, Store
+from tests.psp_sandbox.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(clock: Clock) -> Iterator[Store]:
+    store = Store(None, clock)
+    yield store
+    store.close()
+
+
+def test_key_is_forgotten_after_a_day(store: Store, clock: Clock) -> None:
+    """A key answers for 24 hours; then it is a new one, as at Stripe."""
+    sandbox = Sandbox(store)
+    first = sandbox.pay("k1").json
+    clock.now += KEY_HOURS_MAX * 3600 - 1
+    assert first == sandbox.pay("k1").json
+    clock.now += 2
+    assert first["id"] != sandbox.pay("k1").json["id"]
+
+
+def test_sweep(store: Store, clock: Clock) -> None:
+    """Old keys and payments leave a few at a time, so that the tables do not grow for ever."""
+    sandbox = Sandbox(store)
+    for n in range(20):
+        sandbox.pay(f"old-{n}")
+    clock.now += 31 * 86_400
+    kept = []
+    for n in range(15):
+        sandbox.pay(f"new-{n}")
+        kept.append(sandbox.shown()["summary"]["intents"])
+    assert (19, 15) == (kept[0], kept[-1])
+    assert 0 == store.key_counts({"old-19"})["old-19"]["requests"]
+
+
+def test_survives_reopening(tmp_path: Path) -> None:
+    """A file keeps payments and keys from one process to the next."""
+    path = tmp_path / "sandbox.sqlite"
+    answers = []
+    for _ in range(2):
+        store = Store(path)
+        answers.append(Sandbox(store).pay("k1").json)
+        store.close()
+    assert answers[0] == answers[1]
+
+
+def test_failing_database(tmp_path: Path) -> None:
+    """With the database away each path says 503 in its own shape, and nothing is charged."""
+    path = tmp_path / "sandbox.sqlite"
+    path.write_text("this is no database, and long enough to be seen as none")
+    sandbox = Sandbox(Store(path))
+    result = sandbox.pay("k1")
+    assert (503, "api_error") == (result.status_code, result.json["error"]["type"])
+    assert 503 == sandbox.get("/health").status_code
+    assert 503 == sandbox.get("/_sandbox/payment_intents").status_code
+
+
+def test_payment_and_key_are_one(store: Store) -> None:
+    """When the last step of keeping a payment fails, none of the steps before is kept either."""
+    sandbox = Sandbox(store)
+    sandbox.pay("k1", payment_method="pm_sandbox_error_500")
+    intent = sandbox.pay("other").json
+    with pytest.raises(sqlite3.Error):
+        store.add({**intent, "id": "pi_new", "currency": ["cannot be kept"]}, "k1")
+    assert 404 == sandbox.get("/v1/payment_intents/pi_new").status_code
+    assert 500 == sandbox.pay("k1", payment_method="pm_sandbox_error_500").status_code
+    assert 1 == sandbox.shown()["summary"]["intents"]
