@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def faults(environ: Mapping[str, str]) -> list[str]:
     """Everything that would keep the stack from starting, a line each."""
     state = Path(environ.get("PLATFORM_STATE") or ".state")
-    found = checks.prepare(state) + checks.missing_programs()
+    found = checks.prepare(state) + checks.missing_programs(environ)
     try:
         first = checks.first_port(environ)
     except ValueError as error:

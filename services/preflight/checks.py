@@ -69,12 +69,12 @@ def _make_secret(path: Path) -> None:
     draft.rename(path)
 
 
-def missing_programs() -> list[str]:
+def missing_programs(environ: Mapping[str, str]) -> list[str]:
     """A line for each program that is not on PATH."""
     return [
         f"{name} is not on PATH: start from `nix develop`, or with `nix run`"
         for name in PROGRAMS
-        if shutil.which(name) is None
+        if shutil.which(name, path=environ.get("PATH", "")) is None
     ]
 
 

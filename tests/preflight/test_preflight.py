@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.preflight import checks, plan
+from services.preflight.__main__ import faults
+from services.preflight.ready import report
+from tests.support import ROOT, free_ports
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    return {
+        "PLATFORM_PORT": str(free_ports(plan.BLOCK)),
+        "PLATFORM_STATE": str(tmp_path / "state"),
+        "PATH": os.environ["PATH"],
+    }
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_the_first_start_makes_state_and_secret(environ: dict[str, str], tmp_path: Path) -> None:
+    """Nothing is wrong, the folder is the user's alone, and so is the secret, made once."""
+    assert [] == faults(environ)
+    secret = tmp_path / "state" / "jwt-secret"
+    assert (0o700, 0o600) == (mode(secret.parent), mode(secret))
+    first = secret.read_text()
+    assert 64 == len(first.strip())
+    secret.chmod(0o644)
+    assert [] == faults(environ)
+    assert first == secret.read_text()
+    assert 0o600 == mode(secret)
+
+
+def test_all_that_is_wrong_is_said_at_once(environ: dict[str, str]) -> None:
+    """A busy port with its holder and a free block, and each bad setting, in one go."""
+    port = int(environ["PLATFORM_PORT"]) + 2
+    environ |= {"REDIS_URL": "localhost", "QUEUE_LIMIT": "many", "WORKERS": "0"}
+    with socket.create_server(("127.0.0.1", port)):
+        found = "\n".join(faults(environ))
+    assert f"port {port} (core-api) is held by" in found
+    assert f"pid {os.getpid()}" in found
+    assert "start with PLATFORM_PORT=" in found
+    for variable, services in (
+        ("REDIS_URL='localhost'", "[core-api, psp-connector]"),
+        ("QUEUE_LIMIT='many'", "[core-api]"),
+        ("WORKERS='0'", "[auth-api, core-api, psp-connector]"),
+    ):
+        [line] = [line for line in found.splitlines() if line.startswith(variable)]
+        assert line.endswith(services)
+
+
+def test_a_process_left_behind_is_named_as_ours(environ: dict[str, str], tmp_path: Path) -> None:
+    """A holder that was given this state folder is said to be of a stack of this checkout."""
+    port = int(environ["PLATFORM_PORT"])
+    code = (
+        "import socket, sys;"
+        f"s = socket.create_server(('127.0.0.1', {port}));"
+        "print('up', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=os.environ | environ,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as orphan:
+        assert orphan.stdout
+        assert orphan.stdin
+        orphan.stdout.readline()
+        [told] = checks.busy_ports(port, tmp_path / "state")
+        orphan.stdin.close()
+    assert "a stack of this checkout is running, or was left behind" in told
+    assert f"kill {orphan.pid}" in told
+
+
+@pytest.mark.parametrize("port", ["0", "80", "65531", "-1", "8000.0", "abc", "٨٠٠٠", "9" * 5000])
+def test_a_wrong_port_is_refused_with_its_rule(environ: dict[str, str], port: str) -> None:
+    """PLATFORM_PORT leaves room for all ports and needs no root."""
+    [told] = faults(environ | {"PLATFORM_PORT": port})
+    assert "must be a number from 1024 to 65530" in told
+
+
+@given(st.text(max_size=12))
+def test_any_port_is_taken_or_refused(text: str) -> None:
+    """No text whatever makes anything but a number in range or a ValueError."""
+    try:
+        port = checks.first_port({"PLATFORM_PORT": text})
+    except ValueError:
+        return
+    assert 1024 <= port <= 65_530
+
+
+def test_a_missing_program_is_named(environ: dict[str, str], tmp_path: Path) -> None:
+    """Outside the devshell each missing program is named, with where to start from."""
+    found = faults(environ | {"PATH": str(tmp_path)})
+    for program in checks.PROGRAMS:
+        assert any(fault.startswith(f"{program} is not on PATH") for fault in found)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_told(environ: dict[str, str], tmp_path: Path) -> None:
+    """No write permission is a fault with its cure, not a traceback."""
+    tmp_path.chmod(0o500)
+    assert any("give write permission" in fault for fault in faults(environ))
+    tmp_path.chmod(0o700)
+
+
+def test_a_state_folder_that_is_a_file_is_told(environ: dict[str, str], tmp_path: Path) -> None:
+    """A file in the folder's place is a fault with its cure."""
+    (tmp_path / "state").write_text("")
+    assert any("PLATFORM_STATE" in fault for fault in faults(environ))
+
+
+def test_a_broken_users_file_is_told(environ: dict[str, str], tmp_path: Path) -> None:
+    """USERS_FILE is looked into before the Auth API is started."""
+    (tmp_path / "users.json").write_text('[{"id": 0}]')
+    [told] = faults(environ | {"USERS_FILE": str(tmp_path / "users.json")})
+    assert told.startswith("USERS_FILE")
+
+
+def test_the_process_leaves_with_ex_config(environ: dict[str, str]) -> None:
+    """What process-compose sees is 78 and the faults on standard error."""
+    done = subprocess.run(
+        [sys.executable, "-m", "services.preflight"],
+        cwd=ROOT,
+        env=os.environ | environ | {"PLATFORM_PORT": "x"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert 78 == done.returncode
+    assert "preflight: the stack cannot start" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_report_names_every_process(environ: dict[str, str], tmp_path: Path) -> None:
+    """The last process lists all, with the time where one was noted."""
+    faults(environ)
+    port = int(environ["PLATFORM_PORT"])
+    with socket.create_server(("127.0.0.1", port + 5)):
+        (tmp_path / "state" / "ready" / "redis").touch()
+        text = report(environ)
+    assert f"http://localhost:{port}" in text
+    for name, offset in plan.PORT_OFFSETS.items():
+        [line] = [line for line in text.splitlines() if line.split()[:1] == [name]]
+        assert f":{port + offset}" in line
+        assert ("? s" in line) is (name != "redis")
+    assert f"PLATFORM_PORT={port} merchant pay" in text
