@@ -154,6 +154,13 @@ def test_health_is_answered_under_any_name(platform: Platform, host: str, path: 
     assert [] == platform.seen()
 
 
+def test_health_is_only_read(router: Router) -> None:
+    """HEAD is answered as GET is, without the body; any other method has nothing there."""
+    response = router.ask("HEAD", "/health")
+    assert (200, b"") == (response.status, response.body)
+    assert (404, "not-found") == problem(router.ask("POST", "/health", b"{}"))
+
+
 def test_a_services_location_gets_the_prefix_back(platform: Platform) -> None:
     """The Core API says `/{id}`; a client is told where that is for it."""
     platform.core.answers["/"] = Answer(202, (("Location", "/42"),))
@@ -470,6 +477,12 @@ def test_a_small_answer_is_not_compressed(platform: Platform) -> None:
     assert {"a": "x" * 4_000} == response.json()
 
 
+def test_the_router_asks_for_no_compression_of_its_own(platform: Platform) -> None:
+    """A service packs nothing that the router would have to unpack."""
+    platform.router.raw(b"GET /auth/token HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert None is platform.auth.last().headers["Accept-Encoding"]
+
+
 # Services that fail
 
 
@@ -550,7 +563,9 @@ def test_no_secret_is_logged_at_any_level(tmp_path: Path) -> None:
     }
     with platform_in(tmp_path, LOG_LEVEL="debug") as platform:
         platform.core.answers["/hang-up"] = Answer(None)
-        platform.core.answers["/"] = Answer(headers=(("Set-Cookie", "SECRET-5"),), body=b"SECRET-6")
+        platform.core.answers["/"] = Answer(
+            headers=(("Set-Cookie", "SECRET-5"), ("X-Token", "SECRET-6")), body=b"SECRET-7"
+        )
         for path in ("/transactions", "/transactions/hang-up", "/nothing"):
             url = f"{path}?token=SECRET-query"
             platform.router.ask("POST", url, b'{"token": "SECRET-body"}', headers)
@@ -652,6 +667,30 @@ def test_it_listens_at_one_address_and_nowhere_else(tmp_path: Path) -> None:
     assert config["admin"]["disabled"]
     default = _adapted(environment(8123, tmp_path))["apps"]["http"]["servers"].values()
     assert [["127.0.0.1:8123"]] == [server["listen"] for server in default]
+
+
+def test_the_clocks_fit_together(tmp_path: Path) -> None:
+    """No answer that comes in time is cut off, and no service hangs up on a kept connection."""
+    (server,) = _adapted(environment(8123, tmp_path))["apps"]["http"]["servers"].values()
+    (proxy, other) = _find(server, "handler", "reverse_proxy")
+    assert proxy["transport"] == other["transport"]
+    transport, retries = proxy["transport"], proxy["load_balancing"]
+    slowest = (
+        server["read_timeout"]
+        + retries["try_duration"]
+        + transport["dial_timeout"]
+        + transport["response_header_timeout"]
+    )
+    assert slowest < server["write_timeout"]
+    assert transport["keep_alive"]["idle_timeout"] < 75e9
+    assert ["h1"] == server["protocols"]
+
+
+def _find(node: Any, key: str, value: str) -> list[Any]:
+    """Every object below `node` whose `key` is `value`."""
+    inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
+    here = [node] if isinstance(node, dict) and node.get(key) == value else []
+    return here + [found for child in inner for found in _find(child, key, value)]
 
 
 # What the router's clocks end; begun before the first test, see conftest.py
