@@ -1,0 +1,58 @@
+# What `nix flake check` runs. Each check prints, and leaves as its output, one line
+# `N passed, N failed[, N skipped]` for nixw and CI to add up.
+{
+  lib,
+  pkgs,
+  package,
+}:
+let
+  check =
+    name: source: inputs: command:
+    pkgs.runCommand name
+      {
+        nativeBuildInputs = inputs;
+        # The tests speak to servers of their own on loopback, which macOS forbids unless told.
+        __darwinAllowLocalNetworking = true;
+      }
+      ''
+        # Short, because the path of a Unix socket below it has room for about 100 bytes.
+        TMPDIR=$(mktemp -d /tmp/check.XXXXXX)
+        trap 'chmod -R u+w "$TMPDIR" && rm -rf "$TMPDIR"' EXIT
+        export TMPDIR HOME="$TMPDIR" PLATFORM_STATE="$TMPDIR/state"
+        cp -r ${source} "$TMPDIR/src"
+        chmod -R u+w "$TMPDIR/src"
+        cd "$TMPDIR/src"
+        export PYTHONPATH="$PWD" COUNTS="$TMPDIR/counts"
+
+        code=0
+        ${command} || code=$?
+        [ -s "$COUNTS" ] || echo "0 passed, 1 failed" >"$COUNTS"
+        cat "$COUNTS"
+        [ "$code" -eq 0 ] || exit "$code"
+        cp "$COUNTS" "$out"
+      '';
+
+  pytest =
+    name: words:
+    check name package.testSource (package.programs ++ [ package.pythonForTests ]) ''
+      HYPOTHESIS_STORAGE_DIRECTORY="$TMPDIR/hypothesis" PYTHONPATH="$PWD:${./pytest}" \
+        pytest -p counts ${words}
+    '';
+in
+{
+  unit = pytest "unit" "tests --ignore=tests/stack --ignore=tests/chaos";
+  stack = pytest "stack" "tests/stack";
+
+  lint = check "lint" package.lintSource (
+    package.programs
+    ++ [
+      package.pythonForTests
+      pkgs.ruff
+      pkgs.shellcheck
+    ]
+    ++ lib.optional (pkgs ? nixfmt) pkgs.nixfmt
+  ) "bash nix/lint.sh";
+}
+// lib.optionalAttrs (builtins.pathExists ../tests/chaos) {
+  chaos = pytest "chaos" "tests/chaos";
+}

@@ -1,0 +1,22 @@
+# The host package set: the part of nixpkgs' interface that our flake uses, and no more, made from
+# what a Debian or Ubuntu machine and the package registries give. nixw puts it in nixpkgs' place
+# (--override-input) where no binary cache answers. Linux only: elsewhere it evaluates, for
+# `nix flake check`, and builds nothing.
+{
+  description = "nixpkgs' stand-in for machines that reach no binary cache";
+
+  outputs =
+    _:
+    let
+      lib = import ./lib.nix;
+    in
+    {
+      inherit lib;
+      legacyPackages = lib.genAttrs [
+        "x86_64-linux"
+        "aarch64-linux"
+        "x86_64-darwin"
+        "aarch64-darwin"
+      ] (system: import ./packages.nix { inherit lib system; });
+    };
+}

@@ -1,0 +1,96 @@
+# One package for each that our flake names.
+{ lib, system }:
+let
+  inherit (import ./build.nix { inherit lib system; })
+    runCommand
+    mkShellNoCC
+    writeShellApplication
+    ;
+
+  # What nixw found out about the machine. Without nixw: what most machines have.
+  machine =
+    if builtins.pathExists ./machine.json then
+      builtins.fromJSON (builtins.readFile ./machine.json)
+    else
+      {
+        python = "/usr/bin/python3";
+        processCompose = "go";
+      };
+
+  python = import ./python.nix {
+    inherit runCommand;
+    interpreter = machine.python;
+  };
+
+  # Programs of the machine, by name and place.
+  fromMachine =
+    name: places:
+    runCommand name { } ''
+      mkdir -p $out/bin
+      ${builtins.concatStringsSep "\n" (
+        builtins.attrValues (
+          builtins.mapAttrs (program: place: ''
+            [ -x "${place}" ] || { echo "${place} is missing: install it, then try again" >&2; exit 1; }
+            ln -s "${place}" $out/bin/${program}
+          '') places
+        )
+      )}
+    '';
+
+  # A program of the Go module proxy, checked against the checksum database. The derivation knows
+  # neither the place of Go nor the proxy, so that neither can make it build a second time.
+  fromGo =
+    name: module: linkerFlags:
+    runCommand name { } ''
+      . /nix/var/nixw/environment
+      export HOME=$TMPDIR GOPATH=$TMPDIR/go GOMODCACHE=$TMPDIR/modules GOCACHE=$TMPDIR/cache
+      export GOBIN=$out/bin GOTOOLCHAIN=local CGO_ENABLED=0
+      $NIXW_GO install -modcacherw -trimpath -ldflags '-s -w ${linkerFlags}' ${module}
+    '';
+
+  processComposeVersion = "v1.110.0";
+
+  processCompose = {
+    # With the version linked in, as releases have it, it does not ask for updates at each start.
+    go =
+      fromGo "process-compose" "github.com/f1bonacc1/process-compose@${processComposeVersion}"
+        "-X github.com/f1bonacc1/process-compose/src/config.Version=${processComposeVersion}";
+    stand-in = writeShellApplication {
+      name = "process-compose";
+      text = ''
+        export PLATFORM_STANDIN_REASON=${lib.escapeShellArg (machine.reason or "")}
+        exec ${python.withPackages (ps: [ ps.pyyaml ])}/bin/python ${./standin.py} "$@"
+      '';
+    };
+  };
+in
+{
+  inherit mkShellNoCC runCommand writeShellApplication;
+
+  python3 = { inherit (python) withPackages; };
+  httpie = python.program "httpie" [
+    "http"
+    "https"
+    "httpie"
+  ];
+  ruff = python.program "ruff" [ "ruff" ];
+
+  caddy = fromGo "caddy" "github.com/caddyserver/caddy/v2/cmd/caddy@v2.11.4" "";
+  process-compose =
+    processCompose.${machine.processCompose}
+      or (fromMachine "process-compose" { process-compose = machine.processCompose; });
+
+  # Debian's redis-server is the same file as its redis-check-rdb, which the package redis-tools has
+  # without the system service that comes with the package redis-server.
+  redis = fromMachine "redis" {
+    redis-server = "/usr/bin/redis-check-rdb";
+    redis-cli = "/usr/bin/redis-cli";
+  };
+  bash = fromMachine "bash" { bash = "/bin/bash"; };
+  # What `nix develop` starts.
+  bashInteractive = fromMachine "bash-interactive" { bash = "/bin/bash"; };
+  coreutils = fromMachine "coreutils" { env = "/usr/bin/env"; };
+  curl = fromMachine "curl" { curl = "/usr/bin/curl"; };
+  git = fromMachine "git" { git = "/usr/bin/git"; };
+  shellcheck = fromMachine "shellcheck" { shellcheck = "/usr/bin/shellcheck"; };
+}

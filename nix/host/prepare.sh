@@ -1,0 +1,150 @@
+# shellcheck shell=sh
+# shellcheck disable=SC2034,SC2154 # nixw uses and sets them
+# The road without a binary cache, sourced by nixw: sees to the programs that the host package set
+# takes from the machine, finds out the facts it is built on, and hands it to Nix.
+
+# What is handed to Nix lies where no path has a space, which Nix 2.8 cannot read.
+handed=/nix/var/nixw/$(printf %s "$root" | cksum | cut -d ' ' -f 1)
+builder_environment=/nix/var/nixw/environment
+registry_seconds_max=60
+
+debian_packages_missing() {
+  has nix || echo nix-bin
+  [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -n "${SSL_CERT_FILE:-}" ] || echo ca-certificates
+  [ -x /usr/bin/curl ] || echo curl
+  [ -x /usr/bin/git ] || echo git
+  [ -x /usr/bin/redis-check-rdb ] || echo redis-tools
+  [ -x /usr/bin/shellcheck ] || echo shellcheck
+  /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+}
+
+find_go() {
+  for go in "$(command -v go || true)" /usr/local/go/bin/go /usr/lib/go-1.*/bin/go; do
+    [ -x "$go" ] || continue
+    minor=$("$go" env GOVERSION | sed -n 's/^go1\.\([0-9]*\).*/\1/p')
+    [ "${minor:-0}" -lt 26 ] || return 0
+  done
+  die "Go 1.26 or newer is missing, which builds the router. Unpack it from https://go.dev/dl/ to /usr/local/go."
+}
+
+# Builders see no environment, so the registries' settings are left in a file for them. No derivation
+# depends on it, and nobody else may read it: a proxy's address can hold a password.
+write_builder_environment() (
+  mkdir -p "${builder_environment%/*}"
+  umask 077
+  {
+    for name in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY \
+      SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE GOPROXY GONOPROXY GOPRIVATE GOINSECURE GOSUMDB \
+      GONOSUMDB GOFLAGS GOAUTH PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_FIND_LINKS PIP_NO_INDEX \
+      PIP_TRUSTED_HOST PIP_CERT PIP_CLIENT_CERT PIP_PROXY PIP_DEFAULT_TIMEOUT PIP_RETRIES; do
+      eval "value=\${$name-}"
+      [ -z "$value" ] || export_line "$name" "$value"
+    done
+    export_line NIXW_GO "$go"
+    export_line GOENV "$("$go" env GOENV)"
+    export_line NETRC "${NETRC:-$HOME/.netrc}"
+    export_line PIP_CONFIG_FILE "${PIP_CONFIG_FILE:-${XDG_CONFIG_HOME:-$HOME/.config}/pip/pip.conf}"
+  } >"$builder_environment.$$"
+  mv "$builder_environment.$$" "$builder_environment"
+)
+export_line() { printf "export %s='%s'\n" "$1" "$(printf %s "$2" | sed "s/'/'\\\\''/g")"; }
+
+# The process-compose of the machine; else, when it was built before or the module registry gives
+# it, one built by Go; else the stand-in, which says the reason at each start.
+choose_process_compose() {
+  reason=''
+  process_compose=$(command -v process-compose || true)
+  case $process_compose in
+    '' | /nix/*) ;;
+    *)
+      version=$(PC_LOG_FILE=/dev/null "$process_compose" version --short 2>/dev/null </dev/null)
+      minor=$(echo "$version" | sed -n 's/^v\{0,1\}1\.\([0-9]*\)\..*/\1/p')
+      [ "${minor:-0}" -lt 100 ] || [ "$minor" -gt 122 ] || return 0
+      ;;
+  esac
+  process_compose=go
+  version=$(sed -n 's/ *processComposeVersion = "\(.*\)";/\1/p' "$root/nix/host/packages.nix")
+  hand_over
+  is_built process-compose || registry_gives "github.com/f1bonacc1/process-compose@$version" || {
+    process_compose=stand-in
+    version=stand-in
+  }
+}
+
+# Asks in a folder that goes away again; on a refusal `reason` is the registry's answer.
+registry_gives() {
+  trial=$(mktemp -d "$state/trial.XXXXXX")
+  given=0
+  sh -euc '. "$1" && cd "$2" && HOME=$2 GOPATH=$2/go GOMODCACHE=$2/modules GOTOOLCHAIN=local \
+    GOFLAGS=-modcacherw timeout "$3" "$NIXW_GO" mod download "$4" 2>answer' \
+    nixw "$builder_environment" "$trial" "$registry_seconds_max" "$1" || given=$?
+  reason="the module registry does not give $1: $(tr -s '[:space:]' ' ' <"$trial/answer" | sed 's/["|\\]//g' | cut -c 1-400)"
+  rm -rf "$trial"
+  return "$given"
+}
+
+# Puts nix/host, with the facts of this machine beside it, where Nix is pointed to.
+hand_over() {
+  printf '{"python": "%s", "processCompose": "%s", "reason": "%s"}\n' \
+    "$(readlink -f /usr/bin/python3)" "$process_compose" "$reason" | remember machine.json
+  mkdir -p "$handed/host"
+  diff -qr -x machine.json "$root/nix/host" "$handed/host" >/dev/null || {
+    rm -rf "$handed/host"
+    cp -R "$root/nix/host" "$handed/host"
+  }
+  cmp -s "$state/machine.json" "$handed/host/machine.json" || cp "$state/machine.json" "$handed/host/"
+}
+
+is_built() { with_nix call path-info "path:$handed/host#$1" >/dev/null 2>&1; }
+
+# What the pin of flake.lock carries stands in the last column.
+differences_from_pin() {
+  {
+    echo "python|$(/usr/bin/python3 -c 'import platform; print(platform.python_version())')|3.13.15"
+    echo "redis|$(/usr/bin/redis-cli --version | cut -d ' ' -f 2)|8.8.2"
+    echo "process-compose|${version#v}|1.110.0"
+  } | awk -F '|' '$2 != $3 { printf "%s %s (pinned: %s), ", $1, $2, $3 }'
+  echo "no nixfmt"
+}
+
+# Nix 2.8 cannot take some checkouts by their path: where that has a space or the like it is given a
+# copy of the tracked files, and for a worktree of a shallow clone it has to be told so.
+name_flake() {
+  case $root in
+    *[!A-Za-z0-9/._~+-]*)
+      rm -rf "$handed/source"
+      mkdir -p "$handed/source"
+      git -C "$root" ls-files -z --cached | tar -C "$root" -c --null --ignore-failed-read -T - 2>/dev/null |
+        tar -x -C "$handed/source"
+      flake=path:$handed/source
+      ;;
+    *)
+      [ ! -f "$root/.git" ] || [ "$(git -C "$root" rev-parse --is-shallow-repository)" = false ] ||
+        flake="git+file://$root?shallow=1"
+      ;;
+  esac
+}
+
+[ -w /nix/store ] || [ ! -e /nix/store ] || die "/nix/store belongs to another user or to a daemon, but" \
+  "the host package set needs a Nix of one's own: run nixw as root, or make /nix yours with chown."
+if remembered facts; then
+  facts=$(cat "$state/facts")
+  # process-compose, its version, the reason for it
+  process_compose=${facts%%|*} version=${facts#*|} reason=${facts#*|*|} version=${version%%|*}
+else
+  missing=$(debian_packages_missing)
+  # shellcheck disable=SC2086 # words
+  [ -z "$missing" ] || apt_install $missing
+  [ -w /nix ] || [ "$(id -u)" -eq 0 ] || as_root install -d -o "$(id -u)" -g "$(id -g)" /nix
+fi
+find_go
+write_builder_environment
+remembered facts || {
+  choose_process_compose
+  echo "$process_compose|$version|$reason" | remember facts
+}
+hand_over
+say "no binary cache answers, so the host package set is used. Not as pinned: $(differences_from_pin)."
+[ -e "$state/built" ] || { is_built caddy && : >"$state/built"; } || say "the first start downloads and builds what is missing, in about five minutes"
+override="--override-input nixpkgs path:$handed/host"
+name_flake

@@ -1,0 +1,57 @@
+# shellcheck shell=bash
+# The lint check, run at the root of the sources. Every tool has its turn, whatever the one before
+# it said; the counts go to the file named by COUNTS.
+set -uo pipefail
+
+passed=0 failed=0 skipped=0
+
+step() {
+  local name=$1
+  shift
+  echo "--- $name"
+  if "$@"; then
+    passed=$((passed + 1))
+  else
+    echo "--- $name FAILED"
+    failed=$((failed + 1))
+  fi
+}
+
+shell_scripts() {
+  { find . -name '*.sh' && printf '%s\n' nixw .ci/run .envrc; } | xargs shellcheck
+}
+
+caddyfile_is_valid() {
+  # The addresses come from process-compose.yaml; here any will do.
+  HTTP_PORT=8000 AUTH_API_ADDRESS=127.0.0.1:8001 CORE_API_ADDRESS=127.0.0.1:8002 \
+    CADDY_STATE="$TMPDIR/caddy" XDG_DATA_HOME="$TMPDIR" XDG_CONFIG_HOME="$TMPDIR" \
+    caddy validate --adapter caddyfile --config services/router/Caddyfile
+}
+
+caddyfile_is_formatted() {
+  # shellcheck disable=SC2094 # caddy fmt writes nothing here
+  caddy fmt - <services/router/Caddyfile | diff services/router/Caddyfile -
+}
+
+nix_files_are_formatted() {
+  find . -name '*.nix' -print0 | xargs -0 nixfmt --check
+}
+
+step "ruff check" ruff check --no-cache .
+step "ruff format" ruff format --no-cache --check .
+step "mypy" mypy --cache-dir=/dev/null
+step "shellcheck" shell_scripts
+step "caddy validate" caddyfile_is_valid
+step "caddy fmt" caddyfile_is_formatted
+step "process-compose --dry-run" process-compose --dry-run -f process-compose.yaml
+if command -v nixfmt >/dev/null; then
+  step "nixfmt" nix_files_are_formatted
+else
+  echo "--- nixfmt SKIPPED: this package set does not offer it"
+  skipped=$((skipped + 1))
+fi
+
+counts="$passed passed, $failed failed"
+[ "$skipped" -eq 0 ] || counts="$counts, $skipped skipped"
+echo "$counts" >"${COUNTS:?}"
+[ "$failed" -eq 0 ]

@@ -1,0 +1,58 @@
+# shellcheck shell=sh
+# shellcheck disable=SC2154 # nixw sets them
+# `nixw flake check`, sourced by nixw: runs the checks, shows their logs, and ends with one line
+# `N passed, N failed[, N skipped]` over all of them. With CI set every check is executed again; else
+# Nix does not repeat one when nothing it depends on has changed, and that is said.
+
+# One line for each check: name, derivation, output.
+list_checks() {
+  case $(uname -m) in arm64) machine=aarch64 ;; *) machine=$(uname -m) ;; esac
+  # shellcheck disable=SC2016,SC2086 # Nix's own variables; words
+  with_nix call eval --raw $override "${flake:-.}#checks.$machine-$(uname | tr DL dl)" --apply \
+    'c: builtins.concatStringsSep "" (map (n: "${n} ${c.${n}.drvPath} ${c.${n}.outPath}\n") (builtins.attrNames c))'
+}
+
+# counts_of DERIVATION OUTPUT: a check leaves its counts as its output; one that failed, in its log.
+counts_of() {
+  if [ -e "$2" ]; then cat "$2"; else with_nix call log "$1" 2>/dev/null; fi |
+    grep -E '^[0-9]+ passed, [0-9]+ failed(, [0-9]+ skipped)?$' | tail -n 1
+}
+
+# tally EXIT_CODE_OF_NIX: a failure that no check has counted, say of a build, counts as one.
+tally() {
+  passed=0 failed=0 skipped=0
+  while read -r name derivation output; do
+    counts=$(counts_of "$derivation" "$output" || true)
+    [ -n "$counts" ] || counts="0 passed, 1 failed"
+    case " $cached " in *" $name "*) counts="$counts (of an earlier run: nothing has changed since)" ;; esac
+    echo "$name: $counts"
+    # shellcheck disable=SC2086 # words: N passed, N failed, N skipped
+    set -- "$1" $counts
+    passed=$((passed + $2)) failed=$((failed + $4))
+    [ "${7-}" != skipped ] || skipped=$((skipped + $6))
+  done <"$state/checks"
+  if [ "$1" -ne 0 ] && [ "$failed" -eq 0 ]; then
+    echo "nixw: nix failed outside the tests: see above"
+    failed=1
+  fi
+  if [ "$skipped" -eq 0 ]; then skipped=''; else skipped=", $skipped skipped"; fi
+  echo "$passed passed, $failed failed$skipped"
+}
+
+list_checks >"$state/checks" 2>/dev/null || : >"$state/checks" # nix flake check says why
+cached=''
+while read -r name derivation output; do
+  [ -e "$output" ] || continue
+  if [ -n "${CI:-}" ]; then
+    with_nix call store delete "$output" >&2 || die "cannot run the check $name again: see above"
+  else
+    cached="$cached $name"
+  fi
+done <"$state/checks"
+
+case " $* " in *" -L "* | *" --print-build-logs "*) ;; *) set -- -L "$@" ;; esac
+code=0
+# shellcheck disable=SC2086 # words
+with_nix call flake check $override $flake --keep-going "$@" || code=$?
+tally "$code"
+exit "$code"
