@@ -6,11 +6,9 @@ Redis, or hash outside the interpreter's lock); `docs/` says where that was meas
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import structlog
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
@@ -79,5 +77,4 @@ def serve(create_app: Callable[[], App], settings: HttpSettings, *, threads: int
 
 
 def _say_ready(server: Any) -> None:
-    seconds = round(time.time() - psutil.Process().create_time(), 2)
-    _log.info("listening", address=str(server.LISTENERS[0]), seconds_since_start=seconds)
+    _log.info("listening", address=str(server.LISTENERS[0]))

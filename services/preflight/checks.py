@@ -8,8 +8,6 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
-
 from services.auth_api.users import UsersError, load
 from services.preflight import plan, ports
 from services.settings import SettingsError
@@ -46,9 +44,7 @@ def prepare(state: Path) -> list[str]:
         for stamp in (state / "ready").iterdir():
             stamp.unlink()
         # The clock of services/preflight/ready.py runs from here: this is the first process.
-        started = psutil.Process().create_time()
         (state / "ready" / "preflight").touch()
-        os.utime(state / "ready" / "preflight", (started, started))
         _make_secret(state / "jwt-secret")
     except OSError as error:
         cure = "give write permission, or name another folder in PLATFORM_STATE"

@@ -21,7 +21,6 @@ class Holder:
 
     pid: int | None
     name: str
-    started: float = 0.0
     state: str = ""
     """The state folder it was given, when it is a process of a stack like this one."""
 
@@ -47,10 +46,8 @@ def holders(ports: Iterable[int]) -> Mapping[int, Holder]:
     wanted = set(ports)
     found: dict[int, Holder] = {}
     for pid, port in _listeners(wanted):
-        holder = _holder(pid)
-        # Workers share their parent's socket: the one that has been there longest is meant.
-        if port not in found or holder.started < found[port].started:
-            found[port] = holder
+        if port not in found:
+            found[port] = _holder(pid)
     return found
 
 
@@ -80,19 +77,28 @@ def _own_listeners(ports: set[int]) -> list[tuple[int | None, int]]:
     return found
 
 
+def _leader(process: psutil.Process) -> psutil.Process:
+    """The process that forked workers which share its socket, or the process itself."""
+    for parent in process.parents():
+        if parent.cmdline() != process.cmdline():
+            break
+        process = parent
+    return process
+
+
 def _holder(pid: int | None) -> Holder:
     if pid is None:
         return Holder(None, "")
     try:
-        process = psutil.Process(pid)
-        name, started = process.name(), process.create_time()
+        process = _leader(psutil.Process(pid))
+        name = process.name()
     except psutil.Error:
         return Holder(pid, "a process that just ended")
     state = ""
     with contextlib.suppress(psutil.Error, OSError):
         given = process.environ().get("PLATFORM_STATE", "")
         state = os.path.realpath(Path(process.cwd(), given)) if given else ""
-    return Holder(pid, name, started, state)
+    return Holder(process.pid, name, state)
 
 
 def free_block(first: int, count: int) -> int | None:

@@ -7,10 +7,8 @@ import secrets
 import signal
 import socket
 import sys
-import time
 from typing import TYPE_CHECKING
 
-import psutil
 import structlog
 
 from services import logs, store
@@ -67,8 +65,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     serve_in_background(create_app(connector, client), settings)
-    seconds = round(time.time() - psutil.Process().create_time(), 2)
-    _log.info("working", concurrency=settings.concurrency, seconds_since_start=seconds)
+    _log.info("working", concurrency=settings.concurrency)
     connector.run()
     left = connector.drain(GRACE_SECONDS)
     _log.info("stopped", left_to_others=left)
