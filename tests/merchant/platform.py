@@ -250,10 +250,7 @@ def _rfc3339(ms_later: int, after: str = "") -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-@contextlib.contextmanager
-def serving(platform: Platform) -> Iterator[Platform]:
-    """The platform at a free port of the loopback, until the end of the block."""
-
+def _handler(platform: Platform) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
@@ -283,7 +280,13 @@ def serving(platform: Platform) -> Iterator[Platform]:
         def log_message(self, *_arguments: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    return Handler
+
+
+@contextlib.contextmanager
+def serving(platform: Platform) -> Iterator[Platform]:
+    """The platform at a free port of the loopback, until the end of the block."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(platform))
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

@@ -277,7 +277,7 @@ _LIKE_OURS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     body=_JSON | _LIKE_OURS,
     status=st.sampled_from([200, 202, 401, 422, 500]),
