@@ -521,7 +521,10 @@ def test_a_restart_of_a_service_is_bridged(tmp_path: Path) -> None:
     port = free_ports(3)
     answers: list[Response] = []
     with router_on(tmp_path, port) as router:
-        with service_on(port + 2):
+        with service_on(port + 2) as core:
+            # A request on a kept connection that is closed at that very moment is a 502: it may
+            # have been read. The claim is about those that come afterwards.
+            core.answers["/"] = Answer(headers=(("Connection", "close"),))
             assert 200 == router.ask("POST", "/transactions", b"{}").status
         client = threading.Thread(
             target=lambda: answers.append(router.ask("POST", "/transactions", b'{"amount": 1}'))
