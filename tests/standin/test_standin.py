@@ -496,6 +496,22 @@ def test_stopping_one_process_leaves_nothing_of_it(project: Project) -> None:
     assert {up.pid, project.state("other")["pid"]} == set(project.living())
 
 
+def test_what_still_waits_stops_at_once(project: Project) -> None:
+    """A process whose dependency never becomes healthy holds up neither `down` nor the rest."""
+    project.write(
+        "processes:\n"
+        "  sick: {command: exec sleep 100, readiness_probe: {exec: {command: exit 1}}}\n"
+        "  waits: {command: echo no, depends_on: {sick: {condition: process_healthy}}}\n"
+    )
+    up = project.up()
+    eventually(lambda: project.state("sick")["is_ready"] == "Not Ready")
+
+    assert "Pending" == project.state("waits")["status"]
+    assert (0, "", "") == project.call("down")
+    out, _ = up.communicate(timeout=WAIT_SECONDS_MAX)
+    assert "waits *" not in out
+
+
 def test_up_with_names_starts_those_and_what_they_need(project: Project) -> None:
     project.write(
         "processes:\n"
