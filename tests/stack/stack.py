@@ -1,0 +1,212 @@
+"""The real stack, started by process-compose on free ports with a state folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import tempfile
+import time
+import uuid
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import psutil
+import redis
+
+from services.preflight.plan import BLOCK, PORT_OFFSETS
+from tests import support
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+START_SECONDS_MAX = 60  # 3 s is the aim; the machine of a check is shared and slow at times
+STOP_SECONDS_MAX = 20
+END_SECONDS_MAX = 20
+
+
+@dataclass
+class Stack:
+    """A running stack; `http` talks to its router."""
+
+    environ: Mapping[str, str]
+    state: Path
+    port: int
+    supervisor: subprocess.Popen[bytes]
+    http: httpx.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
+
+    def token(self, username: str = "alice") -> str:
+        """A fresh token, from the router."""
+        body = {"username": username, "password": "password"}
+        answer = self.http.post("/auth/token", json=body)
+        assert 200 == answer.status_code, answer.text
+        return str(answer.json()["token"])
+
+    def bearer(self, username: str = "alice") -> dict[str, str]:
+        """The header that says who asks."""
+        return {"Authorization": f"Bearer {self.token(username)}"}
+
+    def pay(self, username: str = "alice", **fields: Any) -> httpx.Response:
+        """Posts a transaction."""
+        body = {"amount": 1250, "currency": "USD"} | fields
+        return self.http.post("/transactions", json=body, headers=self.bearer(username))
+
+    def ended(self, transaction_id: str, username: str = "alice") -> dict[str, Any]:
+        """The transaction when it has come to its end."""
+
+        def final() -> dict[str, Any] | None:
+            answer = self.http.get(f"/transactions/{transaction_id}", headers=self.bearer(username))
+            record: dict[str, Any] = answer.json()
+            return record if record.get("status") in {"captured", "declined", "failed"} else None
+
+        return support.wait_until(
+            final, seconds_max=END_SECONDS_MAX, what=f"the end of {transaction_id}"
+        )
+
+    def points(self, username: str = "alice") -> int:
+        """The user's loyalty points."""
+        answer = self.http.get("/transactions/loyalty", headers=self.bearer(username))
+        return int(answer.json()["points"])
+
+    def compose(self, *words: str, seconds_max: float = 60) -> subprocess.CompletedProcess[str]:
+        """Runs process-compose against this stack."""
+        return subprocess.run(
+            ["process-compose", *words],
+            cwd=support.ROOT,
+            env=dict(self.environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds_max,
+            check=False,
+        )
+
+    def process(self, name: str) -> psutil.Process:
+        """The process of that name, as the supervisor knows it; LookupError while there is none."""
+        transport = httpx.HTTPTransport(uds=self.environ["PC_SOCKET_PATH"])
+        with httpx.Client(transport=transport, base_url="http://pc") as client:
+            for entry in client.get("/processes").json()["data"]:
+                if entry["name"] == name and entry["pid"]:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        return psutil.Process(entry["pid"])
+        raise LookupError(name)
+
+    def restarted(self, name: str, before: psutil.Process) -> bool:
+        """Whether another process of that name has come in the place of `before`."""
+        try:
+            return self.process(name).pid != before.pid
+        except LookupError:
+            return False
+
+    def wait_healthy(self, seconds_max: float = START_SECONDS_MAX) -> None:
+        """Waits until every service answers its health check."""
+        for name in PORT_OFFSETS:
+            support.wait_until(partial(self.healthy, name), seconds_max=seconds_max, what=name)
+
+    def healthy(self, name: str) -> bool:
+        """Whether the process answers now."""
+        port = self.port + PORT_OFFSETS[name]
+        if name == "redis":
+            with contextlib.suppress(redis.RedisError), redis.Redis(port=port) as client:
+                return bool(client.ping())
+            return False
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/health", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def log(self, name: str) -> str:
+        """What the process has logged so far."""
+        return (self.state / "logs" / f"{name}.log").read_text()
+
+    def output(self) -> str:
+        """What the supervisor printed."""
+        return (self.state / "output").read_text()
+
+
+def environment(state: Path, port: int, **more: str) -> dict[str, str]:
+    """As the flake's shell sets it, with a state folder and ports of its own."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PLATFORM_", "PC_", "JWT_", "PSP_", "REDIS_"))
+    }
+    return kept | {
+        "PLATFORM_PORT": str(port),
+        "PLATFORM_STATE": str(state),
+        "PLATFORM_CODE": str(support.ROOT),
+        "PC_SOCKET_PATH": str(state / "pc.sock"),
+        "PC_CONFIG_FILES": str(support.ROOT / "process-compose.yaml"),
+        "PC_LOG_FILE": str(state / "process-compose.log"),
+        "PROC_COMP_CONFIG": str(state),
+        "PC_DISABLE_TUI": "1",
+        "PSP_BACKOFF_SECONDS": "0.05",
+        "PSP_BACKOFF_SECONDS_MAX": "0.5",
+        **more,
+    }
+
+
+@contextlib.contextmanager
+def running(*, healthy: bool = True, port: int | None = None, **more: str) -> Iterator[Stack]:
+    """A stack that is healthy, and gone afterwards with all its processes."""
+    # Short: the path of a Unix socket has room for about 100 bytes.
+    with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as folder:
+        state = Path(folder)
+        port = port or support.free_ports(BLOCK)
+        environ = environment(state, port, **more)
+        with support.program(
+            ["process-compose", "up"],
+            environ=environ,
+            output=state / "output",
+            stop_seconds_max=STOP_SECONDS_MAX,
+        ) as supervisor:
+            stack = Stack(environ, state, port, supervisor)
+            try:
+                if healthy:
+                    stack.wait_healthy()
+                yield stack
+            finally:
+                stack.http.close()
+                _stop(stack)
+        assert [] == [p.pid for p in left_of(state)], "processes were left behind"
+
+
+def _stop(stack: Stack) -> None:
+    stack.supervisor.terminate()
+    deadline = time.monotonic() + STOP_SECONDS_MAX
+    while stack.supervisor.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def left_of(state: Path) -> list[psutil.Process]:
+    """Processes that were given this state folder and still run."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("PLATFORM_STATE") == str(state) and process.is_running():
+                found.append(process)
+    return [process for process in found if process.pid != os.getpid()]
+
+
+def request_id() -> str:
+    """One that can be found again in the logs."""
+    return f"test-{uuid.uuid4()}"
+
+
+def is_the_real_process_compose() -> bool:
+    """False where the host set's stand-in had to do."""
+    done = subprocess.run(
+        ["process-compose", "version"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    return "stand-in" not in done.stdout + done.stderr
