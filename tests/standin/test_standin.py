@@ -499,6 +499,7 @@ def test_stopping_one_process_leaves_nothing_of_it(project: Project) -> None:
 def test_what_still_waits_stops_at_once(project: Project) -> None:
     """A process whose dependency never becomes healthy holds up neither `down` nor the rest."""
     project.write(
+        "ordered_shutdown: true\n"
         "processes:\n"
         "  sick: {command: exec sleep 100, readiness_probe: {exec: {command: exit 1}}}\n"
         "  waits: {command: echo no, depends_on: {sick: {condition: process_healthy}}}\n"
