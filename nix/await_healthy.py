@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 - a script, not a package
 """Waits until every process of the stack is healthy: what `up -D` does after starting it.
 
 process-compose's own `project is-ready --wait` waits for ever, and its `up -D` not at all. Whoever

@@ -7,7 +7,7 @@
 }:
 let
   check =
-    name: source: inputs: command:
+    name: inputs: command:
     pkgs.runCommand name
       {
         nativeBuildInputs = inputs;
@@ -19,13 +19,16 @@ let
         TMPDIR=$(mktemp -d /tmp/check.XXXXXX)
         trap 'chmod -R u+w "$TMPDIR" && rm -rf "$TMPDIR"' EXIT
         export TMPDIR HOME="$TMPDIR" PLATFORM_STATE="$TMPDIR/state"
-        cp -r ${source} "$TMPDIR/src"
+        cp -r ${package.checkedSource} "$TMPDIR/src"
         chmod -R u+w "$TMPDIR/src"
         cd "$TMPDIR/src"
         export PYTHONPATH="$PWD" COUNTS="$TMPDIR/counts"
 
+        run() {
+          ${command}
+        }
         code=0
-        ${command} || code=$?
+        run || code=$?
         [ -s "$COUNTS" ] || echo "0 passed, 1 failed" >"$COUNTS"
         cat "$COUNTS"
         [ "$code" -eq 0 ] || exit "$code"
@@ -34,7 +37,7 @@ let
 
   pytest =
     name: words:
-    check name package.testSource (package.programs ++ [ package.pythonForTests ]) ''
+    check name (package.programs ++ [ package.pythonForTests ]) ''
       HYPOTHESIS_STORAGE_DIRECTORY="$TMPDIR/hypothesis" PYTHONPATH="$PWD:${./pytest}" \
         pytest -p counts ${words}
     '';
@@ -43,7 +46,7 @@ in
   unit = pytest "unit" "tests --ignore=tests/stack --ignore=tests/chaos";
   stack = pytest "stack" "tests/stack";
 
-  lint = check "lint" package.lintSource (
+  lint = check "lint" (
     package.programs
     ++ [
       package.pythonForTests

@@ -39,7 +39,7 @@ nix_files_are_formatted() {
 
 step "ruff check" ruff check --no-cache .
 step "ruff format" ruff format --no-cache --check .
-step "mypy" mypy --cache-dir=/dev/null
+step "mypy" mypy --no-color-output --cache-dir=/dev/null
 step "shellcheck" shell_scripts
 step "caddy validate" caddyfile_is_valid
 step "caddy fmt" caddyfile_is_formatted

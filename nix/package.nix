@@ -7,11 +7,6 @@ let
     ../process-compose.yaml
     ../services
   ];
-  tested = code ++ [
-    ../nix/host/standin.py
-    ../pyproject.toml
-    ../tests
-  ];
   sourceOf =
     files:
     fileset.toSource {
@@ -60,15 +55,18 @@ in
     pkgs.redis
   ];
 
-  testSource = sourceOf tested;
-  lintSource = sourceOf (
-    tested
+  # All that a check reads, which is not README.md.
+  checkedSource = sourceOf (
+    code
     ++ [
       ../.ci
       ../.envrc
+      ../flake.lock
       ../flake.nix
       ../nix
       ../nixw
+      ../pyproject.toml
+      ../tests
     ]
   );
 

@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 - found by its folder on PYTHONPATH, as plugins are
 """A pytest plugin: writes `N passed, N failed[, N skipped]` to the file named by COUNTS."""
 
 from __future__ import annotations
