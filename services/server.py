@@ -13,6 +13,8 @@ import structlog
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
+from services import metrics
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -57,23 +59,23 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 def serve(create_app: Callable[[], App], settings: HttpSettings, *, threads: int = THREADS) -> None:
     """Serves the app until a signal ends it. The app is built once, before the workers fork."""
     host = f"[{settings.http_host}]" if ":" in settings.http_host else settings.http_host
-    _Server(
-        create_app,
-        {
-            "bind": [f"{host}:{settings.http_port}"],
-            "workers": settings.workers,
-            "worker_class": "gthread",
-            "threads": threads,
-            "preload_app": True,
-            "keepalive": KEEPALIVE_SECONDS,
-            "graceful_timeout": GRACE_SECONDS,
-            "timeout": STUCK_SECONDS,
-            "logger_class": _Logger,
-            # The heartbeat file of a worker must not wait for a disk.
-            "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108
-            "when_ready": _say_ready,
-        },
-    ).run()
+    options = {
+        "bind": [f"{host}:{settings.http_port}"],
+        "workers": settings.workers,
+        "worker_class": "gthread",
+        "threads": threads,
+        "preload_app": True,
+        "keepalive": KEEPALIVE_SECONDS,
+        "graceful_timeout": GRACE_SECONDS,
+        "timeout": STUCK_SECONDS,
+        "logger_class": _Logger,
+        # The heartbeat file of a worker must not wait for a disk.
+        "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108
+        "when_ready": _say_ready,
+        "child_exit": metrics.worker_ended,
+    }
+    with metrics.share_between_workers():
+        _Server(create_app, options).run()
 
 
 def _say_ready(server: Any) -> None:

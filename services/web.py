@@ -12,10 +12,13 @@ import structlog
 from pydantic import BaseModel, ValidationError
 
 from services import problems
+from services.metrics import HttpMetrics, MetricsResource
 from services.problems import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+
+    from prometheus_client.registry import Collector
 
 App: TypeAlias = "falcon.App[falcon.Request, falcon.Response]"
 Check: TypeAlias = "Callable[[], None]"
@@ -23,6 +26,8 @@ Check: TypeAlias = "Callable[[], None]"
 
 BODY_BYTES_MAX = 16 * 1024
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# Asked every few seconds by a probe or a scraper, and not worth a line each time.
+_UNLOGGED = frozenset({"/health", "/metrics"})
 _log = structlog.get_logger()
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -33,11 +38,14 @@ def make_app(
     *,
     checks: Mapping[str, Check],
     openapi: Mapping[str, Any] | None = None,
+    collectors: Sequence[Collector] = (),
 ) -> App:
-    """An app with a resource for each path, `/health`, and every error a problem document."""
-    app: App = falcon.App(middleware=[RequestLog()])
+    """An app with a resource for each path, `/health`, `/metrics`, and problem documents."""
+    metrics = HttpMetrics()
+    app: App = falcon.App(middleware=[RequestLog(metrics)])
     problems.register(app)
     app.add_route("/health", Health(checks))
+    app.add_route("/metrics", MetricsResource(metrics, *collectors))
     if openapi is not None:
         app.add_route("/openapi.json", Document(openapi))
     for path, resource in resources.items():
@@ -46,7 +54,10 @@ def make_app(
 
 
 class RequestLog:
-    """Gives each request its id, and one log line when it is answered."""
+    """Gives each request its id, and counts and logs it when it is answered."""
+
+    def __init__(self, metrics: HttpMetrics) -> None:
+        self._metrics = metrics
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         given = req.get_header("X-Request-Id") or ""
@@ -63,15 +74,17 @@ class RequestLog:
         _succeeded: bool,  # noqa: FBT001
     ) -> None:
         context = req.context
-        if req.path == "/health" and resp.status_code == 200:
-            return  # a probe asks every few seconds, and is not worth a line
+        seconds = time.perf_counter() - context.started
+        self._metrics.observe(req, resp, seconds)
+        if req.path in _UNLOGGED and resp.status_code == 200:
+            return
         _log.info(
             "request",
             request_id=context.request_id,
             method=req.method,
             path=req.path,
             status=resp.status_code,
-            ms=round((time.perf_counter() - context.started) * 1000, 2),
+            ms=round(seconds * 1000, 2),
             **(context.get("log") or {}),
         )
 

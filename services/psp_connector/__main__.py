@@ -16,6 +16,7 @@ from services.psp_connector.app import create_app, serve_in_background
 from services.psp_connector.backoff import Backoff
 from services.psp_connector.breaker import Breaker
 from services.psp_connector.connector import Connector
+from services.psp_connector.metrics import Attempts
 from services.psp_connector.queue import Queue
 from services.psp_connector.settings import ConnectorSettings
 from services.psp_connector.stripe_psp import StripePsp
@@ -23,6 +24,8 @@ from services.settings import read_or_exit
 
 if TYPE_CHECKING:
     from types import FrameType
+
+    from services.web import App
 
 # Above the 200 ms that a read of the queue waits, and no more than Redis may hold up the loop.
 REDIS_TIMEOUT_SECONDS = 2.0
@@ -34,10 +37,11 @@ _PROBE_SECONDS_MAX = 30.0
 _log = structlog.get_logger()
 
 
-def build(settings: ConnectorSettings) -> tuple[Connector, store.Client]:
-    """The connector and its Redis; nothing is connected yet."""
+def build(settings: ConnectorSettings) -> tuple[Connector, App]:
+    """The connector and its HTTP side; nothing is connected yet."""
     client = store.connect(settings.redis_url, timeout_seconds=REDIS_TIMEOUT_SECONDS)
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    attempts = Attempts()
     first_seconds = settings.psp_backoff_seconds
     connector = Connector(
         Queue(client, settings, name),
@@ -46,15 +50,16 @@ def build(settings: ConnectorSettings) -> tuple[Connector, store.Client]:
         Backoff(first_seconds, settings.psp_backoff_seconds_max),
         concurrency=settings.concurrency,
         attempts_max=settings.psp_attempts_max,
+        metrics=attempts,
     )
-    return connector, client
+    return connector, create_app(connector, client, attempts)
 
 
 def main() -> None:
     """Reads the environment and works; the first signal lets it finish, the second does not."""
     settings = read_or_exit(ConnectorSettings, os.environ)
     logs.configure("psp-connector", settings)
-    connector, client = build(settings)
+    connector, app = build(settings)
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         # A second signal ends the process as if there were no handler.
@@ -64,7 +69,7 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
-    serve_in_background(create_app(connector, client), settings)
+    serve_in_background(app, settings)
     _log.info("working", concurrency=settings.concurrency)
     connector.run()
     left = connector.drain(GRACE_SECONDS)

@@ -1,4 +1,4 @@
-"""The connector's own address: health, for whoever runs it."""
+"""The connector's own address: health and metrics, for whoever runs it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+from services.psp_connector.metrics import QueueCollector
 from services.web import make_app
 
 if TYPE_CHECKING:
     from services import store
     from services.psp_connector.connector import Connector
+    from services.psp_connector.metrics import Attempts
     from services.psp_connector.settings import ConnectorSettings
     from services.web import App
 
@@ -21,7 +23,7 @@ _STUCK_SECONDS = 10.0
 _CONNECTION_SECONDS_MAX = 5.0
 
 
-def create_app(connector: Connector, client: store.Client) -> App:
+def create_app(connector: Connector, client: store.Client, attempts: Attempts) -> App:
     """Builds the service's HTTP side."""
 
     def redis_answers() -> None:
@@ -31,7 +33,11 @@ def create_app(connector: Connector, client: store.Client) -> App:
         if time.monotonic() - connector.last_turn > _STUCK_SECONDS:
             raise TimeoutError
 
-    return make_app({}, checks={"redis": redis_answers, "loop": loop_turns})
+    return make_app(
+        {},
+        checks={"redis": redis_answers, "loop": loop_turns},
+        collectors=[attempts, QueueCollector(client)],
+    )
 
 
 class _Server(ThreadingMixIn, WSGIServer):

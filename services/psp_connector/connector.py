@@ -11,6 +11,7 @@ import redis
 import structlog
 
 from services.currencies import major_units
+from services.psp_connector.metrics import Attempts
 from services.psp_connector.psp import Captured, Declined, Outcome, Refused, Transient
 from services.psp_connector.queue import Ending, Queue, Work
 
@@ -44,6 +45,7 @@ class Connector:
         *,
         concurrency: int,
         attempts_max: int,
+        metrics: Attempts | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._queue = queue
@@ -51,6 +53,7 @@ class Connector:
         self._breaker = breaker
         self._backoff = backoff
         self._attempts_max = attempts_max
+        self._metrics = metrics or Attempts()
         self._sleep = sleep
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="charge")
         self._in_hand: set[str] = set()
@@ -133,9 +136,10 @@ class Connector:
         try:
             started = time.perf_counter()
             outcome = self._psp.charge(work.charge)
-            ms = round((time.perf_counter() - started) * 1000, 2)
+            seconds = time.perf_counter() - started
+            self._metrics.called(seconds)
             opened = self._tell_breaker(outcome)
-            self._save(work, outcome, ms)
+            self._save(work, outcome, round(seconds * 1000, 2))
             if opened:
                 _log.warning("PSP does not answer, charging pauses")
         except Exception:  # noqa: BLE001  whatever it was, the other transactions go on
@@ -175,6 +179,7 @@ class Connector:
         if isinstance(outcome, Transient) and work.attempt < self._attempts_max:
             delay = self._backoff.delay_seconds(work.attempt, outcome.retry_after_seconds)
             done = self._queue.retry(work, outcome.reason, delay)
+            self._metrics.ended("retry")
             log.info(
                 "attempt", outcome="retry", reason=outcome.reason, delay_seconds=round(delay, 2),
                 effective=done,
@@ -182,6 +187,7 @@ class Connector:
             return
         ending = _ending(work, outcome)
         done = self._queue.finish(work, ending)
+        self._metrics.ended(ending.status)
         log.info(
             "attempt", outcome=ending.status, reason=ending.reason, points=ending.points,
             effective=done,

@@ -1,0 +1,156 @@
+"""Shows the dead letters and gives failed transactions another try.
+
+python -m services.psp_connector.deadletters list
+python -m services.psp_connector.deadletters show 1795417668000-0
+python -m services.psp_connector.deadletters replay 1795417668000-0
+python -m services.psp_connector.deadletters replay --all
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import time
+from typing import TYPE_CHECKING, Any, TextIO
+
+import redis
+
+from services import store
+from services.clock import now_ms, rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from services.clock import Clock
+
+_PAGE = 100
+_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+_REDIS_TIMEOUT_SECONDS = 2.0
+
+_WHY_NOT = {
+    "gone": "there is no such dead letter; `list` shows those there are",
+    "missing": "there is no transaction behind it that could be tried again",
+    "captured": "its transaction was captured after all",
+    "declined": "its transaction was declined, which is final",
+    "queued": "its transaction is being tried again already",
+    "processing": "its transaction is being tried again already",
+}
+
+
+class DeadLetters:
+    """The dead letters, oldest first."""
+
+    def __init__(self, client: store.Client, clock: Clock = time.time) -> None:
+        self._redis = client
+        self._clock = clock
+        self._replay = client.register_script(store.script(__file__, "replay.lua"))
+
+    def all(self) -> Iterator[tuple[str, dict[str, str]]]:
+        """Each with its id, read a page at a time up to the newest at the start."""
+        newest = self._redis.xrevrange(store.DEADLETTERS, count=1)
+        start = "-"
+        while newest:
+            page = self._redis.xrange(store.DEADLETTERS, start, newest[0][0], count=_PAGE)
+            yield from page
+            if len(page) < _PAGE:
+                return
+            start = f"({page[-1][0]}"
+
+    def get(self, letter_id: str) -> dict[str, str] | None:
+        """One of them."""
+        found = self._redis.xrange(store.DEADLETTERS, letter_id, letter_id)
+        return dict(found[0][1]) if found else None
+
+    def replay(self, letter_id: str) -> str:
+        """Queues the transaction again; returns `done`, or why not (a key of `_WHY_NOT`)."""
+        letter = self.get(letter_id)
+        if letter is None:
+            return "gone"
+        transaction_id = letter.get("transaction_id", "")
+        now = now_ms(self._clock)
+        outcome = self._replay(
+            keys=[store.transaction_key(transaction_id), store.QUEUE, store.DEADLETTERS],
+            args=[transaction_id, letter_id, rfc3339(now), store.event("replayed", now)],
+        )
+        return str(outcome)
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str], out: TextIO, err: TextIO) -> int:
+    """The command; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    url = environ.get("REDIS_URL") or _stack_redis(environ)
+    letters = DeadLetters(store.connect(url, timeout_seconds=_REDIS_TIMEOUT_SECONDS))
+    try:
+        return _run(letters, arguments, out, err)
+    except redis.RedisError as error:
+        err.write(f"deadletters: Redis is not reached ({type(error).__name__}): is the stack up?\n")
+        return 1
+
+
+def _stack_redis(environ: Mapping[str, str]) -> str:
+    first = environ.get("PLATFORM_PORT") or "8000"
+    if not re.fullmatch(r"[0-9]{1,5}", first):
+        raise SystemExit(f"deadletters: PLATFORM_PORT={first!r}: must be a number")
+    return f"redis://127.0.0.1:{int(first) + 5}/0"
+
+
+def _run(letters: DeadLetters, arguments: argparse.Namespace, out: TextIO, err: TextIO) -> int:
+    if arguments.command == "list":
+        for letter_id, letter in letters.all():
+            shown: dict[str, Any] = {"id": letter_id, **letter}
+            out.write(json.dumps(shown) + "\n" if arguments.json else _line(shown))
+        return 0
+    if arguments.command == "show":
+        found = letters.get(arguments.id)
+        if found is None:
+            err.write(f"{arguments.id}: {_WHY_NOT['gone']}\n")
+            return 1
+        out.write("".join(f"{name:<15} {value}\n" for name, value in found.items()))
+        return 0
+    wanted = [i for i, _ in letters.all()] if arguments.all else [arguments.id]
+    code = 0
+    for letter_id in wanted:
+        outcome = letters.replay(letter_id)
+        if outcome == "done":
+            out.write(f"{letter_id}: queued again\n")
+        else:
+            err.write(f"{letter_id}: not replayed: {_WHY_NOT.get(outcome, outcome)}\n")
+            code = 1
+    return code
+
+
+def _line(letter: Mapping[str, str]) -> str:
+    transaction_id = letter.get("transaction_id") or "-"
+    return (
+        f"{letter['id']:<20} {letter.get('at', ''):<24} {transaction_id:<36} {letter['reason']}\n"
+    )
+
+
+def _letter_id(text: str) -> str:
+    if not _ID.fullmatch(text):
+        raise argparse.ArgumentTypeError("an id is like 1795417668000-0; `list` shows them")
+    return text
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="deadletters", description="Shows dead letters and tries failed transactions again."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    listing = commands.add_parser("list", help="all of them, oldest first")
+    listing.add_argument("--json", action="store_true", help="one JSON object a line")
+    commands.add_parser("show", help="one with all that is known").add_argument(
+        "id", type=_letter_id
+    )
+    replay = commands.add_parser("replay", help="queue a failed transaction again")
+    which = replay.add_mutually_exclusive_group(required=True)
+    which.add_argument("id", nargs="?", type=_letter_id)
+    which.add_argument("--all", action="store_true", help="every one that can be")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:], os.environ, sys.stdout, sys.stderr))

@@ -1,0 +1,79 @@
+"""What the connector counts, and what it finds in Redis when it is asked."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import redis
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily
+
+from services import store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prometheus_client import Metric
+
+    from services.clock import Clock
+
+_PSP_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Attempts:
+    """Attempts by outcome, and how long the PSP took."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._outcomes = Counter(
+            "psp_attempts", "Attempts by outcome", ["outcome"], registry=self.registry
+        )
+        self._seconds = Histogram(
+            "psp_request_duration_seconds",
+            "Calls at the PSP",
+            buckets=_PSP_BUCKETS_SECONDS,
+            registry=self.registry,
+        )
+
+    def collect(self) -> Iterator[Metric]:
+        """All of it, for another registry."""
+        yield from self.registry.collect()
+
+    def called(self, seconds: float) -> None:
+        """Counts a call at the PSP."""
+        self._seconds.observe(seconds)
+
+    def ended(self, outcome: str) -> None:
+        """Counts an attempt by what came of it: a final status, or `retry`."""
+        self._outcomes.labels(outcome).inc()
+
+
+class QueueCollector:
+    """Depths and ages, read when asked; absent while Redis is."""
+
+    def __init__(self, client: store.Client, clock: Clock = time.time) -> None:
+        self._redis = client
+        self._clock = clock
+
+    def collect(self) -> Iterator[Metric]:
+        """Four gauges, from one round trip."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.xlen(store.QUEUE)
+            pipeline.zcard(store.RETRIES)
+            pipeline.xlen(store.DEADLETTERS)
+            pipeline.xrange(store.QUEUE, count=1)
+            try:
+                queued, waiting, dead, oldest = pipeline.execute()
+            except redis.RedisError:
+                return
+        age_seconds = 0.0
+        if oldest:
+            age_seconds = max(self._clock() - int(oldest[0][0].partition("-")[0]) / 1000, 0.0)
+        for name, what, value in (
+            ("queue_entries", "Entries of the queue, those in hand included", queued),
+            ("queue_retries", "Transactions that wait for their next attempt", waiting),
+            ("queue_dead_letters", "Dead letters", dead),
+            ("queue_oldest_entry_age_seconds", "Age of the queue's oldest entry", age_seconds),
+        ):
+            yield GaugeMetricFamily(name, what, value=value)

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from services import store
+from services.psp_connector.deadletters import DeadLetters, main
+from services.psp_connector.psp import Refused
+from tests.psp_connector.fakes import FakePsp
+from tests.psp_connector.test_connector import ended, make, record, running
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from services.psp_connector.settings import ConnectorSettings
+
+
+def run(port: int, *words: str) -> tuple[int, str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    code = main(words, {"REDIS_URL": f"redis://127.0.0.1:{port}/0"}, out, err)
+    return code, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture
+def failed(client: Any, settings: ConnectorSettings, accept: Callable[..., str]) -> str:
+    """A transaction that has failed, in the dead letters."""
+    transaction_id = accept()
+    with running(make(client, settings, FakePsp(lambda *_: Refused("HTTP 400")))):
+        wait_until(lambda: ended(client, transaction_id))
+    return transaction_id
+
+
+def test_list_and_show(redis_port: int, client: Any, failed: str) -> None:
+    """`list` has a line for each, `show` all that is known of one."""
+    code, out, _ = run(redis_port, "list")
+    assert 0 == code
+    assert failed in out
+    assert "refused by the PSP: HTTP 400" in out
+    [(letter_id, _)] = client.xrange(store.DEADLETTERS)
+    assert failed in run(redis_port, "show", letter_id)[1]
+
+
+def test_a_replayed_transaction_is_captured_after_all(
+    redis_port: int, client: Any, settings: ConnectorSettings, failed: str
+) -> None:
+    """`replay` queues it with fresh attempts; the letter is gone, the timeline says so."""
+    [(letter_id, _)] = client.xrange(store.DEADLETTERS)
+    assert 0 == run(redis_port, "replay", letter_id)[0]
+    assert 0 == client.xlen(store.DEADLETTERS)
+    assert -1 == client.ttl(store.transaction_key(failed))
+    with running(make(client, settings, FakePsp())):
+        wait_until(lambda: ended(client, failed))
+    found = record(client, failed)
+    assert ("captured", 1, 12) == (found["status"], found["attempts"], found["loyalty_points"])
+    assert ["failed", "replayed", "processing", "captured"] == [
+        e["event"] for e in found["timeline"]
+    ][-4:]
+
+
+def test_what_cannot_be_replayed_stays(redis_port: int, client: Any, failed: str) -> None:
+    """A letter without a transaction, or of one that is captured, is refused in words."""
+    lost = client.xadd(store.DEADLETTERS, {"transaction_id": "", "reason": "not an entry"})
+    client.hset(store.transaction_key(failed), "status", "captured")
+    code, out, err = run(redis_port, "replay", "--all")
+    assert (1, "") == (code, out)
+    assert "captured after all" in err
+    assert f"{lost}: not replayed: there is no transaction" in err
+    assert 2 == client.xlen(store.DEADLETTERS)
+
+
+def test_many_are_listed_page_by_page(redis_port: int, client: Any) -> None:
+    """More than a page of them comes out whole and once."""
+    for number in range(250):
+        client.xadd(store.DEADLETTERS, {"transaction_id": str(number), "reason": "x"})
+    seen = [letter["transaction_id"] for _, letter in DeadLetters(client).all()]
+    assert [str(number) for number in range(250)] == seen
+    assert 250 == run(redis_port, "list")[1].count("\n")
+
+
+def test_redis_away_is_said_in_words() -> None:
+    """No traceback when the stack is not up."""
+    code, _, err = run(1, "list")
+    assert 1 == code
+    assert "is the stack up?" in err
+
+
+@pytest.mark.parametrize("words", [["show", "x"], ["replay"], ["replay", "1-1", "--all"]])
+def test_wrong_words_are_refused(words: list[str]) -> None:
+    """Usage errors are argparse's: exit code 2."""
+    with pytest.raises(SystemExit) as left:
+        run(1, *words)
+    assert 2 == left.value.code

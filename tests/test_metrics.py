@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+import falcon.testing
+import httpx
+import pytest
+
+from services import store
+from services.psp_connector.app import create_app
+from services.psp_connector.metrics import Attempts, QueueCollector
+from services.web import make_app
+from tests.support import free_ports, program, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def value(text: str, sample: str) -> float:
+    """The sum of the samples that begin so."""
+    found = re.findall(rf"^{re.escape(sample)}[^ ]* ([0-9.e+]+)$", text, re.MULTILINE)
+    return sum(float(number) for number in found)
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code in {200, 503}
+    except httpx.TransportError:
+        return False
+
+
+def test_all_workers_are_counted(tmp_path: Path) -> None:
+    """With several gunicorn workers one scrape shows what all have answered."""
+    port = free_ports(1)
+    environ = os.environ | {
+        "HTTP_PORT": str(port),
+        "WORKERS": "3",
+        "JWT_SECRET": "s" * 32,
+        "REDIS_URL": "redis://127.0.0.1:1/0",
+    }
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "services.core_api"]
+    with program(command, environ=environ, output=tmp_path / "log"):
+        wait_until(lambda: answers(f"{url}/health"), seconds_max=30, what="the Core API")
+        for _ in range(40):  # each on a connection of its own, so that all workers get some
+            assert 401 == httpx.get(f"{url}/").status_code
+        text = httpx.get(f"{url}/metrics").text
+    sample = 'http_request_duration_seconds_count{method="GET",route="/",status="401"}'
+    assert 40 == value(text, sample)
+
+
+@pytest.mark.filterwarnings("ignore:Unknown REQUEST_METHOD")  # that is the point of it
+def test_labels_are_few_whatever_clients_send() -> None:
+    """Paths and methods of a client's own making do not become labels."""
+    api = falcon.testing.TestClient(make_app({}, checks={}))
+    for number in range(20):
+        api.simulate_get(f"/guess/{number}")
+        api.simulate_request("BREW", f"/{number}")
+    text = api.simulate_get("/metrics").text
+    assert {"none"} == set(re.findall(r'route="([^"]*)"', text))
+    assert {"GET", "other"} == set(re.findall(r'method="([^"]*)"', text))
+
+
+def test_the_queue_is_read_when_asked(client: Any) -> None:
+    """Depth, retries, dead letters and the age of the oldest entry."""
+    client.xadd(store.QUEUE, {"a": 1}, id="5000-0")
+    client.xadd(store.QUEUE, {"a": 1}, id="6000-0")
+    client.zadd(store.RETRIES, {"x": 1, "y": 2, "z": 3})
+    client.xadd(store.DEADLETTERS, {"a": 1})
+    metrics = {m.name: m.samples[0].value for m in QueueCollector(client, lambda: 8.0).collect()}
+    assert {
+        "queue_entries": 2,
+        "queue_retries": 3,
+        "queue_dead_letters": 1,
+        "queue_oldest_entry_age_seconds": 3,
+    } == metrics
+
+
+class Turning:
+    """A connector whose loop has just come round."""
+
+    last_turn = float("inf")
+
+
+def test_the_connector_shows_attempts_and_queue(client: Any) -> None:
+    """One scrape has the attempts by outcome, the PSP's times and the queue."""
+    attempts = Attempts()
+    attempts.called(0.02)
+    attempts.ended("captured")
+    attempts.ended("retry")
+    turning: Any = Turning()
+    api = falcon.testing.TestClient(create_app(turning, client, attempts))
+    text = api.simulate_get("/metrics").text
+    assert 1 == value(text, 'psp_attempts_total{outcome="captured"}')
+    assert 1 == value(text, 'psp_attempts_total{outcome="retry"}')
+    assert 1 == value(text, "psp_request_duration_seconds_count")
+    assert "queue_entries 0.0" in text
+
+
+def test_metrics_without_redis_show_the_rest() -> None:
+    """A scrape while Redis is away has what the process itself knows."""
+    away = store.connect("redis://127.0.0.1:1/0", timeout_seconds=0.2)
+    turning: Any = Turning()
+    api = falcon.testing.TestClient(create_app(turning, away, Attempts()))
+    result = api.simulate_get("/metrics")
+    assert 200 == result.status_code
+    assert "queue_entries" not in result.text
