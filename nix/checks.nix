@@ -17,7 +17,6 @@ let
       ''
         # Short, because the path of a Unix socket below it has room for about 100 bytes.
         TMPDIR=$(mktemp -d /tmp/check.XXXXXX)
-        trap 'chmod -R u+w "$TMPDIR" && rm -rf "$TMPDIR"' EXIT
         export TMPDIR HOME="$TMPDIR" PLATFORM_STATE="$TMPDIR/state"
         cp -r ${package.checkedSource} "$TMPDIR/src"
         chmod -R u+w "$TMPDIR/src"
@@ -31,8 +30,10 @@ let
         run || code=$?
         [ -s "$COUNTS" ] || echo "0 passed, 1 failed" >"$COUNTS"
         cat "$COUNTS"
-        [ "$code" -eq 0 ] || exit "$code"
-        cp "$COUNTS" "$out"
+        [ "$code" -ne 0 ] || cp "$COUNTS" "$out"
+        chmod -R u+w "$TMPDIR"
+        rm -rf "$TMPDIR"
+        exit "$code"
       '';
 
   pytest =

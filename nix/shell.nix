@@ -20,14 +20,14 @@ pkgs.mkShellNoCC {
   shellHook = ''
     # A value from outside, say of another checkout's shell, would run that one's code.
     unset PLATFORM_CODE
-    . ${./env.sh}
+    . ${./platform}/env.sh
 
     # Only for somebody who is going to type: not for `nix develop -c`, not for direnv.
     case $- in
       *i*)
         echo "process-compose up        start the stack here   (platform up -D: in the background)"
         echo "merchant pay 1250 USD --as alice                 send a payment through it"
-        echo "pytest                    run the tests          (nix flake check: all checks)"
+        echo "pytest                    run the tests          (./nixw flake check: all checks)"
         ;;
     esac
   '';

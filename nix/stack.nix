@@ -31,10 +31,10 @@ let
       inherit runtimeInputs;
       text = ''
         ${setting}
-        await_healthy=${./await_healthy.py}
         # shellcheck source=/dev/null
-        . ${./env.sh}
-        ${builtins.readFile ./platform.sh}
+        . ${./platform}/env.sh
+        # shellcheck source=/dev/null
+        . ${./platform}/platform.sh
       '';
       meta.description = "starts the stack; words go on to process-compose";
     };

@@ -1,0 +1,50 @@
+# shellcheck shell=sh
+# Where this checkout's code, state, logs and socket are. Sourced by bin/platform and by the
+# development shell, so that both speak to the same stack.
+
+# The checkout: the nearest folder, from here upwards, that holds the stack.
+platform_checkout=$PWD
+until [ -f "$platform_checkout/process-compose.yaml" ] && [ -d "$platform_checkout/services" ]; do
+  if [ -z "$platform_checkout" ]; then
+    platform_checkout=$PWD
+    break
+  fi
+  platform_checkout=${platform_checkout%/*}
+done
+
+PLATFORM_CODE=${PLATFORM_CODE:-$platform_checkout}
+PYTHONPATH=$PLATFORM_CODE
+case ${PLATFORM_STATE:=.state} in
+  /*) ;;
+  *) PLATFORM_STATE=$platform_checkout/$PLATFORM_STATE ;;
+esac
+mkdir -p "$PLATFORM_STATE/logs" "$PLATFORM_STATE/process-compose"
+chmod 700 "$PLATFORM_STATE"
+
+# A Unix socket's path has room for 104 bytes on macOS and 108 on Linux, and process-compose gives
+# no reason when it is longer. The folder is ours alone, so nobody else can put a socket there.
+PC_SOCKET_PATH=$PLATFORM_STATE/pc.sock
+if [ "$(printf %s "$PC_SOCKET_PATH" | wc -c)" -gt 100 ]; then
+  platform_sockets=${XDG_RUNTIME_DIR:-/tmp}/platform-$(id -u)
+  (umask 077 && mkdir -p "$platform_sockets")
+  if [ -O "$platform_sockets" ] && [ ! -L "$platform_sockets" ]; then
+    chmod 700 "$platform_sockets"
+  else
+    echo "platform: $platform_sockets belongs to somebody else; set XDG_RUNTIME_DIR to a folder of yours" >&2
+    return 1
+  fi
+  PC_SOCKET_PATH=$platform_sockets/$(printf %s "$PLATFORM_STATE" | cksum | cut -d ' ' -f 1).sock
+fi
+
+# A stray compose.yaml would win over ours, the default log is shared by all users of the machine,
+# and without a folder for its settings process-compose complains in JSON.
+PC_CONFIG_FILES=$PLATFORM_CODE/process-compose.yaml
+PC_LOG_FILE=$PLATFORM_STATE/logs/process-compose.log
+PROC_COMP_CONFIG=$PLATFORM_STATE/process-compose
+export PLATFORM_CODE PLATFORM_STATE PYTHONPATH
+export PC_SOCKET_PATH PC_CONFIG_FILES PC_LOG_FILE PROC_COMP_CONFIG
+
+# Its screen needs a terminal at both ends.
+if ! { [ -t 0 ] && [ -t 1 ]; }; then
+  export PC_DISABLE_TUI=1
+fi
