@@ -92,7 +92,8 @@ def _failed_call(error: stripe.StripeError) -> Outcome:
     status = error.http_status
     if status is None:
         return Transient("no answer")
-    if status >= 500 or status in _TRANSIENT_STATUSES:
+    # Below 400: an answer that is not the PSP's own, which leaves open whether it captured.
+    if status < 400 or status >= 500 or status in _TRANSIENT_STATUSES:
         return Transient(f"HTTP {status}", _retry_after_seconds(error))
     return Refused(f"HTTP {status} {error.code or ''}".strip())
 

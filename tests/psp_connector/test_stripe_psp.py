@@ -1,0 +1,195 @@
+"""The real `stripe` library against a server that answers what a test wants."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+import pytest
+
+from services.psp_connector.psp import Captured, Charge, Declined, Refused, Transient
+from services.psp_connector.settings import ConnectorSettings
+from services.psp_connector.stripe_psp import StripePsp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CHARGE = Charge("8b7e8b26-0000-4000-8000-000000000001", "req-1", 1250, "USD", "pm_card_visa")
+
+
+class Psp(ThreadingHTTPServer):
+    """Answers every request with `status`, `headers` and `body`, and keeps what it was sent."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.status = 200
+        self.headers: dict[str, str] = {}
+        self.body: bytes = b"{}"
+        self.delay_seconds = 0.0
+        self.seen: list[tuple[str, dict[str, str], dict[str, list[str]]]] = []
+
+    def handle_error(self, *_args: Any) -> None:
+        """A client that did not wait for the answer is what a test is about."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Psp
+
+    def do_POST(self) -> None:
+        length = int(self.headers.get("Content-Length", 0))
+        form = parse_qs(self.rfile.read(length).decode())
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.seen.append((self.path, headers, form))
+        time.sleep(self.server.delay_seconds)
+        self.send_response(self.server.status)
+        for name, value in self.server.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(self.server.body)))
+        self.end_headers()
+        self.wfile.write(self.server.body)
+
+    do_GET = do_POST  # noqa: N815  http.server's name
+
+    def log_message(self, *_args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def psp() -> Iterator[Psp]:
+    server = Psp()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join(5)
+    server.server_close()
+
+
+def client(url: str, key: str = "sk_test_of_this_test") -> StripePsp:
+    return StripePsp(
+        ConnectorSettings.read(
+            {
+                "HTTP_PORT": "1",
+                "REDIS_URL": "redis://127.0.0.1:1/0",
+                "PSP_URL": url,
+                "PSP_API_KEY": key,
+                "PSP_TIMEOUT_SECONDS": "0.3",
+            }
+        )
+    )
+
+
+def error(kind: str, **more: Any) -> dict[str, Any]:
+    return {"error": {"type": kind, "message": "no", **more}}
+
+
+def test_what_the_psp_is_sent(psp: Psp) -> None:
+    """A PaymentIntent confirmed at once, under the transaction's id, with both ids as metadata."""
+    psp.body = b'{"id": "pi_1", "object": "payment_intent", "status": "succeeded"}'
+    assert Captured("pi_1") == client(psp.url).charge(CHARGE)
+    [(path, headers, form)] = psp.seen
+    assert "/v1/payment_intents" == path
+    assert CHARGE.transaction_id == headers["idempotency-key"]
+    assert "req-1" == headers["x-request-id"]
+    assert "Bearer sk_test_of_this_test" == headers["authorization"]
+    assert {
+        "amount": ["1250"],
+        "currency": ["usd"],
+        "payment_method": ["pm_card_visa"],
+        "confirm": ["true"],
+        "automatic_payment_methods[enabled]": ["true"],
+        "automatic_payment_methods[allow_redirects]": ["never"],
+        "metadata[transaction_id]": [CHARGE.transaction_id],
+        "metadata[request_id]": ["req-1"],
+    } == form
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (200, {"id": "pi_1", "status": "succeeded"}, Captured("pi_1")),
+        (200, {"id": "pi_1", "status": "processing"}, Transient("the PSP is still processing it")),
+        (
+            200,
+            {"id": "pi_1", "status": "requires_action"},
+            Declined("authentication_required", "pi_1"),
+        ),
+        (200, {"id": "pi_1", "status": "canceled"}, Refused("unexpected status canceled")),
+        (
+            402,
+            error(
+                "card_error",
+                code="card_declined",
+                decline_code="insufficient_funds",
+                payment_intent={"id": "pi_2", "object": "payment_intent"},
+            ),
+            Declined("insufficient_funds", "pi_2"),
+        ),
+        (402, error("card_error", code="expired_card"), Declined("expired_card")),
+        (
+            400,
+            error("invalid_request_error", code="resource_missing"),
+            Refused("HTTP 400 resource_missing"),
+        ),
+        (400, error("idempotency_error"), Refused("HTTP 400")),
+        (401, error("invalid_request_error"), Transient("HTTP 401")),
+        (403, error("invalid_request_error"), Transient("HTTP 403")),
+        (
+            409,
+            error("invalid_request_error", code="idempotency_key_in_use"),
+            Transient("HTTP 409"),
+        ),
+        (429, error("invalid_request_error", code="rate_limit"), Transient("HTTP 429")),
+        (500, error("api_error"), Transient("HTTP 500")),
+        (503, error("api_error"), Transient("HTTP 503")),
+        (502, "<html>bad gateway</html>", Transient("HTTP 502")),
+        (200, "<html>a proxy of somebody's</html>", Transient("HTTP 200")),
+    ],
+)
+def test_each_answer_has_its_outcome(psp: Psp, status: int, body: Any, expected: Any) -> None:
+    """Captured, declined with the PSP's code, refused for good, or worth another attempt."""
+    psp.status = status
+    psp.body = (body if isinstance(body, str) else json.dumps(body)).encode()
+    assert expected == client(psp.url).charge(CHARGE)
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"), [("2", 2.0), ("0.5", 0.5), ("-1", 0.0), ("soon", 0.0), ("9e99", 3600.0),
+                           ("nan", 0.0), ("inf", 0.0)],
+)  # fmt: skip
+def test_retry_after_is_honoured_within_a_bound(psp: Psp, given: str, seconds: float) -> None:
+    """Seconds as the PSP asks for them, never more than an hour, and no nonsense."""
+    psp.status, psp.headers = 429, {"Retry-After": given}
+    psp.body = json.dumps(error("invalid_request_error")).encode()
+    assert Transient("HTTP 429", seconds) == client(psp.url).charge(CHARGE)
+
+
+def test_no_answer_in_time_is_transient(psp: Psp) -> None:
+    """PSP_TIMEOUT_SECONDS ends a call, once: the library does not repeat it."""
+    psp.delay_seconds = 1
+    assert Transient("no answer") == client(psp.url).charge(CHARGE)
+    assert 1 == len(psp.seen)
+
+
+def test_nobody_there_is_transient() -> None:
+    """A refused connection is no reason to fail a transaction."""
+    assert Transient("no answer") == client("http://127.0.0.1:1").charge(CHARGE)
+
+
+@pytest.mark.parametrize(("status", "expected"), [(200, True), (401, False), (503, False)])
+def test_answers_needs_a_good_answer(psp: Psp, status: int, *, expected: bool) -> None:
+    """The breaker's question is answered by a balance that can be read."""
+    psp.status = status
+    psp.body = json.dumps({"object": "balance"} if expected else error("api_error")).encode()
+    assert expected is client(psp.url).answers()
+    assert "/v1/balance" == psp.seen[0][0]
