@@ -1,12 +1,12 @@
 # nixpkgs' trivial builders. A builder here is the machine's bash, unsandboxed; besides what it is
 # given it has the machine's coreutils, and no environment.
-{ lib, system }:
+{ system }:
 let
+  pathOf = inputs: builtins.concatStringsSep "" (map (input: "${input}/bin:") inputs);
+
   runCommand =
     name: attrs: buildCommand:
     let
-      meta = attrs.meta or { };
-      inputs = attrs.nativeBuildInputs or [ ];
       result = derivation (
         removeAttrs attrs [ "meta" ]
         // {
@@ -17,11 +17,11 @@ let
             ''eval "$buildCommand"''
           ];
           outputs = [ "out" ]; # `nix develop` wants it said
-          PATH = builtins.concatStringsSep ":" (map (input: "${input}/bin") inputs ++ [ "/usr/bin:/bin" ]);
+          PATH = "${pathOf (attrs.nativeBuildInputs or [ ])}/usr/bin:/bin";
         }
       );
     in
-    result // { inherit meta; };
+    result // { meta = attrs.meta or { }; };
 in
 {
   inherit runCommand;
@@ -47,11 +47,8 @@ in
         inherit meta;
         script = ''
           #!/bin/bash
-          set -o errexit
-          set -o nounset
-          set -o pipefail
-
-          export PATH="${lib.makeBinPath runtimeInputs}:$PATH"
+          set -euo pipefail
+          export PATH="${pathOf runtimeInputs}$PATH"
 
           ${text}
         '';

@@ -1,7 +1,6 @@
 # The host package set: the part of nixpkgs' interface that our flake uses, and no more, made from
 # what a Debian or Ubuntu machine and the package registries give. nixw puts it in nixpkgs' place
-# (--override-input) where no binary cache answers. Linux only: elsewhere it evaluates, for
-# `nix flake check`, and builds nothing.
+# where no binary cache answers. It builds on Linux only, and evaluates anywhere.
 {
   description = "nixpkgs' stand-in for machines that reach no binary cache";
 

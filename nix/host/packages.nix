@@ -1,24 +1,14 @@
 # One package for each that our flake names.
 { lib, system }:
 let
-  inherit (import ./build.nix { inherit lib system; })
-    runCommand
-    mkShellNoCC
-    writeShellApplication
-    ;
+  build = import ./build.nix { inherit system; };
+  inherit (build) runCommand writeShellApplication;
 
-  # What nixw found out about the machine. Without nixw: what most machines have.
-  machine =
-    if builtins.pathExists ./machine.json then
-      builtins.fromJSON (builtins.readFile ./machine.json)
-    else
-      {
-        python = "/usr/bin/python3";
-        processCompose = "go";
-      };
+  # What nixw found out about the machine, and put here.
+  machine = builtins.fromJSON (builtins.readFile ./machine.json);
 
   python = import ./python.nix {
-    inherit runCommand;
+    inherit lib runCommand;
     interpreter = machine.python;
   };
 
@@ -27,13 +17,12 @@ let
     name: places:
     runCommand name { } ''
       mkdir -p $out/bin
+      link() {
+        [ -x "$2" ] || { echo "$2 is missing: install it, then try again" >&2; exit 1; }
+        ln -s "$2" $out/bin/$1
+      }
       ${builtins.concatStringsSep "\n" (
-        builtins.attrValues (
-          builtins.mapAttrs (program: place: ''
-            [ -x "${place}" ] || { echo "${place} is missing: install it, then try again" >&2; exit 1; }
-            ln -s "${place}" $out/bin/${program}
-          '') places
-        )
+        lib.attrValues (lib.mapAttrs (program: place: ''link ${program} "${place}"'') places)
       )}
     '';
 
@@ -64,15 +53,16 @@ let
     };
   };
 in
-{
-  inherit mkShellNoCC runCommand writeShellApplication;
-
+build
+// lib.genAttrs [
+  "bash"
+  "curl"
+  "git"
+  "shellcheck"
+] (program: fromMachine program { ${program} = "/usr/bin/${program}"; })
+// {
   python3 = { inherit (python) withPackages; };
-  httpie = python.program "httpie" [
-    "http"
-    "https"
-    "httpie"
-  ];
+  httpie = python.program "httpie" [ "http" ];
   ruff = python.program "ruff" [ "ruff" ];
 
   caddy = fromGo "caddy" "github.com/caddyserver/caddy/v2/cmd/caddy@v2.11.4" "";
@@ -86,11 +76,6 @@ in
     redis-server = "/usr/bin/redis-check-rdb";
     redis-cli = "/usr/bin/redis-cli";
   };
-  bash = fromMachine "bash" { bash = "/bin/bash"; };
-  # What `nix develop` starts.
-  bashInteractive = fromMachine "bash-interactive" { bash = "/bin/bash"; };
   coreutils = fromMachine "coreutils" { env = "/usr/bin/env"; };
-  curl = fromMachine "curl" { curl = "/usr/bin/curl"; };
-  git = fromMachine "git" { git = "/usr/bin/git"; };
-  shellcheck = fromMachine "shellcheck" { shellcheck = "/usr/bin/shellcheck"; };
+  bashInteractive = fromMachine "bash" { bash = "/usr/bin/bash"; }; # what `nix develop` starts
 }

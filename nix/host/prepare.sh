@@ -18,10 +18,11 @@ debian_packages_missing() {
   /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 }
 
+# In another home, because go leaves its telemetry in the user's.
 find_go() {
   for go in "$(command -v go || true)" /usr/local/go/bin/go /usr/lib/go-1.*/bin/go; do
     [ -x "$go" ] || continue
-    minor=$("$go" env GOVERSION | sed -n 's/^go1\.\([0-9]*\).*/\1/p')
+    minor=$(HOME=$state XDG_CONFIG_HOME=$state GOTOOLCHAIN=local "$go" env GOVERSION | sed -n 's/^go1\.\([0-9]*\).*/\1/p')
     [ "${minor:-0}" -lt 26 ] || return 0
   done
   die "Go 1.26 or newer is missing, which builds the router. Unpack it from https://go.dev/dl/ to /usr/local/go."
@@ -41,7 +42,7 @@ write_builder_environment() (
       [ -z "$value" ] || export_line "$name" "$value"
     done
     export_line NIXW_GO "$go"
-    export_line GOENV "$("$go" env GOENV)"
+    export_line GOENV "${GOENV:-${XDG_CONFIG_HOME:-$HOME/.config}/go/env}"
     export_line NETRC "${NETRC:-$HOME/.netrc}"
     export_line PIP_CONFIG_FILE "${PIP_CONFIG_FILE:-${XDG_CONFIG_HOME:-$HOME/.config}/pip/pip.conf}"
   } >"$builder_environment.$$"
@@ -75,7 +76,7 @@ choose_process_compose() {
 registry_gives() {
   trial=$(mktemp -d "$state/trial.XXXXXX")
   given=0
-  sh -euc '. "$1" && cd "$2" && HOME=$2 GOPATH=$2/go GOMODCACHE=$2/modules GOTOOLCHAIN=local \
+  sh -euc '. "$1" && cd "$2" && HOME=$2 XDG_CONFIG_HOME=$2 GOPATH=$2/go GOMODCACHE=$2/modules GOTOOLCHAIN=local \
     GOFLAGS=-modcacherw timeout "$3" "$NIXW_GO" mod download "$4" 2>answer' \
     nixw "$builder_environment" "$trial" "$registry_seconds_max" "$1" || given=$?
   reason="the module registry does not give $1: $(tr -s '[:space:]' ' ' <"$trial/answer" | sed 's/["|\\]//g' | cut -c 1-400)"
@@ -126,7 +127,8 @@ name_flake() {
 }
 
 [ -w /nix/store ] || [ ! -e /nix/store ] || die "/nix/store belongs to another user or to a daemon, but" \
-  "the host package set needs a Nix of one's own: run nixw as root, or make /nix yours with chown."
+  "the host package set needs a Nix of one's own: run nixw as root, or make /nix yours with chown." \
+  "Where everything was built before, plain nix in place of nixw will do."
 if remembered facts; then
   facts=$(cat "$state/facts")
   # process-compose, its version, the reason for it

@@ -1,23 +1,14 @@
 # python3.withPackages over the machine's Python: one download of all that requirements.txt locks,
 # and from it, without the network, an environment for each set of packages that is asked for.
 {
+  lib,
   runCommand,
   interpreter,
 }:
 let
-  inherit (builtins)
-    concatStringsSep
-    filter
-    isList
-    isString
-    listToAttrs
-    match
-    readFile
-    split
-    ;
-
-  lines = filter isString (split "\n" (readFile ./requirements.txt));
-  locked = map builtins.head (filter isList (map (match "([a-z0-9-]+)==.*") lines));
+  lines = builtins.split "\n" (builtins.readFile ./requirements.txt);
+  nameOf = line: if builtins.isString line then builtins.match "([a-z0-9-]+)==.*" line else null;
+  locked = builtins.concatLists (builtins.filter builtins.isList (map nameOf lines));
 
   # Builders see no environment; nixw leaves the registries' settings in this file.
   wheels = runCommand "python-wheels" { } ''
@@ -37,30 +28,19 @@ let
       ${interpreter} -m venv --without-pip $out
       pip=$(echo ${wheels}/pip-*.whl)
       $out/bin/python "$pip/pip" install --quiet --no-index --no-compile \
-        --disable-pip-version-check --find-links ${wheels} ${concatStringsSep " " packages}
+        --disable-pip-version-check --find-links ${wheels} ${builtins.concatStringsSep " " packages}
       $out/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash $out/lib
     '';
 in
 {
-  withPackages =
-    choose:
-    environment "python3-env" (
-      choose (
-        listToAttrs (
-          map (name: {
-            inherit name;
-            value = name;
-          }) locked
-        )
-      )
-    );
+  withPackages = choose: environment "python3-env" (choose (lib.genAttrs locked (name: name)));
 
   # The programs of one package, without a Python that could come before another one on PATH.
   program =
     name: programs:
     runCommand name { } ''
       mkdir -p $out/bin
-      for program in ${concatStringsSep " " programs}; do
+      for program in ${builtins.concatStringsSep " " programs}; do
         ln -s ${environment "${name}-env" [ name ]}/bin/$program $out/bin/
       done
     '';

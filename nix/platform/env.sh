@@ -14,6 +14,11 @@ done
 
 PLATFORM_CODE=${PLATFORM_CODE:-$platform_checkout}
 PYTHONPATH=$PLATFORM_CODE
+
+# In the shell of one checkout another one's stack can be started: a state folder that was worked out
+# before, and not chosen by the user, is worked out anew.
+[ "${PLATFORM_STATE-}" != "${PLATFORM_CHECKOUT-}/.state" ] || unset PLATFORM_STATE
+PLATFORM_CHECKOUT=$platform_checkout
 case ${PLATFORM_STATE:=.state} in
   /*) ;;
   *) PLATFORM_STATE=$platform_checkout/$PLATFORM_STATE ;;
@@ -41,7 +46,7 @@ fi
 PC_CONFIG_FILES=$PLATFORM_CODE/process-compose.yaml
 PC_LOG_FILE=$PLATFORM_STATE/logs/process-compose.log
 PROC_COMP_CONFIG=$PLATFORM_STATE/process-compose
-export PLATFORM_CODE PLATFORM_STATE PYTHONPATH
+export PLATFORM_CHECKOUT PLATFORM_CODE PLATFORM_STATE PYTHONPATH
 export PC_SOCKET_PATH PC_CONFIG_FILES PC_LOG_FILE PROC_COMP_CONFIG
 
 # Its screen needs a terminal at both ends.
