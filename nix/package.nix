@@ -55,12 +55,14 @@ in
     pkgs.redis
   ];
 
-  # All that a check reads, which is not README.md.
+  # All that a check reads. The README is among it, for a test that holds its table to the code.
   checkedSource = sourceOf (
     code
     ++ [
       ../.ci
+      ../.env.example
       ../.envrc
+      ../README.md
       ../flake.lock
       ../flake.nix
       ../nix
