@@ -43,7 +43,8 @@ DEADLETTERS = "deadletters"
 
 FINAL = frozenset({"captured", "declined", "failed"})
 
-# In the contract's order. A record has more fields than are shown: `request_id`.
+# In the contract's order. A record has more fields than are shown: `request_id`, and
+# `entry`, the entry of the queue that was made last for another attempt.
 _FIELDS: Mapping[str, type[int | str]] = {
     "id": str,
     "user_id": int,
@@ -123,6 +124,8 @@ def connect(url: str, *, timeout_seconds: float) -> Client:
     return redis.Redis.from_url(
         url,
         decode_responses=True,
+        # What somebody wrote by hand may not be UTF-8; an error here would come back for ever.
+        encoding_errors="replace",
         socket_timeout=timeout_seconds,
         socket_connect_timeout=min(timeout_seconds, 0.4),
         socket_keepalive=True,

@@ -8,9 +8,16 @@
 --       6 event for the timeline   7 PSP reference or ''   8 decline code or ''
 --       9 points   10 entry for the ledger   11 lifetime of the record, seconds
 --       12 the index forgets members below this   13 reason for a dead letter or ''
---       14 dead letters below this stream id are forgotten
--- Returns  'done', 'final' when it had ended before, 'missing' when there is no such transaction
+--       14 dead letters below this stream id are forgotten   15 connector
+-- Returns  'done', 'final' when it had ended before, 'missing' when there is no such transaction,
+--          'taken' when it is another connector's to say that it failed
 
+-- What the PSP answers is the same for everybody, that an answer did not come is not: a connector
+-- that was thought dead may give up while the one that took over is being told `captured`.
+if ARGV[4] == 'failed'
+    and #redis.call('XPENDING', KEYS[2], ARGV[2], ARGV[3], ARGV[3], 1, ARGV[15]) == 0 then
+  return 'taken'
+end
 redis.call('XACK', KEYS[2], ARGV[2], ARGV[3])
 redis.call('XDEL', KEYS[2], ARGV[3])
 local status = redis.call('HGET', KEYS[1], 'status')
@@ -38,8 +45,14 @@ if ARGV[4] == 'captured' then
 end
 redis.call('EXPIRE', KEYS[1], ARGV[11])
 redis.call('ZREMRANGEBYLEX', KEYS[5], '-', '(' .. ARGV[12])
--- Another connector, too slow to keep its lease, may have scheduled it once more.
+-- Another connector may have taken over from this one, too slow to keep its lease, and have
+-- scheduled it once more. That attempt would find it final; it is not worth a dead letter.
 redis.call('ZREM', KEYS[6], ARGV[1])
+local later = redis.call('HGET', KEYS[1], 'entry')
+if later then
+  redis.call('XACK', KEYS[2], ARGV[2], later)
+  redis.call('XDEL', KEYS[2], later)
+end
 if ARGV[13] ~= '' then
   redis.call('XADD', KEYS[7], 'MINID', '~', ARGV[14], '*',
     'transaction_id', ARGV[1], 'reason', ARGV[13], 'at', ARGV[5])

@@ -160,8 +160,7 @@ class Queue:
             if len(record) > 1:
                 works.append(_work(entry_id, transaction_id, record))
             else:
-                reason = f"transaction is {record[0]} already" if record else "unknown transaction"
-                self._throw_out(entry_id, {"transaction_id": transaction_id}, reason)
+                self._throw_out(entry_id, {"transaction_id": transaction_id}, record[0])
         return works
 
     def _throw_out(self, entry_id: str, fields: dict[str, str] | None, reason: str) -> None:
@@ -176,7 +175,10 @@ class Queue:
         )  # fmt: skip
 
     def finish(self, work: Work, ending: Ending) -> bool:
-        """Ends the transaction; False when it had ended before."""
+        """Ends the transaction; False when it had ended before.
+
+        False too when it is to end as failed and is not in this connector's hand any more.
+        """
         now = now_ms(self._clock)
         charge = work.charge
         details = {"reason": ending.reason} if ending.reason else {}
@@ -199,7 +201,7 @@ class Queue:
                 store.event(ending.status, now, **details), ending.psp_reference,
                 ending.decline_code, ending.points, json.dumps(credit),
                 self._settings.finished_days * _DAY_SECONDS, f"{forget_ms:013d}",
-                ending.reason, self._oldest_deadletter(),
+                ending.reason, self._oldest_deadletter(), self.name,
             ],
         )  # fmt: skip
         return bool(outcome == "done")

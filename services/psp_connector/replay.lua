@@ -10,8 +10,8 @@
 if #redis.call('XRANGE', KEYS[3], ARGV[2], ARGV[2]) == 0 then
   return 'gone'
 end
-local status = redis.call('HGET', KEYS[1], 'status')
-if not status then
+local status = redis.pcall('HGET', KEYS[1], 'status')
+if type(status) ~= 'string' then
   return 'missing'
 end
 if status ~= 'failed' then
@@ -21,7 +21,8 @@ local timeline = redis.call('HGET', KEYS[1], 'timeline') .. ', ' .. ARGV[4]
 redis.call('HSET', KEYS[1], 'status', 'queued', 'attempts', 0, 'updated_at', ARGV[3],
   'timeline', timeline)
 redis.call('PERSIST', KEYS[1])
-redis.call('XADD', KEYS[2], '*', 'transaction_id', ARGV[1],
+local entry = redis.call('XADD', KEYS[2], '*', 'transaction_id', ARGV[1],
   'request_id', redis.call('HGET', KEYS[1], 'request_id') or '')
+redis.call('HSET', KEYS[1], 'entry', entry)
 redis.call('XDEL', KEYS[3], ARGV[2])
 return 'done'
