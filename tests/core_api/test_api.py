@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from services import store
 from services.core_api.app import create_app
 from services.core_api.settings import CoreSettings
+from services.core_api.transactions import TransactionRequest
 from services.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -123,6 +124,19 @@ def test_every_wrong_field_has_its_entry(api: Client) -> None:
     assert ["/amount", "/currency", "/payment_method"] == [
         error["pointer"] for error in result.json["errors"]
     ]
+
+
+def test_a_wrong_payment_method_is_told_in_words(api: Client) -> None:
+    """Not as the pattern that it does not match; which the API's description still has."""
+    result = pay(api, PAYMENT | {"payment_method": "cash"})
+    assert [
+        {
+            "pointer": "/payment_method",
+            "detail": "must be one of Stripe's test names, such as pm_card_visa",
+        }
+    ] == result.json["errors"]
+    schema = TransactionRequest.model_json_schema()["properties"]["payment_method"]
+    assert "^pm_[A-Za-z0-9_]{1,64}$" == schema["pattern"]
 
 
 def test_the_token_may_come_in_the_body(api: Client) -> None:
