@@ -9,6 +9,7 @@ import math
 import re
 import sys
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -35,11 +36,13 @@ examples:
   merchant pay 1250 USD --as alice --idempotency-key order-17     safe to repeat
   merchant list --as alice
   merchant show 0f8fad5b-d9cb-469f-a165-70867728950e --as alice
+  merchant trace 0f8fad5b-d9cb-469f-a165-70867728950e --as alice     where its time went
   http POST localhost:8000/transactions amount=1250 currency=USD token=$(merchant token --as alice)
 
 environment:
   PLATFORM_URL        where the router is; else http://localhost:PLATFORM_PORT
   PLATFORM_PORT       the router's port (8000)
+  PLATFORM_STATE      the stack's state folder, with its logs (.state): for trace
   MERCHANT_PASSWORD   the merchant's password (password, as the shipped users have it)
 
 exit codes:
@@ -89,6 +92,9 @@ def _run(
         from services.merchant import smoke  # noqa: PLC0415
 
         return smoke.run(url, password, environ, stdout, seconds_max=args.timeout)
+    if args.command == "trace" and args.logs is None:
+        # Not there is no mistake here: the stack may run elsewhere.
+        args.logs = Path(environ.get("PLATFORM_STATE") or ".state", "logs")
     from services.merchant import commands  # noqa: PLC0415
 
     return commands.run(args, url, password, stdout)
@@ -126,8 +132,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_pay(commands)
-    show = _add(commands, "show", "one transaction and its timeline", "json")
-    show.add_argument("id", metavar="ID", type=_transaction_id, help="as `pay` printed it")
+    _add_id(_add(commands, "show", "one transaction and its timeline", "json"))
+    trace = _add(commands, "trace", "where a transaction's time went, hop by hop", "json")
+    _add_id(trace)
+    trace.add_argument(
+        "--logs", type=_folder, metavar="FOLDER", help="the stack's log files (.state/logs)"
+    )
     for name, what in (
         ("list", "the merchant's transactions, newest first"),
         ("loyalty", "the merchant's loyalty points, and what they come from"),
@@ -149,6 +159,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_platform(smoke, timeout_seconds=60)
     smoke.set_defaults(password_stdin=False)
     return parser
+
+
+def _add_id(command: argparse.ArgumentParser) -> None:
+    command.add_argument("id", metavar="ID", type=_transaction_id, help="as `pay` printed it")
 
 
 def _add_pay(commands: Any) -> None:
@@ -240,6 +254,13 @@ def _transaction_id(value: str) -> str:
         raise argparse.ArgumentTypeError(
             "must be a transaction's id, as `merchant pay` and `merchant list` print it"
         ) from None
+
+
+def _folder(value: str) -> Path:
+    folder = Path(value)
+    if not value or not folder.is_dir():
+        raise argparse.ArgumentTypeError("must be a folder with files like core-api.log")
+    return folder
 
 
 def _limit(value: str) -> int:

@@ -12,6 +12,7 @@ from services.merchant.client import Client, Deadline, Session, expect
 from services.merchant.errors import PlatformError, UnreachableError
 from services.merchant.payment import follow
 from services.merchant.report import Screen, points
+from services.merchant.trace import as_json, show, trace
 
 if TYPE_CHECKING:
     import argparse
@@ -81,6 +82,17 @@ def _show(command: Command) -> int:
         return 0
     command.screen.transaction(read(Transaction, answer))
     command.screen.say(f"request {answer.request_id}")
+    return 0
+
+
+def _trace(command: Command) -> int:
+    answer = command.ask(lambda token: command.client.get(token, command.args.id))
+    transaction = read(Transaction, answer)
+    traced = trace(transaction, command.args.logs)
+    if command.args.json:
+        command.print_json({"transaction": answer.body, **as_json(traced)})
+    else:
+        show(traced, transaction, command.screen)
     return 0
 
 
@@ -212,6 +224,7 @@ def _follow(
 _ACTIONS: dict[str, Callable[[Command], int]] = {
     "pay": _pay,
     "show": _show,
+    "trace": _trace,
     "list": _list,
     "loyalty": _loyalty,
     "token": _token,

@@ -448,7 +448,17 @@ def test_help_is_complete_and_loads_no_http_client() -> None:
         check=False,
     )  # fmt: skip
     assert (0, "") == (run.returncode, run.stderr)
-    words = ["pay", "show", "list", "loyalty", "token", "smoke", "PLATFORM_URL", "exit codes"]
+    words = [
+        "pay",
+        "show",
+        "trace",
+        "list",
+        "loyalty",
+        "token",
+        "smoke",
+        "PLATFORM_URL",
+        "exit codes",
+    ]
     assert [] == [word for word in words if word not in run.stdout]
 
 
