@@ -123,7 +123,12 @@ class Connector:
                 in_hand = frozenset(self._in_hand)
             works = self._queue.take_over(free, in_hand)
             for work in works:
-                _log.info("taken over", transaction_id=work.charge.transaction_id)
+                charge = work.charge
+                _log.info(
+                    "taken over",
+                    request_id=charge.request_id,
+                    transaction_id=charge.transaction_id,
+                )
             self._start(works)
 
     def _start(self, works: list[Work]) -> None:
@@ -144,7 +149,11 @@ class Connector:
                 _log.warning("PSP does not answer, charging pauses")
         except Exception:  # noqa: BLE001  whatever it was, the other transactions go on
             # The entry stays in the queue under this connector's name, and is taken up again.
-            _log.exception("attempt broke off", transaction_id=work.charge.transaction_id)
+            _log.exception(
+                "attempt broke off",
+                request_id=work.charge.request_id,
+                transaction_id=work.charge.transaction_id,
+            )
         finally:
             with self._changed:
                 self._in_hand.discard(work.entry_id)
