@@ -618,13 +618,30 @@ def _adapted(environ: dict[str, str]) -> Any:
     return json.loads(_caddy("adapt", environ=environ).stdout)
 
 
+def test_a_missing_folder_is_told(tmp_path: Path) -> None:
+    """Without CADDY_STATE the error leads to the line that reads it."""
+    environ = environment(8000, tmp_path)
+    del environ["CADDY_STATE"]
+    result = _caddy("run", environ=environ)
+    assert 1 == result.returncode
+    assert "missing root path" in result.stderr
+    [line] = re.findall(r"Caddyfile:(\d+)", result.stderr)
+    assert "{$CADDY_STATE}" in CONFIG.read_text().splitlines()[int(line) - 1]
+
+
+def test_a_folder_with_a_space_will_do(tmp_path: Path) -> None:
+    """A checkout's path may have spaces in it, and so has the router's folder."""
+    environ = environment(8000, tmp_path / "with a space")
+    result = _caddy("validate", environ=environ)
+    assert 0 == result.returncode, result.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("HTTP_PORT", None),
         ("AUTH_API_ADDRESS", None),
         ("CORE_API_ADDRESS", None),
-        ("CADDY_STATE", None),
         ("LOG_LEVEL", "loud"),
         ("HTTP_PORT", "99999"),
     ],
