@@ -17,6 +17,7 @@ from services.psp_connector.queue import Ending, Queue, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
     from services.psp_connector.backoff import Backoff
     from services.psp_connector.breaker import Breaker
@@ -58,7 +59,10 @@ class Connector:
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="charge")
         self._in_hand: set[str] = set()
         self._changed = threading.Condition()
-        self._stopping = threading.Event()
+        self._probing: Future[None] | None = None
+        # No Event: setting one in a signal handler waits for ever if the signal came while this
+        # very thread had the Event's lock.
+        self._stopping = False
         self._upkeep_at = 0.0
         self.last_turn = time.monotonic()
         """When the main loop last came round; health looks at it."""
@@ -66,7 +70,7 @@ class Connector:
     def run(self) -> None:
         """Works until `stop`; Redis may come and go."""
         joined = False
-        while not self._stopping.is_set():
+        while not self._stopping:
             try:
                 if not joined:
                     self._queue.join()
@@ -76,12 +80,12 @@ class Connector:
                 # Away, or emptied by somebody: the group has to be made again.
                 joined = False
                 _log.warning("queue not reached", reason=f"{type(error).__name__}: {error}")
-                self._stopping.wait(_SAVE_PAUSE_SECONDS)
+                self._sleep(_SAVE_PAUSE_SECONDS)
             self.last_turn = time.monotonic()
 
     def stop(self) -> None:
         """Takes nothing more; `drain` waits for what is in hand."""
-        self._stopping.set()
+        self._stopping = True
 
     def drain(self, seconds_max: float) -> int:
         """Waits for the work in hand, then leaves; returns how much was left to the others."""
@@ -100,16 +104,20 @@ class Connector:
         self._upkeep()
         free = self._breaker.allowed - len(self._in_hand)
         if self._breaker.allowed == 0:
-            if self._breaker.probe(self._psp.answers):
-                _log.info("PSP answers again")
-            else:
-                self._stopping.wait(BLOCK_MS / 1000)
+            if self._probing is None or self._probing.done():
+                self._probing = self._pool.submit(self._probe)
+            self._sleep(BLOCK_MS / 1000)
         elif free <= 0:
             with self._changed:
                 self._changed.wait(BLOCK_MS / 1000)
         else:
             self._queue.promote()
             self._start(self._queue.take(free, BLOCK_MS))
+
+    def _probe(self) -> None:
+        """In a thread: a PSP that hangs takes longer to ask than the lease lasts."""
+        if self._breaker.probe(self._psp.answers):
+            _log.info("PSP answers again")
 
     def _upkeep(self) -> None:
         if time.monotonic() < self._upkeep_at:

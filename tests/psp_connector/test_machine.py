@@ -56,7 +56,9 @@ BAD_ENTRIES: tuple[dict[str | bytes, str | bytes], ...] = (
 
 slots = st.integers(0, CONNECTORS - 1)
 counts = st.integers(1, 4)
-picks = st.integers(0, 10**6)
+picks = st.integers(0, 30)
+delays = st.sampled_from([0, 0, 30])
+answers = st.sampled_from(["capture", "decline", "refuse", "fail", "fail", "lose the answer"])
 
 
 @dataclass
@@ -241,7 +243,7 @@ class Machine(RuleBasedStateMachine):
     def take(self, slot: int, count: int) -> None:
         queue = self.connectors[slot]
         waiting = [i for i, entry in self.model.entries.items() if not entry.owner][:count]
-        works = queue.take(count, 1)
+        works = queue.take(count, 1) if waiting else []
         self._took(slot, works, self.model.begin(waiting, queue.name))
 
     @rule(slot=slots, count=counts)
@@ -270,15 +272,24 @@ class Machine(RuleBasedStateMachine):
                     store.QUEUE, store.GROUP, entry.owner, 0, [entry_id], idle=60_000, justid=True
                 )
 
-    @precondition(lambda self: any(not hand.answer for hand in self.hands))
-    @rule(
-        pick=picks,
-        how=st.sampled_from(["capture", "capture", "decline", "refuse", "fail", "lose the answer"]),
-    )
+    @rule(slot=slots, count=counts, how=answers, delay_seconds=delays)
+    def work(self, slot: int, count: int, how: str, delay_seconds: int) -> None:
+        """All that a connector does when nothing happens to it."""
+        self.promote(slot, count)
+        self.take(slot, count)
+        for hand in [hand for hand in self.hands if hand.slot == slot]:
+            self._charge(hand, how)
+            self._save(hand, delay_seconds)
+
+    @precondition(lambda self: self.hands)
+    @rule(pick=picks, how=answers)
     def charge(self, pick: int, how: str) -> None:
+        self._charge(self.hands[pick % len(self.hands)], how)
+
+    def _charge(self, hand: Hand, how: str) -> None:
         """The PSP is asked; what it decided for a transaction once, it stays with."""
-        waiting = [hand for hand in self.hands if not hand.answer]
-        hand = waiting[pick % len(waiting)]
+        if hand.answer:
+            return
         transaction_id = hand.work.charge.transaction_id
         decided = self.model.decided
         if how in {"capture", "lose the answer"}:
@@ -291,11 +302,13 @@ class Machine(RuleBasedStateMachine):
             hand.answer = decided.get(transaction_id, "failed")
 
     @precondition(lambda self: any(hand.answer for hand in self.hands))
-    @rule(pick=picks, delay_seconds=st.sampled_from([0, 1, 30]))
+    @rule(pick=picks, delay_seconds=delays)
     def save(self, pick: int, delay_seconds: int) -> None:
-        """Finish or retry, however late."""
         answered = [hand for hand in self.hands if hand.answer]
-        hand = answered[pick % len(answered)]
+        self._save(answered[pick % len(answered)], delay_seconds)
+
+    def _save(self, hand: Hand, delay_seconds: int) -> None:
+        """Finish or retry, however late."""
         self.hands.remove(hand)
         work = hand.work
         if hand.answer == "transient" and work.attempt < self.settings.psp_attempts_max:
@@ -332,9 +345,13 @@ class Machine(RuleBasedStateMachine):
     def time_passes(self, seconds: int) -> None:
         self.now += seconds
 
+    @precondition(lambda self: self.hands)
     @rule(slot=slots)
     def crash(self, slot: int) -> None:
         """`kill -9`; another one starts."""
+        self._crash(slot)
+
+    def _crash(self, slot: int) -> None:
         self.client.delete(store.lease_key(self.connectors[slot].name))
         self.hands = [hand for hand in self.hands if hand.slot != slot]
         self.connectors[slot] = self._connector()
@@ -347,12 +364,20 @@ class Machine(RuleBasedStateMachine):
         waiting = [entry for entry in self.model.entries.values() if not entry.owner][:count]
         for entry in waiting:
             entry.owner = name
-        self.crash(slot)
+        self._crash(slot)
 
-    @rule(slot=slots)
-    def lapse(self, slot: int) -> None:
-        """Too slow for its lease, thought dead, and still at work."""
+    @rule(slot=slots, by=slots, how=st.none() | answers)
+    def lapse(self, slot: int, by: int, how: str | None) -> None:
+        """Too slow for its lease, thought dead, overtaken, and still at work, now or later."""
+        self.take(slot, 4)
         self.client.delete(store.lease_key(self.connectors[slot].name))
+        if by != slot:
+            self.take_over(by, 4)
+        if how is None:
+            return
+        for hand in [hand for hand in self.hands if hand.slot == slot]:
+            self._charge(hand, how)
+            self._save(hand, 0)
 
     @rule(slot=slots)
     def renew(self, slot: int) -> None:

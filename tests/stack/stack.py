@@ -153,11 +153,16 @@ def environment(state: Path, port: int, **more: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def running(*, healthy: bool = True, port: int | None = None, **more: str) -> Iterator[Stack]:
-    """A stack that is healthy, and gone afterwards with all its processes."""
+def running(
+    *, healthy: bool = True, port: int | None = None, state: Path | None = None, **more: str
+) -> Iterator[Stack]:
+    """A stack that is healthy, and gone afterwards with all its processes.
+
+    It goes on where an earlier one in the same `state` folder ended; by default it has a new one.
+    """
     # Short: the path of a Unix socket has room for about 100 bytes.
     with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as folder:
-        state = Path(folder)
+        state = state or Path(folder)
         port = port or support.free_ports(BLOCK)
         environ = environment(state, port, **more)
         with support.program(

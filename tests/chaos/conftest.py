@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.chaos.harness import FIGURES, Chaos
+from tests.stack.stack import running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Short waits, so that much can go wrong in little time; attempts enough that no transaction fails
+# by bad luck alone, for one that fails could not be told from one that was lost.
+HASTE: dict[str, Any] = {
+    "PSP_BACKOFF_SECONDS": "0.02",
+    "PSP_BACKOFF_SECONDS_MAX": "0.5",
+    "PSP_TIMEOUT_SECONDS": "1",
+    "PSP_ATTEMPTS_MAX": "50",
+}
+
+
+@pytest.fixture
+def chaos() -> Iterator[Chaos]:
+    """A stack of its own for a test that breaks it."""
+    with running(**HASTE) as stack:
+        yield Chaos(stack)
+
+
+@pytest.fixture(scope="module")
+def lasting() -> Iterator[Chaos]:
+    """A stack for all tests of a module; what was accepted in one is looked at in the next."""
+    with running(**HASTE) as stack:
+        yield Chaos(stack)
+
+
+@pytest.fixture
+def patient() -> Iterator[Chaos]:
+    """A stack that waits for a slow charge."""
+    with running(**HASTE | {"PSP_TIMEOUT_SECONDS": "4"}) as stack:
+        yield Chaos(stack)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The figures, whether the tests passed or not."""
+    if FIGURES:
+        terminalreporter.section("figures")
+        for line in FIGURES:
+            terminalreporter.line(line)

@@ -1,0 +1,300 @@
+"""What the chaos tests share: traffic from a client that repeats safely, and what must hold after.
+
+A client that gets no answer, or 502, 503 or 504, sends the same request again under the same
+Idempotency-Key. What it was told 202 for at last is accepted, and must come to its end once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sys
+import threading
+import time
+import uuid
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import redis
+
+from services import store
+from services.currencies import major_units
+from services.preflight.plan import PORT_OFFSETS
+from tests import support
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterator
+
+    import psutil
+
+    from tests.stack.stack import Stack
+
+# What a client goes on trying for; more than any process here is away.
+REPEAT_SECONDS_MAX = 60
+TOKEN_SECONDS_MAX = 20  # of the 30 it is good for
+SENDERS = 4
+END_SECONDS_MAX = 90
+_REPEATED = frozenset({401, 502, 503, 504})
+
+FIGURES: list[str] = []
+"""A line of each test, shown at the end of the run."""
+
+CAPTURES = "pm_card_visa"
+DECLINES = "pm_card_chargeDeclined"
+FLAKY = "pm_sandbox_flaky"
+SLOW = "pm_sandbox_slow"
+# Mostly good cards, as in life; a tenth each of what is refused and what needs three attempts.
+MIXED = (CAPTURES,) * 8 + (DECLINES, FLAKY)
+
+
+def figures(test: str, **numbers: object) -> None:
+    """Notes what a test has measured."""
+    line = f"{test}: " + ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in numbers.items())
+    FIGURES.append(line)
+    print(line)  # noqa: T201  pytest -rP shows it with the test
+
+
+class Sender:
+    """One client of the platform, with its own connection and token."""
+
+    def __init__(self, stack: Stack, username: str) -> None:
+        self._http = httpx.Client(base_url=f"http://127.0.0.1:{stack.port}", timeout=10)
+        self._username = username
+        self._token = ""
+        self._token_until = 0.0
+        self.repeats = 0
+
+    def pay(self, **fields: Any) -> str:
+        """The id of a transaction that was accepted, however often it had to be asked for."""
+        key = str(uuid.uuid4())
+        deadline = time.monotonic() + REPEAT_SECONDS_MAX
+        while time.monotonic() < deadline:
+            try:
+                answer = self._http.post("/transactions", json=fields, headers=self._headers(key))
+            except httpx.TransportError:
+                answer = None
+            if answer is not None and answer.status_code == 202:
+                return str(answer.json()["id"])
+            assert answer is None or answer.status_code in _REPEATED, answer.text
+            if answer is not None and answer.status_code == 401:
+                self._token_until = 0
+            self.repeats += 1
+            time.sleep(0.05)
+        raise AssertionError(f"not accepted within {REPEAT_SECONDS_MAX} s")
+
+    def _headers(self, key: str) -> dict[str, str]:
+        if time.monotonic() > self._token_until:
+            login = {"username": self._username, "password": "password"}
+            answer = self._http.post("/auth/token", json=login)
+            if answer.status_code == 200:
+                self._token = answer.json()["token"]
+                self._token_until = time.monotonic() + TOKEN_SECONDS_MAX
+        return {"Authorization": f"Bearer {self._token}", "Idempotency-Key": key}
+
+    def close(self) -> None:
+        self._http.close()
+
+
+@dataclass
+class Chaos:
+    """A stack under test, and all that was accepted by it so far."""
+
+    stack: Stack
+    accepted: list[str] = field(default_factory=list)
+    repeats: int = 0
+    kills: int = 0
+
+    def redis(self) -> Any:
+        """A client of the stack's Redis."""
+        return redis.Redis(port=self.port("redis"), decode_responses=True, socket_timeout=10)
+
+    def port(self, name: str) -> int:
+        return self.stack.port + PORT_OFFSETS[name]
+
+    def sandbox(self, method: str, path: str, **more: Any) -> Any:
+        """Asks the sandbox about itself."""
+        url = f"http://127.0.0.1:{self.port('psp-sandbox')}/_sandbox/{path}"
+        answer = httpx.request(method, url, timeout=10, **more)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+    def send(
+        self, count: int, methods: tuple[str, ...] = MIXED, *, pause_seconds: float = 0
+    ) -> list[str]:
+        """Puts `count` transactions through the router, and returns when all are accepted."""
+
+        def one_client(number: int) -> list[str]:
+            mine = range(number, count, SENDERS)
+            luck = random.Random(number)
+            sender = Sender(self.stack, ("alice", "becky")[number % 2])
+            ids = []
+            with contextlib.closing(sender):
+                for n in mine:
+                    amount, currency = luck.choice([(1250, "USD"), (500, "JPY"), (99, "EUR")])
+                    method = methods[n % len(methods)]
+                    ids.append(sender.pay(amount=amount, currency=currency, payment_method=method))
+                    time.sleep(pause_seconds)
+            with lock:
+                self.repeats += sender.repeats
+            return ids
+
+        lock = threading.Lock()
+        with ThreadPoolExecutor(SENDERS) as pool:
+            ids = [i for some in pool.map(one_client, range(SENDERS)) for i in some]
+        self.accepted += ids
+        return ids
+
+    @contextlib.contextmanager
+    def sending(
+        self, count: int, methods: tuple[str, ...] = MIXED, *, pause_seconds: float = 0
+    ) -> Iterator[Callable[[], bool]]:
+        """The same beside the block, which is told whether it still goes on."""
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(self.send, count, methods, pause_seconds=pause_seconds)
+            yield lambda: not future.done()
+            future.result()
+
+    def kill(self, process: psutil.Process) -> None:
+        """`kill -9`."""
+        self.kills += 1
+        process.kill()
+
+    def kill_and_wait(self, name: str) -> float:
+        """`kill -9` of a process of the stack; returns how many seconds it was away."""
+        before = self.stack.process(name)
+        began = time.monotonic()
+        self.kill(before)
+        support.wait_until(lambda: self.stack.restarted(name, before), seconds_max=30, what=name)
+        support.wait_until(lambda: self.stack.healthy(name), seconds_max=30, what=name)
+        return time.monotonic() - began
+
+    def statuses(self, ids: list[str]) -> Counter[str]:
+        """How many of the transactions stand how."""
+        with contextlib.closing(self.redis()) as client:
+            pipeline = client.pipeline(transaction=False)
+            for transaction_id in ids:
+                pipeline.hget(store.transaction_key(transaction_id), "status")
+            return Counter(str(status) for status in pipeline.execute())
+
+    def ended(self, ids: list[str]) -> bool:
+        """Whether all of them have come to their end; False while Redis is away."""
+        try:
+            return self.statuses(ids).keys() <= store.FINAL
+        except redis.RedisError:
+            return False
+
+    def wait_ended(self, ids: list[str], seconds_max: float = END_SECONDS_MAX) -> None:
+        """Waits for it."""
+        deadline = time.monotonic() + seconds_max
+        while not self.ended(ids):
+            assert time.monotonic() < deadline, f"not ended in {seconds_max} s"
+            time.sleep(0.1)
+
+    def in_hand(self, owner: str = "") -> int:
+        """How many entries connectors hold now."""
+        with contextlib.closing(self.redis()) as client:
+            return len(
+                client.xpending_range(store.QUEUE, store.GROUP, "-", "+", 1000, owner or None)
+            )
+
+    @contextlib.contextmanager
+    def connector(
+        self, module: str = "services.psp_connector", **more: str
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """One connector more, at work beside the stack's own."""
+        environ = dict(self.stack.environ) | {
+            "HTTP_PORT": str(support.free_ports(1)),
+            "REDIS_URL": f"redis://127.0.0.1:{self.port('redis')}/0",
+            "PSP_URL": f"http://127.0.0.1:{self.port('psp-sandbox')}",
+            "PYTHONPATH": os.pathsep.join([str(support.ROOT), os.environ.get("PYTHONPATH", "")]),
+            **more,
+        }
+        output = self.stack.state / "another-connector.log"
+        with support.program(
+            [sys.executable, "-m", module], environ=environ, output=output
+        ) as process:
+            yield process
+
+    def another_log(self) -> str:
+        """What the connectors beside the stack's own have logged."""
+        return (self.stack.state / "another-connector.log").read_text()
+
+    def own_connector(self, verb: str) -> None:
+        """Starts or stops the stack's connector."""
+        done = self.stack.compose("process", verb, "psp-connector")
+        assert 0 == done.returncode, done.stderr
+        support.wait_until(
+            lambda: self.stack.healthy("psp-connector") == (verb == "start"),
+            seconds_max=30,
+            what=f"{verb} of psp-connector",
+        )
+
+    def intents(self) -> list[tuple[str, dict[str, Any]]]:
+        """All payments of the sandbox, each with its idempotency key."""
+        found: list[tuple[str, dict[str, Any]]] = []
+        cursor = ""
+        for _page in range(1000):
+            query = {"limit": "1000"} | ({"cursor": cursor} if cursor else {})
+            page = self.sandbox("GET", "payment_intents", params=query)
+            found += [(row["idempotency_key"], row["payment_intent"]) for row in page["data"]]
+            cursor = page["next_cursor"]
+            if not cursor:
+                return found
+        raise AssertionError("more than a million payments")
+
+    def check(self, *, seconds_max: float = END_SECONDS_MAX) -> Counter[str]:
+        """What must hold when all is over; returns how many ended how.
+
+        Every accepted transaction is final and none has failed; the sandbox captured just those
+        that are captured, each once; points, ledger and what was captured agree; nothing is left.
+        """
+        assert len(set(self.accepted)) == len(self.accepted)
+        self.wait_ended(self.accepted, seconds_max)
+        support.wait_until(lambda: not self.in_hand(), seconds_max=20, what="the last entry")
+        with contextlib.closing(self.redis()) as client:
+            pipeline = client.pipeline(transaction=False)
+            for transaction_id in self.accepted:
+                pipeline.hgetall(store.transaction_key(transaction_id))
+            records = {r["id"]: r for r in pipeline.execute()}
+            assert set(self.accepted) == records.keys()
+            self._check_charges(records)
+            self._check_points(client, records)
+            assert 0 == client.xlen(store.QUEUE)
+            assert 0 == client.zcard(store.RETRIES)
+            assert [] == client.xrange(store.DEADLETTERS)
+        return Counter(record["status"] for record in records.values())
+
+    def _check_charges(self, records: dict[str, dict[str, str]]) -> None:
+        by_status = {
+            status: {i for i, record in records.items() if record["status"] == status}
+            for status in store.FINAL
+        }
+        charged = Counter(key for key, intent in self.intents() if intent["status"] == "succeeded")
+        assert {} == {key: times for key, times in charged.items() if times > 1}, "charged twice"
+        assert by_status["captured"] == charged.keys()
+        assert set() == by_status["failed"]
+        for key, intent in self.intents():
+            record = records[key]
+            assert int(record["amount"]) == intent["amount"]
+            if intent["status"] == "succeeded":
+                assert record["psp_reference"] == intent["id"]
+
+    def _check_points(self, client: Any, records: dict[str, dict[str, str]]) -> None:
+        expected: Counter[str] = Counter()
+        for record in records.values():
+            if record["status"] == "captured":
+                points = major_units(int(record["amount"]), record["currency"])
+                expected[record["user_id"]] += points
+                assert str(points) == record["loyalty_points"]
+        for user_id in {record["user_id"] for record in records.values()}:
+            assert expected[user_id] == int(client.get(store.points_key(int(user_id))) or 0)
+            ledger = client.lrange(store.ledger_key(int(user_id)), 0, -1)
+            assert len(ledger) == sum(
+                record["user_id"] == user_id and record.get("loyalty_points", "0") != "0"
+                for record in records.values()
+            )

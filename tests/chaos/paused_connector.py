@@ -1,0 +1,56 @@
+"""A connector that stops at one step of its work and says so: to be killed just there.
+
+PAUSE_AT is a name of STEPS, PAUSE_FILE a file that is there once it has stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from services.psp_connector.__main__ import main
+from services.psp_connector.queue import Queue
+from services.psp_connector.stripe_psp import StripePsp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+# Longer than any test waits before it kills.
+_PAUSE_SECONDS = 100
+
+# Where the pause is: class, method, before or after it.
+STEPS: Mapping[str, tuple[type[Any], str, str]] = {
+    "after take": (Queue, "take", "after"),
+    "before charge": (StripePsp, "charge", "before"),
+    "after charge": (StripePsp, "charge", "after"),
+    "after finish": (Queue, "finish", "after"),
+    "before retry": (Queue, "retry", "before"),
+    "after retry": (Queue, "retry", "after"),
+    "after promote": (Queue, "promote", "after"),
+}
+
+
+def _pausing(method: Callable[..., Any], when: str, signal: Path) -> Callable[..., Any]:
+    def paused(*args: Any, **kwargs: Any) -> Any:
+        if when == "before":
+            _pause(signal)
+        result = method(*args, **kwargs)
+        # An empty read is no step.
+        if when == "after" and result:
+            _pause(signal)
+        return result
+
+    return paused
+
+
+def _pause(signal: Path) -> None:
+    signal.touch()
+    time.sleep(_PAUSE_SECONDS)
+
+
+if __name__ == "__main__":
+    owner, name, when = STEPS[os.environ["PAUSE_AT"]]
+    setattr(owner, name, _pausing(getattr(owner, name), when, Path(os.environ["PAUSE_FILE"])))
+    main()

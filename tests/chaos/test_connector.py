@@ -1,0 +1,126 @@
+"""Connectors that are killed, frozen, stopped; at each step, and others go on."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from services import store
+from services.psp_connector.queue import LEASE_SECONDS
+from tests import support
+from tests.chaos.harness import CAPTURES, FLAKY, SLOW, figures
+from tests.chaos.paused_connector import STEPS
+
+if TYPE_CHECKING:
+    from tests.chaos.harness import Chaos
+
+# The lease, the second in which nobody claims what was just claimed, the second between two looks
+# for the dead, and as much again for a slow machine.
+TAKE_OVER_SECONDS_MAX = LEASE_SECONDS + 2 + 7
+STOP_SECONDS_MAX = 10
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_each_step(lasting: Chaos, step: str) -> None:
+    """`kill -9` there: another takes over within a bounded time, and nothing is done twice."""
+    chaos, signal_file = lasting, lasting.stack.state / f"paused {step}"
+    methods = (FLAKY,) if step.endswith(("retry", "promote")) else (CAPTURES,)
+    chaos.own_connector("stop")
+    with chaos.connector(
+        "tests.chaos.paused_connector", PAUSE_AT=step, PAUSE_FILE=str(signal_file)
+    ) as victim:
+        ids = chaos.send(8, methods)
+        support.wait_until(signal_file.exists, seconds_max=20, what=f"the pause {step}")
+        chaos.own_connector("start")
+        chaos.kills += 1
+        victim.kill()
+        killed_at = time.monotonic()
+        chaos.wait_ended(ids, TAKE_OVER_SECONDS_MAX)
+        seconds = time.monotonic() - killed_at
+    figures(f"killed {step}", transactions=len(ids), all_ended_after=f"{seconds:.1f} s")
+    assert {"captured": len(chaos.accepted)} == chaos.check()
+
+
+def test_frozen_and_back(chaos: Chaos) -> None:
+    """SIGSTOP past its lease with work in hand, SIGCONT: what it does late does no harm."""
+    with chaos.connector():
+        support.wait_until(lambda: "working" in chaos.another_log(), what="another connector")
+        frozen = chaos.stack.process("psp-connector")
+        with chaos.sending(300, (SLOW, *[CAPTURES] * 9), pause_seconds=0.02) as sending:
+            time.sleep(1)
+            frozen.send_signal(signal.SIGSTOP)
+            time.sleep(LEASE_SECONDS + 3)
+            frozen.send_signal(signal.SIGCONT)
+            assert sending() or chaos.accepted
+        ended = chaos.check()
+    figures(
+        "frozen and back", ended=dict(ended), taken_over=chaos.another_log().count("taken over")
+    )
+    assert {"captured": 300} == ended
+    assert frozen.is_running(), "it was not started anew but went on"
+
+
+def in_hand_of_another(chaos: Chaos, count: int) -> None:
+    support.wait_until(lambda: chaos.in_hand() == count, seconds_max=20, what="work in hand")
+
+
+def test_sigterm_finishes_what_is_in_hand(patient: Chaos) -> None:
+    """Under load: it takes nothing more, ends what it has, and leaves within 10 s."""
+    patient.own_connector("stop")
+    with patient.connector() as process:
+        patient.send(24, (SLOW,))
+        in_hand_of_another(patient, 8)
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert 0 == process.wait(STOP_SECONDS_MAX)
+        seconds = time.monotonic() - began
+    stopped = json.loads(patient.another_log().splitlines()[-1])
+    assert ("stopped", 0) == (stopped["event"], stopped["left_to_others"])
+    assert 0 == patient.in_hand()
+    figures("SIGTERM with 8 slow charges in hand", left_after=f"{seconds:.1f} s")
+    patient.own_connector("start")
+    httpx.get(f"http://127.0.0.1:{patient.port('psp-connector')}/health").raise_for_status()
+    assert {"captured": 24} == patient.check()
+
+
+def test_a_second_signal_leaves_at_once(patient: Chaos) -> None:
+    """What it had in hand is taken over when its lease is over."""
+    patient.own_connector("stop")
+    with patient.connector() as process:
+        patient.send(8, (SLOW,))
+        in_hand_of_another(patient, 8)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        process.wait(1.5)
+        seconds = time.monotonic() - began
+    assert 8 == patient.in_hand()
+    figures("second SIGTERM", left_after=f"{seconds:.2f} s")
+    patient.own_connector("start")
+    assert {"captured": 8} == patient.check()
+
+
+def test_a_psp_that_hangs_costs_no_lease(chaos: Chaos) -> None:
+    """A PSP that never answers, asked with more patience than a lease is long: still alive."""
+    chaos.own_connector("stop")
+    chaos.sandbox("PUT", "faults", json={"down": "timeout"})
+    with chaos.connector(PSP_TIMEOUT_SECONDS=str(LEASE_SECONDS + 2)):
+        chaos.send(8, (CAPTURES,))
+        in_hand_of_another(chaos, 8)
+        client = chaos.redis()
+        deadline = time.monotonic() + 3 * LEASE_SECONDS + 6
+        looked = 0
+        while time.monotonic() < deadline:
+            assert 1 == len(client.keys(store.lease_key("*"))), "its lease has run out"
+            looked += 1
+            time.sleep(0.1)
+        client.close()
+        assert looked
+        chaos.sandbox("DELETE", "faults")
+        assert {"captured": 8} == chaos.check()
