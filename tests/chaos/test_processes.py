@@ -1,0 +1,133 @@
+"""Every process is killed under load; the whole stack too."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+import psutil
+
+from tests import support
+from tests.chaos.conftest import HASTE
+from tests.chaos.harness import Chaos, figures
+from tests.stack.stack import left_of, running
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+TRANSACTIONS = 400
+# So that they last as long as the kills do.
+PAUSE_SECONDS = 0.04
+
+
+def test_redis_is_killed(chaos: Chaos) -> None:
+    """`kill -9` of Redis under load, four times: nothing that was answered with 202 is lost."""
+    away = []
+    with chaos.sending(TRANSACTIONS, pause_seconds=PAUSE_SECONDS) as sending:
+        for _kill in range(4):
+            time.sleep(1)
+            away.append(chaos.kill_and_wait("redis"))
+        assert sending(), "the traffic was over too early"
+    ended = chaos.check()
+    figures(
+        "Redis killed", kills=chaos.kills, ended=dict(ended), repeated_requests=chaos.repeats,
+        away_at_most=f"{max(away):.1f} s",
+    )  # fmt: skip
+
+
+def test_the_sandbox_is_killed(chaos: Chaos) -> None:
+    """Master, then worker, then both at once: each transaction is captured once."""
+    with chaos.sending(2 * TRANSACTIONS, pause_seconds=PAUSE_SECONDS) as sending:
+        time.sleep(1)
+        chaos.kill_and_wait("psp-sandbox")
+        time.sleep(1)
+        chaos.kill(chaos.stack.process("psp-sandbox").children()[0])
+        time.sleep(1)
+        for child in chaos.stack.process("psp-sandbox").children():
+            chaos.kill(child)
+        chaos.kill_and_wait("psp-sandbox")
+        assert sending(), "the traffic was over too early"
+    ended = chaos.check()
+    figures("sandbox killed", kills=chaos.kills, ended=dict(ended))
+
+
+def test_the_core_api_is_killed(chaos: Chaos) -> None:
+    """A worker, the master, another worker: who repeats under the same key is charged once."""
+    with chaos.sending(TRANSACTIONS, pause_seconds=PAUSE_SECONDS) as sending:
+        for _round in range(3):
+            time.sleep(0.7)
+            worker = chaos.stack.process("core-api").children()[0]
+            chaos.kill(worker)
+            support.wait_until(lambda: not worker.is_running(), what="the worker's end")  # noqa: B023
+        time.sleep(0.7)
+        away = chaos.kill_and_wait("core-api")
+        assert sending(), "the traffic was over too early"
+    ended = chaos.check()
+    figures(
+        "Core API killed", kills=chaos.kills, ended=dict(ended), repeated_requests=chaos.repeats,
+        away=f"{away:.1f} s",
+    )  # fmt: skip
+
+
+def kill_all(state: Path) -> int:
+    """`kill -9` of the supervisor and of all that it started; returns how many that were."""
+    killed: set[int] = set()
+
+    def none_left() -> bool:
+        found = left_of(state)
+        for process in found:
+            killed.add(process.pid)
+            process.kill()
+        psutil.wait_procs(found, timeout=5)
+        return not found
+
+    support.wait_until(none_left, seconds_max=20, what="the end of all processes")
+    return len(killed)
+
+
+def test_the_whole_stack_is_killed(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Supervisor and all at once, with work in every place; started again, all of it ends."""
+    state = tmp_path_factory.mktemp("s", numbered=True)
+    with running(state=state, **HASTE) as stack:
+        before = Chaos(stack)
+        # Ten attempts' worth of faults, so that much is under way and much waits.
+        before.sandbox("PUT", "faults", json={"error_rate": 0.5, "kinds": ["error_500", "timeout"]})
+        before.send(150)
+        open_ones = before.statuses(before.accepted)
+        killed = kill_all(state)
+    began = time.monotonic()
+    with running(state=state, **HASTE) as stack:
+        after = Chaos(stack, accepted=before.accepted)
+        ended = after.check()
+        seconds = time.monotonic() - began
+        after.send(20)
+        after.check()
+    left_open = sum(n for status, n in open_ones.items() if status in {"queued", "processing"})
+    assert left_open, "all was over before the kill"
+    figures(
+        "whole stack killed", kills=killed, open_then=left_open, ended=dict(ended),
+        all_ended_after=f"{seconds:.1f} s with the start",
+    )  # fmt: skip
+
+
+def test_one_of_each_is_killed_at_random(chaos: Chaos) -> None:
+    """One process after the other, with no wait for it to come back."""
+    names = ("redis", "psp-connector", "psp-sandbox", "core-api", "router", "auth-api")
+    with chaos.sending(TRANSACTIONS, pause_seconds=PAUSE_SECONDS):
+        for name in names:
+            time.sleep(0.4)
+            before = support.wait_until(partial(alive, chaos, name), what=name)
+            chaos.kill(before)
+    chaos.stack.wait_healthy()
+    ended = chaos.check()
+    figures("one of each killed", kills=chaos.kills, ended=dict(ended))
+
+
+def alive(chaos: Chaos, name: str) -> psutil.Process | None:
+    try:
+        return chaos.stack.process(name)
+    except LookupError:
+        return None
