@@ -2,11 +2,13 @@
 
 Closed: up to `concurrency` calls at a time. After FAILURES_MAX transient failures in a row it
 opens: nothing is charged, no transaction's attempts are used up, and the PSP is asked whether it
-answers, at growing intervals. When it does, one call at a time goes out, then two, four …
+answers, at growing intervals. When it does, one call at a time goes out, then two, four …; the
+first of them to fail opens it again, for a short while.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from services.psp_connector.backoff import Backoff
 
 FAILURES_MAX = 5
+# When the PSP answers and a charge fails all the same, that may be the charge's own fault: a
+# hundred such in a row must not hold the others up for half an hour, at the longest wait each.
+# Yet it may be that charges alone are down; so not at once, or they would use up their attempts.
+RETURN_SECONDS_MAX = 3.0
 
 
 class Breaker:
@@ -44,6 +50,7 @@ class Breaker:
         with self._lock:
             self._failures = 0
             if self._allowed:
+                self._probes = 0
                 self._allowed = min(self._allowed * 2, self._concurrency)
 
     def failed(self) -> bool:
@@ -54,7 +61,7 @@ class Breaker:
             if not self._allowed or not (recovering or self._failures >= FAILURES_MAX):
                 return False
             self._allowed = 0
-            self._schedule_probe()
+            self._schedule_probe(RETURN_SECONDS_MAX)
             return True
 
     def probe(self, answers: Callable[[], bool]) -> bool:
@@ -71,13 +78,7 @@ class Breaker:
             self._failures = 0
             return True
 
-    def closed(self) -> bool:
-        """Whether all is as usual."""
-        with self._lock:
-            if self._allowed == self._concurrency:
-                self._probes = 0
-            return self._allowed == self._concurrency
-
-    def _schedule_probe(self) -> None:
+    def _schedule_probe(self, seconds_max: float = math.inf) -> None:
         self._probes += 1
-        self._probe_at = self._timer() + self._backoff.delay_seconds(self._probes)
+        wait_seconds = min(self._backoff.delay_seconds(self._probes), seconds_max)
+        self._probe_at = self._timer() + wait_seconds

@@ -124,7 +124,6 @@ class Connector:
             return
         self._upkeep_at = time.monotonic() + UPKEEP_SECONDS
         self._queue.renew()
-        self._breaker.closed()
         free = self._breaker.allowed - len(self._in_hand)
         if free > 0:
             with self._changed:

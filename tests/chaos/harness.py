@@ -49,6 +49,7 @@ DECLINES = "pm_card_chargeDeclined"
 FLAKY = "pm_sandbox_flaky"
 SLOW = "pm_sandbox_slow"
 # Mostly good cards, as in life; a tenth each of what is refused and what needs three attempts.
+PLAIN = (*(CAPTURES,) * 9, DECLINES)
 MIXED = (CAPTURES,) * 8 + (DECLINES, FLAKY)
 
 

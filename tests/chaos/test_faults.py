@@ -43,8 +43,9 @@ def test_faults_and_kills_mixed(chaos: Chaos) -> None:
     assert set(FAULTS) == given.keys()
     assert (0, 0) == (lost, doubled)
     figures(
-        "faults and kills", transactions=TRANSACTIONS, ended=dict(ended), lost=lost, doubled=doubled,
-        connectors_killed=chaos.kills, faults=given.total(), charges_that_came_through=seen["requests"],
+        "faults and kills", transactions=TRANSACTIONS, ended=dict(ended), lost=lost,
+        doubled=doubled, connectors_killed=chaos.kills, faults=given.total(),
+        charges_that_came_through=seen["requests"],
         seconds=round(time.monotonic() - began),
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ import psutil
 
 from tests import support
 from tests.chaos.conftest import HASTE
-from tests.chaos.harness import Chaos, figures
+from tests.chaos.harness import PLAIN, Chaos, figures
 from tests.stack.stack import left_of, running
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def test_redis_is_killed(chaos: Chaos) -> None:
 
 def test_the_sandbox_is_killed(chaos: Chaos) -> None:
     """Master, then worker, then both at once: each transaction is captured once."""
-    with chaos.sending(2 * TRANSACTIONS, pause_seconds=PAUSE_SECONDS) as sending:
+    with chaos.sending(2 * TRANSACTIONS, PLAIN, pause_seconds=PAUSE_SECONDS) as sending:
         time.sleep(1)
         chaos.kill_and_wait("psp-sandbox")
         time.sleep(1)
