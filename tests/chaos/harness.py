@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 REPEAT_SECONDS_MAX = 60
 TOKEN_SECONDS_MAX = 20  # of the 30 it is good for
 SENDERS = 4
+TRAFFIC_MAX = 4000  # more than 40 s of it
 END_SECONDS_MAX = 90
 _REPEATED = frozenset({401, 502, 503, 504})
 
@@ -125,9 +126,17 @@ class Chaos:
         return answer.json() if answer.content else None
 
     def send(
-        self, count: int, methods: tuple[str, ...] = MIXED, *, pause_seconds: float = 0
+        self,
+        count: int,
+        methods: tuple[str, ...] = MIXED,
+        *,
+        pause_seconds: float = 0,
+        until: threading.Event | None = None,
     ) -> list[str]:
-        """Puts `count` transactions through the router, and returns when all are accepted."""
+        """Puts `count` transactions through the router, and returns when all are accepted.
+
+        Or as many as are sent `until` the event.
+        """
 
         def one_client(number: int) -> list[str]:
             mine = range(number, count, SENDERS)
@@ -136,6 +145,8 @@ class Chaos:
             ids = []
             with contextlib.closing(sender):
                 for n in mine:
+                    if until is not None and until.is_set():
+                        break
                     amount, currency = luck.choice([(1250, "USD"), (500, "JPY"), (99, "EUR")])
                     method = methods[n % len(methods)]
                     ids.append(sender.pay(amount=amount, currency=currency, payment_method=method))
@@ -159,6 +170,18 @@ class Chaos:
             future = pool.submit(self.send, count, methods, pause_seconds=pause_seconds)
             yield lambda: not future.done()
             future.result()
+
+    @contextlib.contextmanager
+    def traffic(self, methods: tuple[str, ...] = MIXED) -> Iterator[None]:
+        """Some 80 transactions a second as long as the block lasts."""
+        over = threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(self.send, TRAFFIC_MAX, methods, pause_seconds=0.04, until=over)
+            try:
+                yield
+            finally:
+                over.set()
+            assert 0 < len(future.result()) < TRAFFIC_MAX
 
     def kill(self, process: psutil.Process) -> None:
         """`kill -9`."""
@@ -196,12 +219,12 @@ class Chaos:
             assert time.monotonic() < deadline, f"not ended in {seconds_max} s"
             time.sleep(0.1)
 
-    def in_hand(self, owner: str = "") -> int:
-        """How many entries connectors hold now."""
+    def in_hand(self, pid: int = 0) -> int:
+        """How many entries connectors hold now, or the one of that process id."""
         with contextlib.closing(self.redis()) as client:
-            return len(
-                client.xpending_range(store.QUEUE, store.GROUP, "-", "+", 1000, owner or None)
-            )
+            held = client.xpending_range(store.QUEUE, store.GROUP, "-", "+", 1000)
+        # A connector's name is its host, its process id and something random.
+        return sum(not pid or entry["consumer"].split("-")[-2] == str(pid) for entry in held)
 
     @contextlib.contextmanager
     def connector(
