@@ -50,6 +50,7 @@ STOP_ALL_SECONDS_MAX = 120
 READY_SECONDS_MAX = 600
 API_SECONDS_MAX = 5
 POLL_SECONDS = 0.02
+SIGNAL_SECONDS_MAX = 0.5  # how late a signal may be noticed that came at a bad moment
 LINES_KEPT_MAX = 1000  # of each process, for `process logs`
 LINES_QUEUED_MAX = 10_000  # for a terminal that is slower than the processes
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of unix(7), less its final zero
@@ -663,7 +664,10 @@ class Supervisor:
                 if not process.spec.disabled:
                     process.begin()
             while not self._is_finished():
-                self._react(self.events.get())
+                # With a bound: a signal that comes just before the wait begins does not end it,
+                # and its handler runs only when this thread comes round.
+                with contextlib.suppress(queue.Empty):
+                    self._react(self.events.get(timeout=SIGNAL_SECONDS_MAX))
         finally:
             self._kill_all()
             kill_children()
