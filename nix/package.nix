@@ -19,6 +19,7 @@ let
     ps.cachetools
     ps.falcon
     ps.gunicorn
+    ps.hiredis
     ps.httpx
     ps.prometheus-client
     ps.psutil
