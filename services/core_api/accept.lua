@@ -7,12 +7,12 @@
 --       5 user:{id}:idempotency:{key}   (only when the client sent a key)
 -- ARGV  1 id   2 user id   3 amount   4 currency   5 payment method   6 now, RFC 3339
 --       7 member of the index   8 first event of the timeline   9 request id   10 queue limit
---       11 fingerprint of the request   12 the answer, JSON   13 lifetime of the key, seconds
--- Returns  {'accepted', answer}  {'replayed', the first answer}  {'mismatch', ''}  {'full', ''}
+--       and with a key: 11 fingerprint of the request   12 the answer, JSON   13 lifetime, seconds
+-- Returns  {'accepted', ''}  {'replayed', the first answer}  {'mismatch', ''}  {'full', ''}
 
 -- A client library that lost its connection may send the same call again: it is accepted already.
 if redis.call('EXISTS', KEYS[1]) == 1 then
-  return {'accepted', ARGV[12]}
+  return {'accepted', ''}
 end
 
 if KEYS[5] then
@@ -39,4 +39,4 @@ if KEYS[5] then
   redis.call('HSET', KEYS[5], 'fingerprint', ARGV[11], 'answer', ARGV[12])
   redis.call('EXPIRE', KEYS[5], ARGV[13])
 end
-return {'accepted', ARGV[12]}
+return {'accepted', ''}

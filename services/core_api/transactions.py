@@ -100,13 +100,9 @@ class TransactionRequest(TokenInBody):
 class Accepted:
     """The answer to a request, and whether it was given before."""
 
+    transaction_id: str
     answer: str
     replayed: bool
-
-    @property
-    def transaction_id(self) -> str:
-        """The id in the answer."""
-        return str(json.loads(self.answer)["id"])
 
 
 class Transactions:
@@ -136,47 +132,32 @@ class Transactions:
             QueueFullError: too many are open; nothing was written.
             redis.RedisError: Redis is away or refuses.
         """
-        record = self._record(user_id, wanted)
-        created_ms = record.pop("created_ms")
-        answer = json.dumps(store.public(record))
+        transaction_id = str(self._new_id())
+        created_ms = now_ms(self._clock)
+        created_at = rfc3339(created_ms)
         keys = [
-            store.transaction_key(record["id"]),
+            store.transaction_key(transaction_id),
             store.index_key(user_id),
             store.QUEUE,
             store.RETRIES,
         ]
+        args = [
+            transaction_id, user_id, wanted.amount, wanted.currency, wanted.payment_method,
+            created_at, f"{created_ms:013d}:{transaction_id}", store.event("queued", created_ms),
+            request_id, self._queue_limit,
+        ]  # fmt: skip
+        answer = _first_answer(transaction_id, user_id, wanted, created_at)
         if idempotency_key is not None:
             keys.append(store.idempotency_key(user_id, idempotency_key))
-        outcome, first_answer = self._accept(
-            keys=keys,
-            args=[
-                record["id"], user_id, wanted.amount, wanted.currency, wanted.payment_method,
-                record["created_at"], f"{created_ms:013d}:{record['id']}", record["timeline"],
-                request_id, self._queue_limit, wanted.fingerprint(), answer, IDEMPOTENCY_SECONDS,
-            ],
-        )  # fmt: skip
+            args += [wanted.fingerprint(), answer, IDEMPOTENCY_SECONDS]
+        outcome, earlier_answer = self._accept(keys=keys, args=args)
         if outcome == "mismatch":
             raise KeyReusedError
         if outcome == "full":
             raise QueueFullError
-        return Accepted(first_answer, replayed=outcome == "replayed")
-
-    def _record(self, user_id: int, wanted: TransactionRequest) -> dict[str, Any]:
-        created_ms = now_ms(self._clock)
-        created_at = rfc3339(created_ms)
-        return {
-            "created_ms": created_ms,
-            "id": str(self._new_id()),
-            "user_id": user_id,
-            "amount": wanted.amount,
-            "currency": wanted.currency,
-            "payment_method": wanted.payment_method,
-            "status": "queued",
-            "created_at": created_at,
-            "updated_at": created_at,
-            "attempts": 0,
-            "timeline": store.event("queued", created_ms),
-        }
+        if outcome == "replayed":
+            return Accepted(json.loads(earlier_answer)["id"], earlier_answer, replayed=True)
+        return Accepted(transaction_id, answer, replayed=False)
 
     def get(self, user_id: int, transaction_id: str) -> dict[str, Any] | None:
         """The user's transaction of that id, or None: of another's nothing is told."""
@@ -223,6 +204,26 @@ class Transactions:
         entries = self._redis.lrange(store.ledger_key(user_id), start, stop - 1) if stop else []
         newest_first = [json.loads(entry) for entry in reversed(entries)]
         return int(points or 0), newest_first, _encode(str(start)) if start else None
+
+
+def _first_answer(
+    transaction_id: str, user_id: int, wanted: TransactionRequest, created_at: str
+) -> str:
+    """The new transaction, as `store.public` would show what accept.lua writes."""
+    return json.dumps(
+        {
+            "id": transaction_id,
+            "user_id": user_id,
+            "amount": wanted.amount,
+            "currency": wanted.currency,
+            "payment_method": wanted.payment_method,
+            "status": "queued",
+            "created_at": created_at,
+            "updated_at": created_at,
+            "attempts": 0,
+            "timeline": [{"event": "queued", "at": created_at}],
+        }
+    )
 
 
 _INDEX_MEMBER = re.compile(r"[0-9]{13}:[0-9a-f-]{36}")

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from services.tokens import LIFETIME_SECONDS, TokenError, Tokens, TokenSettings
+from tests import support
+
+SECRET = "0123456789abcdef0123456789abcdef"
+
+
+def tokens(secret: str = SECRET, *, age_seconds: float = 0) -> Tokens:
+    """A maker of tokens that are so old already."""
+    settings = TokenSettings.read({"HTTP_PORT": "1", "JWT_SECRET": secret})
+    return Tokens(settings, lambda: time.time() - age_seconds)
+
+
+def issue(by: Tokens) -> str:
+    return by.issue(1, "alice", enabled=True)
+
+
+def refusal(by: Tokens, token: str) -> str:
+    try:
+        by.verify(token)
+    except TokenError as error:
+        return str(error)
+    return ""
+
+
+def test_a_token_that_was_verified_is_known_again() -> None:
+    """The second answer is the first one, without another look at the signature."""
+    by = tokens()
+    token = issue(by)
+    assert by.verify(token) is by.verify(token)
+
+
+def test_a_known_token_ends_all_the_same() -> None:
+    """One that is used all the time is refused from its `exp` on, as expired."""
+    by = tokens()
+    token = issue(tokens(age_seconds=LIFETIME_SECONDS - 2))
+    assert not refusal(by, token)
+    said = support.wait_until(lambda: refusal(by, token), seconds_max=5, what="its end")
+    assert "has expired" in said
+    assert "has expired" in refusal(by, token)
+
+
+def test_a_known_token_does_not_come_before_its_time() -> None:
+    """A clock that was set back: what is remembered does not stand in for the check."""
+    behind = [0.0]
+    settings = TokenSettings.read({"HTTP_PORT": "1", "JWT_SECRET": SECRET})
+    by = Tokens(settings, lambda: time.time() - behind[0])
+    token = issue(by)
+    first = by.verify(token)
+    behind[0] = 3600
+    assert first is not by.verify(token), "it was looked at anew"
+
+
+def test_a_refused_token_is_not_remembered() -> None:
+    """Wrong once is wrong again: only what was believed is kept."""
+    by = tokens()
+    token = issue(tokens(SECRET[::-1]))
+    assert ["The token is not valid."] * 2 == [refusal(by, token) for _ in range(2)]
+
+
+def test_one_changed_character_is_another_token() -> None:
+    """What is remembered is the whole text, signature included."""
+    by = tokens()
+    token = issue(by)
+    by.verify(token)
+    middle = token.rindex(".") + 5
+    changed = token[:middle] + ("A" if token[middle] != "A" else "B") + token[middle + 1 :]
+    with pytest.raises(TokenError):
+        by.verify(changed)
