@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import redis
 import structlog
@@ -13,10 +13,11 @@ import structlog
 from services.currencies import major_units
 from services.psp_connector.metrics import Attempts
 from services.psp_connector.psp import Captured, Declined, Outcome, Refused, Transient
-from services.psp_connector.queue import Ending, Queue, Work
+from services.psp_connector.queue import Ending, Later, Queue, Result, Work
+from services.psp_connector.saver import Attempt, Saver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Future
 
     from services.psp_connector.backoff import Backoff
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
 # How long a read of the queue waits; retries that fall due are looked for in between.
 BLOCK_MS = 200
 UPKEEP_SECONDS = 1.0
-# An ending that Redis does not take is tried so often (for 30 s and more); then it stays with the
-# connector's lost entries, and is charged again under the same idempotency key.
-_SAVE_TRIES_MAX = 60
-_SAVE_PAUSE_SECONDS = 0.5
+# Between looks for retries that have fallen due, while entries come without a pause.
+PROMOTE_SECONDS = 0.05
+# With half of its hands full a connector waits so long for more to come free, and takes as many
+# entries in one go: reading one by one would cost a fast PSP's connector more than the charges.
+_GATHER_SECONDS = 0.002
+_AWAY_PAUSE_SECONDS = 0.5
 
 _log = structlog.get_logger()
 
@@ -57,6 +60,7 @@ class Connector:
         self._metrics = metrics or Attempts()
         self._sleep = sleep
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="charge")
+        self._saver = Saver(queue, self)
         self._in_hand: set[str] = set()
         self._changed = threading.Condition()
         self._probing: Future[None] | None = None
@@ -64,11 +68,13 @@ class Connector:
         # very thread had the Event's lock.
         self._stopping = False
         self._upkeep_at = 0.0
+        self._promote_at = 0.0
         self.last_turn = time.monotonic()
         """When the main loop last came round; health looks at it."""
 
     def run(self) -> None:
         """Works until `stop`; Redis may come and go."""
+        self._saver.start()
         joined = False
         while not self._stopping:
             try:
@@ -80,7 +86,7 @@ class Connector:
                 # Away, or emptied by somebody: the group has to be made again.
                 joined = False
                 _log.warning("queue not reached", reason=f"{type(error).__name__}: {error}")
-                self._sleep(_SAVE_PAUSE_SECONDS)
+                self._sleep(_AWAY_PAUSE_SECONDS)
             self.last_turn = time.monotonic()
 
     def stop(self) -> None:
@@ -93,6 +99,7 @@ class Connector:
         with self._changed:
             self._changed.wait_for(lambda: not self._in_hand, deadline - time.monotonic())
             left = len(self._in_hand)
+        self._saver.stop()
         try:
             self._queue.leave()
         except redis.RedisError as error:
@@ -102,17 +109,26 @@ class Connector:
     def _turn(self) -> None:
         """Fills the free hands once, or waits a little when there are none."""
         self._upkeep()
-        free = self._breaker.allowed - len(self._in_hand)
         if self._breaker.allowed == 0:
             if self._probing is None or self._probing.done():
                 self._probing = self._pool.submit(self._probe)
             self._sleep(BLOCK_MS / 1000)
-        elif free <= 0:
-            with self._changed:
-                self._changed.wait(BLOCK_MS / 1000)
-        else:
-            self._queue.promote()
+        elif free := self._free_hands():
+            if time.monotonic() >= self._promote_at:
+                self._promote_at = time.monotonic() + PROMOTE_SECONDS
+                self._queue.promote()
             self._start(self._queue.take(free, BLOCK_MS))
+
+    def _free_hands(self) -> int:
+        """How many may be taken; waits a little while there are none or few."""
+
+        def free() -> int:
+            return self._breaker.allowed - len(self._in_hand)
+
+        with self._changed:
+            self._changed.wait_for(lambda: free() > 0, BLOCK_MS / 1000)
+            self._changed.wait_for(lambda: 2 * free() > self._breaker.allowed, _GATHER_SECONDS)
+            return max(free(), 0)
 
     def _probe(self) -> None:
         """In a thread: a PSP that hangs takes longer to ask than the lease lasts."""
@@ -150,10 +166,9 @@ class Connector:
             outcome = self._psp.charge(work.charge)
             seconds = time.perf_counter() - started
             self._metrics.called(seconds)
-            opened = self._tell_breaker(outcome)
-            self._save(work, outcome, round(seconds * 1000, 2))
-            if opened:
+            if self._tell_breaker(outcome):
                 _log.warning("PSP does not answer, charging pauses")
+            self._saver.put(Attempt(work, self._result(work, outcome), round(seconds * 1000, 2)))
         except Exception:  # noqa: BLE001  whatever it was, the other transactions go on
             # The entry stays in the queue under this connector's name, and is taken up again.
             _log.exception(
@@ -161,10 +176,7 @@ class Connector:
                 request_id=work.charge.request_id,
                 transaction_id=work.charge.transaction_id,
             )
-        finally:
-            with self._changed:
-                self._in_hand.discard(work.entry_id)
-                self._changed.notify_all()
+            self._out_of_hand([work])
 
     def _tell_breaker(self, outcome: Outcome) -> bool:
         if isinstance(outcome, Transient):
@@ -172,42 +184,39 @@ class Connector:
         self._breaker.succeeded()
         return False
 
-    def _save(self, work: Work, outcome: Outcome, psp_ms: float) -> None:
-        log = _log.bind(
-            request_id=work.charge.request_id,
-            transaction_id=work.charge.transaction_id,
-            attempt=work.attempt,
-            psp_ms=psp_ms,
-        )
-        for _try in range(_SAVE_TRIES_MAX):
-            try:
-                self._save_once(work, outcome, log)
-            except redis.RedisError as error:
-                log.warning("outcome not saved yet", reason=type(error).__name__)
-                self._sleep(_SAVE_PAUSE_SECONDS)
-            else:
-                return
-        log.error("outcome not saved, the transaction will be tried again")
-
-    def _save_once(
-        self, work: Work, outcome: Outcome, log: structlog.typing.FilteringBoundLogger
-    ) -> None:
+    def _result(self, work: Work, outcome: Outcome) -> Result:
         if isinstance(outcome, Transient) and work.attempt < self._attempts_max:
             delay = self._backoff.delay_seconds(work.attempt, outcome.retry_after_seconds)
-            done = self._queue.retry(work, outcome.reason, delay)
-            self._metrics.ended("retry")
-            log.info(
-                "attempt", outcome="retry", reason=outcome.reason, delay_seconds=round(delay, 2),
-                effective=done,
+            return Later(outcome.reason, delay)
+        return _ending(work, outcome)
+
+    def saved(self, attempts: list[tuple[Attempt, bool]]) -> None:
+        """For the saver: these are in Redis."""
+        for attempt, effective in attempts:
+            result = attempt.result
+            if isinstance(result, Later):
+                outcome = "retry"
+                details: dict[str, Any] = {"delay_seconds": round(result.delay_seconds, 2)}
+            else:
+                outcome = result.status
+                details = {"points": result.points}
+            self._metrics.ended(outcome)
+            charge = attempt.work.charge
+            _log.info(
+                "attempt", request_id=charge.request_id, transaction_id=charge.transaction_id,
+                attempt=attempt.work.attempt, psp_ms=attempt.psp_ms, outcome=outcome,
+                reason=result.reason, **details, effective=effective,
             )  # fmt: skip
-            return
-        ending = _ending(work, outcome)
-        done = self._queue.finish(work, ending)
-        self._metrics.ended(ending.status)
-        log.info(
-            "attempt", outcome=ending.status, reason=ending.reason, points=ending.points,
-            effective=done,
-        )  # fmt: skip
+        self._out_of_hand([attempt.work for attempt, _ in attempts])
+
+    def lost(self, attempt: Attempt) -> None:
+        """For the saver: Redis does not take this one."""
+        self._out_of_hand([attempt.work])
+
+    def _out_of_hand(self, works: Sequence[Work]) -> None:
+        with self._changed:
+            self._in_hand.difference_update(work.entry_id for work in works)
+            self._changed.notify_all()
 
 
 def _ending(work: Work, outcome: Outcome) -> Ending:

@@ -20,7 +20,8 @@ if ARGV[4] == 'failed'
 end
 redis.call('XACK', KEYS[2], ARGV[2], ARGV[3])
 redis.call('XDEL', KEYS[2], ARGV[3])
-local status = redis.call('HGET', KEYS[1], 'status')
+local record = redis.call('HMGET', KEYS[1], 'status', 'timeline', 'entry')
+local status, timeline, later = record[1], record[2], record[3]
 if not status then
   return 'missing'
 end
@@ -28,27 +29,30 @@ if status ~= 'queued' and status ~= 'processing' then
   return 'final'
 end
 
-local timeline = redis.call('HGET', KEYS[1], 'timeline') .. ', ' .. ARGV[6]
-redis.call('HSET', KEYS[1], 'status', ARGV[4], 'updated_at', ARGV[5], 'timeline', timeline)
+local fields = {'status', ARGV[4], 'updated_at', ARGV[5], 'timeline', timeline .. ', ' .. ARGV[6]}
+local function set(name, value)
+  fields[#fields + 1] = name
+  fields[#fields + 1] = value
+end
 if ARGV[7] ~= '' then
-  redis.call('HSET', KEYS[1], 'psp_reference', ARGV[7])
+  set('psp_reference', ARGV[7])
 end
 if ARGV[8] ~= '' then
-  redis.call('HSET', KEYS[1], 'decline_code', ARGV[8])
+  set('decline_code', ARGV[8])
 end
 if ARGV[4] == 'captured' then
-  redis.call('HSET', KEYS[1], 'loyalty_points', ARGV[9])
+  set('loyalty_points', ARGV[9])
   if tonumber(ARGV[9]) > 0 then
     redis.call('INCRBY', KEYS[3], ARGV[9])
     redis.call('RPUSH', KEYS[4], ARGV[10])
   end
 end
+redis.call('HSET', KEYS[1], unpack(fields))
 redis.call('EXPIRE', KEYS[1], ARGV[11])
 redis.call('ZREMRANGEBYLEX', KEYS[5], '-', '(' .. ARGV[12])
 -- Another connector may have taken over from this one, too slow to keep its lease, and have
 -- scheduled it once more. That attempt would find it final; it is not worth a dead letter.
 redis.call('ZREM', KEYS[6], ARGV[1])
-local later = redis.call('HGET', KEYS[1], 'entry')
 if later then
   redis.call('XACK', KEYS[2], ARGV[2], later)
   redis.call('XDEL', KEYS[2], later)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from services.clock import Clock
     from services.psp_connector.settings import ConnectorSettings
 
+    _Call = tuple[Any, list[str], list[Any]]
+    """A script with its KEYS and ARGV."""
+
 # A connector that has not renewed its lease for so long is dead to the others.
 LEASE_SECONDS = 5
 # Two connectors that see the same dead one: who claims second finds the entry freshly claimed.
@@ -46,6 +49,14 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Later:
+    """A transaction is to be tried again."""
+
+    reason: str
+    delay_seconds: float
+
+
+@dataclass(frozen=True)
 class Ending:
     """How a transaction ended."""
 
@@ -55,6 +66,9 @@ class Ending:
     points: int = 0
     reason: str = ""
     """Why it failed; it is in the dead letters then."""
+
+
+Result = Ending | Later
 
 
 class Queue:
@@ -174,49 +188,64 @@ class Queue:
             ],
         )  # fmt: skip
 
-    def finish(self, work: Work, ending: Ending) -> bool:
-        """Ends the transaction; False when it had ended before.
+    def save(self, results: Sequence[tuple[Work, Result]]) -> list[bool | redis.ResponseError]:
+        """Ends transactions or puts them aside: in one round trip, each for itself.
 
-        False too when it is to end as failed and is not in this connector's hand any more.
+        Returns for each whether that had an effect, or the error of that one. It has no effect when
+        the transaction had ended before; nor, but for a real answer of the PSP, when it is not in
+        this connector's hand any more.
         """
         now = now_ms(self._clock)
+        calls = [
+            self._retrying(work, result, now)
+            if isinstance(result, Later)
+            else self._finishing(work, result, now)
+            for work, result in results
+        ]
+        # Not redis-py's scripts in a pipeline: that asks each time whether Redis knows them.
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for script, keys, args in calls:
+                pipeline.evalsha(script.sha, len(keys), *keys, *args)
+            answers = pipeline.execute(raise_on_error=False)
+        for place, answer in enumerate(answers):
+            if isinstance(answer, redis.exceptions.NoScriptError):  # a Redis that was started anew
+                script, keys, args = calls[place]
+                answers[place] = script(keys=keys, args=args)
+        return [a if isinstance(a, redis.ResponseError) else a == "done" for a in answers]
+
+    def _finishing(self, work: Work, ending: Ending, now: int) -> _Call:
         charge = work.charge
+        at = rfc3339(now)
         details = {"reason": ending.reason} if ending.reason else {}
         credit = {
             "transaction_id": charge.transaction_id,
             "points": ending.points,
             "amount": charge.amount,
             "currency": charge.currency,
-            "at": rfc3339(now),
+            "at": at,
         }
         forget_ms = now - self._settings.finished_days * _DAY_SECONDS * 1000
-        outcome = self._finish(
-            keys=[
-                store.transaction_key(charge.transaction_id), store.QUEUE,
-                store.points_key(work.user_id), store.ledger_key(work.user_id),
-                store.index_key(work.user_id), store.RETRIES, store.DEADLETTERS,
-            ],
-            args=[
-                charge.transaction_id, store.GROUP, work.entry_id, ending.status, rfc3339(now),
-                store.event(ending.status, now, **details), ending.psp_reference,
-                ending.decline_code, ending.points, json.dumps(credit),
-                self._settings.finished_days * _DAY_SECONDS, f"{forget_ms:013d}",
-                ending.reason, self._oldest_deadletter(), self.name,
-            ],
-        )  # fmt: skip
-        return bool(outcome == "done")
+        keys = [
+            store.transaction_key(charge.transaction_id), store.QUEUE,
+            store.points_key(work.user_id), store.ledger_key(work.user_id),
+            store.index_key(work.user_id), store.RETRIES, store.DEADLETTERS,
+        ]  # fmt: skip
+        args = [
+            charge.transaction_id, store.GROUP, work.entry_id, ending.status, at,
+            store.event(ending.status, now, **details), ending.psp_reference,
+            ending.decline_code, ending.points, json.dumps(credit),
+            self._settings.finished_days * _DAY_SECONDS, f"{forget_ms:013d}",
+            ending.reason, self._oldest_deadletter(), self.name,
+        ]  # fmt: skip
+        return self._finish, keys, args
 
-    def retry(self, work: Work, reason: str, delay_seconds: float) -> bool:
-        """Puts the transaction aside; False when it is not in this connector's hand any more."""
-        now = now_ms(self._clock)
-        due = now + int(delay_seconds * 1000)
+    def _retrying(self, work: Work, later: Later, now: int) -> _Call:
+        due = now + int(later.delay_seconds * 1000)
         transaction_id = work.charge.transaction_id
-        event = store.event("retry", now, reason=reason, next_attempt_at=rfc3339(due))
-        outcome = self._retry(
-            keys=[store.transaction_key(transaction_id), store.QUEUE, store.RETRIES],
-            args=[transaction_id, store.GROUP, work.entry_id, self.name, rfc3339(now), event, due],
-        )
-        return bool(outcome == "done")
+        event = store.event("retry", now, reason=later.reason, next_attempt_at=rfc3339(due))
+        keys = [store.transaction_key(transaction_id), store.QUEUE, store.RETRIES]
+        args = [transaction_id, store.GROUP, work.entry_id, self.name, rfc3339(now), event, due]
+        return self._retry, keys, args
 
     def _oldest_deadletter(self) -> str:
         kept_ms = self._settings.deadletter_days * _DAY_SECONDS * 1000

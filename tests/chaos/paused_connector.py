@@ -25,9 +25,10 @@ STEPS: Mapping[str, tuple[type[Any], str, str]] = {
     "after take": (Queue, "take", "after"),
     "before charge": (StripePsp, "charge", "before"),
     "after charge": (StripePsp, "charge", "after"),
-    "after finish": (Queue, "finish", "after"),
-    "before retry": (Queue, "retry", "before"),
-    "after retry": (Queue, "retry", "after"),
+    "before finish": (Queue, "save", "before"),
+    "after finish": (Queue, "save", "after"),
+    "before retry": (Queue, "save", "before"),
+    "after retry": (Queue, "save", "after"),
     "after promote": (Queue, "promote", "after"),
 }
 

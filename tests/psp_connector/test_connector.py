@@ -13,7 +13,7 @@ from services.psp_connector.backoff import Backoff
 from services.psp_connector.breaker import Breaker
 from services.psp_connector.connector import Connector
 from services.psp_connector.psp import Captured, Declined, Refused, Transient
-from services.psp_connector.queue import LEASE_SECONDS, Ending, Queue
+from services.psp_connector.queue import LEASE_SECONDS, Ending, Later, Queue
 from tests.psp_connector.fakes import FakePsp
 from tests.support import wait_until
 
@@ -254,10 +254,10 @@ def test_a_connector_thought_dead_does_no_harm(
     [work] = late.take(1, 10)
     client.delete(store.lease_key("late"))
     taken = wait_until(lambda: other.take_over(1, frozenset()))
-    assert not late.retry(work, "HTTP 500", 0)
-    assert other.finish(taken[0], Ending("captured", points=12))
-    assert not late.finish(work, Ending("captured", points=12))
-    assert not late.retry(work, "HTTP 500", 0)
+    retry, captured = Later("HTTP 500", 0), Ending("captured", points=12)
+    assert [False] == late.save([(work, retry)])
+    assert [True] == other.save([(taken[0], captured)])
+    assert [False, False] == late.save([(work, captured), (work, retry)])
     assert 12 == int(client.get(store.points_key(1)))
     assert "captured" == record(client, transaction_id)["status"]
     assert nothing_left(client)

@@ -31,7 +31,7 @@ from services import store
 from services.core_api.transactions import KeyReusedError, TransactionRequest, Transactions
 from services.currencies import major_units
 from services.psp_connector.deadletters import DeadLetters
-from services.psp_connector.queue import Ending, Queue, Work
+from services.psp_connector.queue import Ending, Later, Queue, Work
 
 if TYPE_CHECKING:
     from services.psp_connector.settings import ConnectorSettings
@@ -314,7 +314,7 @@ class Machine(RuleBasedStateMachine):
         if hand.answer == "transient" and work.attempt < self.settings.psp_attempts_max:
             due_ms = int(self.now * 1000) + delay_seconds * 1000
             expected = self.model.retry(hand, due_ms)
-            assert expected == hand.queue.retry(work, "HTTP 500", delay_seconds)
+            assert [expected] == hand.queue.save([(work, Later("HTTP 500", delay_seconds))])
             return
         status = "failed" if hand.answer == "transient" else hand.answer
         points = major_units(work.charge.amount, work.charge.currency)
@@ -324,7 +324,7 @@ class Machine(RuleBasedStateMachine):
             reason="for the test" if status == "failed" else "",
         )
         expected = self.model.finish(hand, status)
-        assert expected == hand.queue.finish(work, ending)
+        assert [expected] == hand.queue.save([(work, ending)])
 
     @rule(slot=slots, count=counts)
     def promote(self, slot: int, count: int) -> None:
@@ -564,7 +564,7 @@ class Machine(RuleBasedStateMachine):
         charge = work.charge
         status = self.model.decided.get(charge.transaction_id, "captured")
         points = major_units(charge.amount, charge.currency) if status == "captured" else 0
-        queue.finish(work, Ending(status, points=points))
+        queue.save([(work, Ending(status, points=points))])
 
 
 def test_whatever_happens_nothing_is_lost_or_done_twice(

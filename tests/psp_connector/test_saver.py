@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any
+
+import redis
+
+from services import store
+from services.psp_connector.psp import Charge
+from services.psp_connector.queue import Ending, Queue, Work
+from services.psp_connector.saver import Attempt, Saver
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from services.psp_connector.settings import ConnectorSettings
+
+    Accept = Callable[..., str]
+
+CAPTURED = Ending("captured", points=12)
+
+
+class FakeQueue:
+    """Takes what it is given, unless told otherwise; notes how much came at a time."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.refused: set[str] = set()
+        self.sizes: list[int] = []
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
+
+    def save(self, results: Sequence[tuple[Work, Any]]) -> list[bool | redis.ResponseError]:
+        self.may_go_on.wait(10)
+        self.sizes.append(len(results))
+        if self.away:
+            raise redis.ConnectionError("away")
+        return [
+            redis.ResponseError("WRONGTYPE") if work.entry_id in self.refused else True
+            for work, _ in results
+        ]
+
+
+class Told:
+    """Who asked for the saving."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.given_up: list[str] = []
+
+    def saved(self, attempts: list[tuple[Attempt, bool]]) -> None:
+        self.done += [attempt.work.entry_id for attempt, _ in attempts]
+
+    def lost(self, attempt: Attempt) -> None:
+        self.given_up.append(attempt.work.entry_id)
+
+
+def attempt(entry_id: str) -> Attempt:
+    return Attempt(Work(entry_id, 1, 1, "", Charge("t", "r", 1250, "USD", "pm")), CAPTURED, 1.0)
+
+
+@contextlib.contextmanager
+def saving(queue: Any, told: Told) -> Iterator[Saver]:
+    saver = Saver(queue, told, pause_seconds=0.01)
+    saver.start()
+    try:
+        yield saver
+    finally:
+        saver.stop()
+
+
+def test_what_came_meanwhile_is_saved_in_one_go() -> None:
+    """While one is being saved others come: they are saved together."""
+    queue, told = FakeQueue(), Told()
+    queue.may_go_on.clear()
+    with saving(queue, told) as saver:
+        saver.put(attempt("0"))
+        for number in range(1, 9):
+            saver.put(attempt(str(number)))
+        queue.may_go_on.set()
+        wait_until(lambda: len(told.done) == 9)
+    assert len(queue.sizes) <= 2
+    assert [str(number) for number in range(9)] == told.done
+
+
+def test_redis_may_be_away_for_a_while() -> None:
+    """Nothing is told as saved while it is away; all is when it is back."""
+    queue, told = FakeQueue(), Told()
+    queue.away = True
+    with saving(queue, told) as saver:
+        for number in range(3):
+            saver.put(attempt(str(number)))
+        wait_until(lambda: len(queue.sizes) > 5)
+        assert not told.done
+        queue.away = False
+        wait_until(lambda: len(told.done) == 3)
+    assert not told.given_up
+
+
+def test_one_that_cannot_be_saved_holds_up_no_other() -> None:
+    """The others are saved at once; it is tried again, and given up in the end."""
+    queue, told = FakeQueue(), Told()
+    queue.refused = {"broken"}
+    with saving(queue, told) as saver:
+        saver.put(attempt("broken"))
+        for number in range(5):
+            saver.put(attempt(str(number)))
+        wait_until(lambda: len(told.done) == 5)
+        wait_until(lambda: told.given_up)
+    assert ["broken"] == told.given_up
+    assert "broken" not in told.done
+
+
+def test_a_redis_that_forgot_the_scripts_is_told_them_again(
+    client: Any, settings: ConnectorSettings, accept: Accept
+) -> None:
+    """A Redis started anew knows no script: what is saved next is saved all the same."""
+    ids = [accept() for _ in range(3)]
+    queue = Queue(client, settings, "one")
+    queue.join()
+    works = queue.take(3, 10)
+    client.script_flush()
+    assert [True] * 3 == queue.save([(work, CAPTURED) for work in works])
+    assert {"captured"} == {client.hget(store.transaction_key(i), "status") for i in ids}
+    assert 36 == int(client.get(store.points_key(1)))
+
+
+def test_an_unreadable_record_spoils_no_other(
+    client: Any, settings: ConnectorSettings, accept: Accept
+) -> None:
+    """One record of three was broken by hand meanwhile: its error is its own."""
+    ids = [accept() for _ in range(3)]
+    queue = Queue(client, settings, "one")
+    queue.join()
+    works = queue.take(3, 10)
+    client.delete(store.transaction_key(ids[1]))
+    client.set(store.transaction_key(ids[1]), "no hash")
+    first, second, third = queue.save([(work, CAPTURED) for work in works])
+    assert (True, True) == (first, third)
+    assert isinstance(second, redis.ResponseError)
