@@ -14,22 +14,51 @@ let
       fileset = fileset.unions files;
     };
 
-  runtimePackages = ps: [
-    ps.argon2-cffi
-    ps.cachetools
-    ps.falcon
-    ps.gunicorn
-    ps.hiredis
-    ps.httpx
-    ps.prometheus-client
-    ps.psutil
-    ps.pydantic
-    ps.pyjwt
-    ps.redis
-    ps.requests
-    ps.stripe
-    ps.structlog
+  # For an app of services/web.py.
+  web = [
+    "falcon"
+    "prometheus-client"
+    "pydantic"
+    "structlog"
   ];
+  # redis-py's parser is hiredis', where that is.
+  redis = [
+    "hiredis"
+    "redis"
+  ];
+  # The Python packages that the modules of each folder of services/ import, and the shared modules
+  # they import with them: a test holds these lists to the code.
+  packagesOf = {
+    auth_api = web ++ [
+      "argon2-cffi"
+      "cachetools"
+      "gunicorn"
+      "pyjwt"
+    ];
+    core_api =
+      web
+      ++ redis
+      ++ [
+        "cachetools"
+        "gunicorn"
+        "pyjwt"
+      ];
+    merchant = [
+      "httpx"
+      "pydantic"
+      "pyjwt"
+    ];
+    preflight = [
+      "psutil"
+      "pydantic"
+    ];
+    psp_connector = web ++ redis ++ [ "stripe" ];
+    psp_sandbox = web ++ [ "gunicorn" ];
+  };
+
+  choose = names: ps: map (name: ps.${name}) names;
+  runtimePackages = choose (lib.unique (lib.concatLists (lib.attrValues packagesOf)));
+
   testPackages = ps: [
     ps.hypothesis
     ps.mypy
@@ -41,6 +70,19 @@ let
   ];
 
   python = pkgs.python3.withPackages runtimePackages;
+
+  sharedModules = map (name: ../services + "/${name}") (
+    lib.filter (lib.hasSuffix ".py") (lib.attrNames (builtins.readDir ../services))
+  );
+
+  # Compiled beforehand, because nothing can be written here later and start-up counts.
+  compiled =
+    name: files:
+    pkgs.runCommand name { nativeBuildInputs = [ python ]; } ''
+      cp -r ${sourceOf files} $out
+      chmod -R u+w $out
+      python -m compileall -q --invalidation-mode unchecked-hash $out/services
+    '';
 in
 {
   inherit python;
@@ -73,10 +115,10 @@ in
     ]
   );
 
-  # Compiled beforehand, because nothing can be written here later and start-up counts.
-  code = pkgs.runCommand "platform-code" { nativeBuildInputs = [ python ]; } ''
-    cp -r ${sourceOf code} $out
-    chmod -R u+w $out
-    python -m compileall -q --invalidation-mode unchecked-hash $out/services
-  '';
+  code = compiled "platform-code" code;
+
+  # For a container image: what one folder of services/ needs and nothing else, code and packages.
+  inherit packagesOf;
+  codeOf = folder: compiled "platform-${folder}" (sharedModules ++ [ (../services + "/${folder}") ]);
+  pythonOf = folder: pkgs.python3.withPackages (choose packagesOf.${folder});
 }

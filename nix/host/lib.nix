@@ -13,12 +13,28 @@ let
 in
 {
   inherit genAttrs;
-  inherit (builtins) attrValues mapAttrs;
+  inherit (builtins)
+    attrNames
+    attrValues
+    concatLists
+    filter
+    mapAttrs
+    replaceStrings
+    ;
 
   escapeShellArg = text: "'${builtins.replaceStrings [ "'" ] [ "'\\''" ] text}'";
   getExe = package: "${package}/bin/${package.meta.mainProgram or package.name}";
+  hasSuffix =
+    suffix: text:
+    let
+      start = builtins.stringLength text - builtins.stringLength suffix;
+    in
+    start >= 0 && builtins.substring start (-1) text == suffix;
   optional = condition: value: if condition then [ value ] else [ ];
   optionalAttrs = condition: attrs: if condition then attrs else { };
+  unique = builtins.foldl' (
+    seen: item: if builtins.elem item seen then seen else seen ++ [ item ]
+  ) [ ];
 
   # A fileset is a list of paths here.
   fileset = {

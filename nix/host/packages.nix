@@ -77,5 +77,9 @@ build
     redis-cli = "/usr/bin/redis-cli";
   };
   coreutils = fromMachine "coreutils" { env = "/usr/bin/env"; };
+  cacert = runCommand "cacert" { } ''
+    mkdir -p $out/etc/ssl/certs
+    ln -s /etc/ssl/certs/ca-certificates.crt $out/etc/ssl/certs/ca-bundle.crt
+  '';
   bashInteractive = fromMachine "bash" { bash = "/usr/bin/bash"; }; # what `nix develop` starts
 }
