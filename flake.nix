@@ -4,7 +4,7 @@
   inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
 
   outputs =
-    { nixpkgs, ... }:
+    { self, nixpkgs, ... }:
     let
       inherit (nixpkgs) lib;
 
@@ -21,11 +21,19 @@
           pkgs = nixpkgs.legacyPackages.${system};
           package = import ./nix/package.nix { inherit lib pkgs; };
           stack = import ./nix/stack.nix { inherit lib pkgs package; };
+          images = import ./nix/images.nix {
+            inherit lib pkgs package;
+            revision = self.rev or null;
+          };
         in
         {
-          inherit (stack) packages apps;
+          packages = stack.packages // images;
+          inherit (stack) apps;
           devShells.default = import ./nix/shell.nix { inherit pkgs package stack; };
-          checks = import ./nix/checks.nix { inherit lib pkgs package; };
+          checks = import ./nix/checks.nix {
+            inherit lib pkgs package;
+            inherit (images) image-configs;
+          };
           formatter = import ./nix/formatter.nix { inherit pkgs; };
         };
 

@@ -4,16 +4,20 @@
   lib,
   pkgs,
   package,
+  image-configs,
 }:
 let
   check =
-    name: inputs: command:
+    name: inputs: variables: command:
     pkgs.runCommand name
-      {
-        nativeBuildInputs = inputs;
-        # The tests speak to servers of their own on loopback, which macOS forbids unless told.
-        __darwinAllowLocalNetworking = true;
-      }
+      (
+        variables
+        // {
+          nativeBuildInputs = inputs;
+          # The tests speak to servers of their own on loopback, which macOS forbids unless told.
+          __darwinAllowLocalNetworking = true;
+        }
+      )
       ''
         # Short, because the path of a Unix socket below it has room for about 100 bytes.
         TMPDIR=$(mktemp -d /tmp/check.XXXXXX)
@@ -38,15 +42,16 @@ let
       '';
 
   pytest =
-    name: words:
-    check name (package.programs ++ [ package.pythonForTests ]) ''
+    name: variables: words:
+    check name (package.programs ++ [ package.pythonForTests ]) variables ''
       HYPOTHESIS_STORAGE_DIRECTORY="$TMPDIR/hypothesis" PYTHONPATH="$PWD:${./pytest}" \
         pytest -p counts ${words}
     '';
 in
 {
-  unit = pytest "unit" "tests --ignore=tests/stack --ignore=tests/chaos";
-  stack = pytest "stack" "tests/stack";
+  unit = pytest "unit" { } "tests --ignore=tests/stack --ignore=tests/chaos --ignore=tests/images";
+  stack = pytest "stack" { } "tests/stack";
+  images = pytest "images" { IMAGE_CONFIGS = image-configs; } "tests/images";
 
   lint = check "lint" (
     package.programs
@@ -56,8 +61,8 @@ in
       pkgs.shellcheck
     ]
     ++ lib.optional (pkgs ? nixfmt) pkgs.nixfmt
-  ) "bash nix/lint.sh";
+  ) { } "bash nix/lint.sh";
 }
 // lib.optionalAttrs (builtins.pathExists ../tests/chaos) {
-  chaos = pytest "chaos" "tests/chaos";
+  chaos = pytest "chaos" { } "tests/chaos";
 }

@@ -1,0 +1,188 @@
+"""The images, as nix/images.nix describes them, run without a container engine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from services.preflight import plan
+from tests.images.container import USER, contained, has_user
+from tests.support import free_ports, program, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+NAMES = ["redis", "auth-api", "core-api", "psp-sandbox", "psp-connector", "router"]
+"""In the order in which deploy/compose.yaml starts them."""
+SECRET = "a secret of the tests, which has more than 32 bytes"
+
+
+def described() -> dict[str, Any]:
+    """What `nix build .#image-configs` wrote; the check `images` says where."""
+    file = os.environ.get("IMAGE_CONFIGS")
+    if not file:
+        pytest.skip("IMAGE_CONFIGS is not set: ./nixw build .#image-configs, or nix flake check")
+    found: dict[str, Any] = json.loads(Path(file).read_text())
+    return found
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image, and how a container of it would be run here, at a port of its own."""
+
+    name: str
+    config: dict[str, Any]
+    port: int
+    volumes: Path
+
+    @property
+    def own_port(self) -> int:
+        (exposed,) = self.config["ExposedPorts"]
+        return int(exposed.removesuffix("/tcp"))
+
+    @property
+    def own_environ(self) -> dict[str, str]:
+        return dict(line.split("=", 1) for line in self.config["Env"])
+
+    def environ(self, given: Mapping[str, str]) -> dict[str, str]:
+        """Nothing but the image's variables and what the container is given."""
+        # The image listens on all addresses, the tests on this machine's own alone.
+        here = {"HTTP_HOST": "127.0.0.1", "HTTP_PORT": str(self.port)}
+        return {**self.own_environ, **here, **given}
+
+    def command(self, *words: str) -> list[str]:
+        """The entry point with the image's words, or with others, as a container runs them."""
+        return self._contained([*self.config["Entrypoint"], *(words or self.config["Cmd"])])
+
+    def healthcheck(self, given: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        kind, *words = self.config["Healthcheck"]["Test"]
+        assert kind == "CMD", "there is no shell"
+        return subprocess.run(
+            self._contained([self._moved(word) for word in words]),
+            env=self.environ(given), cwd="/", stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=20, check=False,
+        )  # fmt: skip
+
+    @property
+    def work_folder(self) -> Path:
+        """The image's, or in the place of a volume the folder that stands for it here."""
+        folder = Path(self.config["WorkingDir"])
+        return self.volumes / self.name if folder == Path("/data") else folder
+
+    def _contained(self, command: list[str]) -> list[str]:
+        return contained(command, volumes=self.volumes, folder=self.work_folder)
+
+    def _moved(self, word: str) -> str:
+        """A word that names the image's port with the port it has here."""
+        return word if word.startswith("/") else word.replace(str(self.own_port), str(self.port))
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The images as one stack: what each is given, and a folder in the place of volumes."""
+
+    images: Mapping[str, Image]
+    folder: Path
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def given(self, name: str) -> dict[str, str]:
+        """What deploy/compose.yaml tells a service, with the addresses of here."""
+        at = {image.name: f"127.0.0.1:{image.port}" for image in self.images.values()}
+        secret = {"JWT_SECRET_FILE": f"{self.folder}/jwt-secret"}
+        redis = {"REDIS_URL": f"redis://{at['redis']}/0"}
+        return {
+            "redis": {},
+            "auth-api": secret,
+            "core-api": {**secret, **redis},
+            "psp-sandbox": {"SANDBOX_DATABASE": f"{self.folder}/psp-sandbox/data.sqlite"},
+            "psp-connector": {
+                **redis,
+                "PSP_URL": f"http://{at['psp-sandbox']}",
+                "PSP_API_KEY_FILE": f"{self.folder}/psp-api-key",
+            },
+            "router": {"AUTH_API_ADDRESS": at["auth-api"], "CORE_API_ADDRESS": at["core-api"]},
+        }[name]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.images['router'].port}"
+
+    @contextlib.contextmanager
+    def container(self, name: str) -> Iterator[None]:
+        """Runs what the image's container would; it is healthy when this returns."""
+        image = self.images[name]
+        # Redis has its address on the command line, where the last one counts.
+        here = ["--port", str(image.port), "--bind", "127.0.0.1"] if name == "redis" else []
+        command = image.command(*image.config["Cmd"], *here)
+        given = self.given(name)
+        output = self.folder / f"{name}.log"
+        environ = image.environ(given)
+        with program(command, environ=environ, output=output, cwd=image.work_folder) as process:
+            self.processes[name] = process
+            wait_until(lambda: self._healthy(name, output), seconds_max=60, what=f"{name}'s health")
+            yield
+
+    def _healthy(self, name: str, output: Path) -> bool:
+        ended = self.processes[name].poll()
+        assert ended is None, f"{name} ended with {ended}:\n{output.read_text()}"
+        return self.images[name].healthcheck(self.given(name)).returncode == 0
+
+
+@pytest.fixture(scope="session")
+def images(folder: Path) -> dict[str, Image]:
+    """Each image by its name."""
+    configs = described()["configs"]
+    first = free_ports(6)
+    assert set(NAMES) == set(configs)
+    return {
+        name: Image(name, config, first + plan.PORT_OFFSETS[name], folder)
+        for name, config in configs.items()
+    }
+
+
+@pytest.fixture(scope="session")
+def packages() -> dict[str, list[str]]:
+    """The Python packages that nix/package.nix gives each folder of services/."""
+    found: dict[str, list[str]] = described()["packages"]
+    return found
+
+
+@pytest.fixture(scope="session")
+def folder() -> Iterator[Path]:
+    """What stands for volumes and secrets, where the images' user can reach it.
+
+    So it is not below pytest's own folder; nor in /tmp, which a container has to itself.
+    """
+    place = Path("/var/tmp")  # noqa: S108  a folder made anew, for this run alone
+    with tempfile.TemporaryDirectory(
+        prefix="images-", dir=place if place.is_dir() else None
+    ) as path:
+        folder = Path(path)
+        folder.chmod(0o711)
+        for name, text in {"jwt-secret": SECRET, "psp-api-key": "sk_test_sandbox"}.items():
+            (folder / name).write_text(text)
+            (folder / name).chmod(0o444)
+        for name in ("redis", "psp-sandbox"):
+            (folder / name).mkdir(mode=0o700)
+            if has_user():
+                shutil.chown(folder / name, USER, USER)
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def stack(images: dict[str, Image], folder: Path) -> Iterator[Stack]:
+    """All of them, started in order, each when what it needs is healthy."""
+    found = Stack(images, folder)
+    with contextlib.ExitStack() as running:
+        for name in NAMES:
+            running.enter_context(found.container(name))
+        yield found

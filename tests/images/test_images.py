@@ -1,0 +1,178 @@
+"""The images' own commands in an empty environment: what they hold, and that they make a stack."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from services.preflight import plan
+from tests.images.conftest import NAMES, Image, Stack
+from tests.support import ROOT, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SERVICES = ROOT / "services"
+PYTHON = ["auth-api", "core-api", "psp-connector", "psp-sandbox"]
+# Of deploy/compose.yaml, and as much again for a slow machine.
+GRACE_SECONDS_MAX = 12
+FOLDERS = sorted(path.parent.name for path in SERVICES.glob("*/__init__.py"))
+
+
+def run_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """All of a module that is run, so not what is there for the type checker alone."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            continue
+        yield child
+        yield from run_nodes(child)
+
+
+def imports(path: Path) -> set[str]:
+    """The full names of what a module imports, anywhere in it."""
+    found = set()
+    for node in run_nodes(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def third_party(folder: str) -> set[str]:
+    """What a folder's modules import from outside, and the shared modules they import with them."""
+    waiting, seen, found = set((SERVICES / folder).rglob("*.py")), set(), set()
+    while waiting:
+        path = waiting.pop()
+        seen.add(path)
+        for name in imports(path):
+            first, _, rest = name.partition(".")
+            shared = SERVICES / f"{rest.partition('.')[0]}.py"
+            if first == "services" and shared.exists():
+                waiting |= {shared} - seen
+            elif first != "services":
+                found.add(first)
+    return found - sys.stdlib_module_names
+
+
+def distributions(names: set[str]) -> set[str]:
+    """The packages that bring these modules, spelled as nixpkgs does."""
+    brought_by = importlib.metadata.packages_distributions()
+    found = {package.lower().replace("_", "-") for name in names for package in brought_by[name]}
+    # redis-py imports it by itself, where it is there, and is faster then.
+    return found | {"hiredis"} if "redis" in found else found
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_folder_has_the_packages_it_imports(folder: str, packages: dict[str, list[str]]) -> None:
+    """nix/package.nix gives each folder what its code imports, and nothing that it does not."""
+    assert distributions(third_party(folder)) == set(packages[folder])
+
+
+@pytest.mark.parametrize("name", PYTHON)
+def test_an_image_has_its_own_code_alone(name: str, images: dict[str, Image]) -> None:
+    """There is the service's folder and the shared modules; no other service, and no test."""
+    image = images[name]
+    code = Path(image.own_environ["PYTHONPATH"])
+    shared = {path.name for path in SERVICES.glob("*.py")}
+    assert {"services"} == {path.name for path in code.iterdir()}
+    own = {name.replace("-", "_"), "__pycache__"}
+    assert own | shared == {path.name for path in (code / "services").iterdir()}
+
+
+@pytest.mark.parametrize("name", PYTHON)
+def test_an_image_has_no_package_of_others(name: str, images: dict[str, Image]) -> None:
+    """Neither the tests' packages are there nor those of the developer's commands."""
+    others = ("pytest", "hypothesis", "mypy", "httpx", "psutil")
+    code = f"import importlib.util as u; print([n for n in {others} if u.find_spec(n)])"
+    done = subprocess.run(
+        images[name].command("-c", code),
+        env=images[name].own_environ, cwd="/",
+        capture_output=True, text=True, timeout=20, check=True,
+    )  # fmt: skip
+    assert "[]" == done.stdout.strip()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_how_a_container_is_run(name: str, images: dict[str, Image]) -> None:
+    """Not as root, open to its network at the local stack's port, told in words what it is."""
+    image = images[name]
+    assert "65532:65532" == image.config["User"]
+    assert 8000 + plan.PORT_OFFSETS[name] == image.own_port
+    if name != "redis":
+        assert "0.0.0.0" == image.own_environ["HTTP_HOST"]
+        assert str(image.own_port) == image.own_environ["HTTP_PORT"]
+    assert name == image.config["Labels"]["org.opencontainers.image.title"]
+    assert "SIGTERM" == image.config["StopSignal"]
+    assert all(word.startswith("/nix/store/") for word in image.config["Entrypoint"])
+
+
+def test_an_image_holds_no_secret(images: dict[str, Image]) -> None:
+    """What an image says of itself anybody can read who has it."""
+    names = {name for image in images.values() for name in image.own_environ}
+    assert set() == {name for name in names if "SECRET" in name or "KEY" in name or "URL" in name}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_health_fails_when_nothing_listens(name: str, images: dict[str, Image]) -> None:
+    """A health check that passed without a service would open the way for what waits for it."""
+    assert 0 != images[name].healthcheck({}).returncode
+
+
+def captured(client: httpx.Client, token: str, path: str) -> dict[str, Any] | None:
+    found: dict[str, Any] = client.get(path, headers={"Authorization": f"Bearer {token}"}).json()
+    return found if found.get("status") == "captured" else None
+
+
+def test_they_make_a_stack(stack: Stack) -> None:
+    """A payment goes through all six, from their own commands, in their own environments."""
+    with httpx.Client(base_url=stack.url, timeout=20) as client:
+        user = {"username": "alice", "password": "password"}
+        token = client.post("/auth/token", json=user).json()["token"]
+        accepted = client.post(
+            "/transactions",
+            json={"amount": 1250, "currency": "USD"},
+            headers={"Authorization": f"Bearer {token}"},
+        )
+        assert 202 == accepted.status_code
+        path = accepted.headers["Location"]
+        found = wait_until(lambda: captured(client, token, path), seconds_max=20, what="capture")
+    assert 12 == found["loyalty_points"]
+
+
+@pytest.mark.parametrize("name", ["auth-api", "core-api"])
+def test_metrics_are_counted_in_tmp(name: str, stack: Stack) -> None:
+    """What the workers share lies where a read-only container can still write."""
+    answer = httpx.get(f"http://127.0.0.1:{stack.images[name].port}/metrics", timeout=20)
+    assert 200 == answer.status_code
+    assert "http_request_duration_seconds_count" in answer.text
+
+
+def test_an_admin_command_runs_in_an_image(stack: Stack) -> None:
+    """`docker compose run psp-connector -m services.psp_connector.deadletters list`."""
+    image = stack.images["psp-connector"]
+    done = subprocess.run(
+        image.command("-m", "services.psp_connector.deadletters", "list"),
+        env=image.environ(stack.given(image.name)), cwd="/",
+        capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    assert (0, "") == (done.returncode, done.stderr)
+
+
+@pytest.mark.parametrize("name", reversed(NAMES))
+def test_the_stop_signal_ends_it(name: str, stack: Stack) -> None:
+    """Each ends by itself before an engine would kill it, and says that all was well.
+
+    The last of this file: it takes the stack down, in the order in which an engine does.
+    """
+    process = stack.processes[name]
+    process.send_signal(signal.Signals[stack.images[name].config["StopSignal"]])
+    assert 0 == process.wait(GRACE_SECONDS_MAX)
