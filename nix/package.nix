@@ -106,6 +106,7 @@ in
       ../.env.example
       ../.envrc
       ../README.md
+      ../deploy
       ../flake.lock
       ../flake.nix
       ../nix
