@@ -424,7 +424,7 @@ class Process:
     def _bash(self, command: str, directory: str, output: int | None) -> subprocess.Popen[bytes]:
         """Starts a shell in a session of its own, so that a signal reaches all it starts."""
         return subprocess.Popen(  # noqa: S603 - running the file's commands is the purpose
-            ["/usr/bin/env", "bash", "-c", command],
+            ["bash", "-c", command],  # noqa: S607 - on the PATH of `env`
             cwd=directory,
             env=self.spec.environment,
             stdin=subprocess.DEVNULL,
