@@ -12,6 +12,7 @@ import os
 import secrets
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import argon2
@@ -31,8 +32,9 @@ REMEMBERED_SECONDS = 300
 _REMEMBERED_MAX = 10_000
 
 # One hash occupies a core and 19 MiB, so no more run at a time than there are cores; the rest
-# wait so long and are then told to come back, before the router gives up on them.
-_HASHES_AT_ONCE = os.cpu_count() or 1
+# wait so long and are then told to come back, before the router gives up on them. In threads of
+# their own, because glibc keeps the 19 MiB for each thread that ever had them.
+HASHES_AT_ONCE = os.cpu_count() or 1
 _WAIT_SECONDS_MAX = 5.0
 
 
@@ -44,7 +46,15 @@ def hash_password(password: str) -> str:
 class Passwords:
     """Checks passwords, in the same time whether or not there is such a user."""
 
-    def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        timer: Callable[[], float] = time.monotonic,
+        *,
+        check: Callable[[str, str], bool] = _HASHER.verify,
+        wait_seconds_max: float = _WAIT_SECONDS_MAX,
+    ) -> None:
+        self._check = check
+        self._wait_seconds_max = wait_seconds_max
         # What an unknown user's password is compared with: never equal, just as slow.
         self._nobody = _HASHER.hash(secrets.token_hex(16))
         # Memory holds only an HMAC under this key: nothing to attack offline with. The stored
@@ -54,13 +64,11 @@ class Passwords:
             _REMEMBERED_MAX, REMEMBERED_SECONDS, timer=timer
         )
         self._lock = threading.Lock()
-        self._slots = threading.BoundedSemaphore(_HASHES_AT_ONCE)
+        self._hashing = ThreadPoolExecutor(HASHES_AT_ONCE, thread_name_prefix="hash")
 
     def remembers(self, username: str, stored_hash: str, password: str) -> bool:
         """Whether this very login was verified in the last five minutes."""
-        mark = self._mark(username, stored_hash, password)
-        with self._lock:
-            return mark in self._verified
+        return self._knows(self._mark(username, stored_hash, password))
 
     def verify(self, username: str, stored_hash: str | None, password: str) -> bool:
         """Whether the password is the one whose hash is stored; `None` for an unknown user.
@@ -68,20 +76,31 @@ class Passwords:
         Raises:
             Unavailable: when too many logins wait for a core.
         """
-        if not self._slots.acquire(timeout=_WAIT_SECONDS_MAX):
-            raise Unavailable("Too many logins at the moment.")
+        mark = self._mark(username, stored_hash, password) if stored_hash else None
+        hashing = self._hashing.submit(self._verify, mark, stored_hash or self._nobody, password)
         try:
-            matches = _HASHER.verify(stored_hash or self._nobody, password)
+            return hashing.result(self._wait_seconds_max)
+        except TimeoutError:
+            hashing.cancel()
+            raise Unavailable("Too many logins at the moment.") from None
+
+    def _verify(self, mark: bytes | None, stored_hash: str, password: str) -> bool:
+        # The same login may have come several times at once; one hash answers them all.
+        if mark is not None and self._knows(mark):
+            return True
+        try:
+            self._check(stored_hash, password)
         except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
             return False
-        finally:
-            self._slots.release()
-        if stored_hash is None:
+        if mark is None:
             return False
-        mark = self._mark(username, stored_hash, password)
         with self._lock:
             self._verified[mark] = True
-        return matches
+        return True
+
+    def _knows(self, mark: bytes) -> bool:
+        with self._lock:
+            return mark in self._verified
 
     def _mark(self, username: str, stored_hash: str, password: str) -> bytes:
         parts = [part.encode() for part in (username, stored_hash, password)]

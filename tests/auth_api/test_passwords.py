@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import argon2
+import pytest
+
+from services.auth_api.passwords import HASHES_AT_ONCE, REMEMBERED_SECONDS, Passwords
+from services.problems import Unavailable
+from tests.support import wait_until
+
+CALLERS = HASHES_AT_ONCE + 6
+
+
+class SlowCheck:
+    """Takes as long as a test wants; any password but `wrong` is right."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+        self.calls = 0
+        self.now = 0
+        self.most = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, _stored_hash: str, password: str) -> bool:
+        with self._lock:
+            self.calls += 1
+            self.now += 1
+            self.most = max(self.most, self.now)
+        assert self.go_on.wait(10)
+        with self._lock:
+            self.now -= 1
+        if password == "wrong":
+            raise argon2.exceptions.VerifyMismatchError
+        return True
+
+
+def test_one_login_that_comes_many_times_at_once_is_hashed_once_for_each_core() -> None:
+    """A merchant's servers start together: whoever waits for a core finds the login verified."""
+    check = SlowCheck()
+    passwords = Passwords(check=check)
+    with ThreadPoolExecutor(CALLERS) as pool:
+        found = [pool.submit(passwords.verify, "alice", "hash", "right") for _ in range(CALLERS)]
+        wait_until(lambda: check.now == HASHES_AT_ONCE)
+        check.go_on.set()
+        assert [True] * CALLERS == [future.result(10) for future in found]
+    assert HASHES_AT_ONCE == check.calls
+
+
+def test_no_more_hashes_at_once_than_cores() -> None:
+    """Each takes a core and 19 MiB; a flood of different logins waits."""
+    check = SlowCheck()
+    passwords = Passwords(check=check)
+    with ThreadPoolExecutor(CALLERS) as pool:
+        found = [pool.submit(passwords.verify, f"u{n}", "hash", "wrong") for n in range(CALLERS)]
+        wait_until(lambda: check.now == HASHES_AT_ONCE)
+        check.go_on.set()
+        assert [False] * CALLERS == [future.result(10) for future in found]
+    assert (CALLERS, HASHES_AT_ONCE) == (check.calls, check.most)
+
+
+def test_who_waits_too_long_is_told_to_come_back() -> None:
+    """503 with Retry-After, and the hash that nobody waits for any more is not begun."""
+    check = SlowCheck()
+    passwords = Passwords(check=check, wait_seconds_max=0.2)
+    with ThreadPoolExecutor(CALLERS) as pool:
+        found = [pool.submit(passwords.verify, f"u{n}", "hash", "right") for n in range(CALLERS)]
+        for future in found:
+            with pytest.raises(Unavailable) as refusal:
+                future.result(10)
+            assert "1" == refusal.value.headers["Retry-After"]
+    check.go_on.set()
+    assert HASHES_AT_ONCE == check.calls
+
+
+def test_a_failed_login_is_not_remembered() -> None:
+    """The wrong password is hashed again each time, and never known as verified."""
+    check = SlowCheck()
+    check.go_on.set()
+    passwords = Passwords(check=check)
+    assert [False, False] == [passwords.verify("alice", "hash", "wrong") for _ in range(2)]
+    assert 2 == check.calls
+    assert not passwords.remembers("alice", "hash", "wrong")
+
+
+def test_a_login_is_forgotten_with_its_time_or_its_hash() -> None:
+    """Remembered for five minutes, for this user, this stored hash and this password alone."""
+    now = [0.0]
+    check = SlowCheck()
+    check.go_on.set()
+    passwords = Passwords(lambda: now[0], check=check)
+    assert passwords.verify("alice", "hash", "right")
+    assert passwords.remembers("alice", "hash", "right")
+    assert not passwords.remembers("alice", "another hash", "right")
+    assert not passwords.remembers("becky", "hash", "right")
+    assert not passwords.remembers("alice", "hash", "other")
+    now[0] = REMEMBERED_SECONDS
+    assert not passwords.remembers("alice", "hash", "right")
