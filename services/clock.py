@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -20,5 +21,10 @@ def now_ms(clock: Clock = time.time) -> int:
 
 def rfc3339(milliseconds: int) -> str:
     """RFC 3339 in UTC with milliseconds: `2026-11-23T06:00:00.000Z`."""
-    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
+
+
+# Times are written several times for each transaction, nearly all of them of the same few seconds.
+@functools.lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
