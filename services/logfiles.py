@@ -1,28 +1,29 @@
 """Reads the stack's log files: what all processes say about one request or one transaction.
 
 A file is `<process>.log`, and what was rotated out of it lies beside it: `<process>-<time>.log`
-(as process-compose names it), `<process>.log.1`, each perhaps with `.gz`. A line is a JSON object
-with `time` (the services) or `ts` (the router), see `services/logs.py`; whatever else stands in a
-file is passed over. Files are streamed, and every amount has a bound: what was left out because of
-one, or could not be read, is said in `Found.notes`.
+(as process-compose names it), `<process>.log.1`, each perhaps with `.gz`. `services/loglines.py`
+reads a line; one without a time is passed over. Files are streamed, and every amount has a bound:
+what was left out because of one, or could not be read, is said in `Found.notes`.
 """
 
 from __future__ import annotations
 
 import gzip
-import json
 import re
 import stat
 import zlib
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any
+
+from services import loglines
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
-    _Stream = IO[bytes] | gzip.GzipFile
+    from services.loglines import Line
+
+    Stream = IO[bytes] | gzip.GzipFile
 
 # Four times what the stack lets a file grow to. Of a larger one the newest end is read; of a
 # compressed one, whose end cannot be sought, the beginning.
@@ -39,27 +40,11 @@ _NAME = re.compile(
     r"(?P<process>.+?)(-\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{3})?\.log(\.\d{1,4})?(?P<gz>\.gz)?"
 )
 # Requests that only look: they tell nothing of how a transaction came about.
-_READING = frozenset({"GET", "HEAD"})
+READING = frozenset({"GET", "HEAD"})
 
 
 class FolderError(Exception):
     """There are no log files to read; the text says where, and why."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """What a process said: when, and the fields of its line."""
-
-    at: datetime
-    process: str
-    fields: Mapping[str, Any]
-
-    @property
-    def method(self) -> str:
-        """Of a line about an HTTP request; else nothing. The router nests it."""
-        request = self.fields.get("request")
-        fields = request if isinstance(request, dict) else self.fields
-        return str(fields.get("method") or "")
 
 
 @dataclass
@@ -112,7 +97,9 @@ def _requests(lines: list[Line]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class _File:
+class LogFile:
+    """One of a process's files; `written` is when it last was, in seconds since the epoch."""
+
     path: Path
     process: str
     compressed: bool
@@ -135,7 +122,7 @@ class _Search:
 
     def run(self) -> Found:
         found = self._found
-        for file in _files(found.folder):
+        for file in files(found.folder):
             if self._bytes_left <= 0:
                 found.notes.append(
                     f"{file.path.name} and older files were not read: "
@@ -151,12 +138,12 @@ class _Search:
         found.lines.sort(key=lambda line: line.at)
         return found
 
-    def _read(self, file: _File) -> None:
+    def _read(self, file: LogFile) -> None:
         name, notes = file.path.name, self._found.notes
         try:
-            with _open(file) as stream:
+            with open_(file) as stream:
                 self._found.files += 1
-                lines = _Lines(stream, file, min(FILE_BYTES_MAX, self._bytes_left))
+                lines = Blocks(stream, file, min(FILE_BYTES_MAX, self._bytes_left))
                 unreadable = self._take(lines, file.process)
         # A compressed file may be cut off or none at all; any may be rotated away meanwhile.
         except (OSError, EOFError, zlib.error) as error:
@@ -171,21 +158,20 @@ class _Search:
             notes.append(f"{name}: passed over lines of more than {LINE_BYTES_MAX // 1024} KiB")
         if unreadable:
             notes.append(
-                f"{name} tells of it, but {unreadable} of its lines cannot be read: not JSON; "
-                "start the stack with LOG_FORMAT=json, not console"
+                f"{name} tells of it, but {unreadable} of its lines cannot be read: no time in them"
             )
 
-    def _take(self, lines: _Lines, process: str) -> int:
+    def _take(self, lines: Blocks, process: str) -> int:
         """Keeps the lines that are meant; returns how many may be, but cannot be read."""
         unreadable = 0
         for text in self._candidates(lines):
-            line = _parse(text, process)
+            line = loglines.parse(text, process)
             if line is None:
                 # The last line may be half written; without its end it says nothing of the rest.
                 unreadable += text.endswith(b"\n")
             elif not self._means(line.fields):
                 continue
-            elif self._transaction_id and line.method in _READING:
+            elif self._transaction_id and line.method in READING:
                 # Whoever waits for a transaction may ask a thousand times.
                 self._found.readings += 1
             elif len(self._found.lines) >= LINES_MAX:
@@ -195,7 +181,7 @@ class _Search:
                 self._found.lines.append(line)
         return unreadable
 
-    def _candidates(self, lines: _Lines) -> Iterator[bytes]:
+    def _candidates(self, lines: Blocks) -> Iterator[bytes]:
         """The lines with one of the ids somewhere in them."""
         for block in lines:
             # Looking through a block at once is many times faster than line by line.
@@ -216,10 +202,10 @@ class _Search:
         return isinstance(request_id, str) and request_id in self._request_ids
 
 
-class _Lines:
+class Blocks:
     """A stream's lines, in blocks of whole ones, up to a number of bytes in all."""
 
-    def __init__(self, stream: _Stream, file: _File, bytes_max: int) -> None:
+    def __init__(self, stream: Stream, file: LogFile, bytes_max: int) -> None:
         self._stream = stream
         self.bytes_max = bytes_max
         self.bytes_read = 0
@@ -251,7 +237,7 @@ class _Lines:
             self.cut = self.cut or bool(self._stream.read(1))
 
 
-def _files(folder: Path) -> list[_File]:
+def files(folder: Path) -> list[LogFile]:
     """The folder's log files, the newest first."""
     try:
         found = [file for path in folder.iterdir() if (file := _file(path))]
@@ -262,7 +248,7 @@ def _files(folder: Path) -> list[_File]:
     return sorted(found, key=lambda file: file.written, reverse=True)
 
 
-def _file(path: Path) -> _File | None:
+def _file(path: Path) -> LogFile | None:
     name = _NAME.fullmatch(path.name)
     if not name:
         return None
@@ -273,18 +259,9 @@ def _file(path: Path) -> _File | None:
     if not stat.S_ISREG(status.st_mode):  # a pipe would hold its reader for ever
         return None
     compressed = name["gz"] is not None
-    return _File(path, name["process"], compressed, status.st_size, status.st_mtime)
+    return LogFile(path, name["process"], compressed, status.st_size, status.st_mtime)
 
 
-def _open(file: _File) -> _Stream:
+def open_(file: LogFile) -> Stream:
+    """The file's bytes, unpacked."""
     return gzip.open(file.path) if file.compressed else file.path.open("rb")
-
-
-def _parse(text: bytes, process: str) -> Line | None:
-    try:
-        fields = json.loads(text)
-        at = datetime.fromisoformat(fields.get("time") or fields["ts"]).astimezone(UTC)
-    # No JSON, no object, no time, or one that no clock shows.
-    except (ValueError, RecursionError, LookupError, AttributeError, TypeError, OverflowError):
-        return None
-    return Line(at, process, fields) if 2000 <= at.year < 3000 else None

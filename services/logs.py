@@ -1,5 +1,6 @@
-"""Logs to standard output, one line an event: JSON for machines, columns for people.
+"""Logs to standard output, one line an event: JSON for machines, columns for people (LOG_FORMAT).
 
+Under process-compose there is no terminal, so the log files are JSON; `logs` shows them to people.
 Every line carries `time` (RFC 3339, UTC), `level`, `service`, `event`; lines about a request or a
 transaction carry `request_id` and `transaction_id`. What libraries log through the standard
 library comes out in the same form.
@@ -8,10 +9,13 @@ library comes out in the same form.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 import structlog
+
+from services import console
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor
@@ -65,12 +69,10 @@ def _shared_processors(service: str) -> list[Processor]:
 def _renderers(settings: Settings) -> list[Processor]:
     if settings.log_format == "json":
         return [_TRACEBACKS, structlog.processors.JSONRenderer()]
-    return [
-        structlog.dev.ConsoleRenderer(
-            colors=sys.stdout.isatty(),
-            timestamp_key="time",
-            pad_event_to=24,
-            # The local variables of a traceback could hold a password.
-            exception_formatter=structlog.dev.plain_traceback,
-        )
-    ]
+    colours = console.shows_colours(sys.stdout, os.environ)
+
+    def for_people(_logger: Any, _method: str, event: EventDict) -> str:
+        return console.render(event, colours=colours)
+
+    # This one never shows local variables.
+    return [structlog.processors.format_exc_info, for_people]

@@ -126,15 +126,22 @@ def test_lines_that_are_not_json_are_passed_over(tmp_path: Path) -> None:
     assert ([("redis", 1)], []) == (sources(found), found.notes)
 
 
-def test_the_console_format_is_said_in_words(tmp_path: Path) -> None:
-    """With what to do, and only when the lines are about what was asked for."""
+def test_the_console_format_is_read_too(tmp_path: Path) -> None:
+    """LOG_FORMAT=console is for people; this program can read it as well."""
+    line = f"2026-11-23T07:00:01.000Z  core-api  info  request  r-1  transaction_id={PAYMENT}\n"
+    (tmp_path / "core-api.log").write_text(line)
+    found = about_transaction(tmp_path, PAYMENT)
+    assert ([("core-api", 1)], ["r-1"], []) == (sources(found), found.request_ids, found.notes)
+
+
+def test_what_cannot_be_read_is_said_in_words(tmp_path: Path) -> None:
+    """Only when the lines are about what was asked for."""
     (tmp_path / "core-api.log").write_text(f"2026-11-23 [info] request transaction_id={PAYMENT}\n")
     (tmp_path / "auth-api.log").write_text("2026-11-23 [info] listening\n")
     found = about_transaction(tmp_path, PAYMENT)
     assert [] == found.lines
     (note,) = found.notes
-    assert note.startswith("core-api.log tells of it, but 1 of its lines cannot be read: ")
-    assert note.endswith("start the stack with LOG_FORMAT=json, not console")
+    assert "core-api.log tells of it, but 1 of its lines cannot be read: no time in them" == note
 
 
 def test_a_half_written_last_line_is_no_fault(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import ctypes
 import dataclasses
+import datetime as dt
 import fcntl
 import graphlib
 import http.client
@@ -502,6 +503,8 @@ class Process:
             rotation = "log_configuration.rotation"
             self.log = logging.handlers.RotatingFileHandler(
                 path,
+                # Without rotation it is the log of this run alone.
+                "a" if self.spec[f"{rotation}.max_size_mb"] else "w",
                 maxBytes=self.spec[f"{rotation}.max_size_mb"] * 1024 * 1024,
                 backupCount=self.spec[f"{rotation}.max_backups"],
                 encoding="utf-8",
@@ -623,7 +626,8 @@ class Output:
                 line += f"({self.dropped} lines are not shown: the terminal is too slow)\n"
                 self.dropped = 0
             if self.log and is_status:
-                self.log.write(time.strftime("%Y-%m-%d %H:%M:%S ") + line)
+                now = dt.datetime.now().astimezone()
+                self.log.write(f"{now:%y-%m-%d %H:%M:%S}.{now.microsecond // 1000:03} INF {line}")
                 self.log.flush()
             if is_status or not self.only_status:
                 self._write(line.encode("utf-8", "surrogateescape"))

@@ -19,7 +19,7 @@ from services.logfiles import FolderError, Found, about_transaction
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from services.logfiles import Line
+    from services.loglines import Line
     from services.merchant.answers import Event, Transaction
     from services.merchant.report import Screen
 
