@@ -15,6 +15,10 @@ let
       module = "services.psp_connector.deadletters";
       description = "lists and replays what could not be charged";
     };
+    logs = {
+      module = "services.showlogs";
+      description = "shows what all processes say, in time order; follows a request or a transaction";
+    };
   };
 
   runtimeInputs = package.programs ++ [ package.python ];
