@@ -1,0 +1,218 @@
+"""What a running stack logs: all of a payment, for people and programs; and never a secret."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+import redis
+
+from services.auth_api.passwords import hash_password
+from tests import support
+from tests.stack.stack import request_id, running
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.stack.stack import Stack
+
+PAYING = {"router", "core-api", "psp-connector", "psp-sandbox"}
+FINAL = {"captured", "declined", "failed"}
+
+
+def logs(stack: Stack, *words: str) -> list[str]:
+    """What `logs` prints about this stack."""
+    done = subprocess.run(
+        [sys.executable, "-m", "services.showlogs", *words],
+        cwd=support.ROOT,
+        env=dict(stack.environ),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.stdout.splitlines()
+
+
+def processes(lines: list[str]) -> set[str]:
+    return {json.loads(line)["service"] for line in lines}
+
+
+@pytest.mark.parametrize("kind", ["request", "transaction"])
+def test_a_payment_is_told_by_every_process_it_went_through(stack: Stack, kind: str) -> None:
+    """Each line of it carries the client's request id, from the router to the PSP and back."""
+    given = request_id()
+    headers = stack.bearer() | {"X-Request-Id": given}
+    body = {"amount": 1250, "currency": "USD", "payment_method": "pm_sandbox_flaky"}
+    paid = stack.http.post("/transactions", json=body, headers=headers).json()
+    stack.ended(paid["id"])
+    asked = given if kind == "request" else paid["id"]
+
+    def told() -> list[str] | None:
+        lines = logs(stack, f"--{kind}", asked, "--json")
+        return lines if sum("attempt" in line for line in lines) == 3 else None
+
+    lines = support.wait_until(told, what="three attempts in the logs", seconds_max=30)
+    assert PAYING == processes(lines)
+    assert {given} == {json.loads(line)["request_id"] for line in lines}
+    assert sorted(lines, key=when) == lines
+
+
+def when(line: str) -> str:
+    fields = json.loads(line)
+    return str(fields.get("time") or fields["ts"])[:26]
+
+
+def test_a_login_is_told_too(stack: Stack) -> None:
+    """By the router and the Auth API."""
+    given = request_id()
+    body = {"username": "alice", "password": "wrong"}
+    stack.http.post("/auth/token", json=body, headers={"X-Request-Id": given})
+    support.wait_until(
+        lambda: processes(logs(stack, "--request", given, "--json")) == {"router", "auth-api"},
+        what="the login in the logs",
+    )
+
+
+def test_what_has_no_json_is_among_it(stack: Stack) -> None:
+    """Redis' lines, and the text of what runs once, at their times."""
+    lines = logs(stack, "-n", "all")
+    assert any(" redis " in line and "Ready to accept connections" in line for line in lines)
+    assert any(" preflight " in line and "in order" in line for line in lines)
+
+
+def test_following_sees_a_payment(stack: Stack) -> None:
+    """`logs -f` shows it while it happens, all processes in the order of time."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "services.showlogs", "-f", "-n", "1", "--json"],
+        cwd=support.ROOT,
+        env=dict(stack.environ),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as follower:
+        try:
+            output = follower.stdout
+            assert output is not None
+            output.readline()
+            paid = stack.pay().json()["id"]
+            stack.ended(paid)
+            lines: list[str] = []
+            while not any("attempt" in line and paid in line for line in lines):
+                lines.append(output.readline())
+        finally:
+            follower.terminate()
+    assert {"router", "core-api"} <= processes(lines)
+
+
+SECRETS = {
+    "password": "marker-password-4711",
+    "wrong password": "marker-wrong-password-4711",
+    "JWT_SECRET": "marker-jwt-secret-4711-of-more-than-32-bytes",
+    "JWT_SECRET_PREVIOUS": "marker-jwt-previous-4711-of-more-than-32-bytes",
+    "PSP_API_KEY": "sk_test_marker4711",
+    "Redis' password": "marker-redis-password-4711",
+    "a token that is none": "marker-token-4711",
+}
+
+
+@pytest.fixture
+def users(tmp_path: Path) -> Path:
+    """A file of users with a password of ours."""
+    file = tmp_path / "users.json"
+    merchant = {"id": 1, "username": "alice", "enabled": True}
+    merchant["password_hash"] = hash_password(SECRETS["password"])
+    file.write_text(json.dumps([merchant]))
+    return file
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_no_secret_is_logged_or_shown(log_format: str, tmp_path: Path, users: Path) -> None:
+    """Not at level debug, not when all goes wrong: in no log file, and in no process's title."""
+    port = support.free_ports(1)
+    with contextlib.ExitStack() as parts:
+        own_redis = parts.enter_context(support.redis_server(tmp_path / "redis", port))
+        password = SECRETS["Redis' password"]
+        with redis.Redis(port=port) as client:
+            client.config_set("requirepass", password)
+        more: dict[str, Any] = {name: SECRETS[name] for name in SECRETS if name.isupper()}
+        more |= {"LOG_FORMAT": log_format, "LOG_LEVEL": "debug", "USERS_FILE": str(users)}
+        more |= {"REDIS_URL": f"redis://:{password}@127.0.0.1:{port}/0"}
+        stack = parts.enter_context(running(**more))
+        tokens = pay_in_every_way(stack)
+        titles = all_titles()
+        own_redis.kill()
+        own_redis.wait(10)
+        fail_in_every_way(stack, tokens[0])
+        titles += all_titles()
+        told = {path.name: path.read_text() for path in (stack.state / "logs").iterdir()}
+        told |= {"output": stack.output(), "titles": "\n".join(titles)}
+        # A control: what is no secret is there.
+        assert "transaction_id" in told["core-api.log"]
+        assert "services.core_api" in told["titles"]
+        sought = SECRETS | {f"token {number}": token for number, token in enumerate(tokens)}
+        assert [] == [
+            (name, where)
+            for name, secret in sought.items()
+            for where, text in told.items()
+            if secret in text
+        ]
+
+
+def pay_in_every_way(stack: Stack) -> list[str]:
+    """Logs in and pays as one should and as one should not; the tokens."""
+    post = stack.http.post
+    login = {"username": "alice", "password": SECRETS["password"]}
+    tokens = [post("/auth/token", json=login).json()["token"] for _ in range(2)]
+    bearer = {"Authorization": f"Bearer {tokens[0]}"}
+    body = {"amount": 1250, "currency": "USD"}
+    paid = post("/transactions", json=body, headers=bearer)
+    assert 202 == paid.status_code
+    assert 202 == post("/transactions", json=body | {"token": tokens[1]}).status_code
+    post("/transactions", json=body | {"payment_method": "pm_sandbox_flaky"}, headers=bearer)
+
+    def ended() -> Any:
+        answer = stack.http.get(paid.headers["location"], headers=bearer).json()
+        return answer["status"] in FINAL
+
+    support.wait_until(ended, what="the payment's end", seconds_max=25)
+    wrong = login | {"password": SECRETS["wrong password"]}
+    post("/auth/token", json=wrong)
+    post("/auth/token", json={"username": SECRETS["password"], "password": [login]})
+    post("/auth/token", content=json.dumps(login)[:-1])
+    post(f"/auth/token?password={SECRETS['password']}&token={tokens[0]}", json=login)
+    bad = SECRETS["a token that is none"]
+    post("/transactions", json=body, headers={"Authorization": f"Bearer {bad}"})
+    post("/transactions", json=body | {"token": bad, bad: bad})
+    post("/transactions", content=f'{{"token": "{tokens[0]}", ', headers=bearer)
+    stack.http.get(f"/nowhere?token={tokens[0]}", headers=bearer)
+    return tokens
+
+
+def fail_in_every_way(stack: Stack, token: str) -> None:
+    """Redis is gone: whoever needs it says so."""
+    bearer = {"Authorization": f"Bearer {token}"}
+    body = {"amount": 1250, "currency": "USD"}
+    for _ in range(2):
+        stack.http.post("/transactions", json=body, headers=bearer)
+    stack.http.get("/transactions/health")
+    support.wait_until(
+        lambda: "redis" in stack.log("psp-connector").lower(),
+        what="the connector's word that Redis is gone",
+    )
+
+
+def all_titles() -> list[str]:
+    """What anybody on the machine sees of the processes: not their environment."""
+    titles = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.pid != os.getpid():
+                titles.append(" ".join(process.cmdline()))
+    return titles
