@@ -65,6 +65,7 @@ let
     ps.pytest
     ps.pytest-timeout
     ps.pyyaml
+    ps.shtab
     ps.types-psutil
     ps.types-pyyaml
   ];

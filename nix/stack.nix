@@ -5,18 +5,22 @@
   package,
 }:
 let
-  # `nix run .#<name>`, and `<name>` in the development shell. A further command is one entry here.
+  # `nix run .#<name>`, and `<name>` in the development shell, where Tab completes the words of
+  # `parser`. A further command is one entry here.
   modules = {
     merchant = {
       module = "services.merchant";
+      parser = "services.merchant.cli.parser";
       description = "pays through the router and follows the payment to its end";
     };
     deadletters = {
       module = "services.psp_connector.deadletters";
+      parser = "services.psp_connector.deadletters.parser";
       description = "lists and replays what could not be charged";
     };
     logs = {
       module = "services.showlogs";
+      parser = "services.showlogs.parser";
       description = "shows what all processes say, in time order; follows a request or a transaction";
     };
   };
@@ -45,7 +49,7 @@ let
 
   commandOf =
     setting: name:
-    { module, description }:
+    { module, description, ... }:
     pkgs.writeShellApplication {
       inherit name;
       runtimeInputs = [ package.python ];
@@ -56,11 +60,37 @@ let
       meta.description = description;
     };
 
+  # What a shell reads at the first Tab after a command. The words are those of the checkout, asked
+  # for then: nothing is built anew when they change, and opening the shell takes no longer.
+  completionOf =
+    name:
+    { parser, ... }:
+    let
+      ask = shell: "python -m shtab --shell ${shell} --prefix ${name} ${parser} 2>/dev/null";
+    in
+    ''
+      echo 'eval "$(${ask "bash"})"' >$bash/${name}
+      echo '${ask "fish"} | source' >$fish/${name}.fish
+    '';
+
+  completions = pkgs.runCommand "platform-completions" { } ''
+    bash=$out/share/bash-completion/completions fish=$out/share/fish/vendor_completions.d
+    mkdir -p $bash $fish
+    echo 'eval "$(process-compose completion bash 2>/dev/null)"' >$bash/process-compose
+    echo 'process-compose completion fish 2>/dev/null | source' >$fish/process-compose.fish
+    # `platform` takes process-compose's words.
+    echo '. "''${BASH_SOURCE%/*}/process-compose"
+    eval "$(complete -p process-compose | sed "s/[^ ]*$/platform/")"' >$bash/platform
+    ${lib.concatStrings (lib.attrValues (lib.mapAttrs completionOf modules))}
+  '';
+
   programs = lib.mapAttrs (commandOf fromStore) modules // {
     default = platformOf fromStore;
   };
 in
 {
+  inherit completions;
+
   packages = programs;
 
   apps = lib.mapAttrs (_: program: {

@@ -44,7 +44,7 @@ examples:
   logs --transaction 3ffad832-4908-4697-aaed-7256802ccb64
   logs --service core-api --service psp-connector --since 5m
   logs --level warning --since 2026-11-24T13:19:00Z
-  logs --json -n all | jq 'select(.status == 500)'
+  logs --json -n all >stack.jsonl
 
 output:
   2026-11-24T13:19:18.867Z  core-api       info     request     3c42968a-5355-46aa-9772-df0339ac105b  method=POST path=/ status=202 ms=7.85
@@ -289,6 +289,13 @@ def parser() -> argparse.ArgumentParser:
         "--all", action="store_true",
         help="with --transaction: the requests that only asked how it stands, too",
     )  # fmt: skip
+    _add_choice(words)
+    words.add_argument("-f", "--follow", action="store_true", help="goes on until Ctrl-C")
+    words.add_argument("--json", action="store_true", help="one JSON object a line")
+    return words
+
+
+def _add_choice(words: argparse.ArgumentParser) -> None:
     words.add_argument(
         "--service", action="append", default=[], metavar="NAME",
         help="only this process, such as core-api, router or redis; may be repeated",
@@ -305,11 +312,6 @@ def parser() -> argparse.ArgumentParser:
         "-n", dest="lines", type=_lines, metavar="LINES",
         help=f"how many, the newest, or `all` ({_LAST_LINES}; all with an id or --since)",
     )  # fmt: skip
-    words.add_argument("-f", "--follow", action="store_true", help="goes on until Ctrl-C")
-    words.add_argument(
-        "--json", action="store_true", help="one JSON object a line, as it was written"
-    )
-    return words
 
 
 def _request_id(text: str) -> str:

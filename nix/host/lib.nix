@@ -21,6 +21,7 @@ in
     mapAttrs
     replaceStrings
     ;
+  concatStrings = builtins.concatStringsSep "";
 
   escapeShellArg = text: "'${builtins.replaceStrings [ "'" ] [ "'\\''" ] text}'";
   getExe = package: "${package}/bin/${package.meta.mainProgram or package.name}";

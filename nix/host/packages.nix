@@ -48,7 +48,12 @@ let
       name = "process-compose";
       text = ''
         export PLATFORM_STANDIN_REASON=${lib.escapeShellArg (machine.reason or "")}
-        exec ${python.withPackages (ps: [ ps.pyyaml ])}/bin/python ${./standin.py} "$@"
+        exec ${
+          python.withPackages (ps: [
+            ps.pyyaml
+            ps.shtab
+          ])
+        }/bin/python ${./standin.py} "$@"
       '';
     };
   };
@@ -62,8 +67,8 @@ build
 ] (program: fromMachine program { ${program} = "/usr/bin/${program}"; })
 // {
   python3 = { inherit (python) withPackages; };
-  httpie = python.program "httpie" [ "http" ];
-  ruff = python.program "ruff" [ "ruff" ];
+  httpie = python.program "httpie" [ "http" ] { http = "httpie.cli.definition.parser"; };
+  ruff = python.program "ruff" [ "ruff" ] { };
 
   caddy = fromGo "caddy" "github.com/caddyserver/caddy/v2/cmd/caddy@v2.11.4" "";
   process-compose =
@@ -76,6 +81,11 @@ build
     redis-server = "/usr/bin/redis-check-rdb";
     redis-cli = "/usr/bin/redis-cli";
   };
+  # Optional: without it the shell completes file names only.
+  bash-completion = runCommand "bash-completion" { } ''
+    mkdir -p $out/share
+    ln -s /usr/share/bash-completion $out/share/
+  '';
   coreutils = fromMachine "coreutils" { env = "/usr/bin/env"; };
   cacert = runCommand "cacert" { } ''
     mkdir -p $out/etc/ssl/certs

@@ -11,6 +11,7 @@ registry_seconds_max=60
 debian_packages_missing() {
   has nix || echo nix-bin
   [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -n "${SSL_CERT_FILE:-}" ] || echo ca-certificates
+  [ -e /usr/share/bash-completion/bash_completion ] || echo bash-completion
   [ -x /usr/bin/curl ] || echo curl
   [ -x /usr/bin/git ] || echo git
   [ -x /usr/bin/redis-check-rdb ] || echo redis-tools

@@ -35,13 +35,26 @@ in
 {
   withPackages = choose: environment "python3-env" (choose (lib.genAttrs locked (name: name)));
 
-  # The programs of one package, without a Python that could come before another one on PATH.
+  # The programs of one package, without a Python that could come before another one on PATH. Of
+  # `parsers` (by program, where its argparse parser is) the completions are made that nixpkgs has.
   program =
-    name: programs:
+    name: programs: parsers:
+    let
+      its = environment "${name}-env" [
+        name
+        "shtab"
+      ];
+      complete = program: parser: ''
+        ${its}/bin/python -m shtab --shell bash --prog ${program} --prefix ${program} ${parser} \
+          >$out/share/bash-completion/completions/${program}.bash
+      '';
+    in
     runCommand name { } ''
-      mkdir -p $out/bin
+      mkdir -p $out/bin $out/share/bash-completion/completions
       for program in ${builtins.concatStringsSep " " programs}; do
-        ln -s ${environment "${name}-env" [ name ]}/bin/$program $out/bin/
+        ln -s ${its}/bin/$program $out/bin/
       done
+      export HOME=$TMPDIR
+      ${builtins.concatStringsSep "\n" (lib.attrValues (lib.mapAttrs complete parsers))}
     '';
 }

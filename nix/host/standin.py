@@ -1058,8 +1058,16 @@ def version(_: argparse.Namespace) -> int:
     return 0
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
-    """Reads the command line as process-compose does; flags stand before or after the command."""
+def completion(options: argparse.Namespace) -> int:
+    """Prints what a shell completes the words of this command with."""
+    import shtab  # noqa: PLC0415 - for this one command
+
+    sys.stdout.write(shtab.complete(parser(), shell=options.shell) + "\n")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, as process-compose has it; flags stand before or after the command."""
     hidden: dict[str, Any] = {"default": argparse.SUPPRESS}  # else `-u X up` would forget X
     flag: dict[str, Any] = {"action": "store_true", **hidden}
     shared, files, start = (argparse.ArgumentParser(add_help=False) for _ in range(3))
@@ -1070,16 +1078,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     start.add_argument("-D", "--detached", **flag)
     start.add_argument("--keep-project", **flag)
     start.add_argument("--dry-run", **flag)
-    parser = argparse.ArgumentParser(
+    whole = argparse.ArgumentParser(
         "process-compose", description=f"A stand-in: {LACKS}.", parents=[shared, files, start]
     )
-    parser.set_defaults(command=up, names=[], config=None, no_deps=False, detached=False)
-    parser.set_defaults(keep_project=False, dry_run=False)
-    parser.set_defaults(unix_socket=os.environ.get("PC_SOCKET_PATH", ""))
-    commands = parser.add_subparsers(metavar="COMMAND")
+    whole.set_defaults(command=up, names=[], config=None, no_deps=False, detached=False)
+    whole.set_defaults(keep_project=False, dry_run=False)
+    whole.set_defaults(unix_socket=os.environ.get("PC_SOCKET_PATH", ""))
+    commands = whole.add_subparsers(metavar="COMMAND")
     process, project = (
-        commands.add_parser(name).add_subparsers(metavar="COMMAND", required=True)
-        for name in ("process", "project")
+        commands.add_parser(name, help=does).add_subparsers(metavar="COMMAND", required=True)
+        for name, does in (("process", "One process or some."), ("project", "All of them."))
     )
 
     def add(to: Any, name: str, does: Command, count: int | str = 0, *more: Any) -> Any:
@@ -1099,10 +1107,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         add(process, verb, control, "+")
     add(process, "logs", logs, 1).add_argument("-n", "--tail", type=int, default=LINES_KEPT_MAX)
     add(project, "is-ready", is_ready).add_argument("--wait", action="store_true")
+    add(commands, "completion", completion).add_argument("shell", choices=["bash", "fish", "zsh"])
+    return whole
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Reads the command line."""
     at = arguments.index("--") if "--" in arguments else len(arguments)
     # There is no TUI to switch on or off, as LACKS says: both mean plain output.
     words = [word for word in arguments[:at] if not re.fullmatch(r"(-t|--tui)(=\w+)?", word)]
-    options = parser.parse_args(words)
+    options = parser().parse_args(words)
     options.words = arguments[at + 1 :]
     return options
 
@@ -1112,7 +1126,7 @@ def check(options: argparse.Namespace) -> None:
     options.socket = Path(options.unix_socket)
     if options.words and options.command is not run:
         raise StandInError("words after -- are for `run`")
-    if options.command is version or options.dry_run:
+    if options.command in (version, completion) or options.dry_run:
         return
     if not options.unix_socket:
         raise StandInError("it needs a Unix socket: set PC_SOCKET_PATH or give -u FILE")

@@ -127,7 +127,7 @@ def save(path: Path, users: Sequence[User]) -> None:
 
 def main(argv: Sequence[str], path: Path, out: TextIO, read_password: Password) -> int:
     """The command; returns its exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     try:
         users = load(path)
         if arguments.command == "list":
@@ -143,9 +143,10 @@ def main(argv: Sequence[str], path: Path, out: TextIO, read_password: Password) 
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="users", description="Shows and changes the users' file.")
-    commands = parser.add_subparsers(dest="command", required=True)
+def parser() -> argparse.ArgumentParser:
+    """The words of the command."""
+    words = argparse.ArgumentParser(prog="users", description="Shows and changes the users' file.")
+    commands = words.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="all users")
     for command, meaning in (
         ("add", "a new user; the password is read from the terminal or standard input"),
@@ -153,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
         ("enable", "may do both again"),
     ):
         commands.add_parser(command, help=meaning).add_argument("username")
-    return parser
+    return words
 
 
 def _change(users: list[User], command: str, username: str, read_password: Password) -> list[User]:

@@ -64,7 +64,7 @@ def main(
     stderr = stderr or sys.stderr
     try:
         with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-            args = _parser().parse_args(argv)
+            args = parser().parse_args(argv)
     except SystemExit as end:
         return int(end.code or 0)
     try:
@@ -122,15 +122,16 @@ def _as_json(error: PlatformError) -> dict[str, Any]:
     }
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The words of the command."""
+    words = argparse.ArgumentParser(
         prog="merchant",
         description="Pays through the platform's router, as a merchant would.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = words.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_pay(commands)
     _add_id(_add(commands, "show", "one transaction and its timeline", "json"))
     trace = _add(commands, "trace", "where a transaction's time went, hop by hop", "json")
@@ -158,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_platform(smoke, timeout_seconds=60)
     smoke.set_defaults(password_stdin=False)
-    return parser
+    return words
 
 
 def _add_id(command: argparse.ArgumentParser) -> None:

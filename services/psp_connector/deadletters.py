@@ -80,7 +80,7 @@ class DeadLetters:
 
 def main(argv: Sequence[str], environ: Mapping[str, str], out: TextIO, err: TextIO) -> int:
     """The command; returns its exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     url = environ.get("REDIS_URL") or _stack_redis(environ)
     letters = DeadLetters(store.connect(url, timeout_seconds=_REDIS_TIMEOUT_SECONDS))
     try:
@@ -135,11 +135,12 @@ def _letter_id(text: str) -> str:
     return text
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The words of the command."""
+    words = argparse.ArgumentParser(
         prog="deadletters", description="Shows dead letters and tries failed transactions again."
     )
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = words.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("list", help="all of them, oldest first")
     listing.add_argument("--json", action="store_true", help="one JSON object a line")
     commands.add_parser("show", help="one with all that is known").add_argument(
@@ -149,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     which = replay.add_mutually_exclusive_group(required=True)
     which.add_argument("id", nargs="?", type=_letter_id)
     which.add_argument("--all", action="store_true", help="every one that can be")
-    return parser
+    return words
 
 
 if __name__ == "__main__":
