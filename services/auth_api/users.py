@@ -29,6 +29,26 @@ if TYPE_CHECKING:
 
 USERNAME_CHARACTERS_MAX = 64
 
+_EPILOG = """\
+examples:
+  $ python -m services.auth_api.users list
+       1  enabled   alice
+       2  enabled   becky
+       3  disabled  charlie
+  $ python -m services.auth_api.users add dora          asks for the password
+  $ python -m services.auth_api.users add dora <password.txt
+  dora: done
+  $ python -m services.auth_api.users disable dora
+
+environment:
+  USERS_FILE   the file (services/auth_api/users.json)
+
+exit codes:
+  0  done
+  1  there is no such user, or there is one already; the file cannot be used; a bad password
+  2  wrong usage
+"""
+
 _log = structlog.get_logger()
 
 
@@ -145,8 +165,14 @@ def main(argv: Sequence[str], path: Path, out: TextIO, read_password: Password) 
 
 def parser() -> argparse.ArgumentParser:
     """The words of the command."""
-    words = argparse.ArgumentParser(prog="users", description="Shows and changes the users' file.")
-    commands = words.add_subparsers(dest="command", required=True)
+    words = argparse.ArgumentParser(
+        prog="python -m services.auth_api.users",
+        description="Shows and changes the users' file, which is read again at the next login.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = words.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("list", help="all users")
     for command, meaning in (
         ("add", "a new user; the password is read from the terminal or standard input"),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from services.merchant import helptexts
 from services.merchant.errors import PlatformError, UsageError
 
 if TYPE_CHECKING:
@@ -27,29 +28,6 @@ _SHIPPED_PASSWORD = "password"  # noqa: S105  of the users that ship with the pl
 _PASSWORD_CHARACTERS_MAX = 1024
 _TIMEOUT_SECONDS_MAX = 3600
 _PAGE_MAX = 100
-
-_EPILOG = """\
-examples:
-  merchant pay 1250 USD --as alice             USD 12.50: a token, a transaction, its end
-  merchant pay 500 JPY --as alice              JPY 500: the yen has no smaller unit
-  merchant pay 1250 USD --as becky --payment-method pm_card_chargeDeclined
-  merchant pay 1250 USD --as alice --idempotency-key order-17     safe to repeat
-  merchant list --as alice
-  merchant show 0f8fad5b-d9cb-469f-a165-70867728950e --as alice
-  merchant trace 0f8fad5b-d9cb-469f-a165-70867728950e --as alice     where its time went
-  http POST localhost:8000/transactions amount=1250 currency=USD token=$(merchant token --as alice)
-
-environment:
-  PLATFORM_URL        where the router is; else http://localhost:PLATFORM_PORT
-  PLATFORM_PORT       the router's port (8000)
-  PLATFORM_STATE      the stack's state folder, with its logs (.state): for trace
-  MERCHANT_PASSWORD   the merchant's password (password, as the shipped users have it)
-
-exit codes:
-  0  captured, or done       3    still open when the time was up
-  1  declined or failed      4    the platform cannot be reached, or refuses
-  2  wrong usage             130  interrupted
-"""
 
 
 def main(
@@ -127,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
     words = argparse.ArgumentParser(
         prog="merchant",
         description="Pays through the platform's router, as a merchant would.",
-        epilog=_EPILOG,
+        epilog=helptexts.MERCHANT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -155,6 +133,8 @@ def parser() -> argparse.ArgumentParser:
         "smoke",
         help="checks the running stack through the router",
         description="Pays a few times through the router, and checks what comes back.",
+        epilog=helptexts.OF_COMMAND["smoke"],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     _add_platform(smoke, timeout_seconds=60)
@@ -194,7 +174,12 @@ def _add_pay(commands: Any) -> None:
 
 def _add(commands: Any, name: str, what: str, *options: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(
-        name, help=what, description=f"{what[0].upper()}{what[1:]}.", allow_abbrev=False
+        name,
+        help=what,
+        description=f"{what[0].upper()}{what[1:]}.",
+        epilog=helptexts.OF_COMMAND[name],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     command.add_argument(
         "--as", dest="username", required=True, metavar="NAME", type=_text, help="the merchant"

@@ -39,6 +39,28 @@ _WHY_NOT = {
     "processing": "its transaction is being tried again already",
 }
 
+_EPILOG = """\
+A transaction that could not be charged in PSP_ATTEMPTS_MAX attempts has failed, and leaves a dead
+letter for DEADLETTER_DAYS; so does an entry of the queue that cannot be read.
+
+examples:
+  $ deadletters list
+  1795528162413-0      2026-11-24T13:49:22.413Z 3ffad832-4908-4697-aaed-7256802ccb64 HTTP 500
+  $ deadletters show 1795528162413-0
+  $ deadletters replay 1795528162413-0
+  1795528162413-0: queued again
+  $ deadletters replay --all
+
+environment:
+  REDIS_URL       the platform's Redis; else the stack's own, at PLATFORM_PORT + 5
+  PLATFORM_PORT   the router's port (8000)
+
+exit codes:
+  0  done
+  1  there is no such dead letter, one was not replayed, or Redis is not reached
+  2  wrong usage
+"""
+
 
 class DeadLetters:
     """The dead letters, oldest first."""
@@ -138,9 +160,13 @@ def _letter_id(text: str) -> str:
 def parser() -> argparse.ArgumentParser:
     """The words of the command."""
     words = argparse.ArgumentParser(
-        prog="deadletters", description="Shows dead letters and tries failed transactions again."
+        prog="deadletters",
+        description="Shows dead letters and tries failed transactions again.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    commands = words.add_subparsers(dest="command", required=True)
+    commands = words.add_subparsers(dest="command", required=True, metavar="COMMAND")
     listing = commands.add_parser("list", help="all of them, oldest first")
     listing.add_argument("--json", action="store_true", help="one JSON object a line")
     commands.add_parser("show", help="one with all that is known").add_argument(
