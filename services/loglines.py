@@ -107,7 +107,11 @@ def _redis(text: str) -> Fields | None:
     if not found:
         return None
     at = datetime.strptime(found[1], "%d %b %Y %H:%M:%S.%f").astimezone()
-    return {"time": at.isoformat(), "level": _REDIS_LEVELS[found[2]], "event": found[3]}
+    return {
+        "time": at.isoformat(),
+        "level": _REDIS_LEVELS[found[2]],
+        "event": " ".join(found[3].split()),
+    }
 
 
 def _supervisor(text: str) -> Fields | None:
@@ -115,7 +119,7 @@ def _supervisor(text: str) -> Fields | None:
     if not found:
         return None
     at = datetime.strptime(found[1], "%y-%m-%d %H:%M:%S.%f").astimezone()
-    return {"time": at.isoformat(), "level": found[2].lower(), "event": found[3]}
+    return {"time": at.isoformat(), "level": found[2].lower(), "event": " ".join(found[3].split())}
 
 
 def _router(text: str) -> Fields | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from services.loglines import parse as parse_line
 from tests.router.helpers import (
     CONFIG,
     Answer,
@@ -558,6 +559,31 @@ def test_every_line_of_the_log_is_json_of_the_router(router: Router) -> None:
     assert {"router"} == {line["service"] for line in router.log()}
 
 
+def test_a_probe_is_not_worth_a_line(router: Router) -> None:
+    """/health is asked every few seconds; what was asked after it is in the log."""
+    router.ask("GET", "/health", headers={"X-Request-Id": "probe"})
+    router.ask("GET", "/nowhere", headers={"X-Request-Id": "after-the-probe"})
+    router.log_of("after-the-probe")
+    assert [] == [line for line in router.log() if line.get("request_id") == "probe"]
+
+
+@pytest.mark.parametrize("log_format", ["json", "console", ""])
+def test_one_setting_for_the_format_of_all_logs(tmp_path: Path, log_format: str) -> None:
+    """LOG_FORMAT=console is for people, and loses nothing."""
+    with platform_in(tmp_path, LOG_FORMAT=log_format) as platform:
+        platform.router.ask("GET", "/auth/x", headers={"X-Request-Id": "r-17"})
+        text = wait_until(
+            lambda: [t for t in platform.router.output.read_text().splitlines() if "r-17" in t],
+            what="the request's line",
+        )[0]
+    line = parse_line(text.encode(), "router")
+    assert line is not None
+    assert ("request", "GET", "/auth/x", 200, "r-17") == tuple(
+        line.columns()[name] for name in ("event", "method", "path", "status", "request_id")
+    )
+    assert (log_format != "console") == text.startswith("{")
+
+
 def test_no_secret_is_logged_at_any_level(tmp_path: Path) -> None:
     """Neither headers nor bodies nor queries are in the log, even when it is at its longest."""
     headers = {
@@ -572,7 +598,7 @@ def test_no_secret_is_logged_at_any_level(tmp_path: Path) -> None:
         for path in ("/transactions", "/transactions/hang-up", "/nothing"):
             url = f"{path}?token=SECRET-query"
             platform.router.ask("POST", url, b'{"token": "SECRET-body"}', headers)
-        last = platform.router.ask("GET", "/health").headers["X-Request-Id"]
+        last = platform.router.ask("GET", "/nowhere").headers["X-Request-Id"]
         platform.router.log_of(last)
         text = platform.router.output.read_text()
     assert '"level":"debug"' in text
