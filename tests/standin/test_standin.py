@@ -6,6 +6,7 @@ import fcntl
 import importlib.util
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -328,6 +329,31 @@ def test_restart_with_backoff_and_limit_keeps_the_log(project: Project) -> None:
     moments = [int(line) for line in (project.directory / "logs/p.log").read_text().split()]
     assert 3 == len(moments)
     assert all(b - a >= 1e9 for a, b in pairwise(moments))
+
+
+def test_a_log_without_rotation_is_that_of_the_last_start(project: Project) -> None:
+    """With rotation it goes on; the supervisor's own log says when, to the millisecond."""
+    rotation = "log_configuration: {rotation: {max_size_mb: 1, max_backups: 1}}"
+    project.write(
+        "processes:\n"
+        "  p: {command: echo one, log_location: p.log}\n"
+        "  q: {command: echo one, log_location: q.log, " + rotation + "}\n"
+    )
+    project.environment["PC_LOG_FILE"] = str(project.directory / "own.log")
+    for _ in range(2):
+        assert 0 == project.call()[0]
+    assert "one\n" == (project.directory / "p.log").read_text()
+    assert "one\none\n" == (project.directory / "q.log").read_text()
+    for line in (project.directory / "own.log").read_text().splitlines():
+        assert re.match(r"\d\d-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} INF [pq] ", line), line
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion(project: Project, shell: str) -> None:
+    """It prints what a shell completes its words with, also where there is no file."""
+    code, out, err = project.call("completion", shell)
+    assert (0, "") == (code, err)
+    assert "is-ready" in out
 
 
 def test_exit_on_failure_ends_the_stack_with_its_code(project: Project) -> None:
