@@ -65,6 +65,11 @@ def test_every_process_is_bounded(name: str) -> None:
         assert needed["condition"] in {"process_healthy", "process_completed_successfully"}
 
 
+def test_the_log_files_are_not_silenced() -> None:
+    """process-compose takes standard output for level info: with `warn` no log file has a line."""
+    assert COMPOSE["log_level"] in {"trace", "debug", "info"}
+
+
 def imports(path: Path) -> set[str]:
     """The folders under services/ that a module imports from."""
     found = set()
