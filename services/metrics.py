@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from typing import TYPE_CHECKING, Any
 
@@ -74,11 +75,26 @@ class MetricsResource:
 
 
 @contextlib.contextmanager
-def share_between_workers() -> Iterator[None]:
-    """Lets the workers that are forked inside count together."""
-    with tempfile.TemporaryDirectory(prefix="metrics-", ignore_cleanup_errors=True) as folder:
-        os.environ[_FOLDER] = folder
+def share_between_workers(handed_over: str | None = None) -> Iterator[None]:
+    """Lets the workers that are forked inside count together, in a folder or in the one given."""
+    owner = os.getpid()
+    os.environ[_FOLDER] = handed_over or tempfile.mkdtemp(prefix="metrics-")
+    in_use = False
+    try:
         yield
+    except Exception:
+        # Whoever handed it over has workers that still count there.
+        in_use = handed_over is not None
+        raise
+    finally:
+        # A worker leaves by this way too, and the others go on counting.
+        if os.getpid() == owner and not in_use:
+            shutil.rmtree(folder(), ignore_errors=True)
+
+
+def folder() -> str:
+    """Where the workers of this process count."""
+    return os.environ[_FOLDER]
 
 
 def worker_ended(_server: Any, worker: Any) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import falcon.testing
 import httpx
+import psutil
 import pytest
 
 from services import store
@@ -16,6 +18,7 @@ from services.web import make_app
 from tests.support import free_ports, program, wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -32,8 +35,12 @@ def answers(url: str) -> bool:
         return False
 
 
-def test_all_workers_are_counted(tmp_path: Path) -> None:
-    """With several gunicorn workers one scrape shows what all have answered."""
+UNAUTHORIZED = 'http_request_duration_seconds_count{method="GET",route="/",status="401"}'
+
+
+@contextlib.contextmanager
+def core_api(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """A Core API of three workers, by its address and its process."""
     port = free_ports(1)
     environ = os.environ | {
         "HTTP_PORT": str(port),
@@ -43,13 +50,34 @@ def test_all_workers_are_counted(tmp_path: Path) -> None:
     }
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "services.core_api"]
-    with program(command, environ=environ, output=tmp_path / "log"):
+    with program(command, environ=environ, output=folder / "log") as process:
         wait_until(lambda: answers(f"{url}/health"), seconds_max=30, what="the Core API")
-        for _ in range(40):  # each on a connection of its own, so that all workers get some
-            assert 401 == httpx.get(f"{url}/").status_code
-        text = httpx.get(f"{url}/metrics").text
-    sample = 'http_request_duration_seconds_count{method="GET",route="/",status="401"}'
-    assert 40 == value(text, sample)
+        yield url, psutil.Process(process.pid)
+
+
+def ask(url: str) -> None:
+    """40 requests, each on a connection of its own, so that all workers get some."""
+    for _ in range(40):
+        assert 401 == httpx.get(f"{url}/").status_code
+
+
+def test_all_workers_are_counted(tmp_path: Path) -> None:
+    """With several gunicorn workers one scrape shows what all have answered."""
+    with core_api(tmp_path) as (url, _):
+        ask(url)
+        assert 40 == value(httpx.get(f"{url}/metrics").text, UNAUTHORIZED)
+
+
+def test_a_worker_that_leaves_takes_nothing_along(tmp_path: Path) -> None:
+    """One of several is told to stop: what it has counted stays, and the others go on counting."""
+    with core_api(tmp_path) as (url, process):
+        ask(url)
+        worker = process.children()[0]
+        worker.terminate()
+        wait_until(lambda: worker not in process.children(), what="the worker's end")
+        wait_until(lambda: len(process.children()) == 3, what="another in its place")
+        ask(url)
+        assert 80 == value(httpx.get(f"{url}/metrics").text, UNAUTHORIZED)
 
 
 @pytest.mark.filterwarnings("ignore:Unknown REQUEST_METHOD")  # that is the point of it
