@@ -7,17 +7,25 @@ with sync workers, which a slow client blocks besides.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import selectors
+import signal
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
+from gunicorn.workers.gthread import ThreadWorker
 
 from services import metrics
+from services.reload import reloader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from services.settings import HttpSettings
     from services.web import App
@@ -30,6 +38,8 @@ KEEPALIVE_SECONDS = 75
 GRACE_SECONDS = 1
 # A worker that does not come back to its loop for so long is replaced.
 STUCK_SECONDS = 30
+# What a worker with old code may take to answer what it has accepted.
+LEAVE_SECONDS_MAX = 10
 
 _log = structlog.get_logger()
 
@@ -46,7 +56,8 @@ class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types
 class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     def __init__(self, create_app: Callable[[], App], options: dict[str, Any]) -> None:
         self._create_app = create_app
-        self._options = options
+        self._options = options | {"when_ready": self._up}
+        self._arbiter: Any = None
         super().__init__()
 
     def load_config(self) -> None:
@@ -56,28 +67,85 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     def load(self) -> App:
         return self._create_app()
 
+    def _up(self, arbiter: Any) -> None:
+        """The app is built, and the workers are about to fork: those with older code may go."""
+        self._arbiter = arbiter
+        _log.info("listening", address=str(arbiter.LISTENERS[0]))
+        for pid in reloader.handed_over.get("workers", ()):
+            # They are this process' children, and were not waited for, so the id is still theirs.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        # To the thread that sleeps in gunicorn's loop: another one would not wake it.
+        main = threading.main_thread().ident or 0
+        reloader.watch(lambda: signal.pthread_kill(main, signal.SIGHUP))
+
+    def reload(self) -> None:
+        """What gunicorn does on SIGHUP, in its main loop, where no worker is half born.
+
+        The workers and the open port outlive the execution of newer code. So there is always
+        somebody who answers, and if the newer code breaks at its start, it is the old.
+        """
+        if not reloader.is_on:
+            super().reload()
+            return
+        arbiter = self._arbiter
+        reloader.restart(
+            unless=lambda: bool({*arbiter.SIG_QUEUE} & {signal.SIGTERM, signal.SIGINT}),
+            listener=arbiter.LISTENERS[0].fileno(),
+            workers=list(arbiter.WORKERS),
+            metrics=metrics.folder(),
+        )
+        raise StopIteration  # what gunicorn stops at
+
+
+class _PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+    """Accepts nothing more when told to leave, and answers what it has accepted.
+
+    gunicorn's own drops a connection whose request it has not begun to read, and takes up to a
+    second to notice the signal.
+    """
+
+    _leaving = False
+
+    def run(self) -> None:
+        # gunicorn writes to this pipe at each signal, and leaves reading it to others.
+        self.poller.register(self.PIPE[0], selectors.EVENT_READ, lambda pipe: os.read(pipe, 64))
+        super().run()
+
+    def handle_exit(self, _number: int, _frame: FrameType | None) -> None:
+        if not self._leaving:
+            self._leaving = True
+            signal.alarm(LEAVE_SECONDS_MAX)  # nobody waits for it and would kill it
+            for listener in self.sockets:
+                self.poller.unregister(listener)
+
+    def murder_keepalived(self) -> None:
+        """The last thing in each turn of gunicorn's loop."""
+        super().murder_keepalived()
+        if self._leaving and len(self.poller.get_map()) == 1:  # the pipe
+            self.alive = False
+
 
 def serve(create_app: Callable[[], App], settings: HttpSettings, *, threads: int = THREADS) -> None:
-    """Serves the app until a signal ends it. The app is built once, before the workers fork."""
+    """Serves the app until a signal ends it. The app is built once, before the workers fork.
+
+    Where code is reloaded, a connection is for one request: a kept one would lead to the old code.
+    """
+    listener = reloader.handed_over.get("listener")
     host = f"[{settings.http_host}]" if ":" in settings.http_host else settings.http_host
     options = {
-        "bind": [f"{host}:{settings.http_port}"],
+        "bind": [f"{host}:{settings.http_port}" if listener is None else f"fd://{listener}"],
         "workers": settings.workers,
-        "worker_class": "gthread",
+        "worker_class": _PatientWorker if reloader.is_on else ThreadWorker,
         "threads": threads,
         "preload_app": True,
-        "keepalive": KEEPALIVE_SECONDS,
+        "keepalive": 0 if reloader.is_on else KEEPALIVE_SECONDS,
         "graceful_timeout": GRACE_SECONDS,
         "timeout": STUCK_SECONDS,
         "logger_class": _Logger,
         # The heartbeat file of a worker must not wait for a disk.
         "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108
-        "when_ready": _say_ready,
         "child_exit": metrics.worker_ended,
     }
-    with metrics.share_between_workers():
+    with metrics.share_between_workers(reloader.handed_over.get("metrics")):
         _Server(create_app, options).run()
-
-
-def _say_ready(server: Any) -> None:
-    _log.info("listening", address=str(server.LISTENERS[0]))

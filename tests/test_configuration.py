@@ -32,7 +32,7 @@ def test_the_example_has_every_setting() -> None:
 def test_the_readme_has_every_setting() -> None:
     """The README's table names each variable, and none that does not exist."""
     table = README[README.index("| variable |") : README.index("A wrong value stops")]
-    named = set(re.findall(r"`([A-Z]+_[A-Z_]+|WORKERS|CONCURRENCY)`", table))
+    named = set(re.findall(r"`([A-Z]+_[A-Z_]+|WORKERS|CONCURRENCY|RELOAD)`", table))
     assert set(FIELDS) | OTHERS | {"JWT_SECRET_FILE"} == named
 
 

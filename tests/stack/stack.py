@@ -146,6 +146,7 @@ def environment(state: Path, port: int, **more: str) -> dict[str, str]:
         "PC_LOG_FILE": str(state / "process-compose.log"),
         "PROC_COMP_CONFIG": str(state),
         "PC_DISABLE_TUI": "1",
+        "RELOAD": "0",
         "PSP_BACKOFF_SECONDS": "0.05",
         "PSP_BACKOFF_SECONDS_MAX": "0.5",
         **more,
