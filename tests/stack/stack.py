@@ -76,8 +76,16 @@ class Stack:
 
     def compose(self, *words: str, seconds_max: float = 60) -> subprocess.CompletedProcess[str]:
         """Runs process-compose against this stack."""
+        return self._run("process-compose", *words, seconds_max=seconds_max)
+
+    def platform(self, *words: str, seconds_max: float = 60) -> subprocess.CompletedProcess[str]:
+        """Runs the body of bin/platform against this stack."""
+        script = ". nix/platform/env.sh && . nix/platform/platform.sh"
+        return self._run("bash", "-euc", script, "platform", *words, seconds_max=seconds_max)
+
+    def _run(self, *command: str, seconds_max: float) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["process-compose", *words],
+            command,
             cwd=support.ROOT,
             env=dict(self.environ),
             stdin=subprocess.DEVNULL,
@@ -122,8 +130,9 @@ class Stack:
             return False
 
     def log(self, name: str) -> str:
-        """What the process has logged so far."""
-        return (self.state / "logs" / f"{name}.log").read_text()
+        """What the process has logged so far; process-compose makes the file for the first line."""
+        path = self.state / "logs" / f"{name}.log"
+        return path.read_text() if path.exists() else ""
 
     def output(self) -> str:
         """What the supervisor printed."""
