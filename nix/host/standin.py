@@ -56,7 +56,7 @@ LINES_KEPT_MAX = 1000  # of each process, for `process logs`
 LINES_QUEUED_MAX = 10_000  # for a terminal that is slower than the processes
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of unix(7), less its final zero
 FILE_NAMES = ("compose.yml", "compose.yaml", "process-compose.yml", "process-compose.yaml")
-LACKS = "no TUI, no attach, no scaling, no terminal input"
+LACKS = "no TUI, no attach, no terminal input"
 
 
 class StandInError(Exception):
@@ -112,6 +112,8 @@ _PROJECT_DEFAULTS: dict[str, Any] = {
     "environment": [],
 }
 _CHOICES = {
+    # Above `info`, process-compose keeps what a process writes to its output out of its log too.
+    "log_level": ("", "trace", "debug", "info"),
     "availability.restart": ("no", "on_failure", "always", "exit_on_failure"),
     "condition": (
         "process_started",
@@ -318,11 +320,30 @@ def verdict(condition: str, state: Mapping[str, Any]) -> bool | None:
     return False  # Disabled, Skipped, Error: it will not run
 
 
-class Process:
-    """One process over all its restarts."""
+class LogFile(logging.handlers.RotatingFileHandler):
+    """Rotates as process-compose does: `x.log` becomes `x-<time>.log`, so `x.log.1` is free."""
 
-    def __init__(self, spec: Spec, supervisor: Supervisor) -> None:
+    def doRollover(self) -> None:  # noqa: N802 - the base class's name
+        if self.stream:
+            self.stream.close()
+        path = Path(self.baseFilename)
+        now = time.time()
+        at = f"{time.strftime('%Y-%m-%dT%H-%M-%S', time.localtime(now))}.{int(now % 1 * 1000):03d}"
+        with contextlib.suppress(FileNotFoundError):  # somebody has taken it away
+            path.rename(path.with_name(f"{path.stem}-{at}{path.suffix}"))
+        old = sorted(path.parent.glob(f"{path.stem}-????-??-??T*{path.suffix}"))
+        for one in old[: max(0, len(old) - self.backupCount)]:
+            one.unlink()
+        self.stream = self._open()
+
+
+class Process:
+    """One process over all its restarts; of a scaled one, one replica."""
+
+    def __init__(self, spec: Spec, supervisor: Supervisor, number: int = 0) -> None:
         self.spec = spec
+        self.number = number
+        self.replicas = 1
         self.supervisor = supervisor
         self.changed = supervisor.changed
         self.is_attached = spec.name == supervisor.main  # its output goes straight through
@@ -334,16 +355,22 @@ class Process:
         self.stop_asked = self.restart_asked = False
         self.group = self.probe_group = 0  # process groups (and their leaders' pids), while alive
         self.lines: deque[str] = deque(maxlen=LINES_KEPT_MAX)
-        self.log: logging.Handler | None = None
+        self.log: LogFile | None = None
+
+    @property
+    def name(self) -> str:
+        """With the replica's number, while there are several: `x-0`, of ten and more `x-00`."""
+        digits = len(str(self.replicas))
+        return self.spec.name + (f"-{self.number:0{digits}d}" if self.replicas > 1 else "")
 
     def say(self, text: str) -> None:
         """Tells a change of status to whoever watches."""
-        self.supervisor.output.put(self.spec.name, text, is_status=True)
+        self.supervisor.output.put(self.name, text, is_status=True)
 
     def state(self) -> dict[str, Any]:
         """The fields of process-compose's API, as far as they have a meaning here."""
         return {
-            "name": self.spec.name,
+            "name": self.name,
             "status": self.status,
             "is_ready": self.health,
             "has_ready_probe": self.spec.is_probed,
@@ -357,7 +384,7 @@ class Process:
         """Starts the thread that waits for the dependencies and then runs the process."""
         with self.changed:
             if self.active:
-                raise StandInError(f"process {self.spec.name} is already running")
+                raise StandInError(f"process {self.name} is already running")
             self.active, self.stop_asked, self.restart_asked = True, False, False
             self.restarts = self.exit_code = 0
             self.status = "Pending"
@@ -405,12 +432,14 @@ class Process:
         self.supervisor.ended(self)
 
     def _dependencies_met(self) -> bool:
-        others = self.supervisor.processes
+        def others() -> dict[str, Process]:
+            return {one.spec.name: one for one in self.supervisor.processes.values()}
 
         def is_met() -> bool | None:
             """None while it is open; the first dependency that cannot be met decides."""
+            now = others()
             verdicts = [
-                verdict(condition, others[name].state())
+                verdict(condition, now[name].state())
                 for name, condition in self.spec.depends_on.items()
             ]
             return False if self.stop_asked or False in verdicts else all(verdicts) or None
@@ -418,7 +447,8 @@ class Process:
         with self.changed:
             self.changed.wait_for(lambda: is_met() is not None)
             if not is_met() and not self.stop_asked:
-                found = [f"{name} ({others[name].status})" for name in self.spec.depends_on]
+                now = others()
+                found = [f"{name} ({now[name].status})" for name in self.spec.depends_on]
                 self.say(f"skipped: not all that it depends on came about: {', '.join(found)}")
             return bool(is_met())
 
@@ -427,7 +457,7 @@ class Process:
         return subprocess.Popen(  # noqa: S603 - running the file's commands is the purpose
             ["bash", "-c", command],  # noqa: S607 - on the PATH of `env`
             cwd=directory,
-            env=self.spec.environment,
+            env={"PC_REPLICA_NUM": str(self.number), **self.spec.environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=None if output is None else subprocess.STDOUT,
@@ -459,7 +489,7 @@ class Process:
         copier.join(KILL_SECONDS_MAX)  # a program that left the group may still hold the pipe
         with self.changed:
             self.group, self.exit_code, self.status, self.health = 0, code, "Restarting", "-"
-            log = self.spec["log_location"]
+            log = self.log.baseFilename if self.log else ""
             self.say(f"exited with code {code}" + (f", see {log}" if code and log else ""))
             self.changed.notify_all()
         return code
@@ -498,10 +528,11 @@ class Process:
 
     def _open_log(self) -> None:
         if self.spec["log_location"] and not self.is_attached and self.log is None:
-            path = Path(self.spec["log_location"])
+            number = f".{self.number}" if self.replicas > 1 else ""
+            path = Path(self.spec["log_location"] + number)
             path.parent.mkdir(parents=True, exist_ok=True)
             rotation = "log_configuration.rotation"
-            self.log = logging.handlers.RotatingFileHandler(
+            self.log = LogFile(
                 path,
                 # Without rotation it is the log of this run alone.
                 "a" if self.spec[f"{rotation}.max_size_mb"] else "w",
@@ -517,7 +548,7 @@ class Process:
             if self.log is not None:
                 self.log.handle(logging.makeLogRecord({"msg": line}))
             self.lines.append(line)
-            self.supervisor.output.put(self.spec.name, line, is_status=False)
+            self.supervisor.output.put(self.name, line, is_status=False)
 
     def _probe(self, over: threading.Event) -> None:
         """Asks again and again whether the process is ready. This gates; it never restarts."""
@@ -654,6 +685,7 @@ class Supervisor:
         self.gone = threading.Event()  # no process is left, and the socket is free
         self.events: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.processes = {name: Process(spec, self) for name, spec in stack.processes.items()}
+        self.scaling = threading.Lock()  # one at a time
 
     def run(self) -> int:
         """Runs the stack until it has ended or is told to; returns the exit code of `up`."""
@@ -683,6 +715,28 @@ class Supervisor:
         if process.is_attached:
             self.fail(process.exit_code)
         self.events.put("ended")
+
+    def scale(self, spec: Spec, count: int) -> None:
+        """Runs `count` replicas of a process; returns when those that are too many are gone."""
+        if count < 1:
+            raise StandInError(f"cannot scale process {spec.name} to less than 1: {count}")
+        with self.scaling:
+            replicas = [one for one in self.processes.values() if one.spec is spec]
+            leaving = [threading.Thread(target=one.stop, daemon=True) for one in replicas[count:]]
+            for thread in leaving:
+                thread.start()
+            for thread in leaving:
+                thread.join(STOP_ALL_SECONDS_MAX)
+            with self.changed:
+                others = [one for one in self.processes.values() if one.spec is not spec]
+                new = [Process(spec, self, number) for number in range(len(replicas), count)]
+                for one in (*replicas[:count], *new):
+                    one.replicas = count
+                everyone = (*others, *replicas[:count], *new)
+                self.processes = {one.name: one for one in everyone}
+                self.changed.notify_all()
+            for one in () if spec.disabled else new:
+                one.begin()
 
     def fail(self, code: int) -> None:
         """Ends the stack with this exit code."""
@@ -798,6 +852,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             case ["POST", "process", "restart", name]:
                 process = self._process(name)
                 process.stop(restart=True) if process.active else process.begin()
+            case ["PATCH", "process", "scale", name, count] if count.isdecimal():
+                supervisor.scale(self._process(name).spec, int(count))
             case ["PATCH", "process", "stop", name]:
                 if not self._process(name).active:
                     raise StandInError(f"process {name} is not running")
@@ -949,10 +1005,9 @@ def go_to_background(log: IO[str] | None) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs one process attached, with what it depends on: that of the stack, if one is up."""
-    stack, name = read_stack(options), options.names[0]
-    is_up = is_answering(options.socket)
-    selected = select(stack, [name], no_deps=options.no_deps or is_up)
+    """Runs one process attached, with what it depends on, as a stack of its own."""
+    name = options.names[0]
+    selected = select(read_stack(options), [name], no_deps=options.no_deps)
     spec = selected.processes[name]
     command = " ".join([spec["command"].rstrip(), *options.words])
     selected.processes[name] = dataclasses.replace(
@@ -960,31 +1015,9 @@ def run(options: argparse.Namespace) -> int:
     )
     announce()
     output = Output(sys.stderr, selected.processes, only_status=True)
-    if is_up:
-        if not options.no_deps:
-            wait_for_dependencies(stack.processes[name], options.socket)
-        return Supervisor(selected, output, main=name).run()
     with listening(options.socket) as api:
         api.supervisor = Supervisor(selected, output, main=name)
         return supervise(api)
-
-
-def wait_for_dependencies(spec: Spec, path: Path) -> None:
-    """Waits until the stack that is up has what a process depends on."""
-    deadline = time.monotonic() + READY_SECONDS_MAX
-    while time.monotonic() < deadline:
-        states = {state["name"]: state for state in ask(path, "GET", "/processes")["data"]}
-        missing = {"status": "not part of it"}
-        verdicts = {
-            name: verdict(condition, states.get(name, missing))
-            for name, condition in spec.depends_on.items()
-        }
-        if False in verdicts.values():
-            raise StandInError(f"{spec.name} needs of the stack that is up: {', '.join(verdicts)}")
-        if all(verdicts.values()):
-            return
-        time.sleep(POLL_SECONDS)
-    raise StandInError(f"{spec.name} waited {READY_SECONDS_MAX} s for {', '.join(spec.depends_on)}")
 
 
 def down(options: argparse.Namespace) -> int:
@@ -1008,6 +1041,14 @@ def control(options: argparse.Namespace) -> int:
         url = f"/process/{options.verb}/{urllib.parse.quote(name, safe='')}"
         ask(options.socket, method, url, STOP_ALL_SECONDS_MAX)
         sys.stdout.write(f"{options.verb}: {name}\n")
+    return 0
+
+
+def scale(options: argparse.Namespace) -> int:
+    """Runs so many replicas of a process of the running stack."""
+    name = urllib.parse.quote(options.names[0], safe="")
+    url = f"/process/scale/{name}/{options.count}"
+    ask(options.socket, "PATCH", url, STOP_ALL_SECONDS_MAX)
     return 0
 
 
@@ -1105,6 +1146,7 @@ def parser() -> argparse.ArgumentParser:
         add(to, "list", list_processes).add_argument("-o", "--output", choices=["json"])
     for verb in ("start", "stop", "restart"):
         add(process, verb, control, "+")
+    add(process, "scale", scale, 1).add_argument("count", type=int, metavar="COUNT")
     add(process, "logs", logs, 1).add_argument("-n", "--tail", type=int, default=LINES_KEPT_MAX)
     add(project, "is-ready", is_ready).add_argument("--wait", action="store_true")
     add(commands, "completion", completion).add_argument("shell", choices=["bash", "fish", "zsh"])

@@ -195,6 +195,7 @@ def test_a_bad_dotenv_line_is_named_but_not_shown(line: str) -> None:
         ("processes: {a: {command: x, disabled: 1}}", "a.disabled: must be true or false"),
         ("processes: {a: {command: 'x {{.y}}'}}", "a.command: the stand-in has no templates"),
         ("processes: {a: {description: x}}", "a: it needs a command"),
+        ("processes: {a: {command: x}}\nlog_level: warn", "log_level: must be one of"),
         ("processes: {a: {command: x, availability: {restart: of}}}", "must be one of no, on_fa"),
         ("processes: {a: {command: x, environment: [X]}}", "a.environment: must be NAME=VALUE"),
         (
@@ -504,6 +505,54 @@ def test_process_commands(project: Project) -> None:
     eventually(lambda: project.call("process", "logs", "p")[1] == "one\n" * 3)
 
 
+def test_scale(project: Project) -> None:
+    """Replicas have names, logs and numbers of their own; the last one has its name back."""
+    project.write(_SLEEPER.replace("echo one", 'echo "one $${PC_REPLICA_NUM}"'))
+    project.up()
+    eventually(lambda: project.has("p.log", "one 0"))
+    first = project.state("p")["pid"]
+
+    assert (0, "", "") == project.call("process", "scale", "p", "3")
+    eventually(lambda: project.has("p.log.1", "one 1") and project.has("p.log.2", "one 2"))
+    assert "p-0\np-1\np-2\n" == project.call("process", "list")[1]
+    assert first == project.state("p-0")["pid"]
+    assert "no such process: p" in project.call("process", "scale", "p", "1")[2]
+    assert "cannot scale process p" in project.call("process", "scale", "p-0", "0")[2]
+    assert (0, "", "") == project.call("process", "scale", "p-2", "1")
+    assert "p\n" == project.call("process", "list")[1]
+    assert first == project.state("p")["pid"]
+    assert 2 == len(project.living()), "the supervisor and the one"
+
+
+def test_names_of_ten_replicas(project: Project) -> None:
+    """As many digits as the number of replicas has, so that they sort."""
+    project.write(_SLEEPER)
+    project.up()
+    eventually(lambda: project.has("p.log", "one"))
+
+    assert 0 == project.call("process", "scale", "p", "10")[0]
+    names = [f"p-{number:02d}" for number in range(10)]
+    assert names == project.call("process", "list")[1].split()
+    eventually(lambda: project.state("p-09")["status"] == "Running")
+    assert (0, "", "") == project.call("down")
+    eventually(lambda: not project.living())
+
+
+def test_a_full_log_is_put_aside_by_its_time(tmp_path: Path) -> None:
+    """Not as `x.log.1`, which is a replica's; no more are kept than were asked for."""
+    log = standin.LogFile(tmp_path / "x.log", maxBytes=10, backupCount=2)
+    for number in range(6):
+        log.handle(standin.logging.makeLogRecord({"msg": f"line {number}"}))
+        time.sleep(0.002)  # the names have milliseconds
+    log.close()
+
+    *old, now = sorted(tmp_path.iterdir(), key=lambda path: path.name.replace(".", "~"))
+    assert ("x.log", "line 5\n") == (now.name, now.read_text())
+    assert ["line 3\n", "line 4\n"] == [path.read_text() for path in old]
+    form = r"x-\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{3}\.log"
+    assert all(re.fullmatch(form, path.name) for path in old)
+
+
 def test_stopping_one_process_leaves_nothing_of_it(project: Project) -> None:
     """Neither a child that ignores TERM nor a probe; the rest of the stack goes on."""
     project.write(
@@ -578,12 +627,14 @@ def test_run_starts_what_it_needs_and_stops_it(project: Project) -> None:
     assert [] == project.living()
 
 
-def test_run_uses_the_stack_that_is_up(project: Project) -> None:
-    """The server it finds is the one that runs already, and goes on running."""
+def test_run_beside_the_stack_that_is_up(project: Project) -> None:
+    """On the same socket it is refused, as by process-compose; with one of its own it runs."""
     project.write(_JOB)
     project.up()
+    eventually(lambda: project.state("server")["is_ready"] == "Ready")
 
-    code, out, _ = project.call("run", "job", "--", "5")
+    assert "running already" in project.call("run", "job")[2]
+    code, out, _ = project.call("run", "-u", "own.sock", "--no-deps", "job", "--", "5")
     assert (5, f"{project.state('server')['pid']}\n") == (code, out)
     assert "Running" == project.state("server")["status"]
 

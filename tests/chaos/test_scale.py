@@ -1,0 +1,84 @@
+"""More connectors and fewer, by `process-compose process scale`, under load."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from tests import support
+from tests.chaos.harness import PLAIN, figures
+
+if TYPE_CHECKING:
+    from tests.chaos.harness import Chaos
+
+REPLICAS = 3
+# As process-compose.yaml has it: the second connector answers ten ports on.
+PORT_STEP = 10
+WORK_SECONDS_MAX = 30
+
+
+def scale(chaos: Chaos, name: str, count: int) -> None:
+    done = chaos.stack.compose("process", "scale", name, str(count))
+    assert 0 == done.returncode, done.stderr
+
+
+def attempts(chaos: Chaos, number: int) -> float:
+    """How many attempts that connector has ended; 0 while it does not answer."""
+    url = f"http://127.0.0.1:{chaos.port('psp-connector') + number * PORT_STEP}/metrics"
+    try:
+        text = httpx.get(url, timeout=5).text
+    except httpx.TransportError:
+        return 0
+    lines = [line for line in text.splitlines() if line.startswith("psp_attempts_total{")]
+    return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
+def works(chaos: Chaos, number: int) -> None:
+    support.wait_until(
+        partial(attempts, chaos, number), seconds_max=WORK_SECONDS_MAX, what=f"work of {number}"
+    )
+
+
+def events(chaos: Chaos, number: int) -> list[dict[str, Any]]:
+    """The log of one connector: process-compose gives each a file of its own.
+
+    It may add a line of its own that is empty, when a process is killed.
+    """
+    suffix = f".{number}" if number else ""
+    path = chaos.stack.state / "logs" / f"psp-connector.log{suffix}"
+    return [json.loads(line) for line in path.read_text().splitlines() if line]
+
+
+def test_scaled_up_and_down(chaos: Chaos) -> None:
+    """To 3, `kill -9` of one, back to 1: the work is shared, and each transaction ends once."""
+    with chaos.traffic(PLAIN):
+        works(chaos, 0)
+        scale(chaos, "psp-connector", REPLICAS)
+        for number in range(REPLICAS):
+            works(chaos, number)
+        killed = chaos.stack.process("psp-connector-1")
+        chaos.kill(killed)
+        support.wait_until(
+            partial(chaos.stack.restarted, "psp-connector-1", killed), seconds_max=30, what="it"
+        )
+        works(chaos, 1)
+        shared = [attempts(chaos, number) for number in range(REPLICAS)]
+        first = chaos.stack.process("psp-connector-0")
+        scale(chaos, "psp-connector-0", 1)
+        assert first.pid == chaos.stack.process("psp-connector").pid
+        assert [0, 0] == [attempts(chaos, number) for number in range(1, REPLICAS)]
+    ended = chaos.check()
+    logs = [events(chaos, number) for number in range(REPLICAS)]
+    starts = [sum(line["event"] == "working" for line in log) for log in logs]
+    assert [1, 2, 1] == starts
+    assert all(any(line["event"] == "attempt" for line in log) for log in logs)
+    assert [("stopped", 0)] * 2 == [
+        (log[-1]["event"], log[-1]["left_to_others"]) for log in logs[1:]
+    ]
+    figures(
+        "scaled to 3 and back", kills=chaos.kills, ended=dict(ended),
+        attempts_of_each=[int(n) for n in shared],
+    )  # fmt: skip
