@@ -29,6 +29,15 @@ mode_of() {
   echo "$mode"
 }
 
+# `run NAME` beside a running stack. process-compose refuses to share that one's socket, and without
+# a server it would remove it at its end; so it gets another.
+run_beside() {
+  PC_SOCKET_PATH=$PC_SOCKET_PATH.r
+  PC_LOG_FILE=$PLATFORM_STATE/logs/process-compose-client.log
+  shift
+  exec process-compose run --no-deps "$@"
+}
+
 start() {
   local mode
   mode=$(mode_of "$@")
@@ -45,6 +54,7 @@ start() {
 cd "${platform_checkout:?}" || exit
 
 [ "$#" -gt 0 ] || set -- up
+[ "$1" != run ] || ! is_running || run_beside "$@"
 case $1 in
   up | run | -*) start "$@" ;;
   *)

@@ -46,7 +46,8 @@ def _next_steps(first: int) -> str:
     port = "" if first == 8000 else f"PLATFORM_PORT={first} "
     return f"""Next, in another shell (`nix develop`):
   {port}merchant pay 1250 USD --as alice
-  process-compose run smoke         process-compose down"""
+  {port}platform run smoke
+  platform down"""
 
 
 if __name__ == "__main__":
