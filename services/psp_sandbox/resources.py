@@ -58,14 +58,16 @@ class PaymentIntents:
                 raise _other_parameters(key)
             if not is_ours:
                 raise _key_in_use(key)
-            intent = known.intent or self._charge(req, payment, key)
+            intent, replayed = known.intent, True
+            if intent is None:
+                intent, replayed = self._charge(req, payment, key)
         status, resp.media = objects.answer(intent)
         resp.status = falcon.code_to_http_status(status)
-        if known.intent:
+        if replayed:
             resp.set_header("Idempotent-Replayed", "true")
         if key:
             resp.set_header("Idempotency-Key", key)
-        _log(req, payment_intent=intent["id"], replayed=known.intent is not None)
+        _log(req, payment_intent=intent["id"], replayed=replayed)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         authenticate(req)
@@ -80,7 +82,10 @@ class PaymentIntents:
         intents = [intent for _key, intent in page.rows]
         resp.media = objects.page(intents, has_more=page.next_cursor is not None)
 
-    def _charge(self, req: falcon.Request, payment: PaymentRequest, key: str) -> PaymentIntent:
+    def _charge(
+        self, req: falcon.Request, payment: PaymentRequest, key: str
+    ) -> tuple[PaymentIntent, bool]:
+        """The payment that answers the key, and whether another process made it meanwhile."""
         behaviour = PAYMENT_METHODS.get(payment.payment_method)
         if behaviour is None:
             shown = payment.payment_method[:KEY_CHARACTERS_MAX]
@@ -99,8 +104,8 @@ class PaymentIntents:
             token=secrets.token_hex(12),
             created_seconds=int(self._clock()),
         )
-        self._store.add(intent, key)
-        return intent
+        kept = self._store.add(intent, key)
+        return kept, kept is not intent
 
     def _fail(self, req: falcon.Request, behaviour: Behaviour, key: str) -> None:
         """Raises the fault of a payment method, or marks the answer as one to be lost."""

@@ -7,7 +7,9 @@
     counters           how many requests for a payment came
 
 A payment and the binding of its key to it are one transaction, so there is never the one without
-the other, whenever the process dies.
+the other, whenever the process dies. A key that is bound is never bound again: of two processes
+(a worker whose master was killed, and its successor) that charge one key, the second gets the
+payment of the first.
 """
 
 from __future__ import annotations
@@ -137,10 +139,19 @@ class Store:
             ).fetchone()
         return int(row[0]) if row else 1
 
-    def add(self, intent: PaymentIntent, key: str) -> None:
-        """Keeps a payment, and makes it the answer to its key ("" for none)."""
+    def add(self, intent: PaymentIntent, key: str) -> PaymentIntent:
+        """Keeps a payment, and makes it the answer to its key ("" for none).
+
+        Returns the payment that answers the key: another process' if that was first, and then
+        nothing is kept.
+        """
         row = (intent["id"], now_ms(self._clock), key, intent["status"], _dump(intent))
         with self._transaction() as connection:
+            if first := connection.execute(
+                "SELECT intent_id FROM idempotency_keys WHERE key = ? AND intent_id IS NOT NULL",
+                (key,),
+            ).fetchone():
+                return _intent(connection, first[0]) or intent
             connection.execute(
                 "INSERT INTO payment_intents (id, created_ms, idempotency_key, status, body)"
                 " VALUES (?, ?, ?, ?, ?)",
@@ -155,6 +166,7 @@ class Store:
                     " ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
                     (intent["currency"], intent["amount_received"]),
                 )
+            return intent
 
     def get(self, intent_id: str) -> PaymentIntent | None:
         with self._read() as connection:

@@ -265,12 +265,3 @@ def test_wrong_page(sandbox: Sandbox, query: dict[str, str]) -> None:
     """A page of the sandbox's own asked for wrongly is a problem document."""
     result = sandbox.get("/_sandbox/payment_intents", **query)
     assert (400, "bad-request") == (result.status_code, result.json["code"])
-
-
-def test_counter_sees_a_double_capture(sandbox: Sandbox) -> None:
-    """The count of keys that paid twice is a real one: two payments for one key show."""
-    intent = sandbox.pay("k1").json
-    sandbox.store.add({**intent, "id": "pi_other"}, "k1")
-    shown = sandbox.shown(idempotency_key="k1")
-    assert 1 == shown["summary"]["keys_captured_more_than_once"]
-    assert {"k1": {"requests": 1, "captured": 2}} == shown["keys"]

@@ -12,6 +12,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 import stripe
 
@@ -80,6 +81,7 @@ def running(folder: Path, port: int, database: str = "") -> Iterator[Process]:
         "SANDBOX_DATABASE": database,
         "LOG_FORMAT": "json",
     }
+    folder.mkdir(exist_ok=True)
     output = folder / "log"
     with program(COMMAND, environ=environ, output=output) as process:
         sandbox = Process(port, output, process)
@@ -227,6 +229,31 @@ def test_kill_after_capture(tmp_path: Path) -> None:
     with running(tmp_path, port, database) as sandbox:
         assert before == [sandbox.pay(f"k{n}").id for n in range(20)]
         assert 20 * 1250 == sandbox.client.v1.balance.retrieve().available[0].amount
+
+
+def test_two_processes_charge_a_key_once(tmp_path: Path) -> None:
+    """An orphan of a killed master and its successor, with one key at once: one payment.
+
+    The slow payment method has both past the look at the key before either charges.
+    """
+    database = str(tmp_path / "sandbox.sqlite")
+    keys = [f"raced-{n}" for n in range(8)]
+    with contextlib.ExitStack() as stack:
+        both = [
+            stack.enter_context(running(folder, free_ports(1), database))
+            for folder in (tmp_path / "orphan", tmp_path / "successor")
+        ]
+        with ThreadPoolExecutor(2 * len(keys)) as pool:
+            asked = [pool.submit(one.pay, key, "pm_sandbox_slow") for key in keys for one in both]
+            answers = [future.result(20) for future in asked]
+        shown = httpx.get(f"{both[0].url}/_sandbox/payment_intents").json()
+    pairs = list(zip(answers[::2], answers[1::2], strict=True))
+    assert [a.id for a, _ in pairs] == [b.id for _, b in pairs]
+    assert len(keys) == len({a.id for a, _ in pairs})
+    assert {key: {"requests": 2, "captured": 1} for key in keys} == shown["keys"]
+    responses = [answer.last_response for answer in answers]
+    replays = [one.headers.get("Idempotent-Replayed") for one in responses if one is not None]
+    assert len(keys) == replays.count("true")
 
 
 @pytest.mark.parametrize(

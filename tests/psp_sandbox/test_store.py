@@ -45,6 +45,17 @@ def test_key_is_forgotten_after_a_day(store: Store, clock: Clock) -> None:
     assert first["id"] != sandbox.pay("k1").json["id"]
 
 
+def test_counter_sees_a_double_capture(store: Store, clock: Clock) -> None:
+    """The count of keys that paid twice is a real one: here a key was used again after its day."""
+    sandbox = Sandbox(store)
+    sandbox.pay("k1")
+    clock.now += KEY_HOURS_MAX * 3600 + 1
+    sandbox.pay("k1")
+    shown = sandbox.shown(idempotency_key="k1")
+    assert 1 == shown["summary"]["keys_captured_more_than_once"]
+    assert {"k1": {"requests": 1, "captured": 2}} == shown["keys"]
+
+
 def test_sweep(store: Store, clock: Clock) -> None:
     """Old keys and payments leave a few at a time, so that the tables do not grow for ever."""
     sandbox = Sandbox(store)
