@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+# A PSP that asks for more than that is asked again all the same.
+RETRY_AFTER_SECONDS_MAX = 3600.0
+
 
 @dataclass(frozen=True)
 class Charge:

@@ -17,7 +17,7 @@ import redis
 
 from services import store
 from services.clock import now_ms, rfc3339
-from services.psp_connector.psp import Charge
+from services.psp_connector.psp import RETRY_AFTER_SECONDS_MAX, Charge
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
 # A connector that has not renewed its lease for so long is dead to the others.
 LEASE_SECONDS = 5
-# Two connectors that see the same dead one: who claims second finds the entry freshly claimed.
-_CLAIM_IDLE_MS = 1000
+_NO_KEY = -2  # what PTTL says then
 _ENTRY_CHARACTERS_MAX = 1000
 _DAY_SECONDS = 86_400
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -92,6 +91,7 @@ class Queue:
         self._promote = self._script("promote.lua")
         self._discard = self._script("discard.lua")
         self._bury = self._script("bury.lua")
+        self._claim_all = self._script("claim.lua")
 
     def _script(self, name: str) -> Any:
         return self._redis.register_script(store.script(__file__, name))
@@ -115,8 +115,13 @@ class Queue:
         self._remove(self.name)
 
     def promote(self, count_max: int = 100) -> int:
-        """Puts up to `count_max` transactions that are due back into the queue."""
-        args = [now_ms(self._clock), count_max]
+        """Puts up to `count_max` transactions that are due back into the queue.
+
+        So is one that is due later than any wait is long: the clock was set back.
+        """
+        now = now_ms(self._clock)
+        wait_seconds_max = max(self._settings.psp_backoff_seconds_max, RETRY_AFTER_SECONDS_MAX)
+        args = [now, count_max, now + int(wait_seconds_max * 1000)]
         return int(self._promote(keys=[store.RETRIES, store.QUEUE], args=args))
 
     def take(self, count_max: int, block_ms: int) -> list[Work]:
@@ -131,15 +136,25 @@ class Queue:
         entries: list[Any] = []
         for consumer in self._redis.xinfo_consumers(store.QUEUE, store.GROUP):
             name = consumer["name"]
-            if name != self.name and self._redis.exists(store.lease_key(name)):
+            if name != self.name and self._lives(name):
                 continue
             if consumer["pending"]:
-                entries += self._claim(name, count_max - len(entries), in_hand)
+                # What was claimed a moment ago is this one's own by now.
+                ours = in_hand.union(entry_id for entry_id, _ in entries)
+                entries += self._claim(name, count_max - len(entries), ours)
             elif name != self.name:
                 self._remove(name)
             if len(entries) >= count_max:
                 break
         return self._begin_all(entries)
+
+    def _lives(self, name: str) -> bool:
+        left_ms = int(self._redis.pttl(store.lease_key(name)))
+        if left_ms > LEASE_SECONDS * 1000:
+            # The clock was set back, and Redis keeps the moment of expiry. A connector that lives
+            # renews it all the same; one that died must not be waited for for hours.
+            self._redis.pexpire(store.lease_key(name), LEASE_SECONDS * 1000)
+        return left_ms != _NO_KEY
 
     def _claim(self, name: str, count_max: int, in_hand: frozenset[str]) -> list[Any]:
         # Asking for as many more as are in hand: those are skipped, and must not hide the rest.
@@ -149,10 +164,8 @@ class Queue:
         wanted = [p["message_id"] for p in pending if p["message_id"] not in in_hand][:count_max]
         if not wanted:
             return []
-        claimed: list[Any] = self._redis.xclaim(
-            store.QUEUE, store.GROUP, self.name, _CLAIM_IDLE_MS, wanted
-        )
-        return claimed
+        claimed = self._claim_all(keys=[store.QUEUE], args=[store.GROUP, name, self.name, *wanted])
+        return [(entry_id, dict(zip(f[::2], f[1::2], strict=True))) for entry_id, f in claimed]
 
     def _remove(self, name: str) -> None:
         self._bury(keys=[store.QUEUE, store.lease_key(name)], args=[store.GROUP, name])

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import stripe
 
-from services.psp_connector.psp import Captured, Charge, Declined, Outcome, Refused, Transient
+from services.psp_connector.psp import (
+    RETRY_AFTER_SECONDS_MAX,
+    Captured,
+    Charge,
+    Declined,
+    Outcome,
+    Refused,
+    Transient,
+)
 
 if TYPE_CHECKING:
     from services.psp_connector.settings import ConnectorSettings
@@ -19,7 +27,6 @@ if TYPE_CHECKING:
 # Statuses that say nothing about this request, only about now. 409: the same key is being worked
 # on. 401 and 403: the key is wrong, which is ours to mend and no merchant's loss.
 _TRANSIENT_STATUSES = frozenset({401, 403, 408, 409, 425, 429})
-_RETRY_AFTER_SECONDS_MAX = 3600.0
 
 
 class StripePsp:
@@ -104,4 +111,4 @@ def _retry_after_seconds(error: stripe.StripeError) -> float:
         seconds = float(headers.get("retry-after", 0))
     except ValueError:  # a date (RFC 9110, 10.2.3), which Stripe does not send
         return 0.0
-    return min(max(seconds, 0.0), _RETRY_AFTER_SECONDS_MAX) if math.isfinite(seconds) else 0.0
+    return min(max(seconds, 0.0), RETRY_AFTER_SECONDS_MAX) if math.isfinite(seconds) else 0.0

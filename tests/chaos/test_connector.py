@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 
     from tests.chaos.harness import Chaos
 
-# The lease, the second in which nobody claims what was just claimed, the second between two looks
-# for the dead, and as much again for a slow machine.
-TAKE_OVER_SECONDS_MAX = LEASE_SECONDS + 2 + 7
+# The lease, the second between two looks for the dead, and as much again for a slow machine.
+TAKE_OVER_SECONDS_MAX = LEASE_SECONDS + 1 + 8
 STOP_SECONDS_MAX = 10
 
 

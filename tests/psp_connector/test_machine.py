@@ -248,8 +248,6 @@ class Machine(RuleBasedStateMachine):
 
     @rule(slot=slots, count=counts)
     def take_over(self, slot: int, count: int) -> None:
-        """After time enough that no entry counts as freshly claimed."""
-        self._age_pending()
         queue = self.connectors[slot]
         in_hand = frozenset(hand.work.entry_id for hand in self.hands if hand.slot == slot)
         found = sorted(
@@ -264,13 +262,6 @@ class Machine(RuleBasedStateMachine):
 
     def _lives(self, name: str) -> bool:
         return bool(self.client.exists(store.lease_key(name)))
-
-    def _age_pending(self) -> None:
-        for entry_id, entry in self.model.entries.items():
-            if entry.owner:
-                self.client.xclaim(
-                    store.QUEUE, store.GROUP, entry.owner, 0, [entry_id], idle=60_000, justid=True
-                )
 
     @rule(slot=slots, count=counts, how=answers, delay_seconds=delays)
     def work(self, slot: int, count: int, how: str, delay_seconds: int) -> None:
@@ -531,7 +522,6 @@ class Machine(RuleBasedStateMachine):
         last = self._connector()
         for _round in range(DRAIN_ROUNDS_MAX):
             self.now += 90
-            self._age_pending()
             last.promote()
             works = last.take(100, 1) + last.take_over(100, frozenset())
             for work in works:

@@ -1,0 +1,90 @@
+"""The wall clock is set back or forward by hours while transactions are on their way."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from services import store
+from services.psp_connector.queue import LEASE_SECONDS, Ending, Later, Queue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from services.psp_connector.settings import ConnectorSettings
+
+    Accept = Callable[..., str]
+
+HOUR = 3600.0
+
+
+class Clock:
+    now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("jump_seconds", "waits"), [(2 * HOUR, False), (-2 * HOUR, False), (-HOUR / 2, True)]
+)
+def test_a_retry_is_not_put_off_for_hours(
+    client: Any, settings: ConnectorSettings, accept: Accept, jump_seconds: float, *, waits: bool
+) -> None:
+    """It comes at once, or an hour late at the most, which is the longest wait there is."""
+    clock = Clock()
+    queue = Queue(client, settings, "one", clock=clock)
+    accept()
+    queue.join()
+    (work,) = queue.take(1, 10)
+    assert [True] == queue.save([(work, Later("HTTP 503", 10))])
+    assert 0 == queue.promote()
+
+    clock.now += jump_seconds
+    assert (0 if waits else 1) == queue.promote()
+    clock.now += HOUR
+    assert (1 if waits else 0) == queue.promote()
+    (again,) = queue.take(1, 10)
+    assert [True] == queue.save([(again, Ending("captured", points=12))])
+    assert "captured" == client.hget(store.transaction_key(work.charge.transaction_id), "status")
+
+
+def test_a_lease_does_not_last_for_hours(
+    client: Any, settings: ConnectorSettings, accept: Accept
+) -> None:
+    """Redis keeps the moment of its end: set back, a dead connector would live two hours more."""
+    dead, other = (Queue(client, settings, name) for name in ("dead", "other"))
+    accept()
+    for queue in (dead, other):
+        queue.join()
+    dead.take(1, 10)
+    client.expire(store.lease_key("dead"), int(2 * HOUR))
+
+    assert [] == other.take_over(8, frozenset())
+    assert 0 < client.pttl(store.lease_key("dead")) <= LEASE_SECONDS * 1000
+    dead.renew()
+    assert [] == other.take_over(8, frozenset()), "one that lives renews it"
+    client.delete(store.lease_key("dead"))
+    assert 1 == len(other.take_over(8, frozenset()))
+
+
+def test_an_entry_is_taken_over_once_however_long_it_was_idle(
+    client: Any, settings: ConnectorSettings, accept: Accept
+) -> None:
+    """Idle time is measured on the wall clock too: two that see one dead share what it had."""
+    dead = Queue(client, settings, "dead")
+    others = [Queue(client, settings, f"other-{n}") for n in range(4)]
+    ids = {accept() for _ in range(40)}
+    for queue in (dead, *others):
+        queue.join()
+    dead.take(len(ids), 10)
+    client.delete(store.lease_key("dead"))
+
+    with ThreadPoolExecutor(len(others)) as pool:
+        taken = list(pool.map(lambda one: one.take_over(len(ids), frozenset()), others))
+    works = [work for some in taken for work in some]
+    assert len(ids) == len(works)
+    assert ids == {work.charge.transaction_id for work in works}
+    assert len(ids) == client.xpending(store.QUEUE, store.GROUP)["pending"]
