@@ -205,6 +205,12 @@ class Chaos:
                 pipeline.hget(store.transaction_key(transaction_id), "status")
             return Counter(str(status) for status in pipeline.execute())
 
+    def statuses_of_all(self) -> Counter[str]:
+        """The same of all there are, whoever asked for them."""
+        with contextlib.closing(self.redis()) as client:
+            prefix = store.transaction_key("")
+            return self.statuses([key.removeprefix(prefix) for key in client.keys(f"{prefix}*")])
+
     def ended(self, ids: list[str]) -> bool:
         """Whether all of them have come to their end; False while Redis is away."""
         try:

@@ -1,0 +1,79 @@
+"""The disk under Redis is full for a while."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from tests import support
+from tests.chaos.conftest import HASTE
+from tests.chaos.harness import PLAIN, Chaos, figures
+from tests.stack.stack import running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FULL_SECONDS = 4
+
+
+@pytest.fixture
+def limited(tmp_path: Path) -> Iterator[Chaos]:
+    """A stack whose Redis gets an error from the system for each byte past a file's size limit.
+
+    As on a full disk, and it needs no root. Without the trap the system would kill it instead.
+    """
+    program = tmp_path / "redis-server"
+    program.write_text(f"#!/bin/sh\ntrap '' XFSZ\nexec {shutil.which('redis-server')} \"$@\"\n")
+    program.chmod(0o755)
+    with running(PATH=f"{tmp_path}:{os.environ['PATH']}", **HASTE) as stack:
+        yield Chaos(stack)
+
+
+def limit(process: psutil.Process, size_bytes: int) -> None:
+    process.rlimit(psutil.RLIMIT_FSIZE, (size_bytes, psutil.RLIM_INFINITY))
+
+
+def refused(chaos: Chaos) -> bool:
+    """Asks for a transaction; whether it was refused as it should be."""
+    answer = chaos.stack.pay()
+    if answer.status_code == 202:
+        chaos.accepted.append(answer.json()["id"])
+        return False
+    assert (503, "service-unavailable") == (answer.status_code, answer.json()["code"])
+    assert "retry-after" in answer.headers
+    return True
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process that runs")
+def test_redis_has_no_room(limited: Chaos) -> None:
+    """Writes are refused, with 503 and Retry-After, and go on when there is room; nothing is lost.
+
+    Redis does not leave, the connector waits, and what was answered with 202 ends once.
+    """
+    chaos = limited
+    process = chaos.stack.process("redis")
+    with chaos.traffic(PLAIN):
+        support.wait_until(lambda: chaos.statuses_of_all()["captured"], seconds_max=30, what="work")
+        limit(process, 1)
+        support.wait_until(lambda: refused(chaos), seconds_max=30, what="the first refusal")
+        before = chaos.statuses_of_all().total()
+        deadline = time.monotonic() + FULL_SECONDS
+        while time.monotonic() < deadline:
+            assert refused(chaos)
+        assert before == chaos.statuses_of_all().total(), "nothing was half written"
+        limit(process, psutil.RLIM_INFINITY)
+        support.wait_until(lambda: not refused(chaos), seconds_max=30, what="room")
+        time.sleep(1)
+    assert process.is_running()
+    ended = chaos.check()
+    figures(
+        "Redis without room", seconds=FULL_SECONDS, ended=dict(ended),
+        repeated_requests=chaos.repeats,
+    )  # fmt: skip
