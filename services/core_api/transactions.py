@@ -12,6 +12,8 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
+import redis
+import structlog
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from services import store
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from services.clock import Clock
+
+_log = structlog.get_logger()
 
 AMOUNT_MAX = 99_999_999
 IDEMPOTENCY_SECONDS = 24 * 3600
@@ -161,10 +165,12 @@ class Transactions:
 
     def get(self, user_id: int, transaction_id: str) -> dict[str, Any] | None:
         """The user's transaction of that id, or None: of another's nothing is told."""
-        record: dict[str, str] = self._redis.hgetall(store.transaction_key(transaction_id))
-        if record.get("user_id") != str(user_id):
-            return None
-        return store.public(record)
+        try:
+            record = self._redis.hgetall(store.transaction_key(transaction_id))
+        except redis.ResponseError as error:
+            record = error
+        shown = _readable(transaction_id, record)
+        return shown if shown and shown["user_id"] == user_id else None
 
     def page(
         self, user_id: int, limit: int, cursor: str | None
@@ -179,11 +185,12 @@ class Transactions:
             store.index_key(user_id), start, "-", start=0, num=limit + 1
         )
         pipeline = self._redis.pipeline(transaction=False)
-        for member in members[:limit]:
-            pipeline.hgetall(store.transaction_key(member.partition(":")[2]))
-        records = [store.public(record) for record in pipeline.execute() if record]
+        ids = [member.partition(":")[2] for member in members[:limit]]
+        for transaction_id in ids:
+            pipeline.hgetall(store.transaction_key(transaction_id))
+        found = map(_readable, ids, pipeline.execute(raise_on_error=False))
         more = len(members) > limit
-        return records, _encode(members[limit - 1]) if more else None
+        return [one for one in found if one], _encode(members[limit - 1]) if more else None
 
     def loyalty(
         self, user_id: int, limit: int, cursor: str | None
@@ -206,6 +213,30 @@ class Transactions:
         return int(points or 0), newest_first, _encode(str(start)) if start else None
 
 
+def _readable(transaction_id: str, record: Any) -> dict[str, Any] | None:
+    """The record as it is shown; None when there is none, or none that can be read.
+
+    What somebody broke by hand is logged, and does not hide the other transactions.
+
+    Raises:
+        redis.RedisError: it is the reply, and does not say that the key holds something else.
+    """
+    if isinstance(record, redis.RedisError) and not str(record).startswith("WRONGTYPE"):
+        raise record
+    if not record:
+        return None
+    try:
+        shown = store.public(record)
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        reason = repr(error)
+    else:
+        if shown.keys() >= _ALWAYS:
+            return shown
+        reason = f"without {', '.join(sorted(_ALWAYS - shown.keys()))}"
+    _log.error("unreadable record", transaction_id=transaction_id, reason=reason[:200])
+    return None
+
+
 def _first_answer(
     transaction_id: str, user_id: int, wanted: TransactionRequest, created_at: str
 ) -> str:
@@ -226,6 +257,10 @@ def _first_answer(
     )
 
 
+# What accept.lua writes; the rest comes with the end.
+_ALWAYS = frozenset(
+    {"id", "user_id", "amount", "currency", "payment_method", "status", "created_at", "updated_at"}
+)
 _INDEX_MEMBER = re.compile(r"[0-9]{13}:[0-9a-f-]{36}")
 _LEDGER_PLACE = re.compile(r"[1-9][0-9]{0,12}")
 

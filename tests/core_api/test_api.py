@@ -325,6 +325,31 @@ def test_a_full_queue_refuses(redis_port: int, client: Any) -> None:
     assert keys == set(client.keys())
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"timeline": "{"}, {"timeline": "[" * 100_000}, {"amount": "12.5"}, {"user_id": "one"},
+        {"attempts": b"\xff"}, "no hash", "no status", "no timeline", "no user_id",
+    ],
+)  # fmt: skip
+def test_a_record_broken_by_hand_hides_no_other(api: Client, client: Any, broken: Any) -> None:
+    """It is left out of the list, 404 by itself, and never a 500."""
+    first, second, third = (pay(api).json["id"] for _ in range(3))
+    key = store.transaction_key(second)
+    if broken == "no hash":
+        client.delete(key)
+        client.set(key, "text")
+    elif isinstance(broken, str):
+        client.hdel(key, broken.removeprefix("no "))
+    else:
+        client.hset(key, mapping=broken)
+    listed = api.simulate_get("/", headers=bearer())
+    assert (200, [third, first]) == (
+        listed.status_code, [one["id"] for one in listed.json["transactions"]],
+    )  # fmt: skip
+    assert 404 == api.simulate_get(f"/{second}", headers=bearer()).status_code
+
+
 def test_pages_are_newest_first_and_meet(api: Client) -> None:
     """Following the cursors shows every transaction once, newest first."""
     ids = [pay(api).json["id"] for _ in range(5)]
