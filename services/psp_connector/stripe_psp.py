@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import stripe
 
+from services.psp_connector.bounded import BoundedSession
 from services.psp_connector.psp import (
     RETRY_AFTER_SECONDS_MAX,
     Captured,
@@ -30,7 +31,7 @@ _TRANSIENT_STATUSES = frozenset({401, 403, 408, 409, 425, 429})
 
 
 class StripePsp:
-    """One client for all threads; the library keeps a connection for each."""
+    """One client for all threads; a call takes PSP_TIMEOUT_SECONDS at the most."""
 
     def __init__(self, settings: ConnectorSettings) -> None:
         self._client = stripe.StripeClient(
@@ -38,7 +39,10 @@ class StripePsp:
             base_addresses={"api": settings.psp_url},
             # Retries are the queue's: they survive this process, and show in the timeline.
             max_network_retries=0,
-            http_client=stripe.RequestsClient(timeout=settings.psp_timeout_seconds),
+            http_client=stripe.RequestsClient(
+                timeout=settings.psp_timeout_seconds,
+                session=BoundedSession(settings.psp_timeout_seconds, settings.concurrency + 1),
+            ),
         )
 
     def charge(self, charge: Charge) -> Outcome:

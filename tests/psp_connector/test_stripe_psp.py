@@ -32,6 +32,7 @@ class Psp(ThreadingHTTPServer):
         self.headers: dict[str, str] = {}
         self.body: bytes = b"{}"
         self.delay_seconds = 0.0
+        self.trickle_seconds = 0.0
         self.seen: list[tuple[str, dict[str, str], dict[str, list[str]]]] = []
 
     def handle_error(self, *_args: Any) -> None:
@@ -55,8 +56,23 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in self.server.headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(self.server.body)))
+        if self.server.trickle_seconds:
+            self.trickle()
+            return
         self.end_headers()
         self.wfile.write(self.server.body)
+
+    def trickle(self) -> None:
+        """Sends the answer byte by byte: within its header, or, with a body, only that."""
+        text = b"X-Very-Long: " + b"x" * 1000
+        if self.server.body:
+            self.end_headers()
+            text = self.server.body
+        else:
+            self.flush_headers()
+        for n in range(len(text)):
+            self.wfile.write(text[n : n + 1])
+            time.sleep(self.server.trickle_seconds)
 
     do_GET = do_POST  # noqa: N815  http.server's name
 
@@ -193,3 +209,19 @@ def test_answers_needs_a_good_answer(psp: Psp, status: int, *, expected: bool) -
     psp.body = json.dumps({"object": "balance"} if expected else error("api_error")).encode()
     assert expected is client(psp.url).answers()
     assert "/v1/balance" == psp.seen[0][0]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b'{"id": "pi_1", "status": "succeeded"' + b" " * 1000 + b"}"]
+)
+def test_an_answer_that_trickles_holds_nobody(psp: Psp, body: bytes) -> None:
+    """A byte now and then, in the header or after it: the call ends, and the next one works."""
+    psp.body, psp.trickle_seconds = body, 0.05
+    patient = client(psp.url)
+    began = time.monotonic()
+    assert isinstance(patient.charge(CHARGE), Transient)
+    assert time.monotonic() - began < 10, "0.3 s are allowed; a minute it would have taken"
+    psp.body, psp.trickle_seconds = b'{"id": "pi_1", "status": "succeeded"}', 0
+    assert Captured("pi_1") == patient.charge(CHARGE)
+    time.sleep(0.6)
+    assert Captured("pi_1") == patient.charge(CHARGE), "an idle connection is not cut off"
