@@ -1,0 +1,113 @@
+"""A PSP that is down for ten minutes, which pass in a second or two."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from services import store
+from services.psp_connector.backoff import Backoff
+from services.psp_connector.breaker import Breaker
+from services.psp_connector.connector import Connector
+from services.psp_connector.queue import Queue
+from tests.psp_connector.fakes import FakePsp
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from services.psp_connector.psp import Charge, Outcome
+    from services.psp_connector.settings import ConnectorSettings
+
+DOWN_SECONDS = 600
+QUEUED = 200
+CONCURRENCY = 8
+
+
+class Clock:
+    """Goes as time does, and jumps over what the connector sleeps."""
+
+    def __init__(self) -> None:
+        self._slept = 0.0
+
+    def __call__(self) -> float:
+        return self._slept + time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        self._slept += seconds
+        time.sleep(0.0002)  # the probe's thread gets its turn
+
+
+class DownPsp(FakePsp):
+    """Comes back at a moment of the clock; counts calls before and after."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+        self._back_at = clock() + DOWN_SECONDS
+        self._lock_of_counts = threading.Lock()
+        self.down_calls = self.up_calls = self.at_once = self.at_once_most = 0
+        self.ramp: list[int] = []
+        """How many calls were under way with each of the first after its return."""
+
+    def is_up(self) -> bool:
+        self.up = self._clock() >= self._back_at
+        return self.up
+
+    def charge(self, charge: Charge) -> Outcome:
+        up = self.is_up()
+        with self._lock_of_counts:
+            self.down_calls += not up
+            self.up_calls += up
+            self.at_once += 1
+            if up:
+                self.ramp.append(self.at_once)
+        time.sleep(0.002)
+        outcome = super().charge(charge)
+        with self._lock_of_counts:
+            self.at_once -= 1
+        return outcome
+
+    def answers(self) -> bool:
+        self.is_up()
+        return super().answers()
+
+
+def test_ten_minutes_down(
+    client: Any, settings: ConnectorSettings, accept: Callable[..., str]
+) -> None:
+    """No busy loop, no attempts used up, no flood after; each is captured by its next call."""
+    clock = Clock()
+    psp = DownPsp(clock)
+    ids = [accept() for _ in range(QUEUED)]
+    connector = Connector(
+        Queue(client, settings, "one", clock=clock),
+        psp,
+        Breaker(CONCURRENCY, Backoff(0.5, 30, lambda _low, high: high), clock),
+        Backoff(0.5, 60),
+        concurrency=CONCURRENCY,
+        attempts_max=settings.psp_attempts_max,
+        sleep=clock.sleep,
+    )
+    thread = threading.Thread(target=connector.run)
+    began = clock()
+    thread.start()
+    keys = [store.transaction_key(transaction_id) for transaction_id in ids]
+    try:
+        wait_until(
+            lambda: {client.hget(key, "status") for key in keys} <= store.FINAL, seconds_max=60
+        )
+    finally:
+        connector.stop()
+        thread.join(10)
+        connector.drain(5)
+    assert clock() - began > DOWN_SECONDS
+    assert {"captured"} == {client.hget(key, "status") for key in keys}
+    assert psp.down_calls <= CONCURRENCY + 5
+    assert 1 <= psp.probes <= 40
+    assert QUEUED == psp.up_calls, "the first call after the outage is enough"
+    assert 1 == psp.ramp[0]
+    assert max(psp.ramp[:3]) <= 2
+    assert max(psp.ramp) <= CONCURRENCY
+    assert max(psp.calls.values()) <= 3
