@@ -1,0 +1,115 @@
+"""Where the stack of a checkout listens: for who starts it, and for who speaks to it.
+
+Preflight asks `chosen_port` and writes the answer to `port` in the state folder, from where the
+processes take it (services/environment.sh). A client asks `running_port` or `router_url`, whose
+rule is: what the caller said, then what was written down, then the default.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_PORT = 8000
+AUTO = "auto"
+
+# What is added to the router's port.
+PORT_OFFSETS: Mapping[str, int] = {
+    "router": 0,
+    "auth-api": 1,
+    "core-api": 2,
+    "psp-connector": 3,
+    "psp-sandbox": 4,
+    "redis": 5,
+}
+BLOCK = max(PORT_OFFSETS.values()) + 1
+_LOWEST = 1024  # below it only root may listen
+_HIGHEST = 65_536 - BLOCK
+
+# `auto` takes one of 240 blocks. Below 32768 Linux (and every other system) gives no port to an
+# outgoing connection, and 50 leave room for a second to a fifth connector, at +13, +23, ...
+_AUTO_FIRST = 20_000
+_AUTO_STEP = 50
+_AUTO_BLOCKS = 240
+
+
+class AddressError(ValueError):
+    """PLATFORM_PORT is neither a port nor `auto`; the text says what it must be."""
+
+
+def state_folder(environ: Mapping[str, str]) -> Path:
+    """Where the stack keeps what is its own."""
+    return Path(environ.get("PLATFORM_STATE") or ".state")
+
+
+def chosen_port(environ: Mapping[str, str]) -> int:
+    """The router's port of a stack that is started with these variables.
+
+    Raises:
+        AddressError: PLATFORM_PORT is wrong.
+    """
+    given = _given(environ)
+    return derived_port(state_folder(environ)) if given == AUTO else int(given or DEFAULT_PORT)
+
+
+def running_port(environ: Mapping[str, str]) -> int:
+    """The router's port of the stack that a client with these variables means.
+
+    A number in PLATFORM_PORT was chosen by whoever called, and is never silently passed over. Else
+    it is what this checkout's stack was last started with, which knows `.env` and `auto`.
+
+    Raises:
+        AddressError: PLATFORM_PORT is wrong.
+    """
+    given = _given(environ)
+    if given and given != AUTO:
+        return int(given)
+    return noted_port(state_folder(environ)) or chosen_port(environ)
+
+
+def router_url(environ: Mapping[str, str]) -> str:
+    """The router's address, for a client. PLATFORM_URL, which is not looked into, wins.
+
+    Never `localhost`: that may be the IPv6 loopback alone, or first, where another program may
+    listen on the same port.
+
+    Raises:
+        AddressError: PLATFORM_PORT is wrong.
+    """
+    return environ.get("PLATFORM_URL") or f"http://127.0.0.1:{running_port(environ)}"
+
+
+def derived_port(state: Path) -> int:
+    """The block of `auto`: the same for the same folder, by whatever name it is reached."""
+    name = os.fsencode(os.path.realpath(state))
+    number = int.from_bytes(hashlib.sha256(name).digest()[:8], "big")
+    return _AUTO_FIRST + _AUTO_STEP * (number % _AUTO_BLOCKS)
+
+
+def noted_port(state: Path) -> int | None:
+    """What preflight wrote down; None when there is nothing of use."""
+    try:
+        text = (state / "port").read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return int(text) if _is_port(text) else None
+
+
+def _given(environ: Mapping[str, str]) -> str:
+    text = environ.get("PLATFORM_PORT", "")
+    if text and text != AUTO and not _is_port(text):
+        raise AddressError(
+            f"PLATFORM_PORT={text[:20]!r}: must be a number from {_LOWEST} to {_HIGHEST}, or"
+            f" {AUTO}, which takes a block of ports by the checkout's path"
+        )
+    return text
+
+
+def _is_port(text: str) -> bool:
+    is_number = text.isascii() and text.isdigit() and len(text) <= 5
+    return is_number and _LOWEST <= int(text) <= _HIGHEST
