@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import stat
-from pathlib import Path
-from typing import Any
+import subprocess
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
+from services.address import PORT_OFFSETS
 from services.preflight import plan
 from tests.support import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SERVICES = ROOT / "services"
 FOLDERS = {path.name for path in SERVICES.iterdir() if path.is_dir() and path.name[0] != "_"}
@@ -35,23 +40,60 @@ def test_each_folder_is_a_process_and_the_other_way_round() -> None:
 
 def test_the_plan_has_the_ports_of_the_compose_file() -> None:
     """Preflight checks exactly the ports that the processes will listen on."""
-    offsets = {}
-    for name, process in PROCESSES.items():
-        probe = process.get("readiness_probe", {}).get("exec", {}).get("command", "")
-        found = re.search(r"PLATFORM_PORT:-8000}(?: \+ (\d))?", probe)
-        if found:
-            offsets[name] = int(found[1] or 0)
-    assert plan.PORT_OFFSETS == offsets
+    probed = {
+        name: process["readiness_probe"]["exec"]["command"]
+        for name, process in PROCESSES.items()
+        if "readiness_probe" in process
+    }
+    assert set(PORT_OFFSETS) == set(probed)
+    for name, probe in probed.items():
+        assert re.search(rf"(:|-p )[$]{variable(name)}\b", probe), probe
+        assert f"${variable(name)}" in PROCESSES[name]["command"]
 
 
+def variable(process: str) -> str:
+    """What services/environment.sh calls the port of a process."""
+    return process.upper().replace("-", "_") + "_PORT"
+
+
+@pytest.mark.parametrize("replica", ["", "0", "2"])
+def test_the_shell_says_the_same_ports_as_python(tmp_path: Path, replica: str) -> None:
+    """The number that preflight wrote down counts, whatever PLATFORM_PORT says."""
+    environ = {"PLATFORM_PORT": "auto", "PC_REPLICA_NUM": replica}
+    given = environment(tmp_path, 9000, environ)
+    ports = {name: 9000 + offset for name, offset in PORT_OFFSETS.items()}
+    ports["psp-connector"] += 10 * int(replica or 0)
+    assert "9000" == given["PLATFORM_PORT"]
+    assert ports == {name: int(given[variable(name)]) for name in PORT_OFFSETS}
+
+
+@pytest.mark.parametrize("own", [{}, {"REDIS_URL": "rediss://r", "PSP_URL": "https://p"}])
 @pytest.mark.parametrize("service", list(plan.SETTINGS))
-def test_the_plan_gives_what_the_compose_file_gives(service: str) -> None:
-    """Each variable the command exports is one that preflight checks with."""
-    exported = set(re.findall(r"\b([A-Z_]+)=", PROCESSES[service]["command"]))
-    given = set(plan.environment(service, 8000, Path("/s"), {}))
-    assert exported - {"SANDBOX_DATABASE"} <= given
-    port = plan.environment(service, 8000, Path("/s"), {})["HTTP_PORT"]
-    assert f"PLATFORM_PORT + {int(port) - 8000}" in PROCESSES[service]["command"]
+def test_the_plan_gives_what_the_shell_gives(
+    tmp_path: Path, service: str, own: dict[str, str]
+) -> None:
+    """Preflight checks with the very values that the processes will get."""
+    given = environment(tmp_path, 9000, own)
+    for name, value in plan.environment(service, 9000, tmp_path, own).items():
+        source = variable(service) if name == "HTTP_PORT" else name
+        assert value == given[source], name
+    exported = set(re.findall(r"\bexport ([A-Z_]+)=", PROCESSES[service]["command"]))
+    assert exported <= {"HTTP_PORT", "SANDBOX_DATABASE"}
+
+
+def environment(state: Path, port: int, environ: dict[str, str]) -> dict[str, str]:
+    """What services/environment.sh makes of these variables."""
+    (state / "port").write_text(f"{port}\n")
+    done = subprocess.run(
+        ["sh", "-euc", ". services/environment.sh && env"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "PLATFORM_STATE": str(state)} | environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    return dict(line.split("=", 1) for line in done.stdout.splitlines())
 
 
 @pytest.mark.parametrize("name", list(PROCESSES))

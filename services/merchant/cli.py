@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from services.address import AddressError, router_url
 from services.merchant import helptexts
 from services.merchant.errors import PlatformError, UsageError
 
@@ -196,7 +197,7 @@ def _add(commands: Any, name: str, what: str, *options: str) -> argparse.Argumen
 
 
 def _add_platform(command: argparse.ArgumentParser, *, timeout_seconds: int) -> None:
-    command.add_argument("--url", help="where the router is (http://localhost:8000)")
+    command.add_argument("--url", help="where the router is (http://127.0.0.1:8000)")
     command.add_argument(
         "--timeout",
         type=_seconds,
@@ -270,16 +271,14 @@ def _seconds(value: str) -> float:
 def _platform_url(option: str | None, environ: Mapping[str, str]) -> str:
     if option is not None:
         return _checked_url("--url", option)
-    if url := environ.get("PLATFORM_URL"):
-        return _checked_url("PLATFORM_URL", url)
-    port = environ.get("PLATFORM_PORT") or "8000"
-    if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65_535:
-        raise UsageError(f"PLATFORM_PORT={port!r}: must be a port, from 1 to 65535")
-    return f"http://localhost:{int(port)}"
+    try:
+        return _checked_url("PLATFORM_URL", router_url(environ))
+    except AddressError as error:
+        raise UsageError(str(error)) from None
 
 
 def _checked_url(name: str, url: str) -> str:
-    rule = f"{name}: must be the router's address, such as http://localhost:8000"
+    rule = f"{name}: must be the router's address, such as http://127.0.0.1:8000"
     try:
         parts = urlsplit(url)
         _ = parts.port  # raises when it is none

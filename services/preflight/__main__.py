@@ -1,17 +1,18 @@
 """`python -m services.preflight`: the stack's first process; the others wait for it.
 
-Makes the state folder and the secret, checks programs, settings and ports. Says everything that
-is wrong in one go, each with its cure, and leaves with 78 (EX_CONFIG), which stops the stack.
+Makes the state folder and the secret, ends what a killed supervisor left behind, checks programs,
+settings and ports, and writes down which ports they are. Says everything that is wrong in one go,
+each with its cure, and leaves with 78 (EX_CONFIG), which stops the stack.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from services.preflight import checks
+from services.address import AUTO, AddressError, chosen_port, state_folder
+from services.preflight import checks, orphans, state
 from services.settings import EXIT_BAD_SETTINGS
 
 if TYPE_CHECKING:
@@ -20,27 +21,37 @@ if TYPE_CHECKING:
 
 def faults(environ: Mapping[str, str]) -> list[str]:
     """Everything that would keep the stack from starting, a line each."""
-    state = Path(environ.get("PLATFORM_STATE") or ".state")
-    found = checks.prepare(state) + checks.missing_programs(environ)
+    folder = state_folder(environ)
+    found = state.prepare(folder) + checks.missing_programs(environ)
     try:
-        first = checks.first_port(environ)
-    except ValueError as error:
+        first = chosen_port(environ)
+    except AddressError as error:
         return [*found, str(error)]
-    if (state / "jwt-secret").exists():
-        found += checks.wrong_settings(first, state, environ)
-    return found + checks.busy_ports(first, state)
-
-
-def main() -> int:
-    """Checks; returns the exit code."""
-    found = faults(os.environ)
+    if (folder / "jwt-secret").exists():
+        found += checks.wrong_settings(first, folder, environ)
+    found += checks.busy_ports(first, folder, environ)
     if not found:
-        sys.stdout.write("preflight: state folder, programs, settings and ports are in order\n")
-        return 0
-    lines = "".join(f"  {fault}\n" for fault in found)
-    sys.stderr.write(f"preflight: the stack cannot start\n{lines}")
-    return EXIT_BAD_SETTINGS
+        state.note_port(folder, first)
+    return found
+
+
+def main(environ: Mapping[str, str]) -> int:
+    """Checks; returns the exit code."""
+    folder = state_folder(environ)
+    if state.version_of(folder) == "":
+        sys.stdout.write(f"preflight: took over {folder}, made before it had a version\n")
+    ended, left = orphans.clear(folder)
+    if ended:
+        sys.stdout.write(f"preflight: {ended}\n")
+    if found := left + faults(environ):
+        lines = "".join(f"  {fault}\n" for fault in found)
+        sys.stderr.write(f"preflight: the stack cannot start\n{lines}")
+        return EXIT_BAD_SETTINGS
+    first = chosen_port(environ)
+    how = ", chosen by the checkout's path" if environ.get("PLATFORM_PORT") == AUTO else ""
+    sys.stdout.write(f"preflight: all is in order; the router listens on port {first}{how}\n")
+    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(os.environ))

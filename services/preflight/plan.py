@@ -1,12 +1,13 @@
 """Which ports the stack uses and which settings its services will be given.
 
-process-compose.yaml says the same in its own language; a test holds the two together.
+services/environment.sh says the same to the processes; a test holds the two together.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from services.address import PORT_OFFSETS
 from services.auth_api.settings import AuthSettings
 from services.core_api.settings import CoreSettings
 from services.psp_connector.settings import ConnectorSettings
@@ -17,16 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from services.settings import Settings
-
-PORT_OFFSETS: Mapping[str, int] = {
-    "router": 0,
-    "auth-api": 1,
-    "core-api": 2,
-    "psp-connector": 3,
-    "psp-sandbox": 4,
-    "redis": 5,
-}
-BLOCK = max(PORT_OFFSETS.values()) + 1
 
 SETTINGS: Mapping[str, type[Settings]] = {
     "auth-api": AuthSettings,

@@ -96,8 +96,10 @@ def _holder(pid: int | None) -> Holder:
         return Holder(pid, "a process that just ended")
     state = ""
     with contextlib.suppress(psutil.Error, OSError):
-        given = process.environ().get("PLATFORM_STATE", "")
-        state = os.path.realpath(Path(process.cwd(), given)) if given else ""
+        environ = process.environ()
+        # Only a supervisor gives this name; the folder is known to every shell of a checkout.
+        if "PC_PROC_NAME" in environ:
+            state = os.path.realpath(Path(process.cwd(), environ.get("PLATFORM_STATE") or ".state"))
     return Holder(process.pid, name, state)
 
 

@@ -1,38 +1,50 @@
 """`python -m services.preflight.ready`: the stack's last process, when all others are healthy.
 
 Says how long each took from its start to its first good health check (services/ready.sh noted
-both moments), where it is, and what to type next.
+both moments), where it is, and what to type next. `up -D` shows the same.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from services.preflight import checks, plan
+from services.address import DEFAULT_PORT, PORT_OFFSETS, noted_port, state_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
+
+_NEXT = """\
+Next, in another shell (`nix develop`):
+  merchant pay 1250 USD --as alice      send a payment through it, and see each hop
+  merchant smoke                        check all of it
+  platform down                         stop it
+"""
 
 
 def report(environ: Mapping[str, str]) -> str:
     """The screen a newcomer sees."""
-    first = checks.first_port(environ)
-    notes = Path(environ.get("PLATFORM_STATE") or ".state") / "ready"
-    lines = []
-    for name, offset in plan.PORT_OFFSETS.items():
-        took = _seconds(notes / f"{name}.began", notes / name)
-        shown = "?" if took is None else f"{took:.2f}"
-        scheme = "redis" if name == "redis" else "http"
-        lines.append(f"  {name:<14} {shown:>5} s   {scheme}://127.0.0.1:{first + offset}")
-    total = max(
-        (_seconds(notes / "preflight", notes / name) or 0.0 for name in plan.PORT_OFFSETS),
-        default=0.0,
+    folder = state_folder(environ)
+    notes = folder / "ready"
+    first = noted_port(folder) or DEFAULT_PORT
+    lines = [_line(name, first + offset, notes) for name, offset in PORT_OFFSETS.items()]
+    took = [_seconds(notes / "preflight", notes / name) or 0.0 for name in PORT_OFFSETS]
+    return (
+        f"The platform is healthy, {max(took):.1f} s after its start: http://127.0.0.1:{first}\n"
+        + "".join(lines)
+        + _about_localhost()
+        + _NEXT
     )
-    head = f"The platform is healthy, {total:.1f} s after its start: http://localhost:{first}"
-    return "\n".join([head, *lines, _next_steps(first)]) + "\n"
+
+
+def _line(name: str, port: int, notes: Path) -> str:
+    seconds = _seconds(notes / f"{name}.began", notes / name)
+    shown = "?" if seconds is None else f"{seconds:.2f}"
+    scheme = "redis" if name == "redis" else "http"
+    return f"  {name:<14} {shown:>5} s   {scheme}://127.0.0.1:{port}\n"
 
 
 def _seconds(began: Path, ended: Path) -> float | None:
@@ -42,12 +54,13 @@ def _seconds(began: Path, ended: Path) -> float | None:
         return None
 
 
-def _next_steps(first: int) -> str:
-    port = "" if first == 8000 else f"PLATFORM_PORT={first} "
-    return f"""Next, in another shell (`nix develop`):
-  {port}merchant pay 1250 USD --as alice
-  {port}platform run smoke
-  platform down"""
+def _about_localhost() -> str:
+    """A line for a machine whose `localhost` is the IPv6 loopback alone."""
+    try:
+        socket.getaddrinfo("localhost", None, socket.AF_INET)
+    except OSError:
+        return "On this machine `localhost` is not 127.0.0.1: write 127.0.0.1 in its place.\n"
+    return ""
 
 
 if __name__ == "__main__":

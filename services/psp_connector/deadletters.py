@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import redis
 
 from services import store
+from services.address import PORT_OFFSETS, AddressError, running_port
 from services.clock import now_ms, rfc3339
 
 if TYPE_CHECKING:
@@ -113,10 +114,11 @@ def main(argv: Sequence[str], environ: Mapping[str, str], out: TextIO, err: Text
 
 
 def _stack_redis(environ: Mapping[str, str]) -> str:
-    first = environ.get("PLATFORM_PORT") or "8000"
-    if not re.fullmatch(r"[0-9]{1,5}", first):
-        raise SystemExit(f"deadletters: PLATFORM_PORT={first!r}: must be a number")
-    return f"redis://127.0.0.1:{int(first) + 5}/0"
+    try:
+        port = running_port(environ) + PORT_OFFSETS["redis"]
+    except AddressError as error:
+        raise SystemExit(f"deadletters: {error}") from None
+    return f"redis://127.0.0.1:{port}/0"
 
 
 def _run(letters: DeadLetters, arguments: argparse.Namespace, out: TextIO, err: TextIO) -> int:

@@ -22,8 +22,8 @@ import httpx
 import redis
 
 from services import store
+from services.address import PORT_OFFSETS
 from services.currencies import major_units
-from services.preflight.plan import PORT_OFFSETS
 from tests import support
 
 if TYPE_CHECKING:

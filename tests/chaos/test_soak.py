@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from services import store
-from services.preflight.plan import PORT_OFFSETS
+from services.address import PORT_OFFSETS
 from tests.chaos.harness import Chaos, figures
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.preflight import checks, plan
+from services.address import BLOCK, PORT_OFFSETS, AddressError, chosen_port
+from services.preflight import checks
 from services.preflight.__main__ import faults
 from services.preflight.ready import report
 from tests.support import ROOT, free_ports
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
     return {
-        "PLATFORM_PORT": str(free_ports(plan.BLOCK)),
+        "PLATFORM_PORT": str(free_ports(BLOCK)),
         "PLATFORM_STATE": str(tmp_path / "state"),
         "PATH": os.environ["PATH"],
     }
@@ -64,8 +65,8 @@ def test_all_that_is_wrong_is_said_at_once(environ: dict[str, str]) -> None:
         assert line.endswith(services)
 
 
-def test_a_process_left_behind_is_named_as_ours(environ: dict[str, str], tmp_path: Path) -> None:
-    """A holder that was given this state folder is said to be of a stack of this checkout."""
+def test_a_process_of_this_stack_is_named_as_ours(environ: dict[str, str], tmp_path: Path) -> None:
+    """A holder that a supervisor started with this state folder is of a stack of this checkout."""
     port = int(environ["PLATFORM_PORT"])
     code = (
         "import socket, sys;"
@@ -74,16 +75,16 @@ def test_a_process_left_behind_is_named_as_ours(environ: dict[str, str], tmp_pat
     )
     with subprocess.Popen(
         [sys.executable, "-c", code],
-        env=os.environ | environ,
+        env=os.environ | environ | {"PC_PROC_NAME": "router"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as orphan:
         assert orphan.stdout
         assert orphan.stdin
         orphan.stdout.readline()
-        [told] = checks.busy_ports(port, tmp_path / "state")
+        [told] = checks.busy_ports(port, tmp_path / "state", environ)
         orphan.stdin.close()
-    assert "a stack of this checkout is running, or was left behind" in told
+    assert "a stack of this checkout is running" in told
     assert f"kill {orphan.pid}" in told
 
 
@@ -98,8 +99,8 @@ def test_a_wrong_port_is_refused_with_its_rule(environ: dict[str, str], port: st
 def test_any_port_is_taken_or_refused(text: str) -> None:
     """No text whatever makes anything but a number in range or a ValueError."""
     try:
-        port = checks.first_port({"PLATFORM_PORT": text})
-    except ValueError:
+        port = chosen_port({"PLATFORM_PORT": text})
+    except AddressError:
         return
     assert 1024 <= port <= 65_530
 
@@ -157,9 +158,9 @@ def test_the_report_names_every_process(environ: dict[str, str], tmp_path: Path)
         os.utime(notes / name, (at, at))
     text = report(environ)
     port = int(environ["PLATFORM_PORT"])
-    assert f"The platform is healthy, 1.8 s after its start: http://localhost:{port}" in text
-    for name, offset in plan.PORT_OFFSETS.items():
+    assert f"The platform is healthy, 1.8 s after its start: http://127.0.0.1:{port}" in text
+    for name, offset in PORT_OFFSETS.items():
         [line] = [line for line in text.splitlines() if line.split()[:1] == [name]]
         assert f":{port + offset}" in line
         assert ("1.25 s" if name == "redis" else "? s") in line
-    assert f"PLATFORM_PORT={port} merchant pay" in text
+    assert "localhost" not in text
