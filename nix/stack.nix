@@ -32,19 +32,25 @@ let
     export PLATFORM_CODE=${package.code} PYTHONPATH=${package.code}
   '';
 
+  # `platform` takes words, and begins with those that are given here.
   platformOf =
-    setting:
+    setting: words:
     pkgs.writeShellApplication {
       name = "platform";
       inherit runtimeInputs;
       text = ''
         ${setting}
+        set -- ${words} "$@"
         # shellcheck source=/dev/null
         . ${./platform}/env.sh
         # shellcheck source=/dev/null
         . ${./platform}/platform.sh
       '';
-      meta.description = "starts the stack; words go on to process-compose";
+      meta.description =
+        if words == "" then
+          "starts the stack; words go on to process-compose"
+        else
+          "stops the stack and forgets its state, after asking";
     };
 
   commandOf =
@@ -85,7 +91,8 @@ let
   '';
 
   programs = lib.mapAttrs (commandOf fromStore) modules // {
-    default = platformOf fromStore;
+    default = platformOf fromStore "";
+    reset = platformOf fromStore "reset";
   };
 in
 {
@@ -100,5 +107,5 @@ in
   }) programs;
 
   # For the development shell, which has PLATFORM_CODE and PYTHONPATH set to the checkout.
-  commands = [ (platformOf "") ] ++ lib.attrValues (lib.mapAttrs (commandOf "") modules);
+  commands = [ (platformOf "" "") ] ++ lib.attrValues (lib.mapAttrs (commandOf "") modules);
 }

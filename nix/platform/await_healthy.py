@@ -3,6 +3,7 @@
 
 process-compose's own `project is-ready --wait` waits for ever, and its `up -D` not at all. Whoever
 does not come up within the bound is named, with the reason and the end of its log; exit code 1.
+Else the same screen is shown that the stack's last process prints.
 """
 
 from __future__ import annotations
@@ -11,14 +12,18 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 import time
 from collections import deque
 from pathlib import Path
 from typing import Any
 
+from services.preflight import ready
+
 HEALTHY_WITHIN_SECONDS = 60
 POLL_SECONDS = 0.2
 ANSWER_WITHIN_SECONDS = 5
+RESTARTS_MAX = 3  # who has ended so often before it was healthy will go on so
 LOG_LINES = 15
 
 UP = {"Running", "Foreground", "Launched", "Completed", "Skipped"}
@@ -68,26 +73,51 @@ def report(faults: dict[str, str]) -> None:
         sys.stderr.write(f"platform: {name} {reason}; the end of its log:\n{end_of_log(name)}")
 
 
-def main() -> int:
+def gone() -> None:
+    """Tell why the supervisor is not there: preflight ends the stack when a check fails."""
+    said = end_of_log("preflight").rpartition("    preflight: the stack cannot start\n")
+    if said[1]:
+        faults = textwrap.indent(textwrap.dedent(said[2]), "  ")
+        sys.stderr.write(f"platform: the stack cannot start\n{faults}")
+    else:
+        report({"process-compose": "is gone, or does not answer"})
+
+
+def wait() -> int:
     """Wait, and return the exit code."""
-    started = time.monotonic()
-    deadline = started + HEALTHY_WITHIN_SECONDS
+    deadline = time.monotonic() + HEALTHY_WITHIN_SECONDS
     faults: dict[str, str] = {}
     while time.monotonic() < deadline:
         states = processes()
         if states is None:
-            report({"preflight": "may have stopped the stack: process-compose is gone"})
-            report({"process-compose": "does not answer"})
+            gone()
             return 1
         faults = {state["name"]: why for state in states if (why := fault(state)) is not None}
         if not faults:
-            seconds = time.monotonic() - started
-            sys.stdout.write(f"platform: all processes are healthy after {seconds:.1f} s\n")
+            sys.stdout.write(ready.report(os.environ))
             return 0
+        if ended := {
+            state["name"]: f"has ended {state['restarts']} times"
+            for state in states
+            if state["name"] in faults and state["restarts"] >= RESTARTS_MAX
+        }:
+            report(ended)
+            sys.stderr.write("platform: the stack is still up: `platform down` stops it\n")
+            return 1
         time.sleep(POLL_SECONDS)
-    sys.stderr.write(f"platform: not healthy within {HEALTHY_WITHIN_SECONDS} s, still running:\n")
+    sys.stderr.write(f"platform: not healthy within {HEALTHY_WITHIN_SECONDS} s\n")
     report(faults)
+    sys.stderr.write("platform: the stack is still up: `platform down` stops it\n")
     return 1
+
+
+def main() -> int:
+    """Wait; who does not want to wait any longer leaves the stack as it is."""
+    try:
+        return wait()
+    except KeyboardInterrupt:
+        sys.stderr.write("platform: the stack goes on starting: `platform down` stops it\n")
+        return 130
 
 
 if __name__ == "__main__":

@@ -23,8 +23,12 @@ case ${PLATFORM_STATE:=.state} in
   /*) ;;
   *) PLATFORM_STATE=$platform_checkout/$PLATFORM_STATE ;;
 esac
-mkdir -p "$PLATFORM_STATE/logs" "$PLATFORM_STATE/process-compose"
-chmod 700 "$PLATFORM_STATE"
+if ! { mkdir -p "$PLATFORM_STATE/logs" "$PLATFORM_STATE/process-compose" &&
+  chmod 700 "$PLATFORM_STATE" && [ -w "$PLATFORM_STATE" ]; }; then
+  echo "platform: $PLATFORM_STATE cannot be written: give write permission, or set PLATFORM_STATE" \
+    "to a folder of yours" >&2
+  return 1
+fi
 
 # A Unix socket's path has room for 104 bytes on macOS and 108 on Linux, and process-compose gives
 # no reason when it is longer. The folder is ours alone, so nobody else can put a socket there.
@@ -48,6 +52,10 @@ PC_LOG_FILE=$PLATFORM_STATE/logs/process-compose.log
 PROC_COMP_CONFIG=$PLATFORM_STATE/process-compose
 export PLATFORM_CHECKOUT PLATFORM_CODE PLATFORM_STATE PYTHONPATH
 export PC_SOCKET_PATH PC_CONFIG_FILES PC_LOG_FILE PROC_COMP_CONFIG
+
+# What another process-compose gave to this shell would pass for what ours gives to its processes,
+# and a level above `info` would silence their logs.
+unset PC_PROC_NAME PC_REPLICA_NUM PC_LOG_LEVEL
 
 # Its screen needs a terminal at both ends.
 if ! { [ -t 0 ] && [ -t 1 ]; }; then

@@ -43,11 +43,32 @@ start() {
   mode=$(mode_of "$@")
   [ "$mode" = none ] || refuse_second_stack
   [ "$mode" = detached ] || exec process-compose "$@"
-  # process-compose comes back from this with 0 whatever becomes of the processes.
-  process-compose "$@"
-  # A client's log must not truncate that of the stack it speaks to.
-  export PC_LOG_FILE=$PLATFORM_STATE/logs/process-compose-client.log
+  # Whatever becomes of the processes it comes back with 0, and with 1 when they were stopped before
+  # it looked; what became of them is told below.
+  process-compose "$@" || true
+  as_client
   exec python "$(dirname "${BASH_SOURCE[0]}")/await_healthy.py"
+}
+
+# A client's log must not truncate that of the stack it speaks to.
+as_client() {
+  export PC_LOG_FILE=$PLATFORM_STATE/logs/process-compose-client.log
+}
+
+stop() {
+  if is_running; then
+    process-compose "$@"
+  else
+    echo "platform: no stack of this checkout is running (its state is in $PLATFORM_STATE)"
+  fi
+  # Those of a supervisor that was killed.
+  python -m services.preflight.orphans
+}
+
+reset_state() {
+  python -m services.preflight.reset ask "$@"
+  ! is_running || stop down
+  exec python -m services.preflight.reset forget
 }
 
 # Its .env is read from the working folder.
@@ -57,8 +78,17 @@ cd "${platform_checkout:?}" || exit
 [ "$1" != run ] || ! is_running || run_beside "$@"
 case $1 in
   up | run | -*) start "$@" ;;
+  down)
+    as_client
+    stop "$@"
+    ;;
+  reset)
+    as_client
+    shift
+    reset_state "$@"
+    ;;
   *)
-    export PC_LOG_FILE=$PLATFORM_STATE/logs/process-compose-client.log
+    as_client
     exec process-compose "$@"
     ;;
 esac

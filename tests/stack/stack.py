@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -17,11 +18,11 @@ import httpx
 import psutil
 import redis
 
-from services.preflight.plan import BLOCK, PORT_OFFSETS
+from services.address import BLOCK, PORT_OFFSETS
 from tests import support
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 START_SECONDS_MAX = 60  # 3 s is the aim; the machine of a check is shared and slow at times
 STOP_SECONDS_MAX = 20
@@ -76,24 +77,11 @@ class Stack:
 
     def compose(self, *words: str, seconds_max: float = 60) -> subprocess.CompletedProcess[str]:
         """Runs process-compose against this stack."""
-        return self._run("process-compose", *words, seconds_max=seconds_max)
+        return compose(self.environ, *words, seconds_max=seconds_max)
 
     def platform(self, *words: str, seconds_max: float = 60) -> subprocess.CompletedProcess[str]:
         """Runs the body of bin/platform against this stack."""
-        script = ". nix/platform/env.sh && . nix/platform/platform.sh"
-        return self._run("bash", "-euc", script, "platform", *words, seconds_max=seconds_max)
-
-    def _run(self, *command: str, seconds_max: float) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command,
-            cwd=support.ROOT,
-            env=dict(self.environ),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=seconds_max,
-            check=False,
-        )
+        return platform(self.environ, *words, seconds_max=seconds_max)
 
     def process(self, name: str) -> psutil.Process:
         """The process of that name, as the supervisor knows it; LookupError while there is none."""
@@ -164,11 +152,17 @@ def environment(state: Path, port: int, **more: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def running(
-    *, healthy: bool = True, port: int | None = None, state: Path | None = None, **more: str
+    *,
+    healthy: bool = True,
+    port: int | None = None,
+    state: Path | None = None,
+    cwd: Path = support.ROOT,
+    **more: str,
 ) -> Iterator[Stack]:
     """A stack that is healthy, and gone afterwards with all its processes.
 
     It goes on where an earlier one in the same `state` folder ended; by default it has a new one.
+    `port` is where it is expected, and what PLATFORM_PORT says unless that is in `more`.
     """
     # Short: the path of a Unix socket has room for about 100 bytes.
     with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as folder:
@@ -179,6 +173,7 @@ def running(
             ["process-compose", "up"],
             environ=environ,
             output=state / "output",
+            cwd=cwd,
             stop_seconds_max=STOP_SECONDS_MAX,
         ) as supervisor:
             stack = Stack(environ, state, port, supervisor)
@@ -204,9 +199,53 @@ def left_of(state: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.environ().get("PLATFORM_STATE") == str(state) and process.is_running():
+            if process.environ().get("PLATFORM_STATE") == str(state) and not is_gone(process):
                 found.append(process)
     return [process for process in found if process.pid != os.getpid()]
+
+
+def is_gone(process: psutil.Process) -> bool:
+    """A zombie is: burying it is the affair of the machine's first process."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return True
+
+
+def call(
+    command: Sequence[str], environ: Mapping[str, str], *, seconds_max: float = 90
+) -> subprocess.CompletedProcess[str]:
+    """Runs a program to its end, without a terminal."""
+    return subprocess.run(
+        command,
+        cwd=support.ROOT,
+        env=dict(environ),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=seconds_max,
+        check=False,
+    )
+
+
+def compose(
+    environ: Mapping[str, str], *words: str, seconds_max: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """Runs process-compose."""
+    return call(["process-compose", *words], environ, seconds_max=seconds_max)
+
+
+def platform(
+    environ: Mapping[str, str], *words: str, seconds_max: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """Runs the body of bin/platform."""
+    script = ". nix/platform/env.sh && . nix/platform/platform.sh"
+    return call(["bash", "-euc", script, "platform", *words], environ, seconds_max=seconds_max)
+
+
+def merchant(environ: Mapping[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    """Runs `merchant` as in a shell with these variables."""
+    return call([sys.executable, "-m", "services.merchant", *words], environ)
 
 
 def request_id() -> str:

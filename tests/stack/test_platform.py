@@ -1,0 +1,160 @@
+"""The `platform` command at work: up -D, down, reset, and what they say."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from services.address import BLOCK, PORT_OFFSETS, noted_port
+from tests import support
+from tests.stack.stack import call, environment, is_gone, left_of, merchant
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterator
+
+    import psutil
+
+BODY = support.ROOT / "nix" / "platform" / "platform.sh"
+
+
+def platform(environ: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    """As bin/platform runs it."""
+    script = f'. "{BODY.parent}/env.sh"; . "{BODY}"'
+    return call(["bash", "-euo", "pipefail", "-c", script, str(BODY), *words], environ)
+
+
+@pytest.fixture
+def environ() -> Iterator[dict[str, str]]:
+    """A state folder and ports of its own; nothing of it is left."""
+    with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as folder:
+        given = environment(Path(folder), support.free_ports(BLOCK))
+        try:
+            yield given
+        finally:
+            platform(given, "down")
+            assert [] == left_of(Path(folder))
+
+
+def supervisor(state: Path) -> psutil.Process:
+    """The process-compose of this state folder."""
+    [found] = {
+        parent
+        for process in left_of(state)
+        if process.environ().get("PC_PROC_NAME") == "router"
+        for parent in [process.parent()]
+        if parent
+    }
+    return found
+
+
+def test_up_comes_back_when_all_is_healthy_and_down_ends_all(environ: dict[str, str]) -> None:
+    """One screen with addresses, seconds, what to type; a second is refused; `down` is final."""
+    state = Path(environ["PLATFORM_STATE"])
+    done = platform(environ, "up", "-D")
+    assert 0 == done.returncode, done.stderr
+    for name, offset in PORT_OFFSETS.items():
+        [line] = [line for line in done.stdout.splitlines() if line.split()[:1] == [name]]
+        assert line.endswith(f"://127.0.0.1:{int(environ['PLATFORM_PORT']) + offset}")
+        assert "? s" not in line
+    assert "merchant pay 1250 USD --as alice" in done.stdout
+    assert 0 == merchant(environ, "pay", "1250", "USD", "--as", "alice").returncode
+    again = platform(environ, "up", "-D")
+    assert (1, True) == (again.returncode, "already running" in again.stderr)
+    assert 0 == platform(environ, "down").returncode
+    assert [] == left_of(state)
+    idle = platform(environ, "down")
+    assert (0, "") == (idle.returncode, idle.stderr)
+    assert "no stack of this checkout is running" in idle.stdout
+
+
+def test_down_ends_what_a_killed_supervisor_left(environ: dict[str, str]) -> None:
+    """`kill -9` of process-compose, then `down`: each process is named, and gone."""
+    state = Path(environ["PLATFORM_STATE"])
+    assert 0 == platform(environ, "up", "-D").returncode
+    boss = supervisor(state)
+    boss.kill()
+    support.wait_until(lambda: is_gone(boss), what="the supervisor's end")
+    left = left_of(state)
+    assert len(left) >= len(PORT_OFFSETS)
+    done = platform(environ, "down")
+    assert (0, "") == (done.returncode, done.stderr)
+    for name in PORT_OFFSETS:
+        assert f"{name}, pid " in done.stdout
+    assert [] == [process for process in left if not is_gone(process)]
+
+
+def test_up_says_what_keeps_it_from_starting(environ: dict[str, str]) -> None:
+    """What preflight finds stands on the terminal, and the exit code is not 0."""
+    done = platform(environ | {"QUEUE_LIMIT": "many"}, "up", "-D")
+    assert 1 == done.returncode
+    assert "platform: the stack cannot start\n  QUEUE_LIMIT='many': must be" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_up_names_the_process_that_ends_at_once(environ: dict[str, str], tmp_path: Path) -> None:
+    """After its third end nobody waits any longer; the end of its log is shown."""
+    broken = tmp_path / "caddy"
+    broken.write_text("#!/bin/sh\necho out of order\nexit 3\n")
+    broken.chmod(0o755)
+    done = platform(environ | {"PATH": f"{tmp_path}:{environ['PATH']}"}, "up", "-D")
+    assert 1 == done.returncode
+    assert "platform: router has ended 3 times; the end of its log:\n    out of" in done.stderr
+    assert "`platform down` stops it" in done.stderr
+
+
+def test_reset_forgets_only_when_told_so(environ: dict[str, str]) -> None:
+    """Without a terminal it wants `--yes`; then the stack is stopped and its state is gone."""
+    state = Path(environ["PLATFORM_STATE"])
+    assert 0 == platform(environ, "up", "-D").returncode
+    assert 0 == merchant(environ, "pay", "1250", "USD", "--as", "alice").returncode
+    (state / "nixw").mkdir()
+    refused = platform(environ, "reset")
+    assert (1, True) == (refused.returncode, "--yes" in refused.stderr)
+    assert 0 == merchant(environ, "loyalty", "--as", "alice").returncode
+    done = platform(environ, "reset", "--yes")
+    assert (0, "") == (done.returncode, done.stderr)
+    assert [] == left_of(state)
+    assert noted_port(state) is None
+    assert (state / "nixw").is_dir()
+    assert not (state / "jwt-secret").exists()
+    assert 0 == platform(environ, "up", "-D").returncode
+    told = merchant(environ, "loyalty", "--as", "alice", "--json")
+    assert 0 == json.loads(told.stdout)["points"]
+
+
+def test_a_long_path_with_spaces_is_a_path(environ: dict[str, str]) -> None:
+    """Over the 100 characters of a Unix socket, with what means something in YAML and sh."""
+    folder = Path(environ["PLATFORM_STATE"]) / ("it's a #1 folder: " + "long " * 20) / "state"
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder.parent, ignore_errors=True)
+        moved = environ | {"PLATFORM_STATE": str(folder)}
+        stack.callback(platform, moved, "down")
+        done = platform(moved, "up", "-D")
+        assert 0 == done.returncode, done.stdout + done.stderr
+        assert 0 == merchant(moved, "pay", "1250", "USD", "--as", "alice").returncode
+        assert 0 == platform(moved, "down").returncode
+
+
+def test_without_a_home_it_starts(environ: dict[str, str]) -> None:
+    """HOME is nothing that the stack needs."""
+    homeless = {name: value for name, value in environ.items() if name != "HOME"}
+    done = platform(homeless, "up", "-D")
+    assert 0 == done.returncode, done.stdout + done.stderr
+    assert 0 == merchant(homeless, "pay", "1250", "USD", "--as", "alice").returncode
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_told(environ: dict[str, str], tmp_path: Path) -> None:
+    """Before anything is started, with the cure."""
+    tmp_path.chmod(0o500)
+    done = platform(environ | {"PLATFORM_STATE": str(tmp_path / "state")}, "up", "-D")
+    assert 1 == done.returncode
+    assert "cannot be written: give write permission, or set PLATFORM_STATE" in done.stderr
