@@ -238,9 +238,11 @@ def compose(
 def platform(
     environ: Mapping[str, str], *words: str, seconds_max: float = 60
 ) -> subprocess.CompletedProcess[str]:
-    """Runs the body of bin/platform."""
-    script = ". nix/platform/env.sh && . nix/platform/platform.sh"
-    return call(["bash", "-euc", script, "platform", *words], environ, seconds_max=seconds_max)
+    """As bin/platform runs it."""
+    folder = support.ROOT / "nix" / "platform"
+    script = f'. "{folder}/env.sh"; . "{folder}/platform.sh"'
+    command = ["bash", "-euo", "pipefail", "-c", script, f"{folder}/platform.sh", *words]
+    return call(command, environ, seconds_max=seconds_max)
 
 
 def merchant(environ: Mapping[str, str], *words: str) -> subprocess.CompletedProcess[str]:

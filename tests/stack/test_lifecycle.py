@@ -6,19 +6,32 @@ import contextlib
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 
-from services.preflight.plan import BLOCK, PORT_OFFSETS
+from services.address import BLOCK, PORT_OFFSETS, derived_port
+from services.preflight import ports
 from tests import support
-from tests.stack.stack import STOP_SECONDS_MAX, is_the_real_process_compose, left_of, running
+from tests.stack.stack import (
+    STOP_SECONDS_MAX,
+    compose,
+    environment,
+    is_gone,
+    is_the_real_process_compose,
+    left_of,
+    merchant,
+    running,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from tests.stack.stack import Stack
 
 SLOW_CLIENTS = 32
@@ -41,6 +54,16 @@ def test_smoke_passes(stack: Stack) -> None:
     assert "0 failed" in done.stdout
     assert stack.healthy("router")
     assert 0 == stack.compose("process", "list").returncode, "the socket is still there"
+
+
+def test_smoke_passes_with_a_stack_of_its_own() -> None:
+    """`process-compose run smoke` starts what it needs, and ends it again."""
+    with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as folder:
+        environ = environment(Path(folder), support.free_ports(BLOCK))
+        done = compose(environ, "run", "smoke", seconds_max=90)
+        assert 0 == done.returncode, done.stdout + done.stderr
+        assert "0 failed" in done.stdout
+        assert [] == left_of(Path(folder))
 
 
 def test_slow_clients_hold_nobody_up(stack: Stack) -> None:
@@ -91,13 +114,6 @@ def test_a_busy_port_stops_the_start_and_is_named() -> None:
     assert "QUEUE_LIMIT='many'" in said
 
 
-def runs(process: psutil.Process) -> bool:
-    """Not when it is dead and only waits for init, or whoever stands in for it, to say so."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    return False
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopping_leaves_nothing(number: signal.Signals) -> None:
     """Ctrl-C and SIGTERM end every process, in order, Redis last."""
@@ -106,7 +122,7 @@ def test_stopping_leaves_nothing(number: signal.Signals) -> None:
         workers = [w for process in pids.values() for w in process.children(recursive=True)]
         stack.supervisor.send_signal(number)
         stack.supervisor.wait(STOP_SECONDS_MAX)
-        assert [] == [p for p in [*pids.values(), *workers] if runs(p)]
+        assert [] == [p for p in [*pids.values(), *workers] if not is_gone(p)]
         assert "bye bye" in stack.log("redis")
         assert '"left_to_others": 0' in stack.log("psp-connector")
 
@@ -175,6 +191,102 @@ def test_a_service_that_is_down_is_a_problem_document() -> None:
         assert "application/problem+json" == answer.headers["content-type"]
         assert answer.json()["code"] in {"bad-gateway", "service-unavailable"}
         assert 200 == stack.http.get("/transactions/health").status_code
+
+
+def test_two_checkouts_run_side_by_side() -> None:
+    """`auto` for both: each has its ports, pays, and stops without the other noticing."""
+    with own_block() as one, running(state=one, port=derived_port(one), PLATFORM_PORT="auto") as a:
+        with own_block() as two:
+            b_port = derived_port(two)
+            with running(state=two, port=b_port, PLATFORM_PORT="auto") as b:
+                assert a.port != b.port
+                for stack in (a, b):
+                    assert "captured" == stack.ended(stack.pay().json()["id"])["status"]
+                    assert f"the router listens on port {stack.port}" in stack.log("preflight")
+                assert (12, 12) == (a.points(), b.points())
+        assert [] == left_of(two)
+        assert "captured" == a.ended(a.pay().json()["id"])["status"]
+        assert 24 == a.points()
+
+
+@contextlib.contextmanager
+def own_block() -> Iterator[Path]:
+    """A state folder whose ports nobody holds now."""
+    for _try in range(50):
+        with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as folder:
+            port = derived_port(Path(folder))
+            if all(ports.is_free(port + offset) for offset in range(BLOCK)):
+                yield Path(folder)
+                return
+    raise RuntimeError("no folder with a free block of ports found in 50 tries")
+
+
+def test_auto_is_never_shifted() -> None:
+    """A block that somebody holds stops the start, with the holder and a way out."""
+    with own_block() as state:
+        port = derived_port(state)
+        with (
+            socket.create_server(("127.0.0.1", port + 5)),
+            running(healthy=False, state=state, port=port, PLATFORM_PORT="auto") as stack,
+        ):
+            assert 78 == stack.supervisor.wait(60)
+            said = stack.log("preflight")
+            assert not (state / "port").exists()
+    assert f"port {port + 5} (redis) is held by" in said
+    assert "end that, or start with PLATFORM_PORT=" in said
+
+
+def test_the_dot_env_beats_the_shell_and_clients_know() -> None:
+    """`PLATFORM_PORT` of `.env` moves all of it; a client finds it without being told."""
+    with own_block() as state:
+        (state / ".env").write_text("PLATFORM_PORT=auto\n")
+        port = derived_port(state)
+        with running(state=state, port=port, cwd=state, PLATFORM_PORT="8000") as stack:
+            shell = {k: v for k, v in stack.environ.items() if k != "PLATFORM_PORT"}
+            paid = merchant(shell, "pay", "1250", "USD", "--as", "alice")
+            assert (0, "") == (paid.returncode, paid.stderr)
+            assert 12 == stack.points()
+            said = stack.log("ready")
+    assert f"http://127.0.0.1:{port}\n" in said
+
+
+def test_what_a_killed_supervisor_left_is_ended_by_the_next_up() -> None:
+    """`kill -9` of process-compose: the next start names and ends its processes, only those."""
+    with running() as other, tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as folder:
+        state = Path(folder)
+        with running(state=state) as killed, bystander(killed.environ) as shell:
+            accepted = killed.pay().json()["id"]
+            left = {name: killed.process(name) for name in PORT_OFFSETS}
+            workers = [w for process in left.values() for w in process.children(recursive=True)]
+            killed.supervisor.kill()
+            killed.supervisor.wait()
+            assert killed.healthy("core-api"), "its processes go on without it"
+            with running(healthy=False, state=state, port=killed.port) as stack:
+                # Until they are ended, health checks are answered by those that were left.
+                said = support.wait_until(lambda: told(stack), seconds_max=60, what="the end")
+                for name, process in left.items():
+                    assert f"{name}, pid {process.pid}" in said
+                assert [] == [p for p in [*left.values(), *workers] if not is_gone(p)]
+                assert shell.poll() is None
+                shell.kill()
+                stack.wait_healthy()
+                assert "captured" == stack.ended(accepted)["status"]
+            assert "captured" == other.ended(other.pay().json()["id"])["status"]
+
+
+def told(stack: Stack) -> str:
+    """What preflight said of those that were left behind, once it has ended them."""
+    return stack.log("preflight").partition("ended what a killed supervisor had left behind")[2]
+
+
+@contextlib.contextmanager
+def bystander(environ: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """What a developer has running in a shell of the same checkout."""
+    with subprocess.Popen(["sleep", "600"], env=dict(environ)) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.skipif(

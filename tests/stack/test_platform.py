@@ -14,21 +14,13 @@ import pytest
 
 from services.address import BLOCK, PORT_OFFSETS, noted_port
 from tests import support
-from tests.stack.stack import call, environment, is_gone, left_of, merchant
+from tests.stack.stack import call, environment, is_gone, left_of, merchant, platform
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
 
     import psutil
-
-BODY = support.ROOT / "nix" / "platform" / "platform.sh"
-
-
-def platform(environ: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
-    """As bin/platform runs it."""
-    script = f'. "{BODY.parent}/env.sh"; . "{BODY}"'
-    return call(["bash", "-euo", "pipefail", "-c", script, str(BODY), *words], environ)
 
 
 @pytest.fixture
