@@ -9,8 +9,8 @@ let
 in
 pkgs.mkShellNoCC {
   packages =
-    package.programs
-    ++ stack.commands
+    stack.commands # before the programs: one of them stands in front of process-compose
+    ++ package.programs
     ++ [
       package.pythonForTests
       pkgs.git

@@ -25,7 +25,20 @@ let
     };
   };
 
-  runtimeInputs = package.programs ++ [ package.python ];
+  # The real one empties its own log at every command, be it only `process-compose list`, which must
+  # not cost the stack's.
+  processCompose = pkgs.writeShellApplication {
+    name = "process-compose";
+    text = ''
+      case "''${1-}" in
+        "" | up | run | -*) ;;
+        *) [ -z "''${PC_LOG_FILE-}" ] || export PC_LOG_FILE="''${PC_LOG_FILE%.log}-client.log" ;;
+      esac
+      exec ${pkgs.process-compose}/bin/process-compose "$@"
+    '';
+  };
+
+  runtimeInputs = [ processCompose ] ++ package.programs ++ [ package.python ];
 
   # The code is the one in the store, whatever a surrounding development shell says.
   fromStore = ''
@@ -107,5 +120,9 @@ in
   }) programs;
 
   # For the development shell, which has PLATFORM_CODE and PYTHONPATH set to the checkout.
-  commands = [ (platformOf "" "") ] ++ lib.attrValues (lib.mapAttrs (commandOf "") modules);
+  commands = [
+    processCompose
+    (platformOf "" "")
+  ]
+  ++ lib.attrValues (lib.mapAttrs (commandOf "") modules);
 }

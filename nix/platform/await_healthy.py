@@ -25,6 +25,7 @@ POLL_SECONDS = 0.2
 ANSWER_WITHIN_SECONDS = 5
 RESTARTS_MAX = 3  # who has ended so often before it was healthy will go on so
 LOG_LINES = 15
+WAITS = "is Pending"
 
 UP = {"Running", "Foreground", "Launched", "Completed", "Skipped"}
 
@@ -69,7 +70,9 @@ def end_of_log(name: str) -> str:
 
 def report(faults: dict[str, str]) -> None:
     """Name each process that is not healthy, with the end of its log."""
-    for name, reason in faults.items():
+    # Who waits for another has said nothing yet.
+    begun = {name: reason for name, reason in faults.items() if reason != WAITS}
+    for name, reason in (begun or faults).items():
         sys.stderr.write(f"platform: {name} {reason}; the end of its log:\n{end_of_log(name)}")
 
 

@@ -24,7 +24,7 @@ case ${PLATFORM_STATE:=.state} in
   *) PLATFORM_STATE=$platform_checkout/$PLATFORM_STATE ;;
 esac
 if ! { mkdir -p "$PLATFORM_STATE/logs" "$PLATFORM_STATE/process-compose" &&
-  chmod 700 "$PLATFORM_STATE" && [ -w "$PLATFORM_STATE" ]; }; then
+  chmod 700 "$PLATFORM_STATE" && [ -w "$PLATFORM_STATE" ]; } 2>/dev/null; then
   echo "platform: $PLATFORM_STATE cannot be written: give write permission, or set PLATFORM_STATE" \
     "to a folder of yours" >&2
   return 1

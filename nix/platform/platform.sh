@@ -46,13 +46,7 @@ start() {
   # Whatever becomes of the processes it comes back with 0, and with 1 when they were stopped before
   # it looked; what became of them is told below.
   process-compose "$@" || true
-  as_client
   exec python "$(dirname "${BASH_SOURCE[0]}")/await_healthy.py"
-}
-
-# A client's log must not truncate that of the stack it speaks to.
-as_client() {
-  export PC_LOG_FILE=$PLATFORM_STATE/logs/process-compose-client.log
 }
 
 stop() {
@@ -78,17 +72,10 @@ cd "${platform_checkout:?}" || exit
 [ "$1" != run ] || ! is_running || run_beside "$@"
 case $1 in
   up | run | -*) start "$@" ;;
-  down)
-    as_client
-    stop "$@"
-    ;;
+  down) stop "$@" ;;
   reset)
-    as_client
     shift
     reset_state "$@"
     ;;
-  *)
-    as_client
-    exec process-compose "$@"
-    ;;
+  *) exec process-compose "$@" ;;
 esac

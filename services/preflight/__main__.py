@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def faults(environ: Mapping[str, str]) -> list[str]:
     """Everything that would keep the stack from starting, a line each."""
     folder = state_folder(environ)
-    found = state.prepare(folder) + checks.missing_programs(environ)
+    found = checks.misplaced_state(folder, environ)
+    found += state.prepare(folder) + checks.missing_programs(environ)
     try:
         first = chosen_port(environ)
     except AddressError as error:

@@ -129,7 +129,7 @@ def clear(state: Path) -> tuple[str, list[str]]:
     left = end(found)
     faults = [f"{orphan}, was left behind and cannot be ended: end it yourself" for orphan in left]
     named = "; ".join(map(str, found))
-    return f"ended what a killed supervisor had left behind: {named}", faults
+    return f"ended what was left behind by a supervisor that is gone: {named}", faults
 
 
 def main() -> int:

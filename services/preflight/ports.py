@@ -41,6 +41,17 @@ def is_free(port: int) -> bool:
     return True
 
 
+def localhost() -> set[str]:
+    """The addresses of `localhost`, as a client asks for them.
+
+    Asked for IPv4 alone, the C library answers 127.0.0.1 even where there is only ::1.
+    """
+    try:
+        return {str(found[4][0]) for found in socket.getaddrinfo("localhost", None)}
+    except OSError:
+        return set()
+
+
 def holders(ports: Iterable[int]) -> Mapping[int, Holder]:
     """The process that listens on each of these ports; no entry where nobody is found."""
     wanted = set(ports)

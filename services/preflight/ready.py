@@ -7,11 +7,11 @@ both moments), where it is, and what to type next. `up -D` shows the same.
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from typing import TYPE_CHECKING
 
 from services.address import DEFAULT_PORT, PORT_OFFSETS, noted_port, state_folder
+from services.preflight.ports import localhost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +35,7 @@ def report(environ: Mapping[str, str]) -> str:
     return (
         f"The platform is healthy, {max(took):.1f} s after its start: http://127.0.0.1:{first}\n"
         + "".join(lines)
-        + _about_localhost()
+        + about_localhost(localhost())
         + _NEXT
     )
 
@@ -54,13 +54,11 @@ def _seconds(began: Path, ended: Path) -> float | None:
         return None
 
 
-def _about_localhost() -> str:
-    """A line for a machine whose `localhost` is the IPv6 loopback alone."""
-    try:
-        socket.getaddrinfo("localhost", None, socket.AF_INET)
-    except OSError:
-        return "On this machine `localhost` is not 127.0.0.1: write 127.0.0.1 in its place.\n"
-    return ""
+def about_localhost(addresses: set[str]) -> str:
+    """A line for a machine whose `localhost` is the IPv6 loopback alone, or nothing."""
+    if "127.0.0.1" in addresses:
+        return ""
+    return "On this machine `localhost` is not 127.0.0.1: write 127.0.0.1 in its place.\n"
 
 
 if __name__ == "__main__":

@@ -104,7 +104,10 @@ def test_they_are_ended_with_their_children_and_named(tmp_path: Path) -> None:
     with python(worker + WAIT, PLATFORM_STATE=str(tmp_path), **MARKS) as orphan:
         [child] = psutil.Process(orphan.pid).children()
         said, faults = orphans.clear(tmp_path)
-        assert f"ended what a killed supervisor had left behind: core-api, pid {orphan.pid}" == said
+        assert (
+            f"ended what was left behind by a supervisor that is gone: core-api, pid {orphan.pid}"
+            == said
+        )
         assert [] == faults
         assert -15 == orphan.wait(10)
         wait_until(lambda: orphans.is_gone(child), what="the worker's end")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from services.address import BLOCK, PORT_OFFSETS, AddressError, chosen_port
 from services.preflight import checks
 from services.preflight.__main__ import faults
-from services.preflight.ready import report
+from services.preflight.ready import about_localhost, report
 from tests.support import ROOT, free_ports
 
 if TYPE_CHECKING:
@@ -103,6 +103,22 @@ def test_any_port_is_taken_or_refused(text: str) -> None:
     except AddressError:
         return
     assert 1024 <= port <= 65_530
+
+
+def test_a_state_folder_from_dot_env_is_told(environ: dict[str, str], tmp_path: Path) -> None:
+    """The shell's clients would look for the stack in another folder than it is in."""
+    shell = {"PLATFORM_CHECKOUT": "/c", "PROC_COMP_CONFIG": str(tmp_path / "s" / "process-compose")}
+    [told] = faults(environ | shell)
+    assert "comes from .env, but this shell works with" in told
+    same = {"PROC_COMP_CONFIG": str(tmp_path / "state" / "process-compose")}
+    assert [] == faults(environ | shell | same)
+    assert [] == faults(environ | {"PROC_COMP_CONFIG": str(tmp_path)})
+
+
+def test_a_localhost_of_ipv6_alone_is_told() -> None:
+    """Where both are there, or only 127.0.0.1, nothing needs to be said."""
+    assert "write 127.0.0.1" in about_localhost({"::1"})
+    assert "" == about_localhost({"::1", "127.0.0.1"})
 
 
 def test_a_missing_program_is_named(environ: dict[str, str], tmp_path: Path) -> None:

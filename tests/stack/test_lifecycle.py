@@ -276,7 +276,9 @@ def test_what_a_killed_supervisor_left_is_ended_by_the_next_up() -> None:
 
 def told(stack: Stack) -> str:
     """What preflight said of those that were left behind, once it has ended them."""
-    return stack.log("preflight").partition("ended what a killed supervisor had left behind")[2]
+    return stack.log("preflight").partition(
+        "ended what was left behind by a supervisor that is gone"
+    )[2]
 
 
 @contextlib.contextmanager
