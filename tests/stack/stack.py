@@ -184,7 +184,10 @@ def running(
             finally:
                 stack.http.close()
                 _stop(stack)
-        assert [] == [p.pid for p in left_of(state)], "processes were left behind"
+        left = left_of(state)
+        for process in left:  # so that a test that fails leaves nothing either
+            process.kill()
+        assert [] == left, "processes were left behind"
 
 
 def _stop(stack: Stack) -> None:

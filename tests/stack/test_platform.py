@@ -32,7 +32,10 @@ def environ() -> Iterator[dict[str, str]]:
             yield given
         finally:
             platform(given, "down")
-            assert [] == left_of(Path(folder))
+            left = left_of(Path(folder))
+            for process in left:
+                process.kill()
+            assert [] == left
 
 
 def supervisor(state: Path) -> psutil.Process:
@@ -132,6 +135,7 @@ def test_a_long_path_with_spaces_is_a_path(environ: dict[str, str]) -> None:
         done = platform(moved, "up", "-D")
         assert 0 == done.returncode, done.stdout + done.stderr
         assert 0 == merchant(moved, "pay", "1250", "USD", "--as", "alice").returncode
+        assert "listening" in (folder / "logs" / "core-api.log").read_text()
         assert 0 == platform(moved, "down").returncode
 
 
