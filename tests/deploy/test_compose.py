@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from services.address import PORT_OFFSETS
 from services.preflight import plan
 from services.settings import Secret
 from tests.support import ROOT
@@ -85,7 +86,7 @@ def test_the_addresses_are_those_of_the_local_ports() -> None:
     """Inside, each service has the port that it has on a developer's machine."""
     text = (ROOT / "deploy/compose.yaml").read_text()
     for name, port in re.findall(r"\b([a-z-]+):(8\d\d\d)\b", text):
-        assert 8000 + plan.PORT_OFFSETS[name] == int(port), name
+        assert 8000 + PORT_OFFSETS[name] == int(port), name
     assert ["127.0.0.1:${PLATFORM_PORT:-8000}:8000"] == SERVICES["router"]["ports"]
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from services.preflight import plan
+from services.address import PORT_OFFSETS
 from tests.images.container import USER, contained, has_user
 from tests.support import free_ports, program, wait_until
 
@@ -144,7 +144,7 @@ def images(folder: Path) -> dict[str, Image]:
     first = free_ports(6)
     assert set(NAMES) == set(configs)
     return {
-        name: Image(name, config, first + plan.PORT_OFFSETS[name], folder)
+        name: Image(name, config, first + PORT_OFFSETS[name], folder)
         for name, config in configs.items()
     }
 

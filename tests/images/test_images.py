@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from services.preflight import plan
+from services.address import PORT_OFFSETS
 from tests.images.conftest import NAMES, Image, Stack
 from tests.support import ROOT, wait_until
 
@@ -106,7 +106,7 @@ def test_how_a_container_is_run(name: str, images: dict[str, Image]) -> None:
     """Not as root, open to its network at the local stack's port, told in words what it is."""
     image = images[name]
     assert "65532:65532" == image.config["User"]
-    assert 8000 + plan.PORT_OFFSETS[name] == image.own_port
+    assert 8000 + PORT_OFFSETS[name] == image.own_port
     if name != "redis":
         assert "0.0.0.0" == image.own_environ["HTTP_HOST"]
         assert str(image.own_port) == image.own_environ["HTTP_PORT"]
