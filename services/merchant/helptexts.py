@@ -4,8 +4,8 @@ from __future__ import annotations
 
 _ENVIRONMENT = """\
 environment:
-  PLATFORM_URL        where the router is; else http://localhost:PLATFORM_PORT
-  PLATFORM_PORT       the router's port (8000)
+  PLATFORM_URL        where the router is
+  PLATFORM_PORT       or its port; else that of this checkout's stack, as it was last started
   MERCHANT_PASSWORD   the merchant's password (password, as the shipped users have it)
 """
 
@@ -20,7 +20,7 @@ examples:
   merchant list --as alice
   merchant show {_ID} --as alice
   merchant trace {_ID} --as alice     where its time went
-  http POST localhost:8000/transactions amount=1250 currency=USD token=$(merchant token --as alice)
+  http POST 127.0.0.1:8000/transactions amount=1250 currency=USD token=$(merchant token --as alice)
   merchant COMMAND --help                      a command's words, and what it prints
 
 {_ENVIRONMENT}\
@@ -125,8 +125,8 @@ example:
 
 _TOKEN = f"""\
 examples, within the 30 seconds that a token is valid:
-  http POST localhost:8000/transactions amount=1250 currency=USD token=$(merchant token --as alice)
-  http localhost:8000/transactions Authorization:"Bearer $(merchant token --as alice)"
+  http POST 127.0.0.1:8000/transactions amount=1250 currency=USD token=$(merchant token --as alice)
+  http 127.0.0.1:8000/transactions Authorization:"Bearer $(merchant token --as alice)"
 
 {_ENVIRONMENT}
 {_EXIT_CODES}"""

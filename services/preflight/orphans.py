@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -31,6 +32,10 @@ _STOP_SECONDS_MAX = 6.0
 _REDIS_STOP_SECONDS_MAX = 2.0
 _KILL_SECONDS_MAX = 2.0
 _POLL_SECONDS = 0.05
+
+# The program (nixpkgs may wrap it), or the host package set's stand-in; not a shell whose command
+# only mentions it.
+_SUPERVISOR = re.compile(r"\.?process-compose[\w.-]*|[\w.-]*standin\.py")
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,7 @@ def _is_supervised(process: psutil.Process) -> bool:
 
 def _is_supervisor(process: psutil.Process) -> bool:
     words = [Path(word).name for word in [process.name(), *process.cmdline()[:3]]]
-    # The second is the host package set's stand-in.
-    return any("process-compose" in word or word.endswith("standin.py") for word in words)
+    return any(map(_SUPERVISOR.fullmatch, words))
 
 
 def end(orphans: Sequence[Orphan]) -> list[Orphan]:

@@ -53,8 +53,8 @@ examples:
   $ deadletters replay --all
 
 environment:
-  REDIS_URL       the platform's Redis; else the stack's own, at PLATFORM_PORT + 5
-  PLATFORM_PORT   the router's port (8000)
+  REDIS_URL       the platform's Redis
+  PLATFORM_PORT   or its router's port; else that of this checkout's stack, as it was last started
 
 exit codes:
   0  done
