@@ -4,18 +4,27 @@ A service declares a subclass of `Settings`; a field `jwt_secret` is the variabl
 A `Secret` may come from a file as well, named by the variable with `_FILE` behind it (the
 convention of container images), and prints as `<secret>`. An empty variable counts as unset, as
 `${NAME:-}` in a compose file makes one.
+
+`python -m services.<service>.settings` prints them, each with its origin: `print_settings`.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
+from services import dotenv
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from pydantic.fields import FieldInfo
 
 EXIT_BAD_SETTINGS = 78  # EX_CONFIG of sysexits(3)
 _SECRET_FILE_BYTES_MAX = 65_536
@@ -38,6 +47,17 @@ class Secret(SecretStr):
         return "<secret>" if self.get_secret_value() else ""
 
 
+@dataclass(frozen=True)
+class Setting:
+    """One setting as it may be shown."""
+
+    variable: str
+    value: str
+    """`<secret>` in place of one; empty when it is not set."""
+    origin: str
+    description: str
+
+
 class Settings(BaseModel):
     """What every process is told: how to log. Frozen; unknown variables are not its business."""
 
@@ -50,6 +70,12 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="the least severe level that is logged"
     )
+
+    @classmethod
+    def variables(cls) -> list[str]:
+        """The names of all variables that are read."""
+        fields = cls.model_fields.items()
+        return [variable for name, field in fields for variable in _names(name, field)]
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:
@@ -80,6 +106,17 @@ class Settings(BaseModel):
             raise SettingsError(faults)
         return settings
 
+    @classmethod
+    def explain(cls, origins: Mapping[str, Mapping[str, str]]) -> list[Setting]:
+        """Each setting of a service; the first of `origins` that has the variable decides.
+
+        As with process-compose an empty variable hides what a later origin has, and is then unset.
+        """
+        return [
+            _explain(_names(name, field), field, origins)
+            for name, field in cls.model_fields.items()
+        ]
+
 
 class HttpSettings(Settings):
     """What a process that answers HTTP is told."""
@@ -92,6 +129,11 @@ class HttpSettings(Settings):
     reload: Literal["0", "1"] | None = Field(
         default=None, description="serve what is saved at once; on where the code is a checkout"
     )
+
+
+def _names(name: str, field: FieldInfo) -> list[str]:
+    variable = name.upper()
+    return [variable, variable + "_FILE"] if _is_secret(field.annotation) else [variable]
 
 
 def _is_secret(annotation: Any) -> bool:
@@ -123,9 +165,64 @@ def _fault(cls: type[Settings], item: Any, values: Mapping[str, str]) -> str:
     if item["type"] == "missing":
         return f"{variable} is not set: {field.description}"
     secret = _is_secret(field.annotation)
-    shown = "<secret>" if secret else repr(values.get(variable.lower(), ""))
+    shown = "<secret>" if secret else repr(masked(values.get(variable.lower(), "")))
     rule = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
     return f"{variable}={shown}: must be {rule} ({field.description})"
+
+
+def masked(text: str) -> str:
+    """The text without the password that a URL in it may have."""
+    text = re.sub(r"(://)[^/@]*@|(://).*@", r"\1\2<secret>@", text)
+    return re.sub(r"([?&][a-z_]*password=)[^&#]*", r"\1<secret>", text, flags=re.IGNORECASE)
+
+
+def _explain(
+    names: Sequence[str], field: FieldInfo, origins: Mapping[str, Mapping[str, str]]
+) -> Setting:
+    description = field.description or ""
+    for given in names:
+        value, origin = _look_up(given, origins)
+        if value:
+            shown = "<secret>" if _is_secret(field.annotation) else masked(value)
+            origin = origin if given == names[0] else f"{origin} ({given})"
+            return Setting(names[0], shown, origin, description)
+    default = None if field.is_required() else field.get_default(call_default_factory=True)
+    if default is None:
+        return Setting(names[0], "", "not set", description)
+    return Setting(names[0], str(default), "default", description)
+
+
+def _look_up(variable: str, origins: Mapping[str, Mapping[str, str]]) -> tuple[str, str]:
+    for origin, values in origins.items():
+        if variable in values:
+            return values[variable], origin
+    return "", ""
+
+
+def print_settings(cls: type[Settings]) -> NoReturn:
+    """Prints a service's settings as this shell and `.env` have them; leaves with 78 for a bad one.
+
+    What only the stack sets (HTTP_PORT, ...) is no fault here.
+    """
+    file = Path(os.environ.get("PLATFORM_CHECKOUT", ""), ".env")
+    origins = {"environment": os.environ, ".env": dotenv.read(file).values}
+    rows = cls.explain(origins)
+    widths = [
+        max(len(column) for column in columns)
+        for columns in zip(*((row.variable, row.value, row.origin) for row in rows), strict=True)
+    ]
+    for row in rows:
+        cells = zip((row.variable, row.value, row.origin), widths, strict=True)
+        sys.stdout.write("  ".join(cell.ljust(width) for cell, width in cells))
+        sys.stdout.write(f"  {row.description}\n")
+    try:
+        cls.read({**origins[".env"], **os.environ})
+    except SettingsError as error:
+        bad = [fault for fault in error.faults if " is not set" not in fault]
+    else:
+        bad = []
+    sys.stderr.write("".join(f"{fault}\n" for fault in bad))
+    raise SystemExit(EXIT_BAD_SETTINGS if bad else 0)
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from services.core_api.settings import CoreSettings
 from services.settings import EXIT_BAD_SETTINGS, SettingsError, read_or_exit
+from tests.support import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,3 +89,95 @@ def test_read_or_exit_leaves_with_ex_config(capsys: pytest.CaptureFixture[str]) 
         read_or_exit(CoreSettings, {})
     assert EXIT_BAD_SETTINGS == left.value.code
     assert "nothing was started" in capsys.readouterr().err
+
+
+def test_settings_explain_themselves() -> None:
+    """Each has its value and origin: what comes first decides, what is set nowhere is default."""
+    origins = {"environment": {"WORKERS": "3"}, ".env": {"WORKERS": "4", "QUEUE_LIMIT": "5"}}
+    told = {one.variable: one for one in CoreSettings.explain(origins)}
+    assert ("3", "environment") == (told["WORKERS"].value, told["WORKERS"].origin)
+    assert ("5", ".env") == (told["QUEUE_LIMIT"].value, told["QUEUE_LIMIT"].origin)
+    assert ("info", "default") == (told["LOG_LEVEL"].value, told["LOG_LEVEL"].origin)
+    assert ("", "not set") == (told["REDIS_URL"].value, told["REDIS_URL"].origin)
+
+
+def test_no_secret_is_explained() -> None:
+    """Neither a secret, nor the password in an address, nor the content of a secret's file."""
+    values = {
+        "JWT_SECRET_FILE": "/run/secret",
+        "JWT_SECRET_PREVIOUS": "hunter2" * 5,
+        "REDIS_URL": "rediss://me:hunter2@host/0?password=hunter2&db=1",
+    }
+    told = CoreSettings.explain({".env": values})
+    assert "hunter2" not in repr(told)
+    shown = {one.variable: (one.value, one.origin) for one in told}
+    assert ("<secret>", ".env (JWT_SECRET_FILE)") == shown["JWT_SECRET"]
+    assert "rediss://<secret>@host/0?password=<secret>&db=1" == shown["REDIS_URL"][0]
+
+
+def test_a_fault_does_not_show_the_password_of_an_address() -> None:
+    """A wrong REDIS_URL is told with its value, but not with what is secret in it."""
+    [told] = faults(REDIS_URL="redi://me:hunter2@host/0")
+    assert told.startswith("REDIS_URL='redi://<secret>@host/0': must be like redis://")
+
+
+@pytest.mark.parametrize("name", ["auth_api", "core_api", "psp_connector", "psp_sandbox"])
+def test_a_service_prints_its_settings(name: str, tmp_path: Path) -> None:
+    """`python -m services.<name>.settings`: name, value, origin, meaning; 78 for a bad value."""
+    (tmp_path / ".env").write_text("LOG_LEVEL=debug\r\n", newline="")
+    environ = {"PATH": os.environ["PATH"], "PLATFORM_CHECKOUT": str(tmp_path)}
+    command = [sys.executable, "-m", f"services.{name}.settings"]
+
+    def printed(**more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=ROOT, env=environ | more, capture_output=True, text=True, check=False
+        )
+
+    good = printed(HTTP_HOST="::1")
+    assert (0, "") == (good.returncode, good.stderr)
+    lines = {line.split()[0]: line.split()[1:] for line in good.stdout.splitlines()}
+    assert ["debug", ".env", "the"] == lines["LOG_LEVEL"][:3]
+    assert ["::1", "environment", "the"] == lines["HTTP_HOST"][:3]
+    assert ["not", "set", "the", "port"] == lines["HTTP_PORT"][:4]
+    bad = printed(LOG_LEVEL="loud")
+    assert EXIT_BAD_SETTINGS == bad.returncode
+    assert bad.stderr.startswith("LOG_LEVEL='loud': must be")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://127.0.0.1:8005/0",
+        "redis://host",
+        "redis://host/",
+        "rediss://user:p%40ss@host:6380/3?ssl_ca_certs={file}",
+        "redis://host/0?db=2&protocol=3",
+        "unix:///run/redis.sock?db=1",
+    ],
+)
+def test_a_redis_address_of_any_kind_is_taken(url: str, tmp_path: Path) -> None:
+    """TLS, password, a CA of one's own, a Unix socket."""
+    (tmp_path / "ca.pem").touch()
+    url = url.format(file=tmp_path / "ca.pem")
+    assert url == CoreSettings.read(GOOD | {"REDIS_URL": url}).redis_url
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("localhost:6379", "like redis://host:6379/0"),
+        ("redis://", "like redis://host:6379/0"),
+        ("redis://[::1", "like redis://host:6379/0"),
+        ("redis://host/first", "like redis://host:6379/0"),
+        ("redis://host:99999/0", "options"),
+        ("redis://host/0?colour=red", "options"),
+        ("redis://host/0?ssl_ca_certs=/etc/hosts", "without rediss://"),
+        ("rediss://host/0?ssl_ca_certs=/nowhere/ca.pem", "ssl_ca_certs is the whole path"),
+        ("rediss://host/0?ssl_ca_certs=README.md", "ssl_ca_certs is the whole path"),
+        ("rediss://host/0?ssl_cert_reqs=perhaps", "options"),
+    ],
+)
+def test_a_wrong_redis_address_stops_the_start(url: str, why: str) -> None:
+    """What redis-py would only find out with the first command is told beforehand."""
+    [told] = faults(REDIS_URL=url)
+    assert why in told

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from services.settings import print_settings
 from services.store import RedisUrl  # noqa: TC001  pydantic reads it
 from services.tokens import TokenSettings
 
@@ -20,3 +21,7 @@ class CoreSettings(TokenSettings):
     workers: Annotated[int, Field(ge=1, le=64)] = Field(
         default=2, description="worker processes that answer requests"
     )
+
+
+if __name__ == "__main__":
+    print_settings(CoreSettings)

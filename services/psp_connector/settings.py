@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from services.settings import HttpSettings, Secret
+from services.settings import HttpSettings, Secret, print_settings
 from services.store import RedisUrl  # noqa: TC001  pydantic reads it
 
 
@@ -41,3 +41,7 @@ class ConnectorSettings(HttpSettings):
     )
     finished_days: Days = Field(default=90, description="a finished transaction is kept so long")
     deadletter_days: Days = Field(default=30, description="a dead letter is kept so long")
+
+
+if __name__ == "__main__":
+    print_settings(ConnectorSettings)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from services.settings import HttpSettings
+from services.settings import HttpSettings, print_settings
 
 
 def _in_a_folder(path: Path) -> Path:
@@ -30,3 +30,7 @@ class SandboxSettings(HttpSettings):
     workers: Annotated[int, BeforeValidator(lambda _given: 1)] = Field(
         default=1, description="always 1 here"
     )
+
+
+if __name__ == "__main__":
+    print_settings(SandboxSettings)
