@@ -9,15 +9,12 @@ import pytest
 from services.preflight import plan
 from tests.support import ROOT
 
-# What the stack sets itself for each process.
-SET_BY_THE_STACK = {"HTTP_PORT", "SANDBOX_DATABASE"}
-# Of the stack and of merchant, which have no settings class.
-OTHERS = {"PLATFORM_PORT", "PLATFORM_STATE", "PLATFORM_URL", "MERCHANT_PASSWORD"}
+OTHERS = set(plan.OTHER_VARIABLES)
 FIELDS = {
     name.upper(): field
     for settings in plan.SETTINGS.values()
     for name, field in settings.model_fields.items()
-    if name.upper() not in SET_BY_THE_STACK
+    if name.upper() not in plan.SET_BY_THE_STACK
 }
 EXAMPLE = (ROOT / ".env.example").read_text()
 README = (ROOT / "README.md").read_text()

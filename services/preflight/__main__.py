@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from services.address import AUTO, AddressError, chosen_port, state_folder
-from services.preflight import checks, orphans, state
+from services.preflight import checks, orphans, place, state
 from services.settings import EXIT_BAD_SETTINGS
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def faults(environ: Mapping[str, str]) -> list[str]:
     """Everything that would keep the stack from starting, a line each."""
     folder = state_folder(environ)
-    found = checks.misplaced_state(folder, environ)
-    found += state.prepare(folder) + checks.missing_programs(environ)
+    found = state.prepare(folder) + checks.missing_programs(environ)
+    found += place.dotenv_faults(place.of_the_stack(environ))
     try:
         first = chosen_port(environ)
     except AddressError as error:
@@ -36,11 +36,19 @@ def faults(environ: Mapping[str, str]) -> list[str]:
     return found
 
 
+def warnings(environ: Mapping[str, str]) -> list[str]:
+    """What the stack starts with, but somebody probably meant otherwise."""
+    where = place.of_the_stack(environ)
+    return place.name_warnings(where) + place.unread(where)
+
+
 def main(environ: Mapping[str, str]) -> int:
     """Checks; returns the exit code."""
     folder = state_folder(environ)
     if state.version_of(folder) == "":
         sys.stdout.write(f"preflight: took over {folder}, made before it had a version\n")
+    for warning in warnings(environ):
+        sys.stdout.write(f"preflight: warning: {warning}\n")
     ended, left = orphans.clear(folder)
     if ended:
         sys.stdout.write(f"preflight: {ended}\n")

@@ -26,6 +26,21 @@ SETTINGS: Mapping[str, type[Settings]] = {
     "psp-sandbox": SandboxSettings,
 }
 
+# Variables that no settings class has: of the stack, and of merchant.
+OTHER_VARIABLES: Mapping[str, str] = {
+    "PLATFORM_PORT": "the router's port; the others follow",
+    "PLATFORM_STATE": "data, logs, secret and socket",
+    "PLATFORM_URL": "where merchant finds the router",
+    "MERCHANT_PASSWORD": "what merchant asks for tokens with",
+}
+# Set by the flake's scripts and by nixw, for each other.
+INTERNAL_VARIABLES = ("PLATFORM_CHECKOUT", "PLATFORM_CODE", "PLATFORM_STANDIN_REASON")
+# Set for each process by the stack, whatever the environment says.
+SET_BY_THE_STACK: Mapping[str, str] = {
+    "HTTP_PORT": "each service's port follows PLATFORM_PORT: set that",
+    "SANDBOX_DATABASE": "the sandbox's file is in the state folder",
+}
+
 
 def environment(
     service: str, first_port: int, state: Path, environ: Mapping[str, str]

@@ -1,0 +1,168 @@
+"""Where this checkout, its state and its `.env` are, and which origin each setting has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from services import dotenv
+from services.preflight import names, plan
+from services.settings import masked
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from services.dotenv import DotEnv
+
+# In process-compose.yaml these are expanded when the file is read, where `.env` beats the shell.
+# What a process is given is the other way round: there the shell beats `.env`.
+_DOTENV_BEATS_SHELL = ("PLATFORM_PORT",)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A checkout, as a command that runs in it finds it."""
+
+    checkout: Path
+    state: Path
+    environ: Mapping[str, str]
+    dotenv: DotEnv
+
+    @cached_property
+    def origins(self) -> Mapping[str, Mapping[str, str]]:
+        """What the shell and `.env` say, without what the other one hides."""
+        wins = {name: self.dotenv.values.get(name, "") for name in _DOTENV_BEATS_SHELL}
+        hidden = {name for name, value in wins.items() if value} | set(plan.SET_BY_THE_STACK)
+        shell = {name: value for name, value in self.environ.items() if name not in hidden}
+        file = {
+            name: value
+            for name, value in self.dotenv.values.items()
+            if value and name not in shell and name not in plan.SET_BY_THE_STACK
+        }
+        return {
+            "environment": {name: value for name, value in shell.items() if value},
+            ".env": file,
+        }
+
+    @cached_property
+    def merged(self) -> Mapping[str, str]:
+        """What the stack's processes would be given."""
+        return {**self.origins[".env"], **self.origins["environment"]}
+
+    def origin(self, name: str) -> str:
+        """Who sets the variable."""
+        return next(
+            (origin for origin, values in self.origins.items() if name in values), "default"
+        )
+
+
+def of_the_stack(environ: Mapping[str, str]) -> Place:
+    """For a process of the stack, whose working folder may be in the store."""
+    checkout = environ.get("PLATFORM_CHECKOUT")
+    return _place(Path(checkout) if checkout else _upwards(Path.cwd()), environ)
+
+
+def here(environ: Mapping[str, str]) -> Place:
+    """For a command that somebody types: the checkout that the working folder is in."""
+    return _place(_upwards(Path.cwd()), environ)
+
+
+def _place(checkout: Path, environ: Mapping[str, str]) -> Place:
+    given = environ.get("PLATFORM_STATE", "")
+    # As in nix/platform/env.sh: what another checkout's shell worked out is worked out anew.
+    if given == f"{environ.get('PLATFORM_CHECKOUT', '')}/.state":
+        given = ""
+    state = checkout.absolute() / (given or ".state")
+    file = dotenv.DotEnv()
+    if "PC_DISABLE_DOTENV" not in environ:
+        file = dotenv.read(checkout / ".env")
+    return Place(checkout, state, environ, file)
+
+
+def _upwards(folder: Path) -> Path:
+    for candidate in (folder, *folder.parents):
+        if (candidate / "process-compose.yaml").is_file() and (candidate / "services").is_dir():
+            return candidate
+    return folder
+
+
+def dotenv_faults(place: Place) -> list[str]:
+    """A line for each thing in `.env` that would not do what it seems to."""
+    values = place.dotenv.values
+    found = place.dotenv.faults + [f".env: {typo}" for typo in names.typos(values)]
+    if values.get("PLATFORM_STATE"):
+        found.append(
+            ".env: PLATFORM_STATE is needed before .env is read: set it in the shell that starts "
+            "the stack"
+        )
+    return found
+
+
+def name_warnings(place: Place) -> list[str]:
+    """A line for each variable that probably does not do what somebody thinks it does."""
+    values = place.dotenv.values
+    shell = [name for name in place.environ if name not in values]
+    unused = [
+        f".env: {name} has no effect: {why}"
+        for name, why in plan.SET_BY_THE_STACK.items()
+        if values.get(name)
+    ]
+    return [
+        *place.dotenv.warnings,
+        *unused,
+        *(f".env: {told}" for told in names.strangers(values)),
+        *(f"in the environment: {typo}" for typo in names.typos(shell)),
+    ]
+
+
+def unread(place: Place) -> list[str]:
+    """For a process of the stack: whether `.env` is another than the one it was started with."""
+    missing = [name for name in place.dotenv.values if name not in place.environ]
+    if not missing:
+        return []
+    told = (
+        f".env was not read: {', '.join(missing[:3])} did not arrive. process-compose takes it from"
+    )
+    return [f"{told} the folder that it is started in: that is {place.checkout}, or use `platform`"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A setting with its origin, and who reads it."""
+
+    variable: str
+    value: str
+    origin: str
+    services: tuple[str, ...]
+
+
+def rows(place: Place, first_port: int) -> list[Row]:
+    """All settings as the stack would have them; where services differ, each has its row."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for service, settings in plan.SETTINGS.items():
+        stack = plan.environment(service, first_port, place.state, {})
+        if service == "psp-sandbox":
+            stack["SANDBOX_DATABASE"] = str(place.state / "psp-sandbox.sqlite")
+        for setting in settings.explain({**place.origins, "stack": stack}):
+            key = (setting.variable, setting.value, setting.origin)
+            found.setdefault(key, []).append(service)
+    own = [
+        Row("PLATFORM_PORT", str(first_port), place.origin("PLATFORM_PORT"), ("stack",)),
+        Row("PLATFORM_STATE", str(place.state), _state_origin(place), ("stack",)),
+        _merchants(place, "PLATFORM_URL", f"http://localhost:{first_port}"),
+        _merchants(place, "MERCHANT_PASSWORD", "<secret>"),
+    ]
+    return own + [Row(*key, tuple(services)) for key, services in found.items()]
+
+
+def _state_origin(place: Place) -> str:
+    return "default" if place.state == place.checkout / ".state" else "environment"
+
+
+def _merchants(place: Place, name: str, default: str) -> Row:
+    # merchant is started by hand and given what the shell has, and nothing of `.env`.
+    value = place.environ.get(name, "")
+    shown = "<secret>" if name.endswith("PASSWORD") else masked(value) or default
+    return Row(name, shown, "environment" if value else "default", ("merchant",))
