@@ -4,6 +4,7 @@ let
   inherit (lib) fileset;
 
   code = [
+    ../nix/host/pinned.json # for doctor
     ../process-compose.yaml
     ../services
   ];

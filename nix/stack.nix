@@ -23,6 +23,12 @@ let
       parser = "services.showlogs.parser";
       description = "shows what all processes say, in time order; follows a request or a transaction";
     };
+    doctor = {
+      module = "services.preflight.doctor";
+      parser = "services.preflight.doctor.parser";
+      description = "tells versions, ports, settings, state and health, and what is wrong with them";
+      inputs = package.programs ++ [ pkgs.git ];
+    };
   };
 
   # The real one empties its own log at every command, be it only `process-compose list`, which must
@@ -68,10 +74,15 @@ let
 
   commandOf =
     setting: name:
-    { module, description, ... }:
+    {
+      module,
+      description,
+      inputs ? [ ],
+      ...
+    }:
     pkgs.writeShellApplication {
       inherit name;
-      runtimeInputs = [ package.python ];
+      runtimeInputs = inputs ++ [ package.python ];
       text = ''
         ${setting}
         exec python -m ${module} "$@"

@@ -37,7 +37,9 @@ let
       $NIXW_GO install -modcacherw -trimpath -ldflags '-s -w ${linkerFlags}' ${module}
     '';
 
-  processComposeVersion = "v1.110.0";
+  # What the pin of flake.lock carries, as far as it is known.
+  pinned = builtins.fromJSON (builtins.readFile ./pinned.json);
+  processComposeVersion = "v${pinned.process-compose}";
 
   processCompose = {
     # With the version linked in, as releases have it, it does not ask for updates at each start.
@@ -70,7 +72,7 @@ build
   httpie = python.program "httpie" [ "http" ] { http = "httpie.cli.definition.parser"; };
   ruff = python.program "ruff" [ "ruff" ] { };
 
-  caddy = fromGo "caddy" "github.com/caddyserver/caddy/v2/cmd/caddy@v2.11.4" "";
+  caddy = fromGo "caddy" "github.com/caddyserver/caddy/v2/cmd/caddy@v${pinned.caddy}" "";
   process-compose =
     processCompose.${machine.processCompose}
       or (fromMachine "process-compose" { process-compose = machine.processCompose; });

@@ -65,7 +65,7 @@ choose_process_compose() {
       ;;
   esac
   process_compose=go
-  version=$(sed -n 's/ *processComposeVersion = "\(.*\)";/\1/p' "$root/nix/host/packages.nix")
+  version=v$(pinned process-compose)
   hand_over
   is_built process-compose || registry_gives "github.com/f1bonacc1/process-compose@$version" || {
     process_compose=stand-in
@@ -99,12 +99,14 @@ hand_over() {
 
 is_built() { with_nix call path-info "path:$handed/host#$1" >/dev/null 2>&1; }
 
-# What the pin of flake.lock carries stands in the last column.
+# The version that the pin of flake.lock carries; `doctor` and packages.nix read the same list.
+pinned() { sed -n "s/.*\"$1\": \"\(.*\)\".*/\1/p" "$root/nix/host/pinned.json"; }
+
 differences_from_pin() {
   {
-    echo "python|$(/usr/bin/python3 -c 'import platform; print(platform.python_version())')|3.13.15"
-    echo "redis|$(/usr/bin/redis-cli --version | cut -d ' ' -f 2)|8.8.2"
-    echo "process-compose|${version#v}|1.110.0"
+    echo "python|$(/usr/bin/python3 -c 'import platform; print(platform.python_version())')|$(pinned python)"
+    echo "redis|$(/usr/bin/redis-cli --version | cut -d ' ' -f 2)|$(pinned redis)"
+    echo "process-compose|${version#v}|$(pinned process-compose)"
   } | awk -F '|' '$2 != $3 { printf "%s %s (pinned: %s), ", $1, $2, $3 }'
   echo "no nixfmt"
 }

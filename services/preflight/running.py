@@ -1,0 +1,195 @@
+"""What the doctor asks the running stack: who holds the ports, who is healthy, what Redis keeps."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import psutil
+import redis
+
+from services import store
+from services.preflight import plan, ports
+from services.preflight.findings import Finding
+from services.settings import masked
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from services.preflight.place import Place
+    from services.preflight.ports import Holder
+
+_ANSWER_SECONDS_MAX = 2.0
+_CLOCKS_APART_SECONDS = 2.0
+_MEMORY_SHARE_MAX = 0.9
+_SUPERVISORS = ("process-compose", "standin.py")
+
+
+class Running:
+    """The stack as it is now; each port is looked at once."""
+
+    def __init__(self, place: Place, first_port: int) -> None:
+        self._place = place
+        self._first = first_port
+        self._state = str(place.state.resolve())
+        self._numbers = {name: first_port + offset for name, offset in plan.PORT_OFFSETS.items()}
+
+    @cached_property
+    def _holders(self) -> Mapping[str, Holder]:
+        """Who listens, for each process of the stack whose port is held."""
+        busy = {name: port for name, port in self._numbers.items() if not ports.is_free(port)}
+        found = ports.holders(busy.values())
+        return {name: found.get(port, ports.Holder(None, "")) for name, port in busy.items()}
+
+    @cached_property
+    def _is_up(self) -> bool:
+        """Whether a supervisor of this checkout's stack lives."""
+        ours = [one for one in self._holders.values() if one.state == self._state]
+        return any(_supervised(one.pid) for one in ours if one.pid)
+
+    def ports(self) -> list[Finding]:
+        """Each port and its holder."""
+        return [self._port(name, port) for name, port in self._numbers.items()]
+
+    def _port(self, name: str, port: int) -> Finding:
+        holder = self._holders.get(name)
+        if holder is None:
+            if not self._is_up:
+                return Finding("ports", name, str(port), note="free")
+            cure = f"see {self._place.state}/logs/{name}.log; process-compose process start {name}"
+            return Finding("ports", name, str(port), "fault", "nobody listens", cure)
+        if holder.state == self._state:
+            return self._ours(name, port, holder)
+        if self._is_up:
+            note = f"{holder}, not of this stack: yours, in its place?"
+            return Finding("ports", name, str(port), "warning", note)
+        other = ports.free_block(self._first, plan.BLOCK)
+        cure = f"end it, or start with PLATFORM_PORT={other or '...'}"
+        whose = f", of the stack in {holder.state}" if holder.state else ""
+        return Finding("ports", name, str(port), "fault", f"held by {holder}{whose}", cure)
+
+    def _ours(self, name: str, port: int, holder: Holder) -> Finding:
+        if holder.pid and _supervised(holder.pid):
+            return Finding("ports", name, str(port), note=f"ours: {holder}")
+        note = f"left behind by a stack whose supervisor is gone: {holder}"
+        return Finding("ports", name, str(port), "fault", note, f"kill {holder.pid}")
+
+    def health(self) -> list[Finding]:
+        """What each process that listens says of itself."""
+        asked = [name for name in self._holders if name != "redis"]
+        if not asked:
+            return [Finding("health", "stack", "not running", "note", "start: `platform up`")]
+        with ThreadPoolExecutor(len(asked)) as pool:
+            return list(pool.map(self._health, asked))
+
+    def _health(self, name: str) -> Finding:
+        url = f"http://127.0.0.1:{self._numbers[name]}/health"
+        cure = f"see {self._place.state}/logs/{name}.log"
+        began = time.monotonic()
+        try:
+            answer = httpx.get(url, timeout=_ANSWER_SECONDS_MAX, trust_env=False)
+        except httpx.HTTPError as error:
+            return Finding("health", name, "no answer", "fault", type(error).__name__, cure)
+        took = f"{(time.monotonic() - began) * 1000:.0f} ms"
+        if answer.status_code == 200:
+            return Finding("health", name, "pass", note=took)
+        return Finding("health", name, str(answer.status_code), "fault", _failing(answer), cure)
+
+    def redis(self) -> list[Finding]:
+        """Whether what is answered with 202 survives; asks the Redis that the services use."""
+        own = f"redis://127.0.0.1:{self._numbers['redis']}/0"
+        url = self._place.merged.get("REDIS_URL") or own
+        if url == own and "redis" not in self._holders:
+            return [Finding("redis", "redis", "not running", "note")]
+        try:
+            with contextlib.closing(store.connect(url, timeout_seconds=_ANSWER_SECONDS_MAX)) as one:
+                facts = one.info("persistence") | one.info("memory")
+                seconds, micros = one.time()
+        except (redis.RedisError, OSError, ValueError) as error:
+            log = f"see {self._place.state}/logs/redis.log"
+            cure = log if url == own else "is REDIS_URL right, and is it reachable from here?"
+            return [Finding("redis", masked(url), "no answer", "fault", masked(str(error)), cure)]
+        drift = seconds + micros / 1e6 - time.time()
+        return [Finding("redis", "address", masked(url)), *_redis_findings(facts, drift)]
+
+
+def _supervised(pid: int) -> bool:
+    """Whether a supervisor is among the ancestors of the process."""
+    with contextlib.suppress(psutil.Error):
+        return any(
+            name in word
+            for parent in psutil.Process(pid).parents()
+            for word in parent.cmdline()[:3]
+            for name in _SUPERVISORS
+        )
+    return False
+
+
+def _failing(answer: httpx.Response) -> str:
+    with contextlib.suppress(ValueError, AttributeError):
+        checks = answer.json().get("checks", {})
+        return "failing: " + ", ".join(name for name, said in checks.items() if said != "pass")
+    return "no health document"
+
+
+def _redis_findings(facts: Mapping[str, Any], drift_seconds: float) -> list[Finding]:
+    return [
+        _held(
+            "append-only file",
+            "on" if facts.get("aof_enabled") else "off",
+            "on",
+            "appendonly yes: without it a kill -9 loses what was answered with 202",
+        ),
+        _held(
+            "last write to it",
+            str(facts.get("aof_last_write_status", "unknown")),
+            "ok",
+            "is the disk full, or the folder not writable? Redis refuses writes until it can",
+        ),
+        _held(
+            "last rewrite",
+            "running"
+            if facts.get("aof_rewrite_in_progress")
+            else str(facts.get("aof_last_bgrewrite_status", "unknown")),
+            "ok",
+            "is there memory and disk for a second copy? see the log of Redis",
+            also="running",
+        ),
+        _held(
+            "when full",
+            str(facts.get("maxmemory_policy", "unknown")),
+            "noeviction",
+            "maxmemory-policy noeviction: any other lets transactions disappear",
+        ),
+        _memory(facts),
+        _drift(drift_seconds),
+    ]
+
+
+def _held(name: str, value: str, wanted: str, cure: str, also: str = "") -> Finding:
+    if value in {wanted, also}:
+        return Finding("redis", name, value)
+    return Finding("redis", name, value, "fault", f"must be {wanted}", cure)
+
+
+def _memory(facts: Mapping[str, Any]) -> Finding:
+    used, limit = int(facts.get("used_memory", 0)), int(facts.get("maxmemory", 0))
+    shown = f"{used / 1024**2:.1f} MiB"
+    if not limit:
+        return Finding("redis", "memory", shown, note="no limit")
+    note = f"of {limit / 1024**2:.0f} MiB"
+    if used > limit * _MEMORY_SHARE_MAX:
+        cure = "a full Redis refuses writes: drain the queue, or raise maxmemory"
+        return Finding("redis", "memory", shown, "warning", note, cure)
+    return Finding("redis", "memory", shown, note=note)
+
+
+def _drift(seconds: float) -> Finding:
+    if abs(seconds) <= _CLOCKS_APART_SECONDS:
+        return Finding("redis", "clock", "as ours")
+    cure = "set both clocks: due times and leases are compared between them"
+    return Finding("redis", "clock", f"{seconds:+.1f} s", "warning", "apart from ours", cure)
