@@ -11,6 +11,7 @@ import contextlib
 import os
 import selectors
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,7 +142,8 @@ def serve(create_app: Callable[[], App], settings: HttpSettings, *, threads: int
         "preload_app": True,
         "keepalive": 0 if reloader.is_on else KEEPALIVE_SECONDS,
         "graceful_timeout": GRACE_SECONDS,
-        "timeout": STUCK_SECONDS,
+        # Under a debugger a worker stands at a breakpoint as long as somebody looks.
+        "timeout": 0 if "_pydevd_bundle" in sys.modules else STUCK_SECONDS,
         "logger_class": _Logger,
         # The heartbeat file of a worker must not wait for a disk.
         "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108
