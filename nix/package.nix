@@ -107,6 +107,7 @@ in
       ../.ci
       ../.env.example
       ../.envrc
+      ../docs
       ../README.md
       ../deploy
       ../flake.lock

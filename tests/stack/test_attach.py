@@ -1,0 +1,288 @@
+"""Something of your own in the place of a part of the stack: a Redis, a PSP, a service."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import ssl
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import redis
+
+from services.preflight.plan import BLOCK, PORT_OFFSETS
+from tests import support
+from tests.stack.stack import environment, running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PASSWORD = "p@ss/word"
+IN_AN_ADDRESS = "p%40ss%2Fword"
+KEY = "sk_test_of_another_account"
+DOCUMENT = (support.ROOT / "docs/configuration.md").read_text()
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A certificate for `localhost`, and the private authority that vouches for it."""
+
+    certificate: Path
+    key: Path
+    root: Path
+    https_port: int
+    """Where a Caddy with this certificate passes everything on to a second sandbox."""
+    key_port: int
+    """The same without TLS, and only for who comes with KEY."""
+    sandbox: str
+    """The second sandbox's own address."""
+
+
+CADDYFILE = """
+{{
+	admin off
+	skip_install_trust
+	auto_https disable_redirects
+}}
+https://localhost:{https} {{
+	tls internal
+	reverse_proxy 127.0.0.1:{sandbox}
+}}
+http://localhost:{plain} {{
+	@ours header Authorization "Bearer {key}"
+	handle @ours {{
+		reverse_proxy 127.0.0.1:{sandbox}
+	}}
+	handle {{
+		respond 401
+	}}
+}}
+"""
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
+    """Made by Caddy, which has an authority of its own for such cases."""
+    folder = tmp_path_factory.mktemp("authority")
+    port = support.free_ports(3)
+    text = CADDYFILE.format(https=port, plain=port + 1, sandbox=port + 2, key=KEY)
+    (folder / "Caddyfile").write_text(text)
+    environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "XDG_DATA_HOME": str(folder)}
+    sandbox = environ | {"HTTP_PORT": str(port + 2), "PYTHONPATH": str(support.ROOT)}
+    leaf = folder / "caddy/certificates/local/localhost/localhost.crt"
+    made = Authority(
+        leaf,
+        leaf.with_suffix(".key"),
+        folder / "caddy/pki/authorities/local/root.crt",
+        port,
+        port + 1,
+        f"http://127.0.0.1:{port + 2}",
+    )
+    with (
+        support.program(
+            ["caddy", "run", "--config", "Caddyfile"],
+            environ=environ,
+            output=folder / "caddy.log",
+            cwd=folder,
+        ),
+        support.program(
+            [sys.executable, "-m", "services.psp_sandbox"],
+            environ=sandbox,
+            output=folder / "sandbox.log",
+        ),
+    ):
+        # The key is written before the certificate, and the answer comes after both.
+        support.wait_until(leaf.exists, seconds_max=30, what="a certificate of Caddy's")
+        support.wait_until(
+            lambda: _answers(f"{made.sandbox}/health"), seconds_max=30, what="a second sandbox"
+        )
+        yield made
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def captured(sandbox: str) -> int:
+    """How many payments a sandbox has captured."""
+    document = httpx.get(f"{sandbox}/_sandbox/payment_intents", timeout=10).json()
+    return len(document["data"])
+
+
+@contextlib.contextmanager
+def redis_with_tls(folder: Path, authority: Authority, port: int) -> Iterator[str]:
+    """A Redis that takes TLS and a password only; yields its address."""
+    command = ["redis-server", "--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no"]
+    command += ["--tls-cert-file", str(authority.certificate), "--tls-key-file", str(authority.key)]
+    command += ["--requirepass", PASSWORD, "--bind", "127.0.0.1", "--dir", str(folder)]
+    url = f"rediss://:{IN_AN_ADDRESS}@localhost:{port}/0?ssl_ca_certs={authority.root}"
+
+    def answers() -> bool:
+        with contextlib.suppress(redis.ConnectionError), redis.Redis.from_url(url) as client:
+            return bool(client.ping())
+        return False
+
+    with support.program(command, environ=os.environ, output=folder / "log", cwd=folder):
+        support.wait_until(answers, what="a Redis with TLS")
+        yield url
+
+
+def test_a_redis_elsewhere_with_tls_and_password(tmp_path: Path, authority: Authority) -> None:
+    """REDIS_URL leads there, by TLS that is verified; the stack's own Redis runs idle."""
+    port = support.free_ports(1)
+    with redis_with_tls(tmp_path, authority, port) as url, running(REDIS_URL=url) as stack:
+        assert "captured" == stack.ended(stack.pay().json()["id"])["status"]
+        with redis.Redis.from_url(url) as elsewhere:
+            assert 1 == len(list(elsewhere.scan_iter("transaction:*")))
+        with redis.Redis(port=stack.port + PORT_OFFSETS["redis"]) as own:
+            assert 0 == own.dbsize()
+        for log in (stack.state / "logs").iterdir():
+            assert PASSWORD not in log.read_text(), log.name
+            assert IN_AN_ADDRESS not in log.read_text(), log.name
+
+
+@pytest.mark.parametrize(
+    "change", [("localhost", "127.0.0.1"), ("?ssl_ca_certs=", "?client_name=")]
+)
+def test_a_redis_that_cannot_be_verified_is_not_used(
+    tmp_path: Path, authority: Authority, change: tuple[str, str]
+) -> None:
+    """Another name than the certificate's, or an authority that nobody knows: 503, no payment."""
+    port = support.free_ports(1)
+    with (
+        redis_with_tls(tmp_path, authority, port) as url,
+        running(healthy=False, REDIS_URL=url.replace(*change)) as stack,
+    ):
+        core = f"http://127.0.0.1:{stack.port + PORT_OFFSETS['core-api']}/health"
+        support.wait_until(lambda: "503" in str(_status(core)), seconds_max=60, what="a 503")
+        with redis.Redis.from_url(url) as elsewhere:
+            assert 0 == elsewhere.dbsize()
+
+
+def _status(url: str) -> int:
+    try:
+        return httpx.get(url, timeout=5).status_code
+    except httpx.TransportError:
+        return 0
+
+
+def test_a_psp_elsewhere_with_a_key_of_its_own(authority: Authority) -> None:
+    """PSP_URL and PSP_API_KEY: the payment goes there with that key, and not to our sandbox."""
+    before = captured(authority.sandbox)
+    where = f"http://localhost:{authority.key_port}"
+    with running(PSP_URL=where, PSP_API_KEY=KEY) as stack:
+        assert "captured" == stack.ended(stack.pay().json()["id"])["status"]
+        assert before + 1 == captured(authority.sandbox)
+        assert 0 == captured(f"http://127.0.0.1:{stack.port + PORT_OFFSETS['psp-sandbox']}")
+        assert KEY not in stack.log("psp-connector")
+
+
+def test_a_psp_that_cannot_be_verified_is_sent_nothing(authority: Authority) -> None:
+    """TLS is always verified: neither payment nor key goes to who cannot prove who it is."""
+    before = captured(authority.sandbox)
+    where = f"https://localhost:{authority.https_port}"
+    with running(PSP_URL=where, PSP_API_KEY=KEY, PSP_ATTEMPTS_MAX="2") as stack:
+        ended = stack.ended(stack.pay().json()["id"])
+        assert ("failed", 2) == (ended["status"], ended["attempts"])
+        assert before == captured(authority.sandbox)
+    # Whoever knows the authority gets an answer there, so that it was this that failed.
+    trusting = ssl.create_default_context(cafile=str(authority.root))
+    assert 200 == httpx.get(f"{where}/health", verify=trusting).status_code
+
+
+def launch_configurations() -> list[dict[str, Any]]:
+    """What docs/configuration.md says to put in .vscode/launch.json."""
+    [text] = re.findall(r"```json\n(.*?launch.*?|.*?configurations.*?)```", DOCUMENT, re.DOTALL)
+    found: list[dict[str, Any]] = json.loads(text)["configurations"]
+    return found
+
+
+@pytest.mark.parametrize("name", ["auth-api", "core-api", "psp-connector", "psp-sandbox"])
+def test_a_service_from_the_debugger(name: str) -> None:
+    """`process stop`, then the same module with what the page says: payments go on through it."""
+    [launch] = [one for one in launch_configurations() if one["name"] == name]
+    with running() as stack:
+        environ = {
+            variable: re.sub(
+                r"\b800(\d)\b",
+                lambda found: str(stack.port + int(found[1])),
+                value.replace("${workspaceFolder}/.state", str(stack.state)),
+            )
+            for variable, value in launch["env"].items()
+        }
+        assert 0 == stack.compose("process", "stop", name).returncode
+        support.wait_until(lambda: not stack.healthy(name), what=f"{name} to stop")
+        with support.program(
+            [sys.executable, "-m", launch["module"]],
+            environ={"PATH": os.environ["PATH"]} | environ,
+            output=stack.state / "mine.log",
+        ) as mine:
+            support.wait_until(lambda: stack.healthy(name), seconds_max=30, what=f"my {name}")
+            assert "captured" == stack.ended(stack.pay().json()["id"])["status"]
+            assert mine.poll() is None
+        assert 0 == stack.compose("process", "start", name).returncode
+        stack.wait_healthy()
+        assert "captured" == stack.ended(stack.pay().json()["id"])["status"]
+
+
+def test_a_slip_in_dotenv_stops_the_start_and_is_named(tmp_path: Path) -> None:
+    """Through process-compose: exit code 78, the sentence in preflight's log, nothing started."""
+    (tmp_path / ".env").write_text("LOG_LEVEL=debug\r\nPSP_TIMEOUT_SECOND=3\r\n", newline="")
+    state = tmp_path / "state"
+    state.mkdir()
+    environ = environment(state, support.free_ports(BLOCK), PLATFORM_CHECKOUT=str(tmp_path))
+    with support.program(
+        ["process-compose", "up"], environ=environ, output=tmp_path / "output", cwd=tmp_path
+    ) as supervisor:
+        assert 78 == supervisor.wait(60)
+    said = (state / "logs/preflight.log").read_text()
+    slip = ".env: PSP_TIMEOUT_SECOND is not a setting; did you mean PSP_TIMEOUT_SECONDS?"
+    assert slip in said
+    assert not (state / "logs/redis.log").exists()
+
+
+def test_the_doctor_finds_a_healthy_stack_in_order() -> None:
+    """And with a process stopped it names that one, with what to type."""
+    with running() as stack:
+
+        def doctor() -> tuple[int, list[dict[str, str]]]:
+            done = subprocess.run(
+                [sys.executable, "-m", "services.preflight.doctor", "--json"],
+                cwd=support.ROOT,
+                env=dict(stack.environ),
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            return done.returncode, json.loads(done.stdout)["findings"]
+
+        code, found = doctor()
+        assert (0, []) == (code, [one for one in found if one["status"] == "fault"])
+        ports = [one for one in found if one["section"] == "ports"]
+        assert all(one["note"].startswith("ours: ") for one in ports), ports
+        health = {one["name"]: one["value"] for one in found if one["section"] == "health"}
+        assert {name: "pass" for name in PORT_OFFSETS if name != "redis"} == health
+        kept = {one["name"]: one["value"] for one in found if one["section"] == "redis"}
+        assert ("on", "ok", "noeviction") == (
+            kept["append-only file"],
+            kept["last write to it"],
+            kept["when full"],
+        )
+        assert 0 == stack.compose("process", "stop", "auth-api").returncode
+        support.wait_until(lambda: not stack.healthy("auth-api"), what="auth-api to stop")
+        code, found = doctor()
+        assert 1 == code
+        [fault] = [one for one in found if (one["section"], one["status"]) == ("ports", "fault")]
+        assert "auth-api" == fault["name"]
+        assert "process-compose process start auth-api" in fault["cure"]
