@@ -127,7 +127,7 @@ def _redis_url(url: str) -> str:
         if path and not (path.startswith("/") and Path(path).is_file()):
             raise ValueError(f"{_URL_RULE}; {name} is the whole path of a file, from / on")
     try:
-        redis.ConnectionPool.from_url(url).make_connection()
+        connect(url, timeout_seconds=1).connection_pool.make_connection()
     except (TypeError, ValueError, redis.RedisError):
         rule = "the options behind ? are not those of redis-py, or ssl_… is without rediss://"
         raise ValueError(f"{_URL_RULE}; {rule}") from None
@@ -177,7 +177,7 @@ def connect(url: str, *, timeout_seconds: float) -> Client:
         encoding_errors="replace",
         socket_timeout=timeout_seconds,
         socket_connect_timeout=min(timeout_seconds, 0.4),
-        socket_keepalive=True,
+        **({} if url.startswith("unix:") else {"socket_keepalive": True}),
         retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
     )
     return redis.Redis(connection_pool=pool)

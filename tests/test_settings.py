@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
 
+from services import store
 from services.core_api.settings import CoreSettings
 from services.settings import EXIT_BAD_SETTINGS, SettingsError, read_or_exit
+from tests import support
 from tests.support import ROOT
 
 if TYPE_CHECKING:
@@ -181,3 +185,15 @@ def test_a_wrong_redis_address_stops_the_start(url: str, why: str) -> None:
     """What redis-py would only find out with the first command is told beforehand."""
     [told] = faults(REDIS_URL=url)
     assert why in told
+
+
+def test_a_redis_at_a_unix_socket_is_reached(tmp_path: Path) -> None:
+    """`unix:///path?db=N` is an address like the others."""
+    folder = tempfile.mkdtemp(prefix="rs-", dir="/tmp")  # short, for the socket's path
+    socket = f"{folder}/s"
+    with support.redis_server(
+        tmp_path / "redis", support.free_ports(1), "--unixsocket", socket, "--databases", "2"
+    ):
+        client = store.connect(f"unix://{socket}?db=1", timeout_seconds=2)
+        assert client.ping()
+    shutil.rmtree(folder)
