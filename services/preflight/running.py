@@ -6,6 +6,7 @@ import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _ANSWER_SECONDS_MAX = 2.0
 _CLOCKS_APART_SECONDS = 2.0
 _MEMORY_SHARE_MAX = 0.9
-_SUPERVISORS = ("process-compose", "standin.py")
+_SUPERVISORS = ("process-compose", ".process-compose-wrapped", "standin.py")
 
 
 class Running:
@@ -121,10 +122,10 @@ def _supervised(pid: int) -> bool:
     """Whether a supervisor is among the ancestors of the process."""
     with contextlib.suppress(psutil.Error):
         return any(
-            name in word
+            Path(word).name.endswith(_SUPERVISORS)
             for parent in psutil.Process(pid).parents()
-            for word in parent.cmdline()[:3]
-            for name in _SUPERVISORS
+            # The program, or the script of an interpreter; not a shell's whole command.
+            for word in parent.cmdline()[:2]
         )
     return False
 
