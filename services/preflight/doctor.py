@@ -44,7 +44,7 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
     probes: dict[str, Probe] = {
         "programs": lambda: versions.findings(environ),
         "ports": running.ports,
-        "health": running.health,
+        "health": lambda: running.health() + running.changed(),
         "redis": running.redis,
         "settings": lambda: found + settings(here, first),
         "state": lambda: machine.state(here) + machine.dotenv(here),
@@ -107,8 +107,10 @@ def _readers(services: Sequence[str]) -> str:
 
 
 def _sentence(text: str, status: findings.Status, cure: str) -> Finding:
-    name = re.match(r"[A-Z][A-Z_]+|\.env", text)
-    return Finding("settings", name[0] if name else "-", text, status, "", cure)
+    if text.startswith(".env"):
+        return Finding("settings", ".env", text[4:].lstrip(":, "), status, "", cure)
+    name = re.match(r"[A-Z][A-Z_]+", text)
+    return Finding("settings", name[0] if name else "shell", text, status, "", cure)
 
 
 def _cure(fault: str, here: Place) -> str:

@@ -146,7 +146,10 @@ def rows(place: Place, first_port: int) -> list[Row]:
         if service == "psp-sandbox":
             stack["SANDBOX_DATABASE"] = str(place.state / "psp-sandbox.sqlite")
         for setting in settings.explain({**place.origins, "stack": stack}):
-            key = (setting.variable, setting.value, setting.origin)
+            value = setting.value
+            if (setting.variable, setting.origin) == ("LOG_FORMAT", "default"):
+                value = "json"  # this process may be at a terminal, those of the stack are not
+            key = (setting.variable, value, setting.origin)
             found.setdefault(key, []).append(service)
     own = [
         Row("PLATFORM_PORT", str(first_port), place.origin("PLATFORM_PORT"), ("stack",)),

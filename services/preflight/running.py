@@ -100,6 +100,31 @@ class Running:
             return Finding("health", name, "pass", note=took)
         return Finding("health", name, str(answer.status_code), "fault", _failing(answer), cure)
 
+    def changed(self) -> list[Finding]:
+        """Which settings a service was started with that the next start would give otherwise."""
+        found = []
+        for service, settings in plan.SETTINGS.items():
+            holder = self._holders.get(service)
+            if holder is None or holder.state != self._state:
+                continue
+            with contextlib.suppress(psutil.Error):
+                given = psutil.Process(holder.pid).environ()
+                next_time = plan.environment(
+                    service, self._first, self._place.state, self._place.merged
+                )
+                other = [
+                    name
+                    for name in settings.variables()
+                    # The same file may have been named by another path.
+                    if name not in plan.SET_BY_THE_STACK and not name.endswith("_FILE")
+                    if given.get(name, "") != next_time.get(name, "")
+                ]
+                if other:
+                    told = f"was started with other settings: {', '.join(other)}"
+                    cure = "for those of now: process-compose down, then up"
+                    found.append(Finding("health", service, "pass", "note", told, cure))
+        return found
+
     def redis(self) -> list[Finding]:
         """Whether what is answered with 202 survives; asks the Redis that the services use."""
         own = f"redis://127.0.0.1:{self._numbers['redis']}/0"

@@ -126,7 +126,7 @@ def test_a_slip_of_the_pen_is_a_fault_in_dotenv_and_a_warning_in_the_shell(
     [fault, warning] = wrong(doctor.settings(place.here(environ | {"PSP_ATTEMPT_MAX": "3"}), 9000))
     assert (
         "fault",
-        ".env: PSP_TIMEOUT_SECOND is not a setting; did you mean PSP_TIMEOUT_SECONDS?",
+        "PSP_TIMEOUT_SECOND is not a setting; did you mean PSP_TIMEOUT_SECONDS?",
         f"edit {checkout / '.env'}",
     ) == (fault.status, fault.value, fault.cure)
     assert "warning" == warning.status

@@ -256,11 +256,11 @@ def test_the_doctor_finds_a_healthy_stack_in_order() -> None:
     """And with a process stopped it names that one, with what to type."""
     with running() as stack:
 
-        def doctor() -> tuple[int, list[dict[str, str]]]:
+        def doctor(**more: str) -> tuple[int, list[dict[str, str]]]:
             done = subprocess.run(
                 [sys.executable, "-m", "services.preflight.doctor", "--json"],
                 cwd=support.ROOT,
-                env=dict(stack.environ),
+                env={**stack.environ, **more},
                 capture_output=True,
                 text=True,
                 timeout=60,
@@ -280,6 +280,11 @@ def test_the_doctor_finds_a_healthy_stack_in_order() -> None:
             kept["last write to it"],
             kept["when full"],
         )
+        assert [] == [one for one in found if "other settings" in one["note"]]
+        _, found = doctor(QUEUE_LIMIT="5")
+        [note] = [one for one in found if "other settings" in one["note"]]
+        assert ("core-api", "note") == (note["name"], note["status"])
+        assert note["note"].endswith(": QUEUE_LIMIT")
         assert 0 == stack.compose("process", "stop", "auth-api").returncode
         support.wait_until(lambda: not stack.healthy("auth-api"), what="auth-api to stop")
         code, found = doctor()
