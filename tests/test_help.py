@@ -11,6 +11,7 @@ import pytest
 from services import showlogs
 from services.auth_api import users
 from services.merchant import cli
+from services.preflight import doctor
 from services.psp_connector import deadletters
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ def commands(words: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
 
 MERCHANT = cli.parser()
 PARSERS = [
-    MERCHANT, *commands(MERCHANT), deadletters.parser(), users.parser(), showlogs.parser()
+    MERCHANT, *commands(MERCHANT), deadletters.parser(), users.parser(), showlogs.parser(),
+    doctor.parser(),
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import re
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from services.preflight import checks, findings, machine, place, plan, versions
 from services.preflight.findings import Finding
@@ -26,6 +26,24 @@ if TYPE_CHECKING:
 
 # Every probe has bounds of its own; this one is for what has none, such as a dead network disk.
 _PROBES_SECONDS_MAX = 20.0
+_EPILOG = """\
+It changes nothing. X marks a fault, ! a warning; what to do stands below.
+
+example:
+  $ doctor
+  ...
+  X core-api       8002  nobody listens
+      -> see .state/logs/core-api.log; process-compose process start core-api
+  1 fault (X), 0 warnings (!)
+
+environment:
+  What the stack reads: it is shown, with where each setting comes from.
+
+exit codes:
+  0  nothing is wrong, but for warnings
+  1  there is a fault
+  2  wrong usage
+"""
 _WHERE = {"environment": "in the environment", ".env": "in .env"}
 
 
@@ -121,15 +139,26 @@ def _cure(fault: str, here: Place) -> str:
     return f"it is set {_WHERE[origin]}: set it right there" if origin in _WHERE else "set it"
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def parser() -> argparse.ArgumentParser:
+    """The words of the command."""
+    words = argparse.ArgumentParser(
+        prog="doctor",
+        description="Looks at everything that can keep the stack from working, running or not.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    words.add_argument("--json", action="store_true", help="one JSON document, of stable shape")
+    return words
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str], out: TextIO) -> int:
     """Looks, tells; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="doctor", description=(__doc__ or "").split("\n\n")[1])
-    parser.add_argument("--json", action="store_true", help="one JSON document, of stable shape")
-    options = parser.parse_args(words)
-    found = examine(os.environ)
-    sys.stdout.write((findings.as_json if options.json else findings.as_text)(found))
+    options = parser().parse_args(argv)
+    found = examine(environ)
+    out.write((findings.as_json if options.json else findings.as_text)(found))
     return 1 if findings.count(found, "fault") else 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(sys.argv[1:], os.environ, sys.stdout))
