@@ -13,6 +13,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, TextIO
 
+from services.address import DEFAULT_PORT, AddressError
 from services.preflight import checks, findings, machine, place, plan, versions
 from services.preflight.findings import Finding
 from services.preflight.running import Running
@@ -51,17 +52,15 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
     """All findings, in the order in which they are shown."""
     here = place.here(environ)
     try:
-        first = checks.first_port(here.merged)
-    except ValueError as error:
+        first, found = here.first_port, []
+    except AddressError as error:
         cure = f"set it right {_WHERE.get(here.origin('PLATFORM_PORT'), '')}"
-        wrong = Finding("settings", "PLATFORM_PORT", str(error), "fault", "", cure)
-        first, found = checks.first_port({}), [wrong]
-    else:
-        found = []
+        first = DEFAULT_PORT
+        found = [Finding("settings", "PLATFORM_PORT", str(error), "fault", "", cure)]
     running = Running(here, first)
     probes: dict[str, Probe] = {
         "programs": lambda: versions.findings(environ),
-        "ports": running.ports,
+        "ports": lambda: running.ports() + running.left_behind(),
         "health": lambda: running.health() + running.changed(),
         "redis": running.redis,
         "settings": lambda: found + settings(here, first),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from services import dotenv
+from services.address import AUTO, running_port
 from services.preflight import names, plan
 from services.settings import masked
 
@@ -50,6 +51,15 @@ class Place:
     def merged(self) -> Mapping[str, str]:
         """What the stack's processes would be given."""
         return {**self.origins[".env"], **self.origins["environment"]}
+
+    @property
+    def first_port(self) -> int:
+        """Where the stack listens, or would.
+
+        Raises:
+            AddressError: PLATFORM_PORT is wrong.
+        """
+        return running_port({**self.merged, "PLATFORM_STATE": str(self.state)})
 
     def origin(self, name: str) -> str:
         """Who sets the variable."""
@@ -152,12 +162,20 @@ def rows(place: Place, first_port: int) -> list[Row]:
             key = (setting.variable, value, setting.origin)
             found.setdefault(key, []).append(service)
     own = [
-        Row("PLATFORM_PORT", str(first_port), place.origin("PLATFORM_PORT"), ("stack",)),
+        Row("PLATFORM_PORT", str(first_port), _port_origin(place), ("stack",)),
         Row("PLATFORM_STATE", str(place.state), _state_origin(place), ("stack",)),
-        _merchants(place, "PLATFORM_URL", f"http://localhost:{first_port}"),
+        _merchants(place, "PLATFORM_URL", f"http://127.0.0.1:{first_port}"),
         _merchants(place, "MERCHANT_PASSWORD", "<secret>"),
     ]
     return own + [Row(*key, tuple(services)) for key, services in found.items()]
+
+
+def _port_origin(place: Place) -> str:
+    given = place.merged.get("PLATFORM_PORT", "")
+    origin = place.origin("PLATFORM_PORT")
+    if given == AUTO:
+        return f"{origin} ({AUTO})"
+    return origin if given or not (place.state / "port").exists() else "the last start"
 
 
 def _state_origin(place: Place) -> str:

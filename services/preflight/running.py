@@ -6,7 +6,6 @@ import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -14,20 +13,21 @@ import psutil
 import redis
 
 from services import store
-from services.preflight import plan, ports
+from services.address import BLOCK, PORT_OFFSETS
+from services.preflight import orphans, plan, ports
 from services.preflight.findings import Finding
 from services.settings import masked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from services.preflight.orphans import Orphan
     from services.preflight.place import Place
     from services.preflight.ports import Holder
 
 _ANSWER_SECONDS_MAX = 2.0
 _CLOCKS_APART_SECONDS = 2.0
 _MEMORY_SHARE_MAX = 0.9
-_SUPERVISORS = ("process-compose", ".process-compose-wrapped", "standin.py")
 
 
 class Running:
@@ -37,7 +37,7 @@ class Running:
         self._place = place
         self._first = first_port
         self._state = str(place.state.resolve())
-        self._numbers = {name: first_port + offset for name, offset in plan.PORT_OFFSETS.items()}
+        self._numbers = {name: first_port + offset for name, offset in PORT_OFFSETS.items()}
 
     @cached_property
     def _holders(self) -> Mapping[str, Holder]:
@@ -47,10 +47,15 @@ class Running:
         return {name: found.get(port, ports.Holder(None, "")) for name, port in busy.items()}
 
     @cached_property
+    def _orphans(self) -> list[Orphan]:
+        return orphans.find(self._place.state)
+
+    @cached_property
     def _is_up(self) -> bool:
-        """Whether a supervisor of this checkout's stack lives."""
+        """Whether a process of this checkout's stack is there that somebody would stop."""
+        left = {orphan.process.pid for orphan in self._orphans}
         ours = [one for one in self._holders.values() if one.state == self._state]
-        return any(_supervised(one.pid) for one in ours if one.pid)
+        return any(one.pid not in left for one in ours)
 
     def ports(self) -> list[Finding]:
         """Each port and its holder."""
@@ -64,20 +69,23 @@ class Running:
             cure = f"see {self._place.state}/logs/{name}.log; process-compose process start {name}"
             return Finding("ports", name, str(port), "fault", "nobody listens", cure)
         if holder.state == self._state:
-            return self._ours(name, port, holder)
+            return Finding("ports", name, str(port), note=f"ours: {holder}")
         if self._is_up:
             note = f"{holder}, not of this stack: yours, in its place?"
             return Finding("ports", name, str(port), "warning", note)
-        other = ports.free_block(self._first, plan.BLOCK)
+        other = ports.free_block(self._first, BLOCK)
         cure = f"end it, or start with PLATFORM_PORT={other or '...'}"
         whose = f", of the stack in {holder.state}" if holder.state else ""
         return Finding("ports", name, str(port), "fault", f"held by {holder}{whose}", cure)
 
-    def _ours(self, name: str, port: int, holder: Holder) -> Finding:
-        if holder.pid and _supervised(holder.pid):
-            return Finding("ports", name, str(port), note=f"ours: {holder}")
-        note = f"left behind by a stack whose supervisor is gone: {holder}"
-        return Finding("ports", name, str(port), "fault", note, f"kill {holder.pid}")
+    def left_behind(self) -> list[Finding]:
+        """Processes of this checkout's stack that no supervisor stops any more."""
+        if not self._orphans:
+            return [Finding("ports", "left behind", "nothing")]
+        named = "; ".join(map(str, self._orphans))
+        cure = "`platform down` ends them, and so does the next start"
+        note = "their supervisor is gone"
+        return [Finding("ports", "left behind", named, "fault", note, cure)]
 
     def health(self) -> list[Finding]:
         """What each process that listens says of itself."""
@@ -141,18 +149,6 @@ class Running:
             return [Finding("redis", masked(url), "no answer", "fault", masked(str(error)), cure)]
         drift = seconds + micros / 1e6 - time.time()
         return [Finding("redis", "address", masked(url)), *_redis_findings(facts, drift)]
-
-
-def _supervised(pid: int) -> bool:
-    """Whether a supervisor is among the ancestors of the process."""
-    with contextlib.suppress(psutil.Error):
-        return any(
-            Path(word).name.endswith(_SUPERVISORS)
-            for parent in psutil.Process(pid).parents()
-            # The program, or the script of an interpreter; not a shell's whole command.
-            for word in parent.cmdline()[:2]
-        )
-    return False
 
 
 def _failing(answer: httpx.Response) -> str:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from services.address import BLOCK, PORT_OFFSETS
 from services.preflight import doctor, findings, machine, place, versions
 from services.preflight.findings import Finding
-from services.preflight.plan import BLOCK, PORT_OFFSETS
 from services.preflight.running import Running
 from tests.support import ROOT, free_ports, redis_server
 
@@ -284,16 +284,19 @@ def test_what_was_left_behind_is_told_with_its_pid(environ: dict[str, str], chec
     code = f"import socket, sys; {listen}; print('up', flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", code],
-        env=environ | {"PLATFORM_STATE": str(checkout / ".state")},
+        env=environ | {"PLATFORM_STATE": str(checkout / ".state"), "PC_PROC_NAME": "router"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as orphan:
         assert orphan.stdout
         assert orphan.stdin
         orphan.stdout.readline()
-        [item] = wrong(Running(place.here(environ), port).ports())
+        running = Running(place.here(environ), port)
+        [item] = running.left_behind()
+        assert f"ours: python, pid {orphan.pid}" == found(running.ports(), "ports", "router").note
         orphan.stdin.close()
-    assert ("router", "fault", f"kill {orphan.pid}") == (item.name, item.status, item.cure)
+    assert ("fault", f"router, pid {orphan.pid}") == (item.status, item.value)
+    assert "`platform down` ends them" in item.cure
 
 
 def test_a_probe_that_breaks_or_hangs_stops_no_other() -> None:

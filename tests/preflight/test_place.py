@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from services.address import BLOCK
 from services.preflight import place
 from services.preflight.__main__ import faults, warnings
-from services.preflight.plan import BLOCK
 from tests.support import free_ports
 
 if TYPE_CHECKING:

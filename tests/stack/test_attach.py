@@ -16,7 +16,7 @@ import httpx
 import pytest
 import redis
 
-from services.preflight.plan import BLOCK, PORT_OFFSETS
+from services.address import BLOCK, PORT_OFFSETS
 from tests import support
 from tests.stack.stack import environment, running
 
@@ -270,7 +270,8 @@ def test_the_doctor_finds_a_healthy_stack_in_order() -> None:
 
         code, found = doctor()
         assert (0, []) == (code, [one for one in found if one["status"] == "fault"])
-        ports = [one for one in found if one["section"] == "ports"]
+        ports = [one for one in found if one["section"] == "ports" and one["value"].isdigit()]
+        assert list(PORT_OFFSETS) == [one["name"] for one in ports]
         assert all(one["note"].startswith("ours: ") for one in ports), ports
         health = {one["name"]: one["value"] for one in found if one["section"] == "health"}
         assert {name: "pass" for name in PORT_OFFSETS if name != "redis"} == health
