@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 
     from services.dotenv import DotEnv
 
-# In process-compose.yaml these are expanded when the file is read, where `.env` beats the shell.
-# What a process is given is the other way round: there the shell beats `.env`.
-_DOTENV_BEATS_SHELL = ("PLATFORM_PORT",)
-
 
 @dataclass(frozen=True)
 class Place:
@@ -33,19 +29,15 @@ class Place:
 
     @cached_property
     def origins(self) -> Mapping[str, Mapping[str, str]]:
-        """What the shell and `.env` say, without what the other one hides."""
-        wins = {name: self.dotenv.values.get(name, "") for name in _DOTENV_BEATS_SHELL}
-        hidden = {name for name, value in wins.items() if value} | set(plan.SET_BY_THE_STACK)
-        shell = {name: value for name, value in self.environ.items() if name not in hidden}
-        file = {
-            name: value
-            for name, value in self.dotenv.values.items()
-            if value and name not in shell and name not in plan.SET_BY_THE_STACK
-        }
-        return {
-            "environment": {name: value for name, value in shell.items() if value},
-            ".env": file,
-        }
+        """What the shell says, and what `.env` says that the shell does not hide."""
+
+        def given(values: Mapping[str, str]) -> dict[str, str]:
+            ours = (item for item in values.items() if item[0] not in plan.SET_BY_THE_STACK)
+            return {name: value for name, value in ours if value}
+
+        file = given(self.dotenv.values)
+        seen = {name: value for name, value in file.items() if name not in self.environ}
+        return {"environment": given(self.environ), ".env": seen}
 
     @cached_property
     def merged(self) -> Mapping[str, str]:

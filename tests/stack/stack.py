@@ -128,13 +128,16 @@ class Stack:
 
 
 def environment(state: Path, port: int, **more: str) -> dict[str, str]:
-    """As the flake's shell sets it, with a state folder and ports of its own."""
+    """As the flake's shell sets it, with a state folder and ports of its own.
+
+    What `more` has empty is left out.
+    """
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("PLATFORM_", "PC_", "JWT_", "PSP_", "REDIS_"))
     }
-    return kept | {
+    given = kept | {
         "PLATFORM_PORT": str(port),
         "PLATFORM_STATE": str(state),
         "PLATFORM_CODE": str(support.ROOT),
@@ -148,6 +151,7 @@ def environment(state: Path, port: int, **more: str) -> dict[str, str]:
         "PSP_BACKOFF_SECONDS_MAX": "0.5",
         **more,
     }
+    return {name: value for name, value in given.items() if more.get(name) != ""}
 
 
 @contextlib.contextmanager

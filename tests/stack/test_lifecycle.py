@@ -236,18 +236,25 @@ def test_auto_is_never_shifted() -> None:
     assert "end that, or start with PLATFORM_PORT=" in said
 
 
-def test_the_dot_env_beats_the_shell_and_clients_know() -> None:
+def test_dot_env_moves_the_stack_and_clients_know() -> None:
     """`PLATFORM_PORT` of `.env` moves all of it; a client finds it without being told."""
     with own_block() as state:
         (state / ".env").write_text("PLATFORM_PORT=auto\n")
         port = derived_port(state)
-        with running(state=state, port=port, cwd=state, PLATFORM_PORT="8000") as stack:
+        with running(state=state, port=port, cwd=state, PLATFORM_PORT="") as stack:
             shell = {k: v for k, v in stack.environ.items() if k != "PLATFORM_PORT"}
             paid = merchant(shell, "pay", "1250", "USD", "--as", "alice")
             assert (0, "") == (paid.returncode, paid.stderr)
             assert 12 == stack.points()
             said = stack.log("ready")
     assert f"http://127.0.0.1:{port}\n" in said
+
+
+def test_the_shell_beats_dot_env(tmp_path: Path) -> None:
+    """`PLATFORM_PORT=8100 process-compose up` is not silently passed over, nor is any other."""
+    (tmp_path / ".env").write_text("PLATFORM_PORT=auto\r\nQUEUE_LIMIT=many\r\n", newline="")
+    with running(cwd=tmp_path, QUEUE_LIMIT="100", PLATFORM_CHECKOUT=str(tmp_path)) as stack:
+        assert "captured" == stack.ended(stack.pay().json()["id"])["status"]
 
 
 def test_what_a_killed_supervisor_left_is_ended_by_the_next_up() -> None:
