@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 BYTES_MAX = 65_536
 _LINE = re.compile(r"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)[ \t]*=[ \t]*(.*)", re.ASCII)
@@ -52,6 +52,25 @@ def read(path: Path) -> DotEnv:
     except UnicodeDecodeError:
         return DotEnv(faults=[f"{path.name} is not UTF-8 text: save it as UTF-8"])
     return parse(text, path.name)
+
+
+def checkout(environ: Mapping[str, str]) -> Path:
+    """The checkout that a command typed here means: the one around the working folder, if any."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "process-compose.yaml").is_file() and (folder / "services").is_dir():
+            return folder
+    return Path(environ.get("PLATFORM_CHECKOUT") or here)
+
+
+def merged(environ: Mapping[str, str]) -> dict[str, str]:
+    """What process-compose would give a process of the checkout: the shell beats `.env`.
+
+    For commands that somebody types beside a running stack, so that they mean the same Redis.
+    """
+    folder = checkout(environ)
+    is_one = (folder / "process-compose.yaml").is_file()  # another project's .env is not ours
+    return {**(read(folder / ".env").values if is_one else {}), **environ}
 
 
 def parse(text: str, name: str = ".env") -> DotEnv:

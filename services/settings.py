@@ -204,7 +204,7 @@ def print_settings(cls: type[Settings]) -> NoReturn:
 
     What only the stack sets (HTTP_PORT, ...) is no fault here.
     """
-    file = Path(os.environ.get("PLATFORM_CHECKOUT", ""), ".env")
+    file = dotenv.checkout(os.environ) / ".env"
     origins = {"environment": os.environ, ".env": dotenv.read(file).values}
     rows = cls.explain(origins)
     widths = [

@@ -154,3 +154,18 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     """No file makes anything but settings and sentences, and no value has a line end in it."""
     found = dotenv.parse(text)
     assert not any(character in value for value in found.values.values() for character in "\r\n\0")
+
+
+def test_a_typed_command_is_given_what_the_stack_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From any folder of the checkout; the shell wins; another project's file is not ours."""
+    (tmp_path / "services/deep").mkdir(parents=True)
+    (tmp_path / "process-compose.yaml").touch()
+    (tmp_path / ".env").write_text("REDIS_URL=redis://a/0\r\nLOG_LEVEL=debug\r\n", newline="")
+    monkeypatch.chdir(tmp_path / "services/deep")
+    given = dotenv.merged({"LOG_LEVEL": "info"})
+    assert {"REDIS_URL": "redis://a/0", "LOG_LEVEL": "info"} == given
+    (tmp_path / "process-compose.yaml").unlink()
+    monkeypatch.chdir(tmp_path)
+    assert {} == dotenv.merged({})

@@ -129,12 +129,12 @@ def test_a_fault_does_not_show_the_password_of_an_address() -> None:
 def test_a_service_prints_its_settings(name: str, tmp_path: Path) -> None:
     """`python -m services.<name>.settings`: name, value, origin, meaning; 78 for a bad value."""
     (tmp_path / ".env").write_text("LOG_LEVEL=debug\r\n", newline="")
-    environ = {"PATH": os.environ["PATH"], "PLATFORM_CHECKOUT": str(tmp_path)}
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", f"services.{name}.settings"]
 
     def printed(**more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, cwd=ROOT, env=environ | more, capture_output=True, text=True, check=False
+            command, cwd=tmp_path, env=environ | more, capture_output=True, text=True, check=False
         )
 
     good = printed(HTTP_HOST="::1")

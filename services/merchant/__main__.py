@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from services import dotenv
 from services.merchant.cli import main
 
 
@@ -13,7 +14,7 @@ def _run() -> int:
         # A terminal that cannot show a character gets its escape, not a traceback.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        code = main(sys.argv[1:], os.environ, sys.stdout)
+        code = main(sys.argv[1:], dotenv.merged(os.environ), sys.stdout)
         sys.stdout.flush()
     except BrokenPipeError:
         # `merchant list | head -1`: nobody reads any more, and Python must not say so at its end.

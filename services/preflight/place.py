@@ -63,12 +63,12 @@ class Place:
 def of_the_stack(environ: Mapping[str, str]) -> Place:
     """For a process of the stack, whose working folder may be in the store."""
     checkout = environ.get("PLATFORM_CHECKOUT")
-    return _place(Path(checkout) if checkout else _upwards(Path.cwd()), environ)
+    return _place(Path(checkout) if checkout else dotenv.checkout(environ), environ)
 
 
 def here(environ: Mapping[str, str]) -> Place:
     """For a command that somebody types: the checkout that the working folder is in."""
-    return _place(_upwards(Path.cwd()), environ)
+    return _place(dotenv.checkout(environ), environ)
 
 
 def _place(checkout: Path, environ: Mapping[str, str]) -> Place:
@@ -81,13 +81,6 @@ def _place(checkout: Path, environ: Mapping[str, str]) -> Place:
     if "PC_DISABLE_DOTENV" not in environ:
         file = dotenv.read(checkout / ".env")
     return Place(checkout, state, environ, file)
-
-
-def _upwards(folder: Path) -> Path:
-    for candidate in (folder, *folder.parents):
-        if (candidate / "process-compose.yaml").is_file() and (candidate / "services").is_dir():
-            return candidate
-    return folder
 
 
 def dotenv_faults(place: Place) -> list[str]:
@@ -175,7 +168,6 @@ def _state_origin(place: Place) -> str:
 
 
 def _merchants(place: Place, name: str, default: str) -> Row:
-    # merchant is started by hand and given what the shell has, and nothing of `.env`.
-    value = place.environ.get(name, "")
-    shown = "<secret>" if name.endswith("PASSWORD") else masked(value) or default
-    return Row(name, shown, "environment" if value else "default", ("merchant",))
+    shown = masked(place.merged.get(name, "")) or default
+    shown = "<secret>" if name.endswith("PASSWORD") else shown
+    return Row(name, shown, place.origin(name), ("merchant",))

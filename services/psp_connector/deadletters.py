@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import redis
 
-from services import store
+from services import dotenv, store
 from services.address import PORT_OFFSETS, AddressError, running_port
 from services.clock import now_ms, rfc3339
 
@@ -182,4 +182,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:], os.environ, sys.stdout, sys.stderr))
+    raise SystemExit(main(sys.argv[1:], dotenv.merged(os.environ), sys.stdout, sys.stderr))
