@@ -20,23 +20,6 @@ if TYPE_CHECKING:
 PROGRAMS = ("redis-server", "redis-cli", "caddy", "curl")
 
 
-def misplaced_state(state: Path, environ: Mapping[str, str]) -> list[str]:
-    """A line when the shell of this stack works with another state folder than its processes.
-
-    They take it from `.env`, which process-compose alone reads: logs and socket, `merchant` and
-    `platform down` would be elsewhere. nix/platform/env.sh names the shell's in both variables.
-    """
-    screen = environ.get("PROC_COMP_CONFIG", "")
-    if not screen or "PLATFORM_CHECKOUT" not in environ:
-        return []
-    shells = os.path.realpath(Path(screen).parent)
-    fault = (
-        f"PLATFORM_STATE={str(state)!r} comes from .env, but this shell works with {shells}: take"
-        " it out of .env, and set it before `nix develop` or `nix run`"
-    )
-    return [] if shells == os.path.realpath(state) else [fault]
-
-
 def missing_programs(environ: Mapping[str, str]) -> list[str]:
     """A line for each program that is not on PATH."""
     return [

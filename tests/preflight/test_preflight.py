@@ -26,6 +26,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
     return {
         "PLATFORM_PORT": str(free_ports(BLOCK)),
         "PLATFORM_STATE": str(tmp_path / "state"),
+        "PLATFORM_CHECKOUT": str(tmp_path),  # where there is no .env
         "PATH": os.environ["PATH"],
     }
 
@@ -103,16 +104,6 @@ def test_any_port_is_taken_or_refused(text: str) -> None:
     except AddressError:
         return
     assert 1024 <= port <= 65_530
-
-
-def test_a_state_folder_from_dot_env_is_told(environ: dict[str, str], tmp_path: Path) -> None:
-    """The shell's clients would look for the stack in another folder than it is in."""
-    shell = {"PLATFORM_CHECKOUT": "/c", "PROC_COMP_CONFIG": str(tmp_path / "s" / "process-compose")}
-    [told] = faults(environ | shell)
-    assert "comes from .env, but this shell works with" in told
-    same = {"PROC_COMP_CONFIG": str(tmp_path / "state" / "process-compose")}
-    assert [] == faults(environ | shell | same)
-    assert [] == faults(environ | {"PROC_COMP_CONFIG": str(tmp_path)})
 
 
 def test_a_localhost_of_ipv6_alone_is_told() -> None:
