@@ -32,8 +32,8 @@ mode_of() {
 # `run NAME` beside a running stack. process-compose refuses to share that one's socket, and without
 # a server it would remove it at its end; so it gets another.
 run_beside() {
-  PC_SOCKET_PATH=$PC_SOCKET_PATH.r
-  PC_LOG_FILE=$PLATFORM_STATE/logs/process-compose-client.log
+  export PC_SOCKET_PATH=$PC_SOCKET_PATH.r
+  export PC_LOG_FILE=$PLATFORM_STATE/logs/process-compose-client.log
   shift
   exec process-compose run --no-deps "$@"
 }

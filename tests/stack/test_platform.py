@@ -14,10 +14,9 @@ import pytest
 
 from services.address import BLOCK, PORT_OFFSETS, noted_port
 from tests import support
-from tests.stack.stack import call, environment, is_gone, left_of, merchant, platform
+from tests.stack.stack import environment, is_gone, left_of, merchant, platform
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Iterator
 
     import psutil
