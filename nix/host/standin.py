@@ -37,11 +37,12 @@ import time
 import urllib.parse
 from collections import deque
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import yaml
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     Command = Callable[[argparse.Namespace], int]
@@ -53,6 +54,8 @@ API_SECONDS_MAX = 5
 POLL_SECONDS = 0.02
 SIGNAL_SECONDS_MAX = 0.5  # how late a signal may be noticed that came at a bad moment
 LINES_KEPT_MAX = 1000  # of each process, for `process logs`
+COPIED_BYTES_MAX = 65_536
+COPY_PAUSE_SECONDS = 0.01
 LINES_QUEUED_MAX = 10_000  # for a terminal that is slower than the processes
 SOCKET_PATH_BYTES_MAX = 107  # sun_path of unix(7), less its final zero
 FILE_NAMES = ("compose.yml", "compose.yaml", "process-compose.yml", "process-compose.yaml")
@@ -543,11 +546,23 @@ class Process:
             )
 
     def _copy(self, pipe: IO[bytes] | None) -> None:
-        for raw in pipe or ():
-            line = raw.decode("utf-8", "surrogateescape").rstrip("\r\n")
-            if self.log is not None:
-                self.log.handle(logging.makeLogRecord({"msg": line}))
-            self.lines.append(line)
+        rest = b""
+        while chunk := cast("io.BufferedReader", pipe).read1(COPIED_BYTES_MAX) if pipe else b"":
+            *lines, rest = (rest + chunk).split(b"\n")
+            if len(rest) > COPIED_BYTES_MAX:
+                lines, rest = [*lines, rest], b""
+            self._copy_lines(lines)
+            # What a busy process writes meanwhile is copied in one go: line by line, this was an
+            # eighth of what a request cost the whole stack.
+            time.sleep(COPY_PAUSE_SECONDS)
+        self._copy_lines([rest] if rest else [])
+
+    def _copy_lines(self, raw: list[bytes]) -> None:
+        lines = [line.decode("utf-8", "surrogateescape").rstrip("\r") for line in raw]
+        if lines and self.log is not None:
+            self.log.handle(logging.makeLogRecord({"msg": "\n".join(lines)}))
+        self.lines.extend(lines)
+        for line in lines:
             self.supervisor.output.put(self.name, line, is_status=False)
 
     def _probe(self, over: threading.Event) -> None:
@@ -652,16 +667,27 @@ class Output:
 
     def _print(self) -> None:
         while (item := self.queue.get()) is not None:
-            line, is_status = item
-            if self.dropped:
-                line += f"({self.dropped} lines are not shown: the terminal is too slow)\n"
-                self.dropped = 0
-            if self.log and is_status:
-                now = dt.datetime.now().astimezone()
-                self.log.write(f"{now:%y-%m-%d %H:%M:%S}.{now.microsecond // 1000:03} INF {line}")
-                self.log.flush()
-            if is_status or not self.only_status:
-                self._write(line.encode("utf-8", "surrogateescape"))
+            text = self._shown(*item)
+            with contextlib.suppress(queue.Empty):
+                while len(text) < COPIED_BYTES_MAX:
+                    if (item := self.queue.get_nowait()) is None:
+                        self.queue.put(None)  # back, for the outer loop
+                        break
+                    text += self._shown(*item)
+            self._write(text.encode("utf-8", "surrogateescape"))
+
+    def _shown(self, line: str, is_status: bool) -> str:  # noqa: FBT001
+        """What the terminal is to see of a line; the supervisor's own go to its log, too."""
+        if self.log and is_status:
+            now = dt.datetime.now().astimezone()
+            self.log.write(f"{now:%y-%m-%d %H:%M:%S}.{now.microsecond // 1000:03} INF {line}")
+            self.log.flush()
+        if self.only_status and not is_status:
+            return ""
+        dropped, self.dropped = self.dropped, 0
+        if not dropped:
+            return line
+        return f"{line}({dropped} lines are not shown: the terminal is too slow)\n"
 
     def _write(self, data: bytes) -> None:
         try:
