@@ -67,7 +67,8 @@ class Connector:
         # No Event: setting one in a signal handler waits for ever if the signal came while this
         # very thread had the Event's lock.
         self._stopping = False
-        self._upkeep_at = 0.0
+        self._renew_at = 0.0
+        self._look_at = 0.0
         self._promote_at = 0.0
         self.last_turn = time.monotonic()
         """When the main loop last came round; health looks at it."""
@@ -108,12 +109,16 @@ class Connector:
 
     def _turn(self) -> None:
         """Fills the free hands once, or waits a little when there are none."""
-        self._upkeep()
+        self._renew()
         if self._breaker.allowed == 0:
             if self._probing is None or self._probing.done():
                 self._probing = self._pool.submit(self._probe)
             self._sleep(BLOCK_MS / 1000)
         elif free := self._free_hands():
+            # First, or with never a hand free for it the dead would wait as long as there is work.
+            free -= self._take_over(free)
+            if not free:
+                return
             if time.monotonic() >= self._promote_at:
                 self._promote_at = time.monotonic() + PROMOTE_SECONDS
                 self._queue.promote()
@@ -135,24 +140,26 @@ class Connector:
         if self._breaker.probe(self._psp.answers):
             _log.info("PSP answers again")
 
-    def _upkeep(self) -> None:
-        if time.monotonic() < self._upkeep_at:
-            return
-        self._upkeep_at = time.monotonic() + UPKEEP_SECONDS
-        self._queue.renew()
-        free = self._breaker.allowed - len(self._in_hand)
-        if free > 0:
-            with self._changed:
-                in_hand = frozenset(self._in_hand)
-            works = self._queue.take_over(free, in_hand)
-            for work in works:
-                charge = work.charge
-                _log.info(
-                    "taken over",
-                    request_id=charge.request_id,
-                    transaction_id=charge.transaction_id,
-                )
-            self._start(works)
+    def _renew(self) -> None:
+        if time.monotonic() >= self._renew_at:
+            self._renew_at = time.monotonic() + UPKEEP_SECONDS
+            self._queue.renew()
+
+    def _take_over(self, free: int) -> int:
+        """Looks for entries of the dead, when it is time to; returns how many it took."""
+        if time.monotonic() < self._look_at:
+            return 0
+        self._look_at = time.monotonic() + UPKEEP_SECONDS
+        with self._changed:
+            in_hand = frozenset(self._in_hand)
+        works = self._queue.take_over(free, in_hand)
+        for work in works:
+            charge = work.charge
+            _log.info(
+                "taken over", request_id=charge.request_id, transaction_id=charge.transaction_id
+            )
+        self._start(works)
+        return len(works)
 
     def _start(self, works: list[Work]) -> None:
         with self._changed:

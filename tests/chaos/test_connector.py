@@ -72,8 +72,11 @@ def freeze_with_work(chaos: Chaos, process: psutil.Process) -> int:
     """Stops a connector at a moment when it holds something; returns how much."""
     for _try in range(100):
         process.send_signal(signal.SIGSTOP)
-        if held := chaos.in_hand(process.pid):
-            return held
+        # Twice: what it had sent already when it was stopped may still take effect.
+        if chaos.in_hand(process.pid):
+            time.sleep(0.5)
+            if held := chaos.in_hand(process.pid):
+                return held
         process.send_signal(signal.SIGCONT)
         time.sleep(0.1)
     raise AssertionError("it never held anything")

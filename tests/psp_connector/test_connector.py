@@ -20,7 +20,7 @@ from tests.support import wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from services.psp_connector.psp import PSP
+    from services.psp_connector.psp import PSP, Charge
     from services.psp_connector.settings import ConnectorSettings
 
     Accept = Callable[..., str]
@@ -223,6 +223,27 @@ def test_a_dead_connectors_work_is_taken_over(
     assert names <= {"dead", "alive"}
     assert {"captured"} == {record(client, i)["status"] for i in ids}
     assert 36 == int(client.get(store.points_key(1)))
+
+
+def test_the_dead_are_not_forgotten_while_there_is_much_to_do(
+    client: Any, settings: ConnectorSettings, accept: Accept
+) -> None:
+    """With never a free hand for long, what a dead connector held is taken over all the same."""
+
+    def slowly(charge: Charge, _call: int) -> Captured:
+        time.sleep(0.02)
+        return Captured(f"pi_{charge.transaction_id}")
+
+    for _ in range(1500):
+        accept()
+    psp, dead = FakePsp(slowly), Queue(client, settings, "dead")
+    dead.join()
+    with running(make(client, settings, psp, "alive")):
+        wait_until(lambda: len(psp.calls) > 20, what="all hands at work")
+        (work,) = dead.take(1, 1000)
+        client.delete(store.lease_key("dead"))
+        wait_until(lambda: ended(client, work.charge.transaction_id), what="take-over")
+        assert client.xlen(store.QUEUE) > 100, "the rest is still waiting"
 
 
 def consumer_names(client: Any) -> set[str]:
