@@ -63,6 +63,7 @@ let
   testPackages = ps: [
     ps.hypothesis
     ps.mypy
+    ps.pygal
     ps.pytest
     ps.pytest-timeout
     ps.pyyaml
@@ -70,6 +71,20 @@ let
     ps.types-psutil
     ps.types-pyyaml
   ];
+
+  # The benchmark, and the job queues it compares with. nixpkgs does not have all of them.
+  benchPackages =
+    ps:
+    [
+      ps.celery
+      ps.dramatiq
+      ps.huey
+      ps.pygal
+      ps.pyyaml
+      ps.rq
+    ]
+    ++ lib.optional (ps ? saq) ps.saq
+    ++ (if ps ? taskiq && ps ? taskiq-redis then [ ps.taskiq ps.taskiq-redis ] else [ ]);
 
   python = pkgs.python3.withPackages runtimePackages;
 
@@ -79,16 +94,18 @@ let
 
   # Compiled beforehand, because nothing can be written here later and start-up counts.
   compiled =
-    name: files:
+    name: folders: files:
     pkgs.runCommand name { nativeBuildInputs = [ python ]; } ''
       cp -r ${sourceOf files} $out
       chmod -R u+w $out
-      python -m compileall -q --invalidation-mode unchecked-hash $out/services
+      cd $out
+      python -m compileall -q --invalidation-mode unchecked-hash ${folders}
     '';
 in
 {
   inherit python;
   pythonForTests = pkgs.python3.withPackages (ps: runtimePackages ps ++ testPackages ps);
+  pythonForBench = pkgs.python3.withPackages (ps: runtimePackages ps ++ benchPackages ps);
 
   # What the processes of process-compose.yaml find on PATH besides Python.
   programs = [
@@ -109,6 +126,7 @@ in
       ../.envrc
       ../docs
       ../README.md
+      ../bench
       ../deploy
       ../flake.lock
       ../flake.nix
@@ -119,10 +137,22 @@ in
     ]
   );
 
-  code = compiled "platform-code" code;
+  code = compiled "platform-code" "services" code;
+
+  # Its stack is started as the tests start theirs.
+  bench = compiled "platform-bench" "bench services tests" (
+    code
+    ++ [
+      ../bench
+      ../tests/support.py
+      ../tests/stack/stack.py
+    ]
+  );
 
   # For a container image: what one folder of services/ needs and nothing else, code and packages.
   inherit packagesOf;
-  codeOf = folder: compiled "platform-${folder}" (sharedModules ++ [ (../services + "/${folder}") ]);
+  codeOf =
+    folder:
+    compiled "platform-${folder}" "services" (sharedModules ++ [ (../services + "/${folder}") ]);
   pythonOf = folder: pkgs.python3.withPackages (choose packagesOf.${folder});
 }

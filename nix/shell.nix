@@ -17,6 +17,7 @@ pkgs.mkShellNoCC {
       pkgs.httpie
       pkgs.ruff
       pkgs.shellcheck
+      pkgs.wrk
     ]
     ++ (if pkgs ? nixfmt then [ pkgs.nixfmt ] else [ ]);
 

@@ -114,7 +114,24 @@ let
     ${lib.concatStrings (lib.attrValues (lib.mapAttrs completionOf modules))}
   '';
 
+  # Not in the development shell: the job queues it compares with are many packages.
+  bench = pkgs.writeShellApplication {
+    name = "bench";
+    runtimeInputs = package.programs ++ [
+      package.pythonForBench
+      pkgs.wrk
+    ];
+    text = ''
+      export PLATFORM_CODE=${package.bench}
+      # shellcheck source=/dev/null
+      . ${./platform/env.sh}
+      exec python -m bench "$@"
+    '';
+    meta.description = "measures the platform against what it could at best be";
+  };
+
   programs = lib.mapAttrs (commandOf fromStore) modules // {
+    inherit bench;
     default = platformOf fromStore "";
     reset = platformOf fromStore "reset";
   };

@@ -66,6 +66,7 @@ build
   "curl"
   "git"
   "shellcheck"
+  "wrk"
 ] (program: fromMachine program { ${program} = "/usr/bin/${program}"; })
 // {
   python3 = { inherit (python) withPackages; };

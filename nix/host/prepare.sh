@@ -16,6 +16,7 @@ debian_packages_missing() {
   [ -x /usr/bin/git ] || echo git
   [ -x /usr/bin/redis-check-rdb ] || echo redis-tools
   [ -x /usr/bin/shellcheck ] || echo shellcheck
+  [ -x /usr/bin/wrk ] || echo wrk
   /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 }
 

@@ -1,0 +1,51 @@
+"""`python -m bench.connector instant|sandbox`: the connector as it is, with a PSP that is timed.
+
+`instant` captures everything at once and in this process; `sandbox` is the connector's own PSP.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import services.psp_connector.__main__ as entry
+from bench.started import Started
+from services.psp_connector.psp import Captured, Charge, Outcome
+from services.psp_connector.stripe_psp import StripePsp
+
+if TYPE_CHECKING:
+    from services.psp_connector.settings import ConnectorSettings
+
+_started = Started()
+
+
+class InstantPsp:
+    """Captures everything at once."""
+
+    def __init__(self, _settings: ConnectorSettings) -> None:
+        pass
+
+    def charge(self, charge: Charge) -> Outcome:
+        _started()
+        return Captured(f"pi_{charge.transaction_id}")
+
+    def answers(self) -> bool:
+        return True
+
+
+class TimedStripePsp(StripePsp):
+    """The real one."""
+
+    def charge(self, charge: Charge) -> Outcome:
+        _started()
+        return super().charge(charge)
+
+
+def main(psp: str) -> None:
+    """Works until a signal."""
+    vars(entry)["StripePsp"] = {"instant": InstantPsp, "sandbox": TimedStripePsp}[psp]
+    entry.main()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

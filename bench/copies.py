@@ -1,0 +1,67 @@
+"""Fills Redis fast: one transaction goes the real way, and is copied inside Redis."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from services import store
+from services.core_api.transactions import TransactionRequest, Transactions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+USER_ID = 1
+_PER_CALL_MAX = 5_000
+"""So that Redis answers others in between."""
+
+
+def copy_id(number: int) -> str:
+    """The id of a copy."""
+    return f"{number:08x}-0000-4000-8000-000000000000"
+
+
+def queued(client: store.Client, count: int, user_id: int = USER_ID) -> None:
+    """Leaves `count` transactions in the queue."""
+    original = _accepted(client, user_id)
+    _copy(client, user_id, original, count - 1, in_queue=True, in_ledger=False)
+
+
+def finished(
+    client: store.Client,
+    count: int,
+    finish: Callable[[], object],
+    user_id: int = USER_ID,
+    first: int = 0,
+) -> None:
+    """Leaves `count` captured transactions; `finish` is given the first one in the queue."""
+    original = _accepted(client, user_id)
+    finish()
+    _copy(client, user_id, original, count - 1, first, in_queue=False, in_ledger=True)
+
+
+def _accepted(client: store.Client, user_id: int) -> str:
+    wanted = TransactionRequest(amount=1250, currency="USD")
+    answer = Transactions(client, 10**9).accept(user_id, wanted, "bench", None).answer
+    return str(json.loads(answer)["id"])
+
+
+def _copy(
+    client: store.Client,
+    user_id: int,
+    original: str,
+    count: int,
+    first: int = 0,
+    *,
+    in_queue: bool,
+    in_ledger: bool,
+) -> None:
+    member = client.zrevrangebylex(store.index_key(user_id), "+", "-", start=0, num=1)[0]
+    copy = client.register_script(store.script(__file__, "copies.lua"))
+    keys = [
+        store.transaction_key(original), store.index_key(user_id), store.QUEUE,
+        store.ledger_key(user_id),
+    ]  # fmt: skip
+    for number in range(first, first + count, _PER_CALL_MAX):
+        batch = min(_PER_CALL_MAX, first + count - number)
+        copy(keys=keys, args=[original, member, number, batch, int(in_queue), int(in_ledger)])

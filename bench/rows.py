@@ -1,0 +1,110 @@
+"""What a row of the table is, and what rows share."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from bench import stacks
+from bench.figures import Result, Sample, summary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from bench.figures import Goal, Kind
+    from bench.plan import Plan
+    from bench.stacks import Platform
+
+    Details = dict[str, float | str]
+
+
+class OutOfTime(Exception):
+    """The time for all rows is used up."""
+
+
+@dataclass
+class Bench:
+    """One run of the benchmark: its size, its folder, and stacks that live until it ends."""
+
+    plan: Plan
+    folder: Path
+    tell: Callable[[str], None]
+    deadline: float
+    ending: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def rounds(self, count: int) -> Iterator[int]:
+        """Numbers from 1; ends early when time is up, and raises when not one is possible."""
+        for number in range(1, count + 1):
+            if time.monotonic() > self.deadline:
+                if number == 1:
+                    raise OutOfTime
+                return
+            yield number
+
+    @cached_property
+    def platform(self) -> Platform:
+        """The stack whose requests are measured; its connector rests."""
+        return self._start(floor=False)
+
+    @cached_property
+    def floor(self) -> Platform:
+        """The stack with empty apps; its connector rests too."""
+        return self._start(floor=True)
+
+    def _start(self, *, floor: bool) -> Platform:
+        self.tell("starting the " + ("floor: the stack with empty apps" if floor else "stack"))
+        platform = self.ending.enter_context(stacks.running(self.folder, floor=floor))
+        platform.rest("psp-connector")
+        return platform
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table."""
+
+    name: str
+    title: str
+    against: str
+    unit: str
+    kind: Kind
+    goal: Goal | None
+    measure: Callable[[Bench, Row], Result]
+
+    def result(self, samples: list[Sample], details: Details | None = None) -> Result:
+        """This row with what was measured."""
+        value, floor, figure = summary(samples, self.kind)
+        return Result(
+            name=self.name, title=self.title, against=self.against, unit=self.unit,
+            kind=self.kind, value=value, floor=floor, figure=figure, rounds=len(samples),
+            goal=self.goal, details=details or {},
+        )  # fmt: skip
+
+
+def interleaved(
+    bench: Bench, row: Row, value: Callable[[], float], floor: Callable[[], float]
+) -> list[Sample]:
+    """Value and floor in turn, so that the noise of the machine hits both."""
+    samples = []
+    for number in bench.rounds(bench.plan.rounds):
+        sample = Sample(value=value(), floor=floor())
+        samples.append(sample)
+        tell_sample(bench, row, number, bench.plan.rounds, sample)
+    return samples
+
+
+def tell_sample(bench: Bench, row: Row, number: int, rounds: int, sample: Sample) -> None:
+    """A line of progress."""
+    against = "" if sample.floor is None else f" against {sample.floor:,.4g}"
+    figure = f"{sample.figure(row.kind):.3g}"
+    bench.tell(
+        f"{row.name:<16} {number}/{rounds}  {sample.value:,.4g}{against} {row.unit}  {figure}"
+    )
+
+
+def names(rows: Iterable[Row]) -> list[str]:
+    """Of the rows, in their order."""
+    return [row.name for row in rows]
