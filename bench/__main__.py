@@ -20,7 +20,17 @@ from typing import TYPE_CHECKING
 
 import redis
 
-from bench import drain_rows, http_rows, kept, machine, report
+from bench import (
+    drain_rows,
+    growth_rows,
+    http_rows,
+    kept,
+    latency_rows,
+    machine,
+    overload_rows,
+    report,
+    start_rows,
+)
 from bench.errors import MeasureError
 from bench.figures import Failure, Run
 from bench.plan import FULL, QUICK, TOTAL_SECONDS_MAX
@@ -30,7 +40,14 @@ from tests import support
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ROWS: tuple[Row, ...] = (*http_rows.ROWS, *drain_rows.ROWS)
+ROWS: tuple[Row, ...] = (
+    *http_rows.ROWS,
+    *drain_rows.ROWS,
+    *latency_rows.ROWS,
+    *start_rows.ROWS,
+    *growth_rows.ROWS,
+    *overload_rows.ROWS,
+)
 _PROGRAMS = ("wrk", "redis-server", "caddy", "process-compose")
 
 

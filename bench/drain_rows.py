@@ -196,7 +196,7 @@ def _answers(url: str) -> bool:
 
 def _psp_alone(url: str, charges: int) -> float:
     command = [sys.executable, "-m", "bench.psp_alone", str(charges), str(CONCURRENCY)]
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         command, env=dict(os.environ) | {"PSP_URL": url}, cwd=support.ROOT, capture_output=True,
         text=True, timeout=_DRAIN_SECONDS_MAX, check=False,
     )  # fmt: skip

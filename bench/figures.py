@@ -43,14 +43,14 @@ class Goal(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     goal: float
-    beyond: float
+    beyond: float | None = None
     at_most: bool = False
     """Whether less is better."""
 
     def verdict(self, figure: float) -> Verdict:
         """How far a figure got."""
         sign = -1 if self.at_most else 1
-        if figure * sign >= self.beyond * sign:
+        if self.beyond is not None and figure * sign >= self.beyond * sign:
             return "beyond"
         return "goal" if figure * sign >= self.goal * sign else "missed"
 
@@ -125,10 +125,6 @@ class Run(BaseModel):
     machine: dict[str, str]
     results: list[Result] = Field(default_factory=list)
     failures: list[Failure] = Field(default_factory=list)
-
-    def result(self, name: str) -> Result | None:
-        """The result of that row, if it was measured."""
-        return next((result for result in self.results if result.name == name), None)
 
 
 def change(now: Result, before: Result | None) -> float | None:

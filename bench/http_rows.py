@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import statistics
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from bench.figures import Goal
 from bench.load import Load, Request, generate
 from bench.plan import CONNECTIONS
 from bench.rows import Bench, Row, interleaved
+from bench.stack_processes import cpu_seconds
 from services.auth_api.passwords import hash_password
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from bench.stacks import Platform
 
 _WARM_SECONDS = 0.5
+_CPU_US_MIN = 1
 _EMPTY = "an empty WSGI app, same gunicorn settings, same router"
 _EMPTY_DIRECT = "an empty WSGI app, same gunicorn settings"
 
@@ -38,7 +41,10 @@ class Target:
     process: str
     requests: Callable[[Platform], Sequence[Request]]
     status: int
+    connections: int = CONNECTIONS
     loads: list[Load] = field(default_factory=list)
+    cpu_us: list[dict[str, float]] = field(default_factory=list)
+    """Of each process, for each request."""
 
     def run(self, seconds: float) -> float:
         """Answers a second."""
@@ -48,22 +54,54 @@ class Target:
         if answer.status_code != self.status:
             raise MeasureError(f"{self.process} answered {answer.status_code}: {answer.text[:200]}")
         url = self.platform.url(self.process)
-        load = generate(url, requests, connections=CONNECTIONS, seconds=seconds)
+        before = cpu_seconds(self.platform.stack)
+        load = generate(url, requests, connections=self.connections, seconds=seconds)
+        after = cpu_seconds(self.platform.stack)
         self.loads.append(load)
+        self.cpu_us.append(
+            {
+                name: (used - before.get(name, 0)) / load.requests * 1e6
+                for name, used in after.items()
+            }
+        )
         return load.rate
+
+    def warm(self) -> None:
+        """A run that does not count."""
+        self.run(_WARM_SECONDS)
+        self.loads.clear()
+        self.cpu_us.clear()
 
 
 def _compare(bench: Bench, row: Row, target: Target, floor: Target, seconds: float) -> Result:
     for side in (target, floor):
-        side.run(_WARM_SECONDS)
-        side.loads.clear()
+        side.warm()
     samples = interleaved(bench, row, lambda: target.run(seconds), lambda: floor.run(seconds))
-    return row.result(samples, _latencies(target, "") | _latencies(floor, "floor_"))
+    details = latencies(target, "") | latencies(floor, "floor_")
+    return row.result(samples, details | _cpu(target, "") | _cpu(floor, "floor_"))
 
 
-def _latencies(target: Target, prefix: str) -> dict[str, float | str]:
+def latencies(target: Target, prefix: str) -> dict[str, float | str]:
+    """Of the run in the middle."""
     middle = sorted(target.loads, key=lambda load: load.rate)[len(target.loads) // 2]
     return {f"{prefix}p50_ms": middle.p50_ms, f"{prefix}p99_ms": middle.p99_ms}
+
+
+def _cpu(target: Target, prefix: str) -> dict[str, float | str]:
+    """What each process spent on a request: it does not change with what else the machine does."""
+    medians = {
+        name: statistics.median(used.get(name, 0.0) for used in target.cpu_us)
+        for name in target.cpu_us[0]
+    }
+    spent = {name: round(us) for name, us in medians.items() if us >= _CPU_US_MIN}
+    return {f"{prefix}{name}_cpu_us": us for name, us in sorted(spent.items())}
+
+
+def payments_of(platform: Platform, connections: int) -> Target:
+    """The router asked for transactions over so many connections, warm."""
+    target = Target(platform, "router", _payments("/transactions"), 202, connections)
+    target.warm()
+    return target
 
 
 def _payments(path: str) -> Callable[[Platform], list[Request]]:
@@ -131,10 +169,8 @@ def _first_login(bench: Bench, row: Row) -> Result:
         return [stacks.login(number) for number in numbers]
 
     target = Target(bench.platform, "router", strangers, 200)
-    target.run(_WARM_SECONDS)
-    target.loads.clear()
     samples = interleaved(bench, row, lambda: target.run(seconds), lambda: _verifications(seconds))
-    return row.result(samples, _latencies(target, ""))
+    return row.result(samples, latencies(target, "") | _cpu(target, ""))
 
 
 def _verifications(seconds: float) -> float:

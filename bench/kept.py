@@ -13,6 +13,8 @@ from bench.figures import Run
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from bench.figures import Result
+
 
 def keep(run: Run, folder: Path) -> Path:
     """Writes `<time>-<mode>.json` and the chart beside it; returns the path of the first."""
@@ -24,15 +26,16 @@ def keep(run: Run, folder: Path) -> Path:
     return path
 
 
-def previous(folder: Path, mode: str) -> Run | None:
-    """The newest result of the same mode; one that is committed counts as the others do."""
-    newest: Run | None = None
-    for path in folder.glob("*.json"):
-        try:
-            run = Run.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError):
-            sys.stderr.write(f"bench: {path} is no result of this benchmark, and is passed over\n")
-            continue
-        if run.mode == mode and (newest is None or run.started_at > newest.started_at):
-            newest = run
-    return newest
+def previous(folder: Path, mode: str) -> dict[str, Result]:
+    """The newest result of each row in that mode; one that is committed counts as others do."""
+    runs = [run for path in folder.glob("*.json") if (run := _read(path)) and run.mode == mode]
+    runs.sort(key=lambda run: run.started_at)
+    return {result.name: result for run in runs for result in run.results}
+
+
+def _read(path: Path) -> Run | None:
+    try:
+        return Run.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        sys.stderr.write(f"bench: {path} is no result of this benchmark, and is passed over\n")
+        return None

@@ -140,7 +140,7 @@ def _run(url: str, script: Path, connections: int, seconds: float) -> str:
         "wrk", "--threads", "1", "--connections", str(connections), "--script", str(script),
         "--duration", f"{int(seconds) + 1}s", "--timeout", f"{_TIMEOUT_SECONDS}s", url,
     ]  # fmt: skip
-    process = subprocess.Popen(  # noqa: S603
+    process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from bench.figures import Result, change
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from bench.figures import Run
 
@@ -26,23 +26,22 @@ _HEAD = (
 _MARKS = {"beyond": "++", "goal": "+", "missed": "MISSED", "": ""}
 
 
-def table(run: Run, before: Run | None) -> str:
+def table(run: Run, before: Mapping[str, Result]) -> str:
     """A line for each row, and below them what the machine was and what failed."""
-    lines = [_cells(result, before) for result in run.results]
+    lines = [_cells(result, before.get(result.name)) for result in run.results]
     lines.insert(0, _HEAD)
     text = _columns(lines)
     for failure in run.failures:
         text += f"\n{failure.name}: not measured: {failure.reason}"
     notes = "\n".join(_note(result) for result in run.results)
     machine = ", ".join(f"{name} {value}" for name, value in run.machine.items())
-    compared = f"\nbefore: {before.started_at}" if before else ""
-    return f"{text}\n\n{notes}\n\n{run.mode}, {run.seconds:.0f} s, {machine}{compared}\n"
+    return f"{text}\n\n{notes}\n\n{run.mode}, {run.seconds:.0f} s, {machine}\n"
 
 
-def _cells(result: Result, before: Run | None) -> tuple[str, ...]:
+def _cells(result: Result, before: Result | None) -> tuple[str, ...]:
     spread, goal = result.figure, result.goal
     sign = "<= " if goal and goal.at_most else ""
-    changed = change(result, before.result(result.name)) if before else None
+    changed = change(result, before)
     return (
         result.title,
         f"{number(result.value)} {result.unit}",
@@ -51,7 +50,7 @@ def _cells(result: Result, before: Run | None) -> tuple[str, ...]:
         f"{_figure(result, spread.q1)}..{_figure(result, spread.q3)}",
         f"{_figure(result, spread.low)}..{_figure(result, spread.high)}",
         f"{sign}{_figure(result, goal.goal)}" if goal else "",
-        f"{sign}{_figure(result, goal.beyond)}" if goal else "",
+        f"{sign}{_figure(result, goal.beyond)}" if goal and goal.beyond is not None else "",
         _MARKS[result.verdict],
         "" if changed is None else f"{changed:+.0%}",
     )

@@ -6,7 +6,7 @@ import contextlib
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench import stacks
 from bench.figures import Result, Sample, summary
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from bench.stacks import Platform
 
     Details = dict[str, float | str]
+
+T = TypeVar("T")
 
 
 class OutOfTime(Exception):
@@ -35,6 +37,14 @@ class Bench:
     tell: Callable[[str], None]
     deadline: float
     ending: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    kept: dict[str, Any] = field(default_factory=dict)
+
+    def once(self, name: str, measure: Callable[[], T]) -> T:
+        """What `measure` gives, done once though several rows come out of it."""
+        if name not in self.kept:
+            self.kept[name] = measure()
+        found: T = self.kept[name]
+        return found
 
     def rounds(self, count: int) -> Iterator[int]:
         """Numbers from 1; ends early when time is up, and raises when not one is possible."""

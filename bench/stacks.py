@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import httpx
@@ -34,7 +35,7 @@ USERS = 4_000
 _FIRST_USER_ID = 1000
 # The connector rests while requests are measured, so that its work is not part of theirs, and
 # nothing is refused for what an earlier run has queued.
-QUEUE_LIMIT = 1_000_000
+QUEUE_LIMIT = 200_000
 JSON_HEADERS = {"Content-Type": "application/json"}
 BODY = '{"amount":1250,"currency":"USD"}'
 
@@ -80,6 +81,18 @@ class Platform:
         done = self.stack.compose("process", "stop", process)
         if done.returncode != 0:
             raise MeasureError(f"{process} could not be stopped: {done.stderr.strip()}")
+
+    @contextlib.contextmanager
+    def awake(self, process: str) -> Iterator[None]:
+        """Starts one process that rests, for a while."""
+        done = self.stack.compose("process", "start", process)
+        if done.returncode != 0:
+            raise MeasureError(f"{process} could not be started: {done.stderr.strip()}")
+        support.wait_until(partial(self.stack.healthy, process), seconds_max=30, what=process)
+        try:
+            yield
+        finally:
+            self.rest(process)
 
     def forget(self) -> None:
         """Empties Redis, so that no run weighs on the next."""
