@@ -10,15 +10,12 @@ import argparse
 import contextlib
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import redis
 
 from bench import (
     drain_rows,
@@ -31,8 +28,8 @@ from bench import (
     report,
     start_rows,
 )
-from bench.errors import MeasureError
 from bench.figures import Failure, Run
+from bench.leaving import nothing_behind
 from bench.plan import FULL, QUICK, TOTAL_SECONDS_MAX
 from bench.rows import Bench, OutOfTime, Row
 from tests import support
@@ -77,13 +74,14 @@ def main(words: Sequence[str]) -> int:
             f"bench: not on PATH: {', '.join(missing)}; start it with nix run .#bench\n"
         )
         return 1
-    # As Ctrl-C does, these leave through every `finally`.
-    signal.signal(signal.SIGTERM, _leave)
-    signal.signal(signal.SIGHUP, _leave)
     plan = QUICK if options.quick else FULL
     run = Run(mode=plan.mode, started_at=_now(), machine=machine.facts())
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder, contextlib.ExitStack() as ending:
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as folder,
+        nothing_behind(),
+        contextlib.ExitStack() as ending,
+    ):
         bench = Bench(plan, Path(folder), _tell, began + TOTAL_SECONDS_MAX, ending)
         for row in ROWS:
             if row.name in options.only:
@@ -103,8 +101,7 @@ def _measure(bench: Bench, row: Row, run: Run) -> None:
         run.results.append(row.measure(bench, row))
     except OutOfTime:
         run.failures.append(Failure(name=row.name, reason="no time was left"))
-    except (MeasureError, AssertionError, OSError, redis.RedisError) as error:
-        # One row that fails is no reason to lose the others.
+    except Exception as error:  # noqa: BLE001  one row that fails is no reason to lose the others
         reason = f"{type(error).__name__}: {error}"
         run.failures.append(Failure(name=row.name, reason=reason))
         _tell(f"{row.name} failed: {reason}")
@@ -119,13 +116,5 @@ def _tell(text: str) -> None:
     sys.stderr.flush()
 
 
-def _leave(number: int, _frame: object) -> None:
-    raise SystemExit(128 + number)
-
-
 if __name__ == "__main__":
-    try:
-        code = main(sys.argv[1:])
-    except KeyboardInterrupt:
-        code = 130
-    raise SystemExit(code)
+    raise SystemExit(main(sys.argv[1:]))

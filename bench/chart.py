@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import pygal
-from pygal.style import CleanStyle
+import sys
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,9 +21,10 @@ def score(result: Result) -> float:
 
 def write(run: Run, path: Path) -> None:
     """Writes the chart as SVG, complete in itself: no script, nothing from elsewhere."""
+    pygal = _pygal()
     judged = [result for result in run.results if result.goal is not None]
     chart = pygal.HorizontalBar(
-        style=CleanStyle(value_font_size=11, label_font_size=11),
+        style=pygal.style.CleanStyle(value_font_size=11, label_font_size=11),
         js=[],
         width=1000,
         height=120 + 40 * max(len(judged), 1),
@@ -43,3 +42,16 @@ def write(run: Run, path: Path) -> None:
         [{"value": score(result), "color": colours[result.verdict]} for result in shown],
     )
     path.write_bytes(chart.render())
+
+
+def _pygal() -> Any:
+    """The library, imported late: it then looks for plugins at every import, in a way of old.
+
+    Python 3.11 warns of that each time, and 3.12 has forgotten it; there are no plugins here.
+    """
+    finders = list(sys.meta_path)
+    try:
+        import pygal  # noqa: PLC0415
+    finally:
+        sys.meta_path[:] = finders
+    return pygal

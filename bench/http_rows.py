@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import signal
 import statistics
 import time
 from dataclasses import dataclass, field
@@ -93,8 +94,11 @@ def _cpu(target: Target, prefix: str) -> dict[str, float | str]:
         name: statistics.median(used.get(name, 0.0) for used in target.cpu_us)
         for name in target.cpu_us[0]
     }
-    spent = {name: round(us) for name, us in medians.items() if us >= _CPU_US_MIN}
-    return {f"{prefix}{name}_cpu_us": us for name, us in sorted(spent.items())}
+    spent: dict[str, float | str] = {f"{prefix}cpu_us": round(sum(medians.values()))}
+    for name, us in sorted(medians.items()):
+        if us >= _CPU_US_MIN:
+            spent[f"{prefix}{name}_cpu_us"] = round(us)
+    return spent
 
 
 def payments_of(platform: Platform, connections: int) -> Target:
@@ -176,10 +180,14 @@ def _first_login(bench: Bench, row: Row) -> Result:
 def _verifications(seconds: float) -> float:
     """Argon2id verifications a second, one process for each core and nothing else running."""
     cores = os.cpu_count() or 1
-    with multiprocessing.get_context("spawn").Pool(cores) as pool:
+    with multiprocessing.get_context("spawn").Pool(cores, _leave_signals_to_parent) as pool:
         stored = hash_password(stacks.PASSWORD)
         pool.map(_verify_for, [(stored, 0.05)] * cores, chunksize=1)
         return float(sum(pool.map(_verify_for, [(stored, seconds)] * cores, chunksize=1)))
+
+
+def _leave_signals_to_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _verify_for(work: tuple[str, float]) -> float:

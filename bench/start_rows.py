@@ -70,8 +70,9 @@ def _fresh(bench: Bench) -> tuple[str, list[Fresh]]:
     with contextlib.ExitStack() as ending:
         alone = Alone(bench, ending)
         bench.tell(f"{'start':<16} the slowest process by itself is {alone.slowest}")
-        with stacks.running(bench.folder):
-            pass  # the first start finds nothing in the system's caches
+        if bench.plan.start_rounds > 1:
+            with stacks.running(bench.folder):
+                pass  # the first start finds nothing in the system's caches
         for _number in bench.rounds(bench.plan.start_rounds):
             seconds, megabytes = _start(bench)
             found.append(Fresh(seconds, alone.seconds(alone.slowest), megabytes))

@@ -41,9 +41,13 @@ let
         exit "$code"
       '';
 
+  testInputs = package.programs ++ [
+    package.pythonForTests
+    pkgs.wrk
+  ];
   pytest =
     name: variables: words:
-    check name (package.programs ++ [ package.pythonForTests ]) variables ''
+    check name testInputs variables ''
       HYPOTHESIS_STORAGE_DIRECTORY="$TMPDIR/hypothesis" PYTHONPATH="$PWD:${./pytest}" \
         pytest -p counts ${words}
     '';

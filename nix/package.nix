@@ -84,7 +84,7 @@ let
       ps.rq
     ]
     ++ lib.optional (ps ? saq) ps.saq
-    ++ (if ps ? taskiq && ps ? taskiq-redis then [ ps.taskiq ps.taskiq-redis ] else [ ]);
+    ++ lib.optional (ps ? taskiq && ps ? taskiq-redis) ps.taskiq-redis;
 
   python = pkgs.python3.withPackages runtimePackages;
 

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from bench import copies
+from services import store
+from services.core_api.transactions import Transactions
+
+
+def test_copies_are_like_the_transaction_they_are_of(client: Any) -> None:
+    """Record, index, queue and API show each copy as if it had come the same way."""
+    copies.queued(client, 10)
+    transactions = Transactions(client, 1000)
+    records, _ = transactions.page(copies.USER_ID, 100, None)
+    assert 10 == len({record["id"] for record in records})
+    assert [copies.copy_id(n) for n in range(8, -1, -1)] == [r["id"] for r in records][1:]
+    assert 1 == len({json.dumps(record | {"id": ""}) for record in records})
+    entries = [fields["transaction_id"] for _, fields in client.xrange(store.QUEUE)]
+    assert {record["id"] for record in records} == set(entries)
+
+
+def test_copies_of_a_finished_one_have_their_credit(client: Any) -> None:
+    """The ledger has an entry for each, and the queue has none."""
+
+    def finish() -> None:
+        (entry,) = client.xrange(store.QUEUE)
+        client.xdel(store.QUEUE, entry[0])
+        credit = json.dumps({"transaction_id": entry[1]["transaction_id"], "points": 12})
+        client.rpush(store.ledger_key(copies.USER_ID), credit)
+
+    copies.finished(client, 10, finish)
+    ledger = map(json.loads, client.lrange(store.ledger_key(copies.USER_ID), 0, -1))
+    assert 10 == len({credit["transaction_id"] for credit in ledger})
+    assert 0 == client.xlen(store.QUEUE)
