@@ -5,10 +5,16 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from bench import report
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.figures import Result, Run
+
+
+# So that one row that is far beyond its goal does not make the others' bars too short to read.
+_SCORE_MAX = 2.5
 
 
 def score(result: Result) -> float:
@@ -16,7 +22,27 @@ def score(result: Result) -> float:
     if result.goal is None:
         return 0.0
     goal, figure = result.goal.goal, result.figure.median
-    return goal / max(figure, goal / 10) if result.goal.at_most else figure / goal
+    if result.goal.at_most:
+        return goal / figure if figure > goal / _SCORE_MAX else _SCORE_MAX
+    return min(figure / goal, _SCORE_MAX)
+
+
+def label(result: Result) -> str:
+    """The figure and its goal, in the table's words."""
+    if result.goal is None:
+        return ""
+    sign = "at most " if result.goal.at_most else ""
+    shown = [report.figure(result, value) for value in (result.figure.median, result.goal.goal)]
+    return f"{shown[0]} ({sign}{shown[1]})"
+
+
+def _bar(result: Result) -> dict[str, Any]:
+    colours = {"beyond": "#2a7f3f", "goal": "#7fb46a", "missed": "#c0504d", "": "#888888"}
+    return {
+        "value": score(result),
+        "color": colours[result.verdict],
+        "formatter": lambda _value: label(result),
+    }
 
 
 def write(run: Run, path: Path) -> None:
@@ -28,19 +54,15 @@ def write(run: Run, path: Path) -> None:
         js=[],
         width=1000,
         height=120 + 40 * max(len(judged), 1),
-        title="How much of its goal each figure reaches (1 is the goal)",
+        title="Figures by their goals: at 1 a goal is reached, whichever way it points",
         show_legend=False,
         print_values=True,
-        value_formatter=lambda value: f"{value:.2f}",
-        range=(0, max([1.5, *map(score, judged)])),
+        print_values_position="top",
+        range=(0, _SCORE_MAX),
     )
     shown = list(reversed(judged))  # the first one comes on top
     chart.x_labels = [result.title for result in shown]
-    colours = {"beyond": "#2a7f3f", "goal": "#7fb46a", "missed": "#c0504d", "": "#888888"}
-    chart.add(
-        "figure by goal",
-        [{"value": score(result), "color": colours[result.verdict]} for result in shown],
-    )
+    chart.add("figure by goal", [_bar(result) for result in shown])
     path.write_bytes(chart.render())
 
 

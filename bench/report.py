@@ -46,17 +46,18 @@ def _cells(result: Result, before: Result | None) -> tuple[str, ...]:
         result.title,
         f"{number(result.value)} {result.unit}",
         "" if result.floor is None else number(result.floor),
-        _figure(result, spread.median),
-        f"{_figure(result, spread.q1)}..{_figure(result, spread.q3)}",
-        f"{_figure(result, spread.low)}..{_figure(result, spread.high)}",
-        f"{sign}{_figure(result, goal.goal)}" if goal else "",
-        f"{sign}{_figure(result, goal.beyond)}" if goal and goal.beyond is not None else "",
+        figure(result, spread.median),
+        f"{figure(result, spread.q1)}..{figure(result, spread.q3)}",
+        f"{figure(result, spread.low)}..{figure(result, spread.high)}",
+        f"{sign}{figure(result, goal.goal)}" if goal else "",
+        f"{sign}{figure(result, goal.beyond)}" if goal and goal.beyond is not None else "",
         _MARKS[result.verdict],
         "" if changed is None else f"{changed:+.0%}",
     )
 
 
-def _figure(result: Result, value: float) -> str:
+def figure(result: Result, value: float) -> str:
+    """A figure, or a goal for it, as the table shows it."""
     if result.kind == "difference":
         return f"{value:+.3g}"
     return f"{value:.2f}" if result.kind == "ratio" else number(value)

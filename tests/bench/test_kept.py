@@ -77,6 +77,13 @@ def test_scores_point_the_same_way() -> None:
     """In the chart more is better for every row: 1 is the goal."""
     assert 1.2 == chart.score(result("a", 0.6, Goal(goal=0.5)))
     assert 2 == chart.score(result("a", 1, AT_MOST_2))
+    assert "1.00 (at most 2.00)" == chart.label(result("a", 1, AT_MOST_2))
+
+
+def test_a_score_has_an_end() -> None:
+    """A row far beyond its goal leaves room for the others, a figure below nothing included."""
+    assert 2.5 == chart.score(result("a", 9, Goal(goal=0.5)))
+    assert [2.5, 2.5] == [chart.score(result("a", figure, AT_MOST_2)) for figure in (0.1, -1)]
 
 
 def test_the_chart_is_an_image_in_itself(tmp_path: Path) -> None:
