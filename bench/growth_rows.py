@@ -65,7 +65,7 @@ class Side:
         if len(works) != 1:
             raise MeasureError("the queue did not give the one that was accepted")
         ending = Ending("captured", psp_reference=f"pi_{uuid.uuid4()}", points=12)
-        return _seconds(lambda: self.queue.finish(works[0], ending))
+        return _seconds(lambda: self.queue.save([(works[0], ending)]))
 
     def page(self) -> float:
         """Seconds to list the newest."""

@@ -15,8 +15,8 @@ import redis
 from bench.errors import MeasureError
 from bench.load import Request
 from bench.plan import CONNECTIONS
+from services.address import PORT_OFFSETS
 from services.auth_api.passwords import hash_password
-from services.preflight.plan import PORT_OFFSETS
 from services.tokens import Tokens, TokenSettings
 from tests import support
 from tests.stack import stack as stacks
@@ -134,7 +134,7 @@ def floor_file(compose: str) -> str:
         MeasureError: a service is started in another way than is known here.
     """
     for service in EMPTIED:
-        command = f"python -m services.{service}"
+        command = f"python -m services.reload services.{service}"
         if compose.count(command) != 1:
             raise MeasureError(f"{COMPOSE_FILE.name} does not start {service} as `{command}`")
         compose = compose.replace(command, f"python -m bench.empty {service}")
@@ -157,7 +157,8 @@ def running(folder: Path, *, floor: bool = False, **environ: str) -> Iterator[Pl
         path = folder / "floor.yaml"
         path.write_text(floor_file(COMPOSE_FILE.read_text()))
         more["PC_CONFIG_FILES"] = str(path)
-    with _without_settings(), stacks.running(healthy=True, port=None, state=None, **more) as stack:
+    started = stacks.running(healthy=True, port=None, state=None, cwd=support.ROOT, **more)
+    with _without_settings(), started as stack:
         yield Platform(stack, floor)
 
 

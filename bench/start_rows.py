@@ -15,7 +15,7 @@ from bench.errors import MeasureError
 from bench.figures import Goal, Sample
 from bench.rows import Bench, Row, tell_sample
 from bench.stack_processes import SUPERVISOR, cpu_seconds, pss_megabytes
-from services.preflight.plan import BLOCK, PORT_OFFSETS
+from services.address import BLOCK, PORT_OFFSETS
 from tests import support
 from tests.stack import stack as test_stacks
 
