@@ -29,6 +29,9 @@ class Attempts:
         self._outcomes = Counter(
             "psp_attempts", "Attempts by outcome", ["outcome"], registry=self.registry
         )
+        # There from the start: a rate knows nothing of a counter that comes into being at 5.
+        for outcome in (*sorted(store.FINAL), "retry"):
+            self._outcomes.labels(outcome)
         self._seconds = Histogram(
             "psp_request_duration_seconds",
             "Calls at the PSP",
