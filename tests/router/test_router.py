@@ -517,6 +517,21 @@ def test_a_service_that_is_down_is_503(tmp_path: Path) -> None:
         assert 200 == router.ask("GET", "/health").status
 
 
+def test_a_service_at_several_addresses(tmp_path: Path) -> None:
+    """All of them are asked, and when one does not listen the others answer."""
+    port = free_ports(4)
+    both = f"127.0.0.1:{port + 2} 127.0.0.1:{port + 3}"
+    with service_on(port + 2) as first, router_on(tmp_path, port, CORE_API_ADDRESS=both) as router:
+        with service_on(port + 3) as second:
+            for service in (first, second):
+                service.answers["/"] = Answer(headers=(("Connection", "close"),))
+            assert {200} == {router.ask("GET", "/transactions").status for _ in range(40)}
+            assert 40 == len(first.seen) + len(second.seen)
+            assert first.seen
+            assert second.seen
+        assert {200} == {router.ask("GET", "/transactions").status for _ in range(20)}
+
+
 def test_a_restart_of_a_service_is_bridged(tmp_path: Path) -> None:
     """A request that comes while a service is away waits for it, body and all."""
     port = free_ports(3)
