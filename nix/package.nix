@@ -117,7 +117,7 @@ in
     pkgs.redis
   ];
 
-  # All that a check reads. The README is among it, for a test that holds its table to the code.
+  # All that a check reads. The pages are among it, for tests that hold them to the code.
   checkedSource = sourceOf (
     code
     ++ [
@@ -128,6 +128,7 @@ in
       ../README.md
       ../bench
       ../deploy
+      ../docs
       ../flake.lock
       ../flake.nix
       ../nix

@@ -1,0 +1,125 @@
+"""What the pages name is there: links, files, commands, modules, variables, metrics."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from services.preflight import plan
+from services.settings import Secret
+from tests.support import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+LINES_MAX = 150
+FOLDERS = ("bench", "deploy", "docs", "nix", "services", "tests")
+PAGES = [ROOT / "README.md", *(page for name in FOLDERS for page in (ROOT / name).rglob("*.md"))]
+# Of the examples in docs/adding-a-*.md, which were tried and taken out again.
+TRIED = {"PSP_KIND", "services/psp_connector/plain_psp.py"}
+SETTINGS = {
+    name.upper() + suffix
+    for settings in plan.SETTINGS.values()
+    for name, field in settings.model_fields.items()
+    for suffix in ("", *(["_FILE"] if field.annotation in (Secret, Secret | None) else []))
+}
+VARIABLE = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b")
+
+
+def title(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def unfenced(text: str) -> str:
+    """A page's prose and tables, without its blocks of code."""
+    return re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(text: str) -> set[str]:
+    """The names that a page's headings have as places to link to."""
+    headings = re.findall(r"^#+ (.+)$", unfenced(text), re.MULTILINE)
+    return {
+        re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings
+    }
+
+
+SUFFIXES = {".py", ".lua", ".nix", ".sh", ".yaml", ".conf", ""}
+
+
+def code() -> Iterator[Path]:
+    """What the platform is made of, but for its pages and tests."""
+    yield from (
+        ROOT / name for name in ("process-compose.yaml", "flake.nix", "nixw", ".env.example")
+    )
+    for folder in ("deploy", "nix", "services"):
+        yield from (path for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES)
+
+
+def words_of(paths: Iterable[Path], pattern: re.Pattern[str]) -> set[str]:
+    return {word for path in paths if path.is_file() for word in pattern.findall(path.read_text())}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=title)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Each link to a file of ours leads to one, and each #place to a heading there."""
+    dead = []
+    prose = re.sub(r"`[^`\n]*\]\([^`\n]*`", "", unfenced(page.read_text()))
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if "://" in target:
+            continue
+        path, _, place = target.partition("#")
+        file = (page.parent / path) if path else page
+        if not file.exists() or (place and place not in anchors(file.read_text())):
+            dead.append(target)
+    assert [] == dead
+
+
+@pytest.mark.parametrize("page", PAGES, ids=title)
+def test_files_that_are_named_exist(page: Path) -> None:
+    """A path in backticks, with or without a `*`, is one of the repository."""
+    named = re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./*-]+)`", page.read_text())
+    assert [] == [path for path in set(named) - TRIED if not any(ROOT.glob(path.rstrip("/")))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=title)
+def test_modules_that_are_named_exist(page: Path) -> None:
+    """`python -m services.…` can be typed as it is written."""
+    named = set(re.findall(r"-m ((?:services|tests|bench)[\w.]*\w)", page.read_text()))
+    assert [] == [name for name in named if importlib.util.find_spec(name) is None]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=title)
+def test_flake_outputs_that_are_named_exist(page: Path) -> None:
+    """`nix run .#name` and `nix build .#name` are written of what the flake has."""
+    nix = "\n".join(path.read_text() for path in sorted((ROOT / "nix").glob("*.nix")))
+    images = {
+        f"image-{name}" for name in re.findall(r"^    ([\w-]+) = (?:service|\{)", nix, re.MULTILINE)
+    }
+    commands = set(re.findall(r"^    ([\w-]+) = \{$", nix, re.MULTILINE))
+    named = set(re.findall(r"\.#(?:packages\.[\w-]+\.)?([a-z][\w-]*[a-z])", page.read_text()))
+    assert set() == named - images - commands - {"image-configs"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=title)
+def test_variables_that_are_named_exist(page: Path) -> None:
+    """What is written like an environment variable or a constant is one, somewhere in the code."""
+    known = words_of(code(), VARIABLE) | SETTINGS | TRIED
+    assert set() == words_of([page], VARIABLE) - known
+
+
+def test_pages_are_short() -> None:
+    """150 lines at the most, so that each is for one need."""
+    assert [] == [title(page) for page in PAGES if len(page.read_text().splitlines()) > LINES_MAX]
+
+
+def test_alerts_are_about_metrics_that_are_counted() -> None:
+    """Each name in an expression is a metric of ours, or Prometheus' own `up`."""
+    rules = yaml.safe_load((ROOT / "deploy/alerts.yaml").read_text())["groups"][0]["rules"]
+    named = {n for rule in rules for n in re.findall(r"\b(?:http|psp|queue)_\w+", rule["expr"])}
+    counted = words_of((ROOT / "services").rglob("*metrics.py"), re.compile(r'"([a-z_]+)"'))
+    assert set() == {re.sub(r"_(total|bucket|count|sum)$", "", name) for name in named} - counted
