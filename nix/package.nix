@@ -49,11 +49,19 @@ let
       "pydantic"
       "pyjwt"
     ];
-    preflight = [
+    preflight = redis ++ [
+      "httpx"
       "psutil"
       "pydantic"
     ];
-    psp_connector = web ++ redis ++ [ "stripe" ];
+    psp_connector =
+      web
+      ++ redis
+      ++ [
+        "requests"
+        "stripe"
+        "urllib3"
+      ];
     psp_sandbox = web ++ [ "gunicorn" ];
   };
 
