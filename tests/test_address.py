@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from services.address import (
+    BLOCK,
     AddressError,
     chosen_port,
     derived_port,
@@ -66,10 +67,10 @@ def test_a_spoilt_note_is_no_note(tmp_path: Path, text: str) -> None:
     assert noted_port(tmp_path) is None
 
 
-@pytest.mark.parametrize("text", ["AUTO", "auto ", "eighty", "0", "65531"])
+@pytest.mark.parametrize("text", ["AUTO", "auto ", "eighty", "0", str(65_537 - BLOCK)])
 def test_what_is_neither_a_port_nor_auto_is_refused(tmp_path: Path, text: str) -> None:
     """By whoever asks, in the same words."""
     environ = {"PLATFORM_STATE": str(tmp_path), "PLATFORM_PORT": text}
     for ask in (chosen_port, running_port):
-        with pytest.raises(AddressError, match="a number from 1024 to 65530, or auto"):
+        with pytest.raises(AddressError, match=f"a number from 1024 to {65_536 - BLOCK}, or auto"):
             ask(environ)
