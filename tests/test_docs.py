@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 FOLDERS = ("bench", "deploy", "docs", "nix", "services", "tests")
 PAGES = [ROOT / "README.md", *(page for name in FOLDERS for page in (ROOT / name).rglob("*.md"))]
 # Of examples: what was tried and taken out again, and a slip of the pen.
-TRIED = {"PSP_KIND", "PSP_TIMEOUT_SECOND", "services/psp_connector/plain_psp.py"}
+TRIED = {
+    *("PSP_KIND", "PSP_TIMEOUT_SECOND", "services/psp_connector/plain_psp.py"),
+    *("POINTS_API_PORT", "POINTS_API_ADDRESS", "POINTS_FACTOR"),
+    *("services/points_api/", "tests/points_api/"),
+}
 SETTINGS = {
     name.upper() + suffix
     for settings in plan.SETTINGS.values()
