@@ -103,7 +103,7 @@ def test_flake_outputs_that_are_named_exist(page: Path) -> None:
     images = {
         f"image-{name}" for name in re.findall(r"^    ([\w-]+) = (?:service|\{)", nix, re.MULTILINE)
     }
-    commands = set(re.findall(r"^    ([\w-]+) = \{$", nix, re.MULTILINE))
+    commands = set(re.findall(r"^    ([\w-]+) = (?:\{$|platformOf)", nix, re.MULTILINE))
     named = set(re.findall(r"\.#(?:packages\.[\w-]+\.)?([a-z][\w-]*[a-z])", page.read_text()))
     assert set() == named - images - commands - {"image-configs"}
 
