@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import jwt
 import pytest
 
+from tests import support
 from tests.stack.stack import request_id
 
 if TYPE_CHECKING:
@@ -256,7 +257,8 @@ def test_a_request_id_goes_all_the_way(stack: Stack) -> None:
     assert given == answer.headers["x-request-id"]
     stack.ended(answer.json()["id"])
     for name in ("router", "core-api", "psp-connector", "psp-sandbox"):
-        assert given in stack.log(name), name
+        # The router writes its line when the answer has gone.
+        support.wait_until(lambda: given in stack.log(name), what=f"the line of {name}")  # noqa: B023
 
 
 def test_a_bad_request_id_is_replaced(stack: Stack) -> None:
