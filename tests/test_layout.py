@@ -51,6 +51,12 @@ def test_the_plan_has_the_ports_of_the_compose_file() -> None:
         assert f"${variable(name)}" in PROCESSES[name]["command"]
 
 
+def test_the_plan_has_the_settings_of_each_service() -> None:
+    """What is served with reload is a service of ours, and preflight checks its settings."""
+    served = {name for name, p in PROCESSES.items() if "services.reload" in p["command"]}
+    assert set(plan.SETTINGS) == served
+
+
 def variable(process: str) -> str:
     """What services/environment.sh calls the port of a process."""
     return process.upper().replace("-", "_") + "_PORT"
