@@ -24,6 +24,7 @@ TRIED = {
     *("PSP_KIND", "PSP_TIMEOUT_SECOND", "services/psp_connector/plain_psp.py"),
     *("POINTS_API_PORT", "POINTS_API_ADDRESS", "POINTS_FACTOR"),
     *("services/points_api/", "tests/points_api/"),
+    "bench/results/",  # there when it has run
 }
 SETTINGS = {
     name.upper() + suffix
@@ -59,7 +60,7 @@ def code() -> Iterator[Path]:
     yield from (
         ROOT / name for name in ("process-compose.yaml", "flake.nix", "nixw", ".env.example")
     )
-    for folder in ("deploy", "nix", "services"):
+    for folder in ("bench", "deploy", "nix", "services"):
         yield from (path for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES)
 
 
@@ -103,7 +104,9 @@ def test_flake_outputs_that_are_named_exist(page: Path) -> None:
     images = {
         f"image-{name}" for name in re.findall(r"^    ([\w-]+) = (?:service|\{)", nix, re.MULTILINE)
     }
-    commands = set(re.findall(r"^    ([\w-]+) = (?:\{$|platformOf)", nix, re.MULTILINE))
+    commands = set(
+        re.findall(r"^ {2,4}([\w-]+) = (?:\{$|platformOf|pkgs\.write)", nix, re.MULTILINE)
+    )
     named = set(re.findall(r"\.#(?:packages\.[\w-]+\.)?([a-z][\w-]*[a-z])", page.read_text()))
     assert set() == named - images - commands - {"image-configs"}
 
