@@ -142,8 +142,10 @@ def floor_file(compose: str) -> str:
 
 
 @contextlib.contextmanager
-def running(folder: Path, *, floor: bool = False, **environ: str) -> Iterator[Platform]:
-    """A stack that is healthy, with logs, append-only file and validation as shipped."""
+def running(
+    folder: Path, *, floor: bool = False, healthy: bool = True, **environ: str
+) -> Iterator[Platform]:
+    """A stack with logs, append-only file and validation as shipped; waits until it is healthy."""
     if not (folder / "users.json").exists():
         write_users(folder / "users.json")
     more = {
@@ -157,7 +159,7 @@ def running(folder: Path, *, floor: bool = False, **environ: str) -> Iterator[Pl
         path = folder / "floor.yaml"
         path.write_text(floor_file(COMPOSE_FILE.read_text()))
         more["PC_CONFIG_FILES"] = str(path)
-    started = stacks.running(healthy=True, port=None, state=None, cwd=support.ROOT, **more)
+    started = stacks.running(healthy=healthy, port=None, state=None, cwd=support.ROOT, **more)
     with _without_settings(), started as stack:
         yield Platform(stack, floor)
 

@@ -109,8 +109,18 @@ def test_every_process_is_bounded(name: str) -> None:
     assert 0 < process["shutdown"]["timeout_seconds"] <= 6
     assert process["log_location"].endswith(f"/logs/{name}.log")
     assert "exec " in process["command"]
+    conditions = {"process_started", "process_healthy", "process_completed_successfully"}
     for needed in process.get("depends_on", {}).values():
-        assert needed["condition"] in {"process_healthy", "process_completed_successfully"}
+        assert needed["condition"] in conditions
+
+
+@pytest.mark.parametrize("name", ["ready", "smoke"])
+def test_what_tells_of_a_healthy_stack_waits_for_all_of_it(name: str) -> None:
+    """Neither begins before each process with a probe is healthy, but for those others wait for."""
+    probed = {other for other, process in PROCESSES.items() if "readiness_probe" in process}
+    waited_for = PROCESSES[name]["depends_on"]
+    healthy = {other: {"condition": "process_healthy"} for other in probed - {"redis"}}
+    assert healthy == waited_for
 
 
 def test_the_log_files_are_not_silenced() -> None:

@@ -7,7 +7,7 @@ import os
 from services import logs, server
 from services.auth_api.app import create_app
 from services.auth_api.settings import AuthSettings
-from services.auth_api.users import UsersError, load
+from services.auth_api.userfile import UsersError, load
 from services.settings import exit_for, read_or_exit
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.auth_api.passwords import PASSWORD_CHARACTERS_MAX
-from services.auth_api.users import USERNAME_CHARACTERS_MAX
+from services.auth_api.userfile import USERNAME_CHARACTERS_MAX
 from services.problems import Problem
 from services.tokens import LIFETIME_SECONDS, Tokens
 from services.web import read_json
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from services.auth_api.limits import LoginLimits
     from services.auth_api.passwords import Passwords
-    from services.auth_api.users import User, UserDirectory
+    from services.auth_api.userfile import User
+    from services.auth_api.users import UserDirectory
 
 
 class TokenRequest(BaseModel):

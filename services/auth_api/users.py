@@ -11,23 +11,21 @@ import argparse
 import getpass
 import os
 import sys
-import tempfile
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from services.auth_api.passwords import PASSWORD_CHARACTERS_MAX, hash_password
 from services.auth_api.settings import SHIPPED_USERS
+from services.auth_api.userfile import User, UsersError, load, save
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     Password = Callable[[], str]
-
-USERNAME_CHARACTERS_MAX = 64
 
 _EPILOG = """\
 examples:
@@ -50,45 +48,6 @@ exit codes:
 """
 
 _log = structlog.get_logger()
-
-
-class User(BaseModel):
-    """One merchant."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id: Annotated[int, Field(ge=1, le=10**15)]
-    username: Annotated[str, Field(min_length=1, max_length=USERNAME_CHARACTERS_MAX)]
-    enabled: bool = True
-    password_hash: Annotated[str, Field(pattern=r"^\$argon2id\$")]
-
-
-_USERS = TypeAdapter(list[User])
-
-
-class UsersError(Exception):
-    """The file of users cannot be used; the text says what is wrong with it."""
-
-
-def load(path: Path) -> list[User]:
-    """The users in the file.
-
-    Raises:
-        UsersError: when it cannot be read, has a wrong entry, or has two with one name or id.
-    """
-    try:
-        users = _USERS.validate_json(path.read_bytes())
-    except OSError as error:
-        raise UsersError(f"{path}: {error.strerror}") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UsersError(f"{path}: {place}: {first['msg']}") from None
-    for what in ("id", "username"):
-        values = [getattr(user, what) for user in users]
-        if len(set(values)) < len(values):
-            raise UsersError(f"{path}: two users have the same {what}")
-    return users
 
 
 class UserDirectory:
@@ -133,16 +92,6 @@ class UserDirectory:
         except OSError:
             return (0, 0, 0)
         return (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-
-
-def save(path: Path, users: Sequence[User]) -> None:
-    """Replaces the file in one step, so that a reader sees the old or the new one."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(_USERS.dump_json(list(users), indent=2) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    Path(name).replace(path)
 
 
 def main(argv: Sequence[str], path: Path, out: TextIO, read_password: Password) -> int:

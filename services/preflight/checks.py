@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from services.address import AUTO, BLOCK, PORT_OFFSETS
-from services.auth_api.users import UsersError, load
+from services.auth_api.userfile import UsersError, load
 from services.preflight import plan, ports
 from services.settings import SettingsError
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from services.auth_api import users
+from services.auth_api import userfile
 from tests import support
 from tests.stack.stack import START_SECONDS_MAX, Stack, left_of, running
 from tests.test_reload import by_rename, code
@@ -202,8 +202,10 @@ def test_saved_users_may_log_in(checkout: Checkout) -> None:
     text = path.read_text()
     body = {"username": "dora", "password": "password"}
     assert 401 == checkout.stack.http.post("/auth/token", json=body).status_code
-    alice = users.load(path)[0]
-    users.save(path, [*users.load(path), alice.model_copy(update={"id": 4, "username": "dora"})])
+    alice = userfile.load(path)[0]
+    userfile.save(
+        path, [*userfile.load(path), alice.model_copy(update={"id": 4, "username": "dora"})]
+    )
     assert 200 == checkout.stack.http.post("/auth/token", json=body).status_code
     by_rename(path, "[")
     assert 200 == checkout.stack.http.post("/auth/token", json=body).status_code
