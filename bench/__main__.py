@@ -98,6 +98,7 @@ def main(words: Sequence[str]) -> int:
 
 def _measure(bench: Bench, row: Row, run: Run) -> None:
     try:
+        bench.check_time()
         run.results.append(row.measure(bench, row))
     except OutOfTime:
         run.failures.append(Failure(name=row.name, reason="no time was left"))

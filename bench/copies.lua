@@ -5,11 +5,10 @@
 --
 -- KEYS  1 transaction:{id}   2 user:{id}:transactions   3 queue   4 user:{id}:ledger
 -- ARGV  1 id   2 member of the index   3 number of the first copy   4 how many
---       5 1 when the copies are to be in the queue   6 1 when they are to be in the ledger
+--       5 entry of the queue, JSON list of names and values, or ''   6 entry of the ledger or ''
 local fields = redis.call('HGETALL', KEYS[1])
 local old = string.gsub(ARGV[1], '%-', '%%-')
-local entry = ARGV[5] == '1' and redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)[1][2]
-local credit = ARGV[6] == '1' and redis.call('LINDEX', KEYS[4], -1)
+local entry = ARGV[5] ~= '' and cjson.decode(ARGV[5])
 
 local function copied(values, new)
   local copy = {}
@@ -27,8 +26,8 @@ for number = ARGV[3], ARGV[3] + ARGV[4] - 1 do
   if entry then
     redis.call('XADD', KEYS[3], '*', unpack(copied(entry, new)))
   end
-  if credit then
-    redis.call('RPUSH', KEYS[4], (string.gsub(credit, old, new)))
+  if ARGV[6] ~= '' then
+    redis.call('RPUSH', KEYS[4], (string.gsub(ARGV[6], old, new)))
   end
 end
 return tonumber(ARGV[4])

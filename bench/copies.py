@@ -24,20 +24,20 @@ def copy_id(number: int) -> str:
 def queued(client: store.Client, count: int, user_id: int = USER_ID) -> None:
     """Leaves `count` transactions in the queue."""
     original = _accepted(client, user_id)
-    _copy(client, user_id, original, count - 1, in_queue=True, in_ledger=False)
+    # Looked up once: after the first call of the script the last entry is that of a copy.
+    fields = client.xrevrange(store.QUEUE, count=1)[0][1]
+    entry = json.dumps([word for field in fields.items() for word in field])
+    _copy(client, user_id, original, count - 1, entry=entry)
 
 
 def finished(
-    client: store.Client,
-    count: int,
-    finish: Callable[[], object],
-    user_id: int = USER_ID,
-    first: int = 0,
+    client: store.Client, count: int, finish: Callable[[], object], user_id: int = USER_ID
 ) -> None:
     """Leaves `count` captured transactions; `finish` is given the first one in the queue."""
     original = _accepted(client, user_id)
     finish()
-    _copy(client, user_id, original, count - 1, first, in_queue=False, in_ledger=True)
+    credit = client.lindex(store.ledger_key(user_id), -1)
+    _copy(client, user_id, original, count - 1, credit=credit)
 
 
 def _accepted(client: store.Client, user_id: int) -> str:
@@ -47,14 +47,7 @@ def _accepted(client: store.Client, user_id: int) -> str:
 
 
 def _copy(
-    client: store.Client,
-    user_id: int,
-    original: str,
-    count: int,
-    first: int = 0,
-    *,
-    in_queue: bool,
-    in_ledger: bool,
+    client: store.Client, user_id: int, original: str, count: int, entry: str = "", credit: str = ""
 ) -> None:
     member = client.zrevrangebylex(store.index_key(user_id), "+", "-", start=0, num=1)[0]
     copy = client.register_script(store.script(__file__, "copies.lua"))
@@ -62,6 +55,6 @@ def _copy(
         store.transaction_key(original), store.index_key(user_id), store.QUEUE,
         store.ledger_key(user_id),
     ]  # fmt: skip
-    for number in range(first, first + count, _PER_CALL_MAX):
-        batch = min(_PER_CALL_MAX, first + count - number)
-        copy(keys=keys, args=[original, member, number, batch, int(in_queue), int(in_ledger)])
+    for number in range(0, count, _PER_CALL_MAX):
+        batch = min(_PER_CALL_MAX, count - number)
+        copy(keys=keys, args=[original, member, number, batch, entry, credit])

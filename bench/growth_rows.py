@@ -85,7 +85,7 @@ def _sides(bench: Bench) -> Iterator[tuple[Side, Side]]:
         for count in (bench.plan.growth_small, bench.plan.growth_large):
             bench.tell(f"{'growth':<16} storing {count:,} transactions")
             port = support.free_ports(1)
-            folder = bench.folder / f"growth-{count}"
+            folder = bench.folder / f"growth-{port}"
             ending.enter_context(support.redis_server(folder, port, *_OPTIONS))
             client = ending.enter_context(redis.Redis(port=port, decode_responses=True))
             sides.append(Side(client, count))

@@ -12,7 +12,7 @@ from bench import stacks
 from bench.figures import Result, Sample, summary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from bench.figures import Goal, Kind
@@ -40,20 +40,37 @@ class Bench:
     kept: dict[str, Any] = field(default_factory=dict)
 
     def once(self, name: str, measure: Callable[[], T]) -> T:
-        """What `measure` gives, done once though several rows come out of it."""
+        """What `measure` gives or raises, done once though several rows come out of it."""
         if name not in self.kept:
-            self.kept[name] = measure()
+            try:
+                self.kept[name] = measure()
+            except Exception as error:
+                self.kept[name] = error
+                raise
         found: T = self.kept[name]
+        if isinstance(found, Exception):
+            raise found
         return found
 
+    def check_time(self) -> None:
+        """Raises OutOfTime when nothing more is to be begun."""
+        if time.monotonic() > self.deadline:
+            raise OutOfTime
+
     def rounds(self, count: int) -> Iterator[int]:
-        """Numbers from 1; ends early when time is up, and raises when not one is possible."""
+        """Numbers from 1; ends early when time is up, and raises when not one is possible.
+
+        A round is not begun when the longest one so far would not fit.
+        """
+        longest_seconds = 0.0
         for number in range(1, count + 1):
-            if time.monotonic() > self.deadline:
+            began = time.monotonic()
+            if began + longest_seconds > self.deadline:
                 if number == 1:
                     raise OutOfTime
                 return
             yield number
+            longest_seconds = max(longest_seconds, time.monotonic() - began)
 
     @cached_property
     def platform(self) -> Platform:
@@ -113,8 +130,3 @@ def tell_sample(bench: Bench, row: Row, number: int, rounds: int, sample: Sample
     bench.tell(
         f"{row.name:<16} {number}/{rounds}  {sample.value:,.4g}{against} {row.unit}  {figure}"
     )
-
-
-def names(rows: Iterable[Row]) -> list[str]:
-    """Of the rows, in their order."""
-    return [row.name for row in rows]

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from bench import copies
 from services import store
 from services.core_api.transactions import Transactions
@@ -18,6 +20,12 @@ def test_copies_are_like_the_transaction_they_are_of(client: Any) -> None:
     assert 1 == len({json.dumps(record | {"id": ""}) for record in records})
     entries = [fields["transaction_id"] for _, fields in client.xrange(store.QUEUE)]
     assert {record["id"] for record in records} == set(entries)
+
+
+@pytest.fixture(autouse=True)
+def several_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes more than one call of the script must come out as if it took one."""
+    monkeypatch.setattr(copies, "_PER_CALL_MAX", 4)
 
 
 def test_copies_of_a_finished_one_have_their_credit(client: Any) -> None:
