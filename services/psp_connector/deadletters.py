@@ -30,8 +30,17 @@ if TYPE_CHECKING:
 _PAGE = 100
 _ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 _REDIS_TIMEOUT_SECONDS = 2.0
+# Stripe, and the sandbox, know an idempotency key for 24 hours from its first use. Later on, a
+# charge whose answer was lost would be made a second time.
+# https://docs.stripe.com/api/idempotent_requests
+_KEY_IS_KNOWN_HOURS = 23
 
 _WHY_NOT = {
+    "old": (
+        f"it was accepted more than {_KEY_IS_KNOWN_HOURS} hours ago, and the PSP may no "
+        "longer know whether it charged it: look for the transaction's id in the payments' metadata there, and "
+        "when it was not captured, replay with --not-captured"
+    ),
     "gone": "there is no such dead letter; `list` shows those there are",
     "missing": "there is no transaction behind it that could be tried again",
     "captured": "its transaction was captured after all",
@@ -87,18 +96,33 @@ class DeadLetters:
         found = self._redis.xrange(store.DEADLETTERS, letter_id, letter_id)
         return dict(found[0][1]) if found else None
 
-    def replay(self, letter_id: str) -> str:
-        """Queues the transaction again; returns `done`, or why not (a key of `_WHY_NOT`)."""
+    def replay(self, letter_id: str, *, not_captured: bool = False) -> str:
+        """Queues the transaction again; returns `done`, or why not (a key of `_WHY_NOT`).
+
+        Args:
+            letter_id: its dead letter.
+            not_captured: somebody has looked: the PSP has not captured it.
+        """
         letter = self.get(letter_id)
         if letter is None:
             return "gone"
         transaction_id = letter.get("transaction_id", "")
         now = now_ms(self._clock)
+        if not not_captured and self._is_old(transaction_id, now):
+            return "old"
         outcome = self._replay(
             keys=[store.transaction_key(transaction_id), store.QUEUE, store.DEADLETTERS],
             args=[transaction_id, letter_id, rfc3339(now), store.event("replayed", now)],
         )
         return str(outcome)
+
+    def _is_old(self, transaction_id: str, now: int) -> bool:
+        try:
+            created_at = self._redis.hget(store.transaction_key(transaction_id), "created_at")
+        except redis.ResponseError:  # no transaction: the script says so
+            return False
+        known_since = rfc3339(now - _KEY_IS_KNOWN_HOURS * 3_600_000)
+        return created_at is not None and created_at < known_since
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str], out: TextIO, err: TextIO) -> int:
@@ -137,7 +161,7 @@ def _run(letters: DeadLetters, arguments: argparse.Namespace, out: TextIO, err: 
     wanted = [i for i, _ in letters.all()] if arguments.all else [arguments.id]
     code = 0
     for letter_id in wanted:
-        outcome = letters.replay(letter_id)
+        outcome = letters.replay(letter_id, not_captured=arguments.not_captured)
         if outcome == "done":
             out.write(f"{letter_id}: queued again\n")
         else:
@@ -178,6 +202,11 @@ def parser() -> argparse.ArgumentParser:
     which = replay.add_mutually_exclusive_group(required=True)
     which.add_argument("id", nargs="?", type=_letter_id)
     which.add_argument("--all", action="store_true", help="every one that can be")
+    replay.add_argument(
+        "--not-captured",
+        action="store_true",
+        help="even after a day: you have looked, and the PSP has not captured it",
+    )
     return words
 
 

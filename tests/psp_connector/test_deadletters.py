@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from services import store
+from services.clock import now_ms, rfc3339
 from services.psp_connector.deadletters import DeadLetters, main
 from services.psp_connector.psp import Refused
 from tests.psp_connector.fakes import FakePsp
@@ -58,6 +59,17 @@ def test_a_replayed_transaction_is_captured_after_all(
     assert ["failed", "replayed", "processing", "captured"] == [
         e["event"] for e in found["timeline"]
     ][-4:]
+
+
+def test_after_a_day_somebody_has_to_look_first(redis_port: int, client: Any, failed: str) -> None:
+    """The PSP has forgotten the idempotency key: a lost answer would be a second charge."""
+    client.hset(store.transaction_key(failed), "created_at", rfc3339(now_ms() - 24 * 3_600_000))
+    code, out, err = run(redis_port, "replay", "--all")
+    assert (1, "") == (code, out)
+    assert "--not-captured" in err
+    assert ("failed", 1) == (record(client, failed)["status"], client.xlen(store.DEADLETTERS))
+    assert 0 == run(redis_port, "replay", "--all", "--not-captured")[0]
+    assert ("queued", 0) == (record(client, failed)["status"], client.xlen(store.DEADLETTERS))
 
 
 def test_what_cannot_be_replayed_stays(redis_port: int, client: Any, failed: str) -> None:
