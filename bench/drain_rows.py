@@ -108,10 +108,10 @@ def _drains(bench: Bench) -> Iterator[Drains]:
         yield Drains(folder, port)
 
 
-def _contenders() -> list[Contender]:
+def _contenders(wanted: Sequence[str]) -> list[Contender]:
     """Each with the connector's concurrency, and where less may be faster, with one as well."""
     found = []
-    for name in queues.QUEUES:
+    for name in wanted or queues.QUEUES:
         if find_spec(name) is None:
             continue
         if name == "rq":  # has no other within one process
@@ -125,7 +125,7 @@ def _contenders() -> list[Contender]:
 
 def _drain(bench: Bench, row: Row) -> Result:
     plan = bench.plan
-    contenders = _contenders()
+    contenders = _contenders(plan.queues)
     if not contenders:
         raise MeasureError("no job queue is installed: start it with nix run .#bench")
     with _drains(bench) as drains:
