@@ -37,9 +37,9 @@ _KEY_IS_KNOWN_HOURS = 23
 
 _WHY_NOT = {
     "old": (
-        f"it was accepted more than {_KEY_IS_KNOWN_HOURS} hours ago, and the PSP may no "
-        "longer know whether it charged it: look for the transaction's id in the payments' metadata there, and "
-        "when it was not captured, replay with --not-captured"
+        f"it was accepted more than {_KEY_IS_KNOWN_HOURS} hours ago, and the PSP may no longer "
+        "know whether it charged it: look for the transaction's id in the payments' metadata "
+        "there, and when it was not captured, replay with --not-captured"
     ),
     "gone": "there is no such dead letter; `list` shows those there are",
     "missing": "there is no transaction behind it that could be tried again",
