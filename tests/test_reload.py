@@ -18,6 +18,7 @@ import pytest
 
 from services import reload
 from tests import support
+from tests.stack.stack import is_gone
 
 if TYPE_CHECKING:
     import subprocess
@@ -423,7 +424,7 @@ def test_a_signal_to_stop_that_came_first_is_heeded(service: Service) -> None:
     for number in (signal.SIGSTOP, signal.SIGHUP, signal.SIGTERM, signal.SIGCONT):
         service.process.send_signal(number)
     assert 0 == service.process.wait(SECONDS_MAX)
-    assert [] == [worker for worker in workers if worker.is_running()]
+    assert [] == [worker for worker in workers if not is_gone(worker)]
 
 
 @pytest.mark.parametrize("delay_seconds", [0.05, 0.15, 0.2, 0.3, 0.4, 0.6])
@@ -436,7 +437,7 @@ def test_a_signal_to_stop_is_heeded_at_any_moment(service: Service, delay_second
     service.process.send_signal(signal.SIGTERM)
     assert service.process.wait(SECONDS_MAX) in {0, -signal.SIGTERM}
     support.wait_until(
-        lambda: not any(worker.is_running() for worker in workers), what="the workers' end"
+        lambda: all(is_gone(worker) for worker in workers), what="the workers' end"
     )
     with pytest.raises(httpx.TransportError):
         httpx.get(f"http://127.0.0.1:{service.port}/health")
