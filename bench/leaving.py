@@ -47,6 +47,10 @@ def _leave(number: int, _frame: object) -> None:
 
 def _end_children() -> None:
     children = psutil.Process().children()
+    if not children:
+        return
+    pids = ", ".join(str(child.pid) for child in children)
+    sys.stderr.write(f"bench: still there, and ended now: {pids}\n")
     everything = psutil.Process().children(recursive=True)
     for child in children:
         with contextlib.suppress(psutil.NoSuchProcess):
