@@ -436,8 +436,6 @@ def test_a_signal_to_stop_is_heeded_at_any_moment(service: Service, delay_second
     workers += service.workers()
     service.process.send_signal(signal.SIGTERM)
     assert service.process.wait(SECONDS_MAX) in {0, -signal.SIGTERM}
-    support.wait_until(
-        lambda: all(is_gone(worker) for worker in workers), what="the workers' end"
-    )
+    support.wait_until(lambda: all(is_gone(worker) for worker in workers), what="the workers' end")
     with pytest.raises(httpx.TransportError):
         httpx.get(f"http://127.0.0.1:{service.port}/health")
