@@ -14,7 +14,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-import redis
 import structlog
 
 if TYPE_CHECKING:
@@ -105,10 +104,10 @@ class Saver:
         return True
 
     def _save(self, attempts: list[Attempt]) -> None:
-        outcomes: Sequence[bool | redis.RedisError]
+        outcomes: Sequence[bool | Exception]
         try:
             outcomes = self._queue.save([(attempt.work, attempt.result) for attempt in attempts])
-        except redis.RedisError as error:
+        except Exception as error:  # noqa: BLE001  whatever it was: without this thread all stands still
             outcomes = [error] * len(attempts)
         saved: list[tuple[Attempt, bool]] = []
         for attempt, outcome in zip(attempts, outcomes, strict=True):
@@ -119,7 +118,7 @@ class Saver:
                 self._try_later(attempt, outcome)
         self._owner.saved(saved)
 
-    def _try_later(self, attempt: Attempt, error: redis.RedisError) -> None:
+    def _try_later(self, attempt: Attempt, error: Exception) -> None:
         attempt.tries += 1
         attempt.next_try_at = self._timer() + self._pause_seconds
         charge = attempt.work.charge

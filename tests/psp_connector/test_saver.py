@@ -4,6 +4,7 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import redis
 
 from services import store
@@ -27,6 +28,7 @@ class FakeQueue:
 
     def __init__(self) -> None:
         self.away = False
+        self.error: Exception = redis.ConnectionError("away")
         self.refused: set[str] = set()
         self.sizes: list[int] = []
         self.may_go_on = threading.Event()
@@ -36,7 +38,7 @@ class FakeQueue:
         self.may_go_on.wait(10)
         self.sizes.append(len(results))
         if self.away:
-            raise redis.ConnectionError("away")
+            raise self.error
         return [
             redis.ResponseError("WRONGTYPE") if work.entry_id in self.refused else True
             for work, _ in results
@@ -85,10 +87,11 @@ def test_what_came_meanwhile_is_saved_in_one_go() -> None:
     assert [str(number) for number in range(9)] == told.done
 
 
-def test_redis_may_be_away_for_a_while() -> None:
-    """Nothing is told as saved while it is away; all is when it is back."""
+@pytest.mark.parametrize("error", [redis.ConnectionError("away"), ValueError("unheard of")])
+def test_redis_may_be_away_for_a_while(error: Exception) -> None:
+    """Nothing is told as saved while it is away, or worse; all is when it is back."""
     queue, told = FakeQueue(), Told()
-    queue.away = True
+    queue.away, queue.error = True, error
     with saving(queue, told) as saver:
         for number in range(3):
             saver.put(attempt(str(number)))
