@@ -1133,8 +1133,8 @@ def completion(options: argparse.Namespace) -> int:
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line, as process-compose has it; flags stand before or after the command."""
+def _flags() -> tuple[argparse.ArgumentParser, ...]:
+    """Those of every command, of those that read the file, and of those that start the stack."""
     hidden: dict[str, Any] = {"default": argparse.SUPPRESS}  # else `-u X up` would forget X
     flag: dict[str, Any] = {"action": "store_true", **hidden}
     shared, files, start = (argparse.ArgumentParser(add_help=False) for _ in range(3))
@@ -1145,6 +1145,12 @@ def parser() -> argparse.ArgumentParser:
     start.add_argument("-D", "--detached", **flag)
     start.add_argument("--keep-project", **flag)
     start.add_argument("--dry-run", **flag)
+    return shared, files, start
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, as process-compose has it; flags stand before or after the command."""
+    shared, files, start = _flags()
     whole = argparse.ArgumentParser(
         "process-compose", description=f"A stand-in: {LACKS}.", parents=[shared, files, start]
     )

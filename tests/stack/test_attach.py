@@ -7,7 +7,6 @@ import json
 import os
 import re
 import ssl
-import subprocess
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ import redis
 
 from services.address import BLOCK, PORT_OFFSETS
 from tests import support
-from tests.stack.stack import environment, running
+from tests.stack.stack import call, environment, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -257,15 +256,8 @@ def test_the_doctor_finds_a_healthy_stack_in_order() -> None:
     with running() as stack:
 
         def doctor(**more: str) -> tuple[int, list[dict[str, str]]]:
-            done = subprocess.run(
-                [sys.executable, "-m", "services.preflight.doctor", "--json"],
-                cwd=support.ROOT,
-                env={**stack.environ, **more},
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=False,
-            )
+            command = [sys.executable, "-m", "services.preflight.doctor", "--json"]
+            done = call(command, {**stack.environ, **more})
             return done.returncode, json.loads(done.stdout)["findings"]
 
         code, found = doctor()
