@@ -79,6 +79,10 @@ def share_between_workers(handed_over: str | None = None) -> Iterator[None]:
     """Lets the workers that are forked inside count together, in a folder or in the one given."""
     owner = os.getpid()
     os.environ[_FOLDER] = handed_over or tempfile.mkdtemp(prefix="metrics-")
+    # `worker_ended` is called out of a signal handler: one signal during its import, and the next
+    # call would find half a module.
+    from prometheus_client import multiprocess  # noqa: F401, PLC0415
+
     in_use = False
     try:
         yield

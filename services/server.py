@@ -8,11 +8,13 @@ with sync workers, which a slow client blocks besides.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import selectors
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +41,8 @@ KEEPALIVE_SECONDS = 75
 GRACE_SECONDS = 1
 # A worker that does not come back to its loop for so long is replaced.
 STUCK_SECONDS = 30
+# What a worker with more connections than another waits before it takes one more.
+GIVE_WAY_SECONDS = 0.001
 # What a worker with old code may take to answer what it has accepted.
 LEAVE_SECONDS_MAX = 10
 
@@ -57,8 +61,9 @@ class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types
 class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     def __init__(self, create_app: Callable[[], App], options: dict[str, Any]) -> None:
         self._create_app = create_app
-        self._options = options | {"when_ready": self._up}
+        self._options = options | {"when_ready": self._up, "child_exit": self._worker_ended}
         self._arbiter: Any = None
+        self.shares = _Shares()
         super().__init__()
 
     def load_config(self) -> None:
@@ -80,6 +85,10 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         main = threading.main_thread().ident or 0
         reloader.watch(lambda: signal.pthread_kill(main, signal.SIGHUP))
 
+    def _worker_ended(self, arbiter: Any, worker: Any) -> None:
+        metrics.worker_ended(arbiter, worker)
+        self.shares.forget(worker.age)
+
     def reload(self) -> None:
         """What gunicorn does on SIGHUP, in its main loop, where no worker is half born.
 
@@ -97,6 +106,56 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             metrics=metrics.folder(),
         )
         raise StopIteration  # what gunicorn stops at
+
+
+class _Shares:
+    """How many connections each worker has, in memory that all see; made before they fork."""
+
+    _SLOTS = 256
+
+    def __init__(self) -> None:
+        self._counts = memoryview(mmap.mmap(-1, self._SLOTS * 4)).cast("I")
+
+    def tell(self, age: int, connections: int) -> None:
+        """What a worker has; gunicorn numbers them by age."""
+        self._counts[age % self._SLOTS] = connections + 1  # 0 is nobody's
+
+    def forget(self, age: int) -> None:
+        """This worker is gone."""
+        self._counts[age % self._SLOTS] = 0
+
+    def least(self) -> int:
+        """What the worker with the fewest has; at least one has told."""
+        return min(count for count in self._counts if count) - 1
+
+
+class _FairWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+    """Leaves a new connection to a worker that has fewer.
+
+    gunicorn's own takes all it is woken for, and the first to be woken had all of the router's
+    connections in every second trial. They stay for a long time, so that half the workers did
+    nothing.
+    """
+
+    def run(self) -> None:
+        self._tell()
+        super().run()
+
+    def accept(self, *listener: Any) -> None:
+        self._tell()
+        if self.nr_conns > self.app.shares.least():
+            # Whoever has fewer is awake by then, too. If it is busy, this one takes it after all.
+            time.sleep(GIVE_WAY_SECONDS)
+        super().accept(*listener)
+        self._tell()
+
+    def murder_keepalived(self) -> None:
+        """The last thing in each turn of gunicorn's loop."""
+        super().murder_keepalived()
+        self._tell()
+
+    def _tell(self) -> None:
+        self.app.shares.tell(self.age, self.nr_conns)
 
 
 class _PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -137,7 +196,7 @@ def serve(create_app: Callable[[], App], settings: HttpSettings, *, threads: int
     options = {
         "bind": [f"{host}:{settings.http_port}" if listener is None else f"fd://{listener}"],
         "workers": settings.workers,
-        "worker_class": _PatientWorker if reloader.is_on else ThreadWorker,
+        "worker_class": _PatientWorker if reloader.is_on else _FairWorker,
         "threads": threads,
         "preload_app": True,
         "keepalive": 0 if reloader.is_on else KEEPALIVE_SECONDS,
@@ -147,7 +206,6 @@ def serve(create_app: Callable[[], App], settings: HttpSettings, *, threads: int
         "logger_class": _Logger,
         # The heartbeat file of a worker must not wait for a disk.
         "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108
-        "child_exit": metrics.worker_ended,
     }
     with metrics.share_between_workers(reloader.handed_over.get("metrics")):
         _Server(create_app, options).run()
