@@ -33,10 +33,13 @@ from redis.retry import Retry
 from services.clock import rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 Client: TypeAlias = Any
 """A `redis.Redis`; redis-py types each reply as one that may have to be awaited."""
+
+ScriptCall: TypeAlias = "tuple[Any, Sequence[str], Sequence[Any]]"
+"""A script of `Client.register_script`, its keys and its arguments."""
 
 QUEUE = "queue"
 GROUP = "psp-connector"
@@ -181,6 +184,31 @@ def connect(url: str, *, timeout_seconds: float) -> Client:
         retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
     )
     return redis.Redis(connection_pool=pool)
+
+
+def run_scripts(client: Client, calls: Sequence[ScriptCall]) -> list[Any | redis.ResponseError]:
+    """The answer to each call, or the error of that one; all in one round trip.
+
+    A Redis that was started anew does not know the scripts: it is told them, and asked again.
+    """
+    answers = _evaluate(client, calls)
+    unknown = [n for n, a in enumerate(answers) if isinstance(a, redis.exceptions.NoScriptError)]
+    if unknown:
+        for text in {calls[n][0].script for n in unknown}:
+            client.script_load(text)
+        again = _evaluate(client, [calls[n] for n in unknown])
+        for n, answer in zip(unknown, again, strict=True):
+            answers[n] = answer
+    return answers
+
+
+def _evaluate(client: Client, calls: Sequence[ScriptCall]) -> list[Any]:
+    # Not redis-py's scripts in a pipeline: that asks each time whether Redis knows them.
+    with client.pipeline(transaction=False) as pipeline:
+        for script_, keys, args in calls:
+            pipeline.evalsha(script_.sha, len(keys), *keys, *args)
+        answers: list[Any] = pipeline.execute(raise_on_error=False)
+    return answers
 
 
 def script(folder: str, name: str) -> str:

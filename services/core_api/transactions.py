@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from services import store
 from services.clock import now_ms, rfc3339
+from services.core_api.group_commit import GroupCommit
 from services.currencies import EXPONENTS
 
 if TYPE_CHECKING:
@@ -124,7 +125,8 @@ class Transactions:
         self._queue_limit = queue_limit
         self._clock = clock
         self._new_id = new_id
-        self._accept = client.register_script(store.script(__file__, "accept.lua"))
+        script = client.register_script(store.script(__file__, "accept.lua"))
+        self._accept = GroupCommit(client, script)
 
     def accept(
         self, user_id: int, wanted: TransactionRequest, request_id: str, idempotency_key: str | None

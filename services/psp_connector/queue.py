@@ -215,15 +215,7 @@ class Queue:
             else self._finishing(work, result, now)
             for work, result in results
         ]
-        # Not redis-py's scripts in a pipeline: that asks each time whether Redis knows them.
-        with self._redis.pipeline(transaction=False) as pipeline:
-            for script, keys, args in calls:
-                pipeline.evalsha(script.sha, len(keys), *keys, *args)
-            answers = pipeline.execute(raise_on_error=False)
-        for place, answer in enumerate(answers):
-            if isinstance(answer, redis.exceptions.NoScriptError):  # a Redis that was started anew
-                script, keys, args = calls[place]
-                answers[place] = script(keys=keys, args=args)
+        answers = store.run_scripts(self._redis, calls)
         return [a if isinstance(a, redis.ResponseError) else a == "done" for a in answers]
 
     def _finishing(self, work: Work, ending: Ending, now: int) -> _Call:

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+from services import store
+from services.core_api.group_commit import GroupCommit
+from tests import support
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ECHO = "return ARGV[1]"
+THREADS = 8
+
+
+class Counting:
+    """A client that counts its round trips."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.round_trips = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def pipeline(self, **options: Any) -> Any:
+        self.round_trips += 1
+        return self._client.pipeline(**options)
+
+
+def connect(port: int, timeout_seconds: float = 5) -> Any:
+    return store.connect(f"redis://127.0.0.1:{port}/0", timeout_seconds=timeout_seconds)
+
+
+def commit(client: Any, text: str = ECHO) -> GroupCommit:
+    return GroupCommit(client, client.register_script(text))
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(THREADS) as executor:
+        yield executor
+
+
+def waiting(echo: GroupCommit) -> int:
+    return len(echo._waiting)  # noqa: SLF001  nothing else tells it
+
+
+def answers(futures: list[Future[Any]]) -> list[Any]:
+    return [future.exception(10) or future.result() for future in futures]
+
+
+def test_each_call_gets_its_own_answer(redis_port: int, pool: ThreadPoolExecutor) -> None:
+    """Of many at a time none gets another's, and together they need fewer round trips."""
+    client = Counting(connect(redis_port))
+    echo = commit(client)
+    asked = [str(number) for number in range(2000)]
+    assert asked == list(pool.map(lambda number: echo([], [number]), asked))
+    assert client.round_trips < len(asked)
+
+
+def test_those_that_wait_go_together(
+    redis_port: int, client: Any, pool: ThreadPoolExecutor
+) -> None:
+    """What comes during a round trip shares the next one."""
+    counting = Counting(connect(redis_port))
+    echo = commit(counting)
+    echo([], ["known"])  # Redis has the script now
+    counting.round_trips = 0
+    client.client_pause(timeout=30_000, all=False)
+    futures = [pool.submit(echo, ["a key"], ["0"])]
+    support.wait_until(lambda: counting.round_trips == 1, what="the first call")
+    futures += [pool.submit(echo, ["a key"], [str(n)]) for n in range(1, THREADS)]
+    support.wait_until(lambda: waiting(echo) == THREADS - 1, what="all to wait")
+    client.client_unpause()
+    assert [str(n) for n in range(THREADS)] == answers(futures)
+    assert 2 == counting.round_trips
+
+
+def test_an_error_is_its_callers_own(redis_port: int, pool: ThreadPoolExecutor) -> None:
+    """What the script refuses to one, it does not refuse to the others of the same round trip."""
+    picky = commit(
+        connect(redis_port),
+        "if ARGV[1] == 'bad' then return redis.error_reply('BAD') end return ARGV[1]",
+    )
+    asked = ["bad" if number % 3 == 0 else str(number) for number in range(300)]
+    told = answers([pool.submit(picky, [], [one]) for one in asked])
+    assert asked == [str(one).lower() for one in told]
+    assert 100 == sum(isinstance(one, redis.ResponseError) for one in told)
+
+
+def test_a_redis_without_the_script_is_told_it(
+    redis_port: int, client: Any, pool: ThreadPoolExecutor
+) -> None:
+    """A Redis that was started anew costs nobody an error."""
+    echo = commit(connect(redis_port))
+    for _ in range(5):
+        client.script_flush()
+        asked = [str(number) for number in range(40)]
+        assert asked == list(pool.map(lambda number: echo([], [number]), asked))
+
+
+def test_a_silent_redis_keeps_nobody_waiting_in_turn(pool: ThreadPoolExecutor) -> None:
+    """Those that wait behind a call that times out hear it with it, and are not sent."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        counting = Counting(connect(listener.getsockname()[1], timeout_seconds=1))
+        echo = commit(counting)
+        futures = [pool.submit(echo, [], ["0"])]
+        support.wait_until(lambda: counting.round_trips == 1, what="the first call")
+        futures += [pool.submit(echo, [], [str(n)]) for n in range(1, THREADS)]
+        support.wait_until(lambda: waiting(echo) == THREADS - 1, what="all to wait")
+        assert [redis.TimeoutError] * THREADS == [type(one) for one in answers(futures)]
+    assert 1 == counting.round_trips
+
+
+def test_after_redis_was_away_it_is_found_again(tmp_path: Any, pool: ThreadPoolExecutor) -> None:
+    """A refused connection is an error of those who called then; the next call goes again."""
+    port = support.free_ports(1)
+    echo = commit(connect(port))
+    told = answers([pool.submit(echo, [], [str(n)]) for n in range(THREADS)])
+    assert [redis.ConnectionError] * THREADS == [type(one) for one in told]
+    with support.redis_server(tmp_path / "redis", port):
+        assert "here" == echo([], ["here"])
+
+
+def test_an_unforeseen_error_blocks_nobody(redis_port: int, pool: ThreadPoolExecutor) -> None:
+    """Whatever a round trip fails with, its callers hear it, and the next one is made."""
+    client = connect(redis_port)
+    echo = commit(client)
+    unsendable = object()
+    futures = [pool.submit(echo, [], [unsendable if n % 10 == 0 else str(n)]) for n in range(200)]
+    told = answers(futures)
+    assert {redis.DataError, str} >= {type(one) for one in told}
+    assert isinstance(told[0], redis.DataError)
+    assert "here" == echo([], ["here"])
+
+
+def test_nothing_is_left_waiting(redis_port: int) -> None:
+    """However the threads come and go, the last one leaves nobody behind."""
+    echo = commit(connect(redis_port))
+    for _ in range(50):
+        start = threading.Barrier(THREADS)
+        with contextlib.ExitStack() as ending:
+            pool = ending.enter_context(ThreadPoolExecutor(THREADS))
+
+            def one(number: int, start: threading.Barrier = start) -> str:
+                start.wait(10)
+                return str(echo([], [str(number)]))
+
+            assert [str(n) for n in range(THREADS)] == list(pool.map(one, range(THREADS)))
+        assert 0 == waiting(echo)
