@@ -35,6 +35,8 @@ class HttpMetrics:
         from prometheus_client import CollectorRegistry, Histogram  # noqa: PLC0415
 
         self.registry = CollectorRegistry()
+        # Looked up here: `labels` makes texts of all three and takes a lock each time.
+        self._seen: dict[tuple[str, str, int], Histogram] = {}
         self._durations = Histogram(
             "http_request_duration_seconds",
             "Requests by method, route and status",
@@ -47,7 +49,11 @@ class HttpMetrics:
         """Counts an answered request. The labels are few, whatever clients send."""
         method = req.method if req.method in _METHODS else "other"
         route = req.uri_template or "none"
-        self._durations.labels(method, route, resp.status_code).observe(seconds)
+        labels = (method, route, resp.status_code)
+        durations = self._seen.get(labels)
+        if durations is None:
+            durations = self._seen[labels] = self._durations.labels(*labels)
+        durations.observe(seconds)
 
 
 class MetricsResource:

@@ -8,8 +8,10 @@ import uuid
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import falcon
+import falcon.media
 import structlog
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_json
 
 from services import problems
 from services.metrics import HttpMetrics, MetricsResource
@@ -43,6 +45,7 @@ def make_app(
     """An app with a resource for each path, `/health`, `/metrics`, and problem documents."""
     metrics = HttpMetrics()
     app: App = falcon.App(middleware=[RequestLog(metrics)])
+    app.resp_options.media_handlers[falcon.MEDIA_JSON] = falcon.media.JSONHandler(dumps=to_json)
     problems.register(app)
     app.add_route("/health", Health(checks))
     app.add_route("/metrics", MetricsResource(metrics, *collectors))

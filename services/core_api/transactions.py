@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import redis
 import structlog
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import to_json
 
 from services import store
 from services.clock import now_ms, rfc3339
@@ -243,7 +244,7 @@ def _first_answer(
     transaction_id: str, user_id: int, wanted: TransactionRequest, created_at: str
 ) -> str:
     """The new transaction, as `store.public` would show what accept.lua writes."""
-    return json.dumps(
+    answer = to_json(
         {
             "id": transaction_id,
             "user_id": user_id,
@@ -257,6 +258,7 @@ def _first_answer(
             "timeline": [{"event": "queued", "at": created_at}],
         }
     )
+    return answer.decode()
 
 
 # What accept.lua writes; the rest comes with the end.

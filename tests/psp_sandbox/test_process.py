@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import contextlib
 import os
 import signal
@@ -215,7 +216,7 @@ def test_log(sandbox: Process) -> None:
         lambda: [line for line in sandbox.output.read_text().splitlines() if "logged" in line],
         what="the log line",
     )
-    assert '"transaction_id": "logged"' in lines[0]
+    assert "logged" == json.loads(lines[0])["transaction_id"]
     assert "sk_test" not in sandbox.output.read_text()
 
 
