@@ -21,18 +21,23 @@ THREADS = 8
 
 
 class Counting:
-    """A client that counts its round trips."""
+    """A client that counts how often a connection is asked for, once for each round trip."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
+        self._pool = client.connection_pool
+        self.connection_pool = self
         self.round_trips = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
-    def pipeline(self, **options: Any) -> Any:
+    def get_connection(self) -> Any:
         self.round_trips += 1
-        return self._client.pipeline(**options)
+        return self._pool.get_connection()
+
+    def release(self, connection: Any) -> None:
+        self._pool.release(connection)
 
 
 def connect(port: int, timeout_seconds: float = 5) -> Any:
