@@ -19,14 +19,11 @@ objects with commas between them, so that a script appends one without reading t
 from __future__ import annotations
 
 import json
-import re
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
-from urllib.parse import parse_qsl, urlsplit
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import redis
-from pydantic import AfterValidator
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -108,36 +105,6 @@ def public(record: Mapping[str, str]) -> dict[str, Any]:
     }
     shown["timeline"] = json.loads(f"[{record['timeline']}]")
     return shown
-
-
-_URL_RULE = "like redis://host:6379/0, rediss://… for TLS, or unix:///path"
-_URL_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-
-
-def _redis_url(url: str) -> str:
-    """Tries all that can be tried without a connection: a service must not find out later."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise ValueError(_URL_RULE) from None
-    named = parts.hostname or (parts.scheme == "unix" and parts.path)
-    numbered = parts.scheme == "unix" or re.fullmatch(r"/?|/[0-9]{1,4}", parts.path)
-    if parts.scheme not in {"redis", "rediss", "unix"} or not named or not numbered:
-        raise ValueError(_URL_RULE)
-    options = dict(parse_qsl(parts.query))
-    for name in _URL_FILES:
-        path = options.get(name)
-        if path and not (path.startswith("/") and Path(path).is_file()):
-            raise ValueError(f"{_URL_RULE}; {name} is the whole path of a file, from / on")
-    try:
-        connect(url, timeout_seconds=1).connection_pool.make_connection()
-    except (TypeError, ValueError, redis.RedisError):
-        rule = "the options behind ? are not those of redis-py, or ssl_… is without rediss://"
-        raise ValueError(f"{_URL_RULE}; {rule}") from None
-    return url
-
-
-RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 
 
 class _ThreadsPool(redis.ConnectionPool):

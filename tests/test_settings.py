@@ -8,6 +8,8 @@ import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services import store
 from services.core_api.settings import CoreSettings
@@ -173,7 +175,7 @@ def test_a_redis_address_of_any_kind_is_taken(url: str, tmp_path: Path) -> None:
         ("redis://", "like redis://host:6379/0"),
         ("redis://[::1", "like redis://host:6379/0"),
         ("redis://host/first", "like redis://host:6379/0"),
-        ("redis://host:99999/0", "options"),
+        ("redis://host:99999/0", "like redis://host:6379/0"),
         ("redis://host/0?colour=red", "options"),
         ("redis://host/0?ssl_ca_certs=/etc/hosts", "without rediss://"),
         ("rediss://host/0?ssl_ca_certs=/nowhere/ca.pem", "ssl_ca_certs is the whole path"),
@@ -185,6 +187,19 @@ def test_a_wrong_redis_address_stops_the_start(url: str, why: str) -> None:
     """What redis-py would only find out with the first command is told beforehand."""
     [told] = faults(REDIS_URL=url)
     assert why in told
+
+
+@given(
+    st.sampled_from(["redis", "rediss", "unix"]),
+    st.text("ab019:/@[]%.-_#", max_size=24) | st.text(max_size=12),
+)
+def test_an_address_that_is_taken_is_one_for_redis_py(scheme: str, rest: str) -> None:
+    """Whatever passes without options, redis-py makes a connection of."""
+    try:
+        url = CoreSettings.read(GOOD | {"REDIS_URL": f"{scheme}://{rest}"}).redis_url
+    except SettingsError:
+        return
+    assert store.connect(url, timeout_seconds=1).connection_pool.make_connection()
 
 
 def test_a_redis_at_a_unix_socket_is_reached(tmp_path: Path) -> None:

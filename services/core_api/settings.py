@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from services.redis_url import RedisUrl  # noqa: TC001  pydantic reads it
 from services.settings import print_settings
-from services.store import RedisUrl  # noqa: TC001  pydantic reads it
 from services.tokens import TokenSettings
 
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from services.redis_url import RedisUrl  # noqa: TC001  pydantic reads it
 from services.settings import HttpSettings, Secret, print_settings
-from services.store import RedisUrl  # noqa: TC001  pydantic reads it
 
 
 def _http_url(url: str) -> str:
