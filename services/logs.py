@@ -8,21 +8,16 @@ library comes out in the same form.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from pydantic_core import to_json
 
 from services import console
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from structlog.typing import EventDict, Processor
 
     from services.settings import Settings
@@ -73,7 +68,7 @@ def _shared_processors(service: str) -> list[Processor]:
 
 def _renderers(settings: Settings) -> list[Processor]:
     if settings.log_format == "json":
-        return [_TRACEBACKS, structlog.processors.JSONRenderer(serializer=as_json)]
+        return [_TRACEBACKS, structlog.processors.JSONRenderer()]
     colours = console.shows_colours(sys.stdout, os.environ)
 
     def for_people(_logger: Any, _method: str, event: EventDict) -> str:
@@ -81,16 +76,3 @@ def _renderers(settings: Settings) -> list[Processor]:
 
     # This one never shows local variables.
     return [structlog.processors.format_exc_info, for_people]
-
-
-def as_json(event: EventDict, default: Callable[[Any], Any]) -> str:
-    """The event as one line of ASCII; `default` makes something of what JSON has no form for.
-
-    json takes three times as long. But it escapes all that is not ASCII, which somebody's terminal
-    might obey, and takes what cannot be encoded.
-    """
-    with contextlib.suppress(ValueError):
-        line = to_json(event, fallback=default)
-        if line.isascii():
-            return line.decode()
-    return json.dumps(event, default=default)

@@ -346,7 +346,7 @@ def test_code_that_does_not_compile_is_not_taken(service: Service) -> None:
     """The old code goes on; the log has file, line and reason; the mended file is served."""
     service.save("DOCUMENT = ", "DOCUMENT = = ")
     service.wait_for_log("code not reloaded, the old goes on")
-    assert '"file":"services/auth_api/openapi.py","line":' in service.log()
+    assert '"file": "services/auth_api/openapi.py", "line": ' in service.log()
     assert "Auth API" == service.title()
     service.save("DOCUMENT = = ", "DOCUMENT = ")
     service.save("Auth API", "Another API")

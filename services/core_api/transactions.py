@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import redis
 import structlog
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import to_json
 
 from services import store
 from services.clock import now_ms, rfc3339
 from services.core_api.group_commit import GroupCommit
 from services.currencies import EXPONENTS
+from services.web import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
