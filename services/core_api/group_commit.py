@@ -2,8 +2,8 @@
 
 A call that comes alone goes at once. Those that come while it is under way wait, and the first of
 them takes along all that wait by then: nobody waits for more than one round trip but his own, and a
-busy service pays for system calls and thread switches once for several requests (a third less
-processor time for a request, and a fifth less in Redis). No more wait than the server has threads.
+busy service pays for system calls and thread switches once for several requests: a seventh less
+processor time for one, and a fifth less in Redis. No more wait than the server has threads.
 """
 
 from __future__ import annotations
