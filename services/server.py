@@ -118,15 +118,16 @@ class _Shares:
 
     def tell(self, age: int, connections: int) -> None:
         """What a worker has; gunicorn numbers them by age."""
-        self._counts[age % self._SLOTS] = connections + 1  # 0 is nobody's
+        # 0 is nobody's. gunicorn counts in several threads without a lock, so never below that.
+        self._counts[age % self._SLOTS] = max(connections, 0) + 1
 
     def forget(self, age: int) -> None:
         """This worker is gone."""
         self._counts[age % self._SLOTS] = 0
 
     def least(self) -> int:
-        """What the worker with the fewest has; at least one has told."""
-        return min(count for count in self._counts if count) - 1
+        """What the worker with the fewest has."""
+        return min((count for count in self._counts if count), default=1) - 1
 
 
 class _FairWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
