@@ -157,6 +157,9 @@ def run_scripts(client: Client, calls: Sequence[ScriptCall]) -> list[Any | redis
     """The answer to each call, or the error of that one; all in one round trip.
 
     A Redis that was started anew does not know the scripts: it is told them, and asked again.
+
+    Raises:
+        redis.RedisError: Redis is away, or slower than the client waits: what was done is unknown.
     """
     answers = _evaluate(client, calls)
     unknown = [n for n, a in enumerate(answers) if isinstance(a, redis.exceptions.NoScriptError)]
@@ -170,8 +173,8 @@ def run_scripts(client: Client, calls: Sequence[ScriptCall]) -> list[Any | redis
 
 
 def _evaluate(client: Client, calls: Sequence[ScriptCall]) -> list[Any]:
-    # Not redis-py's pipeline, which does the same with twice the processor time; and asks each time
-    # whether Redis knows a script.
+    # Not redis-py's pipeline: that takes up to twice the processor time for the same, and before it
+    # runs scripts it asks each time whether Redis knows them.
     commands = [("EVALSHA", s.sha, len(keys), *keys, *args) for s, keys, args in calls]
     pool = client.connection_pool
     connection = pool.get_connection()

@@ -62,12 +62,12 @@ class GroupCommit:
             # As long as the round trip of another, which the client's time-outs bound.
             call.turn.acquire()
         if not call.answered:
-            self._go(call)
+            self._go()
         if isinstance(call.answer, Exception):
             raise call.answer
         return call.answer
 
-    def _go(self, own: _Call) -> None:
+    def _go(self) -> None:
         with self._lock:
             calls, self._waiting = self._waiting, []
         away = False
@@ -89,5 +89,4 @@ class GroupCommit:
             following.turn.release()
         for call, answer in zip(calls, answers, strict=True):
             call.answer, call.answered = answer, True
-            if call is not own:
-                call.turn.release()
+            call.turn.release()

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from services.clock import Clock
     from services.psp_connector.settings import ConnectorSettings
 
-    _Call = tuple[Any, list[str], list[Any]]
-    """A script with its KEYS and ARGV."""
-
 # A connector that has not renewed its lease for so long is dead to the others.
 LEASE_SECONDS = 5
 _NO_KEY = -2  # what PTTL says then
@@ -218,7 +215,7 @@ class Queue:
         answers = store.run_scripts(self._redis, calls)
         return [a if isinstance(a, redis.ResponseError) else a == "done" for a in answers]
 
-    def _finishing(self, work: Work, ending: Ending, now: int) -> _Call:
+    def _finishing(self, work: Work, ending: Ending, now: int) -> store.ScriptCall:
         charge = work.charge
         at = rfc3339(now)
         details = {"reason": ending.reason} if ending.reason else {}
@@ -244,7 +241,7 @@ class Queue:
         ]  # fmt: skip
         return self._finish, keys, args
 
-    def _retrying(self, work: Work, later: Later, now: int) -> _Call:
+    def _retrying(self, work: Work, later: Later, now: int) -> store.ScriptCall:
         due = now + int(later.delay_seconds * 1000)
         transaction_id = work.charge.transaction_id
         event = store.event("retry", now, reason=later.reason, next_attempt_at=rfc3339(due))
