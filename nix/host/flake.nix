@@ -2,7 +2,7 @@
 # what a Debian or Ubuntu machine and the package registries give. nixw puts it in nixpkgs' place
 # where no binary cache answers. It builds on Linux only, and evaluates anywhere.
 {
-  description = "nixpkgs' stand-in for machines that reach no binary cache";
+  description = "The part of nixpkgs that our flake uses, for machines that reach no binary cache";
 
   outputs =
     _:

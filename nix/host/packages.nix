@@ -26,39 +26,30 @@ let
       )}
     '';
 
-  # A program of the Go module proxy, checked against the checksum database. The derivation knows
-  # neither the place of Go nor the proxy, so that neither can make it build a second time.
-  fromGo =
-    name: module: linkerFlags:
-    runCommand name { } ''
-      . /nix/var/nixw/environment
-      export HOME=$TMPDIR GOPATH=$TMPDIR/go GOMODCACHE=$TMPDIR/modules GOCACHE=$TMPDIR/cache
-      export GOBIN=$out/bin GOTOOLCHAIN=local CGO_ENABLED=0
-      $NIXW_GO install -modcacherw -trimpath -ldflags '-s -w ${linkerFlags}' ${module}
-    '';
-
-  # What the pin of flake.lock carries, as far as it is known.
-  pinned = builtins.fromJSON (builtins.readFile ./pinned.json);
-  processComposeVersion = "v${pinned.process-compose}";
-
-  processCompose = {
-    # With the version linked in, as releases have it, it does not ask for updates at each start.
-    go =
-      fromGo "process-compose" "github.com/f1bonacc1/process-compose@${processComposeVersion}"
-        "-X github.com/f1bonacc1/process-compose/src/config.Version=${processComposeVersion}";
-    stand-in = writeShellApplication {
-      name = "process-compose";
-      text = ''
-        export PLATFORM_STANDIN_REASON=${lib.escapeShellArg (machine.reason or "")}
-        exec ${
-          python.withPackages (ps: [
-            ps.pyyaml
-            ps.shtab
-          ])
-        }/bin/python ${./standin.py} "$@"
-      '';
-    };
-  };
+  # Caddy and process-compose from the Go module proxy, locked by the hashes in go.sum: one build, so that
+  # what both need is compiled once. The derivation knows neither the path of Go nor the proxy, so that
+  # neither can cause a second build. Releases link the version in, too: without it process-compose
+  # asks for updates at each start.
+  goPrograms = runCommand "go-programs" { } ''
+    . /nix/var/nixw/environment
+    export HOME=$TMPDIR GOPATH=$TMPDIR/go GOMODCACHE=$TMPDIR/modules GOCACHE=$TMPDIR/cache
+    export GOBIN=$TMPDIR/bin GOTOOLCHAIN=local CGO_ENABLED=0
+    version_of() { $NIXW_GO list -m -f '{{.Version}}' $1; }
+    install_tool() {
+      cd ${./go}/$1
+      $NIXW_GO install -mod=readonly -modcacherw -trimpath -ldflags "-s -w -X $2=$(version_of $3)" tool || {
+        echo "$1 cannot be built: see the message of go above. A module that the proxy refuses, or whose" \
+          "hash is not the one in nix/host/go/$1/go.sum, is named there; check GOPROXY and the network." >&2
+        exit 1
+      }
+    }
+    install_tool caddy github.com/caddyserver/caddy/v2.CustomVersion github.com/caddyserver/caddy/v2
+    ${lib.concatStrings (
+      lib.optional (!machine ? processCompose) "install_tool process-compose github.com/f1bonacc1/process-compose/src/config.Version github.com/f1bonacc1/process-compose"
+    )}
+    mkdir -p $out
+    mv $GOBIN $out/
+  '';
 in
 build
 // lib.genAttrs [
@@ -73,10 +64,10 @@ build
   httpie = python.program "httpie" [ "http" ] { http = "httpie.cli.definition.parser"; };
   ruff = python.program "ruff" [ "ruff" ] { };
 
-  caddy = fromGo "caddy" "github.com/caddyserver/caddy/v2/cmd/caddy@v${pinned.caddy}" "";
-  process-compose =
-    processCompose.${machine.processCompose}
-      or (fromMachine "process-compose" { process-compose = machine.processCompose; });
+  caddy = fromMachine "caddy" { caddy = "${goPrograms}/bin/caddy"; };
+  process-compose = fromMachine "process-compose" {
+    process-compose = machine.processCompose or "${goPrograms}/bin/process-compose";
+  };
 
   # Debian's redis-server is the same file as its redis-check-rdb, which the package redis-tools has
   # without the system service that comes with the package redis-server.

@@ -6,7 +6,6 @@
 # What is handed to Nix lies where no path has a space, which Nix 2.8 cannot read.
 handed=/nix/var/nixw/$(printf %s "$root" | cksum | cut -d ' ' -f 1)
 builder_environment=/nix/var/nixw/environment
-registry_seconds_max=60
 
 debian_packages_missing() {
   has nix || echo nix-bin
@@ -52,44 +51,18 @@ write_builder_environment() (
 )
 export_line() { printf "export %s='%s'\n" "$1" "$(printf %s "$2" | sed "s/'/'\\\\''/g")"; }
 
-# The process-compose of the machine; else, when it was built before or the module registry gives
-# it, one built by Go; else the stand-in, which says the reason at each start.
-choose_process_compose() {
-  reason=''
-  process_compose=$(command -v process-compose || true)
-  case $process_compose in
-    '' | /nix/*) ;;
-    *)
-      version=$(PC_LOG_FILE=/dev/null "$process_compose" version --short 2>/dev/null </dev/null)
-      minor=$(echo "$version" | sed -n 's/^v\{0,1\}1\.\([0-9]*\)\..*/\1/p')
-      [ "${minor:-0}" -lt 100 ] || [ "$minor" -gt 122 ] || return 0
-      ;;
-  esac
-  process_compose=go
-  version=v$(pinned process-compose)
-  hand_over
-  is_built process-compose || registry_gives "github.com/f1bonacc1/process-compose@$version" || {
-    process_compose=stand-in
-    version=stand-in
-  }
-}
-
-# Asks in a folder that goes away again; on a refusal `reason` is the registry's answer.
-registry_gives() {
-  trial=$(mktemp -d "$state/trial.XXXXXX")
-  given=0
-  sh -euc '. "$1" && cd "$2" && HOME=$2 XDG_CONFIG_HOME=$2 GOPATH=$2/go GOMODCACHE=$2/modules GOTOOLCHAIN=local \
-    GOFLAGS=-modcacherw timeout "$3" "$NIXW_GO" mod download "$4" 2>answer' \
-    nixw "$builder_environment" "$trial" "$registry_seconds_max" "$1" || given=$?
-  reason="the module registry does not give $1: $(tr -s '[:space:]' ' ' <"$trial/answer" | sed 's/["|\\]//g' | cut -c 1-400)"
-  rm -rf "$trial"
-  return "$given"
+# The path of the machine's own process-compose, when it is a version that the stack runs on.
+process_compose_of_machine() {
+  path=$(command -v process-compose || true)
+  case $path in '' | /nix/*) return ;; esac
+  minor=$(PC_LOG_FILE=/dev/null "$path" version --short 2>/dev/null </dev/null | sed -n 's/^v\{0,1\}1\.\([0-9]*\)\..*/\1/p')
+  [ "${minor:-0}" -lt 100 ] || [ "$minor" -gt 122 ] || readlink -f "$path"
 }
 
 # Puts nix/host, with the facts of this machine beside it, where Nix is pointed to.
 hand_over() {
-  printf '{"python": "%s", "processCompose": "%s", "reason": "%s"}\n' \
-    "$(readlink -f /usr/bin/python3)" "$process_compose" "$reason" | remember machine.json
+  printf '{"python": "%s"%s}\n' "$(readlink -f /usr/bin/python3)" \
+    "${process_compose:+, \"processCompose\": \"$process_compose\"}" | remember machine.json
   mkdir -p "$handed/host"
   diff -qr -x machine.json "$root/nix/host" "$handed/host" >/dev/null || {
     rm -rf "$handed/host"
@@ -103,11 +76,19 @@ is_built() { with_nix call path-info "path:$handed/host#$1" >/dev/null 2>&1; }
 # The version that the pin of flake.lock carries; `doctor` and packages.nix read the same list.
 pinned() { sed -n "s/.*\"$1\": \"\(.*\)\".*/\1/p" "$root/nix/host/pinned.json"; }
 
+process_compose_version() {
+  if [ -n "$process_compose" ]; then
+    PC_LOG_FILE=/dev/null "$process_compose" version --short </dev/null | tr -d v
+  else
+    sed -n 's|.*/process-compose v\([0-9.]*\).*|\1|p' "$root/nix/host/go/process-compose/go.mod"
+  fi
+}
+
 differences_from_pin() {
   {
     echo "python|$(/usr/bin/python3 -c 'import platform; print(platform.python_version())')|$(pinned python)"
     echo "redis|$(/usr/bin/redis-cli --version | cut -d ' ' -f 2)|$(pinned redis)"
-    echo "process-compose|${version#v}|$(pinned process-compose)"
+    echo "process-compose|$(process_compose_version)|$(pinned process-compose)"
   } | awk -F '|' '$2 != $3 { printf "%s %s (pinned: %s), ", $1, $2, $3 }'
   echo "no nixfmt"
 }
@@ -134,9 +115,7 @@ name_flake() {
   "the host package set needs a Nix of one's own: run nixw as root, or make /nix yours with chown." \
   "Where everything was built before, plain nix in place of nixw will do."
 if remembered facts; then
-  facts=$(cat "$state/facts")
-  # process-compose, its version, the reason for it
-  process_compose=${facts%%|*} version=${facts#*|} reason=${facts#*|*|} version=${version%%|*}
+  process_compose=$(cat "$state/facts")
 else
   missing=$(debian_packages_missing)
   # shellcheck disable=SC2086 # words
@@ -146,8 +125,8 @@ fi
 find_go
 write_builder_environment
 remembered facts || {
-  choose_process_compose
-  echo "$process_compose|$version|$reason" | remember facts
+  process_compose=$(process_compose_of_machine)
+  echo "$process_compose" | remember facts
 }
 hand_over
 say "no binary cache answers, so the host package set is used. Not as pinned: $(differences_from_pin)."

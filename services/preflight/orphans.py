@@ -33,9 +33,8 @@ _REDIS_STOP_SECONDS_MAX = 2.0
 _KILL_SECONDS_MAX = 2.0
 _POLL_SECONDS = 0.05
 
-# The program (nixpkgs may wrap it), or the host package set's stand-in; not a shell whose command
-# only mentions it.
-_SUPERVISOR = re.compile(r"\.?process-compose[\w.-]*|[\w.-]*standin\.py")
+# The program (nixpkgs may wrap it), not a shell whose command only mentions it.
+_SUPERVISOR = re.compile(r"\.?process-compose[\w.-]*")
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ OTHER_VARIABLES: Mapping[str, str] = {
     "MERCHANT_PASSWORD": "what merchant asks for tokens with",
 }
 # Set by the flake's scripts and by nixw, for each other.
-INTERNAL_VARIABLES = ("PLATFORM_CHECKOUT", "PLATFORM_CODE", "PLATFORM_STANDIN_REASON")
+INTERNAL_VARIABLES = ("PLATFORM_CHECKOUT", "PLATFORM_CODE")
 # Set for each process by the stack, whatever the environment says.
 SET_BY_THE_STACK: Mapping[str, str] = {
     "HTTP_PORT": "each service's port follows PLATFORM_PORT: set that",

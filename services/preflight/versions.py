@@ -80,10 +80,6 @@ def _finding(program: Program, environ: Mapping[str, str], *, from_pin: bool) ->
         text = _answer([path, *question], environ)
         if _NUMBER.search(text):
             break
-    if text.startswith("stand-in"):
-        pin = pinned()["process-compose"]
-        told = f"does what this stack needs of the pinned {pin}, which this machine cannot get"
-        return Finding("programs", program.name, "stand-in", "note", told)
     match = re.search(r"caddy/v2\s+v(\S+)", text) or _NUMBER.search(text)
     return _judged(program, match[1] if match else "unknown", from_pin=from_pin and stored)
 

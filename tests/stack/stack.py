@@ -260,16 +260,3 @@ def merchant(environ: Mapping[str, str], *words: str) -> subprocess.CompletedPro
 def request_id() -> str:
     """One that can be found again in the logs."""
     return f"test-{uuid.uuid4()}"
-
-
-def is_the_real_process_compose() -> bool:
-    """False where the host set's stand-in had to do."""
-    done = subprocess.run(
-        ["process-compose", "version"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    return "stand-in" not in done.stdout + done.stderr

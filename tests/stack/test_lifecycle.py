@@ -23,7 +23,6 @@ from tests.stack.stack import (
     compose,
     environment,
     is_gone,
-    is_the_real_process_compose,
     left_of,
     merchant,
     running,
@@ -298,10 +297,7 @@ def bystander(environ: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-@pytest.mark.skipif(
-    not is_the_real_process_compose(), reason="the host set's stand-in has no dry run of the real"
-)
-def test_the_real_process_compose_takes_the_file() -> None:
+def test_process_compose_takes_the_file() -> None:
     """`--dry-run` in strict mode finds nothing to complain about."""
     done = subprocess.run(
         ["process-compose", "--dry-run", "-f", str(support.ROOT / "process-compose.yaml")],
