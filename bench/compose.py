@@ -1,10 +1,9 @@
-"""One process of process-compose.yaml by itself, with the command and the probe it has there."""
+"""One process of process-compose.yaml by itself, with the command and ready line it has there."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +17,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _READY_SECONDS_MAX = 30
+_POLL_SECONDS = 0.005
 _EXPANSION = re.compile(r"\$\$|\$\{(\w+)(?::-([^}]*))?\}")
 
 
 def processes(path: Path) -> dict[str, Any]:
-    """What the file says of each process that has a probe."""
+    """The definition of each process with a ready line, by name."""
     everything = yaml.safe_load(path.read_text())["processes"]
-    return {name: said for name, said in everything.items() if "readiness_probe" in said}
+    return {name: process for name, process in everything.items() if "ready_log_line" in process}
 
 
 def expand(text: str, environ: Mapping[str, str]) -> str:
@@ -40,23 +40,18 @@ def expand(text: str, environ: Mapping[str, str]) -> str:
 
 @contextlib.contextmanager
 def alone(
-    name: str, said: Mapping[str, Any], environ: Mapping[str, str], folder: Path
+    name: str, process: Mapping[str, Any], environ: Mapping[str, str], folder: Path
 ) -> Iterator[float]:
-    """Runs it; gives the seconds from its start until its probe succeeded."""
-    for note in (folder / "ready").glob(f"{name}*"):
-        note.unlink()
+    """Runs it; gives the seconds from its start until its ready line."""
+    log = folder / f"{name}.log"
     began = time.perf_counter()
     with support.program(
-        ["bash", "-c", expand(said["command"], environ)],
+        ["bash", "-c", expand(process["command"], environ)],
         environ={**environ, "PC_REPLICA_NUM": "0"},
-        output=folder / f"{name}.log",
+        output=log,
     ):
-        probe = expand(said["readiness_probe"]["exec"]["command"], environ)
-        done = subprocess.run(
-            ["bash", "-c", probe], env={**environ, "PC_REPLICA_NUM": "0"}, cwd=support.ROOT,
-            stdin=subprocess.DEVNULL, timeout=_READY_SECONDS_MAX, check=False,
-        )  # fmt: skip
-        seconds = time.perf_counter() - began
-        if done.returncode != 0:
-            raise MeasureError(f"{name} did not become healthy by itself")
-        yield seconds
+        while process["ready_log_line"] not in log.read_text():
+            if time.perf_counter() - began > _READY_SECONDS_MAX:
+                raise MeasureError(f"{name} did not become ready by itself")
+            time.sleep(_POLL_SECONDS)
+        yield time.perf_counter() - began

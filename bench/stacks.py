@@ -134,7 +134,7 @@ def floor_file(compose: str) -> str:
         MeasureError: a service is started in another way than is known here.
     """
     for service in EMPTIED:
-        command = f"python -m services.reload services.{service}"
+        command = f"python -m services.{service}"
         if compose.count(command) != 1:
             raise MeasureError(f"{COMPOSE_FILE.name} does not start {service} as `{command}`")
         compose = compose.replace(command, f"python -m bench.empty {service}")

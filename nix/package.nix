@@ -53,6 +53,8 @@ let
       "httpx"
       "psutil"
       "pydantic"
+      "structlog"
+      "watchfiles"
     ];
     psp_connector =
       web

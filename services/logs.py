@@ -51,8 +51,18 @@ def configure(service: str, settings: Settings) -> None:
     )
     logging.basicConfig(level=max(level, logging.INFO), handlers=[handler], force=True)
     # These tell of every connection or worker at INFO; our own lines say it already.
-    for noisy in ("gunicorn.error", "httpx", "stripe", "urllib3"):
+    for noisy in ("gunicorn.error", "httpx", "stripe", "urllib3", "watchfiles"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def announce(event: str, **fields: Any) -> None:
+    """Logs that a process is ready, whatever LOG_LEVEL is: process-compose waits for it."""
+    unfiltered = structlog.wrap_logger(
+        structlog.WriteLogger(sys.stdout),
+        structlog.get_config()["processors"],
+        wrapper_class=structlog.BoundLogger,
+    )
+    unfiltered.info(event, **fields)
 
 
 def _shared_processors(service: str) -> list[Processor]:

@@ -81,30 +81,20 @@ class MetricsResource:
 
 
 @contextlib.contextmanager
-def share_between_workers(handed_over: str | None = None) -> Iterator[None]:
-    """Lets the workers that are forked inside count together, in a folder or in the one given."""
+def share_between_workers() -> Iterator[None]:
+    """Lets the workers that are forked inside count together."""
     owner = os.getpid()
-    os.environ[_FOLDER] = handed_over or tempfile.mkdtemp(prefix="metrics-")
+    os.environ[_FOLDER] = tempfile.mkdtemp(prefix="metrics-")
     # `worker_ended` is called out of a signal handler: one signal during its import, and the next
     # call would find half a module.
     from prometheus_client import multiprocess  # noqa: F401, PLC0415
 
-    in_use = False
     try:
         yield
-    except Exception:
-        # Whoever handed it over has workers that still count there.
-        in_use = handed_over is not None
-        raise
     finally:
         # A worker leaves by this way too, and the others go on counting.
-        if os.getpid() == owner and not in_use:
-            shutil.rmtree(folder(), ignore_errors=True)
-
-
-def folder() -> str:
-    """Where the workers of this process count."""
-    return os.environ[_FOLDER]
+        if os.getpid() == owner:
+            shutil.rmtree(os.environ[_FOLDER], ignore_errors=True)
 
 
 def worker_ended(_server: Any, worker: Any) -> None:

@@ -7,28 +7,20 @@ with sync workers, which a slow client blocks besides.
 
 from __future__ import annotations
 
-import contextlib
 import mmap
-import os
-import selectors
-import signal
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import structlog
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import ThreadWorker
 
-from services import metrics
-from services.reload import reloader
+from services import logs, metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
 
     from services.settings import HttpSettings
     from services.web import App
@@ -43,10 +35,6 @@ GRACE_SECONDS = 1
 STUCK_SECONDS = 30
 # What a worker with more connections than another waits before it takes one more.
 GIVE_WAY_SECONDS = 0.001
-# What a worker with old code may take to answer what it has accepted.
-LEAVE_SECONDS_MAX = 10
-
-_log = structlog.get_logger()
 
 
 class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types
@@ -61,51 +49,32 @@ class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types
 class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     def __init__(self, create_app: Callable[[], App], options: dict[str, Any]) -> None:
         self._create_app = create_app
-        self._options = options | {"when_ready": self._up, "child_exit": self._worker_ended}
-        self._arbiter: Any = None
+        self._options = options | {
+            "post_worker_init": _worker_started,
+            "child_exit": self._worker_ended,
+        }
         self.shares = _Shares()
         super().__init__()
 
     def load_config(self) -> None:
         for name, value in self._options.items():
             self.cfg.set(name, value)
+        # From gunicorn 25.1 on: one socket in the user's home, for all services of all checkouts.
+        if "control_socket_disable" in self.cfg.settings:
+            self.cfg.set("control_socket_disable", True)
 
     def load(self) -> App:
         return self._create_app()
-
-    def _up(self, arbiter: Any) -> None:
-        """The app is built, and the workers are about to fork: those with older code may go."""
-        self._arbiter = arbiter
-        _log.info("listening", address=str(arbiter.LISTENERS[0]))
-        for pid in reloader.handed_over.get("workers", ()):
-            # They are this process' children, and were not waited for, so the id is still theirs.
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-        # To the thread that sleeps in gunicorn's loop: another one would not wake it.
-        main = threading.main_thread().ident or 0
-        reloader.watch(lambda: signal.pthread_kill(main, signal.SIGHUP))
 
     def _worker_ended(self, arbiter: Any, worker: Any) -> None:
         metrics.worker_ended(arbiter, worker)
         self.shares.forget(worker.age)
 
-    def reload(self) -> None:
-        """What gunicorn does on SIGHUP, in its main loop, where no worker is half born.
 
-        The workers and the open port outlive the execution of newer code. So there is always
-        somebody who answers, and if the newer code breaks at its start, it is the old.
-        """
-        if not reloader.is_on:
-            super().reload()
-            return
-        arbiter = self._arbiter
-        reloader.restart(
-            unless=lambda: bool({*arbiter.SIG_QUEUE} & {signal.SIGTERM, signal.SIGINT}),
-            listener=arbiter.LISTENERS[0].fileno(),
-            workers=list(arbiter.WORKERS),
-            metrics=metrics.folder(),
-        )
-        raise StopIteration  # what gunicorn stops at
+def _worker_started(worker: Any) -> None:
+    """Announces the service once, when its first worker is about to accept connections."""
+    if worker.age == 1:
+        logs.announce("listening", address=str(worker.sockets[0]))
 
 
 class _Shares:
@@ -150,57 +119,25 @@ class _FairWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         super().accept(*listener)
         self._tell()
 
-    def murder_keepalived(self) -> None:
-        """The last thing in each turn of gunicorn's loop."""
-        super().murder_keepalived()
+    def murder_keepalived(self, **options: Any) -> None:
+        """The last step of each turn of gunicorn's loop."""
+        super().murder_keepalived(**options)
         self._tell()
 
     def _tell(self) -> None:
         self.app.shares.tell(self.age, self.nr_conns)
 
 
-class _PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """Accepts nothing more when told to leave, and answers what it has accepted.
-
-    gunicorn's own drops a connection whose request it has not begun to read, and takes up to a
-    second to notice the signal.
-    """
-
-    _leaving = False
-
-    def run(self) -> None:
-        # gunicorn writes to this pipe at each signal, and leaves reading it to others.
-        self.poller.register(self.PIPE[0], selectors.EVENT_READ, lambda pipe: os.read(pipe, 64))
-        super().run()
-
-    def handle_exit(self, _number: int, _frame: FrameType | None) -> None:
-        if not self._leaving:
-            self._leaving = True
-            signal.alarm(LEAVE_SECONDS_MAX)  # nobody waits for it and would kill it
-            for listener in self.sockets:
-                self.poller.unregister(listener)
-
-    def murder_keepalived(self) -> None:
-        """The last thing in each turn of gunicorn's loop."""
-        super().murder_keepalived()
-        if self._leaving and len(self.poller.get_map()) == 1:  # the pipe
-            self.alive = False
-
-
 def serve(create_app: Callable[[], App], settings: HttpSettings, *, threads: int = THREADS) -> None:
-    """Serves the app until a signal ends it. The app is built once, before the workers fork.
-
-    Where code is reloaded, a connection is for one request: a kept one would lead to the old code.
-    """
-    listener = reloader.handed_over.get("listener")
+    """Serves the app until a signal ends it. The app is built once, before the workers fork."""
     host = f"[{settings.http_host}]" if ":" in settings.http_host else settings.http_host
     options = {
-        "bind": [f"{host}:{settings.http_port}" if listener is None else f"fd://{listener}"],
+        "bind": [f"{host}:{settings.http_port}"],
         "workers": settings.workers,
-        "worker_class": _PatientWorker if reloader.is_on else _FairWorker,
+        "worker_class": _FairWorker,
         "threads": threads,
         "preload_app": True,
-        "keepalive": 0 if reloader.is_on else KEEPALIVE_SECONDS,
+        "keepalive": KEEPALIVE_SECONDS,
         "graceful_timeout": GRACE_SECONDS,
         # Under a debugger a worker stands at a breakpoint as long as somebody looks.
         "timeout": 0 if "_pydevd_bundle" in sys.modules else STUCK_SECONDS,
@@ -208,5 +145,5 @@ def serve(create_app: Callable[[], App], settings: HttpSettings, *, threads: int
         # The heartbeat file of a worker must not wait for a disk.
         "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108
     }
-    with metrics.share_between_workers(reloader.handed_over.get("metrics")):
+    with metrics.share_between_workers():
         _Server(create_app, options).run()

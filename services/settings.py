@@ -126,9 +126,6 @@ class HttpSettings(Settings):
     workers: Annotated[int, Field(ge=1, le=64)] = Field(
         default=1, description="worker processes that answer requests"
     )
-    reload: Literal["0", "1"] | None = Field(
-        default=None, description="serve what is saved at once; on where the code is a checkout"
-    )
 
 
 def _names(name: str, field: FieldInfo) -> list[str]:

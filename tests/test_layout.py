@@ -40,21 +40,18 @@ def test_each_folder_is_a_process_and_the_other_way_round() -> None:
 
 def test_the_plan_has_the_ports_of_the_compose_file() -> None:
     """Preflight checks exactly the ports that the processes will listen on."""
-    probed = {
-        name: process["readiness_probe"]["exec"]["command"]
-        for name, process in PROCESSES.items()
-        if "readiness_probe" in process
-    }
-    assert set(PORT_OFFSETS) == set(probed)
-    for name, probe in probed.items():
-        assert re.search(rf"(:|-p )[$]{variable(name)}\b", probe), probe
+    listening = {name for name, process in PROCESSES.items() if "ready_log_line" in process}
+    assert listening == set(PORT_OFFSETS)
+    for name in listening:
         assert f"${variable(name)}" in PROCESSES[name]["command"]
 
 
 def test_the_plan_has_the_settings_of_each_service() -> None:
-    """What is served with reload is a service of ours, and preflight checks its settings."""
-    served = {name for name, p in PROCESSES.items() if "services.reload" in p["command"]}
-    assert set(plan.SETTINGS) == served
+    """Preflight checks the settings of each service."""
+    services = {
+        name for name, process in PROCESSES.items() if process.get("namespace") == "services"
+    }
+    assert services == set(plan.SETTINGS)
 
 
 def variable(process: str) -> str:
@@ -83,7 +80,7 @@ def test_the_plan_gives_what_the_shell_gives(
     for name, value in plan.environment(service, 9000, tmp_path, own).items():
         source = variable(service) if name == "HTTP_PORT" else name
         assert value == given[source], name
-    exported = set(re.findall(r"\bexport ([A-Z_]+)=", PROCESSES[service]["command"]))
+    exported = set(re.findall(r"\b([A-Z_]+)=", PROCESSES[service]["command"]))
     assert exported <= {"HTTP_PORT", "SANDBOX_DATABASE"}
 
 
@@ -109,18 +106,19 @@ def test_every_process_is_bounded(name: str) -> None:
     assert 0 < process["shutdown"]["timeout_seconds"] <= 6
     assert process["log_location"].endswith(f"/logs/{name}.log")
     assert "exec " in process["command"]
-    conditions = {"process_started", "process_healthy", "process_completed_successfully"}
+    assert "readiness_probe" not in process, "process-compose does not end a running probe"
+    conditions = {"process_started", "process_log_ready", "process_completed_successfully"}
+    conditions |= {"process_completed"}
     for needed in process.get("depends_on", {}).values():
         assert needed["condition"] in conditions
 
 
 @pytest.mark.parametrize("name", ["ready", "smoke"])
 def test_what_tells_of_a_healthy_stack_waits_for_all_of_it(name: str) -> None:
-    """Neither begins before each process with a probe is healthy, but for those others wait for."""
-    probed = {other for other, process in PROCESSES.items() if "readiness_probe" in process}
-    waited_for = PROCESSES[name]["depends_on"]
-    healthy = {other: {"condition": "process_healthy"} for other in probed - {"redis"}}
-    assert healthy == waited_for
+    """Neither begins before each process is ready, but for Redis, which others wait for."""
+    listening = {other for other, process in PROCESSES.items() if "ready_log_line" in process}
+    ready = {other: {"condition": "process_log_ready"} for other in listening - {"redis"}}
+    assert PROCESSES[name]["depends_on"] == ready
 
 
 def test_the_log_files_are_not_silenced() -> None:

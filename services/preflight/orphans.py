@@ -26,7 +26,7 @@ from services.address import PORT_OFFSETS, state_folder
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-NAMES = {*PORT_OFFSETS, "preflight", "ready", "smoke"}
+NAMES = {*PORT_OFFSETS, "preflight", "ready", "reload", "smoke"}
 # As in process-compose.yaml: the connector has 6 s to finish its work, each other process 2 s.
 _STOP_SECONDS_MAX = 6.0
 _REDIS_STOP_SECONDS_MAX = 2.0

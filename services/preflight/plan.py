@@ -30,6 +30,7 @@ SETTINGS: Mapping[str, type[Settings]] = {
 OTHER_VARIABLES: Mapping[str, str] = {
     "PLATFORM_PORT": "the router's port; the others follow",
     "PLATFORM_STATE": "data, logs, secret and socket",
+    "RELOAD": "1 restarts a service when its code is saved, 0 does not",
     "PLATFORM_URL": "where merchant finds the router",
     "MERCHANT_PASSWORD": "what merchant asks for tokens with",
 }

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 VERSION = 1
 _VERSION_CHARACTERS_MAX = 20
 
-_FOLDERS = ("redis", "caddy", "ready")
+_FOLDERS = ("redis", "caddy")
 _FILES = (
     *("version", "port", "jwt-secret", "*.new"),
     *("psp-sandbox.sqlite*", "pc.sock", "pc.sock.lock"),
@@ -74,10 +74,6 @@ def _make_folders(state: Path) -> None:
     _write(state / "version", str(VERSION))
     for name in ("logs", *_FOLDERS):
         (state / name).mkdir(mode=0o700, exist_ok=True)
-    for stamp in (state / "ready").iterdir():
-        stamp.unlink()
-    # The clock of services/preflight/ready.py runs from here: this is the first process.
-    (state / "ready" / "preflight").touch()
 
 
 def note_port(state: Path, port: int) -> None:

@@ -20,7 +20,6 @@ from services.psp_connector.metrics import Attempts
 from services.psp_connector.queue import Queue
 from services.psp_connector.settings import ConnectorSettings
 from services.psp_connector.stripe_psp import StripePsp
-from services.reload import reloader
 from services.settings import read_or_exit
 
 if TYPE_CHECKING:
@@ -57,17 +56,12 @@ def build(settings: ConnectorSettings) -> tuple[Connector, App]:
 
 
 def main() -> None:
-    """Reads the environment and works; the first signal lets it finish, the second does not.
-
-    New code is waited for in the same way, and then executed.
-    """
+    """Reads the environment and works; the first signal lets it finish, the second does not."""
     settings = read_or_exit(ConnectorSettings, os.environ)
     logs.configure("psp-connector", settings)
     connector, app = build(settings)
-    signals: list[int] = []
 
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        signals.append(number)
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
         # A second signal ends the process as if there were no handler.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -76,13 +70,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     serve_in_background(app, settings)
-    _log.info("working", concurrency=settings.concurrency)
-    reloader.watch(connector.stop)
+    logs.announce("working", concurrency=settings.concurrency)
     connector.run()
     left = connector.drain(GRACE_SECONDS)
     _log.info("stopped", left_to_others=left)
-    if not signals:
-        reloader.restart(unless=lambda: bool(signals))
     sys.stdout.flush()
     # Not sys.exit: that would wait for threads that the grace has run out for.
     os._exit(0)

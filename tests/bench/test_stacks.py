@@ -20,9 +20,7 @@ def test_the_floor_is_the_stack_with_two_apps_emptied() -> None:
 
 def test_a_service_that_is_started_in_another_way_is_no_floor() -> None:
     """Better no figure than one beside a floor that is none."""
-    shipped = stacks.COMPOSE_FILE.read_text().replace(
-        "python -m services.reload services.core_api", "other"
-    )
+    shipped = stacks.COMPOSE_FILE.read_text().replace("python -m services.core_api", "other")
     with pytest.raises(MeasureError, match="does not start core_api"):
         stacks.floor_file(shipped)
 

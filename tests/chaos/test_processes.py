@@ -11,7 +11,7 @@ import psutil
 from tests import support
 from tests.chaos.conftest import HASTE
 from tests.chaos.harness import PLAIN, Chaos, figures
-from tests.stack.stack import left_of, running
+from tests.stack.stack import processes_of, running
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,7 +70,7 @@ def kill_all(state: Path) -> int:
     killed: set[int] = set()
 
     def none_left() -> bool:
-        found = left_of(state)
+        found = processes_of(state)
         for process in found:
             killed.add(process.pid)
             process.kill()

@@ -19,14 +19,18 @@ import psutil
 import redis
 
 from services.address import BLOCK, PORT_OFFSETS
+from services.preflight.supervisor import Supervisor
 from tests import support
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from services.preflight.supervisor import ProcessState
+
 START_SECONDS_MAX = 60  # 3 s is the aim; the machine of a check is shared and slow at times
 STOP_SECONDS_MAX = 20
 END_SECONDS_MAX = 20
+LEFT_SECONDS_MAX = 1
 
 
 @dataclass
@@ -83,14 +87,16 @@ class Stack:
         """Runs the body of bin/platform against this stack."""
         return platform(self.environ, *words, seconds_max=seconds_max)
 
+    def states(self) -> list[ProcessState]:
+        """All processes, as the supervisor sees them."""
+        return Supervisor(self.environ["PC_SOCKET_PATH"]).processes()
+
     def process(self, name: str) -> psutil.Process:
         """The process of that name, as the supervisor knows it; LookupError while there is none."""
-        transport = httpx.HTTPTransport(uds=self.environ["PC_SOCKET_PATH"])
-        with httpx.Client(transport=transport, base_url="http://pc") as client:
-            for entry in client.get("/processes").json()["data"]:
-                if entry["name"] == name and entry["pid"]:
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        return psutil.Process(entry["pid"])
+        for state in self.states():
+            if state.name == name and state.is_running:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    return psutil.Process(state.pid)
         raise LookupError(name)
 
     def restarted(self, name: str, before: psutil.Process) -> bool:
@@ -202,7 +208,18 @@ def _stop(stack: Stack) -> None:
 
 
 def left_of(state: Path) -> list[psutil.Process]:
-    """Processes that were given this state folder and still run."""
+    """Processes that were given this state folder and still run, after a moment to end.
+
+    A process that got SIGKILL can show for a moment, in a small PID namespace above all.
+    """
+    deadline = time.monotonic() + LEFT_SECONDS_MAX
+    while (left := processes_of(state)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
+
+
+def processes_of(state: Path) -> list[psutil.Process]:
+    """Processes that were given this state folder and run now."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):

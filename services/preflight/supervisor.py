@@ -1,0 +1,125 @@
+"""A client of process-compose's HTTP API on its Unix socket: what the stack's own tools need of it.
+
+The routes are those of https://f1bonacc1.github.io/process-compose/client/.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Stopping a process answers when it is gone: the connector may take 6 s, then it is killed.
+_ANSWER_SECONDS_MAX = 10.0
+
+
+class SupervisorError(Exception):
+    """process-compose does not answer, or refuses; the text says what was asked."""
+
+
+@dataclass(frozen=True)
+class ProcessState:
+    """One process as process-compose sees it now."""
+
+    name: str
+    status: str
+    pid: int
+    is_running: bool
+    is_ready: bool
+    """Whether its `ready_log_line` has appeared."""
+    is_pending: bool
+    """Whether it waits for what it depends on."""
+    has_succeeded: bool
+    """Whether it ended with exit code 0."""
+    has_failed: bool
+    """Whether it ended by itself with an error, and may be waiting for its next start."""
+    restarts: int
+    exit_code: int
+    started_at: datetime | None
+    """First start; None before it, and on process-compose older than 1.110."""
+    ready_at: datetime | None
+
+
+class Supervisor:
+    """The process-compose of one stack."""
+
+    def __init__(self, socket_path: str) -> None:
+        self._socket_path = socket_path
+
+    def processes(self) -> list[ProcessState]:
+        """All processes of the stack, replicas one by one.
+
+        Raises:
+            SupervisorError: process-compose does not answer.
+        """
+        return [_state(entry) for entry in self._call("GET", "/processes")["data"]]
+
+    def stop(self, name: str) -> None:
+        """Stops a process and waits until it is gone.
+
+        Raises:
+            SupervisorError: there is no such process, or it does not run.
+        """
+        self._call("PATCH", f"/process/stop/{name}")
+
+    def start(self, name: str) -> None:
+        """Starts a process that does not run.
+
+        Raises:
+            SupervisorError: there is no such process, or it runs.
+        """
+        self._call("POST", f"/process/start/{name}")
+
+    def _call(self, method: str, path: str) -> Any:
+        connection = _UnixConnection(self._socket_path)
+        try:
+            connection.request(method, path)
+            response = connection.getresponse()
+            body = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise SupervisorError(f"process-compose does not answer {method} {path}") from error
+        finally:
+            connection.close()
+        if response.status != 200:
+            text = body.decode(errors="replace")
+            raise SupervisorError(f"process-compose refuses {method} {path}: {text}")
+        return json.loads(body)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, socket_path: str) -> None:
+        super().__init__("process-compose", timeout=_ANSWER_SECONDS_MAX)
+        self._socket_path = socket_path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._socket_path)
+
+
+def _state(entry: Mapping[str, Any]) -> ProcessState:
+    return ProcessState(
+        name=entry["name"],
+        status=entry["status"],
+        pid=entry["pid"],
+        is_running=entry["is_running"],
+        is_ready=entry["is_ready"] == "Ready",
+        is_pending=entry["status"] == "Pending",
+        has_succeeded=entry["status"] == "Completed" and entry["exit_code"] == 0,
+        has_failed=entry["status"] in {"Restarting", "Error"}
+        or (entry["status"] == "Completed" and entry["exit_code"] != 0),
+        restarts=entry["restarts"],
+        exit_code=entry["exit_code"],
+        started_at=_time(entry.get("process_start_time")),
+        ready_at=_time(entry.get("process_ready_time")),
+    )
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
