@@ -69,10 +69,9 @@ def ask(connection: http.client.HTTPConnection) -> int:
 
 
 def assert_shared(port: int) -> None:
+    # Not half and half: on a busy machine a worker may be without a core for most of a burst.
     bursts = [workers(port) for _ in range(BURSTS)]
-    fair = [one for one in bursts if len(one) == 2 and min(one.values()) >= CONNECTIONS // 4]
-    # A worker may be without a core for one burst on a busy machine.
-    assert len(fair) >= BURSTS - 1, bursts
+    assert [len(shares) for shares in bursts] == [2] * BURSTS, bursts
 
 
 def test_workers_share_what_comes_at_once(port: int) -> None:
