@@ -1,4 +1,4 @@
-"""The PSP behind Stripe's PaymentIntents API, through Stripe's own library.
+"""Stripe's PaymentIntents API as a PSP, through Stripe's own library.
 
 With `PSP_URL` and a test key it is Stripe's test mode; by default the local sandbox.
 https://docs.stripe.com/api/payment_intents/create, https://docs.stripe.com/error-handling
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import stripe
 
+from services.currencies import EXPONENTS
 from services.psp_connector.bounded import BoundedSession
 from services.psp_connector.psp import (
     RETRY_AFTER_SECONDS_MAX,
@@ -28,6 +29,42 @@ if TYPE_CHECKING:
 # Statuses that say nothing about this request, only about now. 409: the same key is being worked
 # on. 401 and 403: the key is wrong, which is ours to mend and no merchant's loss.
 _TRANSIENT_STATUSES = frozenset({401, 403, 408, 409, 425, 429})
+
+# Stripe's decimals for the currencies where it or ISO 4217 has other than two.
+# https://docs.stripe.com/currencies, "Zero-decimal currencies", "Three-decimal currencies" and
+# "Special cases" (ISK and UGX have no decimals, but are charged with two, always 00; HUF and TWD
+# are special for payouts only).
+_BY_DECIMALS = {
+    0: "BIF CLP DJF GNF JPY KMF KRW MGA PYG RWF VND VUV XAF XOF XPF",
+    2: "ISK UGX",
+    3: "BHD JOD KWD OMR TND",
+}
+_DECIMALS = {code: decimals for decimals, codes in _BY_DECIMALS.items() for code in codes.split()}
+
+
+class AmountError(ValueError):
+    """Stripe has no amount for this much of this currency. The message starts with a code."""
+
+
+def stripe_amount(amount: int, currency: str) -> int:
+    """The amount in Stripe's smallest unit, for one in ISO 4217's.
+
+    Raises:
+        AmountError: Stripe does not take the currency, or could only be asked for another amount.
+    """
+    iso_decimals = EXPONENTS.get(currency)
+    decimals = _DECIMALS.get(currency, 2)
+    if iso_decimals is None or (iso_decimals != 2 and currency not in _DECIMALS):
+        raise AmountError(f"currency_not_supported: Stripe takes no {currency[:3]}")
+    if decimals < iso_decimals:
+        step = 10 ** (iso_decimals - decimals)
+    else:
+        step = 10 if decimals == 3 else 1  # the last digit has to be 0
+    if amount % step:
+        raise AmountError(
+            f"amount_not_representable: Stripe takes {currency} in multiples of {step}"
+        )
+    return int(amount * 10**decimals // 10**iso_decimals)
 
 
 class StripePsp:
@@ -48,35 +85,42 @@ class StripePsp:
     def charge(self, charge: Charge) -> Outcome:
         """Creates and confirms a PaymentIntent under the transaction's id as idempotency key."""
         try:
-            intent = self._client.v1.payment_intents.create(
-                {
-                    "amount": charge.amount,
-                    "currency": charge.currency.lower(),
-                    "payment_method": charge.payment_method,
-                    "confirm": True,
-                    # Nobody is there to be redirected to a bank's page.
-                    "automatic_payment_methods": {"enabled": True, "allow_redirects": "never"},
-                    "metadata": {
-                        "transaction_id": charge.transaction_id,
-                        "request_id": charge.request_id,
-                    },
-                },
-                {
-                    "idempotency_key": charge.transaction_id,
-                    "headers": {"X-Request-Id": charge.request_id},
-                },
-            )
+            return _outcome(self._create(charge))
+        except AmountError as error:
+            return Refused(str(error))
         except stripe.CardError as error:
-            return _declined(error)
+            return Declined(_decline_code(error.error), _id_in(error.error))
         except stripe.StripeError as error:
             return _failed_call(error)
-        return _outcome(intent)
+        except Exception as error:  # noqa: BLE001  the library's, for JSON that is not Stripe's
+            # It is unknown whether the PSP captured.
+            return Transient(f"unreadable answer: {type(error).__name__}")
+
+    def _create(self, charge: Charge) -> Any:
+        return self._client.v1.payment_intents.create(
+            {
+                "amount": stripe_amount(charge.amount, charge.currency),
+                "currency": charge.currency.lower(),
+                "payment_method": charge.payment_method,
+                "confirm": True,
+                # Nobody is there to be redirected to a bank's page.
+                "automatic_payment_methods": {"enabled": True, "allow_redirects": "never"},
+                "metadata": {
+                    "transaction_id": charge.transaction_id,
+                    "request_id": charge.request_id,
+                },
+            },
+            {
+                "idempotency_key": charge.transaction_id,
+                "headers": {"X-Request-Id": charge.request_id},
+            },
+        )
 
     def answers(self) -> bool:
         """Asks for the account's balance, the cheapest call that needs a good key."""
         try:
             self._client.v1.balance.retrieve()
-        except stripe.StripeError:
+        except Exception:  # noqa: BLE001  also the library's, for JSON that is not Stripe's
             return False
         return True
 
@@ -88,15 +132,19 @@ def _outcome(intent: Any) -> Outcome:
         return Transient("the PSP is still processing it")
     if intent.status == "requires_action":
         return Declined("authentication_required", intent.id)
+    if intent.status == "requires_payment_method":
+        return Declined(_decline_code(getattr(intent, "last_payment_error", None)), intent.id)
     return Refused(f"unexpected status {intent.status}")
 
 
-def _declined(error: stripe.CardError) -> Declined:
-    body: Any = error.json_body or {}
-    intent = body.get("error", {}).get("payment_intent") or {}
-    details: Any = error.error
-    code = getattr(details, "decline_code", None) or error.code or "card_declined"
-    return Declined(str(code), str(intent.get("id", "")))
+def _decline_code(error: Any) -> str:
+    """The card network's reason, else Stripe's code for the error, else what all declines are."""
+    reason = getattr(error, "decline_code", None) or getattr(error, "code", None)
+    return str(reason or "card_declined")
+
+
+def _id_in(error: Any) -> str:
+    return str(getattr(getattr(error, "payment_intent", None), "id", ""))
 
 
 def _failed_call(error: stripe.StripeError) -> Outcome:

@@ -17,28 +17,6 @@ if TYPE_CHECKING:
 
 PaymentIntent = dict[str, Any]
 
-# What a PaymentIntent of the sandbox never has; Stripe's library expects the fields all the same.
-_UNUSED = dict.fromkeys(
-    (
-        "application",
-        "application_fee_amount",
-        "canceled_at",
-        "cancellation_reason",
-        "client_secret",
-        "customer",
-        "next_action",
-        "on_behalf_of",
-        "processing",
-        "receipt_email",
-        "setup_future_usage",
-        "shipping",
-        "statement_descriptor",
-        "statement_descriptor_suffix",
-        "transfer_data",
-        "transfer_group",
-    )
-)
-
 
 def payment_intent(
     request: PaymentRequest, decline: Decline | None, *, token: str, created_seconds: int
@@ -46,19 +24,16 @@ def payment_intent(
     """A PaymentIntent that was confirmed at once. `token` is random and makes its ids."""
     charge = f"ch_{token}"
     return {
-        **_UNUSED,
         "id": f"pi_{token}",
         "object": "payment_intent",
         "amount": request.amount,
         "amount_capturable": 0,
-        "amount_details": {"tip": {}},
         "amount_received": 0 if decline else request.amount,
-        "automatic_payment_methods": request.automatic_payment_methods,
+        "automatic_payment_methods": {"enabled": True, "allow_redirects": "never"},
         "capture_method": "automatic_async",
         "confirmation_method": "automatic",
         "created": created_seconds,
         "currency": request.currency,
-        "description": request.description,
         "last_payment_error": decline and _payment_error(decline, charge, request.payment_method),
         "latest_charge": charge,
         "livemode": False,

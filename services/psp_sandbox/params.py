@@ -1,5 +1,6 @@
-"""The parameters of `/v1`: Stripe's bracket notation in a form or a query, checked as Stripe does.
+"""The parameters of `POST /v1/payment_intents`: a form in Stripe's bracket notation.
 
+Only what a charge at once needs is known; Stripe too refuses parameters that it does not know.
 Rules: https://docs.stripe.com/api/payment_intents/create, /api/metadata, /currencies
 """
 
@@ -19,32 +20,22 @@ FIELDS_MAX = 200
 METADATA_KEYS_MAX = 50
 METADATA_KEY_CHARACTERS_MAX = 40
 METADATA_VALUE_CHARACTERS_MAX = 500
-TEXT_CHARACTERS_MAX = 1000
-LIMIT_DEFAULT = 10
-LIMIT_MAX = 100
-# What a client sent is repeated in messages, as Stripe does, but not at any length.
+# Stripe repeats what a client sent in its messages; here not at any length.
 _ECHO_CHARACTERS_MAX = 100
 
-_CURRENCIES = frozenset(code.lower() for code in EXPONENTS)
+# Currencies with other than two decimals in ISO 4217 that Stripe does not take.
+_CURRENCIES = {code.lower() for code in EXPONENTS} - {"clf", "iqd", "lyd", "uyi", "uyw"}
+# Amounts have to be a multiple of this: https://docs.stripe.com/currencies, "Special cases" and
+# "Three-decimal currencies".
+_STEPS = {"isk": 100, "ugx": 100, **dict.fromkeys(("bhd", "jod", "kwd", "omr", "tnd"), 10)}
 _METADATA = re.compile(r"metadata\[([^\[\]]+)\]")
-_METHOD_TYPE = re.compile(r"payment_method_types\[[0-9]{0,2}\]")
-_AUTOMATIC = "automatic_payment_methods[enabled]"
-_REDIRECTS = "automatic_payment_methods[allow_redirects]"
-_KNOWN = frozenset(
-    {
-        "amount",
-        "currency",
-        "confirm",
-        "payment_method",
-        "description",
-        "return_url",
-        # Both say what to do when the customer has to act; here nothing ever asks for that.
-        "off_session",
-        "error_on_requires_action",
-        _AUTOMATIC,
-        _REDIRECTS,
-    }
-)
+# Unless methods that redirect the customer are excluded, Stripe wants to know where to.
+_FIXED = {
+    "confirm": "true",
+    "automatic_payment_methods[enabled]": "true",
+    "automatic_payment_methods[allow_redirects]": "never",
+}
+_KNOWN = {"amount", "currency", "payment_method", *_FIXED}
 
 Params = dict[str, str]
 
@@ -56,79 +47,41 @@ class PaymentRequest:
     amount: int
     currency: str
     payment_method: str
-    description: str | None
     metadata: dict[str, str]
-    automatic_payment_methods: dict[str, bool | str] | None
     fingerprint: str
 
 
-def decode(encoded: bytes | str) -> Params:
-    """A form or a query as parameters; of a name that comes twice the last value counts.
-
-    Raises:
-        StripeError: when there are too many.
-    """
-    text = encoded.decode("utf-8", "replace") if isinstance(encoded, bytes) else encoded
-    try:
-        return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=FIELDS_MAX))
-    except ValueError:
-        raise StripeError(400, f"A request may have {FIELDS_MAX} parameters.") from None
-
-
-def read_payment(params: Params) -> PaymentRequest:
-    """The checked parameters.
+def read_payment(form: bytes) -> PaymentRequest:
+    """The checked parameters; of a name that comes twice the last value counts.
 
     Raises:
         StripeError: 400, naming the first parameter that is wrong.
     """
+    try:
+        pairs = parse_qsl(form.decode("utf-8", "replace"), True, max_num_fields=FIELDS_MAX)
+    except ValueError:
+        raise StripeError(400, f"A request may have {FIELDS_MAX} parameters.") from None
+    params = dict(pairs)
     for name in params:
-        if (
-            name not in _KNOWN
-            and not _METADATA.fullmatch(name)
-            and not _METHOD_TYPE.fullmatch(name)
-        ):
-            raise _wrong("parameter_unknown", f"Received unknown parameter: {_echo(name)}", name)
-    amount = _integer("amount", _required(params, "amount"))
-    if amount > AMOUNT_MAX:
-        message = f"Amount must be no more than {AMOUNT_MAX} in the currency's smallest unit."
-        raise _wrong("amount_too_large", message, "amount")
-    currency = _currency(_required(params, "currency"))
-    _check_confirm(params)
+        if name not in _KNOWN and not _METADATA.fullmatch(name):
+            message = f"Received unknown parameter: {_echo(name)}"
+            raise StripeError(400, message, code="parameter_unknown", param=_echo(name))
+    currency = _required(params, "currency")
+    if currency not in _CURRENCIES:
+        message = f"Invalid currency: {_echo(currency)}. Stripe takes ISO 4217 codes in lower case."
+        raise StripeError(400, message, param="currency")
+    amount = _amount(_required(params, "amount"), currency)
+    for name, value in _FIXED.items():
+        if params.get(name) != value:
+            message = f"This sandbox charges a card at once or not at all: send {name}={value}."
+            raise StripeError(400, message, param=name)
     return PaymentRequest(
         amount=amount,
         currency=currency,
         payment_method=_required(params, "payment_method"),
-        description=_description(params),
         metadata=_metadata(params),
-        automatic_payment_methods=_automatic(params),
         fingerprint=hashlib.sha256(json.dumps(sorted(params.items())).encode()).hexdigest(),
     )
-
-
-def read_limit(params: Params, *, limit_max: int = LIMIT_MAX, default: int = LIMIT_DEFAULT) -> int:
-    """How many objects a list is asked for.
-
-    Raises:
-        StripeError: when it is not a whole number from 1 to `limit_max`.
-    """
-    if "limit" not in params:
-        return default
-    limit = _integer("limit", params["limit"])
-    if limit > limit_max:
-        message = f"This value must be less than or equal to {limit_max}."
-        raise _wrong("parameter_invalid_integer", message, "limit")
-    return limit
-
-
-def only(params: Params, *names: str) -> None:
-    """Raises `StripeError` when there is a parameter besides `names`."""
-    for name in params:
-        if name not in names:
-            raise _wrong("parameter_unknown", f"Received unknown parameter: {_echo(name)}", name)
-
-
-def _wrong(code: str, message: str, param: str) -> StripeError:
-    return StripeError(400, message, code=code, param=_echo(param))
 
 
 def _echo(text: str) -> str:
@@ -136,92 +89,36 @@ def _echo(text: str) -> str:
 
 
 def _required(params: Params, name: str) -> str:
-    if name not in params:
-        raise _wrong("parameter_missing", f"Missing required param: {name}.", name)
-    if not params[name]:
-        message = f"You passed an empty string for '{name}', which cannot be unset."
-        raise _wrong("parameter_invalid_empty", message, name)
-    return params[name]
+    if value := params.get(name):
+        return value
+    code = "parameter_invalid_empty" if name in params else "parameter_missing"
+    raise StripeError(400, f"Missing required param: {name}.", code=code, param=name)
 
 
-def _integer(name: str, text: str) -> int:
-    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
-        raise _wrong("parameter_invalid_integer", f"Invalid integer: {_echo(text)}", name)
-    if int(text) < 1:
-        message = "This value must be greater than or equal to 1."
-        raise _wrong("parameter_invalid_integer", message, name)
-    return int(text)
-
-
-def _currency(text: str) -> str:
-    if text not in _CURRENCIES:
-        hint = " Write it in lower case." if text.lower() in _CURRENCIES else ""
-        message = f"Invalid currency: {_echo(text)}.{hint} Currencies are ISO 4217 codes, as usd."
-        raise StripeError(400, message, param="currency")
-    return text
-
-
-def _boolean(params: Params, name: str) -> bool:
-    text = params.get(name, "false")
-    if text not in ("true", "false"):
-        raise StripeError(400, f"Invalid boolean: {_echo(text)}", param=name)
-    return text == "true"
-
-
-def _check_confirm(params: Params) -> None:
-    if not _boolean(params, "confirm"):
-        message = "This sandbox charges at once or not at all: send confirm=true."
-        raise StripeError(400, message, param="confirm")
-    _boolean(params, "error_on_requires_action")
-
-
-def _automatic(params: Params) -> dict[str, bool | str] | None:
-    """The rule that code written against an older API version trips over at Stripe.
-
-    Unless payment methods are named, those of the Dashboard count, and some of these redirect; a
-    request that confirms has to exclude them, or to say where the customer comes back to.
-    """
-    named = [value for name, value in params.items() if _METHOD_TYPE.fullmatch(name)]
-    enabled, redirects = _boolean(params, _AUTOMATIC), params.get(_REDIRECTS, "always")
-    if redirects not in ("always", "never"):
-        raise StripeError(400, f"Invalid {_REDIRECTS}: must be always or never", param=_REDIRECTS)
-    if named and enabled:
-        message = "Send automatic_payment_methods or payment_method_types, not both."
-        raise _wrong("parameters_exclusive", message, "payment_method_types")
-    if named:
-        if set(named) != {"card"}:
-            raise StripeError(400, "This sandbox knows cards only.", param="payment_method_types")
-        return None
-    if redirects != "never" and not params.get("return_url"):
-        message = (
-            "Confirming needs a `return_url` while payment methods that redirect are allowed. "
-            f"To exclude them set `{_AUTOMATIC}` to `true` and `{_REDIRECTS}` to `never`."
-        )
-        raise StripeError(400, message, param="return_url")
-    return {"enabled": True, "allow_redirects": redirects}
-
-
-def _description(params: Params) -> str | None:
-    text = params.get("description") or None
-    if text and len(text) > TEXT_CHARACTERS_MAX:
-        message = f"A description may have {TEXT_CHARACTERS_MAX} characters."
-        raise StripeError(400, message, param="description")
-    return text
+def _amount(text: str, currency: str) -> int:
+    step = _STEPS.get(currency, 1)
+    if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) < 1:
+        code, rule = "parameter_invalid_integer", "must be a whole number above 0"
+    elif int(text) > AMOUNT_MAX:
+        code, rule = "amount_too_large", f"must be no more than {AMOUNT_MAX}"
+    elif int(text) % step:
+        code = "invalid_charge_amount" + ("_no_decimal_compatible" if step == 100 else "")
+        rule = f"in {currency} must be evenly divisible by {step}"
+    else:
+        return int(text)
+    raise StripeError(400, f"Invalid amount: it {rule}.", code=code, param="amount")
 
 
 def _metadata(params: Params) -> dict[str, str]:
     matches = ((_METADATA.fullmatch(name), value) for name, value in params.items())
     metadata = {match[1]: value for match, value in matches if match and value}
-    rules: tuple[tuple[bool, str], ...] = (
-        (len(metadata) > METADATA_KEYS_MAX, f"{METADATA_KEYS_MAX} keys"),
-        (_longest(metadata, 0) > METADATA_KEY_CHARACTERS_MAX, "keys of 40 characters"),
-        (_longest(metadata, 1) > METADATA_VALUE_CHARACTERS_MAX, "values of 500 characters"),
-    )
-    for broken, rule in rules:
-        if broken:
-            raise StripeError(400, f"Metadata may have {rule}, not more.", param="metadata")
+    if len(metadata) > METADATA_KEYS_MAX or any(
+        len(key) > METADATA_KEY_CHARACTERS_MAX or len(value) > METADATA_VALUE_CHARACTERS_MAX
+        for key, value in metadata.items()
+    ):
+        message = (
+            f"Metadata may have {METADATA_KEYS_MAX} keys of {METADATA_KEY_CHARACTERS_MAX} "
+            f"characters, with values of {METADATA_VALUE_CHARACTERS_MAX}."
+        )
+        raise StripeError(400, message, param="metadata")
     return metadata
-
-
-def _longest(metadata: dict[str, str], part: int) -> int:
-    return max((len(item[part]) for item in metadata.items()), default=0)

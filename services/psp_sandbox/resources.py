@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import falcon
 
-from services.problems import Problem
-from services.psp_sandbox import objects, params
+from services.psp_sandbox import objects
 from services.psp_sandbox.behaviours import FAULTS, PAYMENT_METHODS
 from services.psp_sandbox.errors import StripeError, crowded
 from services.psp_sandbox.faults import Faults
+from services.psp_sandbox.params import read_payment
 from services.web import read_json
 
 if TYPE_CHECKING:
@@ -27,11 +27,14 @@ if TYPE_CHECKING:
     from services.psp_sandbox.behaviours import Behaviour
     from services.psp_sandbox.faults import FaultBox
     from services.psp_sandbox.objects import PaymentIntent
-    from services.psp_sandbox.params import Params, PaymentRequest
+    from services.psp_sandbox.params import PaymentRequest
     from services.psp_sandbox.store import Store
     from services.psp_sandbox.waiting import Waiting
 
 KEY_CHARACTERS_MAX = 255  # https://docs.stripe.com/api/idempotent_requests
+LIMIT_DEFAULT = 10  # https://docs.stripe.com/api/pagination
+LIMIT_MAX = 100
+CURSOR_MAX = 2**63 - 1  # SQLite's largest integer
 SHOWN_LIMIT_DEFAULT = 100
 SHOWN_LIMIT_MAX = 1000
 # What the platform's ids look like; anything else in metadata stays out of the log.
@@ -50,7 +53,7 @@ class PaymentIntents:
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         authenticate(req)
         key = _idempotency_key(req)
-        payment = params.read_payment(_form(req))
+        payment = read_payment(_form(req))
         _name_in_log(req, payment)
         with self._keys.use(key) as is_ours:
             known = self._store.note(key, payment.fingerprint)
@@ -71,14 +74,12 @@ class PaymentIntents:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         authenticate(req)
-        query = params.decode(req.query_string)
-        params.only(query, "limit", "starting_after")
         before = None
-        if after := query.get("starting_after"):
+        if after := req.get_param("starting_after"):
             before = self._store.sequence_of(after)
             if before is None:
                 raise _no_such_intent(after, status=400, param="starting_after")
-        page = self._store.page(params.read_limit(query), before=before)
+        page = self._store.page(_limit(req, LIMIT_DEFAULT, LIMIT_MAX), before=before)
         intents = [intent for _key, intent in page.rows]
         resp.media = objects.page(intents, has_more=page.next_cursor is not None)
 
@@ -175,16 +176,10 @@ class Shown:
         self._store = store
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        query = params.decode(req.query_string)
-        cursor, key = query.get("cursor"), query.get("idempotency_key")
-        if cursor is not None and not re.fullmatch(r"[0-9]{1,18}", cursor):
-            raise Problem(400, "Take `cursor` from `next_cursor` of the page before.")
-        try:
-            limit = params.read_limit(query, limit_max=SHOWN_LIMIT_MAX, default=SHOWN_LIMIT_DEFAULT)
-        except StripeError:
-            message = f"`limit` is a whole number from 1 to {SHOWN_LIMIT_MAX}."
-            raise Problem(400, message) from None
-        page = self._store.page(limit, before=int(cursor) if cursor else None, key=key)
+        key = req.get_param("idempotency_key")
+        cursor = req.get_param_as_int("cursor", min_value=1, max_value=CURSOR_MAX)
+        limit = _limit(req, SHOWN_LIMIT_DEFAULT, SHOWN_LIMIT_MAX)
+        page = self._store.page(limit, before=cursor, key=key)
         counts = self._store.counts()
         by_status = counts.pop("by_status")
         summary = {
@@ -255,12 +250,16 @@ def authenticate(req: falcon.Request) -> None:
         raise StripeError(401, "Invalid API Key provided: a key here starts with sk_test_.")
 
 
-def _form(req: falcon.Request) -> Params:
+def _limit(req: falcon.Request, default: int, limit_max: int) -> int:
+    return req.get_param_as_int("limit", min_value=1, max_value=limit_max, default=default)
+
+
+def _form(req: falcon.Request) -> bytes:
     body: bytes = req.context.body
     declared = (req.content_type or falcon.MEDIA_URLENCODED).partition(";")[0].strip().lower()
     if body and declared != falcon.MEDIA_URLENCODED:
         raise StripeError(400, f"Send the parameters as {falcon.MEDIA_URLENCODED}.")
-    return params.decode(body)
+    return body
 
 
 def _idempotency_key(req: falcon.Request) -> str:

@@ -64,7 +64,15 @@ def nothing_left(client: Any) -> bool:
 
 @pytest.mark.parametrize(
     ("amount", "currency", "points"),
-    [(1250, "USD", 12), (500, "JPY", 500), (1250, "BHD", 1), (99, "USD", 0), (19_999, "CLF", 1)],
+    [
+        (1250, "USD", 12),
+        (500, "JPY", 500),
+        (1250, "BHD", 1),
+        (99, "USD", 0),
+        (5, "ISK", 5),
+        (1200, "MGA", 12),
+        (19_999, "CLF", 1),
+    ],
 )
 def test_a_captured_transaction_earns_its_points(
     client: Any,

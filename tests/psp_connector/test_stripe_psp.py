@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import itertools
 import json
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
 
 import pytest
 
+from services.currencies import EXPONENTS
 from services.psp_connector.psp import Captured, Charge, Declined, Refused, Transient
 from services.psp_connector.settings import ConnectorSettings
-from services.psp_connector.stripe_psp import StripePsp
+from services.psp_connector.stripe_psp import AmountError, StripePsp, stripe_amount
+from services.psp_sandbox.params import read_payment
+from tests.psp_sandbox.sandbox import PAYMENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,6 +137,51 @@ def test_what_the_psp_is_sent(psp: Psp) -> None:
 
 
 @pytest.mark.parametrize(
+    ("amount", "currency", "sent"),
+    [
+        (1250, "USD", "1250"),
+        (1250, "HUF", "1250"),
+        (500, "JPY", "500"),
+        (5, "ISK", "500"),
+        (5, "UGX", "500"),
+        (1200, "MGA", "12"),
+        (5120, "KWD", "5120"),
+    ],
+)
+def test_the_amount_is_in_stripes_unit(psp: Psp, amount: int, currency: str, sent: str) -> None:
+    """ISO 4217's smallest unit is converted where Stripe has another."""
+    client(psp.url).charge(dataclasses.replace(CHARGE, amount=amount, currency=currency))
+    assert psp.seen[0][2]["amount"] == [sent]
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "code"),
+    [
+        (1250, "MGA", "amount_not_representable: Stripe takes MGA in multiples of 100"),
+        (5124, "KWD", "amount_not_representable: Stripe takes KWD in multiples of 10"),
+        (1000, "IQD", "currency_not_supported: Stripe takes no IQD"),
+        (10_000, "CLF", "currency_not_supported: Stripe takes no CLF"),
+        (1, "UYI", "currency_not_supported: Stripe takes no UYI"),
+        (1250, "usd", "currency_not_supported: Stripe takes no usd"),
+    ],
+)
+def test_no_other_amount_is_charged(psp: Psp, amount: int, currency: str, code: str) -> None:
+    """What Stripe cannot be asked for is refused with a code, and Stripe is not asked."""
+    charge = dataclasses.replace(CHARGE, amount=amount, currency=currency)
+    assert client(psp.url).charge(charge) == Refused(code)
+    assert psp.seen == []
+
+
+def test_what_is_sent_the_sandbox_takes() -> None:
+    """In no currency does the adapter send an amount that Stripe's rules refuse."""
+    for currency, amount in itertools.product(EXPONENTS, (1, 10, 123_450, 120_000)):
+        with contextlib.suppress(AmountError):
+            sent = stripe_amount(amount, currency)
+            form = PAYMENT | {"amount": str(sent), "currency": currency.lower()}
+            assert read_payment(urlencode(form).encode()).amount == sent
+
+
+@pytest.mark.parametrize(
     ("status", "body", "expected"),
     [
         (200, {"id": "pi_1", "status": "succeeded"}, Captured("pi_1")),
@@ -139,6 +190,20 @@ def test_what_the_psp_is_sent(psp: Psp) -> None:
             200,
             {"id": "pi_1", "status": "requires_action"},
             Declined("authentication_required", "pi_1"),
+        ),
+        (
+            200,
+            {"id": "pi_1", "status": "requires_payment_method", "last_payment_error": None},
+            Declined("card_declined", "pi_1"),
+        ),
+        (
+            200,
+            {
+                "id": "pi_1",
+                "status": "requires_payment_method",
+                "last_payment_error": {"code": "card_declined", "decline_code": "lost_card"},
+            },
+            Declined("lost_card", "pi_1"),
         ),
         (200, {"id": "pi_1", "status": "canceled"}, Refused("unexpected status canceled")),
         (
@@ -169,6 +234,11 @@ def test_what_the_psp_is_sent(psp: Psp) -> None:
         (500, error("api_error"), Transient("HTTP 500")),
         (503, error("api_error"), Transient("HTTP 503")),
         (502, "<html>bad gateway</html>", Transient("HTTP 502")),
+        (200, {}, Transient("unreadable answer: AttributeError")),
+        (200, [], Transient("unreadable answer: AttributeError")),
+        (200, {"status": "succeeded"}, Transient("unreadable answer: AttributeError")),
+        (402, error("card_error", payment_intent="pi_2"), Declined("card_declined")),
+        (402, {"error": "no"}, Transient("unreadable answer: AttributeError")),
         (200, "<html>a proxy of somebody's</html>", Transient("HTTP 200")),
     ],
 )
@@ -202,11 +272,18 @@ def test_nobody_there_is_transient() -> None:
     assert Transient("no answer") == client("http://127.0.0.1:1").charge(CHARGE)
 
 
-@pytest.mark.parametrize(("status", "expected"), [(200, True), (401, False), (503, False)])
-def test_answers_needs_a_good_answer(psp: Psp, status: int, *, expected: bool) -> None:
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (200, {"object": "balance"}, True),
+        (401, error("api_error"), False),
+        (503, error("api_error"), False),
+        (403, {"error": "no"}, False),
+    ],
+)
+def test_answers_needs_a_good_answer(psp: Psp, status: int, body: Any, *, expected: bool) -> None:
     """The breaker's question is answered by a balance that can be read."""
-    psp.status = status
-    psp.body = json.dumps({"object": "balance"} if expected else error("api_error")).encode()
+    psp.status, psp.body = status, json.dumps(body).encode()
     assert expected is client(psp.url).answers()
     assert "/v1/balance" == psp.seen[0][0]
 

@@ -22,7 +22,8 @@ PAYMENT = {
     "currency": "usd",
     "confirm": "true",
     "payment_method": "pm_card_visa",
-    "payment_method_types[0]": "card",
+    "automatic_payment_methods[enabled]": "true",
+    "automatic_payment_methods[allow_redirects]": "never",
     "metadata[transaction_id]": "t-1",
 }
 

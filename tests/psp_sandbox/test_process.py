@@ -166,7 +166,7 @@ def test_held_requests_starve_nobody(sandbox: Process) -> None:
     """
     form = (
         "amount=1&currency=usd&confirm=true&payment_method=pm_sandbox_timeout"
-        "&payment_method_types[]=card"
+        "&automatic_payment_methods[enabled]=true&automatic_payment_methods[allow_redirects]=never"
     )
     held = [sandbox.raw(form, f"held-{n}") for n in range(60)]
     refused = wait_until(lambda: [c for c in held if _answered(c)], what="a refused request")

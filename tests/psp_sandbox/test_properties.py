@@ -19,9 +19,7 @@ many = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 names = st.one_of(
-    st.sampled_from(
-        [*PAYMENT, "metadata[]", "metadata[a][b]", "automatic_payment_methods[enabled]", "limit"]
-    ),
+    st.sampled_from([*PAYMENT, "metadata[]", "metadata[a][b]", "limit"]),
     st.text(max_size=20),
 )
 values = st.one_of(
