@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import redis
+from pydantic_core import from_json
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -99,11 +100,15 @@ def event(name: str, at_ms: int, **details: Any) -> str:
 
 
 def public(record: Mapping[str, str]) -> dict[str, Any]:
-    """A transaction's hash as the contract shows it."""
+    """A transaction's hash as the contract shows it.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is not as it was written.
+    """
     shown: dict[str, Any] = {
         name: kind(record[name]) for name, kind in _FIELDS.items() if name in record
     }
-    shown["timeline"] = json.loads(f"[{record['timeline']}]")
+    shown["timeline"] = from_json(f"[{record['timeline']}]")
     return shown
 
 

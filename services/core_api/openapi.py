@@ -91,6 +91,7 @@ _POST: dict[str, Any] = {
         "202": openapi.answer("Accepted; Location leads to it.", Transaction),
         **openapi.errors(
             e400="Not JSON, a token in two places, or a wrong Idempotency-Key.",
+            e409="The key came before, but its answer cannot be read.",
             e413="Over 16 KiB.",
             e415="Not declared as JSON.",
             e422="A field is wrong, or the key came before with another request.",

@@ -15,6 +15,7 @@ from services.core_api.transactions import (
     QueueFullError,
     TokenInBody,
     TransactionRequest,
+    UnreadableError,
 )
 from services.problems import Problem, Unavailable
 from services.tokens import TokenError
@@ -103,6 +104,8 @@ class TransactionsResource:
             ) from None
         except QueueFullError:
             raise Unavailable("The queue is full; nothing was accepted.") from None
+        except UnreadableError as error:
+            raise Problem(409, str(error), code="idempotency-answer-unreadable") from None
         req.context.log |= {"transaction_id": accepted.transaction_id}
         if accepted.replayed:
             resp.set_header("Idempotency-Replayed", "true")
@@ -161,6 +164,8 @@ class LoyaltyResource:
             points, ledger, following = self._transactions.loyalty(merchant.user_id, limit, cursor)
         except CursorError:
             raise _bad_cursor() from None
+        except UnreadableError as error:
+            raise Unavailable(str(error)) from None
         resp.media = _with_cursor({"points": points, "ledger": ledger}, following)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import json
 import re
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import redis
 import structlog
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import from_json
 
 from services import store
 from services.clock import now_ms, rfc3339
@@ -40,6 +42,10 @@ class KeyReusedError(Exception):
 
 class QueueFullError(Exception):
     """There are QUEUE_LIMIT open transactions."""
+
+
+class UnreadableError(Exception):
+    """What Redis holds is not what was written there; the text is for the caller."""
 
 
 class CursorError(ValueError):
@@ -137,6 +143,7 @@ class Transactions:
         Raises:
             KeyReusedError: the key came before with another request.
             QueueFullError: too many are open; nothing was written.
+            UnreadableError: the key was used before, but its answer cannot be read.
             redis.RedisError: Redis is away or refuses.
         """
         transaction_id = str(self._new_id())
@@ -163,7 +170,7 @@ class Transactions:
         if outcome == "full":
             raise QueueFullError
         if outcome == "replayed":
-            return Accepted(json.loads(earlier_answer)["id"], earlier_answer, replayed=True)
+            return Accepted(_id_in(earlier_answer), earlier_answer, replayed=True)
         return Accepted(transaction_id, answer, replayed=False)
 
     def get(self, user_id: int, transaction_id: str) -> dict[str, Any] | None:
@@ -184,16 +191,25 @@ class Transactions:
             CursorError: the cursor is none of ours.
         """
         start = f"({_decode(cursor, _INDEX_MEMBER)}" if cursor else "+"
-        members: list[str] = self._redis.zrevrangebylex(
-            store.index_key(user_id), start, "-", start=0, num=limit + 1
-        )
+        members = self._members(store.index_key(user_id), start, limit + 1)
         pipeline = self._redis.pipeline(transaction=False)
         ids = [member.partition(":")[2] for member in members[:limit]]
         for transaction_id in ids:
             pipeline.hgetall(store.transaction_key(transaction_id))
         found = map(_readable, ids, pipeline.execute(raise_on_error=False))
         more = len(members) > limit
-        return [one for one in found if one], _encode(members[limit - 1]) if more else None
+        own = [one for one in found if one and one["user_id"] == user_id]
+        return own, _encode(members[limit - 1]) if more else None
+
+    def _members(self, index: str, start: str, count: int) -> list[str]:
+        """Up to `count` members from `start` on; what is none of ours is passed over."""
+        found: list[str] = []
+        for skipped in range(0, _FOREIGN_PAGES_MAX * count, count):
+            members = self._redis.zrevrangebylex(index, start, "-", start=skipped, num=count)
+            found += filter(_INDEX_MEMBER.fullmatch, members)
+            if len(found) >= count or len(members) < count:
+                break
+        return found[:count]
 
     def loyalty(
         self, user_id: int, limit: int, cursor: str | None
@@ -202,6 +218,7 @@ class Transactions:
 
         Raises:
             CursorError: the cursor is none of ours.
+            UnreadableError: the points are no number.
         """
         # The ledger only grows, at its right end: a place in it stays what it was.
         before = int(_decode(cursor, _LEDGER_PLACE)) if cursor else None
@@ -212,8 +229,36 @@ class Transactions:
         stop = min(length if before is None else before, length)
         start = max(stop - limit, 0)
         entries = self._redis.lrange(store.ledger_key(user_id), start, stop - 1) if stop else []
-        newest_first = [json.loads(entry) for entry in reversed(entries)]
-        return int(points or 0), newest_first, _encode(str(start)) if start else None
+        newest_first = filter(None, map(_credit, reversed(entries)))
+        return _points(points), list(newest_first), _encode(str(start)) if start else None
+
+
+def _points(text: str | None) -> int:
+    try:
+        return int(text or 0)
+    except ValueError:
+        _log.error("unreadable points", value=str(text)[:200])
+        raise UnreadableError("Your points cannot be read at the moment.") from None
+
+
+def _credit(entry: str) -> dict[str, Any] | None:
+    with contextlib.suppress(ValueError):
+        if isinstance(credit := from_json(entry), dict):
+            return credit
+    _log.error("unreadable ledger entry", entry=entry[:200])
+    return None
+
+
+def _id_in(answer: str | None) -> str:
+    """The transaction's id in a stored answer."""
+    try:
+        return str(uuid.UUID(from_json(answer or "")["id"]))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        _log.error("unreadable answer", answer=str(answer)[:200])
+        raise UnreadableError(
+            "This Idempotency-Key was used before, but its answer cannot be read. Look in the "
+            "list of transactions whether the payment was accepted; nothing was now."
+        ) from None
 
 
 def _readable(transaction_id: str, record: Any) -> dict[str, Any] | None:
@@ -230,7 +275,7 @@ def _readable(transaction_id: str, record: Any) -> dict[str, Any] | None:
         return None
     try:
         shown = store.public(record)
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = repr(error)
     else:
         if shown.keys() >= _ALWAYS:
@@ -266,6 +311,8 @@ _ALWAYS = frozenset(
     {"id", "user_id", "amount", "currency", "payment_method", "status", "created_at", "updated_at"}
 )
 _INDEX_MEMBER = re.compile(r"[0-9]{13}:[0-9a-f-]{36}")
+# Pages of an index that may hold nothing of ours before a listing ends.
+_FOREIGN_PAGES_MAX = 10
 _LEDGER_PLACE = re.compile(r"[1-9][0-9]{0,12}")
 
 

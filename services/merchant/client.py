@@ -203,7 +203,7 @@ _LOGIN_HINTS = {
 _HINTS = {
     403: "pay as a user who is enabled; python -m services.auth_api.users list shows them",
     404: "an id is one of the caller's own: see merchant list",
-    409: "the first request with this key is being written; repeat this one in a moment",
+    409: "the answer under this key is damaged: see merchant list, then pay under another key",
     413: "the router takes bodies of up to 16 KiB",
     500: "the request id leads to it in the logs, in .state/logs",
     502: "a service is away: process-compose process list",

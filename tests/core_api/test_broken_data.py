@@ -1,0 +1,108 @@
+"""What is read from Redis may have been written by anybody."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import hypothesis
+import pytest
+import redis
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from services import store
+from services.core_api.app import create_app
+from services.core_api.transactions import TransactionRequest
+from tests.core_api.test_api import PAYMENT, Client, bearer, pay, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# What is in Redis: each of the user's keys with any type and content, or nearly right.
+ID = "8b7e8b26-0000-4000-8000-000000000001"
+MEMBER = f"1795417668000:{ID}"
+near_texts = [
+    "", "abc", "1.5", "{", "5", "null", "nan", "1e999", "9" * 5000, "[" * 500, '"\\ud800"', MEMBER,
+    '{"points": 1}', '{"event": "\\ud800"}', '{"event": "queued"}', f'{{"id": "{ID}"}}',
+    '{"id": "a\\nb"}', TransactionRequest.model_validate(PAYMENT).fingerprint(), str(2**63),
+]  # fmt: skip
+texts = st.sampled_from([text.encode() for text in near_texts]) | st.binary(max_size=9)
+RECORD = {
+    "id": ID, "user_id": "1", "amount": "1", "currency": "USD", "payment_method": "pm_card_visa",
+    "status": "queued", "created_at": "x", "updated_at": "x", "timeline": "",
+}  # fmt: skip
+fields = st.sampled_from([*RECORD, "attempts", "fingerprint", "answer"])
+hashes = st.dictionaries(fields, texts, max_size=4)
+values = st.one_of(
+    texts,
+    st.lists(texts, min_size=1, max_size=5),
+    st.frozensets(texts, min_size=1, max_size=5),
+    hashes.filter(bool),
+    hashes.map(lambda broken: RECORD | broken),
+    texts.map(lambda text: {"fingerprint": near_texts[-2], "answer": text}),
+)
+KEYS = (
+    store.points_key(1), store.ledger_key(1), store.index_key(1), store.transaction_key(ID),
+    store.idempotency_key(1, "k"),
+)  # fmt: skip
+states = st.fixed_dictionaries({}, optional=dict.fromkeys(KEYS, values))
+
+
+def put(client: Any, key: str, value: Any) -> None:
+    if isinstance(value, bytes):
+        client.set(key, value)
+    elif isinstance(value, list):
+        client.rpush(key, *value)
+    elif isinstance(value, dict):
+        client.hset(key, mapping=value)
+    else:
+        client.zadd(key, dict.fromkeys(value, 0))
+
+
+def listing(api: Client, path: str) -> Iterator[Any]:
+    """The pages of a listing, two entries each."""
+    params: dict[str, Any] = {"limit": 2}
+    for _page in range(6):
+        yield (result := api.simulate_get(path, headers=bearer(), params=params))
+        params["cursor"] = result.json.get("next_cursor")
+        if not params["cursor"]:
+            return
+    raise AssertionError("more pages than entries")
+
+
+@hypothesis.settings(max_examples=300)
+@given(states)
+@example({store.points_key(1): b"abc"})
+@example({store.points_key(1): b"1.5"})
+@example({store.ledger_key(1): [b"{", b'{"points": 1}']})
+@example({store.idempotency_key(1, "k"): {"fingerprint": near_texts[-2], "answer": b"{"}})
+@example(
+    {
+        store.index_key(1): frozenset({MEMBER.encode()}),
+        store.transaction_key(ID): RECORD | {"timeline": '"\\ud800"'},
+    }
+)
+@example(
+    {
+        store.index_key(1): frozenset({MEMBER.encode()}),
+        store.transaction_key(ID): RECORD | {"user_id": "2"},
+    }
+)
+@example({store.index_key(1): frozenset({b"a", b"b", b"c", MEMBER.encode()})})
+def test_whatever_is_in_redis_makes_no_500(redis_port: int, state: dict[str, Any]) -> None:
+    """Broken data is left out or said to be unreadable, and every next_cursor leads on."""
+    api = Client(create_app(settings(redis_port)))
+    with redis.Redis(port=redis_port) as client:
+        client.flushall()
+        for key, value in state.items():
+            put(client, key, value)
+    read = [*listing(api, "/"), *listing(api, "/loyalty")]
+    shown = [one["user_id"] for page in read for one in page.json.get("transactions", ())]
+    assert set(shown) <= {1}
+    read.append(api.simulate_get(f"/{ID}", headers=bearer()))
+    assert {result.status_code for result in read} <= {200, 404, 503}
+    paid = pay(api, **{"Idempotency-Key": "k"})
+    assert paid.status_code in {202, 409, 422, 503}
+    for result in (*read, paid):
+        json.loads(result.text, parse_constant=pytest.fail)
