@@ -12,6 +12,7 @@ import os
 import secrets
 import threading
 import time
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,12 @@ _WAIT_SECONDS_MAX = 5.0
 
 def hash_password(password: str) -> str:
     """The password's Argon2id hash in PHC string format."""
-    return _HASHER.hash(password)
+    return _HASHER.hash(_normalized(password))
+
+
+def _normalized(password: str) -> str:
+    """One form for all ways to type a password: NFKC, as NIST SP 800-63B, 5.1.1.2 asks for."""
+    return unicodedata.normalize("NFKC", password)
 
 
 class Passwords:
@@ -68,7 +74,7 @@ class Passwords:
 
     def remembers(self, username: str, stored_hash: str, password: str) -> bool:
         """Whether this very login was verified in the last five minutes."""
-        return self._knows(self._mark(username, stored_hash, password))
+        return self._knows(self._mark(username, stored_hash, _normalized(password)))
 
     def verify(self, username: str, stored_hash: str | None, password: str) -> bool:
         """Whether the password is the one whose hash is stored; `None` for an unknown user.
@@ -76,6 +82,7 @@ class Passwords:
         Raises:
             Unavailable: when too many logins wait for a core.
         """
+        password = _normalized(password)
         mark = self._mark(username, stored_hash, password) if stored_hash else None
         hashing = self._hashing.submit(self._verify, mark, stored_hash or self._nobody, password)
         try:

@@ -5,7 +5,9 @@ Apart from the rest because preflight reads it too, which every start of the sta
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -58,10 +60,22 @@ def load(path: Path) -> list[User]:
 
 
 def save(path: Path, users: Sequence[User]) -> None:
-    """Replaces the file in one step, so that a reader sees the old or the new one."""
+    """Replaces the file in one step: a reader sees the old or the new one.
+
+    A symbolic link stays, and so do mode and, where the system allows it, owner of the file.
+    """
+    path = path.resolve()
+    before = path.stat()
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(_USERS.dump_json(list(users), indent=2) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    Path(name).replace(path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            with contextlib.suppress(PermissionError):
+                os.fchown(descriptor, before.st_uid, before.st_gid)
+            os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
+            file.write(_USERS.dump_json(list(users), indent=2) + b"\n")
+            file.flush()
+            os.fsync(descriptor)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink()
+        raise

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
+import re
 import sys
 import threading
 from pathlib import Path
@@ -46,6 +47,8 @@ exit codes:
   1  there is no such user, or there is one already; the file cannot be used; a bad password
   2  wrong usage
 """
+
+_LINE_BYTES_MAX = 4096
 
 _log = structlog.get_logger()
 
@@ -138,6 +141,8 @@ def _change(users: list[User], command: str, username: str, read_password: Passw
         if known:
             raise UsersError(f"there is a user {username} already")
         password = read_password()
+        if re.search("[\ud800-\udfff]", password):
+            raise UsersError("the password must be a text in UTF-8")
         if not 1 <= len(password) <= PASSWORD_CHARACTERS_MAX:
             raise UsersError(f"a password has 1 to {PASSWORD_CHARACTERS_MAX} characters")
         number = max((user.id for user in users), default=0) + 1
@@ -151,12 +156,20 @@ def _change(users: list[User], command: str, username: str, read_password: Passw
     ]
 
 
-def _password_from_terminal() -> str:
-    if sys.stdin.isatty():
+def read_password(stdin: TextIO) -> str:
+    """The password typed at a terminal, or the first line of a UTF-8 file (LF or CR LF).
+
+    Raises:
+        UsersError: the file is in another encoding.
+    """
+    if stdin.isatty():
         return getpass.getpass("Password: ")
-    return sys.stdin.readline().rstrip("\n")
+    try:
+        return stdin.buffer.readline(_LINE_BYTES_MAX).decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise UsersError("the password must be a text in UTF-8") from None
 
 
 if __name__ == "__main__":
     file = Path(os.environ.get("USERS_FILE") or SHIPPED_USERS)
-    raise SystemExit(main(sys.argv[1:], file, sys.stdout, _password_from_terminal))
+    raise SystemExit(main(sys.argv[1:], file, sys.stdout, lambda: read_password(sys.stdin)))

@@ -298,7 +298,7 @@ def _password(args: argparse.Namespace, environ: Mapping[str, str], stdin: TextI
             line = stdin.readline(_PASSWORD_CHARACTERS_MAX + 1)
         except UnicodeDecodeError:
             raise UsageError("--password-stdin: the password must be a text in UTF-8") from None
-        name, password = "--password-stdin", line.rstrip("\r\n")
+        name, password = "--password-stdin", line.removeprefix("\ufeff").rstrip("\r\n")
     else:
         name = "MERCHANT_PASSWORD"
         password = environ.get(name) or _SHIPPED_PASSWORD

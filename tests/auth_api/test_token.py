@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import stat
 from typing import TYPE_CHECKING, Any
 
 import falcon.testing
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from services.auth_api.app import create_app
 from services.auth_api.passwords import Passwords, hash_password
 from services.auth_api.settings import SHIPPED_USERS, AuthSettings
-from services.auth_api.users import main
+from services.auth_api.userfile import load
+from services.auth_api.users import main, read_password
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -230,6 +232,52 @@ def test_the_users_command_refuses_in_words(
     assert 1 == main(words, file, io.StringIO(), lambda: "long enough")
     assert said in capsys.readouterr().err
     assert SHIPPED_USERS.read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("line", [b"%s\r\n", b"\xef\xbb\xbf%s\r\nmore", b"%s\n", b"%s"])
+def test_a_password_may_come_from_a_windows_file(tmp_path: Path, line: bytes) -> None:
+    """CR LF and a byte order mark are no part of it; a file in another encoding is refused."""
+    file = tmp_path / "users.json"
+    shutil.copy(SHIPPED_USERS, file)
+    stdin = io.TextIOWrapper(io.BytesIO(line % "geheim é".encode()))
+    assert main(["add", "dora"], file, io.StringIO(), lambda: read_password(stdin)) == 0
+    api = Client(create_app(AuthSettings.read(ENVIRON | {"USERS_FILE": str(file)})))
+    assert log_in(api, "dora", "geheim é").status_code == 200
+    utf_16 = io.TextIOWrapper(io.BytesIO("geheim".encode("utf-16")))
+    assert main(["add", "eve"], file, io.StringIO(), lambda: read_password(utf_16)) == 1
+
+
+@pytest.mark.parametrize(("added", "typed"), [("caf\u00e9", "cafe\u0301"), ("①ﬁ", "1fi")])
+def test_a_password_is_the_same_on_every_keyboard(tmp_path: Path, added: str, typed: str) -> None:
+    """Composed or decomposed, a password is compared in NFKC (NIST SP 800-63B, 5.1.1.2)."""
+    file = tmp_path / "users.json"
+    shutil.copy(SHIPPED_USERS, file)
+    main(["add", "dora"], file, io.StringIO(), lambda: added)
+    api = Client(create_app(AuthSettings.read(ENVIRON | {"USERS_FILE": str(file)})))
+    assert [log_in(api, "dora", each).status_code for each in (typed, added, "other")] == [
+        200,
+        200,
+        401,
+    ]
+
+
+def test_the_users_file_stays_the_file_it_is(tmp_path: Path) -> None:
+    """A change keeps a symbolic link, the mode of the file behind it, and leaves nothing beside."""
+    (tmp_path / "elsewhere").mkdir()
+    file, link = tmp_path / "elsewhere" / "users.json", tmp_path / "users.json"
+    shutil.copy(SHIPPED_USERS, file)
+    file.chmod(0o640)
+    link.symlink_to("elsewhere/users.json")
+    assert main(["disable", "alice"], link, io.StringIO(), lambda: "") == 0
+    assert link.is_symlink()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    assert [user.enabled for user in load(file)] == [False, True, False]
+    assert main(["add", "dora"], link, io.StringIO(), lambda: "\ud800") == 1
+    assert sorted(each.name for each in tmp_path.rglob("*")) == [
+        "elsewhere",
+        "users.json",
+        "users.json",
+    ]
 
 
 def test_openapi_describes_the_token_request(api: Client) -> None:

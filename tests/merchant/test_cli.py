@@ -360,7 +360,7 @@ def test_the_password_comes_from_stdin_or_the_environment(platform: Platform) ->
     """Only a good one opens; a wrong one is never shown."""
     words = ["token", "--as", "alice"]
     wrong = {"MERCHANT_PASSWORD": "hunter2"}
-    assert 0 == at(platform, *words, "--password-stdin", typed="password\n", environ=wrong).code
+    assert 0 == at(platform, *words, "--password-stdin", typed="\ufeffpassword\r\n", environ=wrong).code
     assert 0 == at(platform, *words, environ={"MERCHANT_PASSWORD": "password"}).code
     refused = at(platform, *words, environ=wrong)
     assert 4 == refused.code
