@@ -327,7 +327,7 @@ def _transaction_id(text: str) -> str:
         return str(uuid.UUID(text))
     except ValueError:
         raise argparse.ArgumentTypeError(
-            "must be a transaction's id, as `merchant pay` and `merchant list` print it"
+            "must be a transaction's id, as `merchant list --as NAME` prints it"
         ) from None
 
 

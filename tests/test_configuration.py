@@ -7,6 +7,7 @@ import re
 import pytest
 
 from services.preflight import plan
+from services.psp_connector.backoff import Backoff
 from tests.support import ROOT
 
 OTHERS = set(plan.OTHER_VARIABLES)
@@ -31,6 +32,18 @@ def test_the_readme_has_every_setting() -> None:
     table = README[README.index("| variable |") : README.index("A wrong value stops")]
     named = set(re.findall(r"`([A-Z]+_[A-Z_]+|WORKERS|CONCURRENCY|RELOAD)`", table))
     assert set(FIELDS) | OTHERS | {"JWT_SECRET_FILE"} == named
+
+
+def test_the_page_says_when_a_payment_is_given_up() -> None:
+    """The longest time of all attempts and waits, worked out from the defaults."""
+    names = ("attempts_max", "backoff_seconds", "backoff_seconds_max", "timeout_seconds")
+    attempts, first, longest, call = (FIELDS[f"PSP_{name.upper()}"].default for name in names)
+    backoff = Backoff(first, longest, uniform=lambda _low, high: high)
+    waits_seconds = sum(backoff.delay_seconds(attempt) for attempt in range(1, attempts))
+    page = " ".join((ROOT / "docs/configuration.md").read_text().split())
+    assert f"waits {waits_seconds:g} s at the most" in page
+    assert f"beside {attempts} calls" in page
+    assert f"failed within {waits_seconds + attempts * call:g} s" in page
 
 
 @pytest.mark.parametrize(

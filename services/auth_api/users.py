@@ -148,7 +148,8 @@ def _change(users: list[User], command: str, username: str, read_password: Passw
         number = max((user.id for user in users), default=0) + 1
         return [*users, User(id=number, username=username, password_hash=hash_password(password))]
     if not known:
-        raise UsersError(f"there is no user {username}; `list` shows who there is")
+        who = "`python -m services.auth_api.users list` shows who there is"
+        raise UsersError(f"there is no user {username}; {who}")
     enabled = command == "enable"
     return [
         user.model_copy(update={"enabled": enabled}) if user.username == username else user

@@ -239,7 +239,7 @@ def _transaction_id(value: str) -> str:
         return str(uuid.UUID(value))
     except ValueError:
         raise argparse.ArgumentTypeError(
-            "must be a transaction's id, as `merchant pay` and `merchant list` print it"
+            "must be a transaction's id, as `pay` and `list` print it"
         ) from None
 
 

@@ -153,13 +153,13 @@ class Client:
             waited_seconds = min(REQUEST_SECONDS_MAX, self.deadline.seconds)
             return UnreachableError(
                 f"{self.url} did not answer within {waited_seconds:g} s",
-                hint="see what hangs: process-compose process list",
+                hint="see what hangs: `platform list -o wide`",
                 request_id=request_id,
             )
         if isinstance(error, httpx.ConnectError) and "refused" in str(error).lower():
             return UnreachableError(
                 f"nothing listens at {self.url}",
-                hint="start the stack with: process-compose up (or ./nixw run)\n"
+                hint="start the stack with `process-compose up` (or `./nixw run`)\n"
                 "or say where it is, with --url or PLATFORM_URL or PLATFORM_PORT",
                 request_id=request_id,
             )
@@ -201,14 +201,14 @@ _LOGIN_HINTS = {
     429: "too many wrong passwords; wait, then see MERCHANT_PASSWORD or --password-stdin",
 }
 _HINTS = {
-    403: "pay as a user who is enabled; python -m services.auth_api.users list shows them",
-    404: "an id is one of the caller's own: see merchant list",
-    409: "the answer under this key is damaged: see merchant list, then pay under another key",
+    403: "pay as a user who is enabled; `python -m services.auth_api.users list` shows them",
+    404: "an id is one of the caller's own: see `merchant list --as NAME`",
+    409: "see `merchant list --as NAME`; if it is not there, pay under another key",
     413: "the router takes bodies of up to 16 KiB",
     500: "the request id leads to it in the logs, in .state/logs",
-    502: "a service is away: process-compose process list",
-    503: "a service is away or full: process-compose process list",
-    504: "a service hangs: process-compose process list",
+    502: "a service is away: `platform list -o wide`",
+    503: "a service is away or full: `platform list -o wide`",
+    504: "a service hangs: `platform list -o wide`",
 }
 
 

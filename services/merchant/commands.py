@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -55,8 +56,10 @@ class Command:
 
     def again(self, words: str) -> str:
         """A command to type next, for the same merchant at the same platform."""
-        url = f" --url {self.args.url}" if self.args.url else ""
-        return f"merchant {words} --as {self.args.username}{url}"
+        more = ["--as", self.args.username]
+        more += ["--url", self.args.url] if self.args.url else []
+        more += ["--password-stdin"] if self.args.password_stdin else []
+        return f"merchant {words} {shlex.join(more)}"
 
     def print_json(self, document: object) -> None:
         """The one document of --json."""
@@ -146,7 +149,8 @@ class Payment:
     def end(self, answer: Answer, transaction: Transaction, more: str = "") -> None:
         """How it ended."""
         if self.command.args.json:
-            self.command.print_json({"hops": self.hops, "transaction": answer.body})
+            what_to_do = {"what_to_do": more} if more else {}
+            self.command.print_json({"hops": self.hops, "transaction": answer.body, **what_to_do})
         else:
             self.command.screen.outcome(transaction, more)
 
@@ -163,15 +167,15 @@ def _pay(command: Command) -> int:
     what = f"transaction {transaction.id}{replayed}"
     payment.hop("accepted", answer.ms, answer.request_id, what)
     payment.events(transaction)
+    show = command.again(f"show {transaction.id}")
     if command.args.no_wait:
-        payment.end(answer, transaction, "not waited for")
+        payment.end(answer, transaction, f"not waited for; look later: {show}")
         return 0
     answer, transaction = _follow(payment, answer, transaction)
     if transaction.is_final:
         payment.end(answer, transaction)
     else:
-        show = command.again(f"show {transaction.id}")
-        more = f"still open after {command.args.timeout:g} s; ask again: {show}"
+        more = f"still open after {command.args.timeout:g} s; look again: {show}"
         payment.end(answer, transaction, more)
     return _EXITS.get(transaction.status, EXIT_OPEN)
 

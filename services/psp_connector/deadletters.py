@@ -41,7 +41,7 @@ _WHY_NOT = {
         "know whether it charged it: look for the transaction's id in the payments' metadata "
         "there, and when it was not captured, replay with --not-captured"
     ),
-    "gone": "there is no such dead letter; `list` shows those there are",
+    "gone": "there is no such dead letter; `deadletters list` shows those there are",
     "missing": "there is no transaction behind it that could be tried again",
     "captured": "its transaction was captured after all",
     "declined": "its transaction was declined, which is final",
@@ -147,9 +147,13 @@ def _stack_redis(environ: Mapping[str, str]) -> str:
 
 def _run(letters: DeadLetters, arguments: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     if arguments.command == "list":
+        none = True
         for letter_id, letter in letters.all():
+            none = False
             shown: dict[str, Any] = {"id": letter_id, **letter}
             out.write(json.dumps(shown) + "\n" if arguments.json else _line(shown))
+        if none and not arguments.json:
+            out.write("none\n")
         return 0
     if arguments.command == "show":
         found = letters.get(arguments.id)
@@ -171,15 +175,15 @@ def _run(letters: DeadLetters, arguments: argparse.Namespace, out: TextIO, err: 
 
 
 def _line(letter: Mapping[str, str]) -> str:
-    transaction_id = letter.get("transaction_id") or "-"
-    return (
-        f"{letter['id']:<20} {letter.get('at', ''):<24} {transaction_id:<36} {letter['reason']}\n"
-    )
+    transaction_id, at = letter.get("transaction_id") or "-", letter.get("at", "")
+    return f"{letter['id']:<20} {at:<24} {transaction_id:<36} {letter.get('reason', '')}\n"
 
 
 def _letter_id(text: str) -> str:
     if not _ID.fullmatch(text):
-        raise argparse.ArgumentTypeError("an id is like 1795417668000-0; `list` shows them")
+        raise argparse.ArgumentTypeError(
+            "an id is like 1795417668000-0; `deadletters list` shows them"
+        )
     return text
 
 

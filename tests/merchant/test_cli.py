@@ -100,21 +100,25 @@ def test_a_payment_that_is_not_captured_ends_with_1(
     assert (code, last) == (outcome.code, outcome.lines[-1])
 
 
-def test_a_payment_that_is_still_open_at_the_end_of_the_time_ends_with_3() -> None:
-    """And the last line says how to ask again."""
+@pytest.mark.parametrize(
+    ("more", "code", "said"),
+    [
+        (["--timeout", "0.3"], 3, "still open after 0.3 s; look again"),
+        (["--no-wait"], 0, "not waited for; look later"),
+    ],
+)
+def test_a_payment_that_is_left_open_says_how_to_look_again(
+    more: list[str], code: int, said: str
+) -> None:
+    """In the last line, or in the one document of --json; as a shell takes it."""
     with serving(Platform("never ends")) as platform:
-        outcome = at(platform, *PAY, "--timeout", "0.3")
-    (transaction_id,) = platform.transactions
-    ask = f"merchant show {transaction_id} --as alice --url {platform.url}"
-    last = f"queued  USD 12.50  still open after 0.3 s; ask again: {ask}"
-    assert (3, last) == (outcome.code, outcome.lines[-1])
-
-
-def test_no_wait_ends_when_it_is_accepted(platform: Platform) -> None:
-    """Nothing is asked after the 202."""
-    outcome = at(platform, *PAY, "--no-wait")
-    assert (0, "queued  USD 12.50  not waited for") == (outcome.code, outcome.lines[-1])
-    assert ["POST", "POST"] == [method for method, _path, _headers in platform.requests]
+        words = [*PAY, *more, "--password-stdin"]
+        text = at(platform, *words, typed="password")
+        document = at(platform, *words, "--json", typed="password")
+    options = f"--as alice --url {platform.url} --password-stdin"
+    shown = [f"{said}: merchant show {each} {options}" for each in platform.transactions]
+    assert (text.code, text.lines[-1]) == (code, f"queued  USD 12.50  {shown[0]}")
+    assert json.loads(document.stdout)["what_to_do"] == shown[1]
 
 
 def test_a_repeat_with_the_same_key_is_shown_as_replayed(platform: Platform) -> None:
@@ -217,7 +221,7 @@ def test_a_stack_that_is_not_there_ends_with_4_and_how_to_start_it() -> None:
     outcome = at(stopped, *PAY)
     assert (4, "") == (outcome.code, outcome.stdout)
     assert f"merchant: nothing listens at {stopped.url}" == outcome.stderr.splitlines()[0]
-    assert "start the stack with: process-compose up" in outcome.stderr
+    assert "start the stack with `process-compose up`" in outcome.stderr
 
 
 def test_a_stack_that_hangs_ends_with_4_within_the_time() -> None:
@@ -360,7 +364,10 @@ def test_the_password_comes_from_stdin_or_the_environment(platform: Platform) ->
     """Only a good one opens; a wrong one is never shown."""
     words = ["token", "--as", "alice"]
     wrong = {"MERCHANT_PASSWORD": "hunter2"}
-    assert 0 == at(platform, *words, "--password-stdin", typed="\ufeffpassword\r\n", environ=wrong).code
+    assert (
+        0
+        == at(platform, *words, "--password-stdin", typed="\ufeffpassword\r\n", environ=wrong).code
+    )
     assert 0 == at(platform, *words, environ={"MERCHANT_PASSWORD": "password"}).code
     refused = at(platform, *words, environ=wrong)
     assert 4 == refused.code

@@ -44,6 +44,12 @@ def test_list_and_show(redis_port: int, client: Any, failed: str) -> None:
     assert failed in run(redis_port, "show", letter_id)[1]
 
 
+def test_an_empty_list_says_so(redis_port: int, client: Any) -> None:  # noqa: ARG001
+    """`none` for a person, nothing for a program."""
+    assert run(redis_port, "list") == (0, "none\n", "")
+    assert run(redis_port, "list", "--json") == (0, "", "")
+
+
 def test_a_replayed_transaction_is_captured_after_all(
     redis_port: int, client: Any, settings: ConnectorSettings, failed: str
 ) -> None:
