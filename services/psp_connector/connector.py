@@ -206,7 +206,8 @@ class Connector:
                 details: dict[str, Any] = {"delay_seconds": round(result.delay_seconds, 2)}
             else:
                 outcome = result.status
-                details = {"points": result.points}
+                code = {"decline_code": result.decline_code} if result.decline_code else {}
+                details = {"points": result.points, **code}
             self._metrics.ended(outcome)
             charge = attempt.work.charge
             _log.info(

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from services import store
 from services.psp_connector.backoff import Backoff
@@ -99,11 +100,13 @@ def test_a_captured_transaction_earns_its_points(
 def test_a_declined_card_is_not_tried_again(
     client: Any, settings: ConnectorSettings, accept: Accept
 ) -> None:
-    """`declined` with the decline code, no points, one call."""
+    """`declined` with the decline code, in the log too; no points, one call."""
     psp = FakePsp(lambda _charge, _call: Declined("insufficient_funds", "pi_1"))
     transaction_id = accept()
-    with running(make(client, settings, psp)):
+    with capture_logs() as logs, running(make(client, settings, psp)):
         wait_until(lambda: ended(client, transaction_id))
+    [attempt] = [line for line in logs if line["event"] == "attempt"]
+    assert attempt["decline_code"] == "insufficient_funds"
     found = record(client, transaction_id)
     assert ("declined", "insufficient_funds") == (found["status"], found["decline_code"])
     assert 1 == psp.calls[transaction_id]
