@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import re
 import secrets
@@ -52,9 +50,11 @@ class PaymentIntents:
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         authenticate(req)
-        key = _idempotency_key(req)
+        # Without a key each request is a payment of its own.
+        key = _idempotency_key(req) or f"none-{secrets.token_hex(12)}"
         payment = read_payment(_form(req))
-        _name_in_log(req, payment)
+        if _ID.fullmatch(transaction_id := payment.metadata.get("transaction_id", "")):
+            _log(req, transaction_id=transaction_id)
         with self._keys.use(key) as is_ours:
             known = self._store.note(key, payment.fingerprint)
             if known.fingerprint != payment.fingerprint:
@@ -68,8 +68,7 @@ class PaymentIntents:
         resp.status = falcon.code_to_http_status(status)
         if replayed:
             resp.set_header("Idempotent-Replayed", "true")
-        if key:
-            resp.set_header("Idempotency-Key", key)
+        resp.set_header("Idempotency-Key", key)
         _log(req, payment_intent=intent["id"], replayed=replayed)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -134,8 +133,7 @@ class KeysInUse:
         """Takes a key until the end of the block; False when another request has it."""
         with self._lock:
             is_ours = key not in self._keys
-            if is_ours and key:
-                self._keys.add(key)
+            self._keys.add(key)
         try:
             yield is_ours
         finally:
@@ -229,13 +227,9 @@ def unrecognized(req: falcon.Request, resp: falcon.Response, **_path: str) -> No
 
 
 def authenticate(req: falcon.Request) -> None:
-    """Raises `StripeError` 401 unless the request has a test key, as bearer or as basic user."""
-    scheme, _, given = (req.auth or "").partition(" ")
-    key = given.strip() if scheme.lower() == "bearer" else ""
-    if scheme.lower() == "basic":
-        with contextlib.suppress(binascii.Error, UnicodeDecodeError):
-            key = base64.b64decode(given).decode("ascii").partition(":")[0]
-    if not key:
+    """Raises `StripeError` 401 unless the request has a test key."""
+    scheme, _, key = (req.auth or "").partition(" ")
+    if scheme.lower() != "bearer" or not key:
         raise StripeError(
             401, "You did not provide an API key. Send it as 'Authorization: Bearer sk_test_...'."
         )
@@ -271,16 +265,6 @@ def _idempotency_key(req: falcon.Request) -> str:
             type_="idempotency_error",
         )
     return key
-
-
-def _name_in_log(req: falcon.Request, payment: PaymentRequest) -> None:
-    """Puts the platform's ids, which come as metadata, into the request's log line."""
-    transaction_id = payment.metadata.get("transaction_id", "")
-    if _ID.fullmatch(transaction_id):
-        _log(req, transaction_id=transaction_id)
-    request_id = payment.metadata.get("request_id", "")
-    if not req.get_header("X-Request-Id") and _ID.fullmatch(request_id):
-        req.context.request_id = request_id
 
 
 def _log(req: falcon.Request, **fields: Any) -> None:

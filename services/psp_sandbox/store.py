@@ -1,10 +1,8 @@
-"""What the sandbox remembers, in SQLite: payments, idempotency keys, what was captured.
+"""What the sandbox remembers, in SQLite: payments and idempotency keys.
 
     payment_intents    one row for each payment, in the order they came; kept 30 days
     idempotency_keys   one row for each key: what it was first used for, how often it came, the
                        payment that answers it; forgotten after 24 hours, as at Stripe
-    captured           what was captured in each currency
-    counters           how many requests for a payment came
 
 A payment and the binding of its key to it are one transaction, so there is never the one without
 the other, whenever the process dies. A key that is bound is never bound again: of two processes
@@ -62,10 +60,8 @@ CREATE TABLE IF NOT EXISTS idempotency_keys (
     faults INTEGER NOT NULL DEFAULT 0,
     intent_id TEXT
 );
-CREATE TABLE IF NOT EXISTS captured (currency TEXT PRIMARY KEY, amount INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 """
-_TABLES = ("payment_intents", "idempotency_keys", "captured", "counters")
+_TABLES = ("payment_intents", "idempotency_keys")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +74,7 @@ class KnownKey:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Payments, newest first, each with its idempotency key ("" for none)."""
+    """Payments, newest first, each with its idempotency key."""
 
     rows: list[tuple[str, PaymentIntent]]
     next_cursor: int | None
@@ -98,8 +94,8 @@ class Store:
 
     def check(self) -> None:
         """Raises `sqlite3.Error` when the database does not answer."""
-        with self._read() as connection:
-            connection.execute("SELECT count(*) FROM counters").fetchone()
+        with self._use() as connection:
+            connection.execute("SELECT 1 FROM payment_intents LIMIT 1").fetchone()
 
     def close(self) -> None:
         with self._lock:
@@ -108,19 +104,13 @@ class Store:
                 self._connection = None
 
     def note(self, key: str, fingerprint: str) -> KnownKey:
-        """Counts a request for a payment, and says what is known of its key ("" for none)."""
+        """Counts a request for a payment, and says what is known of its key."""
         now = now_ms(self._clock)
-        with self._transaction() as connection:
-            connection.execute(
-                "INSERT INTO counters VALUES ('requests', 1)"
-                " ON CONFLICT DO UPDATE SET value = value + 1"
-            )
+        with self._use() as connection:
             _sweep(connection, now)
-            if not key:
-                return KnownKey(fingerprint, None)
-            expired_ms = now - KEY_HOURS_MAX * 3_600_000
             connection.execute(
-                "DELETE FROM idempotency_keys WHERE key = ? AND first_ms < ?", (key, expired_ms)
+                "DELETE FROM idempotency_keys WHERE key = ? AND first_ms < ?",
+                (key, now - KEY_HOURS_MAX * 3_600_000),
             )
             known, intent_id = connection.execute(
                 "INSERT INTO idempotency_keys (key, first_ms, fingerprint, requests)"
@@ -132,7 +122,7 @@ class Store:
 
     def note_fault(self, key: str) -> int:
         """Counts a fault that a key is about to get, and says how many that makes."""
-        with self._transaction() as connection:
+        with self._use() as connection:
             row = connection.execute(
                 "UPDATE idempotency_keys SET faults = faults + 1 WHERE key = ? RETURNING faults",
                 (key,),
@@ -140,41 +130,37 @@ class Store:
         return int(row[0]) if row else 1
 
     def add(self, intent: PaymentIntent, key: str) -> PaymentIntent:
-        """Keeps a payment, and makes it the answer to its key ("" for none).
+        """Keeps a payment, and makes it the answer to its key.
 
         Returns the payment that answers the key: another process' if that was first, and then
         nothing is kept.
         """
-        row = (intent["id"], now_ms(self._clock), key, intent["status"], _dump(intent))
-        with self._transaction() as connection:
-            if first := connection.execute(
-                "SELECT intent_id FROM idempotency_keys WHERE key = ? AND intent_id IS NOT NULL",
-                (key,),
-            ).fetchone():
-                return _intent(connection, first[0]) or intent
+        row = (intent["id"], now_ms(self._clock), key, intent["status"], json.dumps(intent))
+        with self._use() as connection:
+            # First, because writing opens the transaction, and what is read is then the last word.
+            connection.execute(
+                "UPDATE idempotency_keys SET intent_id = ? WHERE key = ? AND intent_id IS NULL",
+                (intent["id"], key),
+            )
+            (first,) = connection.execute(
+                "SELECT intent_id FROM idempotency_keys WHERE key = ?", (key,)
+            ).fetchone() or (intent["id"],)
+            if first != intent["id"]:
+                return _intent(connection, first) or intent
             connection.execute(
                 "INSERT INTO payment_intents (id, created_ms, idempotency_key, status, body)"
                 " VALUES (?, ?, ?, ?, ?)",
                 row,
             )
-            connection.execute(
-                "UPDATE idempotency_keys SET intent_id = ? WHERE key = ?", (intent["id"], key)
-            )
-            if intent["amount_received"]:
-                connection.execute(
-                    "INSERT INTO captured VALUES (?, ?)"
-                    " ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
-                    (intent["currency"], intent["amount_received"]),
-                )
             return intent
 
     def get(self, intent_id: str) -> PaymentIntent | None:
-        with self._read() as connection:
+        with self._use() as connection:
             return _intent(connection, intent_id)
 
     def sequence_of(self, intent_id: str) -> int | None:
         """Where a payment is in the order, as a cursor for `page`."""
-        with self._read() as connection:
+        with self._use() as connection:
             row = connection.execute(
                 "SELECT sequence FROM payment_intents WHERE id = ?", (intent_id,)
             ).fetchone()
@@ -188,7 +174,7 @@ class Store:
             " AND (:key IS NULL OR idempotency_key = :key)"
             " ORDER BY sequence DESC LIMIT :rows"
         )
-        with self._read() as connection:
+        with self._use() as connection:
             rows = connection.execute(
                 query, {"before": before, "key": key, "rows": limit + 1}
             ).fetchall()
@@ -198,64 +184,64 @@ class Store:
 
     def key_counts(self, keys: set[str]) -> dict[str, dict[str, int]]:
         """For each key how many requests came and how many times money was captured."""
-        with self._read() as connection:
-            return {key: _key_counts(connection, key) for key in sorted(keys) if key}
+        query = (
+            "SELECT (SELECT requests FROM idempotency_keys WHERE key = :key),"
+            " (SELECT count(*) FROM payment_intents"
+            "  WHERE idempotency_key = :key AND status = 'succeeded')"
+        )
+        with self._use() as connection:
+            counts = {key: connection.execute(query, {"key": key}).fetchone() for key in keys}
+        return {
+            key: {"requests": requests or 0, "captured": captured}
+            for key, (requests, captured) in sorted(counts.items())
+        }
 
     def captured(self) -> dict[str, int]:
         """What was captured, by currency."""
-        with self._read() as connection:
-            rows = connection.execute("SELECT currency, amount FROM captured ORDER BY currency")
+        with self._use() as connection:
+            rows = connection.execute(
+                "SELECT json_extract(body, '$.currency'), sum(json_extract(body, '$.amount'))"
+                " FROM payment_intents WHERE status = 'succeeded' GROUP BY 1 ORDER BY 1"
+            )
             return dict(rows.fetchall())
 
     def counts(self) -> dict[str, Any]:
         """How many payments of each status, how many requests, and which keys paid twice."""
-        with self._read() as connection:
+        with self._use() as connection:
             by_status = connection.execute(
                 "SELECT status, count(*) FROM payment_intents GROUP BY status"
             ).fetchall()
-            requests = connection.execute(
-                "SELECT coalesce(sum(value), 0) FROM counters WHERE name = 'requests'"
+            (requests,) = connection.execute(
+                "SELECT coalesce(sum(requests), 0) FROM idempotency_keys"
             ).fetchone()
-            twice = connection.execute(
+            (twice,) = connection.execute(
                 "SELECT count(*) FROM (SELECT 1 FROM payment_intents"
-                " WHERE status = 'succeeded' AND idempotency_key != ''"
-                " GROUP BY idempotency_key HAVING count(*) > 1)"
+                " WHERE status = 'succeeded' GROUP BY idempotency_key HAVING count(*) > 1)"
             ).fetchone()
         return {
             "by_status": dict(by_status),
-            "requests": int(requests[0]),
-            "keys_captured_more_than_once": int(twice[0]),
+            "requests": requests,
+            "keys_captured_more_than_once": twice,
         }
 
     def forget(self) -> None:
         """Forgets everything."""
-        with self._transaction() as connection:
+        with self._use() as connection:
             for table in _TABLES:
                 connection.execute(f"DELETE FROM {table}")  # noqa: S608  a name from above
 
     @contextlib.contextmanager
-    def _read(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            yield self._open()
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            connection = self._open()
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                connection.rollback()
-                raise
+    def _use(self) -> Iterator[sqlite3.Connection]:
+        """The connection; what is written is one transaction, none of it kept after an error."""
+        with self._lock, self._open() as connection:
+            yield connection
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             connection = sqlite3.connect(
                 self._path or ":memory:",
                 timeout=_BUSY_SECONDS_MAX,
-                isolation_level=None,
+                isolation_level="IMMEDIATE",
                 check_same_thread=False,
             )
             try:
@@ -284,17 +270,3 @@ def _intent(connection: sqlite3.Connection, intent_id: str) -> PaymentIntent | N
         "SELECT body FROM payment_intents WHERE id = ?", (intent_id,)
     ).fetchone()
     return json.loads(row[0]) if row else None
-
-
-def _key_counts(connection: sqlite3.Connection, key: str) -> dict[str, int]:
-    requests, captured = connection.execute(
-        "SELECT (SELECT requests FROM idempotency_keys WHERE key = :key),"
-        " (SELECT count(*) FROM payment_intents"
-        "  WHERE idempotency_key = :key AND status = 'succeeded')",
-        {"key": key},
-    ).fetchone()
-    return {"requests": requests or 0, "captured": captured}
-
-
-def _dump(intent: PaymentIntent) -> str:
-    return json.dumps(intent, separators=(",", ":"))
