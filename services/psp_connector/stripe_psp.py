@@ -32,8 +32,8 @@ _TRANSIENT_STATUSES = frozenset({401, 403, 408, 409, 425, 429})
 
 # Stripe's decimals for the currencies where it or ISO 4217 has other than two.
 # https://docs.stripe.com/currencies, "Zero-decimal currencies", "Three-decimal currencies" and
-# "Special cases" (ISK and UGX have no decimals, but are charged with two, always 00; HUF and TWD
-# are special for payouts only).
+# "Special cases": ISK and UGX have no decimals, but are charged with two, always 00 (that UGX is in
+# the first list too is older). HUF and TWD are special for payouts only.
 _BY_DECIMALS = {
     0: "BIF CLP DJF GNF JPY KMF KRW MGA PYG RWF VND VUV XAF XOF XPF",
     2: "ISK UGX",
