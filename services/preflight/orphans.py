@@ -1,30 +1,33 @@
-"""Processes of a stack whose supervisor was killed: nobody stops them, and they hold the ports.
+"""Orphans: processes of a stack whose process-compose was killed. They still hold the ports.
 
-`python -m services.preflight.orphans` ends those of this checkout; preflight does on each start.
+`python -m services.preflight.orphans` ends those of this checkout; preflight does so at each start.
 
-A process is one of them only if all of this holds: it runs under our user; it was given this
-state folder; it bears the name of one of the stack's processes, which a supervisor gives to what
-it starts (a shell of the same checkout has no such name); and no supervisor is above it. Where one
-is, of whatever stack, it is left alone.
+A process is an orphan only if all of this holds: it runs under our user; its environment has this
+state folder, and the name of one of the stack's processes, which process-compose gives to what it
+starts (a shell of the same checkout has no such name); no process-compose is among its parents.
+
+Any process may end while it is looked at: every look goes through `look`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 
 from services.address import PORT_OFFSETS, state_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Sequence
+
+T = TypeVar("T")
 
 NAMES = {*PORT_OFFSETS, "preflight", "ready", "reload", "smoke"}
 # As in process-compose.yaml: the connector has 6 s to finish its work, each other process 2 s.
@@ -48,24 +51,39 @@ class Orphan:
         return f"{self.name}, pid {self.process.pid}"
 
 
+def look(get: Callable[[], T], otherwise: T) -> T:
+    """What `get` returns, or `otherwise` if its process has just ended or may not be looked at."""
+    try:
+        return get()
+    except (psutil.Error, OSError):
+        return otherwise
+
+
 def find(state: Path) -> list[Orphan]:
     """The orphans of the stack with this state folder, without their children."""
     folder = os.path.realpath(state)
-    near = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
-    marked: dict[int, Orphan] = {}
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.pid not in near and (name := _name(process, folder)):
-                marked[process.pid] = Orphan(name, process)
+    near = {process.pid for process in _with_parents(psutil.Process())}
+    marked = {
+        process.pid: Orphan(name, process)
+        for process in psutil.process_iter()
+        if process.pid not in near and (name := look(partial(_name, process, folder), ""))
+    }
     return [
         orphan
         for orphan in marked.values()
-        if orphan.process.ppid() not in marked and not _is_supervised(orphan.process)
+        if look(partial(_is_on_its_own, orphan.process, marked), otherwise=False)
     ]
 
 
+def _with_parents(process: psutil.Process) -> list[psutil.Process]:
+    found = [process]
+    while parent := look(found[-1].parent, None):
+        found.append(parent)
+    return found
+
+
 def _name(process: psutil.Process, folder: str) -> str:
-    """What it is in the stack with this state folder, or nothing."""
+    """Its name in the stack with this state folder; empty if it is no process of that stack."""
     if process.uids().real != os.getuid() or process.status() == psutil.STATUS_ZOMBIE:
         return ""
     given = process.environ()
@@ -74,12 +92,9 @@ def _name(process: psutil.Process, folder: str) -> str:
     return name if is_of_it else ""
 
 
-def _is_supervised(process: psutil.Process) -> bool:
-    """In doubt it is: what cannot be seen, or has just ended, is nothing to be ended."""
-    try:
-        return any(_is_supervisor(parent) for parent in process.parents())
-    except psutil.Error:
-        return True
+def _is_on_its_own(process: psutil.Process, marked: Container[int]) -> bool:
+    """Whether no supervisor is above it, and no other process of the stack, which will end it."""
+    return process.ppid() not in marked and not any(map(_is_supervisor, process.parents()))
 
 
 def _is_supervisor(process: psutil.Process) -> bool:
@@ -97,16 +112,16 @@ def end(orphans: Sequence[Orphan]) -> list[Orphan]:
 
 
 def _end(orphans: Iterable[Orphan], seconds_max: float) -> None:
-    family: list[psutil.Process] = []
-    for orphan in orphans:
-        with contextlib.suppress(psutil.Error):
-            family += [orphan.process, *orphan.process.children(recursive=True)]
-            orphan.process.terminate()  # a server ends its workers itself
-    _wait(family, seconds_max)
-    for process in family:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    _wait(family, _KILL_SECONDS_MAX)
+    leaders = [orphan.process for orphan in orphans]
+    workers: list[psutil.Process] = []
+    none: list[psutil.Process] = []
+    for process in leaders:
+        workers += look(partial(process.children, recursive=True), none)
+        look(process.terminate, None)
+    _wait(leaders, seconds_max)  # a server ends its workers before itself
+    for process in leaders + workers:
+        look(process.kill, None)
+    _wait(leaders + workers, _KILL_SECONDS_MAX)
 
 
 def _wait(processes: Sequence[psutil.Process], seconds_max: float) -> None:
@@ -116,12 +131,11 @@ def _wait(processes: Sequence[psutil.Process], seconds_max: float) -> None:
 
 
 def is_gone(process: psutil.Process) -> bool:
-    """Whether it does no harm any more."""
-    # A zombie holds nothing any more; not every machine's first process buries them.
-    try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return True
+    """Whether it has ended. A zombie has, though not every machine's first process reaps it."""
+    return look(
+        lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE,
+        otherwise=True,
+    )
 
 
 def clear(state: Path) -> tuple[str, list[str]]:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -16,6 +16,8 @@ from tests.support import ROOT, wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    import pytest
 
 MARKS = {"PC_PROC_NAME": "core-api", "PC_REPLICA_NUM": "0"}
 # Says that it runs, then waits until its input ends, which happens with the test at the latest.
@@ -81,6 +83,33 @@ def test_who_has_a_supervisor_is_left_alone(tmp_path: Path) -> None:
         process.wait(10)
         wait_until(lambda: {child.pid: "core-api"} == found(tmp_path), what="the orphan")
         child.kill()
+
+
+class Vanishing(psutil.Process):
+    """Ends after so many looks at it, as if it had ended right then."""
+
+    looks_left = 0
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in {"uids", "status", "environ", "cwd", "ppid", "parents", "parent", "is_running"}:
+            if self.looks_left == 0:
+                raise psutil.NoSuchProcess(self.pid)
+            self.looks_left -= 1
+        return super().__getattribute__(name)
+
+
+def test_a_process_may_end_at_each_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no orphan then, and no look raises."""
+    with python(WAIT, PLATFORM_STATE=str(tmp_path), **MARKS) as orphan:
+        seen = []
+        for looks in range(20):
+            process = Vanishing(orphan.pid)
+            process.looks_left = looks
+            monkeypatch.setattr(psutil, "process_iter", lambda one=process: [one])
+            seen.append(bool(orphans.find(tmp_path)))
+            orphans.is_gone(process)
+        assert seen == sorted(seen), "an orphan from some number of looks on"
+        assert (seen[0], seen[-1]) == (False, True)
 
 
 def test_nobody_finds_himself(tmp_path: Path) -> None:
