@@ -30,8 +30,19 @@ mode_of() {
 }
 
 # `run NAME` beside a running stack. process-compose refuses to share that one's socket, and without
-# a server it would remove it at its end; so it gets another.
+# a server it would remove it at its end; so it gets another. With an unknown name it would hang.
 run_beside() {
+  local names word known=no
+  names=" $(process-compose process list | tr '\n' ' ')"
+  names=${names//-[0-9] / } # of a process that is scaled
+  for word in "${@:2}"; do
+    case "$names-h --help " in *" $word "*) known=yes ;; esac
+    [ "$word" != -- ] || break
+  done
+  if [ "$known" = no ]; then
+    echo "platform: \`run\` takes the name of one process, of:${names% }" >&2
+    exit 2
+  fi
   export PC_SOCKET_PATH=$PC_SOCKET_PATH.r
   export PC_LOG_FILE=$PLATFORM_STATE/logs/process-compose-client.log
   shift

@@ -55,6 +55,14 @@ def test_smoke_passes(stack: Stack) -> None:
     assert 0 == stack.compose("process", "list").returncode, "the socket is still there"
 
 
+@pytest.mark.parametrize("words", [["smok"], ["--", "smoke"], []])
+def test_run_without_the_name_of_a_process_is_refused(stack: Stack, words: list[str]) -> None:
+    """Beside a running stack process-compose would hang; the names that exist are given."""
+    done = stack.platform("run", *words)
+    assert done.returncode == 2
+    assert " redis reload router smoke\n" in done.stderr
+
+
 def test_smoke_passes_with_a_stack_of_its_own() -> None:
     """`process-compose run smoke` starts what it needs, and ends it again."""
     with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as folder:
