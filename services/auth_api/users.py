@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from services.auth_api.passwords import PASSWORD_CHARACTERS_MAX, hash_password
 from services.auth_api.settings import SHIPPED_USERS
 from services.auth_api.userfile import User, UsersError, load, save
+from services.command import run_main
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -108,6 +109,8 @@ def main(argv: Sequence[str], path: Path, out: TextIO, read_password: Password) 
                 out.write(f"{user.id:>6}  {state:<8}  {user.username}\n")
             return 0
         save(path, _change(users, arguments.command, arguments.username, read_password))
+    except BrokenPipeError:
+        raise
     except (UsersError, ValidationError, OSError) as error:
         sys.stderr.write(f"users: {error}\n")
         return 1
@@ -173,4 +176,8 @@ def read_password(stdin: TextIO) -> str:
 
 if __name__ == "__main__":
     file = Path(os.environ.get("USERS_FILE") or SHIPPED_USERS)
-    raise SystemExit(main(sys.argv[1:], file, sys.stdout, lambda: read_password(sys.stdin)))
+    sys.exit(
+        run_main(
+            lambda: main(sys.argv[1:], file, sys.stdout, lambda: read_password(sys.stdin))
+        )
+    )

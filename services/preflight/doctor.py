@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, TextIO
 
 from services.address import DEFAULT_PORT, AddressError
+from services.command import run_main
 from services.preflight import checks, findings, machine, place, plan, versions
 from services.preflight.findings import Finding
 from services.preflight.running import Running
@@ -160,4 +161,4 @@ def main(argv: Sequence[str], environ: Mapping[str, str], out: TextIO) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:], os.environ, sys.stdout))
+    sys.exit(run_main(lambda: main(sys.argv[1:], os.environ, sys.stdout)))

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, TypeVar
 import psutil
 
 from services.address import PORT_OFFSETS, state_folder
+from services.command import run_main
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence
@@ -159,4 +160,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run_main(main))

@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from services.address import state_folder
+from services.command import run_main
 from services.preflight import orphans, state
 
 if TYPE_CHECKING:
@@ -69,4 +70,4 @@ def _forget(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    sys.exit(run_main(lambda: main(sys.argv[1:])))

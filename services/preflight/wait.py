@@ -15,6 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from services.address import PORT_OFFSETS, state_folder
+from services.command import run_main
 from services.preflight.supervisor import Supervisor, SupervisorError
 
 if TYPE_CHECKING:
@@ -107,4 +108,4 @@ def main(environ: Mapping[str, str]) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(os.environ))
+    sys.exit(run_main(lambda: main(os.environ)))

@@ -21,6 +21,7 @@ import redis
 from services import dotenv, store
 from services.address import PORT_OFFSETS, AddressError, running_port
 from services.clock import now_ms, rfc3339
+from services.command import run_main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -215,4 +216,6 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:], dotenv.merged(os.environ), sys.stdout, sys.stderr))
+    sys.exit(
+        run_main(lambda: main(sys.argv[1:], dotenv.merged(os.environ), sys.stdout, sys.stderr))
+    )
