@@ -14,7 +14,7 @@ EXIT_NO_READER = 141  # 128 + SIGPIPE
 
 
 def run_main(main: Callable[[], int]) -> int:
-    """Calls `main`; returns its exit code, or that of Ctrl-C or of a closed pipe (`... | head -1`)."""
+    """Calls `main`; returns its exit code, or one for Ctrl-C or a closed pipe (`... | head -1`)."""
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character gets its escape, not a traceback.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

@@ -54,6 +54,14 @@ def test_the_plan_has_the_settings_of_each_service() -> None:
     assert services == set(plan.SETTINGS)
 
 
+def test_each_description_can_be_read() -> None:
+    """process-compose's screen shows 17 characters of it at 120 columns; a port has up to 5."""
+    shown = {
+        p["description"].replace("${PLATFORM_PORT:-8000}", "65535") for p in PROCESSES.values()
+    }
+    assert {text for text in shown if len(text) > 17} == set()
+
+
 def variable(process: str) -> str:
     """What services/environment.sh calls the port of a process."""
     return process.upper().replace("-", "_") + "_PORT"
