@@ -8,6 +8,8 @@ with sync workers, which a slow client blocks besides.
 from __future__ import annotations
 
 import mmap
+import os
+import selectors
 import sys
 import time
 from pathlib import Path
@@ -109,6 +111,9 @@ class _FairWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def run(self) -> None:
         self._tell()
+        if not hasattr(self, "method_queue"):  # gunicorn 24 and newer wake up by themselves
+            # A signal writes to this pipe. Without it the loop ends up to 1 s later.
+            self.poller.register(self.PIPE[0], selectors.EVENT_READ, lambda pipe: os.read(pipe, 1))
         super().run()
 
     def accept(self, *listener: Any) -> None:
