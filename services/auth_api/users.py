@@ -177,7 +177,5 @@ def read_password(stdin: TextIO) -> str:
 if __name__ == "__main__":
     file = Path(os.environ.get("USERS_FILE") or SHIPPED_USERS)
     sys.exit(
-        run_main(
-            lambda: main(sys.argv[1:], file, sys.stdout, lambda: read_password(sys.stdin))
-        )
+        run_main(lambda: main(sys.argv[1:], file, sys.stdout, lambda: read_password(sys.stdin)))
     )
