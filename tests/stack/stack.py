@@ -19,6 +19,7 @@ import psutil
 import redis
 
 from services.address import BLOCK, PORT_OFFSETS
+from services.preflight.orphans import is_gone
 from services.preflight.supervisor import Supervisor
 from tests import support
 
@@ -226,14 +227,6 @@ def processes_of(state: Path) -> list[psutil.Process]:
             if process.environ().get("PLATFORM_STATE") == str(state) and not is_gone(process):
                 found.append(process)
     return [process for process in found if process.pid != os.getpid()]
-
-
-def is_gone(process: psutil.Process) -> bool:
-    """A zombie is: burying it is the affair of the machine's first process."""
-    try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return True
 
 
 def call(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import signal
+import json
 import socket
 import subprocess
 import tempfile
@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from services.address import BLOCK, PORT_OFFSETS, derived_port
-from services.preflight import ports
+from services.preflight import orphans, ports
 from tests import support
 from tests.stack.stack import (
-    STOP_SECONDS_MAX,
     compose,
     environment,
-    is_gone,
     left_of,
     merchant,
     running,
@@ -47,12 +46,13 @@ def test_it_says_how_long_each_process_took(stack: Stack) -> None:
 
 
 def test_smoke_passes(stack: Stack) -> None:
-    """`platform run smoke` pays through the router of the stack that runs, and is content."""
+    """`platform run smoke` pays through the router of the running stack; exit code as smoke's."""
     done = stack.platform("run", "smoke", seconds_max=90)
     assert 0 == done.returncode, done.stdout + done.stderr
     assert "0 failed" in done.stdout
     assert stack.healthy("router")
     assert 0 == stack.compose("process", "list").returncode, "the socket is still there"
+    assert 0 != stack.platform("run", "smoke", "--", "--url", "http://127.0.0.1:1").returncode
 
 
 @pytest.mark.parametrize("words", [["smok"], ["--", "smoke"], []])
@@ -71,6 +71,16 @@ def test_smoke_passes_with_a_stack_of_its_own() -> None:
         assert 0 == done.returncode, done.stdout + done.stderr
         assert "0 failed" in done.stdout
         assert [] == left_of(Path(folder))
+
+
+def test_a_process_is_restarted_and_shows_its_log(stack: Stack) -> None:
+    """`process restart` and `process logs`."""
+    before = stack.process("auth-api")
+    assert stack.compose("process", "restart", "auth-api").returncode == 0
+    support.wait_until(partial(stack.restarted, "auth-api", before), what="another auth-api")
+    stack.wait_healthy()
+    shown = stack.compose("process", "logs", "auth-api").stdout
+    assert shown.count('"event": "listening"') >= 2
 
 
 def test_slow_clients_hold_nobody_up(stack: Stack) -> None:
@@ -121,60 +131,21 @@ def test_a_busy_port_stops_the_start_and_is_named() -> None:
     assert "QUEUE_LIMIT='many'" in said
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopping_leaves_nothing(number: signal.Signals) -> None:
-    """Ctrl-C and SIGTERM end every process, in order, Redis last."""
-    with running() as stack:
-        pids = {name: stack.process(name) for name in PORT_OFFSETS}
-        workers = [w for process in pids.values() for w in process.children(recursive=True)]
-        stack.supervisor.send_signal(number)
-        stack.supervisor.wait(STOP_SECONDS_MAX)
-        assert [] == [p for p in [*pids.values(), *workers] if not is_gone(p)]
-        assert "bye bye" in stack.log("redis")
-        assert '"left_to_others": 0' in stack.log("psp-connector")
-
-
-def test_down_from_elsewhere_leaves_nothing() -> None:
-    """`process-compose down` in another shell ends all, within its bound."""
-    with running() as stack:
-        done = stack.compose("down")
-        assert 0 == done.returncode, done.stderr
-        stack.supervisor.wait(STOP_SECONDS_MAX)
-        support.wait_until(lambda: not left_of(stack.state), what="the last process to end")
-
-
-def test_a_killed_process_comes_back() -> None:
-    """`kill -9` of any service or of Redis: it is started again, and its log goes on."""
-    with running() as stack:
-        first = stack.pay().json()["id"]
-        stack.ended(first)
-        for name in PORT_OFFSETS:
-            before = stack.process(name)
-            length = len(stack.log(name))
-            before.kill()
-            support.wait_until(partial(stack.restarted, name, before), what=f"another {name}")
-            stack.wait_healthy()
-            assert len(stack.log(name)) > length, "the log survives a restart"
-        assert "captured" == stack.ended(first)["status"]
-        assert "captured" == stack.ended(stack.pay().json()["id"])["status"]
-
-
-def test_without_redis_there_is_a_quick_503() -> None:
+def test_without_redis_there_is_a_quick_503(stack: Stack) -> None:
     """Redis away: 503 with Retry-After; back again, all is well, and nothing is lost."""
-    with running() as stack:
-        token = stack.bearer()
-        accepted = stack.pay().json()["id"]
-        assert 0 == stack.compose("process", "stop", "redis").returncode
-        support.wait_until(lambda: not stack.healthy("redis"), what="Redis to stop")
-        body = {"amount": 1, "currency": "USD"}
-        answer = stack.http.post("/transactions", json=body, headers=token)
-        assert (503, "1") == (answer.status_code, answer.headers["retry-after"])
-        assert "service-unavailable" == answer.json()["code"]
-        health = stack.http.get("/transactions/health")
-        assert (503, {"redis": "fail"}) == (health.status_code, health.json()["checks"])
-        assert 0 == stack.compose("process", "start", "redis").returncode
-        stack.wait_healthy()
-        assert "captured" == stack.ended(accepted)["status"]
+    token = stack.bearer()
+    accepted = stack.pay().json()["id"]
+    assert 0 == stack.compose("process", "stop", "redis").returncode
+    support.wait_until(lambda: not stack.healthy("redis"), what="Redis to stop")
+    body = {"amount": 1, "currency": "USD"}
+    answer = stack.http.post("/transactions", json=body, headers=token)
+    assert (503, "1") == (answer.status_code, answer.headers["retry-after"])
+    assert "service-unavailable" == answer.json()["code"]
+    health = stack.http.get("/transactions/health")
+    assert (503, {"redis": "fail"}) == (health.status_code, health.json()["checks"])
+    assert 0 == stack.compose("process", "start", "redis").returncode
+    stack.wait_healthy()
+    assert "captured" == stack.ended(accepted)["status"]
 
 
 def test_a_full_queue_is_a_quick_503() -> None:
@@ -186,18 +157,6 @@ def test_a_full_queue_is_a_quick_503() -> None:
         assert "retry-after" in second.headers
         assert "captured" == stack.ended(first.json()["id"])["status"]
         assert "captured" == stack.ended(stack.pay().json()["id"])["status"]
-
-
-def test_a_service_that_is_down_is_a_problem_document() -> None:
-    """With the Auth API stopped the router says so itself, and the rest goes on."""
-    with running() as stack:
-        assert 0 == stack.compose("process", "stop", "auth-api").returncode
-        support.wait_until(lambda: not stack.healthy("auth-api"), what="auth-api to stop")
-        answer = stack.http.get("/auth/health")
-        assert answer.status_code in {502, 503}
-        assert "application/problem+json" == answer.headers["content-type"]
-        assert answer.json()["code"] in {"bad-gateway", "service-unavailable"}
-        assert 200 == stack.http.get("/transactions/health").status_code
 
 
 def test_two_checkouts_run_side_by_side() -> None:
@@ -264,9 +223,9 @@ def test_the_shell_beats_dot_env(tmp_path: Path) -> None:
         assert "captured" == stack.ended(stack.pay().json()["id"])["status"]
 
 
-def test_what_a_killed_supervisor_left_is_ended_by_the_next_up() -> None:
+def test_what_a_killed_supervisor_left_is_ended_by_the_next_up(stack: Stack) -> None:
     """`kill -9` of process-compose: the next start names and ends its processes, only those."""
-    with running() as other, tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as folder:
+    with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as folder:
         state = Path(folder)
         with running(state=state) as killed, bystander(killed.environ) as shell:
             accepted = killed.pay().json()["id"]
@@ -275,17 +234,17 @@ def test_what_a_killed_supervisor_left_is_ended_by_the_next_up() -> None:
             killed.supervisor.kill()
             killed.supervisor.wait()
             assert killed.healthy("core-api"), "its processes go on without it"
-            with running(healthy=False, state=state, port=killed.port) as stack:
+            with running(healthy=False, state=state, port=killed.port) as again:
                 # Until they are ended, health checks are answered by those that were left.
-                said = support.wait_until(lambda: told(stack), seconds_max=60, what="the end")
+                said = support.wait_until(lambda: told(again), seconds_max=60, what="the end")
                 for name, process in left.items():
                     assert f"{name}, pid {process.pid}" in said
-                assert [] == [p for p in [*left.values(), *workers] if not is_gone(p)]
+                assert [] == [p for p in [*left.values(), *workers] if not orphans.is_gone(p)]
                 assert shell.poll() is None
                 shell.kill()
-                stack.wait_healthy()
-                assert "captured" == stack.ended(accepted)["status"]
-            assert "captured" == other.ended(other.pay().json()["id"])["status"]
+                again.wait_healthy()
+                assert "captured" == again.ended(accepted)["status"]
+            assert "captured" == stack.ended(stack.pay().json()["id"])["status"]
 
 
 def told(stack: Stack) -> str:
@@ -305,14 +264,33 @@ def bystander(environ: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-def test_process_compose_takes_the_file() -> None:
-    """`--dry-run` in strict mode finds nothing to complain about."""
-    done = subprocess.run(
-        ["process-compose", "--dry-run", "-f", str(support.ROOT / "process-compose.yaml")],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
+@pytest.mark.parametrize(("old", "new", "code"), [("", "", 0), ("depends_on", "depend_on", 1)])
+def test_a_dry_run_checks_the_file(tmp_path: Path, old: str, new: str, code: int) -> None:
+    """`--dry-run` takes the stack's own file, and refuses one with an unknown key."""
+    text = (support.ROOT / "process-compose.yaml").read_text()
+    (tmp_path / "stack.yaml").write_text(text.replace(old, new) if old else text)
+    done = compose(
+        environment(tmp_path, 20_000, PC_CONFIG_FILES=""),
+        "-f",
+        str(tmp_path / "stack.yaml"),
+        "--dry-run",
     )
-    assert 0 == done.returncode, done.stdout + done.stderr
+    assert done.returncode == code, done.stdout + done.stderr
+    assert new in done.stdout + done.stderr
+
+
+def test_a_log_is_rotated_and_outlives_a_restart(tmp_path: Path) -> None:
+    """With the stack's own settings but for the size, which is 1 MB here: no line is lost."""
+    config = yaml.safe_load((support.ROOT / "process-compose.yaml").read_text())
+    logging = config["processes"]["auth-api"]["log_configuration"]
+    logging["rotation"]["max_size_mb"] = 1
+    log = tmp_path / "auth-api.log"
+    process = {"log_location": str(log), "log_configuration": logging}
+    process["command"] = "yes $(printf %01000d 0) | head -n 1500"
+    (tmp_path / "stack.yaml").write_text(json.dumps({"processes": {"auth-api": process}}))
+    environ = environment(tmp_path, 20_000, PC_CONFIG_FILES=str(tmp_path / "stack.yaml"))
+    for _start in range(2):
+        assert compose(environ, "up").returncode == 0
+    parts = list(tmp_path.glob("auth-api*.log"))
+    assert len(parts) == 3
+    assert sum(part.read_text().count("\n") for part in parts) == 3000

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from services.address import BLOCK, PORT_OFFSETS, noted_port
+from services.preflight import orphans
 from tests import support
-from tests.stack.stack import environment, is_gone, left_of, merchant, platform
+from tests.stack.stack import environment, left_of, merchant, platform
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,14 +76,14 @@ def test_down_ends_what_a_killed_supervisor_left(environ: dict[str, str]) -> Non
     assert 0 == platform(environ, "up", "-D").returncode
     boss = supervisor(state)
     boss.kill()
-    support.wait_until(lambda: is_gone(boss), what="the supervisor's end")
+    support.wait_until(lambda: orphans.is_gone(boss), what="the supervisor's end")
     left = left_of(state)
     assert len(left) >= len(PORT_OFFSETS)
     done = platform(environ, "down")
     assert (0, "") == (done.returncode, done.stderr)
     for name in PORT_OFFSETS:
         assert f"{name}, pid " in done.stdout
-    assert [] == [process for process in left if not is_gone(process)]
+    assert [] == [process for process in left if not orphans.is_gone(process)]
 
 
 def test_up_says_what_keeps_it_from_starting(environ: dict[str, str]) -> None:

@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 from services.auth_api import userfile
+from services.preflight import orphans
 from tests import support
-from tests.stack.stack import START_SECONDS_MAX, Stack, is_gone, running
+from tests.stack.stack import START_SECONDS_MAX, Stack, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,7 +128,7 @@ def test_the_process_before_a_save_is_gone(checkout: Checkout) -> None:
     old += old[0].children(recursive=True)
     checkout.save("core_api/openapi.py", "Core API", "Another API")
     support.wait_until(
-        lambda: not [process for process in old if not is_gone(process)],
+        lambda: not [process for process in old if not orphans.is_gone(process)],
         seconds_max=5,
         what="the old processes to end",
     )

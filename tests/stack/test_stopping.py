@@ -1,0 +1,72 @@
+"""Whenever and however the stack is stopped, no process is left."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from services.preflight.supervisor import SupervisorError
+from tests import support
+from tests.stack.stack import STOP_SECONDS_MAX, left_of, running
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.stack.stack import Stack
+
+NOWHERE = "redis://127.0.0.1:9/0"
+
+
+def begun(name: str, stack: Stack) -> None:
+    """Waits until a process of that name has been started."""
+
+    def is_begun() -> bool:
+        with contextlib.suppress(SupervisorError):
+            return any(state.name == name and state.pid for state in stack.states())
+        return False
+
+    support.wait_until(is_begun, what=f"the start of {name}")
+
+
+def signalled(number: signal.Signals, times: int, stack: Stack) -> None:
+    for _ in range(times):
+        stack.supervisor.send_signal(number)
+        time.sleep(0.02)
+
+
+def down(stack: Stack) -> None:
+    assert stack.compose("down").returncode == 0
+
+
+MOMENTS: dict[str, Callable[[Stack], None]] = {
+    "checks run": partial(begun, "preflight"),
+    "services start": partial(begun, "core-api"),
+    "never healthy": partial(begun, "ready"),
+    "healthy": lambda stack: stack.wait_healthy(),
+}
+WAYS: dict[str, Callable[[Stack], None]] = {
+    "SIGINT": partial(signalled, signal.SIGINT, 1),
+    "SIGTERM": partial(signalled, signal.SIGTERM, 1),
+    "SIGTERM twice": partial(signalled, signal.SIGTERM, 2),
+    "down": down,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_stopping_leaves_nothing(moment: str, way: str) -> None:
+    """A second after process-compose is gone, and Redis has stopped last."""
+    with running(healthy=False, REDIS_URL=NOWHERE * (moment == "never healthy")) as stack:
+        MOMENTS[moment](stack)
+        WAYS[way](stack)
+        code = stack.supervisor.wait(STOP_SECONDS_MAX)
+        assert left_of(stack.state) == []
+        if moment == "healthy":
+            assert code == 0
+            assert "bye bye" in stack.log("redis")
+            assert '"left_to_others": 0' in stack.log("psp-connector")
