@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.stack.stack import Stack
+
 PASSWORD = "p@ss/word"
 IN_AN_ADDRESS = "p%40ss%2Fword"
 KEY = "sk_test_of_another_account"
@@ -208,31 +210,30 @@ def launch_configurations() -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", ["auth-api", "core-api", "psp-connector", "psp-sandbox"])
-def test_a_service_from_the_debugger(name: str) -> None:
+def test_a_service_from_the_debugger(stack: Stack, name: str) -> None:
     """`process stop`, then the same module with what the page says: payments go on through it."""
     [launch] = [one for one in launch_configurations() if one["name"] == name]
-    with running() as stack:
-        environ = {
-            variable: re.sub(
-                r"\b800(\d)\b",
-                lambda found: str(stack.port + int(found[1])),
-                value.replace("${workspaceFolder}/.state", str(stack.state)),
-            )
-            for variable, value in launch["env"].items()
-        }
-        assert 0 == stack.compose("process", "stop", name).returncode
-        support.wait_until(lambda: not stack.healthy(name), seconds_max=30, what=f"{name} to stop")
-        with support.program(
-            [sys.executable, "-m", launch["module"]],
-            environ={"PATH": os.environ["PATH"]} | environ,
-            output=stack.state / "mine.log",
-        ) as mine:
-            support.wait_until(lambda: stack.healthy(name), seconds_max=60, what=f"my {name}")
-            assert "captured" == stack.ended(stack.pay().json()["id"])["status"]
-            assert mine.poll() is None
-        assert 0 == stack.compose("process", "start", name).returncode
-        stack.wait_healthy()
+    environ = {
+        variable: re.sub(
+            r"\b800(\d)\b",
+            lambda found: str(stack.port + int(found[1])),
+            value.replace("${workspaceFolder}/.state", str(stack.state)),
+        )
+        for variable, value in launch["env"].items()
+    }
+    assert 0 == stack.compose("process", "stop", name).returncode
+    support.wait_until(lambda: not stack.healthy(name), seconds_max=30, what=f"{name} to stop")
+    with support.program(
+        [sys.executable, "-m", launch["module"]],
+        environ={"PATH": os.environ["PATH"]} | environ,
+        output=stack.state / "mine.log",
+    ) as mine:
+        support.wait_until(lambda: stack.healthy(name), seconds_max=60, what=f"my {name}")
         assert "captured" == stack.ended(stack.pay().json()["id"])["status"]
+        assert mine.poll() is None
+    assert 0 == stack.compose("process", "start", name).returncode
+    stack.wait_healthy()
+    assert "captured" == stack.ended(stack.pay().json()["id"])["status"]
 
 
 def test_a_slip_in_dotenv_stops_the_start_and_is_named(tmp_path: Path) -> None:
@@ -251,37 +252,38 @@ def test_a_slip_in_dotenv_stops_the_start_and_is_named(tmp_path: Path) -> None:
     assert not (state / "logs/redis.log").exists()
 
 
-def test_the_doctor_finds_a_healthy_stack_in_order() -> None:
+def test_the_doctor_finds_a_healthy_stack_in_order(stack: Stack) -> None:
     """And with a process stopped it names that one, with what to type."""
-    with running() as stack:
 
-        def doctor(**more: str) -> tuple[int, list[dict[str, str]]]:
-            command = [sys.executable, "-m", "services.preflight.doctor", "--json"]
-            done = call(command, {**stack.environ, **more})
-            return done.returncode, json.loads(done.stdout)["findings"]
+    def doctor(**more: str) -> tuple[int, list[dict[str, str]]]:
+        command = [sys.executable, "-m", "services.preflight.doctor", "--json"]
+        done = call(command, {**stack.environ, **more})
+        return done.returncode, json.loads(done.stdout)["findings"]
 
-        code, found = doctor()
-        assert (0, []) == (code, [one for one in found if one["status"] == "fault"])
-        ports = [one for one in found if one["section"] == "ports" and one["value"].isdigit()]
-        assert list(PORT_OFFSETS) == [one["name"] for one in ports]
-        assert all(one["note"].startswith("ours: ") for one in ports), ports
-        health = {one["name"]: one["value"] for one in found if one["section"] == "health"}
-        assert {name: "pass" for name in PORT_OFFSETS if name != "redis"} == health
-        kept = {one["name"]: one["value"] for one in found if one["section"] == "redis"}
-        assert ("on", "ok", "noeviction") == (
-            kept["append-only file"],
-            kept["last write to it"],
-            kept["when full"],
-        )
-        assert [] == [one for one in found if "other settings" in one["note"]]
-        _, found = doctor(QUEUE_LIMIT="5")
-        [note] = [one for one in found if "other settings" in one["note"]]
-        assert ("core-api", "note") == (note["name"], note["status"])
-        assert note["note"].endswith(": QUEUE_LIMIT")
-        assert 0 == stack.compose("process", "stop", "auth-api").returncode
-        support.wait_until(lambda: not stack.healthy("auth-api"), what="auth-api to stop")
-        code, found = doctor()
-        assert 1 == code
-        [fault] = [one for one in found if (one["section"], one["status"]) == ("ports", "fault")]
-        assert "auth-api" == fault["name"]
-        assert "process-compose process start auth-api" in fault["cure"]
+    code, found = doctor()
+    assert (0, []) == (code, [one for one in found if one["status"] == "fault"])
+    ports = [one for one in found if one["section"] == "ports" and one["value"].isdigit()]
+    assert list(PORT_OFFSETS) == [one["name"] for one in ports]
+    assert all(one["note"].startswith("ours: ") for one in ports), ports
+    health = {one["name"]: one["value"] for one in found if one["section"] == "health"}
+    assert {name: "pass" for name in PORT_OFFSETS if name != "redis"} == health
+    kept = {one["name"]: one["value"] for one in found if one["section"] == "redis"}
+    assert ("on", "ok", "noeviction") == (
+        kept["append-only file"],
+        kept["last write to it"],
+        kept["when full"],
+    )
+    assert [] == [one for one in found if "other settings" in one["note"]]
+    _, found = doctor(QUEUE_LIMIT="5")
+    [note] = [one for one in found if "other settings" in one["note"]]
+    assert ("core-api", "note") == (note["name"], note["status"])
+    assert note["note"].endswith(": QUEUE_LIMIT")
+    assert 0 == stack.compose("process", "stop", "auth-api").returncode
+    support.wait_until(lambda: not stack.healthy("auth-api"), what="auth-api to stop")
+    code, found = doctor()
+    assert 1 == code
+    [fault] = [one for one in found if (one["section"], one["status"]) == ("ports", "fault")]
+    assert "auth-api" == fault["name"]
+    assert "process-compose process start auth-api" in fault["cure"]
+    assert 0 == stack.compose("process", "start", "auth-api").returncode
+    stack.wait_healthy()
