@@ -66,6 +66,7 @@ def watch(services: Path, supervisor: Supervisor) -> None:
     def is_code(_change: watchfiles.Change, path: str) -> bool:
         return path.endswith((*SUFFIXES, f"/{CADDYFILE}"))
 
+    _log.info("watching", folder=str(services))  # after the import, which takes a while
     for changes in watchfiles.watch(
         services, watch_filter=is_code, debounce=DEBOUNCE_MS_MAX, step=STEP_MS
     ):
@@ -120,7 +121,6 @@ def main() -> None:
     services = Path(__file__).resolve().parents[1]
     logs.configure("reload", read_or_exit(Settings, os.environ))
     if is_wanted(os.environ, services):
-        _log.info("watching", folder=str(services))
         watch(services, Supervisor(os.environ["PC_SOCKET_PATH"]))
     else:
         _log.info("off", reason="RELOAD=0, or the code is not in a checkout")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
+import sys
 import threading
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,7 +16,7 @@ import pytest
 from services.auth_api import userfile
 from services.preflight import orphans
 from tests import support
-from tests.stack.stack import START_SECONDS_MAX, Stack, running
+from tests.stack.stack import START_SECONDS_MAX, Stack, call, left_of, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,6 +155,14 @@ def test_a_shared_module_restarts_every_service(checkout: Checkout) -> None:
         assert checkout.stack.process(name) == before[name]
 
 
+def test_the_doctor_finds_no_orphan(checkout: Checkout) -> None:
+    """Neither `reload` nor a service that it has restarted."""
+    command = [sys.executable, "-m", "services.preflight.doctor", "--json"]
+    found = json.loads(call(command, checkout.stack.environ).stdout)["findings"]
+    assert [one for one in found if one["status"] == "fault"] == []
+    assert [one["value"] for one in found if one["name"] == "left behind"] == ["nothing"]
+
+
 def test_a_process_stopped_by_hand_stays_stopped(checkout: Checkout) -> None:
     """A developer who runs a service in a debugger saves without a second copy being started."""
     assert checkout.stack.compose("process", "stop", "psp-sandbox").returncode == 0
@@ -269,6 +279,17 @@ def test_a_syntax_error_at_the_start(tmp_path: Path) -> None:
         path.write_text(good)
         stack.wait_healthy()
         assert "captured" == stack.ended(stack.pay().json()["id"])["status"]
+
+
+def test_stopping_while_services_restart(tmp_path: Path) -> None:
+    """`down` leaves nothing, and finds no orphan to end."""
+    with running_from(code(tmp_path / "code")) as checkout:
+        checkout.wait_for_log("reload", '"event": "watching"')
+        checkout.save("clock.py", "from __future__", "# changed\nfrom __future__")
+        checkout.wait_for_log("reload", '"event": "restarting"')
+        done = checkout.stack.platform("down")
+        assert (done.returncode, "left behind" in done.stdout) == (0, False)
+        assert left_of(checkout.stack.state) == []
 
 
 def test_reload_0_is_off(stack: Stack) -> None:
