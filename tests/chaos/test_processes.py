@@ -107,8 +107,9 @@ def test_the_whole_stack_is_killed(tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_one_of_each_is_killed_at_random(chaos: Chaos) -> None:
-    """One process after the other, with no wait for it to come back."""
+    """One process after the other, with no wait for it to come back; their logs go on."""
     names = ("redis", "psp-connector", "psp-sandbox", "core-api", "router", "auth-api")
+    logs = {name: chaos.stack.log(name) for name in names}
     with chaos.traffic():
         for name in names:
             time.sleep(0.4)
@@ -116,6 +117,7 @@ def test_one_of_each_is_killed_at_random(chaos: Chaos) -> None:
             chaos.kill(before)
     chaos.stack.wait_healthy()
     ended = chaos.check()
+    assert {n for n, log in logs.items() if not chaos.stack.log(n).startswith(log)} == set()
     figures("one of each killed", kills=chaos.kills, ended=dict(ended))
 
 
