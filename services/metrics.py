@@ -1,31 +1,37 @@
 """Metrics in Prometheus' text format, for whoever scrapes a service's own port.
 
-gunicorn's workers each count for themselves, in files of a folder they share
-(`share_between_workers`); the worker that is asked adds them up. prometheus-client decides where
-to count when it is first imported, so it is imported here, inside functions, and not above.
-https://prometheus.github.io/client_python/multiprocess/
+gunicorn's workers each count for themselves, in a file per worker slot that the worker in the place
+of a killed one goes on with (`SharedCounters`); the worker that is asked adds them up.
+prometheus-client decides where to count when it is first imported, so it is imported here, inside
+functions, and not above. https://prometheus.github.io/client_python/multiprocess/
 """
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import os
 import shutil
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+import structlog
 
+from services.problems import Unavailable
+
+if TYPE_CHECKING:
     import falcon
     from prometheus_client.registry import Collector
 
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+# Some 400 routes with their methods and statuses; there are about 50.
+_FILE_BYTES = 1024 * 1024
 # From an answer out of memory (1 ms) to the router's patience (15 s).
 DURATION_BUCKETS_SECONDS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15,
 )  # fmt: skip
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_log = structlog.get_logger()
 
 
 class HttpMetrics:
@@ -46,7 +52,16 @@ class HttpMetrics:
         )
 
     def observe(self, req: falcon.Request, resp: falcon.Response, seconds: float) -> None:
-        """Counts an answered request. The labels are few, whatever clients send."""
+        """Counts an answered request. The labels are few, whatever clients send.
+
+        Never raises: the answer stands, and what it says may have been done.
+        """
+        try:
+            self._observe(req, resp, seconds)
+        except Exception as error:  # noqa: BLE001  whatever it is
+            _log.warning("request not counted", reason=repr(error))
+
+    def _observe(self, req: falcon.Request, resp: falcon.Response, seconds: float) -> None:
         method = req.method if req.method in _METHODS else "other"
         route = req.uri_template or "none"
         labels = (method, route, resp.status_code)
@@ -73,32 +88,74 @@ class MetricsResource:
         )
 
         registry = self._registry
-        if os.environ.get(_FOLDER):
-            registry = CollectorRegistry()
-            multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        try:
+            if os.environ.get(_FOLDER):
+                registry = CollectorRegistry()
+                multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+            resp.data = generate_latest(registry)
+        except (OSError, ValueError, RuntimeError) as error:  # removed or damaged
+            _log.warning("metrics not readable", reason=repr(error))
+            raise Unavailable("The counters cannot be read until the next start.") from None
         resp.content_type = CONTENT_TYPE_LATEST
-        resp.data = generate_latest(registry)
 
 
-@contextlib.contextmanager
-def share_between_workers() -> Iterator[None]:
-    """Lets the workers that are forked inside count together."""
-    owner = os.getpid()
-    os.environ[_FOLDER] = tempfile.mkdtemp(prefix="metrics-")
-    # `worker_ended` is called out of a signal handler: one signal during its import, and the next
-    # call would find half a module.
-    from prometheus_client import multiprocess  # noqa: F401, PLC0415
+class SharedCounters:
+    """The folder in which the workers of one gunicorn count together, and its hooks for that.
 
-    try:
-        yield
-    finally:
-        # A worker leaves by this way too, and the others go on counting.
-        if os.getpid() == owner:
-            shutil.rmtree(os.environ[_FOLDER], ignore_errors=True)
+    In the state folder of a stack, so that what a kill leaves is cleared by the next start; for a
+    service that runs elsewhere, a temporary one.
+    """
 
+    def __init__(self, port: int) -> None:
+        state = os.environ.get("PLATFORM_STATE")
+        self._folder = (
+            Path(state, "metrics", str(port)).absolute()
+            if state
+            else Path(tempfile.mkdtemp(prefix="metrics-"))
+        )
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._owner = os.getpid()
+        self._taken: set[int] = set()
+        self._slot: int | None = -1
+        os.environ[_FOLDER] = str(self._folder)
+        from prometheus_client import values  # noqa: PLC0415
 
-def worker_ended(_server: Any, worker: Any) -> None:
-    """For gunicorn's `child_exit`: what the worker has counted stays in the sums."""
-    from prometheus_client import multiprocess  # noqa: PLC0415
+        # By slot and not by process id: the files are as many as there are workers at a time.
+        values.ValueClass = values.MultiProcessValue(self._slot_of_process)  # type: ignore[no-untyped-call]
 
-    multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+    def when_ready(self, _arbiter: Any) -> None:
+        """The port is ours, so nobody else counts here: forgets what an earlier process left."""
+        for path in self._folder.glob("*.db"):
+            path.unlink(missing_ok=True)
+
+    def pre_fork(self, _arbiter: Any, worker: Any) -> None:
+        """Gives a new worker the lowest slot that is free, and its file all the disk it needs.
+
+        A worker that wrote to a page of its file that finds no disk would be killed (SIGBUS).
+        """
+        slot = next(slot for slot in itertools.count() if slot not in self._taken)
+        self._taken.add(slot)
+        worker.slot = slot
+        self._slot = slot
+        try:
+            with (self._folder / f"histogram_{slot}.db").open("ab") as file:
+                if hasattr(os, "posix_fallocate"):  # not on macOS
+                    os.posix_fallocate(file.fileno(), 0, _FILE_BYTES)
+        except OSError as error:
+            _log.warning("metrics are off", reason=str(error))
+            self._slot = None
+
+    def child_exit(self, _arbiter: Any, worker: Any) -> None:
+        """The worker is gone; the next one goes on with its file."""
+        self._taken.discard(worker.slot)
+
+    def remove(self) -> None:
+        """Removes the folder at the end of the process that made it."""
+        # A worker ends by this way too, and the others go on counting.
+        if os.getpid() == self._owner:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _slot_of_process(self) -> int:
+        if self._slot is None:
+            raise OSError("no disk for the counters")
+        return self._slot

@@ -49,9 +49,17 @@ class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types
 
 
 class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
-    def __init__(self, create_app: Callable[[], App], options: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        create_app: Callable[[], App],
+        options: dict[str, Any],
+        counters: metrics.SharedCounters,
+    ) -> None:
         self._create_app = create_app
+        self._counters = counters
         self._options = options | {
+            "when_ready": counters.when_ready,
+            "pre_fork": counters.pre_fork,
             "post_worker_init": _worker_started,
             "child_exit": self._worker_ended,
         }
@@ -69,7 +77,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         return self._create_app()
 
     def _worker_ended(self, arbiter: Any, worker: Any) -> None:
-        metrics.worker_ended(arbiter, worker)
+        self._counters.child_exit(arbiter, worker)
         self.shares.forget(worker.age)
 
 
@@ -150,5 +158,8 @@ def serve(create_app: Callable[[], App], settings: HttpSettings, *, threads: int
         # The heartbeat file of a worker must not wait for a disk.
         "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108
     }
-    with metrics.share_between_workers():
-        _Server(create_app, options).run()
+    counters = metrics.SharedCounters(settings.http_port)
+    try:
+        _Server(create_app, options, counters).run()
+    finally:
+        counters.remove()

@@ -8,10 +8,13 @@ import random
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import httpx
+import psutil
 import redis
 
 if TYPE_CHECKING:
@@ -109,4 +112,29 @@ def _answers(client: redis.Redis) -> bool:
     try:
         return bool(client.ping())
     except redis.RedisError:
+        return False
+
+
+@contextlib.contextmanager
+def core_api(folder: Path, **more: str) -> Iterator[tuple[str, psutil.Process]]:
+    """A Core API, without Redis unless `more` says where: its address and its process."""
+    environ = {
+        **os.environ,
+        "HTTP_PORT": str(free_ports(1)),
+        "JWT_SECRET": "s" * 32,
+        "PLATFORM_STATE": "",
+        "REDIS_URL": "redis://127.0.0.1:1/0",
+        **more,
+    }
+    url = f"http://127.0.0.1:{environ['HTTP_PORT']}"
+    command = [sys.executable, "-m", "services.core_api"]
+    with program(command, environ=environ, output=folder / "log") as process:
+        wait_until(lambda: _is_up(url), what="the Core API")
+        yield url, psutil.Process(process.pid)
+
+
+def _is_up(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health").status_code in {200, 503}
+    except httpx.TransportError:
         return False

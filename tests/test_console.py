@@ -108,7 +108,7 @@ def fail_and_say_so(password: str) -> None:
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
 def test_an_exception_is_shown_without_its_variables(
-    log_format: str, capsys: pytest.CaptureFixture[str]
+    log_format: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """LOG_FORMAT decides on the form of the same line; a password is in neither."""
     before = structlog.get_config()
@@ -119,7 +119,7 @@ def test_an_exception_is_shown_without_its_variables(
     finally:
         structlog.configure(**before)
         logging.basicConfig(handlers=handlers, force=True)
-    said = capsys.readouterr().out
+    said = capfd.readouterr().out
     assert "a-secret" not in said
     line = parse(said.splitlines()[0].encode(), "auth-api")
     assert line is not None

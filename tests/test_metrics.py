@@ -1,24 +1,19 @@
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import sys
 from typing import TYPE_CHECKING, Any
 
 import falcon.testing
 import httpx
-import psutil
 import pytest
 
 from services import store
 from services.psp_connector.app import create_app
 from services.psp_connector.metrics import Attempts, QueueCollector
 from services.web import make_app
-from tests.support import free_ports, program, wait_until
+from tests.support import core_api, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -28,31 +23,7 @@ def value(text: str, sample: str) -> float:
     return sum(float(number) for number in found)
 
 
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url).status_code in {200, 503}
-    except httpx.TransportError:
-        return False
-
-
 UNAUTHORIZED = 'http_request_duration_seconds_count{method="GET",route="/",status="401"}'
-
-
-@contextlib.contextmanager
-def core_api(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """A Core API of three workers, by its address and its process."""
-    port = free_ports(1)
-    environ = os.environ | {
-        "HTTP_PORT": str(port),
-        "WORKERS": "3",
-        "JWT_SECRET": "s" * 32,
-        "REDIS_URL": "redis://127.0.0.1:1/0",
-    }
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "services.core_api"]
-    with program(command, environ=environ, output=folder / "log") as process:
-        wait_until(lambda: answers(f"{url}/health"), seconds_max=30, what="the Core API")
-        yield url, psutil.Process(process.pid)
 
 
 def ask(url: str) -> None:
@@ -63,14 +34,14 @@ def ask(url: str) -> None:
 
 def test_all_workers_are_counted(tmp_path: Path) -> None:
     """With several gunicorn workers one scrape shows what all have answered."""
-    with core_api(tmp_path) as (url, _):
+    with core_api(tmp_path, WORKERS="3") as (url, _):
         ask(url)
         assert 40 == value(httpx.get(f"{url}/metrics").text, UNAUTHORIZED)
 
 
 def test_a_worker_that_leaves_takes_nothing_along(tmp_path: Path) -> None:
     """One of several is told to stop: what it has counted stays, and the others go on counting."""
-    with core_api(tmp_path) as (url, process):
+    with core_api(tmp_path, WORKERS="3") as (url, process):
         ask(url)
         worker = process.children()[0]
         worker.terminate()
@@ -78,6 +49,27 @@ def test_a_worker_that_leaves_takes_nothing_along(tmp_path: Path) -> None:
         wait_until(lambda: len(process.children()) == 3, what="another in its place")
         ask(url)
         assert 80 == value(httpx.get(f"{url}/metrics").text, UNAUTHORIZED)
+
+
+def test_files_are_as_many_as_workers_and_cleared_at_the_start(tmp_path: Path) -> None:
+    """Workers that are killed leave no files behind, nor does a whole service."""
+    files = tmp_path / "metrics"
+    state = {"PLATFORM_STATE": str(tmp_path), "WORKERS": "2"}
+    with core_api(tmp_path, **state) as (url, process):
+        for _ in range(3):
+            ask(url)
+            for worker in (workers := process.children()):
+                worker.kill()
+            wait_until(lambda: not {*workers} & {*process.children()}, what="their end")
+            wait_until(lambda: len(process.children()) == 2, what="others in their place")
+        assert 2 == len([*files.rglob("*.db")])
+        assert 120 == value(httpx.get(f"{url}/metrics").text, UNAUTHORIZED)
+        for killed in (process, *process.children()):
+            killed.kill()
+    (port,) = files.iterdir()
+    with core_api(tmp_path, HTTP_PORT=port.name, **state) as (url, process):
+        assert 0 == value(httpx.get(f"{url}/metrics").text, UNAUTHORIZED)
+    assert [] == [*files.rglob("*.db")]
 
 
 @pytest.mark.filterwarnings("ignore:Unknown REQUEST_METHOD")  # that is the point of it

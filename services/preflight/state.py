@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 VERSION = 1
 _VERSION_CHARACTERS_MAX = 20
 
-_FOLDERS = ("redis", "caddy")
+_FOLDERS = ("redis", "caddy", "metrics")
 _FILES = (
     *("version", "port", "jwt-secret", "*.new"),
     *("psp-sandbox.sqlite*", "pc.sock", "pc.sock.lock"),

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from services import store
+from services.core_api.settings import CoreSettings
+from services.tokens import Tokens
+from tests.support import core_api, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SECRET = "s" * 32
+
+
+def bearer() -> dict[str, str]:
+    environ = {"HTTP_PORT": "1", "JWT_SECRET": SECRET, "REDIS_URL": "redis://127.0.0.1:1/0"}
+    token = Tokens(CoreSettings.read(environ)).issue(1, "alice", enabled=True)
+    return {"Authorization": f"Bearer {token}"}
+
+
+@pytest.mark.parametrize("lost", ["log", "state folder", "temporary folder"])
+def test_what_is_accepted_is_answered_so(
+    lost: str, tmp_path: Path, client: Any, redis_port: int
+) -> None:
+    """Without a reader of its log or a folder for metrics, a new worker accepts and says 202."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    more = {"REDIS_URL": f"redis://127.0.0.1:{redis_port}/0", "TMPDIR": str(folder)}
+    if lost == "state folder":
+        more["PLATFORM_STATE"] = str(folder)
+    os.mkfifo(tmp_path / "log")
+    reader = os.open(tmp_path / "log", os.O_RDONLY | os.O_NONBLOCK)
+    with core_api(tmp_path, **more) as (url, process):
+        if lost == "log":
+            os.close(reader)
+        else:
+            shutil.rmtree(folder)
+        for worker in (workers := process.children()):
+            worker.kill()
+        wait_until(lambda: not {*workers} & {*process.children()}, what="their end")
+        body = {"amount": 1250, "currency": "USD"}
+        statuses = [httpx.post(url, json=body, headers=bearer()).status_code for _ in range(20)]
+        assert [202] * 20 == statuses
+        assert 20 == client.xlen(store.QUEUE)
+        assert (200 if lost == "log" else 503) == httpx.get(f"{url}/metrics").status_code
