@@ -13,12 +13,15 @@ import sys
 # Under the 2 s after which the engine gives up.
 _TIMEOUT_SECONDS = 1.5
 _ANSWER_BYTES_MAX = 4096
+# Where to ask one that listens everywhere.
+_LOOPBACKS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def main() -> int:
-    """Asks the service at HTTP_PORT of the loopback for its health, and prints the answer."""
+    """Asks the service where it listens for its health, and prints the answer."""
+    host = os.environ.get("HTTP_HOST", "")
     connection = http.client.HTTPConnection(
-        "127.0.0.1", int(os.environ["HTTP_PORT"]), timeout=_TIMEOUT_SECONDS
+        _LOOPBACKS.get(host, host), int(os.environ["HTTP_PORT"]), timeout=_TIMEOUT_SECONDS
     )
     try:
         connection.request("GET", "/health")

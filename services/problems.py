@@ -29,6 +29,7 @@ _CODES = {
     409: "conflict",
     413: "payload-too-large",
     415: "unsupported-media-type",
+    421: "misdirected-request",
     422: "invalid-request",
     429: "too-many-requests",
     500: "internal-error",

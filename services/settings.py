@@ -10,6 +10,7 @@ convention of container images), and prints as `<secret>`. An empty variable cou
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import sys
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from services import dotenv
 
@@ -118,14 +119,45 @@ class Settings(BaseModel):
         ]
 
 
+def _ip_address(text: str) -> str:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError("an IP address, such as 127.0.0.1, 0.0.0.0, ::1 or ::") from None
+    return text
+
+
+def _host_names(text: str) -> str:
+    if not all(re.fullmatch(r"[A-Za-z0-9.-]+", name) for name in text.split()):
+        raise ValueError("names without scheme and port, with spaces between")
+    return text
+
+
 class HttpSettings(Settings):
     """What a process that answers HTTP is told."""
 
     http_port: Port = Field(description="the port to listen on")
-    http_host: str = Field(default="127.0.0.1", description="the address to listen on")
+    http_host: Annotated[str, AfterValidator(_ip_address)] = Field(
+        default="127.0.0.1", description="the address to listen on"
+    )
+    allowed_hosts: Annotated[str, AfterValidator(_host_names)] = Field(
+        default="", description="names to answer for besides the loopback's, with spaces between"
+    )
     workers: Annotated[int, Field(ge=1, le=64)] = Field(
         default=1, description="worker processes that answer requests"
     )
+
+    def hosts(self) -> re.Pattern[str]:
+        """What the Host header may be.
+
+        Beyond the loopback that is any IP address as well: health checks of container platforms
+        have no name to ask for, and DNS rebinding cannot do without one.
+        """
+        hosts = [r"localhost", r"platform\.localhost", r"127(\.\d{1,3}){3}", r"\[::1\]"]
+        if not ipaddress.ip_address(self.http_host).is_loopback:
+            hosts += [r"\d{1,3}(\.\d{1,3}){3}", r"\[[0-9a-f:.]+\]"]
+        hosts += map(re.escape, self.allowed_hosts.split())
+        return re.compile(rf"({'|'.join(hosts)})(:\d{{1,5}})?", re.IGNORECASE | re.ASCII)
 
 
 def _names(name: str, field: FieldInfo) -> list[str]:

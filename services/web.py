@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import time
 import uuid
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from prometheus_client.registry import Collector
+
+    from services.settings import HttpSettings
 
 App: TypeAlias = "falcon.App[falcon.Request, falcon.Response]"
 Check: TypeAlias = "Callable[[], None]"
@@ -40,6 +44,7 @@ to_json = _ANYTHING.dump_json
 
 def make_app(
     resources: Mapping[str, object],
+    settings: HttpSettings,
     *,
     checks: Mapping[str, Check],
     openapi: Mapping[str, Any] | None = None,
@@ -47,30 +52,44 @@ def make_app(
 ) -> App:
     """An app with a resource for each path, `/health`, `/metrics`, and problem documents."""
     metrics = HttpMetrics()
-    app: App = falcon.App(middleware=[RequestLog(metrics)])
+    app: App = falcon.App(middleware=[Gate(settings.hosts(), metrics)], request_type=Request)
     app.resp_options.media_handlers[falcon.MEDIA_JSON] = falcon.media.JSONHandler(dumps=to_json)
     problems.register(app)
-    app.add_route("/health", Health(checks))
-    app.add_route("/metrics", MetricsResource(metrics, *collectors))
-    if openapi is not None:
-        app.add_route("/openapi.json", Document(openapi))
-    for path, resource in resources.items():
+    everything = {
+        "/health": Health(checks),
+        "/metrics": MetricsResource(metrics, *collectors),
+        **({"/openapi.json": Document(openapi)} if openapi is not None else {}),
+        **resources,
+    }
+    for path, resource in everything.items():
+        if hasattr(resource, "on_get"):
+            # RFC 9110, 9.3.2: as GET, and Falcon leaves the body away.
+            setattr(resource, "on_head", resource.on_get)  # noqa: B010
         app.add_route(path, resource)
     return app
 
 
-class RequestLog:
-    """Gives each request its id, and counts and logs it when it is answered."""
+class Request(falcon.Request):
+    """A request that has its id and its time from the start, whatever becomes of it."""
 
-    def __init__(self, metrics: HttpMetrics) -> None:
+    def __init__(self, env: dict[str, Any], options: Any = None) -> None:
+        super().__init__(env, options)
+        given = env.get("HTTP_X_REQUEST_ID", "")
+        self.context.request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+        self.context.started = time.perf_counter()
+
+
+class Gate:
+    """Refuses requests for foreign hosts; counts and logs each request when it is answered."""
+
+    def __init__(self, hosts: re.Pattern[str], metrics: HttpMetrics) -> None:
+        self._is_host = hosts.fullmatch
         self._metrics = metrics
 
-    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
-        given = req.get_header("X-Request-Id") or ""
-        request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
-        req.context.request_id = request_id
-        req.context.started = time.perf_counter()
-        resp.set_header("X-Request-Id", request_id)
+    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
+        # A web page whose name resolves to this machine (DNS rebinding) sends that name.
+        if not self._is_host(req.env.get("HTTP_HOST", "")):
+            raise Problem(421, "This service does not answer for that Host; see ALLOWED_HOSTS.")
 
     def process_response(
         self,
@@ -80,6 +99,7 @@ class RequestLog:
         _succeeded: bool,  # noqa: FBT001
     ) -> None:
         context = req.context
+        resp.set_header("X-Request-Id", context.request_id)
         seconds = time.perf_counter() - context.started
         self._metrics.observe(req, resp, seconds)
         if req.path in _UNLOGGED and resp.status_code == 200:
@@ -136,7 +156,7 @@ def read_json(req: falcon.Request, model: type[ModelT]) -> ModelT:
 
     Raises:
         Problem: 415 when it is not declared as JSON, 413 when over 16 KiB, 400 when it is not
-            JSON at all, 422 with an entry for each wrong field.
+            JSON at all or has a name twice, 422 with an entry for each wrong field.
     """
     if not is_json(req):
         raise Problem(415, "Send the request as JSON, with Content-Type: application/json.")
@@ -152,8 +172,12 @@ def read_body(req: falcon.Request) -> bytes:
     """The request's body.
 
     Raises:
-        Problem: 413 when over 16 KiB.
+        Problem: 413 when over 16 KiB, 415 when it is compressed or otherwise encoded.
     """
+    if req.env.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
+        raise Problem(
+            415, "Send the body without Content-Encoding.", headers={"Accept-Encoding": "identity"}
+        )
     too_large = Problem(413, f"A body may have {BODY_BYTES_MAX} bytes.")
     if (req.content_length or 0) > BODY_BYTES_MAX:
         raise too_large
@@ -168,14 +192,37 @@ def read_body(req: falcon.Request) -> bytes:
 def parse_json(body: bytes, model: type[ModelT]) -> ModelT:
     """The body as a `model`; raises as `read_json` does."""
     try:
-        return model.model_validate_json(body)
+        parsed = model.model_validate_json(body)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
         if faults[0]["type"] == "json_invalid":
             raise Problem(400, "The body is not JSON.", code="malformed-json") from None
+        _refuse_repeated_names(body)
         raise Problem(
             422, "Some fields are not right; see errors.", errors=[_field_fault(f) for f in faults]
         ) from None
+    # A name needs a colon; as many as fields are set are not enough for a repeated one.
+    if body.count(b":") != len(parsed.model_fields_set):
+        _refuse_repeated_names(body)
+    return parsed
+
+
+def _refuse_repeated_names(body: bytes) -> None:
+    """RFC 8259, 4 leaves open which of two equal names counts: two readers could see two amounts.
+
+    Raises:
+        Problem: 400 when an object in the body has a name twice.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise Problem(400, "The body has a name twice.", code="malformed-json")
+        return found
+
+    # It is JSON for pydantic; what Python refuses besides is a number of thousands of digits.
+    with contextlib.suppress(ValueError):
+        json.loads(body, object_pairs_hook=unique, parse_int=str)
 
 
 def _field_fault(fault: Any) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import ROOT, free_ports
+from tests.support import ROOT, free_ports, program, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 FAILING = b'{"status": "fail", "checks": {"redis": "fail"}}'
 
@@ -47,10 +49,10 @@ def service() -> Iterator[Service]:
         thread.join(10)
 
 
-def healthcheck(port: int) -> subprocess.CompletedProcess[str]:
+def healthcheck(port: int, host: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "services.healthcheck"],
-        env={**os.environ, "HTTP_PORT": str(port)}, cwd=ROOT,
+        env={**os.environ, "HTTP_PORT": str(port), "HTTP_HOST": host}, cwd=ROOT,
         capture_output=True, text=True, timeout=20, check=False,
     )  # fmt: skip
 
@@ -72,3 +74,22 @@ def test_no_service() -> None:
     done = healthcheck(free_ports(1))
     assert (1, "") == (done.returncode, done.stderr)
     assert done.stdout.startswith("no answer: ")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.2", "0.0.0.0", "::1", "::"])
+@pytest.mark.parametrize("name", ["auth_api", "psp_connector"])
+def test_a_service_is_healthy_wherever_it_listens(
+    name: str, host: str, tmp_path: Path, redis_port: int
+) -> None:
+    """IPv6, too, under gunicorn and in the connector."""
+    if ":" in host and not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    port = free_ports(1)
+    environ = {
+        **os.environ,
+        "HTTP_HOST": host, "HTTP_PORT": str(port), "JWT_SECRET": "s" * 32, "PLATFORM_STATE": "",
+        "PSP_URL": "http://127.0.0.1:1", "REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
+    }  # fmt: skip
+    command = [sys.executable, "-m", f"services.{name}"]
+    with program(command, environ=environ, output=tmp_path / "log"):
+        wait_until(lambda: healthcheck(port, host).returncode == 0, what="its health")

@@ -10,6 +10,7 @@ import pytest
 from services import store
 from services.psp_connector.app import create_app
 from services.psp_connector.metrics import Attempts, QueueCollector
+from services.settings import HttpSettings
 from services.web import make_app
 from tests.support import core_api, wait_until
 
@@ -23,6 +24,7 @@ def value(text: str, sample: str) -> float:
     return sum(float(number) for number in found)
 
 
+SETTINGS: Any = HttpSettings.read({"HTTP_PORT": "1", "ALLOWED_HOSTS": "falconframework.org"})
 UNAUTHORIZED = 'http_request_duration_seconds_count{method="GET",route="/",status="401"}'
 
 
@@ -75,7 +77,7 @@ def test_files_are_as_many_as_workers_and_cleared_at_the_start(tmp_path: Path) -
 @pytest.mark.filterwarnings("ignore:Unknown REQUEST_METHOD")  # that is the point of it
 def test_labels_are_few_whatever_clients_send() -> None:
     """Paths and methods of a client's own making do not become labels."""
-    api = falcon.testing.TestClient(make_app({}, checks={}))
+    api = falcon.testing.TestClient(make_app({}, SETTINGS, checks={}))
     for number in range(20):
         api.simulate_get(f"/guess/{number}")
         api.simulate_request("BREW", f"/{number}")
@@ -112,7 +114,7 @@ def test_the_connector_shows_attempts_and_queue(client: Any) -> None:
     attempts.ended("captured")
     attempts.ended("retry")
     turning: Any = Turning()
-    api = falcon.testing.TestClient(create_app(turning, client, attempts))
+    api = falcon.testing.TestClient(create_app(SETTINGS, turning, client, attempts))
     text = api.simulate_get("/metrics").text
     assert 1 == value(text, 'psp_attempts_total{outcome="captured"}')
     assert 1 == value(text, 'psp_attempts_total{outcome="retry"}')
@@ -124,7 +126,7 @@ def test_metrics_without_redis_show_the_rest() -> None:
     """A scrape while Redis is away has what the process itself knows."""
     away = store.connect("redis://127.0.0.1:1/0", timeout_seconds=0.2)
     turning: Any = Turning()
-    api = falcon.testing.TestClient(create_app(turning, away, Attempts()))
+    api = falcon.testing.TestClient(create_app(SETTINGS, turning, away, Attempts()))
     result = api.simulate_get("/metrics")
     assert 200 == result.status_code
     assert "queue_entries" not in result.text

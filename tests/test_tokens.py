@@ -1,19 +1,25 @@
 from __future__ import annotations
 
+import base64
+import hmac
+import json
 import time
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from services.tokens import LIFETIME_SECONDS, TokenError, Tokens, TokenSettings
 from tests import support
 
+CLAIMS = ["iss", "aud", "sub", "username", "enabled", "iat", "exp", "jti"]
 SECRET = "0123456789abcdef0123456789abcdef"
 
 
 def tokens(secret: str = SECRET, *, age_seconds: float = 0) -> Tokens:
     """A maker of tokens that are so old already."""
-    settings = TokenSettings.read({"HTTP_PORT": "1", "JWT_SECRET": secret})
-    return Tokens(settings, lambda: time.time() - age_seconds)
+    found = TokenSettings.read({"HTTP_PORT": "1", "JWT_SECRET": secret})
+    return Tokens(found, lambda: time.time() - age_seconds)
 
 
 def issue(by: Tokens) -> str:
@@ -48,8 +54,8 @@ def test_a_known_token_ends_all_the_same() -> None:
 def test_a_known_token_does_not_come_before_its_time() -> None:
     """A clock that was set back: what is remembered does not stand in for the check."""
     behind = [0.0]
-    settings = TokenSettings.read({"HTTP_PORT": "1", "JWT_SECRET": SECRET})
-    by = Tokens(settings, lambda: time.time() - behind[0])
+    found = TokenSettings.read({"HTTP_PORT": "1", "JWT_SECRET": SECRET})
+    by = Tokens(found, lambda: time.time() - behind[0])
     token = issue(by)
     first = by.verify(token)
     behind[0] = 3600
@@ -72,3 +78,38 @@ def test_one_changed_character_is_another_token() -> None:
     changed = token[:middle] + ("A" if token[middle] != "A" else "B") + token[middle + 1 :]
     with pytest.raises(TokenError):
         by.verify(changed)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+)
+
+
+def signed(*parts: object) -> str:
+    """Header and claims under our key, of whatever types."""
+    texts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in parts]
+    signature = hmac.digest(SECRET.encode(), b".".join(texts), "sha256")
+    return b".".join([*texts, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
+
+
+@given(
+    changes=st.dictionaries(
+        st.sampled_from([*CLAIMS, "nbf", "alg", "crit", "b64"]), JSON, max_size=3
+    )
+)
+@example(changes={"exp": []})
+@example(changes={"iat": {}})
+@example(changes={"nbf": None})
+@example(changes={"alg": []})
+@settings(max_examples=300)
+def test_no_type_of_a_claim_is_an_error_of_ours(changes: dict[str, object]) -> None:
+    """A signed token with any JSON in its claims or header is believed or refused, no more."""
+    now = int(time.time())
+    header = {"typ": "JWT", "alg": "HS256"}
+    claims = dict(
+        zip(CLAIMS, ["auth-api", "core-api", "1", "a", True, now, now + 30, "j"], strict=True)
+    )
+    assert not refusal(tokens(), signed(header, claims))
+    refusal(tokens(), signed(header, claims | changes))
+    refusal(tokens(), signed(header | changes, claims))

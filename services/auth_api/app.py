@@ -24,5 +24,5 @@ def create_app(settings: AuthSettings) -> App:
         UsersError: when the file of users cannot be used.
     """
     users = UserDirectory(settings.users_file)
-    token = TokenResource(users, Passwords(), LoginLimits(), Tokens(settings))
-    return make_app({"/token": token}, checks={"users": users.check}, openapi=DOCUMENT)
+    token = TokenResource(users, Passwords(), LoginLimits(), Tokens(settings), settings.proxies())
+    return make_app({"/token": token}, settings, checks={"users": users.check}, openapi=DOCUMENT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,10 +14,13 @@ from services.tokens import LIFETIME_SECONDS, Tokens
 from services.web import read_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import falcon
 
     from services.auth_api.limits import LoginLimits
     from services.auth_api.passwords import Passwords
+    from services.auth_api.settings import Network
     from services.auth_api.userfile import User
     from services.auth_api.users import UserDirectory
 
@@ -42,16 +46,22 @@ class TokenResource:
     """Where tokens are made."""
 
     def __init__(
-        self, users: UserDirectory, passwords: Passwords, limits: LoginLimits, tokens: Tokens
+        self,
+        users: UserDirectory,
+        passwords: Passwords,
+        limits: LoginLimits,
+        tokens: Tokens,
+        proxies: Sequence[Network],
     ) -> None:
         self._users = users
         self._passwords = passwords
         self._limits = limits
         self._tokens = tokens
+        self._proxies = proxies
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         wanted = read_json(req, TokenRequest)
-        user = self._log_in(wanted, _address(req))
+        user = self._log_in(wanted, client_address(req, self._proxies))
         token = self._tokens.issue(user.id, user.username, enabled=user.enabled)
         req.context.log = {"user_id": user.id}
         resp.set_header("Cache-Control", "no-store")
@@ -62,11 +72,13 @@ class TokenResource:
         user = self._users.find(name)
         if user and self._passwords.remembers(name, user.password_hash, password):
             return user
-        self._limits.check(name, address)
-        if self._passwords.verify(name, user.password_hash if user else None, password) and user:
-            self._limits.succeeded(name, address)
+        stored = user.password_hash if user else None
+
+        def verify() -> bool:
+            return self._passwords.verify(name, stored, password)
+
+        if self._limits.attempt(name, address, verify) and user:
             return user
-        self._limits.failed(name, address)
         raise Problem(
             401,
             "User name or password is wrong.",
@@ -76,6 +88,23 @@ class TokenResource:
         )
 
 
-def _address(req: falcon.Request) -> str:
-    # The router replaces whatever the client said of itself with the address it saw.
-    return str(req.access_route[0]) if req.access_route else ""
+def client_address(req: falcon.Request, proxies: Sequence[Network]) -> str:
+    """Who a request comes from: the nearest address on its way that is none of `proxies`.
+
+    Each of those adds at the right of X-Forwarded-For whom it got the request from. What stands to
+    the left of the first stranger is that stranger's word.
+    """
+    client: str = req.remote_addr
+    if proxies:
+        for hop in reversed((req.get_header("X-Forwarded-For") or "").split(",")):
+            if not _is_in(client, proxies):
+                break
+            client = hop.strip() or client
+    return client
+
+
+def _is_in(address: str, networks: Sequence[Network]) -> bool:
+    try:
+        return any(ip_address(address) in network for network in networks)
+    except ValueError:
+        return False

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
+from typing import Annotated, TypeAlias
 
-from pydantic import Field, FilePath
+from pydantic import AfterValidator, Field, FilePath
 
 from services.settings import print_settings
 from services.tokens import TokenSettings
@@ -12,10 +14,30 @@ from services.tokens import TokenSettings
 SHIPPED_USERS = Path(__file__).with_name("users.json")
 
 
+Network: TypeAlias = IPv4Network | IPv6Network
+
+
+def _networks(text: str) -> str:
+    try:
+        for name in text.split():
+            ip_network(name)
+    except ValueError:
+        raise ValueError("addresses or networks, such as 10.0.0.0/8, with spaces between") from None
+    return text
+
+
 class AuthSettings(TokenSettings):
     """The Auth API's settings."""
 
     users_file: FilePath = Field(default=SHIPPED_USERS, description="the merchants (JSON)")
+    # Nobody by default: on one machine the router's address is everybody's, and so is the client's.
+    trusted_proxies: Annotated[str, AfterValidator(_networks)] = Field(
+        default="", description="whose X-Forwarded-For is believed: networks, with spaces between"
+    )
+
+    def proxies(self) -> list[Network]:
+        """The networks of `trusted_proxies`."""
+        return [ip_network(name) for name in self.trusted_proxies.split()]
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ def create_app(settings: CoreSettings, client: store.Client | None = None) -> Ap
             "/loyalty": LoyaltyResource(authentication, transactions),
             "/{transaction_id:uuid}": TransactionResource(authentication, transactions),
         },
+        settings,
         checks={"redis": lambda: _check(client)},
         openapi=DOCUMENT,
     )

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from services import openapi
+from services.core_api.resources import IDEMPOTENCY_KEY
 from services.core_api.transactions import PAGE_MAX, TransactionRequest
 
 
@@ -82,7 +83,7 @@ _POST: dict[str, Any] = {
         {
             "name": "Idempotency-Key",
             "in": "header",
-            "schema": {"type": "string", "pattern": "^[\\x21-\\x7e]{1,255}$"},
+            "schema": {"type": "string", "pattern": f"^{IDEMPOTENCY_KEY}$"},
             "description": "Makes the request safe to repeat for 24 hours.",
         }
     ],

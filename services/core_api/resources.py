@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from services.tokens import Merchant, Tokens
 
 _PAGE_DEFAULT = 20
-_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+# Visible ASCII but the comma: a header sent twice arrives joined by one (RFC 9110, 5.3).
+IDEMPOTENCY_KEY = r"[\x21-\x2b\x2d-\x7e]{1,255}"
 _REALM = 'Bearer realm="transactions"'
 
 
@@ -178,8 +179,10 @@ def _token_in(body: bytes) -> str | None:
 
 def _idempotency_key(req: falcon.Request) -> str | None:
     key = req.get_header("Idempotency-Key")
-    if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
-        raise Problem(400, "An Idempotency-Key has 1 to 255 visible ASCII characters.")
+    if key is not None and not re.fullmatch(IDEMPOTENCY_KEY, key):
+        raise Problem(
+            400, "Send one Idempotency-Key, of 1 to 255 visible ASCII characters without a comma."
+        )
     return key
 
 

@@ -39,6 +39,10 @@ def wrong_settings(first: int, state: Path, environ: Mapping[str, str]) -> list[
         except SettingsError as error:
             for fault in error.faults:
                 faults.setdefault(fault, []).append(service)
+    host = environ.get("HTTP_HOST") or "127.0.0.1"
+    if host not in ("127.0.0.1", "0.0.0.0") and not any("HTTP_HOST" in fault for fault in faults):
+        rule = "127.0.0.1, where the stack's processes find each other, or 0.0.0.0"
+        faults[f"HTTP_HOST={host!r}: must be {rule}"] = [*plan.SETTINGS, "router"]
     told = [f"{fault} [{', '.join(services)}]" for fault, services in faults.items()]
     return told + _wrong_users(environ.get("USERS_FILE"))
 

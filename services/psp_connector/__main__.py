@@ -52,7 +52,7 @@ def build(settings: ConnectorSettings) -> tuple[Connector, App]:
         attempts_max=settings.psp_attempts_max,
         metrics=attempts,
     )
-    return connector, create_app(connector, client, attempts)
+    return connector, create_app(settings, connector, client, attempts)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from socketserver import ThreadingMixIn
@@ -23,7 +24,9 @@ _STUCK_SECONDS = 10.0
 _CONNECTION_SECONDS_MAX = 5.0
 
 
-def create_app(connector: Connector, client: store.Client, attempts: Attempts) -> App:
+def create_app(
+    settings: ConnectorSettings, connector: Connector, client: store.Client, attempts: Attempts
+) -> App:
     """Builds the service's HTTP side."""
 
     def redis_answers() -> None:
@@ -35,6 +38,7 @@ def create_app(connector: Connector, client: store.Client, attempts: Attempts) -
 
     return make_app(
         {},
+        settings,
         checks={"redis": redis_answers, "loop": loop_turns},
         collectors=[attempts, QueueCollector(client)],
     )
@@ -42,6 +46,10 @@ def create_app(connector: Connector, client: store.Client, attempts: Attempts) -
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
 
 
 class _Handler(WSGIRequestHandler):
@@ -57,7 +65,8 @@ def serve_in_background(app: App, settings: ConnectorSettings) -> None:
     A full server would cost another process; this address is asked a few times a minute, by
     whoever runs the stack, and is not reachable through the router.
     """
+    kind = _Server6 if ":" in settings.http_host else _Server
     server = make_server(
-        settings.http_host, settings.http_port, app, server_class=_Server, handler_class=_Handler
+        settings.http_host, settings.http_port, app, server_class=kind, handler_class=_Handler
     )
     threading.Thread(target=server.serve_forever, name="http", daemon=True).start()

@@ -44,6 +44,7 @@ def create_app(
             "/_sandbox/payment_intents": resources.Shown(store),
             "/_sandbox/faults": resources.FaultsSwitch(box),
         },
+        settings,
         checks={"database": store.check},
     )
     app.add_sink(resources.unrecognized, r"/v1(/|$)")

@@ -12,6 +12,7 @@ import falcon
 from pydantic import BaseModel, ConfigDict, Field
 
 from services import problems
+from services.problems import Problem
 from services.psp_sandbox.behaviours import FAULTS, FaultKind
 from services.psp_sandbox.errors import StripeError, crowded, handle
 from services.psp_sandbox.waiting import hang_up
@@ -75,7 +76,8 @@ class FaultBox:
 class V1:
     """Middleware for `/v1`: faults first, errors in Stripe's shape, answers as they are to go out.
 
-    `/health` and `/_sandbox` are left alone.
+    `/_sandbox` is for programs on this machine: not for a web page from elsewhere, which a browser
+    on this machine may show.
     """
 
     def __init__(self, box: FaultBox, waiting: Waiting) -> None:
@@ -84,6 +86,9 @@ class V1:
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
         if not _is_v1(req):
+            origin = req.get_header("Origin")
+            if origin is not None and origin.partition("://")[2] != req.get_header("Host"):
+                raise Problem(403, "Pages of other origins may not use the sandbox.")
             return
         # Before anything waits, for a hang-up is seen only behind the body.
         req.context.body = read_body(req)

@@ -1,6 +1,12 @@
 from __future__ import annotations
 
+import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_network
+
 import pytest
+from falcon.testing import create_req
 
 from services.auth_api.limits import (
     FREE_FAILURES_OF_A_NAME,
@@ -9,7 +15,10 @@ from services.auth_api.limits import (
     LoginLimits,
 )
 from services.auth_api.passwords import REMEMBERED_SECONDS, Passwords, hash_password
-from services.problems import Problem
+from services.auth_api.resources import client_address
+from services.problems import Problem, Unavailable
+
+NAMES = [f"user{number}" for number in range(64)]
 
 
 class Timer:
@@ -20,12 +29,23 @@ class Timer:
         return self.now
 
 
+def fail(limits: LoginLimits, name: str, address: str) -> None:
+    assert not limits.attempt(name, address, lambda: False)
+
+
 def wait_seconds(limits: LoginLimits, name: str, address: str) -> int:
+    """What a try is told to wait; one that is welcome is made, and ends without an outcome."""
+
+    def give_up() -> bool:
+        raise Unavailable("too many logins")
+
     try:
-        limits.check(name, address)
+        limits.attempt(name, address, give_up)
+    except Unavailable:
+        return 0
     except Problem as problem:
         return int(problem.headers["Retry-After"])
-    return 0
+    raise AssertionError("`give_up` was not called")
 
 
 def test_waits_double_up_to_a_bound() -> None:
@@ -34,7 +54,7 @@ def test_waits_double_up_to_a_bound() -> None:
     limits = LoginLimits(timer)
     waits = []
     for _ in range(FREE_FAILURES_OF_A_NAME + 9):
-        limits.failed("alice", "10.0.0.1")
+        fail(limits, "alice", "10.0.0.1")
         waits.append(wait_seconds(limits, "alice", "10.0.0.1"))
         timer.now += waits[-1]
     assert [0] * FREE_FAILURES_OF_A_NAME + [1, 2, 4, 8, 16, 32, 60, 60, 60] == waits
@@ -44,8 +64,8 @@ def test_waits_double_up_to_a_bound() -> None:
 def test_another_address_is_not_held_up() -> None:
     """An attacker's failures slow the attacker down, not the merchant elsewhere."""
     limits = LoginLimits(Timer())
-    for _ in range(20):
-        limits.failed("alice", "10.0.0.1")
+    for _ in range(FREE_FAILURES_OF_A_NAME + 1):
+        fail(limits, "alice", "10.0.0.1")
     assert wait_seconds(limits, "alice", "10.0.0.1") > 0
     assert 0 == wait_seconds(limits, "alice", "10.0.0.2")
     assert 0 == wait_seconds(limits, "becky", "10.0.0.1")
@@ -55,7 +75,7 @@ def test_many_names_from_one_address_are_slowed_down() -> None:
     """Trying one password on many names counts against the address."""
     limits = LoginLimits(Timer())
     for number in range(FREE_FAILURES_OF_AN_ADDRESS + 1):
-        limits.failed(f"user{number}", "10.0.0.1")
+        fail(limits, f"user{number}", "10.0.0.1")
     assert wait_seconds(limits, "somebody", "10.0.0.1") > 0
 
 
@@ -63,10 +83,66 @@ def test_a_success_forgets_the_failures_of_the_name() -> None:
     """Who logs in after a few typos starts afresh."""
     limits = LoginLimits(Timer())
     for _ in range(FREE_FAILURES_OF_A_NAME):
-        limits.failed("alice", "10.0.0.1")
-    limits.succeeded("alice", "10.0.0.1")
-    limits.failed("alice", "10.0.0.1")
+        fail(limits, "alice", "10.0.0.1")
+    assert limits.attempt("alice", "10.0.0.1", lambda: True)
+    fail(limits, "alice", "10.0.0.1")
     assert 0 == wait_seconds(limits, "alice", "10.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("names", "free"),
+    [(["alice"], FREE_FAILURES_OF_A_NAME), (NAMES, FREE_FAILURES_OF_AN_ADDRESS)],
+)
+def test_guesses_at_once_are_no_more_than_one_after_the_other(names: list[str], free: int) -> None:
+    """64 that come together, of one name or of many, are verified as often as the limit says."""
+    limits = LoginLimits()
+    verified: list[str] = []
+
+    def guess(number: int) -> bool | None:
+        name = names[number % len(names)]
+
+        def verify() -> bool:
+            verified.append(name)
+            time.sleep(0.02)
+            return False
+
+        with contextlib.suppress(Problem):
+            return limits.attempt(name, "10.0.0.1", verify)
+        return None
+
+    with ThreadPoolExecutor(64) as threads:
+        list(threads.map(guess, range(64)))
+    assert free + 1 == len(verified)
+
+
+def test_right_logins_at_once_are_all_let_in() -> None:
+    """They wait for one another where they could be guesses; none is refused."""
+    limits = LoginLimits()
+    with ThreadPoolExecutor(64) as threads:
+        tries = threads.map(lambda _: limits.attempt("alice", "10.0.0.1", lambda: True), range(64))
+        assert {True} == set(tries)
+
+
+@pytest.mark.parametrize(
+    ("proxies", "forwarded", "address"),
+    [
+        ("", "9.9.9.9", "127.0.0.1"),
+        ("10.0.0.0/8", "9.9.9.9", "127.0.0.1"),
+        ("127.0.0.1", None, "127.0.0.1"),
+        ("127.0.0.1", "9.9.9.9", "9.9.9.9"),
+        ("127.0.0.1", "1.1.1.1, 9.9.9.9", "9.9.9.9"),
+        ("127.0.0.1 10.0.0.0/8", "1.1.1.1,9.9.9.9, 10.0.0.7", "9.9.9.9"),
+        ("127.0.0.1 10.0.0.0/8", "10.0.0.8,10.0.0.7", "10.0.0.8"),
+        ("127.0.0.1 ::1", "2001:db8::1", "2001:db8::1"),
+    ],
+)
+def test_only_trusted_proxies_say_who_asks(
+    proxies: str, forwarded: str | None, address: str
+) -> None:
+    """X-Forwarded-For is read from the right, as far as those who wrote it are trusted."""
+    headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}
+    req = create_req(headers=headers, remote_addr="127.0.0.1")
+    assert address == client_address(req, [ip_network(name) for name in proxies.split()])
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SECRET = "0123456789abcdef0123456789abcdef"
-ENVIRON = {"HTTP_PORT": "1", "JWT_SECRET": SECRET}
+ENVIRON = {"HTTP_PORT": "1", "JWT_SECRET": SECRET, "ALLOWED_HOSTS": "falconframework.org"}
 Client = falcon.testing.TestClient
 
 

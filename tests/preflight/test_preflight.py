@@ -54,7 +54,7 @@ def test_the_first_start_makes_state_and_secret(environ: dict[str, str], tmp_pat
 def test_all_that_is_wrong_is_said_at_once(environ: dict[str, str]) -> None:
     """A busy port with its holder and a free block, and each bad setting, in one go."""
     port = int(environ["PLATFORM_PORT"]) + 2
-    environ |= {"REDIS_URL": "localhost", "QUEUE_LIMIT": "many", "WORKERS": "0"}
+    environ |= {"REDIS_URL": "localhost", "QUEUE_LIMIT": "many", "WORKERS": "0", "HTTP_HOST": "::1"}
     with socket.create_server(("127.0.0.1", port)):
         found = "\n".join(faults(environ))
     assert f"port {port} (core-api) is held by" in found
@@ -64,6 +64,10 @@ def test_all_that_is_wrong_is_said_at_once(environ: dict[str, str]) -> None:
         ("REDIS_URL='localhost'", "[core-api, psp-connector]"),
         ("QUEUE_LIMIT='many'", "[core-api]"),
         ("WORKERS='0'", "[auth-api, core-api, psp-connector]"),
+        (
+            "HTTP_HOST='::1': must be 127.0.0.1",
+            "[auth-api, core-api, psp-connector, psp-sandbox, router]",
+        ),
     ):
         [line] = [line for line in found.splitlines() if line.startswith(variable)]
         assert line.endswith(services)

@@ -28,15 +28,16 @@ PAYMENT = {
 }
 
 
+SETTINGS = SandboxSettings(http_port=1, allowed_hosts="falconframework.org")
+
+
 class Sandbox:
     """The sandbox in this process, whose waits are over at once."""
 
     def __init__(self, store: Store, waiting: Waiting | None = None) -> None:
         waiting = waiting or Waiting(hold_seconds=0.01, slow_seconds=0.01)
         self.store = store
-        self.http = TestClient(
-            create_app(SandboxSettings(http_port=1), store=store, waiting=waiting)
-        )
+        self.http = TestClient(create_app(SETTINGS, store=store, waiting=waiting))
 
     def pay(self, key: str = "", /, **changes: str | None) -> Result:
         """Posts `PAYMENT` with changes; a parameter that is None is left out."""

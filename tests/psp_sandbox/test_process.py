@@ -65,7 +65,8 @@ class Process:
     def raw(self, form: str, key: str) -> socket.socket:
         """A connection on which a payment was asked for, and nothing read yet."""
         head = (
-            "POST /v1/payment_intents HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk_test_x\r\n"
+            "POST /v1/payment_intents HTTP/1.1\r\nHost: localhost\r\n"
+            "Authorization: Bearer sk_test_x\r\n"
             "Content-Type: application/x-www-form-urlencoded\r\n"
             f"Idempotency-Key: {key}\r\nContent-Length: {len(form)}\r\n\r\n"
         )

@@ -233,7 +233,7 @@ def test_what_a_killed_supervisor_left_is_ended_by_the_next_up(stack: Stack) -> 
             workers = [w for process in left.values() for w in process.children(recursive=True)]
             killed.supervisor.kill()
             killed.supervisor.wait()
-            assert killed.healthy("core-api"), "its processes go on without it"
+            assert "captured" == killed.ended(killed.pay().json()["id"])["status"], "they work on"
             with running(healthy=False, state=state, port=killed.port) as again:
                 # Until they are ended, health checks are answered by those that were left.
                 said = support.wait_until(lambda: told(again), seconds_max=60, what="the end")
