@@ -149,6 +149,10 @@ def serve(create_app: Callable[[], App], settings: HttpSettings, *, threads: int
         "workers": settings.workers,
         "worker_class": _FairWorker,
         "threads": threads,
+        # The router's error for 431 and its limit of 8000 bytes for a path say the same.
+        "limit_request_line": 8190,
+        "limit_request_fields": 200,
+        "limit_request_field_size": 16384,
         "preload_app": True,
         "keepalive": KEEPALIVE_SECONDS,
         "graceful_timeout": GRACE_SECONDS,

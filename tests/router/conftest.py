@@ -46,11 +46,11 @@ def waiting(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[Platform, dict[str, Future[bytes]]]]:
     """Exchanges that end by a timeout of the router: all at once, beside the other tests."""
-    head = b"POST /auth/token HTTP/1.1\r\nHost: x\r\n"
+    head = b"POST /auth/token HTTP/1.1\r\nHost: localhost\r\n"
     sent = {
         "slow headers": head,
         "half-sent body": head + b"Content-Length: 20\r\n\r\n0123456789",
-        "slow service": b"GET /transactions/slow HTTP/1.1\r\nHost: x\r\n\r\n",
+        "slow service": b"GET /transactions/slow HTTP/1.1\r\nHost: localhost\r\n\r\n",
     }
     with (
         platform_in(tmp_path_factory.mktemp("waiting")) as platform,

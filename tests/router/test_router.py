@@ -25,6 +25,7 @@ from tests.router.helpers import (
     parse,
     platform_in,
     problem,
+    read_all,
     router_on,
     service_on,
 )
@@ -145,14 +146,34 @@ def test_no_spelling_of_metrics_reaches_a_service(
     assert [] == platform.seen()
 
 
-@pytest.mark.parametrize("host", ["platform.localhost:8000", "127.0.0.1", "localhost", "a.example"])
+@pytest.mark.parametrize("host", ["platform.localhost:8000", "127.0.0.1", "LOCALHOST", "[::1]:1"])
 @pytest.mark.parametrize("path", ["/health", "/health?x"])
-def test_health_is_answered_under_any_name(platform: Platform, host: str, path: str) -> None:
-    """The router says itself that it is well, whatever it is called, and asks nobody."""
+def test_health_is_answered_under_each_name(platform: Platform, host: str, path: str) -> None:
+    """The router says itself that it is well, and asks nobody."""
     response = platform.router.ask("GET", path, headers={"Host": host})
     assert (200, {"status": "pass"}) == (response.status, response.json())
     assert "application/health+json" == response.headers["Content-Type"]
     assert [] == platform.seen()
+
+
+@pytest.mark.parametrize("path", ["/health", "/auth/token", "/nothing"])
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "10.0.0.7:8000", "a,b"])
+def test_a_foreign_host_is_misdirected(platform: Platform, host: str, path: str) -> None:
+    """A name that was made to lead here (DNS rebinding) gets nothing, not even the health."""
+    response = platform.router.ask("GET", path, headers={"Host": host})
+    assert (421, "misdirected-request") == problem(response)
+    assert [] == platform.seen()
+
+
+def test_hosts_are_allowed_by_a_setting(tmp_path: Path) -> None:
+    """ALLOWED_HOSTS has the names clients use; a service sees one it knows, and the client's."""
+    with platform_in(tmp_path, ALLOWED_HOSTS="pay.example www.example") as platform:
+        for host in ("pay.example", "WWW.example:443"):
+            assert 200 == platform.router.ask("GET", "/auth/x", headers={"Host": host}).status
+            seen = platform.auth.last().headers
+            assert ("localhost", host) == (seen["Host"], seen["X-Forwarded-Host"])
+        response = platform.router.ask("GET", "/auth/x", headers={"Host": "example"})
+        assert (421, "misdirected-request") == problem(response)
 
 
 def test_health_is_only_read(router: Router) -> None:
@@ -188,7 +209,7 @@ def test_a_body_of_16_kib_arrives_whole(platform: Platform) -> None:
 
 def test_a_larger_body_is_refused_unread(platform: Platform) -> None:
     """413 comes at once, though not a byte of the body was sent."""
-    head = b"POST /transactions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+    head = b"POST /transactions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
     with platform.router.connect() as connection:
         started = time.monotonic()
         connection.sendall(head % (BODY_BYTES_MAX + 1))
@@ -201,7 +222,7 @@ def test_a_larger_body_is_refused_unread(platform: Platform) -> None:
 @pytest.mark.parametrize("chunk_bytes", [2, 20_000, 2_000_000])
 def test_a_body_in_chunks_is_refused(platform: Platform, chunk_bytes: int) -> None:
     """WSGI has no body without a length: 411 says to send one, whatever the size."""
-    head = b"POST /transactions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = b"POST /transactions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     with platform.router.connect() as connection:
         connection.sendall(head + b"%x\r\n" % chunk_bytes + b"x" * min(chunk_bytes, 20_000))
         response = parse(connection.recv(65_536))
@@ -211,9 +232,7 @@ def test_a_body_in_chunks_is_refused(platform: Platform, chunk_bytes: int) -> No
 
 def test_a_client_may_ask_before_it_sends_the_body(platform: Platform) -> None:
     """`Expect: 100-continue` is answered by the router; the service gets the body at once."""
-    head = (
-        b"POST /auth/token HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
-    )
+    head = _POST + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n"
     with platform.router.connect() as connection:
         connection.sendall(head)
         assert b"HTTP/1.1 100 Continue\r\n\r\n" == connection.recv(1_000)
@@ -226,7 +245,7 @@ def test_a_client_may_ask_before_it_sends_the_body(platform: Platform) -> None:
 def test_slow_senders_do_not_hold_a_service(tmp_path: Path) -> None:
     """With 32 half-sent bodies open, a service that has one thread answers all others."""
     port = free_ports(3)
-    head = b"POST /auth/token HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"
+    head = b"POST /auth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
     with ExitStack() as stack:
         auth = stack.enter_context(service_on(port + 1, OneThreadServer))
         router = stack.enter_context(router_on(tmp_path, port))
@@ -241,7 +260,7 @@ def test_slow_senders_do_not_hold_a_service(tmp_path: Path) -> None:
 
 def test_a_body_that_is_cut_off_reaches_no_service(platform: Platform) -> None:
     """Half a body and no more to come is an error of the client, not half a request."""
-    head = b"POST /auth/token HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n0123456789"
+    head = b"POST /auth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n\r\n0123456789"
     with platform.router.connect() as connection:
         connection.sendall(head)
         connection.shutdown(socket.SHUT_WR)
@@ -250,10 +269,57 @@ def test_a_body_that_is_cut_off_reaches_no_service(platform: Platform) -> None:
     assert [] == platform.seen()
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_half_closed_connection_never_gets_an_empty_200(platform: Platform, method: str) -> None:
+    """A client that closes its sending side is told that the outcome is open, as often as not."""
+    platform.auth.answers["/token"] = Answer(wait_seconds=0.05)
+    head = f"{method} /auth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{}}"
+    for _ in range(20):
+        with platform.router.connect() as connection:
+            connection.sendall(head.encode())
+            connection.shutdown(socket.SHUT_WR)
+            response = parse(read_all(connection, 5))
+        if response.status == 200:
+            assert b"{}" == response.body
+        else:
+            assert (499, "client-closed-request") == problem(response)
+
+
+def test_an_answer_without_a_body_passes(platform: Platform) -> None:
+    """`OPTIONS` of a service is a 200 of length 0, and stays one."""
+    platform.auth.answers["/token"] = Answer(200, (("Allow", "POST, OPTIONS"),), b"")
+    response = platform.router.ask("OPTIONS", "/auth/token")
+    assert (200, b"", "POST, OPTIONS") == (
+        response.status,
+        response.body,
+        response.headers["Allow"],
+    )
+
+
+def test_a_path_that_is_too_long_is_refused(platform: Platform) -> None:
+    """What the services' server would not read gets a problem document."""
+    assert 200 == platform.router.ask("GET", "/auth/" + "x" * 7_990).status
+    assert (414, "uri-too-long") == problem(platform.router.ask("GET", "/auth/" + "x" * 8_000))
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, "bad-request"), (431, "headers-too-large"), (501, "not-implemented")]
+)
+def test_what_a_services_server_refuses_is_a_problem(
+    platform: Platform, status: int, code: str
+) -> None:
+    """Its own refusals are HTML, of another length and with headers of their own."""
+    html = (("Content-Type", "text/html"), ("Connection", "close"))
+    platform.auth.answers["/token"] = Answer(status, html, b"<html>" * 100)
+    response = platform.router.ask("POST", "/auth/token", b"{}")
+    assert (status, code) == problem(response)
+    assert response.headers["X-Request-Id"] == response.json()["request_id"]
+
+
 # Requests inside requests
 
-_SMUGGLED = b"GET /transactions/smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
-_POST = b"POST /auth/token HTTP/1.1\r\nHost: x\r\n"
+_SMUGGLED = b"GET /transactions/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
+_POST = b"POST /auth/token HTTP/1.1\r\nHost: localhost\r\n"
 
 
 @pytest.mark.parametrize(
@@ -302,7 +368,8 @@ _POST = b"POST /auth/token HTTP/1.1\r\nHost: x\r\n"
             _POST + b"X: a\rContent-Length: 0\r\n\r\n" + _SMUGGLED, id="a bare carriage return"
         ),
         pytest.param(
-            b"POST /auth/x\tHTTP/1.1\r\nHost: x\r\n\r\n" + _SMUGGLED, id="a tab in the first line"
+            b"POST /auth/x\tHTTP/1.1\r\nHost: localhost\r\n\r\n" + _SMUGGLED,
+            id="a tab in the first line",
         ),
     ],
 )
@@ -319,16 +386,16 @@ def test_a_doubtful_framing_is_refused_and_ends_the_connection(
 def test_a_request_in_a_body_stays_a_body(platform: Platform) -> None:
     """What the length covers is the body, and the connection goes on behind it."""
     head = _POST + b"Content-Length: %d\r\n\r\n" % len(_SMUGGLED)
-    last = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    last = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     received = platform.router.raw(head + _SMUGGLED + last)
     assert 2 == received.count(b"HTTP/1.1 200 OK\r\n")
     assert [("/token", _SMUGGLED)] == [(seen.path, seen.body) for seen in platform.seen()]
 
 
 def test_oversize_headers_are_refused(platform: Platform) -> None:
-    """Headers have a limit (16 KiB and the 4 KiB that Go adds); no service sees them."""
+    """Headers have a limit here (64 KiB and the 4 KiB that Go adds); no service sees them."""
     received = platform.router.raw(
-        b"GET /auth/token HTTP/1.1\r\nHost: x\r\nX-Big: " + b"x" * 24_000 + b"\r\n\r\n"
+        b"GET /auth/token HTTP/1.1\r\nHost: localhost\r\nX-Big: " + b"x" * 70_000 + b"\r\n\r\n"
     )
     assert received.startswith(b"HTTP/1.1 431 ")
     assert [] == platform.seen()
@@ -376,7 +443,7 @@ def test_a_bad_request_id_is_replaced(platform: Platform, request_id: str) -> No
 def test_two_request_ids_are_none(platform: Platform) -> None:
     """A request that names itself twice gets one new name."""
     received = platform.router.raw(
-        b"GET /auth/token HTTP/1.1\r\nHost: x\r\nX-Request-Id: a\r\nX-Request-Id: b\r\n"
+        b"GET /auth/token HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: a\r\nX-Request-Id: b\r\n"
         b"Connection: close\r\n\r\n"
     )
     made = parse(received).headers.get_all("X-Request-Id") or []
@@ -423,11 +490,11 @@ def test_a_clients_word_about_its_origin_is_not_believed(platform: Platform) -> 
         "PATH_INFO": "/evil",
         "X_Forwarded_For": "9.9.9.9",
     }
-    platform.router.ask("GET", "/auth/token", headers={"Host": "good.example", **claimed})
+    platform.router.ask("GET", "/auth/token", headers={"Host": "localhost:8000", **claimed})
     seen = platform.auth.last().headers
     known = {
         "X-Forwarded-For": "127.0.0.1",
-        "X-Forwarded-Host": "good.example",
+        "X-Forwarded-Host": "localhost:8000",
         "X-Forwarded-Proto": "http",
     }
     assert known == {name: seen[name] for name in claimed if name in seen}
@@ -480,7 +547,7 @@ def test_a_small_answer_is_not_compressed(platform: Platform) -> None:
 
 def test_the_router_asks_for_no_compression_of_its_own(platform: Platform) -> None:
     """A service packs nothing that the router would have to unpack."""
-    platform.router.raw(b"GET /auth/token HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    platform.router.raw(b"GET /auth/token HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert None is platform.auth.last().headers["Accept-Encoding"]
 
 
@@ -640,7 +707,7 @@ def test_a_stop_waits_a_little_for_a_request_and_no_longer(tmp_path: Path) -> No
         auth.answers["/hang"] = Answer(wait_seconds=20)
         router = stack.enter_context(router_on(tmp_path, port))
         client = stack.enter_context(router.connect())
-        client.sendall(b"GET /auth/hang HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.sendall(b"GET /auth/hang HTTP/1.1\r\nHost: localhost\r\n\r\n")
         wait_until(lambda: auth.seen, what="the request at the service")
         started = time.monotonic()
         router.process.terminate()
