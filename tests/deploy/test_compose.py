@@ -26,7 +26,7 @@ LOCAL: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "process-compose.yaml"
 ]
 # For a developer's machine only.
 LOCAL_ONLY = {"preflight", "ready", "reload", "smoke"}
-ROUTER = {"AUTH_API_ADDRESS", "CORE_API_ADDRESS", "LOG_LEVEL"}
+ROUTER = {"ALLOWED_HOSTS", "AUTH_API_ADDRESS", "CORE_API_ADDRESS", "LOG_LEVEL"}
 
 
 def variables(service: str) -> set[str]:

@@ -8,15 +8,15 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import jwt
 import pytest
 
+from services.address import PORT_OFFSETS
 from tests import support
 from tests.stack.stack import request_id
 
 if TYPE_CHECKING:
-    import httpx
-
     from tests.stack.stack import Stack
 
 
@@ -121,6 +121,47 @@ def test_openapi(stack: Stack, service: str) -> None:
 def test_anything_else_is_not_found(stack: Stack, path: str) -> None:
     """404 as a problem document."""
     problem(stack.http.get(path), 404, "not-found")
+
+
+@pytest.mark.parametrize("path", ["/auth/health", "/transactions/health"])
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        ({"method": "WEBSOCKET"}, 400),
+        ({"method": "BREW"}, 400),
+        ({"method": "get"}, 400),
+        ({"method": "TRACE"}, 405),
+        ({"params": {"x": "x" * 5_000}}, 200),
+        ({"params": {"x": "x" * 8_000}}, 414),
+        ({"headers": {"X-Big": "x" * 15_000}}, 200),
+        ({"headers": {"X-Big": "x" * 17_000}}, 431),
+        ({"headers": {f"X-{number}": "x" for number in range(150)}}, 200),
+        ({"headers": {f"X-{number}": "x" for number in range(250)}}, 431),
+        ({"headers": {"Host": "evil.example"}}, 421),
+        ({"method": "HEAD"}, 200),
+        ({"method": "OPTIONS"}, 200),
+    ],
+    ids=str,
+)
+def test_whatever_is_asked_the_answer_is_of_the_platform(
+    stack: Stack, path: str, asked: dict[str, Any], status: int
+) -> None:
+    """No refusal of an HTTP library comes through as it is, and no limit but those documented."""
+    answer = stack.http.request(**{"method": "GET", "url": path} | asked)
+    if status == 200:
+        assert 200 == answer.status_code, answer.text
+    else:
+        problem(answer, status, answer.json()["code"])
+
+
+@pytest.mark.parametrize("name", ["auth-api", "core-api", "psp-connector", "psp-sandbox"])
+@pytest.mark.parametrize("method", ["GET", "WEBSOCKET", "POST", "TRACE"])
+def test_no_port_answers_a_foreign_host(stack: Stack, name: str, method: str) -> None:
+    """A web page whose name was made to lead here reaches no service, nor makes it fail."""
+    url = f"http://127.0.0.1:{stack.port + PORT_OFFSETS[name]}/health"
+    refused = httpx.request(method, url, headers={"Host": "evil.example"})
+    assert (400 if method == "WEBSOCKET" else 421) == refused.status_code
+    assert httpx.request(method, url).status_code in {200, 400, 405}
 
 
 @pytest.mark.parametrize("path", ["/auth/token", "/transactions"])
