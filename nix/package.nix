@@ -77,6 +77,7 @@ let
     ps.pytest
     ps.pytest-timeout
     ps.pyyaml
+    ps.schemathesis
     ps.shtab
     ps.types-psutil
     ps.types-pyyaml

@@ -187,22 +187,21 @@ def _idempotency_key(req: falcon.Request) -> str | None:
 
 
 def _paging(req: falcon.Request) -> tuple[int, str | None]:
+    if req.params.keys() - {"limit", "cursor"}:
+        raise _bad_parameter("", "there is a parameter that is not known here")
     limit = req.get_param("limit", default=str(_PAGE_DEFAULT))
     if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= PAGE_MAX:
-        raise Problem(
-            422,
-            "A parameter is wrong; see errors.",
-            errors=[{"pointer": "?limit", "detail": f"must be a number from 1 to {PAGE_MAX}"}],
-        )
+        raise _bad_parameter("?limit", f"must be a number from 1 to {PAGE_MAX}")
     return int(limit), req.get_param("cursor")
 
 
 def _bad_cursor() -> Problem:
-    return Problem(
-        422,
-        "A parameter is wrong; see errors.",
-        errors=[{"pointer": "?cursor", "detail": "must be the next_cursor of an earlier answer"}],
-    )
+    return _bad_parameter("?cursor", "must be the next_cursor of an earlier answer")
+
+
+def _bad_parameter(pointer: str, detail: str) -> Problem:
+    errors = [{"pointer": pointer, "detail": detail}]
+    return Problem(422, "A parameter is wrong; see errors.", errors=errors)
 
 
 def _with_cursor(media: dict[str, Any], following: str | None) -> dict[str, Any]:

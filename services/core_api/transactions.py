@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import redis
 import structlog
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import from_json
 
 from services import store
@@ -61,6 +61,15 @@ def _whole_number(value: object) -> object:
     raise ValueError("must be a whole number in the currency's smallest unit, or digits as text")
 
 
+# 20 digits with leading zeros, of which 8 count.
+_AMOUNT: dict[str, Any] = {
+    "anyOf": [
+        {"type": "integer", "minimum": 1, "maximum": AMOUNT_MAX},
+        {"type": "string", "pattern": "^0{0,12}[1-9][0-9]{0,7}$"},
+    ]
+}
+
+
 def _currency(value: str) -> str:
     if value not in EXPONENTS:
         raise ValueError("must be an ISO 4217 code in force, in upper case, such as USD")
@@ -92,10 +101,12 @@ class TransactionRequest(TokenInBody):
 
     model_config = ConfigDict(extra="forbid")
 
-    amount: Annotated[int, Field(ge=1, le=AMOUNT_MAX), BeforeValidator(_whole_number)] = Field(
-        description="in the currency's smallest unit; digits as text are taken as well"
+    amount: Annotated[
+        int, Field(ge=1, le=AMOUNT_MAX), BeforeValidator(_whole_number), WithJsonSchema(_AMOUNT)
+    ] = Field(description="in the currency's smallest unit")
+    currency: Annotated[str, AfterValidator(_currency)] = Field(
+        description="ISO 4217", json_schema_extra={"enum": [*sorted(EXPONENTS)]}
     )
-    currency: Annotated[str, AfterValidator(_currency)] = Field(description="ISO 4217, upper case")
     payment_method: Annotated[str, AfterValidator(_payment_method)] = Field(
         default="pm_card_visa",
         description="one of Stripe's test names, or the sandbox's",
