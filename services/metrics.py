@@ -93,7 +93,7 @@ class MetricsResource:
                 registry = CollectorRegistry()
                 multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
             resp.data = generate_latest(registry)
-        except (OSError, ValueError, RuntimeError) as error:  # removed or damaged
+        except Exception as error:  # noqa: BLE001  files that were removed, or cut off by a full disk
             _log.warning("metrics not readable", reason=repr(error))
             raise Unavailable("The counters cannot be read until the next start.") from None
         resp.content_type = CONTENT_TYPE_LATEST

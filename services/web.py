@@ -87,8 +87,9 @@ class Gate:
         self._metrics = metrics
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
-        # A web page whose name resolves to this machine (DNS rebinding) sends that name.
-        if not self._is_host(req.env.get("HTTP_HOST", "")):
+        # A web page whose name resolves to this machine (DNS rebinding) sends that name; a health
+        # check in HTTP/1.0 need not send any, and no browser speaks that.
+        if not self._is_host(req.env.get("HTTP_HOST", "localhost")):
             raise Problem(421, "This service does not answer for that Host; see ALLOWED_HOSTS.")
 
     def process_response(
