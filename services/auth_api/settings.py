@@ -30,7 +30,7 @@ class AuthSettings(TokenSettings):
     """The Auth API's settings."""
 
     users_file: FilePath = Field(default=SHIPPED_USERS, description="the merchants (JSON)")
-    # Nobody by default: on one machine the router's address is everybody's, and so is the client's.
+    # None by default: on one machine the router, its clients and a guesser have the same address.
     trusted_proxies: Annotated[str, AfterValidator(_networks)] = Field(
         default="", description="whose X-Forwarded-For is believed: networks, with spaces between"
     )

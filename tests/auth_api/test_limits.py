@@ -34,7 +34,7 @@ def fail(limits: LoginLimits, name: str, address: str) -> None:
 
 
 def wait_seconds(limits: LoginLimits, name: str, address: str) -> int:
-    """What a try is told to wait; one that is welcome is made, and ends without an outcome."""
+    """The Retry-After of the next try; a try that is let through ends without an outcome."""
 
     def give_up() -> bool:
         raise Unavailable("too many logins")

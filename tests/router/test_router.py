@@ -149,7 +149,7 @@ def test_no_spelling_of_metrics_reaches_a_service(
 @pytest.mark.parametrize("host", ["platform.localhost:8000", "127.0.0.1", "LOCALHOST", "[::1]:1"])
 @pytest.mark.parametrize("path", ["/health", "/health?x"])
 def test_health_is_answered_under_each_name(platform: Platform, host: str, path: str) -> None:
-    """The router says itself that it is well, and asks nobody."""
+    """The router answers its own health check."""
     response = platform.router.ask("GET", path, headers={"Host": host})
     assert (200, {"status": "pass"}) == (response.status, response.json())
     assert "application/health+json" == response.headers["Content-Type"]
@@ -271,7 +271,7 @@ def test_a_body_that_is_cut_off_reaches_no_service(platform: Platform) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_half_closed_connection_never_gets_an_empty_200(platform: Platform, method: str) -> None:
-    """A client that closes its sending side is told that the outcome is open, as often as not."""
+    """A client that closes its sending side gets the answer, or a 499 that leaves the outcome open."""
     platform.auth.answers["/token"] = Answer(wait_seconds=0.05)
     head = f"{method} /auth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{}}"
     for _ in range(20):
