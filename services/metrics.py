@@ -124,7 +124,7 @@ class SharedCounters:
         values.ValueClass = values.MultiProcessValue(self._slot_of_process)  # type: ignore[no-untyped-call]
 
     def when_ready(self, _arbiter: Any) -> None:
-        """Removes the counters of earlier processes: this one has the port, so none of them runs."""
+        """Removes counters of earlier processes: none of them runs, for this one has the port."""
         for path in self._folder.glob("*.db"):
             path.unlink(missing_ok=True)
 

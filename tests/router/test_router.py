@@ -271,7 +271,7 @@ def test_a_body_that_is_cut_off_reaches_no_service(platform: Platform) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_half_closed_connection_never_gets_an_empty_200(platform: Platform, method: str) -> None:
-    """A client that closes its sending side gets the answer, or a 499 that leaves the outcome open."""
+    """It gets the answer, or a 499 that leaves the outcome open."""
     platform.auth.answers["/token"] = Answer(wait_seconds=0.05)
     head = f"{method} /auth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{}}"
     for _ in range(20):
