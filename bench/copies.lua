@@ -24,7 +24,7 @@ for number = ARGV[3], ARGV[3] + ARGV[4] - 1 do
   redis.call('HSET', key, unpack(copied(fields, new)))
   redis.call('ZADD', KEYS[2], 0, (string.gsub(ARGV[2], old, new)))
   if entry then
-    redis.call('XADD', KEYS[3], '*', unpack(copied(entry, new)))
+    redis.call('HSET', key, 'entry', redis.call('XADD', KEYS[3], '*', unpack(copied(entry, new))))
   end
   if ARGV[6] ~= '' then
     redis.call('RPUSH', KEYS[4], (string.gsub(ARGV[6], old, new)))

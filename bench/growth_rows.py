@@ -21,7 +21,8 @@ from bench.errors import MeasureError
 from bench.figures import Goal, Sample
 from bench.rows import Bench, Row, tell_sample
 from services.core_api.transactions import TransactionRequest, Transactions
-from services.psp_connector.queue import Ending, Queue
+from services.psp_connector.queue import Queue
+from services.psp_connector.results import FinalResult
 from services.psp_connector.settings import ConnectorSettings
 from tests import support
 
@@ -61,10 +62,10 @@ class Side:
 
     def finish(self) -> float:
         """Seconds to finish the one in the queue."""
-        works = self.queue.take(1, 100)
+        works = self.queue.begin(self.queue.read(1, 100))
         if len(works) != 1:
             raise MeasureError("the queue did not give the one that was accepted")
-        ending = Ending("captured", psp_reference=f"pi_{uuid.uuid4()}", points=12)
+        ending = FinalResult("captured", psp_reference=f"pi_{uuid.uuid4()}", points=12)
         return _seconds(lambda: self.queue.save([(works[0], ending)]))
 
     def page(self) -> float:

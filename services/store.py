@@ -7,13 +7,15 @@
 | `user:{id}:points` | string, integer | for ever | loyalty points |
 | `user:{id}:ledger` | list of JSON | for ever | each credit: for what, when |
 | `user:{id}:idempotency:{key}` | hash | 24 hours | `fingerprint` of a request, its `answer` |
-| `queue` | stream, one group | until finished | `transaction_id`, `request_id` |
+| `queue` | stream, a group | until finished | `transaction_id`, `user_id`, `request_id`, `swept` |
 | `retries` | sorted set by due time (ms) | until due | ids that wait for an attempt |
 | `deadletters` | stream | DEADLETTER_DAYS | `transaction_id`, `reason`, `entry`, `at` |
 | `connector:{name}` | string | LEASE_SECONDS, renewed | says that this connector lives |
 
 The fields of a transaction are those of the public contract; `timeline` is its events as JSON
-objects with commas between them, so that a script appends one without reading the rest.
+objects with commas between them, so that a script appends one without reading the rest. A
+consumer of the group is a connector by its name, or `merchant:{id}`, which holds the entries of
+that merchant that were read and wait for a slot.
 """
 
 from __future__ import annotations
@@ -44,10 +46,12 @@ GROUP = "psp-connector"
 RETRIES = "retries"
 DEADLETTERS = "deadletters"
 
+_CHECK_TYPES = (Path(__file__).parent / "check_types.lua").read_text(encoding="utf-8")
+
 FINAL = frozenset({"captured", "declined", "failed"})
 
-# In the contract's order. A record has more fields than are shown: `request_id`, and
-# `entry`, the entry of the queue that was made last for another attempt.
+# In the contract's order. A record has more fields than are shown: `request_id`, and `entry`, the
+# entry of the queue that was made for it last.
 _FIELDS: Mapping[str, type[int | str]] = {
     "id": str,
     "user_id": int,
@@ -205,6 +209,9 @@ def _reply(connection: Any) -> Any:
         return error
 
 
-def script(folder: str, name: str) -> str:
-    """The text of a Lua script that lies beside the module that runs it."""
-    return (Path(folder).parent / name).read_text(encoding="utf-8")
+def script(module: str, name: str) -> str:
+    """The text of a Lua script beside a module (its `__file__`), with `check_types` defined."""
+    text = (Path(module).parent / name).read_text(encoding="utf-8")
+    # Redis reads the script's flags from its first line.
+    flags, _, body = text.partition("\n")
+    return f"{flags}\n{_CHECK_TYPES}{body}"

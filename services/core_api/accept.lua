@@ -9,6 +9,7 @@
 --       7 member of the index   8 first event of the timeline   9 request id   10 queue limit
 --       and with a key: 11 fingerprint of the request   12 the answer, JSON   13 lifetime, seconds
 -- Returns  {'accepted', ''}  {'replayed', the first answer}  {'mismatch', ''}  {'full', ''}
+check_types('hash', 'zset', 'stream', 'zset', 'hash')
 
 -- A client library that lost its connection may send the same call again: it is accepted already.
 if redis.call('EXISTS', KEYS[1]) == 1 then
@@ -29,12 +30,13 @@ if redis.call('XLEN', KEYS[3]) + redis.call('ZCARD', KEYS[4]) >= tonumber(ARGV[1
   return {'full', ''}
 end
 
+local entry = redis.call('XADD', KEYS[3], '*',
+  'transaction_id', ARGV[1], 'request_id', ARGV[9], 'user_id', ARGV[2])
 redis.call('HSET', KEYS[1],
   'id', ARGV[1], 'user_id', ARGV[2], 'amount', ARGV[3], 'currency', ARGV[4],
   'payment_method', ARGV[5], 'status', 'queued', 'created_at', ARGV[6], 'updated_at', ARGV[6],
-  'attempts', '0', 'timeline', ARGV[8], 'request_id', ARGV[9])
+  'attempts', '0', 'timeline', ARGV[8], 'request_id', ARGV[9], 'entry', entry)
 redis.call('ZADD', KEYS[2], 0, ARGV[7])
-redis.call('XADD', KEYS[3], '*', 'transaction_id', ARGV[1], 'request_id', ARGV[9])
 if KEYS[5] then
   redis.call('HSET', KEYS[5], 'fingerprint', ARGV[11], 'answer', ARGV[12])
   redis.call('EXPIRE', KEYS[5], ARGV[13])

@@ -1,14 +1,14 @@
-"""Stops asking a PSP that is down, and comes back gently.
+"""Stops charging while the PSP is down, and comes back gently.
 
-Closed: up to `concurrency` calls at a time. After FAILURES_MAX transient failures in a row it
-opens: nothing is charged, no transaction's attempts are used up, and the PSP is asked whether it
-answers, at growing intervals. When it does, one call at a time goes out, then two, four …; the
-first of them to fail opens it again, for a short while.
+Closed: up to `concurrency` calls at a time. Transient failures in a row may be the payments' own
+fault, so after FAILURES_MAX of them the PSP itself is asked whether it answers; only when it does
+not, the breaker opens. Open: nothing is charged, no transaction's attempts are used up, and the PSP
+is asked at growing intervals. When it answers, one call at a time goes out, then two, four …; a
+failure on the way asks again.
 """
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from services.psp_connector.backoff import Backoff
 
 FAILURES_MAX = 5
-# When the PSP answers and a charge fails all the same, that may be the charge's own fault: a
-# hundred such in a row must not hold the others up for half an hour, at the longest wait each.
-# Yet it may be that charges alone are down; so not at once, or they would use up their attempts.
-RETURN_SECONDS_MAX = 3.0
 
 
 class Breaker:
@@ -37,6 +33,7 @@ class Breaker:
         self._lock = threading.Lock()
         self._allowed = concurrency
         self._failures = 0
+        self._asking = False
         self._probes = 0
         self._probe_at = 0.0
 
@@ -48,21 +45,40 @@ class Breaker:
     def succeeded(self) -> None:
         """The PSP gave a real answer, a decline included."""
         with self._lock:
-            self._failures = 0
-            if self._allowed:
-                self._probes = 0
-                self._allowed = min(self._allowed * 2, self._concurrency)
+            self._answered()
+
+    def _answered(self) -> None:
+        self._failures = 0
+        if self._allowed:
+            self._probes = 0
+            self._allowed = min(self._allowed * 2, self._concurrency)
 
     def failed(self) -> bool:
-        """The PSP did not; returns whether this opened the breaker."""
+        """A call got no real answer; returns whether the caller has to `ask` now."""
         with self._lock:
             self._failures += 1
-            recovering = 0 < self._allowed < self._concurrency
-            if not self._allowed or not (recovering or self._failures >= FAILURES_MAX):
+            recovering = self._allowed < self._concurrency
+            suspect = recovering or self._failures >= FAILURES_MAX
+            if not self._allowed or self._asking or not suspect:
                 return False
-            self._allowed = 0
-            self._schedule_probe(RETURN_SECONDS_MAX)
+            self._asking = True
             return True
+
+    def ask(self, answers: Callable[[], bool]) -> bool:
+        """Asks the PSP after failures; returns whether that opened the breaker."""
+        answered = False
+        try:
+            answered = answers()
+        finally:
+            with self._lock:
+                self._asking = False
+                opens = not answered and self._allowed > 0
+                if answered:
+                    self._answered()
+                elif opens:
+                    self._allowed = 0
+                    self._schedule_probe()
+        return opens
 
     def probe(self, answers: Callable[[], bool]) -> bool:
         """Asks, if it is open and time to; returns whether that let calls through again."""
@@ -78,7 +94,6 @@ class Breaker:
             self._failures = 0
             return True
 
-    def _schedule_probe(self, seconds_max: float = math.inf) -> None:
+    def _schedule_probe(self) -> None:
         self._probes += 1
-        wait_seconds = min(self._backoff.delay_seconds(self._probes), seconds_max)
-        self._probe_at = self._timer() + wait_seconds
+        self._probe_at = self._timer() + self._backoff.delay_seconds(self._probes)

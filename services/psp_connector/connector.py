@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -11,34 +11,35 @@ import redis
 import structlog
 
 from services.currencies import major_units
+from services.psp_connector.dispatch import BLOCK_MS, Dispatcher
 from services.psp_connector.metrics import Attempts
 from services.psp_connector.psp import Captured, Declined, Outcome, Refused, Transient
-from services.psp_connector.queue import Ending, Later, Queue, Result, Work
+from services.psp_connector.queue import LEASE_SECONDS, Queue
+from services.psp_connector.results import FinalResult, Result, RetryResult
 from services.psp_connector.saver import Attempt, Saver
+from services.psp_connector.slots import Slots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from concurrent.futures import Future
 
     from services.psp_connector.backoff import Backoff
     from services.psp_connector.breaker import Breaker
     from services.psp_connector.psp import PSP
+    from services.psp_connector.records import Work
 
-# How long a read of the queue waits; retries that fall due are looked for in between.
-BLOCK_MS = 200
 UPKEEP_SECONDS = 1.0
 # Between looks for retries that have fallen due, while entries come without a pause.
 PROMOTE_SECONDS = 0.05
-# With half of its hands full a connector waits so long for more to come free, and takes as many
-# entries in one go: reading one by one would cost a fast PSP's connector more than the charges.
-_GATHER_SECONDS = 0.002
+# Retries are for spare slots; under load without end they come after so long all the same.
+_PROMOTE_LATE_SECONDS = 5.0
 _AWAY_PAUSE_SECONDS = 0.5
 
 _log = structlog.get_logger()
 
 
 class Connector:
-    """Runs until it is told to stop."""
+    """Runs until `stop`."""
 
     def __init__(
         self,
@@ -61,15 +62,14 @@ class Connector:
         self._sleep = sleep
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="charge")
         self._saver = Saver(queue, self)
-        self._in_hand: set[str] = set()
-        self._changed = threading.Condition()
+        self._slots = Slots(lambda: breaker.allowed)
+        self._dispatcher = Dispatcher(queue, self._slots, concurrency)
         self._probing: Future[None] | None = None
         # No Event: setting one in a signal handler waits for ever if the signal came while this
         # very thread had the Event's lock.
         self._stopping = False
-        self._renew_at = 0.0
-        self._look_at = 0.0
-        self._promote_at = 0.0
+        self._next_at: dict[str, float] = {}
+        self._renewed_at = math.inf
         self.last_turn = time.monotonic()
         """When the main loop last came round; health looks at it."""
 
@@ -84,124 +84,129 @@ class Connector:
                     joined = True
                 self._turn()
             except redis.RedisError as error:
-                # Away, or emptied by somebody: the group has to be made again.
+                # Away, or emptied by hand: the group has to be made again.
                 joined = False
                 _log.warning("queue not reached", reason=f"{type(error).__name__}: {error}")
                 self._sleep(_AWAY_PAUSE_SECONDS)
             self.last_turn = time.monotonic()
 
     def stop(self) -> None:
-        """Takes nothing more; `drain` waits for what is in hand."""
+        """Takes nothing more; `drain` waits for what is in flight."""
         self._stopping = True
 
     def drain(self, seconds_max: float) -> int:
-        """Waits for the work in hand, then leaves; returns how much was left to the others."""
-        deadline = time.monotonic() + seconds_max
-        with self._changed:
-            self._changed.wait_for(lambda: not self._in_hand, deadline - time.monotonic())
-            left = len(self._in_hand)
+        """Waits for what is in flight, then leaves; returns how much was left to the others."""
+        left = self._slots.wait_idle(seconds_max)
         self._saver.stop()
         try:
+            self._dispatcher.leave()
             self._queue.leave()
         except redis.RedisError as error:
-            _log.warning("left without a word", reason=type(error).__name__)
+            _log.warning("could not release lease", reason=type(error).__name__)
         return left
 
     def _turn(self) -> None:
-        """Fills the free hands once, or waits a little when there are none."""
-        self._renew()
+        """Starts what may start now, or waits a little when there is nothing."""
+        if self._is_due("renew", UPKEEP_SECONDS):
+            self._queue.renew()
+            if time.monotonic() - self._renewed_at > LEASE_SECONDS:
+                self._dispatcher.forget()
+            self._renewed_at = time.monotonic()
+        self._keep_up("reclaim", UPKEEP_SECONDS, self._reclaim)
+        self._keep_up("sweep", UPKEEP_SECONDS, self._sweep)
         if self._breaker.allowed == 0:
             if self._probing is None or self._probing.done():
                 self._probing = self._pool.submit(self._probe)
             self._sleep(BLOCK_MS / 1000)
-        elif free := self._free_hands():
-            # First, or with never a hand free for it the dead would wait as long as there is work.
-            free -= self._take_over(free)
-            if not free:
-                return
-            if time.monotonic() >= self._promote_at:
-                self._promote_at = time.monotonic() + PROMOTE_SECONDS
-                self._queue.promote()
-            self._start(self._queue.take(free, BLOCK_MS))
+            return
+        works = self._dispatcher.next()
+        self._start(works)
+        if not works:
+            # Another connector may have set something aside.
+            soon = time.monotonic() + BLOCK_MS / 1000
+            self._next_at["reclaim"] = min(self._next_at["reclaim"], soon)
+        if self._slots.free or self._is_due("late promotion", _PROMOTE_LATE_SECONDS):
+            self._next_at["late promotion"] = time.monotonic() + _PROMOTE_LATE_SECONDS
+            self._keep_up("promote", PROMOTE_SECONDS, self._queue.promote)
 
-    def _free_hands(self) -> int:
-        """How many may be taken; waits a little while there are none or few."""
+    def _is_due(self, task: str, seconds: float) -> bool:
+        now = time.monotonic()
+        if now < self._next_at.get(task, 0.0):
+            return False
+        self._next_at[task] = now + seconds
+        return True
 
-        def free() -> int:
-            return self._breaker.allowed - len(self._in_hand)
-
-        with self._changed:
-            self._changed.wait_for(lambda: free() > 0, BLOCK_MS / 1000)
-            self._changed.wait_for(lambda: 2 * free() > self._breaker.allowed, _GATHER_SECONDS)
-            return max(free(), 0)
+    def _keep_up(self, task: str, seconds: float, do: Callable[[], object]) -> None:
+        """Does a task when it is due. One broken key in Redis must not stop all the rest."""
+        if not self._is_due(task, seconds):
+            return
+        try:
+            do()
+        except redis.ResponseError as error:
+            self._next_at[task] = time.monotonic() + UPKEEP_SECONDS
+            _log.error("upkeep failed", task=task, reason=str(error))
 
     def _probe(self) -> None:
         """In a thread: a PSP that hangs takes longer to ask than the lease lasts."""
         if self._breaker.probe(self._psp.answers):
             _log.info("PSP answers again")
 
-    def _renew(self) -> None:
-        if time.monotonic() >= self._renew_at:
-            self._renew_at = time.monotonic() + UPKEEP_SECONDS
-            self._queue.renew()
-
-    def _take_over(self, free: int) -> int:
-        """Looks for entries of the dead, when it is time to; returns how many it took."""
-        if time.monotonic() < self._look_at:
-            return 0
-        self._look_at = time.monotonic() + UPKEEP_SECONDS
-        with self._changed:
-            in_hand = frozenset(self._in_hand)
-        works = self._queue.take_over(free, in_hand)
-        for work in works:
-            charge = work.charge
+    def _reclaim(self) -> None:
+        for entry in self._dispatcher.reclaim():
             _log.info(
-                "taken over", request_id=charge.request_id, transaction_id=charge.transaction_id
+                "taken over",
+                request_id=entry.fields.get("request_id", "")[:64],
+                transaction_id=entry.transaction_id,
             )
-        self._start(works)
-        return len(works)
+
+    def _sweep(self) -> None:
+        for transaction_id in self._queue.sweep():
+            _log.warning("open but in no queue, queued again", transaction_id=transaction_id)
 
     def _start(self, works: list[Work]) -> None:
-        with self._changed:
-            self._in_hand.update(work.entry_id for work in works)
+        self._slots.occupy(works)
         for work in works:
             self._pool.submit(self._process, work)
 
     def _process(self, work: Work) -> None:
         try:
             started = time.perf_counter()
-            outcome = self._psp.charge(work.charge)
+            outcome = self._charge(work)
             seconds = time.perf_counter() - started
             self._metrics.called(seconds)
-            if self._tell_breaker(outcome):
-                _log.warning("PSP does not answer, charging pauses")
+            self._report(outcome)
             self._saver.put(Attempt(work, self._result(work, outcome), round(seconds * 1000, 2)))
         except Exception:  # noqa: BLE001  whatever it was, the other transactions go on
-            # The entry stays in the queue under this connector's name, and is taken up again.
-            _log.exception(
-                "attempt broke off",
-                request_id=work.charge.request_id,
-                transaction_id=work.charge.transaction_id,
-            )
-            self._out_of_hand([work])
+            # The entry stays in the queue under this connector's name, and is found there.
+            _log.exception("attempt broke off", **_ids(work))
+            self._slots.release([work])
 
-    def _tell_breaker(self, outcome: Outcome) -> bool:
-        if isinstance(outcome, Transient):
-            return self._breaker.failed()
-        self._breaker.succeeded()
-        return False
+    def _charge(self, work: Work) -> Outcome:
+        try:
+            return self._psp.charge(work.charge)
+        except Exception as error:  # noqa: BLE001  what a client library raises is without end
+            # Its attempts are bounded like those that the PSP lets fail.
+            _log.exception("charge broke off", **_ids(work))
+            return Transient(f"{type(error).__name__} in the connector")
+
+    def _report(self, outcome: Outcome) -> None:
+        """To the breaker. When calls fail in a row, asks the PSP itself: it may be the payments."""
+        if not isinstance(outcome, Transient):
+            self._breaker.succeeded()
+        elif self._breaker.failed() and self._breaker.ask(self._psp.answers):
+            _log.warning("PSP does not answer, charging pauses")
 
     def _result(self, work: Work, outcome: Outcome) -> Result:
         if isinstance(outcome, Transient) and work.attempt < self._attempts_max:
             delay = self._backoff.delay_seconds(work.attempt, outcome.retry_after_seconds)
-            return Later(outcome.reason, delay)
-        return _ending(work, outcome)
+            return RetryResult(outcome.reason, delay)
+        return _final_result(work, outcome)
 
     def saved(self, attempts: list[tuple[Attempt, bool]]) -> None:
         """For the saver: these are in Redis."""
         for attempt, effective in attempts:
             result = attempt.result
-            if isinstance(result, Later):
+            if isinstance(result, RetryResult):
                 outcome = "retry"
                 details: dict[str, Any] = {"delay_seconds": round(result.delay_seconds, 2)}
             else:
@@ -209,32 +214,31 @@ class Connector:
                 code = {"decline_code": result.decline_code} if result.decline_code else {}
                 details = {"points": result.points, **code}
             self._metrics.ended(outcome)
-            charge = attempt.work.charge
             _log.info(
-                "attempt", request_id=charge.request_id, transaction_id=charge.transaction_id,
-                attempt=attempt.work.attempt, psp_ms=attempt.psp_ms, outcome=outcome,
-                reason=result.reason, **details, effective=effective,
+                "attempt", **_ids(attempt.work), attempt=attempt.work.attempt,
+                psp_ms=attempt.psp_ms, outcome=outcome, reason=result.reason, **details,
+                effective=effective,
             )  # fmt: skip
-        self._out_of_hand([attempt.work for attempt, _ in attempts])
+        self._slots.release([attempt.work for attempt, _ in attempts])
 
     def lost(self, attempt: Attempt) -> None:
         """For the saver: Redis does not take this one."""
-        self._out_of_hand([attempt.work])
-
-    def _out_of_hand(self, works: Sequence[Work]) -> None:
-        with self._changed:
-            self._in_hand.difference_update(work.entry_id for work in works)
-            self._changed.notify_all()
+        self._slots.release([attempt.work])
 
 
-def _ending(work: Work, outcome: Outcome) -> Ending:
+def _ids(work: Work) -> dict[str, str]:
+    charge = work.charge
+    return {"request_id": charge.request_id, "transaction_id": charge.transaction_id}
+
+
+def _final_result(work: Work, outcome: Outcome) -> FinalResult:
     match outcome:
         case Captured(reference):
             points = major_units(work.charge.amount, work.charge.currency)
-            return Ending("captured", psp_reference=reference, points=points)
+            return FinalResult("captured", psp_reference=reference, points=points)
         case Declined(code, reference):
-            return Ending("declined", psp_reference=reference, decline_code=code)
+            return FinalResult("declined", psp_reference=reference, decline_code=code)
         case Refused(reason):
-            return Ending("failed", reason=f"refused by the PSP: {reason}")
+            return FinalResult("failed", reason=f"refused by the PSP: {reason}")
         case Transient(reason):
-            return Ending("failed", reason=f"given up after {work.attempt} attempts: {reason}")
+            return FinalResult("failed", reason=f"given up after {work.attempt} attempts: {reason}")

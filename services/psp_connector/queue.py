@@ -1,74 +1,59 @@
-"""The queue as a connector uses it: take, finish, put aside, take over, give up.
+"""The queue as a connector uses it: read, set aside, claim, begin, save.
 
-Delivery is at least once: an entry stays with a connector until it is finished, and goes to
-another when the connector's lease has run out. The effect is exactly once: each change is one
-atomic script that does nothing when the transaction has ended already.
+Delivery is at least once: an entry stays with a connector until it is finished, and is set aside
+for the others when the connector's lease has expired. The effect is exactly once: each change is
+one atomic script that does nothing when the transaction has ended already.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import redis
+import structlog
 
 from services import store
 from services.clock import now_ms, rfc3339
-from services.psp_connector.psp import RETRY_AFTER_SECONDS_MAX, Charge
+from services.psp_connector.psp import RETRY_AFTER_SECONDS_MAX
+from services.psp_connector.records import Entry, UnreadableError, Work, read_record
+from services.psp_connector.results import FinalResult, Result, RetryResult
+from services.psp_connector.sweep import Sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from services.clock import Clock
     from services.psp_connector.settings import ConnectorSettings
 
-# A connector that has not renewed its lease for so long is dead to the others.
+# A connector that has not renewed its lease for so long counts as dead.
 LEASE_SECONDS = 5
+# Entries of one dead connector that are set aside in one go; the rest a second later.
+_RECLAIMED_MAX = 1000
+# More than a connector ever holds.
+_PENDING_MAX = 10_000
 _NO_KEY = -2  # what PTTL says then
 _ENTRY_CHARACTERS_MAX = 1000
 _DAY_SECONDS = 86_400
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_MERCHANT = "merchant:"
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Work:
-    """A transaction in hand: what to charge, and which entry of the queue says so."""
+class Reclaimed:
+    """What a look at the group's consumers found."""
 
-    entry_id: str
-    user_id: int
-    attempt: int
-    created_at: str
-    charge: Charge
-
-
-@dataclass(frozen=True)
-class Later:
-    """A transaction is to be tried again."""
-
-    reason: str
-    delay_seconds: float
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How a transaction ended."""
-
-    status: str
-    psp_reference: str = ""
-    decline_code: str = ""
-    points: int = 0
-    reason: str = ""
-    """Why it failed; it is in the dead letters then."""
-
-
-Result = Ending | Later
+    entries: list[Entry]
+    """Abandoned by dead connectors, or lost by this one; set aside now."""
+    merchants: list[str]
+    """Those with entries set aside."""
 
 
 class Queue:
-    """One connector's hands on the queue. Every method may raise `redis.RedisError`."""
+    """The queue for one connector. Every method may raise `redis.RedisError`."""
 
     def __init__(
         self,
@@ -86,9 +71,11 @@ class Queue:
         self._finish = self._script("finish.lua")
         self._retry = self._script("retry.lua")
         self._promote = self._script("promote.lua")
-        self._discard = self._script("discard.lua")
-        self._bury = self._script("bury.lua")
-        self._claim_all = self._script("claim.lua")
+        self._dead_letter = self._script("dead_letter.lua")
+        self._remove_consumer = self._script("remove_consumer.lua")
+        self._set_aside = self._script("set_aside.lua")
+        self._claim = self._script("claim.lua")
+        self.sweep = Sweep(client).step
 
     def _script(self, name: str) -> Any:
         return self._redis.register_script(store.script(__file__, name))
@@ -103,15 +90,15 @@ class Queue:
         self.renew()
 
     def renew(self) -> None:
-        """Says that this connector lives."""
+        """Renews this connector's lease."""
         self._redis.set(store.lease_key(self.name), "1", ex=LEASE_SECONDS)
 
     def leave(self) -> None:
-        """Gives up the lease: what is still in hand goes to the others at once."""
+        """Gives up the lease: the others take over at once what is still in flight."""
         self._redis.delete(store.lease_key(self.name))
         self._remove(self.name)
 
-    def promote(self, count_max: int = 100) -> int:
+    def promote(self, count_max: int = 1000) -> int:
         """Puts up to `count_max` transactions that are due back into the queue.
 
         So is one that is due later than any wait is long: the clock was set back.
@@ -121,107 +108,156 @@ class Queue:
         args = [now, count_max, now + int(wait_seconds_max * 1000)]
         return int(self._promote(keys=[store.RETRIES, store.QUEUE], args=args))
 
-    def take(self, count_max: int, block_ms: int) -> list[Work]:
-        """Up to `count_max` new entries, waiting up to `block_ms` for the first."""
+    def read(self, count_max: int, block_ms: int | None = None) -> list[Entry]:
+        """Up to `count_max` new entries, which are this connector's now; waits for the first.
+
+        What is no entry of this queue goes to the dead letters.
+        """
         answer = self._redis.xreadgroup(
             store.GROUP, self.name, {store.QUEUE: ">"}, count=count_max, block=block_ms
         )
-        return self._begin_all(answer[0][1] if answer else [])
+        return self._valid([Entry(i, fields or {}) for i, fields in (answer or [(0, [])])[0][1]])
 
-    def take_over(self, count_max: int, in_hand: frozenset[str]) -> list[Work]:
-        """Up to `count_max` entries of connectors that died, or that this one lost hold of."""
-        entries: list[Any] = []
+    def assign(self, aside: Sequence[Entry], shares: Mapping[str, int]) -> list[Entry]:
+        """Sets entries of this connector aside, then claims up to so many of each merchant."""
+        calls = [self._setting_aside(self.name, aside)] if aside else []
+        calls += [
+            (self._claim, [store.QUEUE], [store.GROUP, _MERCHANT + merchant, self.name, count])
+            for merchant, count in shares.items()
+        ]
+        answers = store.run_scripts(self._redis, calls)
+        claimed: list[Entry] = []
+        for (script, _, _), answer in zip(calls, answers, strict=True):
+            if isinstance(answer, redis.ResponseError):
+                raise answer
+            if script is self._claim:
+                claimed += _entries(answer)
+        return self._valid(claimed)
+
+    def _setting_aside(self, owner: str, entries: Sequence[Entry]) -> store.ScriptCall:
+        args: list[Any] = [store.GROUP, owner, _PENDING_MAX]
+        for entry in entries:
+            args += (entry.id, _MERCHANT + entry.merchant)
+        return self._set_aside, [store.QUEUE], args
+
+    def reclaim(self, in_flight: Iterable[str]) -> Reclaimed:
+        """Sets aside entries of dead connectors, and those this one holds but does not work on."""
+        entries: list[Entry] = []
+        merchants: list[str] = []
         for consumer in self._redis.xinfo_consumers(store.QUEUE, store.GROUP):
             name = consumer["name"]
-            if name != self.name and self._lives(name):
-                continue
-            if consumer["pending"]:
-                # What was claimed a moment ago is this one's own by now.
-                ours = in_hand.union(entry_id for entry_id, _ in entries)
-                entries += self._claim(name, count_max - len(entries), ours)
-            elif name != self.name:
+            if name.startswith(_MERCHANT) and consumer["pending"]:
+                merchants.append(name.removeprefix(_MERCHANT))
+            elif name.startswith(_MERCHANT):
                 self._remove(name)
-            if len(entries) >= count_max:
-                break
-        return self._begin_all(entries)
+            elif name == self.name or not self._lives(name):
+                if consumer["pending"]:
+                    entries += self._abandoned(name, frozenset(in_flight))
+                elif name != self.name:
+                    self._remove(name)
+        merchants += [entry.merchant for entry in entries]
+        return Reclaimed(entries, list(dict.fromkeys(merchants)))
 
     def _lives(self, name: str) -> bool:
         left_ms = int(self._redis.pttl(store.lease_key(name)))
         if left_ms > LEASE_SECONDS * 1000:
-            # The clock was set back, and Redis keeps the moment of expiry. A connector that lives
-            # renews it all the same; one that died must not be waited for for hours.
+            # The clock was set back, and Redis keeps the moment of expiry. A live connector renews
+            # its lease all the same; a dead one must not be waited for for hours.
             self._redis.pexpire(store.lease_key(name), LEASE_SECONDS * 1000)
         return left_ms != _NO_KEY
 
-    def _claim(self, name: str, count_max: int, in_hand: frozenset[str]) -> list[Any]:
-        # Asking for as many more as are in hand: those are skipped, and must not hide the rest.
+    def _abandoned(self, name: str, in_flight: frozenset[str]) -> list[Entry]:
+        # As many more as are in flight: those are skipped, and must not hide the rest.
         pending = self._redis.xpending_range(
-            store.QUEUE, store.GROUP, "-", "+", count_max + len(in_hand), consumername=name
+            store.QUEUE, store.GROUP, "-", "+", _RECLAIMED_MAX + len(in_flight), consumername=name
         )
-        wanted = [p["message_id"] for p in pending if p["message_id"] not in in_hand][:count_max]
-        if not wanted:
+        ids = [p["message_id"] for p in pending if p["message_id"] not in in_flight]
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for entry_id in ids:
+                pipeline.xrange(store.QUEUE, entry_id, entry_id)
+            held = dict(zip(ids, pipeline.execute(), strict=True))
+        if deleted := [entry_id for entry_id, found in held.items() if not found]:
+            self._redis.xack(store.QUEUE, store.GROUP, *deleted)
+        entries = [Entry(entry_id, found[0][1]) for entry_id, found in held.items() if found]
+        if not entries:
             return []
-        claimed = self._claim_all(keys=[store.QUEUE], args=[store.GROUP, name, self.name, *wanted])
-        return [(entry_id, dict(zip(f[::2], f[1::2], strict=True))) for entry_id, f in claimed]
+        _, keys, args = self._setting_aside(name, entries)
+        moved = frozenset(self._set_aside(keys=keys, args=args))
+        return [entry for entry in entries if entry.id in moved]
 
     def _remove(self, name: str) -> None:
-        self._bury(keys=[store.QUEUE, store.lease_key(name)], args=[store.GROUP, name])
+        self._remove_consumer(keys=[store.QUEUE, store.lease_key(name)], args=[store.GROUP, name])
 
-    def _begin_all(self, entries: Sequence[tuple[str, dict[str, str] | None]]) -> list[Work]:
-        readable: list[tuple[str, str]] = []
-        for entry_id, fields in entries:
-            transaction_id = (fields or {}).get("transaction_id", "")
-            if _UUID.fullmatch(transaction_id):
-                readable.append((entry_id, transaction_id))
-            else:
-                self._throw_out(entry_id, fields, "not an entry of this queue")
-        if not readable:
+    def _valid(self, entries: Sequence[Entry]) -> list[Entry]:
+        self._bad([(e, "not an entry of this queue") for e in entries if not e.transaction_id])
+        return [entry for entry in entries if entry.transaction_id]
+
+    def begin(self, entries: Sequence[Entry]) -> list[Work]:
+        """Begins an attempt for each entry; an unreadable record goes to the dead letters."""
+        if not entries:
             return []
-        keys = [store.transaction_key(transaction_id) for _, transaction_id in readable]
-        begun = self._begin(keys=keys, args=[rfc3339(now_ms(self._clock))])
+        keys = [store.transaction_key(entry.transaction_id) for entry in entries]
+        now = now_ms(self._clock)
+        records = self._begin(keys=keys, args=[rfc3339(now)])
         works: list[Work] = []
-        for (entry_id, transaction_id), record in zip(readable, begun, strict=True):
-            if len(record) > 1:
-                works.append(_work(entry_id, transaction_id, record))
-            else:
-                self._throw_out(entry_id, {"transaction_id": transaction_id}, record[0])
+        bad: list[tuple[Entry, str]] = []
+        for entry, record in zip(entries, records, strict=True):
+            try:
+                works.append(read_record(entry, record, now))
+            except UnreadableError as error:
+                bad.append((entry, str(error)))
+        self._bad(bad)
         return works
 
-    def _throw_out(self, entry_id: str, fields: dict[str, str] | None, reason: str) -> None:
-        transaction_id = (fields or {}).get("transaction_id", "")
-        self._discard(
-            keys=[store.QUEUE, store.DEADLETTERS],
-            args=[
-                store.GROUP, entry_id, transaction_id if _UUID.fullmatch(transaction_id) else "",
-                reason, json.dumps(fields)[:_ENTRY_CHARACTERS_MAX],
-                rfc3339(now_ms(self._clock)), self._oldest_deadletter(),
-            ],
-        )  # fmt: skip
+    def _bad(self, entries: Sequence[tuple[Entry, str]]) -> None:
+        """To the dead letters. One that is refused there stays pending, and is found again."""
+        calls = [self._dead_lettering(entry, reason) for entry, reason in entries]
+        for (entry, reason), answer in zip(
+            entries, store.run_scripts(self._redis, calls) if calls else [], strict=True
+        ):
+            log = _log.bind(transaction_id=entry.transaction_id, entry=entry.id, reason=reason)
+            if isinstance(answer, redis.ResponseError):
+                log.error("dead letter not saved", error=str(answer))
+            else:
+                log.warning("dead letter")
+
+    def _dead_lettering(self, entry: Entry, reason: str) -> store.ScriptCall:
+        now = now_ms(self._clock)
+        keys = [store.QUEUE, store.DEADLETTERS]
+        if entry.transaction_id:
+            keys.append(store.transaction_key(entry.transaction_id))
+        args = [
+            store.GROUP, entry.id, entry.transaction_id, reason,
+            json.dumps(dict(entry.fields))[:_ENTRY_CHARACTERS_MAX],
+            rfc3339(now), self._oldest_deadletter(), store.event("failed", now, reason=reason),
+            self._settings.finished_days * _DAY_SECONDS,
+        ]  # fmt: skip
+        return self._dead_letter, keys, args
 
     def save(self, results: Sequence[tuple[Work, Result]]) -> list[bool | redis.ResponseError]:
-        """Ends transactions or puts them aside: in one round trip, each for itself.
+        """Ends transactions or schedules their next attempts: in one round trip, each for itself.
 
         Returns for each whether that had an effect, or the error of that one. It has no effect when
-        the transaction had ended before; nor, but for a real answer of the PSP, when it is not in
-        this connector's hand any more.
+        the transaction had ended before; nor, except for a real answer of the PSP, when this
+        connector no longer holds the entry.
         """
         now = now_ms(self._clock)
         calls = [
             self._retrying(work, result, now)
-            if isinstance(result, Later)
+            if isinstance(result, RetryResult)
             else self._finishing(work, result, now)
             for work, result in results
         ]
         answers = store.run_scripts(self._redis, calls)
         return [a if isinstance(a, redis.ResponseError) else a == "done" for a in answers]
 
-    def _finishing(self, work: Work, ending: Ending, now: int) -> store.ScriptCall:
+    def _finishing(self, work: Work, result: FinalResult, now: int) -> store.ScriptCall:
         charge = work.charge
         at = rfc3339(now)
-        details = {"reason": ending.reason} if ending.reason else {}
+        details = {"reason": result.reason} if result.reason else {}
         credit = {
             "transaction_id": charge.transaction_id,
-            "points": ending.points,
+            "points": result.points,
             "amount": charge.amount,
             "currency": charge.currency,
             "at": at,
@@ -233,18 +269,18 @@ class Queue:
             store.index_key(work.user_id), store.RETRIES, store.DEADLETTERS,
         ]  # fmt: skip
         args = [
-            charge.transaction_id, store.GROUP, work.entry_id, ending.status, at,
-            store.event(ending.status, now, **details), ending.psp_reference,
-            ending.decline_code, ending.points, json.dumps(credit),
+            charge.transaction_id, store.GROUP, work.entry_id, result.status, at,
+            store.event(result.status, now, **details), result.psp_reference,
+            result.decline_code, result.points, json.dumps(credit),
             self._settings.finished_days * _DAY_SECONDS, f"{forget_ms:013d}",
-            ending.reason, self._oldest_deadletter(), self.name,
+            result.reason, self._oldest_deadletter(), self.name,
         ]  # fmt: skip
         return self._finish, keys, args
 
-    def _retrying(self, work: Work, later: Later, now: int) -> store.ScriptCall:
-        due = now + int(later.delay_seconds * 1000)
+    def _retrying(self, work: Work, result: RetryResult, now: int) -> store.ScriptCall:
+        due = now + int(result.delay_seconds * 1000)
         transaction_id = work.charge.transaction_id
-        event = store.event("retry", now, reason=later.reason, next_attempt_at=rfc3339(due))
+        event = store.event("retry", now, reason=result.reason, next_attempt_at=rfc3339(due))
         keys = [store.transaction_key(transaction_id), store.QUEUE, store.RETRIES]
         args = [transaction_id, store.GROUP, work.entry_id, self.name, rfc3339(now), event, due]
         return self._retry, keys, args
@@ -254,7 +290,9 @@ class Queue:
         return f"{now_ms(self._clock) - kept_ms}-0"
 
 
-def _work(entry_id: str, transaction_id: str, record: Sequence[str]) -> Work:
-    user_id, amount, currency, payment_method, attempt, created_at, request_id = record
-    charge = Charge(transaction_id, request_id or "", int(amount), currency, payment_method)
-    return Work(entry_id, int(user_id), int(attempt), created_at, charge)
+def _entries(reply: Sequence[str]) -> list[Entry]:
+    found = []
+    for entry_id, text in zip(reply[::2], reply[1::2], strict=True):
+        words = json.loads(text)
+        found.append(Entry(entry_id, dict(zip(words[::2], words[1::2], strict=True))))
+    return found

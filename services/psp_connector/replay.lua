@@ -1,28 +1,27 @@
 #!lua
 -- Gives a failed transaction another round of attempts, and takes its dead letter away. The one
--- way out of a final status, taken by an operator's hand and written in the timeline. What was
--- captured or declined never changes; and for a day (deadletters.py sees to it) the PSP knows the
--- transaction by its id, so an answer that was lost is found again and nothing is charged twice.
+-- way out of a final status, taken by an operator and written in the timeline. What was captured or
+-- declined never changes; and for a day (deadletters.py sees to it) the PSP knows the transaction by
+-- its id, so an answer that was lost is found again and nothing is charged twice.
 --
 -- KEYS  1 transaction:{id}   2 queue   3 deadletters
 -- ARGV  1 id   2 id of the dead letter   3 now, RFC 3339   4 event for the timeline
 -- Returns  'done', 'missing', 'gone' (no such dead letter) or the status that is not `failed`
+check_types(false, 'stream', 'stream')
 if #redis.call('XRANGE', KEYS[3], ARGV[2], ARGV[2]) == 0 then
   return 'gone'
 end
-local status = redis.pcall('HGET', KEYS[1], 'status')
-if type(status) ~= 'string' then
+local record = redis.pcall('HMGET', KEYS[1], 'status', 'timeline', 'request_id', 'user_id')
+if not record[1] then
   return 'missing'
 end
-if status ~= 'failed' then
-  return status
+if record[1] ~= 'failed' then
+  return record[1]
 end
-local timeline = redis.call('HGET', KEYS[1], 'timeline') .. ', ' .. ARGV[4]
-redis.call('HSET', KEYS[1], 'status', 'queued', 'attempts', 0, 'updated_at', ARGV[3],
-  'timeline', timeline)
-redis.call('PERSIST', KEYS[1])
 local entry = redis.call('XADD', KEYS[2], '*', 'transaction_id', ARGV[1],
-  'request_id', redis.call('HGET', KEYS[1], 'request_id') or '')
-redis.call('HSET', KEYS[1], 'entry', entry)
+  'request_id', record[3] or '', 'user_id', record[4] or '')
+redis.call('HSET', KEYS[1], 'status', 'queued', 'attempts', 0, 'updated_at', ARGV[3],
+  'timeline', (record[2] and record[2] .. ', ' or '') .. ARGV[4], 'entry', entry)
+redis.call('PERSIST', KEYS[1])
 redis.call('XDEL', KEYS[3], ARGV[2])
 return 'done'

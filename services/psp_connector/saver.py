@@ -2,7 +2,7 @@
 
 One thread does it for all that charge: a round trip for each of them would cost more than all else
 the connector does. What Redis does not take is kept and tried again; until it is saved, or given
-up, it counts as in hand, so that no more is kept than the connector may charge at a time.
+up, it counts as in flight, so that no more is kept than the connector may charge at a time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ import structlog
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from services.psp_connector.queue import Queue, Result, Work
+    from services.psp_connector.queue import Queue
+    from services.psp_connector.records import Work
+    from services.psp_connector.results import Result
 
 _AT_ONCE_MAX = 64
 # Tried for 30 s and more; then it stays with the connector's lost entries, and is charged again
@@ -123,7 +125,7 @@ class Saver:
         attempt.next_try_at = self._timer() + self._pause_seconds
         charge = attempt.work.charge
         log = _log.bind(request_id=charge.request_id, transaction_id=charge.transaction_id)
-        log.warning("outcome not saved yet", reason=type(error).__name__)
+        log.warning("outcome not saved yet", reason=f"{type(error).__name__}: {error}")
         if attempt.tries == _TRIES_MAX:
             log.error("outcome not saved, the transaction will be tried again")
             self._kept.remove(attempt)

@@ -37,7 +37,7 @@ class ConnectorSettings(HttpSettings):
     )
     psp_backoff_seconds_max: Seconds = Field(default=60, description="where the doubling ends")
     concurrency: Annotated[int, Field(ge=1, le=256)] = Field(
-        default=8, description="calls at the PSP at a time"
+        default=12, description="calls at the PSP at a time, of one merchant three quarters"
     )
     finished_days: Days = Field(default=90, description="a finished transaction is kept so long")
     deadletter_days: Days = Field(default=30, description="a dead letter is kept so long")

@@ -76,7 +76,7 @@ def test_a_transaction_is_accepted_and_queued(api: Client, client: Any) -> None:
         "timeline": [{"event": "queued", "at": answer["created_at"]}],
     } == answer  # fmt: skip
     [(_, entry)] = client.xrange(store.QUEUE)
-    assert {"transaction_id": answer["id"], "request_id": "req-1"} == entry
+    assert {"transaction_id": answer["id"], "request_id": "req-1", "user_id": "1"} == entry
     assert answer == api.simulate_get(f"/{answer['id']}", headers=bearer()).json
 
 

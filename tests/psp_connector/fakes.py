@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from services.psp_connector.psp import Charge
+    from services.psp_connector.queue import Queue
+    from services.psp_connector.records import Work
 
 
 class FakePsp:
@@ -38,3 +40,14 @@ class FakePsp:
     def answers(self) -> bool:
         self.probes += 1
         return self.up
+
+
+def take(queue: Queue, count: int = 10) -> list[Work]:
+    """Begins up to so many new transactions."""
+    return queue.begin(queue.read(count, 10))
+
+
+def take_over(queue: Queue, in_flight: frozenset[str] = frozenset()) -> list[Work]:
+    """Begins all that connectors have abandoned, and what was set aside before."""
+    merchants = queue.reclaim(in_flight).merchants
+    return queue.begin(queue.assign([], dict.fromkeys(merchants, 100)))

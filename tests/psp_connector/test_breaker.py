@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.psp_connector.backoff import Backoff
-from services.psp_connector.breaker import FAILURES_MAX, RETURN_SECONDS_MAX, Breaker
+from services.psp_connector.breaker import FAILURES_MAX, Breaker
 
 
 class Timer:
@@ -31,23 +31,43 @@ def test_backoff_stays_within_its_bounds(attempt: int, luck: float, asked: float
     assert asked <= backoff.delay_seconds(attempt, asked) <= max(60, asked)
 
 
-def test_it_opens_after_failures_in_a_row() -> None:
-    """One good answer in between starts the count anew."""
+def yes() -> bool:
+    return True
+
+
+def no() -> bool:
+    return False
+
+
+def test_failures_in_a_row_make_it_ask_and_one_answer_starts_the_count_again() -> None:
+    """Only every fifth failure in a row has the PSP asked."""
     breaker = Breaker(8, Backoff(1, 30, longest), Timer())
-    for _ in range(FAILURES_MAX - 1):
-        assert not breaker.failed()
-    breaker.succeeded()
-    for _ in range(FAILURES_MAX - 1):
-        assert not breaker.failed()
+    for _ in range(2):
+        assert [False] * 4 == [breaker.failed() for _ in range(FAILURES_MAX - 1)]
+        breaker.succeeded()
+    assert [False] * 4 + [True] == [breaker.failed() for _ in range(FAILURES_MAX)]
+    assert [False] * 9 == [breaker.failed() for _ in range(9)], "one thread asks at a time"
     assert 8 == breaker.allowed
-    assert breaker.failed()
+
+
+def test_it_opens_only_when_the_psp_itself_does_not_answer() -> None:
+    """Payments that fail by themselves, however many, hold nobody up."""
+    breaker = Breaker(8, Backoff(1, 30, longest), Timer())
+    for _ in range(100):
+        if breaker.failed():
+            assert not breaker.ask(yes)
+    assert 8 == breaker.allowed
+    while not breaker.failed():
+        pass
+    assert breaker.ask(no)
     assert 0 == breaker.allowed
 
 
 def opened(timer: Timer) -> Breaker:
     breaker = Breaker(8, Backoff(1, 30, longest), timer)
-    for _ in range(FAILURES_MAX):
-        breaker.failed()
+    while not breaker.failed():
+        pass
+    assert breaker.ask(no)
     return breaker
 
 
@@ -81,30 +101,28 @@ def test_it_comes_back_gently() -> None:
     assert [1, 2, 4, 8, 8] == allowed
 
 
-def test_a_failure_while_coming_back_opens_it_again() -> None:
-    """The first call that fails then is enough."""
+def test_a_failure_while_coming_back_makes_it_ask_at_once() -> None:
+    """The first call that fails then is enough; an answer lets the next two through."""
     timer = Timer()
     breaker = opened(timer)
     timer.now = 2
-    breaker.probe(lambda: True)
+    breaker.probe(yes)
     assert breaker.failed()
+    assert not breaker.ask(yes)
+    assert 2 == breaker.allowed
+    assert breaker.failed()
+    assert breaker.ask(no)
     assert 0 == breaker.allowed
-    assert not breaker.probe(lambda: True), "not at once"
+    assert not breaker.probe(yes), "not at once"
     timer.now = 4
-    assert breaker.probe(lambda: True)
+    assert breaker.probe(yes)
 
 
-def test_charges_that_fail_by_themselves_do_not_hold_the_others_up() -> None:
-    """While the PSP answers, it is tried again within 3 s, however often a charge failed."""
-    timer = Timer()
-    breaker = opened(timer)
-    for _charge in range(100):
-        timer.now += RETURN_SECONDS_MAX
-        assert breaker.probe(lambda: True)
-        breaker.failed()
-
-
-@given(st.lists(st.sampled_from(["ok", "fail", "probe-ok", "probe-fail", "tick"]), max_size=60))
+@given(
+    st.lists(
+        st.sampled_from(["ok", "fail", "fail-down", "probe-ok", "probe-fail", "tick"]), max_size=60
+    )
+)
 def test_allowed_calls_stay_within_bounds(steps: list[str]) -> None:
     """Whatever happens, between none and `concurrency` calls are allowed, and a way back exists."""
     timer = Timer()
@@ -112,8 +130,9 @@ def test_allowed_calls_stay_within_bounds(steps: list[str]) -> None:
     for step in steps:
         if step == "ok":
             breaker.succeeded()
-        elif step == "fail":
-            breaker.failed()
+        elif step.startswith("fail"):
+            if breaker.failed():
+                breaker.ask(lambda: step == "fail")  # noqa: B023  called at once
         elif step == "tick":
             timer.now += 10
         else:

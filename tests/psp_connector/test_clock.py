@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from services import store
-from services.psp_connector.queue import LEASE_SECONDS, Ending, Later, Queue
+from services.psp_connector.queue import LEASE_SECONDS, Queue
+from services.psp_connector.results import FinalResult, RetryResult
+from tests.psp_connector.fakes import take, take_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,16 +40,16 @@ def test_a_retry_is_not_put_off_for_hours(
     queue = Queue(client, settings, "one", clock=clock)
     accept()
     queue.join()
-    (work,) = queue.take(1, 10)
-    assert [True] == queue.save([(work, Later("HTTP 503", 10))])
+    (work,) = take(queue, 1)
+    assert [True] == queue.save([(work, RetryResult("HTTP 503", 10))])
     assert 0 == queue.promote()
 
     clock.now += jump_seconds
     assert (0 if waits else 1) == queue.promote()
     clock.now += HOUR
     assert (1 if waits else 0) == queue.promote()
-    (again,) = queue.take(1, 10)
-    assert [True] == queue.save([(again, Ending("captured", points=12))])
+    (again,) = take(queue, 1)
+    assert [True] == queue.save([(again, FinalResult("captured", points=12))])
     assert "captured" == client.hget(store.transaction_key(work.charge.transaction_id), "status")
 
 
@@ -59,15 +61,15 @@ def test_a_lease_does_not_last_for_hours(
     accept()
     for queue in (dead, other):
         queue.join()
-    dead.take(1, 10)
+    take(dead, 1)
     client.expire(store.lease_key("dead"), int(2 * HOUR))
 
-    assert [] == other.take_over(8, frozenset())
+    assert [] == take_over(other)
     assert 0 < client.pttl(store.lease_key("dead")) <= LEASE_SECONDS * 1000
     dead.renew()
-    assert [] == other.take_over(8, frozenset()), "one that lives renews it"
+    assert [] == take_over(other), "one that lives renews it"
     client.delete(store.lease_key("dead"))
-    assert 1 == len(other.take_over(8, frozenset()))
+    assert 1 == len(take_over(other))
 
 
 def test_an_entry_is_taken_over_once_however_long_it_was_idle(
@@ -79,11 +81,11 @@ def test_an_entry_is_taken_over_once_however_long_it_was_idle(
     ids = {accept() for _ in range(40)}
     for queue in (dead, *others):
         queue.join()
-    dead.take(len(ids), 10)
+    take(dead, len(ids))
     client.delete(store.lease_key("dead"))
 
     with ThreadPoolExecutor(len(others)) as pool:
-        taken = list(pool.map(lambda one: one.take_over(len(ids), frozenset()), others))
+        taken = list(pool.map(take_over, others))
     works = [work for some in taken for work in some]
     assert len(ids) == len(works)
     assert ids == {work.charge.transaction_id for work in works}

@@ -14,14 +14,15 @@ from services.psp_connector.backoff import Backoff
 from services.psp_connector.breaker import Breaker
 from services.psp_connector.connector import Connector
 from services.psp_connector.psp import Captured, Declined, Refused, Transient
-from services.psp_connector.queue import LEASE_SECONDS, Ending, Later, Queue
-from tests.psp_connector.fakes import FakePsp
+from services.psp_connector.queue import LEASE_SECONDS, Queue
+from services.psp_connector.results import FinalResult, RetryResult
+from tests.psp_connector.fakes import FakePsp, take, take_over
 from tests.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from services.psp_connector.psp import PSP, Charge
+    from services.psp_connector.psp import PSP, Charge, Outcome
     from services.psp_connector.settings import ConnectorSettings
 
     Accept = Callable[..., str]
@@ -61,6 +62,11 @@ def ended(client: Any, *ids: str) -> bool:
 
 def nothing_left(client: Any) -> bool:
     return not client.xlen(store.QUEUE) and not client.zcard(store.RETRIES)
+
+
+def slowly(charge: Charge, _call: int) -> Captured:
+    time.sleep(0.02)
+    return Captured(f"pi_{charge.transaction_id}")
 
 
 @pytest.mark.parametrize(
@@ -225,33 +231,26 @@ def test_a_dead_connectors_work_is_taken_over(
     ids = [accept() for _ in range(3)]
     dead = Queue(client, settings, "dead")
     dead.join()
-    assert 3 == len(dead.take(10, 10))
+    assert 3 == len(take(dead, 10))
     client.delete(store.lease_key("dead"))  # what LEASE_SECONDS without renewal do
     with running(make(client, settings, FakePsp(), "alive")):
         wait_until(lambda: ended(client, *ids))
-        names = {c["name"] for c in client.xinfo_consumers(store.QUEUE, store.GROUP)}
-        wait_until(lambda: "dead" not in consumer_names(client), what="burial of the dead")
-    assert names <= {"dead", "alive"}
+        wait_until(lambda: consumer_names(client) == {"alive"}, what="removal of the dead one")
     assert {"captured"} == {record(client, i)["status"] for i in ids}
     assert 36 == int(client.get(store.points_key(1)))
 
 
-def test_the_dead_are_not_forgotten_while_there_is_much_to_do(
+def test_abandoned_entries_are_reclaimed_under_load(
     client: Any, settings: ConnectorSettings, accept: Accept
 ) -> None:
-    """With never a free hand for long, what a dead connector held is taken over all the same."""
-
-    def slowly(charge: Charge, _call: int) -> Captured:
-        time.sleep(0.02)
-        return Captured(f"pi_{charge.transaction_id}")
-
+    """With a slot hardly ever free, what a dead connector held is taken over all the same."""
     for _ in range(1500):
         accept()
     psp, dead = FakePsp(slowly), Queue(client, settings, "dead")
     dead.join()
     with running(make(client, settings, psp, "alive")):
-        wait_until(lambda: len(psp.calls) > 20, what="all hands at work")
-        (work,) = dead.take(1, 1000)
+        wait_until(lambda: len(psp.calls) > 20, what="load")
+        (work,) = wait_until(lambda: dead.begin(dead.assign([], {"1": 1})))
         client.delete(store.lease_key("dead"))
         wait_until(lambda: ended(client, work.charge.transaction_id), what="take-over")
         assert client.xlen(store.QUEUE) > 100, "the rest is still waiting"
@@ -268,10 +267,10 @@ def test_a_live_but_slow_connector_is_left_alone(
     accept()
     slow = Queue(client, settings, "slow")
     slow.join()
-    assert 1 == len(slow.take(10, 10))
+    assert 1 == len(take(slow, 10))
     other = Queue(client, settings, "other")
     other.join()
-    assert [] == other.take_over(10, frozenset())
+    assert [] == take_over(other)
     assert LEASE_SECONDS >= client.ttl(store.lease_key("slow")) > 0
 
 
@@ -283,10 +282,10 @@ def test_a_connector_thought_dead_does_no_harm(
     late, other = Queue(client, settings, "late"), Queue(client, settings, "other")
     late.join()
     other.join()
-    [work] = late.take(1, 10)
+    [work] = take(late, 1)
     client.delete(store.lease_key("late"))
-    taken = wait_until(lambda: other.take_over(1, frozenset()))
-    retry, captured = Later("HTTP 500", 0), Ending("captured", points=12)
+    taken = wait_until(lambda: take_over(other))
+    retry, captured = RetryResult("HTTP 500", 0), FinalResult("captured", points=12)
     assert [False] == late.save([(work, retry)])
     assert [True] == other.save([(taken[0], captured)])
     assert [False, False] == late.save([(work, captured), (work, retry)])
@@ -295,21 +294,17 @@ def test_a_connector_thought_dead_does_no_harm(
     assert nothing_left(client)
 
 
-def test_work_lost_hold_of_is_taken_up_again(
+def test_an_attempt_that_broke_off_is_found(
     client: Any, settings: ConnectorSettings, accept: Accept
 ) -> None:
-    """An attempt that broke off inside this process is found among its own entries."""
-    broken = threading.Event()
+    """Its entry is among this connector's own, and in nobody's hands."""
+    bad: Any = "no number"
 
-    class Breaking(FakePsp):
-        def charge(self, charge: Any) -> Any:
-            if not broken.is_set():
-                broken.set()
-                raise RuntimeError("on purpose")
-            return super().charge(charge)
+    def answer(charge: Charge, call: int) -> Outcome:
+        return Transient("HTTP 500", bad) if call == 1 else Captured(charge.transaction_id)
 
     transaction_id = accept()
-    with running(make(client, settings, Breaking())):
+    with running(make(client, settings, FakePsp(answer))):
         wait_until(lambda: ended(client, transaction_id))
     assert "captured" == record(client, transaction_id)["status"]
 
@@ -317,8 +312,8 @@ def test_work_lost_hold_of_is_taken_up_again(
 def test_two_connectors_share_the_work(
     client: Any, settings: ConnectorSettings, accept: Accept
 ) -> None:
-    """Each transaction is charged by one of them."""
-    first, second = FakePsp(), FakePsp()
+    """Each transaction is charged by one of them, also one that the other has set aside."""
+    first, second = FakePsp(slowly), FakePsp(slowly)
     ids = [accept() for _ in range(60)]
     with running(make(client, settings, first)), running(make(client, settings, second, "two")):
         wait_until(lambda: ended(client, *ids), seconds_max=20)

@@ -7,8 +7,10 @@ checked by itself: final stays final, points and ledger agree, nothing accepted 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import re
 import time
 import uuid
 from collections import Counter
@@ -16,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 from hypothesis import Phase
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -31,9 +34,16 @@ from services import store
 from services.core_api.transactions import KeyReusedError, TransactionRequest, Transactions
 from services.currencies import major_units
 from services.psp_connector.deadletters import DeadLetters
-from services.psp_connector.queue import Ending, Later, Queue, Work
+from services.psp_connector.queue import Queue
+from services.psp_connector.results import FinalResult, RetryResult
+from services.psp_connector.sweep import Sweep
+from tests.psp_connector.fakes import take_over
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from services.psp_connector.records import Entry as QueueEntry
+    from services.psp_connector.records import Work
     from services.psp_connector.settings import ConnectorSettings
 
 USERS = (1, 2, 3)
@@ -88,11 +98,17 @@ class Entry:
 
     transaction_id: str
     owner: str = ""
+    merchant: str = ""
+    """The consumer that it is set aside with."""
+
+    @property
+    def is_valid(self) -> bool:
+        return len(self.transaction_id) == len(str(uuid.uuid4()))
 
 
 @dataclass
-class Hand:
-    """Work that a connector has taken; `answer` is what the PSP said, once it was asked."""
+class Call:
+    """Work that a connector has begun; `answer` is what the PSP said, once it was asked."""
 
     slot: int
     queue: Queue
@@ -113,32 +129,42 @@ class Model:
     decided: dict[str, str] = field(default_factory=dict)
     """What the PSP has done with a transaction; it will not do anything else."""
 
-    def begin(self, entry_ids: list[str], owner: str) -> list[tuple[str, int]]:
-        """Hands entries to a connector; returns what it has to work on: entry and attempt."""
+    def give(self, entry_ids: list[str], owner: str) -> list[str]:
+        """Entries are a connector's now; what is no entry of this queue is a dead letter."""
+        for entry_id in entry_ids:
+            self.entries[entry_id].owner = owner
+        valid = [i for i in entry_ids if self.entries[i].is_valid]
+        for entry_id in entry_ids:
+            if entry_id not in valid:
+                self._dead(entry_id)
+        return valid
+
+    def _dead(self, entry_id: str) -> None:
+        self.new_letters[self.entries.pop(entry_id).transaction_id] += 1
+
+    def begin(self, entry_ids: list[str]) -> list[str]:
+        """Attempts begin; returns the entries to work on, the others are dead letters."""
         begun = []
         for entry_id in entry_ids:
-            entry = self.entries[entry_id]
-            record = self.records.get(entry.transaction_id)
+            record = self.records.get(self.entries[entry_id].transaction_id)
             if record is None or record.final:
-                del self.entries[entry_id]
-                self.new_letters[entry.transaction_id] += 1
+                self._dead(entry_id)
                 continue
-            entry.owner = owner
             record.status, record.attempts = "processing", record.attempts + 1
-            begun.append((entry_id, entry.transaction_id))
-        return [(entry_id, self.records[tid].attempts) for entry_id, tid in begun]
+            begun.append(entry_id)
+        return begun
 
-    def holds(self, hand: Hand) -> bool:
-        entry = self.entries.get(hand.work.entry_id)
-        return entry is not None and entry.owner == hand.queue.name
+    def holds(self, call: Call) -> bool:
+        entry = self.entries.get(call.work.entry_id)
+        return entry is not None and entry.owner == call.queue.name
 
-    def finish(self, hand: Hand, status: str) -> bool:
-        transaction_id = hand.work.charge.transaction_id
+    def finish(self, call: Call, status: str) -> bool:
+        transaction_id = call.work.charge.transaction_id
         record = self.records[transaction_id]
         # Whoever has lost its entry to another does not know what that one will be told.
-        if status == "failed" and not self.holds(hand):
+        if status == "failed" and not self.holds(call):
             return False
-        self.entries.pop(hand.work.entry_id, None)
+        self.entries.pop(call.work.entry_id, None)
         if record.final:
             return False
         record.status = status
@@ -148,11 +174,11 @@ class Model:
             self.new_letters[transaction_id] += 1
         return True
 
-    def retry(self, hand: Hand, due_ms: int) -> bool:
-        if not self.holds(hand):
+    def retry(self, call: Call, due_ms: int) -> bool:
+        if not self.holds(call):
             return False
-        del self.entries[hand.work.entry_id]
-        transaction_id = hand.work.charge.transaction_id
+        del self.entries[call.work.entry_id]
+        transaction_id = call.work.charge.transaction_id
         record = self.records[transaction_id]
         if record.status != "processing":
             return False
@@ -175,8 +201,9 @@ class Machine(RuleBasedStateMachine):
         self.ids = itertools.count(1)
         self.transactions = Transactions(self.client, 10**6, clock=self.clock, new_id=self._new_id)
         self.letters = DeadLetters(self.client, clock=self.clock)
+        self.sweep = Sweep(self.client)
         self.keys: dict[tuple[int, str], tuple[tuple[int, str], str]] = {}
-        self.hands: list[Hand] = []
+        self.calls: list[Call] = []
         self.ended: dict[str, str] = {}
         self.attempts: dict[str, int] = {}
         self.names = 0
@@ -194,14 +221,22 @@ class Machine(RuleBasedStateMachine):
         queue.join()
         return queue
 
-    def _newest(self, count: int) -> list[tuple[str, str]]:
-        """The newest entries of the queue in their order, each with its transaction."""
+    def _newest(self, count: int) -> list[tuple[str, Entry]]:
+        """The newest entries of the queue in their order."""
         found = self.client.xrevrange(store.QUEUE, count=count) if count else []
-        return [(i, fields.get("transaction_id", "")) for i, fields in reversed(found)]
+        entries = []
+        for entry_id, fields in reversed(found):
+            user_id = fields.get("user_id", "")
+            merchant = f"merchant:{user_id if re.fullmatch('[0-9]+', user_id) else ''}"
+            entries.append((entry_id, Entry(fields.get("transaction_id", ""), "", merchant)))
+        return entries
 
     def _note_new(self, count: int) -> None:
-        for entry_id, transaction_id in self._newest(count):
-            self.model.entries[entry_id] = Entry(transaction_id)
+        """They were made by a script, which noted each in its transaction's record."""
+        for entry_id, entry in self._newest(count):
+            self.model.entries[entry_id] = entry
+            if entry.transaction_id in self.model.records:
+                self.model.records[entry.transaction_id].entry = entry_id
 
     # The Core API
 
@@ -229,36 +264,67 @@ class Machine(RuleBasedStateMachine):
 
     # Connectors at work
 
-    def _took(self, slot: int, works: list[Work], expected: list[tuple[str, int]]) -> None:
+    def _begin(self, slot: int, entries: list[QueueEntry]) -> None:
         queue = self.connectors[slot]
-        # Two entries of one transaction in one read: the first is told the first number.
-        assert [e for e, _ in expected] == [w.entry_id for w in works]
+        works = queue.begin(entries)
+        # Two entries of one transaction in one call: the first has the first number.
+        assert self.model.begin([entry.id for entry in entries]) == [w.entry_id for w in works]
         for work in works:
             transaction_id = self.model.entries[work.entry_id].transaction_id
             assert transaction_id == work.charge.transaction_id
             assert work.attempt <= self.model.records[transaction_id].attempts
-        self.hands += [Hand(slot, queue, work) for work in works]
+        self.calls += [Call(slot, queue, work) for work in works]
+
+    def _read(self, slot: int, count: int) -> list[QueueEntry]:
+        queue = self.connectors[slot]
+        undelivered = [i for i, entry in self.model.entries.items() if not entry.owner][:count]
+        entries = queue.read(count)
+        assert self.model.give(undelivered, queue.name) == [entry.id for entry in entries]
+        return entries
 
     @rule(slot=slots, count=counts)
     def take(self, slot: int, count: int) -> None:
-        queue = self.connectors[slot]
-        waiting = [i for i, entry in self.model.entries.items() if not entry.owner][:count]
-        works = queue.take(count, 1) if waiting else []
-        self._took(slot, works, self.model.begin(waiting, queue.name))
+        self._begin(slot, self._read(slot, count))
 
-    @rule(slot=slots, count=counts)
-    def take_over(self, slot: int, count: int) -> None:
+    @rule(slot=slots, count=counts, started=counts)
+    def set_aside(self, slot: int, count: int, started: int) -> None:
+        """A merchant is above its share."""
+        entries = self._read(slot, count)
+        assert [] == self.connectors[slot].assign(entries[started:], {})
+        for entry in entries[started:]:
+            self.model.entries[entry.id].owner = self.model.entries[entry.id].merchant
+        self._begin(slot, entries[:started])
+
+    @rule(slot=slots, count=counts, merchant=st.sampled_from(["", *map(str, USERS)]))
+    def claim(self, slot: int, count: int, merchant: str) -> None:
+        owner = f"merchant:{merchant}"
+        aside = sorted(i for i, entry in self.model.entries.items() if entry.owner == owner)
+        entries = self.connectors[slot].assign([], {merchant: count})
+        expected = self.model.give(aside[:count], self.connectors[slot].name)
+        assert expected == [entry.id for entry in entries]
+        self._begin(slot, entries)
+
+    @rule(slot=slots)
+    def reclaim(self, slot: int) -> None:
+        """What the dead hold, and what this one holds and does not work on, is set aside."""
         queue = self.connectors[slot]
-        in_hand = frozenset(hand.work.entry_id for hand in self.hands if hand.slot == slot)
-        found = sorted(
-            (entry.owner, i)
+        in_flight = frozenset(call.work.entry_id for call in self.calls if call.slot == slot)
+        expected = {
+            i
             for i, entry in self.model.entries.items()
             if entry.owner
-            and i not in in_hand
+            and not entry.owner.startswith("merchant:")
+            and i not in in_flight
             and (entry.owner == queue.name or not self._lives(entry.owner))
-        )
-        works = queue.take_over(count, in_hand)
-        self._took(slot, works, self.model.begin([i for _, i in found][:count], queue.name))
+        }
+        assert expected == {entry.id for entry in queue.reclaim(in_flight).entries}
+        for entry_id in expected:
+            self.model.entries[entry_id].owner = self.model.entries[entry_id].merchant
+
+    def take_over(self, slot: int) -> None:
+        self.reclaim(slot)
+        for merchant in ("", *map(str, USERS)):
+            self.claim(slot, 10, merchant)
 
     def _lives(self, name: str) -> bool:
         return bool(self.client.exists(store.lease_key(name)))
@@ -268,67 +334,64 @@ class Machine(RuleBasedStateMachine):
         """All that a connector does when nothing happens to it."""
         self.promote(slot, count)
         self.take(slot, count)
-        for hand in [hand for hand in self.hands if hand.slot == slot]:
-            self._charge(hand, how)
-            self._save(hand, delay_seconds)
+        for call in [call for call in self.calls if call.slot == slot]:
+            self._charge(call, how)
+            self._save(call, delay_seconds)
 
-    @precondition(lambda self: self.hands)
+    @precondition(lambda self: self.calls)
     @rule(pick=picks, how=answers)
     def charge(self, pick: int, how: str) -> None:
-        self._charge(self.hands[pick % len(self.hands)], how)
+        self._charge(self.calls[pick % len(self.calls)], how)
 
-    def _charge(self, hand: Hand, how: str) -> None:
+    def _charge(self, call: Call, how: str) -> None:
         """The PSP is asked; what it decided for a transaction once, it stays with."""
-        if hand.answer:
+        if call.answer:
             return
-        transaction_id = hand.work.charge.transaction_id
+        transaction_id = call.work.charge.transaction_id
         decided = self.model.decided
         if how in {"capture", "lose the answer"}:
             decided.setdefault(transaction_id, "captured")
         elif how == "decline":
             decided.setdefault(transaction_id, "declined")
         if how in {"fail", "lose the answer"}:
-            hand.answer = "transient"
+            call.answer = "transient"
         else:
-            hand.answer = decided.get(transaction_id, "failed")
+            call.answer = decided.get(transaction_id, "failed")
 
-    @precondition(lambda self: any(hand.answer for hand in self.hands))
+    @precondition(lambda self: any(call.answer for call in self.calls))
     @rule(pick=picks, delay_seconds=delays)
     def save(self, pick: int, delay_seconds: int) -> None:
-        answered = [hand for hand in self.hands if hand.answer]
+        answered = [call for call in self.calls if call.answer]
         self._save(answered[pick % len(answered)], delay_seconds)
 
-    def _save(self, hand: Hand, delay_seconds: int) -> None:
+    def _save(self, call: Call, delay_seconds: int) -> None:
         """Finish or retry, however late."""
-        self.hands.remove(hand)
-        work = hand.work
-        if hand.answer == "transient" and work.attempt < self.settings.psp_attempts_max:
+        self.calls.remove(call)
+        work = call.work
+        if call.answer == "transient" and work.attempt < self.settings.psp_attempts_max:
             due_ms = int(self.now * 1000) + delay_seconds * 1000
-            expected = self.model.retry(hand, due_ms)
-            assert [expected] == hand.queue.save([(work, Later("HTTP 500", delay_seconds))])
+            expected = self.model.retry(call, due_ms)
+            assert [expected] == call.queue.save([(work, RetryResult("HTTP 500", delay_seconds))])
             return
-        status = "failed" if hand.answer == "transient" else hand.answer
+        status = "failed" if call.answer == "transient" else call.answer
         points = major_units(work.charge.amount, work.charge.currency)
-        ending = Ending(
+        ending = FinalResult(
             status,
             points=points if status == "captured" else 0,
             reason="for the test" if status == "failed" else "",
         )
-        expected = self.model.finish(hand, status)
-        assert [expected] == hand.queue.save([(work, ending)])
+        expected = self.model.finish(call, status)
+        assert [expected] == call.queue.save([(work, ending)])
 
     @rule(slot=slots, count=counts)
     def promote(self, slot: int, count: int) -> None:
         now_ms = int(self.now * 1000)
         due = sorted((at, i) for i, at in self.model.retries.items() if at <= now_ms)[:count]
         assert len(due) == self.connectors[slot].promote(count)
-        promoted = self._newest(len(due))
-        assert [i for _, i in due] == [transaction_id for _, transaction_id in promoted]
+        assert [i for _, i in due] == [e.transaction_id for _, e in self._newest(len(due))]
         self._note_new(len(due))
-        for entry_id, transaction_id in promoted:
+        for _, transaction_id in due:
             del self.model.retries[transaction_id]
-            if transaction_id in self.model.records:
-                self.model.records[transaction_id].entry = entry_id
 
     # Time and accidents
 
@@ -336,7 +399,7 @@ class Machine(RuleBasedStateMachine):
     def time_passes(self, seconds: int) -> None:
         self.now += seconds
 
-    @precondition(lambda self: self.hands)
+    @precondition(lambda self: self.calls)
     @rule(slot=slots)
     def crash(self, slot: int) -> None:
         """`kill -9`; another one starts."""
@@ -344,7 +407,7 @@ class Machine(RuleBasedStateMachine):
 
     def _crash(self, slot: int) -> None:
         self.client.delete(store.lease_key(self.connectors[slot].name))
-        self.hands = [hand for hand in self.hands if hand.slot != slot]
+        self.calls = [call for call in self.calls if call.slot != slot]
         self.connectors[slot] = self._connector()
 
     @rule(slot=slots, count=counts)
@@ -363,12 +426,12 @@ class Machine(RuleBasedStateMachine):
         self.take(slot, 4)
         self.client.delete(store.lease_key(self.connectors[slot].name))
         if by != slot:
-            self.take_over(by, 4)
+            self.take_over(by)
         if how is None:
             return
-        for hand in [hand for hand in self.hands if hand.slot == slot]:
-            self._charge(hand, how)
-            self._save(hand, 0)
+        for call in [call for call in self.calls if call.slot == slot]:
+            self._charge(call, how)
+            self._save(call, 0)
 
     @rule(slot=slots)
     def renew(self, slot: int) -> None:
@@ -378,7 +441,7 @@ class Machine(RuleBasedStateMachine):
     def leave(self, slot: int) -> None:
         """SIGTERM, with or without work left; another one starts."""
         self.connectors[slot].leave()
-        self.hands = [hand for hand in self.hands if hand.slot != slot]
+        self.calls = [call for call in self.calls if call.slot != slot]
         self.connectors[slot] = self._connector()
 
     # People
@@ -391,7 +454,11 @@ class Machine(RuleBasedStateMachine):
         record = self.model.records.get(transaction_id)
         outcome = self.letters.replay(letter_id)
         if record is None:
-            assert outcome in {"missing", "queued"}, "queued is what a broken record may say"
+            if outcome == "done":  # a broken record, which will fail again
+                del self.model.letters[letter_id]
+                self._note_new(1)
+            else:
+                assert outcome in {"missing", "queued"}, "queued is what it says then"
             return
         if record.status != "failed":
             assert record.status == outcome
@@ -401,7 +468,6 @@ class Machine(RuleBasedStateMachine):
         del self.attempts[transaction_id]
         record.status, record.attempts = "queued", 0
         self._note_new(1)
-        [(record.entry, _)] = self._newest(1)
 
     @rule(which=st.integers(0, len(BAD_ENTRIES) - 1))
     def write_nonsense(self, which: int) -> None:
@@ -413,30 +479,70 @@ class Machine(RuleBasedStateMachine):
     def write_a_duplicate(self, pick: int) -> None:
         """A second entry for a transaction that is open or over."""
         transaction_id = sorted(self.model.records)[pick % len(self.model.records)]
-        self.client.xadd(store.QUEUE, {"transaction_id": transaction_id})
-        self._note_new(1)
+        entry_id = self.client.xadd(store.QUEUE, {"transaction_id": transaction_id})
+        self.model.entries[entry_id] = Entry(transaction_id, "", "merchant:")
 
-    @rule(how=st.sampled_from(["text", "no fields", "no numbers", "no timeline"]))
-    def write_a_broken_record(self, how: str) -> None:
-        """A record nobody can read, and an entry that names it."""
-        transaction_id = str(self._new_id())
-        key = store.transaction_key(transaction_id)
-        if how == "text":
-            self.client.set(key, "nonsense")
-        else:
-            whole = {
-                "status": "queued", "user_id": "1", "amount": "1", "currency": "USD",
-                "payment_method": "pm_card_visa", "attempts": "0", "created_at": "x",
-                "timeline": "{}",
-            }  # fmt: skip
-            broken: dict[str, dict[str, str]] = {
-                "no fields": {"status": "queued"},
-                "no numbers": whole | {"amount": "many", "attempts": "few"},
-                "no timeline": {n: v for n, v in whole.items() if n != "timeline"},
-            }
-            self.client.hset(key, mapping=broken[how])
-        self.client.xadd(store.QUEUE, {"transaction_id": transaction_id})
-        self._note_new(1)
+    @precondition(lambda self: any(entry.owner for entry in self.model.entries.values()))
+    @rule(pick=picks)
+    def delete_a_consumer(self, pick: int) -> None:
+        """`XGROUP DELCONSUMER`: what it held and is open is found by the sweep, and once."""
+        names = sorted({e.owner for e in self.model.entries.values() if e.owner})
+        name = names[pick % len(names)]
+        self.client.xgroup_delconsumer(store.QUEUE, store.GROUP, name)
+        lost = []
+        for entry_id, entry in list(self.model.entries.items()):
+            if entry.owner == name:
+                del self.model.entries[entry_id]
+                record = self.model.records.get(entry.transaction_id)
+                if record and record.entry == entry_id and not record.final:
+                    lost.append(entry.transaction_id)
+                else:
+                    self.client.xdel(store.QUEUE, entry_id)
+        assert Counter(lost) == Counter(self.sweep.step())
+        assert [] == self.sweep.step()
+        self._note_new(len(lost))
+
+    @precondition(lambda self: self.model.records)
+    @rule(pick=picks, what=st.sampled_from(["points", "ledger", "index", "retries", "letters"]))
+    def break_a_key(self, pick: int, what: str) -> None:
+        """A key of another type: each script that uses it refuses and changes nothing."""
+        user_id = USERS[pick % len(USERS)]
+        key = {
+            "points": store.points_key(user_id), "ledger": store.ledger_key(user_id),
+            "index": store.index_key(user_id), "retries": store.RETRIES,
+            "letters": store.DEADLETTERS,
+        }[what]  # fmt: skip
+        wanted = TransactionRequest(amount=1250, currency="USD")
+        with self._broken(key):
+            if what in {"index", "retries"}:
+                with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+                    self.transactions.accept(user_id, wanted, "req", None)
+            if what == "retries":
+                with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+                    self.connectors[0].promote()
+            for call in self.calls:
+                if call.work.user_id == user_id or what in {"retries", "letters"}:
+                    result = FinalResult("captured", points=5)
+                    if what == "letters":
+                        result = FinalResult("failed", reason="for the test")
+                    saved = call.queue.save([(call.work, result)])
+                    assert [redis.ResponseError] == [type(one) for one in saved]
+            for call in self.calls if what == "retries" else []:
+                saved = call.queue.save([(call.work, RetryResult("HTTP 500", 0))])
+                assert [redis.ResponseError] == [type(one) for one in saved]
+
+    @contextlib.contextmanager
+    def _broken(self, key: str) -> Iterator[None]:
+        was_there = self.client.exists(key)
+        if was_there:
+            self.client.rename(key, "aside")
+        self.client.hset(key, "of", "another type")
+        try:
+            yield
+        finally:
+            self.client.delete(key)
+            if was_there:
+                self.client.rename("aside", key)
 
     # What must hold
 
@@ -523,7 +629,7 @@ class Machine(RuleBasedStateMachine):
         for _round in range(DRAIN_ROUNDS_MAX):
             self.now += 90
             last.promote()
-            works = last.take(100, 1) + last.take_over(100, frozenset())
+            works = last.begin(last.read(100)) + take_over(last)
             for work in works:
                 self._finish_well(last, work)
             if not works and not self.client.xlen(store.QUEUE) and not self.model.retries:
@@ -544,7 +650,7 @@ class Machine(RuleBasedStateMachine):
         for i, status in statuses.items():
             self.model.records[i].status = status
         self.points_are_what_was_captured()
-        assert [] == last.take_over(100, frozenset()), "which buries the dead"
+        assert [] == take_over(last), "which removes the dead"
         last.leave()
         assert [] == self.client.xinfo_consumers(store.QUEUE, store.GROUP)
         assert 0 == self.client.exists(store.QUEUE, store.RETRIES) - 1, "the stream alone is left"
@@ -554,7 +660,7 @@ class Machine(RuleBasedStateMachine):
         charge = work.charge
         status = self.model.decided.get(charge.transaction_id, "captured")
         points = major_units(charge.amount, charge.currency) if status == "captured" else 0
-        queue.save([(work, Ending(status, points=points))])
+        queue.save([(work, FinalResult(status, points=points))])
 
 
 def test_whatever_happens_nothing_is_lost_or_done_twice(

@@ -9,8 +9,11 @@ import redis
 
 from services import store
 from services.psp_connector.psp import Charge
-from services.psp_connector.queue import Ending, Queue, Work
+from services.psp_connector.queue import Queue
+from services.psp_connector.records import Work
+from services.psp_connector.results import FinalResult
 from services.psp_connector.saver import Attempt, Saver
+from tests.psp_connector.fakes import take
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
     Accept = Callable[..., str]
 
-CAPTURED = Ending("captured", points=12)
+CAPTURED = FinalResult("captured", points=12)
 
 
 class FakeQueue:
@@ -123,7 +126,7 @@ def test_a_redis_that_forgot_the_scripts_is_told_them_again(
     ids = [accept() for _ in range(3)]
     queue = Queue(client, settings, "one")
     queue.join()
-    works = queue.take(3, 10)
+    works = take(queue, 3)
     client.script_flush()
     assert [True] * 3 == queue.save([(work, CAPTURED) for work in works])
     assert {"captured"} == {client.hget(store.transaction_key(i), "status") for i in ids}
@@ -137,7 +140,7 @@ def test_an_unreadable_record_spoils_no_other(
     ids = [accept() for _ in range(3)]
     queue = Queue(client, settings, "one")
     queue.join()
-    works = queue.take(3, 10)
+    works = take(queue, 3)
     client.delete(store.transaction_key(ids[1]))
     client.set(store.transaction_key(ids[1]), "no hash")
     first, second, third = queue.save([(work, CAPTURED) for work in works])

@@ -1,10 +1,11 @@
 #!lua flags=allow-oom
--- Removes a connector that holds nothing from the group; one that holds entries must stay, or
--- they would be lost to everybody.
+-- Removes a consumer that holds nothing from the group. One that holds entries must stay: removing
+-- it would take them out of everybody's reach.
 --
 -- KEYS  1 queue   2 connector:{name}, its lease
--- ARGV  1 group   2 connector
+-- ARGV  1 group   2 consumer
 -- Returns  1 when it was removed
+check_types('stream', 'string')
 if redis.call('EXISTS', KEYS[2]) == 1 then
   return 0
 end

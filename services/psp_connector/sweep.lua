@@ -1,0 +1,74 @@
+#!lua flags=allow-oom
+-- Finds transactions that are open and yet in no queue (after XGROUP DELCONSUMER or DEL queue by
+-- hand), and queues them again unless it is only to look. Each step of a transaction is one atomic
+-- script, so one that is open has, at any moment, an entry that is pending or not yet delivered, or a
+-- place among the retries.
+--
+-- KEYS  1 queue   2 retries   3 ... transaction:{id} of each
+-- ARGV  1 group   2 'queue' or 'look'   3 ... id of each
+-- Returns  the ids of those that were found
+check_types('stream', 'zset')
+
+local function parts(id)
+  local ms, number = id:match('^(%d+)%-(%d+)$')
+  return tonumber(ms), tonumber(number)
+end
+
+local last_ms, last_number
+for _, group in ipairs(redis.call('EXISTS', KEYS[1]) == 1 and redis.call('XINFO', 'GROUPS', KEYS[1]) or {}) do
+  local about = {}
+  for i = 1, #group, 2 do
+    about[group[i]] = group[i + 1]
+  end
+  if about.name == ARGV[1] then
+    last_ms, last_number = parts(about['last-delivered-id'])
+  end
+end
+if not last_ms then
+  return {}
+end
+
+-- Whether the entry is that transaction's: a stream that was deleted begins again, and may give the
+-- same id in the same millisecond.
+local function is_of(entry, id)
+  for i = 1, #entry[2], 2 do
+    if entry[2][i] == 'transaction_id' then
+      return entry[2][i + 1] == id
+    end
+  end
+end
+
+local function is_queued(entry, id)
+  local ms, number = parts(entry or '')
+  if not ms then
+    return false
+  end
+  -- Written by hand it may be too large for a stream id, which is an error: then there is none.
+  local pending = redis.pcall('XPENDING', KEYS[1], ARGV[1], entry, entry, 1)
+  local held = not pending.err and redis.call('XRANGE', KEYS[1], entry, entry)[1]
+  if not held or not is_of(held, id) then
+    return false
+  end
+  return #pending > 0 or ms > last_ms or (ms == last_ms and number > last_number)
+end
+
+local found = {}
+for i = 3, #KEYS do
+  local status = redis.pcall('HGET', KEYS[i], 'status')
+  local is_open = status == 'queued' or status == 'processing'
+  local record = is_open and redis.call('HMGET', KEYS[i], 'status', 'entry', 'request_id', 'user_id')
+  if is_open and not is_queued(record[2], ARGV[i]) and not redis.call('ZSCORE', KEYS[2], ARGV[i]) then
+    found[#found + 1] = ARGV[i]
+    if ARGV[2] == 'queue' then
+      local entry = redis.call('XADD', KEYS[1], '*', 'transaction_id', ARGV[i],
+        'request_id', record[3] or '', 'user_id', record[4] or '', 'swept', '1')
+      redis.call('HSET', KEYS[i], 'entry', entry)
+      local old = redis.pcall('XRANGE', KEYS[1], record[2] or '', record[2] or '')[1]
+      if old and is_of(old, ARGV[i]) then
+        redis.call('XACK', KEYS[1], ARGV[1], record[2])
+        redis.call('XDEL', KEYS[1], record[2])
+      end
+    end
+  end
+end
+return found

@@ -1,0 +1,119 @@
+"""One merchant's flood beside another's payments, with the real sandbox and a real Redis."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import statistics
+import sys
+import threading
+import time
+import uuid
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from services import store
+from services.core_api.transactions import TransactionRequest, Transactions
+from services.psp_connector.__main__ import build
+from services.psp_connector.settings import ConnectorSettings
+from tests import support
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ALICE, BECKY = 1, 2
+PAYMENTS = 26
+P99_SECONDS_MAX = 2.0
+FLOODS = {
+    "error_500": (100, ("pm_sandbox_error_500",)),
+    "flaky": (300, ("pm_sandbox_flaky",)),
+    "timeout": (100, ("pm_sandbox_timeout",)),
+    "captured": (3000, ("pm_card_visa",)),
+    "mix": (
+        1000,
+        ("pm_card_visa", "pm_sandbox_error_500", "pm_sandbox_flaky", "pm_sandbox_timeout",
+         "pm_sandbox_slow", "pm_sandbox_rate_limited", "pm_card_chargeDeclined"),
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    port = support.free_ports(1)
+    folder = tmp_path_factory.mktemp("sandbox")
+    environ = dict(os.environ) | {"HTTP_PORT": str(port), "TMPDIR": str(folder)}
+    command = [sys.executable, "-m", "services.psp_sandbox"]
+    with support.program(command, environ=environ, output=folder / "log"):
+        support.wait_until(lambda: answers(port), what="sandbox")
+        yield f"http://127.0.0.1:{port}"
+
+
+def answers(port: int) -> bool:
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def connector(redis_port: int, psp_url: str) -> Iterator[None]:
+    settings = ConnectorSettings.read(
+        {
+            "HTTP_PORT": "1",
+            "REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
+            "PSP_URL": psp_url,
+        }
+    )
+    one, _app = build(settings)
+    thread = threading.Thread(target=one.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        one.stop()
+        thread.join(10)
+        one.drain(6)
+
+
+def pay(client: Any, user_id: int, method: str) -> str:
+    wanted = TransactionRequest(amount=1250, currency="USD", payment_method=method)
+    transactions = Transactions(client, 10**6)
+    return transactions.accept(user_id, wanted, str(uuid.uuid4()), None).transaction_id
+
+
+def seconds_taken(client: Any, transaction_id: str) -> float | None:
+    """From its acceptance to its end."""
+    status, created_at, updated_at = client.hmget(
+        store.transaction_key(transaction_id), "status", "created_at", "updated_at"
+    )
+    if status not in store.FINAL:
+        return None
+    assert "captured" == status
+    took = datetime.fromisoformat(updated_at) - datetime.fromisoformat(created_at)
+    return took.total_seconds()
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+def test_no_flood_of_one_merchant_holds_up_another(
+    client: Any, redis_port: int, sandbox: str, flood: str
+) -> None:
+    """Alice's p99 stays under 2 s, whatever becky has queued before and queues meanwhile."""
+    count, methods = FLOODS[flood]
+    for number in range(count):
+        pay(client, BECKY, methods[number % len(methods)])
+    ids = []
+    with connector(redis_port, sandbox):
+        for number in range(PAYMENTS):
+            ids.append(pay(client, ALICE, "pm_card_visa"))
+            pay(client, BECKY, methods[number % len(methods)])
+            time.sleep(0.1)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and not all(seconds_taken(client, i) for i in ids):
+            time.sleep(0.1)
+        took = sorted(seconds_taken(client, i) or 99.0 for i in ids)
+    p50, p99 = statistics.median(took), took[-1]
+    print(f"{flood}: p50 {p50:.3f} s, p99 {p99:.3f} s, of {PAYMENTS}")  # noqa: T201  the figure
+    assert p99 < P99_SECONDS_MAX

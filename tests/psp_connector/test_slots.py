@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.psp_connector.psp import Charge
+from services.psp_connector.records import Work
+from services.psp_connector.slots import Slots
+
+
+def occupied(slots: Slots, granted: dict[str, int]) -> None:
+    for merchant, count in granted.items():
+        charge = Charge("t", "r", 1, "USD", "pm")
+        slots.occupy(Work(f"{merchant}-{n}", 1, 1, "", charge, merchant) for n in range(count))
+
+
+@given(st.integers(2, 64), st.integers(1, 1000))
+def test_one_merchant_gets_most_slots_but_never_the_last(allowed: int, asked: int) -> None:
+    """At least half, at least one is left; the next merchant gets one at once."""
+    slots = Slots(lambda: allowed)
+    granted = slots.shares({"becky": asked})
+    assert min(asked, allowed // 2) <= granted["becky"] <= min(asked, allowed - 1)
+    occupied(slots, granted)
+    assert slots.shares({"becky": 1000, "alice": 1})["alice"]
+
+
+@given(
+    st.integers(0, 16),
+    st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 20)),
+    st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 20)),
+)
+def test_no_slot_is_given_twice_and_none_to_spare_is_held_back(
+    allowed: int, first: dict[str, int], second: dict[str, int]
+) -> None:
+    """Within what is free and asked for; whoever has none in flight gets one while there is one."""
+    slots = Slots(lambda: allowed)
+    for asking in (first, second):
+        free = slots.free
+        granted = slots.shares(asking)
+        assert granted.total() <= free
+        assert all(0 < count <= asking[merchant] for merchant, count in granted.items())
+        occupied(slots, granted)
+    left_out = [m for m, count in second.items() if count and not (first.get(m) or granted[m])]
+    assert not (slots.free and left_out)
+
+
+def test_12_slots() -> None:
+    """As docs/transactions.md says: 9 for one, 5 each for two; a single slot is for anyone."""
+    flood = 100
+    assert {"a": 9} == Slots(lambda: 12).shares({"a": flood})
+    assert {"a": 5, "b": 5} == Slots(lambda: 12).shares({"a": flood, "b": flood})
+    assert {"a": 4, "b": 4, "c": 3} == Slots(lambda: 12).shares(dict.fromkeys("abc", flood))
+    assert {"a": 1} == Slots(lambda: 1).shares({"a": flood, "b": flood})
