@@ -16,6 +16,7 @@ from services import store
 from services.address import BLOCK, PORT_OFFSETS
 from services.preflight import orphans, plan, ports
 from services.preflight.findings import Finding
+from services.psp_connector.sweep import Sweep
 from services.settings import masked
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _ANSWER_SECONDS_MAX = 2.0
 _CLOCKS_APART_SECONDS = 2.0
 _MEMORY_SHARE_MAX = 0.9
+# A million records take some 5 s.
+_SWEEP_SECONDS_MAX = 8.0
 
 
 class Running:
@@ -143,12 +146,32 @@ class Running:
             with contextlib.closing(store.connect(url, timeout_seconds=_ANSWER_SECONDS_MAX)) as one:
                 facts = one.info("persistence") | one.info("memory")
                 seconds, micros = one.time()
+                lost = _lost(one)
         except (redis.RedisError, OSError, ValueError) as error:
             log = f"see {self._place.state}/logs/redis.log"
             cure = log if url == own else "is REDIS_URL right, and is it reachable from here?"
             return [Finding("redis", masked(url), "no answer", "fault", masked(str(error)), cure)]
         drift = seconds + micros / 1e6 - time.time()
-        return [Finding("redis", "address", masked(url)), *_redis_findings(facts, drift)]
+        return [Finding("redis", "address", masked(url)), *_redis_findings(facts, drift), lost]
+
+
+def _lost(client: store.Client) -> Finding:
+    """Open transactions that are in no queue: nothing ends them until the connector's sweep."""
+    name, count, until = "open, in no queue", 0, time.monotonic() + _SWEEP_SECONDS_MAX
+    try:
+        for ids in Sweep(client).look():
+            count += len(ids)
+            if time.monotonic() > until:
+                return Finding("redis", name, f"{count} so far", note="not all records looked at")
+    except redis.ResponseError as error:
+        cure = "a key was overwritten by hand: delete it, and payments go on"
+        return Finding("redis", name, "not known", "fault", str(error), cure)
+    if not count:
+        return Finding("redis", name, "0")
+    cure = "the connector queues them again, a thousand records a second: is it running?"
+    return Finding(
+        "redis", name, str(count), "warning", "queue or group was changed by hand?", cure
+    )
 
 
 def _failing(answer: httpx.Response) -> str:

@@ -12,7 +12,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 
+from services import store
 from services.address import BLOCK, PORT_OFFSETS
 from services.preflight import doctor, findings, machine, place, versions
 from services.preflight.findings import Finding
@@ -256,6 +258,22 @@ def test_redis_must_keep_what_it_is_given(
         item.name for item in wrong(items)
     ]
     assert "as ours" == found(items, "redis", "clock").value
+
+
+def test_open_transactions_in_no_queue_are_shown(tmp_path: Path, environ: dict[str, str]) -> None:
+    """A payment that nothing will end is a warning, with what to do."""
+    port = free_ports(1)
+    environ["REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
+    with redis_server(tmp_path / "redis", port), redis.Redis(port=port) as client:
+        client.xgroup_create(store.QUEUE, store.GROUP, id="0", mkstream=True)
+        key = store.transaction_key("00000000-0000-4000-8000-000000000000")
+        client.hset(key, mapping={"status": "processing", "entry": "1-1"})
+        items = Running(place.here(environ), int(environ["PLATFORM_PORT"])).redis()
+        client.hset(key, "status", "captured")
+        healthy = Running(place.here(environ), int(environ["PLATFORM_PORT"])).redis()
+    item = found(items, "redis", "open, in no queue")
+    assert ("1", "warning", True) == (item.value, item.status, "connector" in item.cure)
+    assert "0" == found(healthy, "redis", "open, in no queue").value
 
 
 def test_a_redis_that_does_not_answer_is_told_soon(environ: dict[str, str]) -> None:
