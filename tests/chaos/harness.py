@@ -225,12 +225,14 @@ class Chaos:
             assert time.monotonic() < deadline, f"not ended in {seconds_max} s"
             time.sleep(0.1)
 
-    def in_hand(self, pid: int = 0) -> int:
-        """How many entries connectors hold now, or the one of that process id."""
+    def in_flight(self, pid: int = 0) -> int:
+        """How many entries are in flight now, in all or with the connector of that process id."""
         with contextlib.closing(self.redis()) as client:
             held = client.xpending_range(store.QUEUE, store.GROUP, "-", "+", 1000)
-        # A connector's name is its host, its process id and something random.
-        return sum(not pid or entry["consumer"].split("-")[-2] == str(pid) for entry in held)
+        # A connector's name is its host, its process id and something random; the other consumers
+        # are merchants, whose entries wait.
+        names = [e["consumer"] for e in held if not e["consumer"].startswith("merchant:")]
+        return sum(not pid or name.split("-")[-2] == str(pid) for name in names)
 
     @contextlib.contextmanager
     def connector(
@@ -285,7 +287,7 @@ class Chaos:
         """
         assert len(set(self.accepted)) == len(self.accepted)
         self.wait_ended(self.accepted, seconds_max)
-        support.wait_until(lambda: not self.in_hand(), seconds_max=20, what="the last entry")
+        support.wait_until(lambda: not self.in_flight(), seconds_max=20, what="the last entry")
         with contextlib.closing(self.redis()) as client:
             pipeline = client.pipeline(transaction=False)
             for transaction_id in self.accepted:

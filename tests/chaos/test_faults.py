@@ -95,7 +95,7 @@ def test_slow_for_all(chaos: Chaos) -> None:
     """Slower than PSP_TIMEOUT_SECONDS for a while: no answer was had, and each is captured once."""
     chaos.sandbox("PUT", "faults", json={"delay_ms": 1500})
     chaos.send(30, (CAPTURES,))
-    support.wait_until(chaos.in_hand, what="work in hand")
+    support.wait_until(chaos.in_flight, what="work in flight")
     time.sleep(4)
     chaos.sandbox("DELETE", "faults")
     assert {"captured": 30} == chaos.check()
