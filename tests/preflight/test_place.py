@@ -42,7 +42,7 @@ def test_each_setting_has_its_origin(checkout: Path) -> None:
     assert ("redis://<secret>@elsewhere/0", ".env") == told["REDIS_URL"]
     assert ("http://127.0.0.1:9004", "stack") == told["PSP_URL"]
     assert ("<secret>", "stack (JWT_SECRET_FILE)") == told["JWT_SECRET"]
-    assert ("8", "default") == told["CONCURRENCY"]
+    assert ("12", "default") == told["CONCURRENCY"]
 
 
 def test_an_empty_variable_of_the_shell_hides_dotenv(checkout: Path) -> None:
