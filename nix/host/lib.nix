@@ -8,15 +8,29 @@ let
         value = value name;
       }) names
     );
-  hasPrefix =
-    prefix: text: builtins.substring 0 (builtins.stringLength prefix) text == prefix;
+  hasPrefix = prefix: text: builtins.substring 0 (builtins.stringLength prefix) text == prefix;
+  hasSuffix =
+    suffix: text:
+    let
+      start = builtins.stringLength text - builtins.stringLength suffix;
+    in
+    start >= 0 && builtins.substring start (-1) text == suffix;
+
+  # A path stands for all that is below it.
+  member =
+    set: path: type:
+    if builtins.isFunction set then
+      set path type
+    else
+      path == toString set || hasPrefix "${toString set}/" path || hasPrefix "${path}/" (toString set);
 in
 {
-  inherit genAttrs;
+  inherit genAttrs hasSuffix;
   inherit (builtins)
     attrNames
     attrValues
     concatLists
+    elem
     filter
     mapAttrs
     replaceStrings
@@ -25,31 +39,27 @@ in
 
   escapeShellArg = text: "'${builtins.replaceStrings [ "'" ] [ "'\\''" ] text}'";
   getExe = package: "${package}/bin/${package.meta.mainProgram or package.name}";
-  hasSuffix =
-    suffix: text:
-    let
-      start = builtins.stringLength text - builtins.stringLength suffix;
-    in
-    start >= 0 && builtins.substring start (-1) text == suffix;
   optional = condition: value: if condition then [ value ] else [ ];
   optionalAttrs = condition: attrs: if condition then attrs else { };
   unique = builtins.foldl' (
     seen: item: if builtins.elem item seen then seen else seen ++ [ item ]
   ) [ ];
 
-  # A fileset is a list of paths here.
+  # Here a fileset is a function that says of a path whether it belongs to it.
   fileset = {
-    unions = sets: builtins.concatLists (map (set: if builtins.isList set then set else [ set ]) sets);
+    unions =
+      sets: path: type:
+      builtins.any (set: member set path type) sets;
+    fileFilter =
+      predicate: set: path: type:
+      member set path type
+      && (type == "directory" || predicate { hasExt = ext: hasSuffix ".${ext}" path; });
     toSource =
       { root, fileset }:
       builtins.path {
         name = "source";
         path = root;
-        filter =
-          path: _:
-          builtins.any (
-            wanted: path == wanted || hasPrefix "${wanted}/" path || hasPrefix "${path}/" wanted
-          ) (map toString fileset);
+        filter = member fileset;
       };
   };
 }

