@@ -25,16 +25,22 @@
             inherit lib pkgs package;
             revision = self.rev or null;
           };
+          packages = stack.packages // images;
+          formatter = import ./nix/formatter.nix { inherit lib pkgs; };
         in
         {
-          packages = stack.packages // images;
+          inherit packages formatter;
           inherit (stack) apps;
           devShells.default = import ./nix/shell.nix { inherit pkgs package stack; };
           checks = import ./nix/checks.nix {
-            inherit lib pkgs package;
-            inherit (images) image-configs;
+            inherit
+              lib
+              pkgs
+              package
+              packages
+              formatter
+              ;
           };
-          formatter = import ./nix/formatter.nix { inherit pkgs; };
         };
 
       bySystem = lib.genAttrs systems outputsOf;

@@ -1,23 +1,40 @@
-# `nix fmt`: writes every format that the lint check reads. nixfmt is not in every package set, and
-# its absence is said rather than passed over.
-{ pkgs }:
+# `nix fmt [-- --check] [PATH…]`: every format that the lint check reads. nixfmt is not in every package
+# set; its absence is reported.
+{ lib, pkgs }:
 pkgs.writeShellApplication {
   name = "format";
   runtimeInputs = [
     pkgs.caddy
-    pkgs.git
     pkgs.ruff
   ]
-  ++ (if pkgs ? nixfmt then [ pkgs.nixfmt ] else [ ]);
+  ++ lib.optional (pkgs ? nixfmt) pkgs.nixfmt;
   text = ''
-    cd "$(git rev-parse --show-toplevel)"
-    ruff check --quiet --fix-only .
-    ruff format --quiet .
-    caddy fmt --overwrite services/router/Caddyfile
-    if command -v nixfmt >/dev/null; then
-      git ls-files -z '*.nix' | xargs -0 nixfmt
+    check=() paths=() code=0
+    for word in "$@"; do
+      case $word in
+        --check) check=(--check) ;;
+        -*) echo "usage: nix fmt [-- --check] [PATH…]" >&2 && exit 2 ;;
+        *) paths+=("$word") ;;
+      esac
+    done
+    [ "''${#paths[@]}" -gt 0 ] || paths=(.)
+    # run PATTERN COMMAND…: on the files of this name, when there are any; no hidden folders.
+    run() {
+      find "''${paths[@]}" -name '.?*' -prune -o -type f -name "$1" -print0 | xargs -0 -r "''${@:2}" || code=1
+    }
+
+    if [ "''${#check[@]}" -eq 0 ]; then
+      run '*.py' ruff check --quiet --fix-only
+      run Caddyfile caddy fmt --overwrite
     else
-      echo "format: nixfmt is not offered by this package set; the Nix files are left as they are" >&2
+      run Caddyfile caddy fmt >/dev/null
     fi
+    run '*.py' ruff format --quiet --no-cache "''${check[@]}"
+    if command -v nixfmt >/dev/null; then
+      run '*.nix' nixfmt "''${check[@]}"
+    else
+      echo "format: this package set has no nixfmt; Nix files were not looked at" >&2
+    fi
+    exit "$code"
   '';
 }

@@ -28,25 +28,13 @@ caddyfile_is_valid() {
     caddy validate --adapter caddyfile --config services/router/Caddyfile
 }
 
-caddyfile_is_formatted() {
-  # shellcheck disable=SC2094 # caddy fmt writes nothing here
-  caddy fmt - <services/router/Caddyfile | diff services/router/Caddyfile -
-}
-
-nix_files_are_formatted() {
-  find . -name '*.nix' -print0 | xargs -0 nixfmt --check
-}
-
 step "ruff check" ruff check --no-cache .
-step "ruff format" ruff format --no-cache --check .
+step "format" format --check
 step "mypy" mypy --no-color-output --cache-dir=/dev/null
 step "shellcheck" shell_scripts
 step "caddy validate" caddyfile_is_valid
-step "caddy fmt" caddyfile_is_formatted
 step "process-compose --dry-run" process-compose --dry-run -f process-compose.yaml
-if command -v nixfmt >/dev/null; then
-  step "nixfmt" nix_files_are_formatted
-else
+if ! command -v nixfmt >/dev/null; then
   echo "--- nixfmt SKIPPED: this package set does not offer it"
   skipped=$((skipped + 1))
 fi

@@ -6,7 +6,7 @@ let
   code = [
     ../nix/host/pinned.json # for doctor
     ../process-compose.yaml
-    ../services
+    (fileset.fileFilter (file: !file.hasExt "md") ../services)
   ];
   sourceOf =
     files:
@@ -128,26 +128,64 @@ in
     pkgs.redis
   ];
 
-  # All that a check reads. The pages are among it, for tests that hold them to the code.
-  checkedSource = sourceOf (
-    code
-    ++ [
-      ../.ci
-      ../.env.example
-      ../.envrc
-      ../docs
-      ../README.md
-      ../bench
-      ../deploy
-      ../docs
-      ../flake.lock
-      ../flake.nix
-      ../nix
-      ../nixw
-      ../pyproject.toml
-      ../tests
-    ]
-  );
+  # What each check reads and nothing else, so that a change reruns only the checks that it concerns.
+  checkedSources =
+    let
+      testsIn =
+        names:
+        map (name: ../tests + "/${name}") (
+          [
+            "conftest.py"
+            "support.py"
+          ]
+          ++ names
+        );
+      apart = [
+        "chaos"
+        "images"
+        "pages"
+        "stack"
+      ];
+      common = code ++ [
+        ../.env.example
+        ../nix/platform
+        ../pyproject.toml
+      ];
+      wide = common ++ [
+        ../.envrc
+        ../bench
+        ../deploy
+        ../flake.lock
+        ../nix
+        ../nixw
+      ];
+      all = wide ++ [
+        ../.ci
+        ../README.md
+        ../docs
+        ../flake.nix
+        ../services
+        ../tests
+      ];
+    in
+    lib.mapAttrs (_: sourceOf) {
+      lint = all;
+      pages = all;
+      unit =
+        wide
+        ++ testsIn (
+          [ "stack/stack.py" ]
+          ++ lib.filter (name: !lib.elem name apart) (lib.attrNames (builtins.readDir ../tests))
+        );
+      stack = common ++ [ ../docs/configuration.md ] ++ testsIn [ "stack" ];
+      chaos =
+        common
+        ++ testsIn [
+          "chaos"
+          "stack/stack.py"
+        ];
+      images = common ++ testsIn [ "images" ];
+    };
 
   code = compiled "platform-code" "services" code;
 

@@ -46,30 +46,33 @@ let
 
   runtimeInputs = [ processCompose ] ++ package.programs ++ [ package.python ];
 
-  # The code is the one in the store, whatever a surrounding development shell says.
+  # The code is the one in the store, whatever a surrounding development shell says. Where no checkout
+  # is around (`nix run github:…`), state is kept in a folder of the user's, not in the current one.
   fromStore = ''
     export PLATFORM_CODE=${package.code} PYTHONPATH=${package.code}
+    PLATFORM_CHECKOUT=''${PLATFORM_CHECKOUT:-''${XDG_STATE_HOME:-~/.local/state}/platform}
+    export PLATFORM_CHECKOUT
   '';
 
-  # `platform` takes words, and begins with those that are given here.
+  # `platform` passes its arguments on, after `command` where that is given.
   platformOf =
-    setting: words:
+    {
+      name ? "platform",
+      setting ? "",
+      command ? "",
+      description ? "starts the stack; arguments go on to process-compose",
+    }:
     pkgs.writeShellApplication {
-      name = "platform";
-      inherit runtimeInputs;
+      inherit name runtimeInputs;
       text = ''
         ${setting}
-        set -- ${words} "$@"
+        set -- ${command} "$@"
         # shellcheck source=/dev/null
         . ${./platform}/env.sh
         # shellcheck source=/dev/null
         . ${./platform}/platform.sh
       '';
-      meta.description =
-        if words == "" then
-          "starts the stack; words go on to process-compose"
-        else
-          "stops the stack and forgets its state, after asking";
+      meta = { inherit description; };
     };
 
   commandOf =
@@ -132,8 +135,13 @@ let
 
   programs = lib.mapAttrs (commandOf fromStore) modules // {
     inherit bench;
-    default = platformOf fromStore "";
-    reset = platformOf fromStore "reset";
+    default = platformOf { setting = fromStore; };
+    reset = platformOf {
+      name = "reset-platform";
+      setting = fromStore;
+      command = "reset";
+      description = "stops the stack and forgets its state, after asking";
+    };
   };
 in
 {
@@ -150,7 +158,7 @@ in
   # For the development shell, which has PLATFORM_CODE and PYTHONPATH set to the checkout.
   commands = [
     processCompose
-    (platformOf "" "")
+    (platformOf { })
   ]
   ++ lib.attrValues (lib.mapAttrs (commandOf "") modules);
 }

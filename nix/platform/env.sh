@@ -2,11 +2,16 @@
 # Where this checkout's code, state, logs and socket are. Sourced by bin/platform and by the
 # development shell, so that both speak to the same stack.
 
-# The checkout: the nearest folder, from here upwards, that holds the stack.
+# The checkout: the nearest folder, from here upwards, that holds the stack; else that of the surrounding
+# shell, or the folder that a program from the store names.
 platform_checkout=$PWD
 until [ -f "$platform_checkout/process-compose.yaml" ] && [ -d "$platform_checkout/services" ]; do
   if [ -z "$platform_checkout" ]; then
-    platform_checkout=$PWD
+    platform_checkout=${PLATFORM_CHECKOUT-}
+    if ! mkdir -p "$platform_checkout" 2>/dev/null; then
+      echo "platform: neither this folder nor one above it is a checkout: change to one" >&2
+      return 1
+    fi
     break
   fi
   platform_checkout=${platform_checkout%/*}
@@ -36,7 +41,7 @@ PC_SOCKET_PATH=$PLATFORM_STATE/pc.sock
 if [ "$(printf %s "$PC_SOCKET_PATH" | wc -c)" -gt 100 ]; then
   platform_sockets=${XDG_RUNTIME_DIR:-/tmp}/platform-$(id -u)
   (umask 077 && mkdir -p "$platform_sockets")
-  if [ -O "$platform_sockets" ] && [ ! -L "$platform_sockets" ]; then
+  if [ -n "$(find "$platform_sockets" -prune -type d -user "$(id -u)")" ]; then
     chmod 700 "$platform_sockets"
   else
     echo "platform: $platform_sockets belongs to somebody else; set XDG_RUNTIME_DIR to a folder of yours" >&2

@@ -17,6 +17,14 @@ refuse_second_stack() {
   fi
 }
 
+say_what_is_served() {
+  case $PLATFORM_CODE in
+    /nix/store/*) [ ! -e process-compose.yaml ] ||
+      echo "platform: serving a copy of the code as it is now; to serve changes at each save, start it with" \
+        "\`process-compose up\` in \`./nixw develop\`" >&2 ;;
+  esac
+}
+
 # What `up` and its flags ask for: attached, detached, or no start at all.
 mode_of() {
   local word mode=attached
@@ -52,7 +60,10 @@ run_beside() {
 start() {
   local mode
   mode=$(mode_of "$@")
-  [ "$mode" = none ] || refuse_second_stack
+  if [ "$mode" != none ]; then
+    refuse_second_stack
+    say_what_is_served
+  fi
   [ "$mode" = detached ] || exec process-compose "$@"
   # Whatever becomes of the processes it comes back with 0, and with 1 when they were stopped before
   # it looked; what became of them is told below.
