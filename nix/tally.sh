@@ -1,14 +1,13 @@
 # shellcheck shell=sh
-# shellcheck disable=SC2154 # nixw sets them
-# `nixw flake check`, sourced by nixw: runs the checks, shows their logs, and ends with one line
-# `N passed, N failed[, N skipped]` over all of them. With CI set every check is executed again; else
-# Nix does not repeat one when nothing it depends on has changed, and that is said.
+# shellcheck disable=SC2034,SC2154 # nixw sets and uses them
+# `nixw test [CHECK…]` and `nixw flake check`, sourced by nixw: runs the checks, shows their logs, and ends
+# with one line `N passed, N failed[, N skipped]` over all of them. With CI set every check is executed
+# again; else Nix does not repeat one when nothing it depends on has changed, and that is said.
 
 # One line for each check: name, derivation, output.
 list_checks() {
-  case $(uname -m) in arm64) machine=aarch64 ;; *) machine=$(uname -m) ;; esac
   # shellcheck disable=SC2016,SC2086 # Nix's own variables; words
-  with_nix call eval --raw $override "${flake:-.}#checks.$machine-$(uname | tr DL dl)" --apply \
+  with_nix call eval --raw $override "$flake#checks.$system" --apply \
     'c: builtins.concatStringsSep "" (map (n: "${n} ${c.${n}.drvPath} ${c.${n}.outPath}\n") (builtins.attrNames c))'
 }
 
@@ -30,7 +29,7 @@ tally() {
     set -- "$1" $counts
     passed=$((passed + $2)) failed=$((failed + $4))
     [ "${7-}" != skipped ] || skipped=$((skipped + $6))
-  done <"$state/checks"
+  done <"$checks"
   if [ "$1" -ne 0 ] && [ "$failed" -eq 0 ]; then
     echo "nixw: nix failed outside the tests: see above"
     failed=1
@@ -39,7 +38,25 @@ tally() {
   echo "$passed passed, $failed failed$skipped"
 }
 
-list_checks >"$state/checks" 2>/dev/null || : >"$state/checks" # nix flake check says why
+shift
+names=''
+while case ${1--} in -*) false ;; esac do
+  [ "$1" = . ] || names="$names $1"
+  shift
+done
+
+lock checks "running checks, which would disturb each other"
+checks=$state/checks
+if [ -z "$names" ]; then
+  list_checks >"$checks" 2>/dev/null || : >"$checks" # nix flake check says why
+else
+  list_checks >"$checks.all"
+  : >"$checks"
+  for name in $names; do
+    grep "^$name " "$checks.all" >>"$checks" ||
+      die "there is no check $name; there are: $(cut -d ' ' -f 1 "$checks.all" | tr '\n' ' ')"
+  done
+fi
 cached=''
 while read -r name derivation output; do
   [ -e "$output" ] || continue
@@ -48,11 +65,18 @@ while read -r name derivation output; do
   else
     cached="$cached $name"
   fi
-done <"$state/checks"
+done <"$checks"
 
 case " $* " in *" -L "* | *" --print-build-logs "*) ;; *) set -- -L "$@" ;; esac
+if [ -z "$names" ]; then
+  set -- flake check "$flake" --keep-going "$@"
+else
+  for name in $names; do set -- "$@" "$flake#checks.$system.$name"; done
+  set -- build --no-link --keep-going "$@"
+fi
+jobs=1 # tests that measure time would compete
 code=0
 # shellcheck disable=SC2086 # words
-with_nix call flake check $override $flake --keep-going "$@" || code=$?
+with_nix call "$@" $override || code=$?
 tally "$code"
 exit "$code"

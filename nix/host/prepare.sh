@@ -1,22 +1,33 @@
 # shellcheck shell=sh
 # shellcheck disable=SC2034,SC2154 # nixw uses and sets them
-# The road without a binary cache, sourced by nixw: sees to the programs that the host package set
-# takes from the machine, finds out the facts it is built on, and hands it to Nix.
+# Sourced by nixw where no binary cache answers: installs the programs that the host package set takes
+# from the machine, finds the facts it is built on, builds what the command needs, and hands it to Nix.
 
 # What is handed to Nix lies where no path has a space, which Nix 2.8 cannot read.
-handed=/nix/var/nixw/$(printf %s "$root" | cksum | cut -d ' ' -f 1)
+handed=/nix/var/nixw/${handed##*/}
 builder_environment=/nix/var/nixw/environment
+said_minutes=1440
+
+# What a command needs: the stack (`run`), the development shell, or only an evaluation.
+need_of() {
+  case $* in
+    run | "run . "* | run\ .) echo run ;;
+    "run ."* | build*) case $* in *bench* | *checks* | *devShells* | *formatter*) echo shell ;; *) echo run ;; esac ;;
+    develop* | shell* | print-dev-env* | test*) echo shell ;;
+    *) echo nothing ;;
+  esac
+}
 
 debian_packages_missing() {
   has nix || echo nix-bin
   [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -n "${SSL_CERT_FILE:-}" ] || echo ca-certificates
-  [ -e /usr/share/bash-completion/bash_completion ] || echo bash-completion
   [ -x /usr/bin/curl ] || echo curl
   [ -x /usr/bin/git ] || echo git
   [ -x /usr/bin/redis-check-rdb ] || echo redis-tools
-  [ -x /usr/bin/shellcheck ] || echo shellcheck
-  [ -x /usr/bin/wrk ] || echo wrk
   /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+  [ "$need" = shell ] || return 0
+  [ -x /usr/bin/wrk ] || echo wrk
+  [ -e /usr/share/bash-completion/bash_completion ] || echo bash-completion
 }
 
 # In another home, because go leaves its telemetry in the user's.
@@ -71,8 +82,6 @@ hand_over() {
   cmp -s "$state/machine.json" "$handed/host/machine.json" || cp "$state/machine.json" "$handed/host/"
 }
 
-is_built() { with_nix call path-info "path:$handed/host#$1" >/dev/null 2>&1; }
-
 # The version that the pin of flake.lock carries; `doctor` and packages.nix read the same list.
 pinned() { sed -n "s/.*\"$1\": \"\(.*\)\".*/\1/p" "$root/nix/host/pinned.json"; }
 
@@ -93,43 +102,61 @@ differences_from_pin() {
   echo "no nixfmt"
 }
 
-# Nix 2.8 cannot take some checkouts by their path: where that has a space or the like it is given a
-# copy of the tracked files, and for a worktree of a shallow clone it has to be told so.
-name_flake() {
-  case $root in
-    *[!A-Za-z0-9/._~+-]*)
-      rm -rf "$handed/source"
-      mkdir -p "$handed/source"
-      git -C "$root" ls-files -z --cached | tar -C "$root" -c --null --ignore-failed-read -T - 2>/dev/null |
-        tar -x -C "$handed/source"
-      flake=path:$handed/source
-      ;;
-    *)
-      [ ! -f "$root/.git" ] || [ "$(git -C "$root" rev-parse --is-shallow-repository)" = false ] ||
-        flake="git+file://$root?shallow=1"
-      ;;
+# What is built depends on these files; on our code too, but that takes a second.
+key() {
+  find "$root/nix" "$state/machine.json" -type f ! -path '*/__pycache__/*' -exec cksum {} + 2>/dev/null | sort | cksum
+}
+
+is_prepared() {
+  remembered facts || return 1
+  [ "$need" = nothing ] || { [ -e "$state/root-$need" ] && [ "$(cat "$state/key-$need" 2>/dev/null)" = "$(key)" ]; }
+}
+
+# Builds what the command needs, with a line for each step, and keeps it from Nix's garbage collector.
+build_first() {
+  # shellcheck disable=SC2086 # words
+  case $need in
+    run) set -- build --out-link "$state/root-run" "$flake#default" $override ;;
+    shell) set -- develop --profile "$state/root-shell" "$flake" $override -c true ;;
+    nothing) return ;;
   esac
+  { with_nix call --log-format internal-json "$@" && : >"$state/built"; } 2>&1 </dev/null |
+    /usr/bin/python3 "$root/nix/host/progress.py" >&2
+  rm "$state/built" 2>/dev/null || die "could not build what is needed: the reason is above; nothing is left half built"
+  [ "$need" = run ] || # older generations of the profile
+    find "$state" -name 'root-shell-*-link' ! -name "$(readlink "$state/root-shell")" -exec rm {} +
+  key | remember "key-$need"
+}
+
+# Once a day, or when it changed.
+say_differences() {
+  text="no binary cache answers, so the host package set is used. Not as pinned: $(differences_from_pin)."
+  if ! remembered said "$said_minutes" || [ "$(cat "$state/said")" != "$text" ]; then
+    say "$text"
+    echo "$text" | remember said
+  fi
 }
 
 [ -w /nix/store ] || [ ! -e /nix/store ] || die "/nix/store belongs to another user or to a daemon, but" \
   "the host package set needs a Nix of one's own: run nixw as root, or make /nix yours with chown." \
   "Where everything was built before, plain nix in place of nixw will do."
-if remembered facts; then
-  process_compose=$(cat "$state/facts")
-else
+need=$(need_of "$@")
+is_prepared || {
+  lock prepare "preparing the packages"
   missing=$(debian_packages_missing)
   # shellcheck disable=SC2086 # words
   [ -z "$missing" ] || apt_install $missing
   [ -w /nix ] || [ "$(id -u)" -eq 0 ] || as_root install -d -o "$(id -u)" -g "$(id -g)" /nix
-fi
+}
 find_go
 write_builder_environment
-remembered facts || {
-  process_compose=$(process_compose_of_machine)
-  echo "$process_compose" | remember facts
-}
+remembered facts || process_compose_of_machine | remember facts
+process_compose=$(cat "$state/facts")
 hand_over
-say "no binary cache answers, so the host package set is used. Not as pinned: $(differences_from_pin)."
-[ -e "$state/built" ] || { is_built caddy && : >"$state/built"; } || say "the first start downloads and builds what is missing, in about five minutes"
 override="--override-input nixpkgs path:$handed/host"
 name_flake
+is_prepared || {
+  say_differences
+  build_first
+}
+exec 9>&-

@@ -1,0 +1,102 @@
+"""nixw gives Nix the right command, the right packages, and no file that is not the project's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT
+
+NIX = """\
+#!/bin/sh
+case $* in
+  --version) echo "nix (Nix) 2.26.3" ;;
+  *dry-run*) echo "  /nix/store/x-platform.drv" >&2 ;;
+  *"derivation show"*) echo "$DERIVATION" ;;
+  *) printf '%s\\n' "$@" ;;
+esac
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """An unpacked archive with nixw inside another repository; Nix and curl are fakes."""
+    (tmp_path / ".git").mkdir()
+    root = tmp_path / "archive"
+    for name in ("bin", "nix/host", "services", ".state"):
+        (root / name).mkdir(parents=True)
+    for name in ("nixw", "nix/package.nix", "nix/tally.sh"):
+        shutil.copy(ROOT / name, root / name)
+    for name, text in {"nix": NIX, "curl": "#!/bin/sh\necho StoreDir: /nix/store\n"}.items():
+        (root / "bin" / name).write_text(text)
+        (root / "bin" / name).chmod(0o755)
+    return root
+
+
+def nixw(root: Path, *args: str, **environ: str) -> list[str]:
+    """The arguments that Nix gets, without options that are always the same."""
+    done = subprocess.run(
+        [root / "nixw", *args],
+        cwd=root,
+        env={"PATH": f"{root / 'bin'}:{os.environ['PATH']}", "HOME": str(root.parent), **environ},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    given = done.stdout.splitlines()
+    return given[given.index("max-jobs") + 2 :]
+
+
+@pytest.mark.parametrize(
+    ("typed", "given"),
+    [
+        ("up -D", "run . -- up -D"),
+        ("down", "run . -- down"),
+        ("run", "run ."),
+        ("run -- up -D", "run . -- up -D"),
+        ("run .#merchant -- list .", "run .#merchant -- list ."),
+        ("develop -c echo .", "develop . -c echo ."),
+        ("store gc", "store gc"),
+    ],
+)
+def test_commands(checkout: Path, typed: str, given: str) -> None:
+    """What is typed, and what Nix is called with."""
+    (checkout / ".git").mkdir()
+    assert nixw(checkout, *typed.split()) == given.split()
+
+
+def test_format_runs_the_formatter(checkout: Path) -> None:
+    (checkout / ".git").mkdir()
+    command, formatter, *rest = nixw(checkout, "fmt", "--", "--check")
+    assert [command, formatter.rpartition(".")[0], *rest] == ["run", ".#formatter", "--", "--check"]
+
+
+def test_an_archive_is_handed_over_without_secrets(checkout: Path) -> None:
+    """Without git Nix gets a copy of the files that the flake reads: none of the user's."""
+    (checkout / "services" / "app.py").touch()
+    for secret in (".env", "services/.env", ".state/jwt-secret", "services/jwt-secret", "note"):
+        (checkout / secret).write_text("secret")
+    flake = nixw(checkout, "run")[1]
+    assert flake.startswith("path:/")
+    copy = Path(flake.removeprefix("path:"))
+    found = {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}
+    assert found == {"nixw", "nix/package.nix", "nix/tally.sh", "services/app.py"}
+    assert nixw(checkout, "run")[1] == flake
+
+
+def test_offline_with_a_full_store_takes_the_pin(checkout: Path) -> None:
+    """No cache answers, and nothing needs a download: Nix is called with --offline."""
+    (checkout / ".git").mkdir()
+    (checkout / "bin" / "curl").write_text("#!/bin/sh\nexit 6\n")
+    assert nixw(checkout, "run", DERIVATION="{}") == ["--offline", "run", "."]
+
+
+def test_it_works_whatever_the_users_cdpath_is(checkout: Path) -> None:
+    (checkout / ".git").mkdir()
+    assert nixw(checkout, "run", CDPATH=f".:{checkout.parent}") == ["run", "."]
