@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # What direnv offers to an .envrc, and what `nix print-dev-env` prints.
 DIRENV = """\
 has() { true; }
+log_error() { echo "error: $1"; }
 watch_file() { true; }
 direnv_layout_dir() { echo "$PWD/.direnv"; }
 . ./.envrc
@@ -30,19 +31,38 @@ echo 'export SHELL_IS=loaded PC_DISABLE_TUI=1'
 """
 
 
-def test_the_shell_is_loaded_and_the_temporary_folder_is_the_users(tmp_path: Path) -> None:
-    """Nix' folder for a build is removed: each load would leave one behind."""
-    shutil.copy(ROOT / ".envrc", tmp_path)
-    (tmp_path / "nixw").write_text(NIXW)
-    (tmp_path / "nixw").chmod(0o755)
-    done = subprocess.run(
+def load(folder: Path) -> subprocess.CompletedProcess[str]:
+    shutil.copy(ROOT / ".envrc", folder)
+    return subprocess.run(
         ["bash", "-euc", DIRENV],
-        cwd=tmp_path,
+        cwd=folder,
         env={"PATH": os.environ["PATH"], "TMPDIR": "/my tmp"},
         capture_output=True,
         text=True,
         timeout=30,
         check=False,
     )
-    assert ("loaded /my tmp unset unset unset\n", "") == (done.stdout, done.stderr)
+
+
+def write_nixw(folder: Path, script: str) -> None:
+    (folder / "nixw").write_text(script)
+    (folder / "nixw").chmod(0o755)
+
+
+def test_the_shell_is_loaded_and_the_temporary_folder_is_the_users(tmp_path: Path) -> None:
+    """Nix' folder for a build is removed: each load would leave one behind."""
+    write_nixw(tmp_path, NIXW)
+    done = load(tmp_path)
+    assert (done.stdout, done.stderr) == ("loaded /my tmp unset unset unset\n", "")
     assert not (tmp_path / "nix-shell.1").exists()
+
+
+def test_a_shell_that_cannot_be_built_is_reported_and_the_last_one_kept(tmp_path: Path) -> None:
+    """Without an earlier one, loading fails."""
+    write_nixw(tmp_path, "#!/bin/sh\nexit 1\n")
+    assert load(tmp_path).returncode != 0
+    write_nixw(tmp_path, NIXW)
+    load(tmp_path)
+    write_nixw(tmp_path, "#!/bin/sh\nexit 1\n")
+    *errors, loaded = load(tmp_path).stdout.splitlines()
+    assert (len(errors), loaded) == (2, "loaded /my tmp unset unset unset")
