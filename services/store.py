@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import redis
 from pydantic_core import from_json
 from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from services.clock import rfc3339
@@ -116,6 +117,16 @@ def public(record: Mapping[str, str]) -> dict[str, Any]:
     return shown
 
 
+class _OfThread:
+    """Closes a connection when the thread that it is local to ends."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+
+    def __del__(self) -> None:
+        self.connection.disconnect()
+
+
 class _ThreadsPool(redis.ConnectionPool):
     """A connection for each thread, kept until the thread ends.
 
@@ -133,9 +144,10 @@ class _ThreadsPool(redis.ConnectionPool):
     def get_connection(self, *_command: Any, **_options: Any) -> Any:
         """This thread's connection, connected."""
         self._checkpid()
-        connection = getattr(self._own, "connection", None)
-        if connection is None:
-            connection = self._own.connection = self.make_connection()
+        if not hasattr(self._own, "holder"):
+            # make_connection would count it towards max_connections, and nothing counts down.
+            self._own.holder = _OfThread(self.connection_class(**self.connection_kwargs))
+        connection = self._own.holder.connection
         connection.connect()
         return connection
 
@@ -157,6 +169,8 @@ def connect(url: str, *, timeout_seconds: float) -> Client:
         socket_timeout=timeout_seconds,
         socket_connect_timeout=min(timeout_seconds, 0.4),
         **({} if url.startswith("unix:") else {"socket_keepalive": True}),
+        # Of Redis Enterprise; in redis-py 8 a reference cycle that keeps sockets open.
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
         retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
     )
     return redis.Redis(connection_pool=pool)

@@ -37,6 +37,16 @@ def test_a_thread_keeps_its_connection(redis_port: int) -> None:
     assert 4 == len(set.union(*seen))
 
 
+def test_a_thread_that_ends_gives_its_connection_back(redis_port: int) -> None:
+    """It is closed, and does not count towards redis-py's limit (100 by default from 8 on)."""
+    client = store.connect(f"redis://127.0.0.1:{redis_port}/0?max_connections=2", timeout_seconds=2)
+    before = len(client.client_list())
+    for _ in range(4):
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(client.ping).result()
+    support.wait_until(lambda: len(client.client_list()) == before, what="closed connections")
+
+
 def test_a_connection_that_died_is_made_anew(tmp_path: Path) -> None:
     """Redis was restarted between two commands: the second one does not fail."""
     port = support.free_ports(1)
