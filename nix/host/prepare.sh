@@ -122,7 +122,7 @@ build_first() {
   esac
   { with_nix call --log-format internal-json "$@" && : >"$state/built"; } 2>&1 </dev/null |
     /usr/bin/python3 "$root/nix/host/progress.py" >&2
-  rm "$state/built" 2>/dev/null || die "could not build what is needed: the reason is above; nothing is left half built"
+  rm "$state/built" 2>/dev/null || die "what is needed could not be built: the reason is above"
   [ "$need" = run ] || # older generations of the profile
     find "$state" -name 'root-shell-*-link' ! -name "$(readlink "$state/root-shell")" -exec rm {} +
   key | remember "key-$need"

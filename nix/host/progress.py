@@ -1,7 +1,8 @@
 # ruff: noqa: INP001 - a script, not a package
 """Turns Nix's `--log-format internal-json` into a line for each build that takes a second or more.
 
-At a terminal one changing line shows what is being built. Errors are printed as they come.
+At a terminal one changing line shows what is being built. When a build fails, the end of its log
+is shown, and nothing of the builds that needed it.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import re
 import select
 import sys
 import time
+from collections import deque
 from typing import Any
 
 SHOWN_AFTER_SECONDS = 1.0
+LOG_LINES = 8
 TTY = sys.stdout.isatty()
 CLEAR = "\r\x1b[K" if TTY else ""
 
@@ -26,24 +29,36 @@ def say(text: str) -> None:
 
 
 class Builds:
-    """The builds that run: Nix's number for each, its name and start."""
+    """The builds that run: Nix's number for each, its name and start; and the end of each log."""
 
     def __init__(self) -> None:
         self.running: dict[int, tuple[str, float]] = {}
         self.announced: set[int] = set()
+        self.logs: dict[str, deque[str]] = {}
 
     def handle(self, event: dict[str, Any]) -> None:
         """Take in one of Nix's events."""
-        match event:  # of Nix's numbers, level 0 is an error, type 105 a build
+        match event:  # level 0 is an error, type 101 a log line, 105 a build
             case {"action": "msg", "level": 0, "msg": message}:
-                say(message.strip())
+                self.error(re.sub(r"\x1b\[[0-9;]*m", "", message).strip())
             case {"action": "start", "type": 105, "id": number, "fields": [path, *_]}:
                 name = re.sub(r"^.*/[a-z0-9]{32}-|\.drv$", "", path)
                 self.running[number] = (name, time.monotonic())
+                self.logs[name] = deque(maxlen=LOG_LINES)
+            case {"action": "result", "type": 101, "id": number, "fields": [line]}:
+                if number in self.running:
+                    self.logs[self.running[number][0]].append(f"  {line}")
             case {"action": "stop", "id": number} if number in self.running:
                 name, since = self.running.pop(number)
                 if (seconds := time.monotonic() - since) >= SHOWN_AFTER_SECONDS:
                     say(f"nixw: {name} took {seconds:.0f} s")
+
+    def error(self, message: str) -> None:
+        """Print an error, and the log of the build that it is about."""
+        if re.search(r"dependenc(y|ies) (of|failed)", message):
+            return
+        failed = re.search(r"/[a-z0-9]{32}-([^/']+)\.drv", message)
+        say("\n".join([*self.logs.get(failed[1] if failed else "", []), message]))
 
     def show(self) -> None:
         """Show what has been running for a while: on one line, or once each."""
