@@ -17,7 +17,7 @@ from collections import deque
 from typing import Any
 
 SHOWN_AFTER_SECONDS = 1.0
-LOG_LINES = 8
+LOG_LINES = 16  # what go says of a module that it refuses, whole
 TTY = sys.stdout.isatty()
 CLEAR = "\r\x1b[K" if TTY else ""
 
