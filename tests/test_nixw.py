@@ -27,9 +27,10 @@ def checkout(tmp_path: Path) -> Path:
     """An unpacked archive with nixw inside another repository; Nix and curl are fakes."""
     (tmp_path / ".git").mkdir()
     root = tmp_path / "archive"
-    for name in ("bin", "nix/host", "services", ".state"):
+    for name in ("bin", "nix", "services", ".state"):
         (root / name).mkdir(parents=True)
-    for name in ("nixw", "nix/package.nix", "nix/tally.sh"):
+    shutil.copytree(ROOT / "nix/nixw", root / "nix/nixw")
+    for name in ("nixw", "nix/package.nix"):
         shutil.copy(ROOT / name, root / name)
     for name, text in {"nix": NIX, "curl": "#!/bin/sh\necho StoreDir: /nix/store\n"}.items():
         (root / "bin" / name).write_text(text)
@@ -86,7 +87,11 @@ def test_an_archive_is_handed_over_without_secrets(checkout: Path) -> None:
     assert flake.startswith("path:/")
     copy = Path(flake.removeprefix("path:"))
     found = {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}
-    assert found == {"nixw", "nix/package.nix", "nix/tally.sh", "services/app.py"}
+    assert {name for name in found if not name.startswith("nix/nixw/")} == {
+        "nixw",
+        "nix/package.nix",
+        "services/app.py",
+    }
     assert nixw(checkout, "run")[1] == flake
 
 
