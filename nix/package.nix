@@ -152,6 +152,7 @@ in
         ../pyproject.toml
       ];
       wide = common ++ [
+        ../.ci
         ../.envrc
         ../bench
         ../deploy
@@ -160,7 +161,6 @@ in
         ../nixw
       ];
       all = wide ++ [
-        ../.ci
         ../README.md
         ../docs
         ../flake.nix
