@@ -95,11 +95,22 @@ def test_an_archive_is_handed_over_without_secrets(checkout: Path) -> None:
     assert nixw(checkout, "run")[1] == flake
 
 
-def test_offline_with_a_full_store_takes_the_pin(checkout: Path) -> None:
-    """No cache answers, and nothing needs a download: Nix is called with --offline."""
+@pytest.mark.parametrize(
+    ("derivation", "works"), [("{}", True), ('{"outputHash": "sha256-…"}', False)]
+)
+def test_without_a_cache_a_full_store_will_do(
+    checkout: Path, derivation: str, *, works: bool
+) -> None:
+    """Nothing that is to be built is a download: Nix is called with --offline."""
     (checkout / ".git").mkdir()
-    (checkout / "bin" / "curl").write_text("#!/bin/sh\nexit 6\n")
-    assert nixw(checkout, "run", DERIVATION="{}") == ["--offline", "run", "."]
+    for name, script in {"curl": "exit 6", "uname": "echo Darwin"}.items():
+        (checkout / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+        (checkout / "bin" / name).chmod(0o755)
+    if works:
+        assert nixw(checkout, "run", DERIVATION=derivation) == ["--offline", "run", "."]
+    else:
+        with pytest.raises(AssertionError, match="no binary cache answers"):
+            nixw(checkout, "run", DERIVATION=derivation)
 
 
 def test_it_works_whatever_the_users_cdpath_is(checkout: Path) -> None:
