@@ -34,6 +34,7 @@ class Builds:
     def __init__(self) -> None:
         self.running: dict[int, tuple[str, float]] = {}
         self.announced: set[int] = set()
+        self.shown = ""
         self.logs: dict[str, deque[str]] = {}
 
     def handle(self, event: dict[str, Any]) -> None:
@@ -66,8 +67,10 @@ class Builds:
         long = {n: b for n, b in self.running.items() if now - b[1] >= SHOWN_AFTER_SECONDS}
         if TTY:
             text = ", ".join(f"{name} {now - since:.0f} s" for name, since in long.values())
-            sys.stdout.write(CLEAR + (f"nixw: building {text}"[:79] if text else ""))
-            sys.stdout.flush()
+            if text != self.shown:
+                self.shown = text
+                sys.stdout.write(CLEAR + (f"nixw: building {text}"[:79] if text else ""))
+                sys.stdout.flush()
             return
         for number in long.keys() - self.announced:
             self.announced.add(number)
