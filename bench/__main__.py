@@ -1,4 +1,4 @@
-"""`nix run .#bench`: measures, prints a table, and keeps the result.
+"""`./nixw run .#bench`: measures, prints a table, and keeps the result.
 
 Everything it starts it ends again, on Ctrl-C and failure too. `bench/README.md` says what each row
 is.
@@ -71,7 +71,7 @@ def main(words: Sequence[str]) -> int:
     missing = [name for name in _PROGRAMS if shutil.which(name) is None]
     if missing:
         sys.stderr.write(
-            f"bench: not on PATH: {', '.join(missing)}; start it with nix run .#bench\n"
+            f"bench: not on PATH: {', '.join(missing)}; start it with ./nixw run .#bench\n"
         )
         return 1
     plan = QUICK if options.quick else FULL

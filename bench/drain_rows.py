@@ -127,7 +127,7 @@ def _drain(bench: Bench, row: Row) -> Result:
     plan = bench.plan
     contenders = _contenders(plan.queues)
     if not contenders:
-        raise MeasureError("no job queue is installed: start it with nix run .#bench")
+        raise MeasureError("no job queue is installed: start it with ./nixw run .#bench")
     with _drains(bench) as drains:
         trials = _trials(bench, row, drains, contenders)
         best = max(trials, key=lambda contender: trials[contender])
