@@ -56,7 +56,7 @@ def commands() -> Iterator[str]:
         for text in texts(ast.parse(path.read_text())):
             yield from QUOTED.findall(text) + EXAMPLE.findall(text)
     for path in [*(ROOT / "services").rglob("*.sh"), *(ROOT / "nix").rglob("*.sh")]:
-        yield from QUOTED.findall(path.read_text())
+        yield from QUOTED.findall(path.read_text().replace("\\`", "`"))
 
 
 COMMANDS = sorted(set(commands()))
