@@ -22,9 +22,10 @@ let
     "pydantic"
     "structlog"
   ];
-  # redis-py's parser is hiredis', where that is.
+  # For services/store.py. redis-py's parser is hiredis', where that is.
   redis = [
     "hiredis"
+    "pydantic-core"
     "redis"
   ];
   # The Python packages that the modules of each folder of services/ import, and the shared modules
