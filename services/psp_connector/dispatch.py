@@ -46,6 +46,7 @@ class Dispatcher:
     def forget(self) -> None:
         """After the lease has lapsed: others may have taken over what waits here."""
         self._ready.clear()
+        self._waiting = dict.fromkeys(self._aside)
 
     def leave(self) -> None:
         """Sets aside what waits here, for the other connectors."""

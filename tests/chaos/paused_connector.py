@@ -22,7 +22,8 @@ _PAUSE_SECONDS = 100
 
 # Where the pause is: class, method, before or after it.
 STEPS: Mapping[str, tuple[type[Any], str, str]] = {
-    "after take": (Queue, "take", "after"),
+    "after read": (Queue, "read", "after"),
+    "after begin": (Queue, "begin", "after"),
     "before charge": (StripePsp, "charge", "before"),
     "after charge": (StripePsp, "charge", "after"),
     "before finish": (Queue, "save", "before"),

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from services import store
+from services.psp_connector.dispatch import BLOCK_MS, Dispatcher
+from services.psp_connector.queue import Queue
+from services.psp_connector.slots import Slots
+from tests.psp_connector.fakes import take_over
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from services.psp_connector.records import Work
+    from services.psp_connector.settings import ConnectorSettings
+
+    Accept = Callable[..., str]
+
+
+def join(client: Any, settings: ConnectorSettings, name: str) -> tuple[Queue, Slots, Dispatcher]:
+    queue = Queue(client, settings, name)
+    queue.join()
+    slots = Slots(lambda: 4)
+    return queue, slots, Dispatcher(queue, slots, 4)
+
+
+def ids(works: list[Work]) -> list[str]:
+    return [work.charge.transaction_id for work in works]
+
+
+def test_each_merchant_is_served_in_its_order_and_the_next_one_at_once(
+    client: Any, settings: ConnectorSettings, accept: Accept
+) -> None:
+    """Behind a flood that is read over several turns another merchant's first payment starts."""
+    _, slots, dispatcher = join(client, settings, "one")
+    flood = [accept(2) for _ in range(300)]
+    late = accept(1)
+    started: list[Work] = []
+    for _turn in range(10):
+        works = dispatcher.next()
+        started += works
+        slots.occupy(works)
+    assert [*flood[:3], late] == ids(started)
+    slots.release(started)
+    for _turn in range(100):
+        started += dispatcher.next()
+    assert [*flood[:3], late, *flood[3:]] == ids(started)
+
+
+def test_what_waits_here_is_left_to_the_others(
+    client: Any, settings: ConnectorSettings, accept: Accept
+) -> None:
+    """When it leaves, and when its lease has lapsed: then it may be another's, and is forgotten."""
+    _, _, leaving = join(client, settings, "leaving")
+    _, _, lapsing = join(client, settings, "lapsing")
+    other, _, _ = join(client, settings, "other")
+    all_of_them = {accept() for _ in range(4)}
+    begun = ids(leaving.next())
+    leaving.leave()
+    begun += ids(take_over(other))
+    assert all_of_them == set(begun)
+    accepted = [accept(2) for _ in range(4)]
+    assert accepted[:3] == ids(lapsing.next())
+    client.delete(store.lease_key("lapsing"))
+    lapsing.forget()
+    assert set(accepted) == set(ids(take_over(other))) - all_of_them
+    began = time.monotonic()
+    assert [] == lapsing.next()
+    assert time.monotonic() - began > BLOCK_MS / 2000, "it waits for new entries again"
