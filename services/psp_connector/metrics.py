@@ -74,7 +74,7 @@ class QueueCollector:
         if oldest:
             age_seconds = max(self._clock() - int(oldest[0][0].partition("-")[0]) / 1000, 0.0)
         for name, what, value in (
-            ("queue_entries", "Entries of the queue, those in hand included", queued),
+            ("queue_entries", "Entries of the queue, those in flight included", queued),
             ("queue_retries", "Transactions that wait for their next attempt", waiting),
             ("queue_dead_letters", "Dead letters", dead),
             ("queue_oldest_entry_age_seconds", "Age of the queue's oldest entry", age_seconds),
