@@ -19,9 +19,10 @@ refuse_second_stack() {
 
 say_what_is_served() {
   case $PLATFORM_CODE in
-    /nix/store/*) [ ! -e process-compose.yaml ] ||
-      echo "platform: serving a copy of the code as it is now; to serve changes at each save, start it with" \
-        "\`process-compose up\` in \`./nixw develop\`" >&2 ;;
+    /nix/store/*)
+      [ ! -e process-compose.yaml ] || echo "platform: serving a copy of the code as it is now." \
+        "'process-compose up' in './nixw develop' reloads it at each save." >&2
+      ;;
   esac
 }
 
