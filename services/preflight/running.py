@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -41,10 +42,18 @@ class Running:
         self._first = first_port
         self._state = str(place.state.resolve())
         self._numbers = {name: first_port + offset for name, offset in PORT_OFFSETS.items()}
+        self._looking = threading.Lock()
 
-    @cached_property
+    @property
     def _holders(self) -> Mapping[str, Holder]:
         """Who listens, for each process of the stack whose port is held."""
+        # The sections are threads. From Python 3.12 on cached_property does not lock, and two
+        # of them that try a port at the same time would find each other.
+        with self._looking:
+            return self._found
+
+    @cached_property
+    def _found(self) -> Mapping[str, Holder]:
         busy = {name: port for name, port in self._numbers.items() if not ports.is_free(port)}
         found = ports.holders(busy.values())
         return {name: found.get(port, ports.Holder(None, "")) for name, port in busy.items()}
