@@ -8,13 +8,16 @@ time is over, and the call ends as on any lost connection.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import socket
 import threading
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 
 # How late a call may be cut off.
@@ -24,8 +27,11 @@ _LOOK_SECONDS = 0.2
 class BoundedSession(requests.Session):
     """A session for several threads; a call, sent and answered, takes `seconds_max` at the most."""
 
-    def __init__(self, seconds_max: float, connections_max: int) -> None:
+    def __init__(self, url: str, seconds_max: float, connections_max: int) -> None:
         super().__init__()
+        # No netrc, whose `default` login would replace the PSP's key, and no proxy to the loopback.
+        self.trust_env = False
+        self.proxies = proxies_for(url)
         self._seconds_max = seconds_max
         self._calls: dict[int, tuple[float, socket.socket]] = {}
         adapter = HTTPAdapter(pool_maxsize=connections_max)
@@ -55,6 +61,17 @@ class BoundedSession(requests.Session):
                 if now > until:
                     with contextlib.suppress(OSError):
                         connection.shutdown(socket.SHUT_RDWR)
+
+
+def proxies_for(url: str) -> dict[str, str]:
+    """The user's proxies (`https_proxy`, `no_proxy`) for this address; none to the loopback."""
+    host = urlsplit(url).hostname or ""
+    with contextlib.suppress(ValueError):
+        if ipaddress.ip_address(host).is_loopback:
+            return {}
+    if host == "localhost" or host.endswith(".localhost"):
+        return {}
+    return dict(get_environ_proxies(url))
 
 
 def _pool_class(base: type[HTTPConnectionPool], session: BoundedSession) -> Any:

@@ -78,7 +78,9 @@ class StripePsp:
             max_network_retries=0,
             http_client=stripe.RequestsClient(
                 timeout=settings.psp_timeout_seconds,
-                session=BoundedSession(settings.psp_timeout_seconds, settings.concurrency + 1),
+                session=BoundedSession(
+                    settings.psp_url, settings.psp_timeout_seconds, settings.concurrency + 1
+                ),
             ),
         )
 

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlencode
 import pytest
 
 from services.currencies import EXPONENTS
+from services.psp_connector.bounded import proxies_for
 from services.psp_connector.psp import Captured, Charge, Declined, Refused, Transient
 from services.psp_connector.settings import ConnectorSettings
 from services.psp_connector.stripe_psp import AmountError, StripePsp, stripe_amount
@@ -23,6 +24,7 @@ from tests.psp_sandbox.sandbox import PAYMENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 CHARGE = Charge("8b7e8b26-0000-4000-8000-000000000001", "req-1", 1250, "USD", "pm_card_visa")
 
@@ -134,6 +136,42 @@ def test_what_the_psp_is_sent(psp: Psp) -> None:
         "metadata[transaction_id]": [CHARGE.transaction_id],
         "metadata[request_id]": ["req-1"],
     } == form
+
+
+def test_a_netrc_does_not_replace_the_key(
+    psp: Psp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`default login x password y` in the user's netrc is none of the PSP's business."""
+    (tmp_path / "netrc").write_text("default login x password y\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    psp.body = b'{"id": "pi_1", "object": "payment_intent", "status": "succeeded"}'
+    client(psp.url).charge(CHARGE)
+    [(_, headers, _)] = psp.seen
+    assert "Bearer sk_test_of_this_test" == headers["authorization"]
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://127.0.0.1:8004", None),
+        ("http://127.8.9.1:8004", None),
+        ("http://[::1]:8004", None),
+        ("https://localhost:8004", None),
+        ("https://psp.localhost", None),
+        ("https://api.stripe.com", "http://proxy:1"),
+        ("http://psp.example", "http://proxy:1"),
+        ("http://direct.example", None),
+        ("http://localhost.example", "http://proxy:1"),
+    ],
+)
+def test_a_proxy_is_for_a_psp_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, url: str, expected: str | None
+) -> None:
+    """Never for the loopback, nor for what `no_proxy` names."""
+    monkeypatch.setenv("http_proxy", "http://proxy:1")
+    monkeypatch.setenv("https_proxy", "http://proxy:1")
+    monkeypatch.setenv("no_proxy", "direct.example")
+    assert expected == proxies_for(url).get(url.partition(":")[0])
 
 
 @pytest.mark.parametrize(
