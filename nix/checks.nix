@@ -29,7 +29,7 @@ let
         cp -r ${package.checkedSources.${name} or package.code} "$TMPDIR/src"
         chmod -R u+w "$TMPDIR/src"
         cd "$TMPDIR/src"
-        export PYTHONPATH="$PWD" COUNTS="$TMPDIR/counts"
+        export PLATFORM_CODE="$PWD" PYTHONPATH="$PWD" COUNTS="$TMPDIR/counts"
 
         # Nix's sandbox takes every process along when a check is interrupted. The host package set has
         # none: there a PID namespace does it, where the system grants one.

@@ -4,6 +4,7 @@ let
   inherit (lib) fileset;
 
   code = [
+    ../.env.example # for nix/platform/inherited.sh
     ../nix/host/pinned.json # for doctor
     ../process-compose.yaml
     (fileset.fileFilter (file: !file.hasExt "md") ../services)
@@ -113,9 +114,29 @@ let
       cd $out
       python -m compileall -q --invalidation-mode unchecked-hash ${folders}
     '';
+
+  # Every program of ours begins with it.
+  inherited = ''
+    # shellcheck source=/dev/null
+    . ${./platform}/inherited.sh
+  '';
+
+  # The real one empties its own log at every command, be it only `process-compose list`, which must
+  # not cost the stack's.
+  processCompose = pkgs.writeShellApplication {
+    name = "process-compose";
+    text = ''
+      ${inherited}
+      case "''${1-}" in
+        "" | up | run | -*) ;;
+        *) [ -z "''${PC_LOG_FILE-}" ] || export PC_LOG_FILE="''${PC_LOG_FILE%.log}-client.log" ;;
+      esac
+      exec ${pkgs.process-compose}/bin/process-compose "$@"
+    '';
+  };
 in
 {
-  inherit python;
+  inherit inherited python;
   pythonForTests = pkgs.python3.withPackages (ps: runtimePackages ps ++ testPackages ps);
   pythonForBench = pkgs.python3.withPackages (ps: runtimePackages ps ++ benchPackages ps);
 
@@ -125,8 +146,8 @@ in
     pkgs.caddy
     pkgs.coreutils
     pkgs.curl
-    pkgs.process-compose
     pkgs.redis
+    processCompose
   ];
 
   # What each check reads and nothing else, so that a change reruns only the checks that it concerns.
@@ -148,7 +169,6 @@ in
         "stack"
       ];
       common = code ++ [
-        ../.env.example
         ../nix/platform
         ../pyproject.toml
       ];

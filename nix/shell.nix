@@ -9,7 +9,7 @@ let
 in
 pkgs.mkShellNoCC {
   packages =
-    stack.commands # before the programs: one of them stands in front of process-compose
+    stack.commands
     ++ package.programs
     ++ [
       package.pythonForTests

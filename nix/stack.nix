@@ -31,25 +31,12 @@ let
     };
   };
 
-  # The real one empties its own log at every command, be it only `process-compose list`, which must
-  # not cost the stack's.
-  processCompose = pkgs.writeShellApplication {
-    name = "process-compose";
-    text = ''
-      case "''${1-}" in
-        "" | up | run | -*) ;;
-        *) [ -z "''${PC_LOG_FILE-}" ] || export PC_LOG_FILE="''${PC_LOG_FILE%.log}-client.log" ;;
-      esac
-      exec ${pkgs.process-compose}/bin/process-compose "$@"
-    '';
-  };
-
-  runtimeInputs = [ processCompose ] ++ package.programs ++ [ package.python ];
+  runtimeInputs = package.programs ++ [ package.python ];
 
   # The code is the one in the store, whatever a surrounding development shell says. Where no checkout
   # is around (`nix run github:…`), state is kept in a folder of the user's, not in the current one.
   fromStore = ''
-    export PLATFORM_CODE=${package.code} PYTHONPATH=${package.code}
+    export PLATFORM_CODE=${package.code}
     PLATFORM_CHECKOUT=''${PLATFORM_CHECKOUT:-''${XDG_STATE_HOME:-~/.local/state}/platform}
     export PLATFORM_CHECKOUT
   '';
@@ -66,6 +53,7 @@ let
       inherit name runtimeInputs;
       text = ''
         ${setting}
+        ${package.inherited}
         set -- ${command} "$@"
         # shellcheck source=/dev/null
         . ${./platform}/env.sh
@@ -88,6 +76,7 @@ let
       runtimeInputs = inputs ++ [ package.python ];
       text = ''
         ${setting}
+        ${package.inherited}
         exec python -m ${module} "$@"
       '';
       meta.description = description;
@@ -157,7 +146,6 @@ in
 
   # For the development shell, which has PLATFORM_CODE and PYTHONPATH set to the checkout.
   commands = [
-    processCompose
     (platformOf { })
   ]
   ++ lib.attrValues (lib.mapAttrs (commandOf "") modules);

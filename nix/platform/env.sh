@@ -18,6 +18,8 @@ until [ -f "$platform_checkout/process-compose.yaml" ] && [ -d "$platform_checko
 done
 
 PLATFORM_CODE=${PLATFORM_CODE:-$platform_checkout}
+# Python below is the shell's own: another one's standard library would break it.
+unset CDPATH PYTHONHOME
 PYTHONPATH=$PLATFORM_CODE
 
 # In the shell of one checkout another one's stack can be started: a state folder that was worked out
@@ -28,6 +30,17 @@ case ${PLATFORM_STATE:=.state} in
   /*) ;;
   *) PLATFORM_STATE=$platform_checkout/$PLATFORM_STATE ;;
 esac
+# Root may write everywhere, and in some containers owns nothing that it sees.
+platform_foreign=
+if [ "$(id -u)" -ne 0 ]; then
+  platform_foreign=$(find "$PLATFORM_STATE" ! -user "$(id -u)" 2>/dev/null | head -n 1)
+fi
+if [ -n "$platform_foreign" ]; then
+  echo "platform: $platform_foreign belongs to another user. After a start with sudo take it back with" \
+    "\`sudo chown -R $(id -u) $PLATFORM_STATE\`; in a checkout of another user set PLATFORM_STATE to a folder" \
+    "of yours" >&2
+  return 1
+fi
 if ! { mkdir -p "$PLATFORM_STATE/logs" "$PLATFORM_STATE/process-compose" &&
   chmod 700 "$PLATFORM_STATE" && [ -w "$PLATFORM_STATE" ]; } 2>/dev/null; then
   echo "platform: $PLATFORM_STATE cannot be written: give write permission, or set PLATFORM_STATE" \
@@ -36,15 +49,17 @@ if ! { mkdir -p "$PLATFORM_STATE/logs" "$PLATFORM_STATE/process-compose" &&
 fi
 
 # A Unix socket's path has room for 104 bytes on macOS and 108 on Linux, and process-compose gives
-# no reason when it is longer. The folder is ours alone, so nobody else can put a socket there.
+# no reason when it is longer. The other folder is the same for every shell of this user, as
+# XDG_RUNTIME_DIR is not, and the user's alone, so that nobody else can put a socket there.
 PC_SOCKET_PATH=$PLATFORM_STATE/pc.sock
 if [ "$(printf %s "$PC_SOCKET_PATH" | wc -c)" -gt 100 ]; then
-  platform_sockets=${XDG_RUNTIME_DIR:-/tmp}/platform-$(id -u)
+  platform_sockets=/tmp/platform-$(id -u)
   (umask 077 && mkdir -p "$platform_sockets")
   if [ -n "$(find "$platform_sockets" -prune -type d -user "$(id -u)")" ]; then
     chmod 700 "$platform_sockets"
   else
-    echo "platform: $platform_sockets belongs to somebody else; set XDG_RUNTIME_DIR to a folder of yours" >&2
+    echo "platform: $platform_sockets belongs to another user: have it removed, or set PLATFORM_STATE" \
+      "to a folder with a path of less than 90 characters" >&2
     return 1
   fi
   PC_SOCKET_PATH=$platform_sockets/$(printf %s "$PLATFORM_STATE" | cksum | cut -d ' ' -f 1).sock
@@ -57,10 +72,6 @@ PC_LOG_FILE=$PLATFORM_STATE/logs/process-compose.log
 PROC_COMP_CONFIG=$PLATFORM_STATE/process-compose
 export PLATFORM_CHECKOUT PLATFORM_CODE PLATFORM_STATE PYTHONPATH
 export PC_SOCKET_PATH PC_CONFIG_FILES PC_LOG_FILE PROC_COMP_CONFIG
-
-# What another process-compose gave to this shell would pass for what ours gives to its processes,
-# and a level above `info` would silence their logs.
-unset PC_PROC_NAME PC_REPLICA_NUM PC_LOG_LEVEL
 
 # Its screen needs a terminal at both ends.
 if ! { [ -t 0 ] && [ -t 1 ]; }; then

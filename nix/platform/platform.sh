@@ -5,7 +5,8 @@
 is_running() {
   [ -S "$PC_SOCKET_PATH" ] || return 1
   local code=0
-  curl --silent --max-time 2 --unix-socket "$PC_SOCKET_PATH" --output /dev/null http://pc/live || code=$?
+  # Neither the user's ~/.curlrc nor a proxy has a say in it.
+  curl --disable --noproxy '*' --silent --max-time 2 --unix-socket "$PC_SOCKET_PATH" --output /dev/null http://pc/live || code=$?
   [ "$code" -ne 7 ]
 }
 

@@ -31,7 +31,7 @@ def code(folder: Path) -> Path:
     """A checkout to be edited: a copy of what runs."""
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(support.ROOT / "services", folder / "services", ignore=ignored)
-    for name in ("process-compose.yaml", "pyproject.toml"):
+    for name in ("process-compose.yaml", "pyproject.toml", ".env.example"):
         shutil.copy(support.ROOT / name, folder)
     return folder
 

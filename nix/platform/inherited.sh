@@ -1,0 +1,35 @@
+# shellcheck shell=bash
+# What the platform's programs inherit from the user's environment: the names below and nothing else, so
+# that they run the same in every shell. Sourced first by `platform`, `process-compose` (and so for all
+# processes of the stack) and the other commands. docs/configuration.md explains it.
+
+# Settings are the variables that .env.example lists, each also with _FILE. It lies beside the code, and where
+# that is missing there is nothing to start.
+platform_kept=$(sed -nE 's/^#?([A-Z_]+)=.*/\1 \1_FILE/p' "${PLATFORM_CODE:-.}/.env.example" 2>/dev/null || true)
+platform_kept+="
+  PLATFORM_CHECKOUT PLATFORM_CODE PLATFORM_DROPPED
+  PC_CONFIG_FILES PC_DISABLE_DOTENV PC_DISABLE_TUI PC_LOG_FILE PC_SOCKET_PATH PROC_COMP_CONFIG
+  PATH PWD HOME USER LOGNAME LD_LIBRARY_PATH LD_PRELOAD LOCALE_ARCHIVE
+  TERM TERMINFO TERMINFO_DIRS COLORTERM COLUMNS LINES NO_COLOR EDITOR
+  DISPLAY WAYLAND_DISPLAY XAUTHORITY XDG_RUNTIME_DIR
+  SSL_CERT_DIR SSL_CERT_FILE NIX_SSL_CERT_FILE
+  http_proxy https_proxy all_proxy no_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY
+"
+platform_kept=" ${platform_kept//[[:space:]]/ } "
+
+# Not `compgen -e`, which nixpkgs' bash lacks.
+for platform_name in $(declare -xp | sed -nE 's/^declare -[a-zA-Z]+ ([A-Za-z_][A-Za-z0-9_]*).*/\1/p'); do
+  case $platform_kept in *" $platform_name "*) continue ;; esac
+  # Names alone, in which preflight and doctor look for misspelt settings.
+  PLATFORM_DROPPED="${PLATFORM_DROPPED-} $platform_name"
+  # Some of bash's own variables cannot be unset.
+  unset "$platform_name" 2>/dev/null || export -n "${platform_name?}"
+done
+for platform_name in $(declare -Fx | sed 's/.* //'); do
+  unset -f "$platform_name"
+done
+
+export PLATFORM_DROPPED="${PLATFORM_DROPPED-}"
+# Logs are in UTC, files are the user's alone, and no package of the user's own is imported.
+export TZ=UTC LANG=C.UTF-8 PYTHONPATH=${PLATFORM_CODE:-.} PYTHONNOUSERSITE=1
+umask 077
