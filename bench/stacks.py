@@ -10,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import httpx
-import redis
 
 from bench.errors import MeasureError
 from bench.load import Request
@@ -53,7 +52,7 @@ class Platform:
 
     def redis(self) -> store.Client:
         """A client of the stack's Redis."""
-        return redis.Redis(port=self.stack.port + PORT_OFFSETS["redis"], decode_responses=True)
+        return self.stack.redis()
 
     def bearers(self) -> list[dict[str, str]]:
         """The headers of as many merchants as there are connections, good for 30 s."""

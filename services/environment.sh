@@ -23,5 +23,5 @@ export ROUTER_PORT AUTH_API_PORT CORE_API_PORT PSP_CONNECTOR_PORT PSP_SANDBOX_PO
 
 # What you set yourself stays as it is.
 export JWT_SECRET_FILE="${JWT_SECRET_FILE:-$PLATFORM_STATE/jwt-secret}"
-export REDIS_URL="${REDIS_URL:-redis://127.0.0.1:$REDIS_PORT/0}"
+export REDIS_URL_FILE="${REDIS_URL_FILE:-$PLATFORM_STATE/redis-url}"
 export PSP_URL="${PSP_URL:-http://127.0.0.1:$PSP_SANDBOX_PORT}"

@@ -11,14 +11,30 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
+
+from services.settings import FILE_ALLOWED, Settings
 
 _RULE = "like redis://host:6379/0, rediss://… for TLS, or unix:///path"
-_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+# redis-py takes any argument of its classes here, above what `store.connect` says: `protocol` or
+# `decode_responses` changes every reply, and `ssl_cert_reqs` switches the verification off.
+OPTIONS = {
+    "db": r"[0-9]{1,4}",
+    "username": r".+",
+    "password": r".+",
+    "client_name": r"[!-~]{1,64}",
+    "ssl_ca_certs": r"/.+",
+    "ssl_certfile": r"/.+",
+    "ssl_keyfile": r"/.+",
+}
 
 
 def _redis_url(url: str) -> str:
-    """Tries all that can be tried without a connection: a service must not find out later."""
+    """Checks all that can be checked without a connection.
+
+    Raises:
+        ValueError: with the rule that is broken.
+    """
     try:
         parts = urlsplit(url)
         in_range = parts.port is None or parts.port > 0
@@ -28,26 +44,28 @@ def _redis_url(url: str) -> str:
     numbered = parts.scheme == "unix" or re.fullmatch(r"/?|/[0-9]{1,4}", parts.path)
     if parts.scheme not in {"redis", "rediss", "unix"} or not (in_range and named and numbered):
         raise ValueError(_RULE)
-    if parts.query:
-        _check_options(url, parts.query)
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    names = [name for name, _ in options]
+    if set(names) - OPTIONS.keys() or len(names) > len(set(names)):
+        raise ValueError(f"{_RULE}; the options behind ? are {', '.join(OPTIONS)}, each once")
+    for name, value in options:
+        _check_option(name, value, is_tls=parts.scheme == "rediss")
     return url
 
 
-def _check_options(url: str, query: str) -> None:
-    options = dict(parse_qsl(query))
-    for name in _FILES:
-        path = options.get(name)
-        if path and not (path.startswith("/") and Path(path).is_file()):
-            raise ValueError(f"{_RULE}; {name} is the whole path of a file, from / on")
-    import redis  # noqa: PLC0415
-
-    from services import store  # noqa: PLC0415
-
-    try:
-        store.connect(url, timeout_seconds=1).connection_pool.make_connection()
-    except (TypeError, ValueError, redis.RedisError):
-        rule = "the options behind ? are not those of redis-py, or ssl_… is without rediss://"
-        raise ValueError(f"{_RULE}; {rule}") from None
+def _check_option(name: str, value: str, *, is_tls: bool) -> None:
+    if not re.fullmatch(OPTIONS[name], value):
+        raise ValueError(f"{_RULE}; {name} must match {OPTIONS[name]}")
+    if name.startswith("ssl_") and not is_tls:
+        raise ValueError(f"{_RULE}; {name} is for rediss:// only")
+    if name.startswith("ssl_") and not Path(value).is_file():
+        raise ValueError(f"{_RULE}; {name} is the absolute path of a file")
 
 
-RedisUrl = Annotated[str, AfterValidator(_redis_url)]
+RedisUrl = Annotated[str, AfterValidator(_redis_url), FILE_ALLOWED]
+
+
+class RedisSettings(Settings):
+    """Where Redis is, for a process or a command that needs it."""
+
+    redis_url: RedisUrl = Field(description="where transactions are kept and queued")

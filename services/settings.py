@@ -1,9 +1,9 @@
 """Reads a service's settings from environment variables, all faults in one message.
 
 A service declares a subclass of `Settings`; a field `jwt_secret` is the variable `JWT_SECRET`.
-A `Secret` may come from a file as well, named by the variable with `_FILE` behind it (the
-convention of container images), and prints as `<secret>`. An empty variable counts as unset, as
-`${NAME:-}` in a compose file makes one.
+A `Secret` prints as `<secret>`. It may come from a file as well, named by the variable with `_FILE`
+behind it (as container images have it), and so may a field marked with FILE_ALLOWED. An empty
+variable counts as unset, as `${NAME:-}` in a compose file makes one.
 
 `python -m services.<service>.settings` prints them, each with its origin: `print_settings`.
 """
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 EXIT_BAD_SETTINGS = 78  # EX_CONFIG of sysexits(3)
 _SECRET_FILE_BYTES_MAX = 65_536
+FILE_ALLOWED = object()
+"""In a field's annotation: the value may hold a secret, so it may come from a file."""
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 
@@ -90,7 +92,7 @@ class Settings(BaseModel):
         for name, field in cls.model_fields.items():
             variable = name.upper()
             value = environ.get(variable, "")
-            if not value and _is_secret(field.annotation):
+            if not value and _may_be_in_a_file(field):
                 value = _from_file(variable + "_FILE", environ, faults)
             if value:
                 values[name] = value
@@ -162,7 +164,11 @@ class HttpSettings(Settings):
 
 def _names(name: str, field: FieldInfo) -> list[str]:
     variable = name.upper()
-    return [variable, variable + "_FILE"] if _is_secret(field.annotation) else [variable]
+    return [variable, variable + "_FILE"] if _may_be_in_a_file(field) else [variable]
+
+
+def _may_be_in_a_file(field: FieldInfo) -> bool:
+    return _is_secret(field.annotation) or FILE_ALLOWED in field.metadata
 
 
 def _is_secret(annotation: Any) -> bool:
@@ -212,8 +218,9 @@ def _explain(
     for given in names:
         value, origin = _look_up(given, origins)
         if value:
+            if given != names[0]:
+                return Setting(names[0], "<secret>", f"{origin} ({given})", description)
             shown = "<secret>" if _is_secret(field.annotation) else masked(value)
-            origin = origin if given == names[0] else f"{origin} ({given})"
             return Setting(names[0], shown, origin, description)
     default = None if field.is_required() else field.get_default(call_default_factory=True)
     if default is None:

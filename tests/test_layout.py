@@ -89,7 +89,7 @@ def test_the_plan_gives_what_the_shell_gives(
         source = variable(service) if name == "HTTP_PORT" else name
         assert value == given[source], name
     exported = set(re.findall(r"\b([A-Z_]+)=", PROCESSES[service]["command"]))
-    assert exported <= {"HTTP_PORT", "SANDBOX_DATABASE"}
+    assert exported <= {*plan.SET_BY_THE_STACK}
 
 
 def environment(state: Path, port: int, environ: dict[str, str]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import subprocess
@@ -8,10 +9,11 @@ import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
+import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services import store
+from services import redis_url, store
 from services.core_api.settings import CoreSettings
 from services.settings import EXIT_BAD_SETTINGS, SettingsError, read_or_exit
 from tests import support
@@ -157,7 +159,7 @@ def test_a_service_prints_its_settings(name: str, tmp_path: Path) -> None:
         "redis://host",
         "redis://host/",
         "rediss://user:p%40ss@host:6380/3?ssl_ca_certs={file}",
-        "redis://host/0?db=2&protocol=3",
+        "redis://host/0?db=2&client_name=core-api",
         "unix:///run/redis.sock?db=1",
     ],
 )
@@ -176,17 +178,35 @@ def test_a_redis_address_of_any_kind_is_taken(url: str, tmp_path: Path) -> None:
         ("redis://[::1", "like redis://host:6379/0"),
         ("redis://host/first", "like redis://host:6379/0"),
         ("redis://host:99999/0", "like redis://host:6379/0"),
-        ("redis://host/0?colour=red", "options"),
-        ("redis://host/0?ssl_ca_certs=/etc/hosts", "without rediss://"),
-        ("rediss://host/0?ssl_ca_certs=/nowhere/ca.pem", "ssl_ca_certs is the whole path"),
-        ("rediss://host/0?ssl_ca_certs=README.md", "ssl_ca_certs is the whole path"),
-        ("rediss://host/0?ssl_cert_reqs=perhaps", "options"),
+        ("redis://host/0?db=-1", "db must match"),
+        ("redis://host/0?db=1&db=2", "each once"),
+        ("redis://host/0?client_name=two%20words", "client_name must match"),
+        ("redis://host/0?ssl_ca_certs=/etc/hosts", "for rediss:// only"),
+        ("rediss://host/0?ssl_ca_certs=/nowhere/ca.pem", "ssl_ca_certs is the absolute path"),
+        ("rediss://host/0?ssl_ca_certs=README.md", "ssl_ca_certs must match"),
     ],
 )
 def test_a_wrong_redis_address_stops_the_start(url: str, why: str) -> None:
     """What redis-py would only find out with the first command is told beforehand."""
     [told] = faults(REDIS_URL=url)
     assert why in told
+
+
+def _redis_py_options() -> set[str]:
+    """Each argument that redis-py would take from an address."""
+    connections = (redis.Connection, redis.SSLConnection, redis.UnixDomainSocketConnection)
+    classes = (redis.ConnectionPool, *(base for kind in connections for base in kind.__mro__))
+    found = set()
+    for kind in classes:
+        found |= set(inspect.signature(kind).parameters)
+    return found - {"self", "args", "kwargs", "connection_kwargs"}
+
+
+@pytest.mark.parametrize("option", sorted(_redis_py_options() - redis_url.OPTIONS.keys()))
+def test_an_option_that_changes_redis_py_is_refused(option: str) -> None:
+    """`protocol`, `decode_responses` and every other argument of its classes but the known ones."""
+    [told] = faults(REDIS_URL=f"rediss://host/0?{option}=1")
+    assert "the options behind ? are" in told
 
 
 @given(

@@ -6,15 +6,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from services.redis_url import RedisUrl  # noqa: TC001  pydantic reads it
+from services.redis_url import RedisSettings
 from services.settings import print_settings
 from services.tokens import TokenSettings
 
 
-class CoreSettings(TokenSettings):
+class CoreSettings(TokenSettings, RedisSettings):
     """The Core API's settings."""
 
-    redis_url: RedisUrl = Field(description="where transactions are kept and queued")
     queue_limit: Annotated[int, Field(ge=1, le=10**9)] = Field(
         default=100_000, description="open transactions; more are refused with 503"
     )

@@ -11,7 +11,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from services.address import AUTO, AddressError, chosen_port, state_folder
+from services.address import AUTO, DEFAULT_PORT, AddressError, chosen_port, state_folder
 from services.preflight import checks, orphans, place, state
 from services.settings import EXIT_BAD_SETTINGS
 
@@ -22,15 +22,18 @@ if TYPE_CHECKING:
 def faults(environ: Mapping[str, str]) -> list[str]:
     """Everything that would keep the stack from starting, a line each."""
     folder = state_folder(environ)
+    where = place.of_the_stack(environ)
+    # process-compose drops a `.env` with a bad line: its other lines are checked all the same.
+    given = {**where.dotenv.values, **environ}
     found = state.prepare(folder) + checks.missing_programs(environ)
-    found += place.dotenv_faults(place.of_the_stack(environ))
+    found += place.dotenv_faults(where)
     try:
-        first = chosen_port(environ)
+        first = chosen_port(given)
+        found += checks.busy_ports(first, folder, given)
     except AddressError as error:
-        return [*found, str(error)]
-    if (folder / "jwt-secret").exists():
-        found += checks.wrong_settings(first, folder, environ)
-    found += checks.busy_ports(first, folder, environ)
+        first = DEFAULT_PORT
+        found.append(str(error))
+    found += checks.wrong_settings(first, folder, given) + checks.unreachable_redis(given)
     if not found:
         state.note_port(folder, first)
     return found

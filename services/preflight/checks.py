@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from services.address import AUTO, BLOCK, PORT_OFFSETS
 from services.auth_api.userfile import UsersError, load
 from services.preflight import plan, ports
-from services.settings import SettingsError
+from services.redis_url import RedisSettings
+from services.settings import SettingsError, masked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
     from services.preflight.ports import Holder
 
 PROGRAMS = ("redis-server", "redis-cli", "caddy", "curl")
+# What a start makes itself, for a look before the first one.
+_MADE_BY_THE_START = {"JWT_SECRET": "-" * 64, "REDIS_URL": "redis://127.0.0.1"}
+_REDIS_SECONDS_MAX = 2.5  # names that do not resolve included
 
 
 def missing_programs(environ: Mapping[str, str]) -> list[str]:
@@ -31,11 +37,14 @@ def missing_programs(environ: Mapping[str, str]) -> list[str]:
 
 def wrong_settings(first: int, state: Path, environ: Mapping[str, str]) -> list[str]:
     """A line for each setting that a service would refuse, each told once."""
+    given = {name: value for name, value in environ.items() if value}
+    for name, value in _MADE_BY_THE_START.items():
+        if f"{name}_FILE" not in given:
+            given.setdefault(name, value)
     faults: dict[str, list[str]] = {}
     for service, settings_class in plan.SETTINGS.items():
-        given = plan.environment(service, first, state, environ)
         try:
-            settings_class.read(given)
+            settings_class.read(plan.environment(service, first, state, given))
         except SettingsError as error:
             for fault in error.faults:
                 faults.setdefault(fault, []).append(service)
@@ -44,7 +53,7 @@ def wrong_settings(first: int, state: Path, environ: Mapping[str, str]) -> list[
         rule = "127.0.0.1, where the stack's processes find each other, or 0.0.0.0"
         faults[f"HTTP_HOST={host!r}: must be {rule}"] = [*plan.SETTINGS, "router"]
     told = [f"{fault} [{', '.join(services)}]" for fault, services in faults.items()]
-    return told + _wrong_users(environ.get("USERS_FILE"))
+    return told + _wrong_users(given.get("USERS_FILE"))
 
 
 def _wrong_users(path: str | None) -> list[str]:
@@ -55,6 +64,36 @@ def _wrong_users(path: str | None) -> list[str]:
     except UsersError as error:
         return [f"USERS_FILE: {error} [auth-api]"]
     return []
+
+
+def unreachable_redis(environ: Mapping[str, str]) -> list[str]:
+    """A line when the user's own Redis gives no good answer; the stack's is not up yet."""
+    if not (environ.get("REDIS_URL") or environ.get("REDIS_URL_FILE")):
+        return []
+    try:
+        url = RedisSettings.read(environ).redis_url
+    except SettingsError:  # told among the settings
+        return []
+    failure = ["no answer"]
+    # In a thread: the resolver of names has no timeout.
+    asking = threading.Thread(target=_ask_redis, args=(url, failure), daemon=True)
+    asking.start()
+    asking.join(_REDIS_SECONDS_MAX)
+    return [f"REDIS_URL={masked(url)!r}: Redis is not reached: {failure[0]}"] if failure else []
+
+
+def _ask_redis(url: str, failure: list[str]) -> None:
+    import redis  # noqa: PLC0415 - a third of preflight's time, for who has a Redis of their own
+
+    from services import store  # noqa: PLC0415
+
+    try:
+        with contextlib.closing(store.connect(url, timeout_seconds=1)) as client:
+            client.ping()
+    except (redis.RedisError, OSError, ValueError) as error:
+        failure[0] = masked(str(error))
+    else:
+        failure.clear()
 
 
 def busy_ports(first: int, state: Path, environ: Mapping[str, str]) -> list[str]:

@@ -109,10 +109,7 @@ def settings(here: Place, first_port: int) -> list[Finding]:
         for row in place.rows(here, first_port)
         if row.variable != "HTTP_PORT"  # the ports are told above
     ]
-    given = here.merged
-    if not (here.state / "jwt-secret").exists():  # the first start makes it
-        given = {"JWT_SECRET": "-" * 64, **given}
-    faults = place.dotenv_faults(here) + checks.wrong_settings(first_port, here.state, given)
+    faults = place.dotenv_faults(here) + checks.wrong_settings(first_port, here.state, here.merged)
     return [
         *rows,
         *(_sentence(fault, "fault", _cure(fault, here)) for fault in faults),

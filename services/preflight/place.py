@@ -98,7 +98,8 @@ def dotenv_faults(place: Place) -> list[str]:
 def name_warnings(place: Place) -> list[str]:
     """A line for each variable that probably does not do what somebody thinks it does."""
     values = place.dotenv.values
-    shell = [name for name in place.environ if name not in values]
+    dropped = place.environ.get("PLATFORM_DROPPED", "").split()
+    shell = [name for name in (*place.environ, *dropped) if name not in values]
     unused = [
         f".env: {name} has no effect: {why}"
         for name, why in plan.SET_BY_THE_STACK.items()
@@ -140,6 +141,7 @@ def rows(place: Place, first_port: int) -> list[Row]:
         stack = plan.environment(service, first_port, place.state, {})
         if service == "psp-sandbox":
             stack["SANDBOX_DATABASE"] = str(place.state / "psp-sandbox.sqlite")
+            stack["SANDBOX_TOKEN_FILE"] = str(place.state / "sandbox-token")
         for setting in settings.explain({**place.origins, "stack": stack}):
             value = setting.value
             if (setting.variable, setting.origin) == ("LOG_FORMAT", "default"):

@@ -35,11 +35,13 @@ OTHER_VARIABLES: Mapping[str, str] = {
     "MERCHANT_PASSWORD": "what merchant asks for tokens with",
 }
 # Set by the flake's scripts and by nixw, for each other.
-INTERNAL_VARIABLES = ("PLATFORM_CHECKOUT", "PLATFORM_CODE")
+INTERNAL_VARIABLES = ("PLATFORM_CHECKOUT", "PLATFORM_CODE", "PLATFORM_DROPPED")
 # Set for each process by the stack, whatever the environment says.
 SET_BY_THE_STACK: Mapping[str, str] = {
     "HTTP_PORT": "each service's port follows PLATFORM_PORT: set that",
     "SANDBOX_DATABASE": "the sandbox's file is in the state folder",
+    "SANDBOX_TOKEN": "the sandbox's token is in the state folder",
+    "SANDBOX_TOKEN_FILE": "the sandbox's token is in the state folder",
 }
 
 
@@ -50,7 +52,7 @@ def environment(
     given = {name: value for name, value in environ.items() if value}
     return {
         "JWT_SECRET_FILE": str(state / "jwt-secret"),
-        "REDIS_URL": f"redis://127.0.0.1:{first_port + PORT_OFFSETS['redis']}/0",
+        "REDIS_URL_FILE": str(state / "redis-url"),
         "PSP_URL": f"http://127.0.0.1:{first_port + PORT_OFFSETS['psp-sandbox']}",
         **given,
         "HTTP_PORT": str(first_port + PORT_OFFSETS[service]),

@@ -18,7 +18,8 @@ from services.address import BLOCK, PORT_OFFSETS
 from services.preflight import orphans, plan, ports
 from services.preflight.findings import Finding
 from services.psp_connector.sweep import Sweep
-from services.settings import masked
+from services.redis_url import RedisSettings
+from services.settings import SettingsError, masked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -147,10 +148,15 @@ class Running:
 
     def redis(self) -> list[Finding]:
         """Whether what is answered with 202 survives; asks the Redis that the services use."""
-        own = f"redis://127.0.0.1:{self._numbers['redis']}/0"
-        url = self._place.merged.get("REDIS_URL") or own
-        if url == own and "redis" not in self._holders:
+        given = self._place.merged
+        is_own = not (given.get("REDIS_URL") or given.get("REDIS_URL_FILE"))
+        if is_own and "redis" not in self._holders:
             return [Finding("redis", "redis", "not running", "note")]
+        try:
+            own = {"REDIS_URL_FILE": str(self._place.state / "redis-url")}
+            url = RedisSettings.read({**own, **given}).redis_url
+        except SettingsError as error:
+            return [Finding("redis", "address", "unknown", "fault", str(error), "set it right")]
         try:
             with contextlib.closing(store.connect(url, timeout_seconds=_ANSWER_SECONDS_MAX)) as one:
                 facts = one.info("persistence") | one.info("memory")
@@ -158,7 +164,7 @@ class Running:
                 lost = _lost(one)
         except (redis.RedisError, OSError, ValueError) as error:
             log = f"see {self._place.state}/logs/redis.log"
-            cure = log if url == own else "is REDIS_URL right, and is it reachable from here?"
+            cure = log if is_own else "is REDIS_URL right, and is it reachable from here?"
             return [Finding("redis", masked(url), "no answer", "fault", masked(str(error)), cure)]
         drift = seconds + micros / 1e6 - time.time()
         return [Finding("redis", "address", masked(url)), *_redis_findings(facts, drift), lost]

@@ -7,6 +7,8 @@ import secrets
 import shutil
 from typing import TYPE_CHECKING
 
+from services.address import PORT_OFFSETS
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -15,8 +17,11 @@ VERSION = 1
 _VERSION_CHARACTERS_MAX = 20
 
 _FOLDERS = ("redis", "caddy", "metrics")
+# Random, made once, for the user's eyes alone: what signs tokens, what Redis asks for, and what the
+# sandbox asks for before it changes its behaviour.
+_SECRETS = ("jwt-secret", "redis-password", "sandbox-token")
 _FILES = (
-    *("version", "port", "jwt-secret", "*.new"),
+    *("version", "port", "redis-url", *_SECRETS, "*.new"),
     *("psp-sandbox.sqlite*", "pc.sock", "pc.sock.lock"),
     "logs/*.log*",
 )
@@ -32,7 +37,7 @@ def version_of(state: Path) -> str | None:
 
 
 def prepare(state: Path) -> list[str]:
-    """Makes the state folder and the secret where they are missing; returns what went wrong.
+    """Makes the state folder and the secrets where they are missing; returns what went wrong.
 
     A folder without a version mark is taken over as it is: it differs in nothing but the mark.
     """
@@ -40,10 +45,11 @@ def prepare(state: Path) -> list[str]:
         if fault := _not_ours(state):
             return [fault]
         _make_folders(state)
-        if (state / "jwt-secret").exists():
-            (state / "jwt-secret").chmod(0o600)
-        else:
-            _write(state / "jwt-secret", secrets.token_hex(32))
+        for name in _SECRETS:
+            if (state / name).exists():
+                (state / name).chmod(0o600)
+            else:
+                _write(state / name, secrets.token_hex(32))
     except OSError as error:
         cure = "give write permission, or name another folder in PLATFORM_STATE"
         return [f"PLATFORM_STATE={str(state)!r}: {error.strerror} ({error.filename}): {cure}"]
@@ -77,8 +83,11 @@ def _make_folders(state: Path) -> None:
 
 
 def note_port(state: Path, port: int) -> None:
-    """Writes down where the stack listens: for its processes, and for its clients."""
+    """Writes down where the stack and its Redis listen: for its processes, and for its clients."""
     _write(state / "port", str(port))
+    password = (state / "redis-password").read_text("ascii").strip()
+    redis_port = port + PORT_OFFSETS["redis"]
+    _write(state / "redis-url", f"redis://:{password}@127.0.0.1:{redis_port}/0")
 
 
 def _write(path: Path, text: str) -> None:

@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 import redis
 
 from services import dotenv, store
-from services.address import PORT_OFFSETS, AddressError, running_port
+from services.address import state_folder
 from services.clock import now_ms, rfc3339
 from services.command import run_main
+from services.redis_url import RedisSettings
+from services.settings import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -63,8 +65,8 @@ examples:
   $ deadletters replay --all
 
 environment:
-  REDIS_URL       the platform's Redis
-  PLATFORM_PORT   or its router's port; else that of this checkout's stack, as it was last started
+  REDIS_URL       the platform's Redis; else that of this checkout's stack
+  PLATFORM_STATE  the state folder of that stack
 
 exit codes:
   0  done
@@ -129,21 +131,18 @@ class DeadLetters:
 def main(argv: Sequence[str], environ: Mapping[str, str], out: TextIO, err: TextIO) -> int:
     """The command; returns its exit code."""
     arguments = parser().parse_args(argv)
-    url = environ.get("REDIS_URL") or _stack_redis(environ)
+    own = {"REDIS_URL_FILE": str(state_folder(environ) / "redis-url")}
+    try:
+        url = RedisSettings.read({**own, **environ}).redis_url
+    except SettingsError as error:
+        err.write(f"deadletters: {error}: was the stack ever started here?\n")
+        return 1
     letters = DeadLetters(store.connect(url, timeout_seconds=_REDIS_TIMEOUT_SECONDS))
     try:
         return _run(letters, arguments, out, err)
     except redis.RedisError as error:
         err.write(f"deadletters: Redis is not reached ({type(error).__name__}): is the stack up?\n")
         return 1
-
-
-def _stack_redis(environ: Mapping[str, str]) -> str:
-    try:
-        port = running_port(environ) + PORT_OFFSETS["redis"]
-    except AddressError as error:
-        raise SystemExit(f"deadletters: {error}") from None
-    return f"redis://127.0.0.1:{port}/0"
 
 
 def _run(letters: DeadLetters, arguments: argparse.Namespace, out: TextIO, err: TextIO) -> int:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from services.redis_url import RedisUrl  # noqa: TC001  pydantic reads it
+from services.redis_url import RedisSettings
 from services.settings import HttpSettings, Secret, print_settings
 
 
@@ -20,10 +20,9 @@ Seconds = Annotated[float, Field(gt=0, le=3600)]
 Days = Annotated[int, Field(ge=1, le=36_500)]
 
 
-class ConnectorSettings(HttpSettings):
+class ConnectorSettings(HttpSettings, RedisSettings):
     """The PSP Connector's settings. `HTTP_PORT` is for health and metrics."""
 
-    redis_url: RedisUrl = Field(description="where transactions are kept and queued")
     psp_url: Annotated[str, AfterValidator(_http_url)] = Field(
         description="the Payment Service Provider, which speaks Stripe's API"
     )

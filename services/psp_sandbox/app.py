@@ -10,7 +10,7 @@ import structlog
 
 from services.psp_sandbox import errors, resources
 from services.psp_sandbox.errors import StripeError
-from services.psp_sandbox.faults import V1, FaultBox
+from services.psp_sandbox.faults import V1, FaultBox, TokenGuard
 from services.psp_sandbox.store import Store
 from services.psp_sandbox.waiting import Waiting
 from services.web import make_app
@@ -49,6 +49,8 @@ def create_app(
     )
     app.add_sink(resources.unrecognized, r"/v1(/|$)")
     app.add_middleware(V1(box, waiting))
+    if settings.sandbox_token:
+        app.add_middleware(TokenGuard(settings.sandbox_token))
     app.add_error_handler(StripeError, errors.handle)
     app.add_error_handler(sqlite3.Error, _database_failed)
     return app

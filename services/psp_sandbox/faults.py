@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import random
 import threading
@@ -20,6 +21,7 @@ from services.web import read_body
 
 if TYPE_CHECKING:
     from services.psp_sandbox.waiting import Waiting
+    from services.settings import Secret
 
 DELAY_MS_MAX = 30_000
 
@@ -121,6 +123,19 @@ class V1:
             handle(req, resp, crowded(), {})
         if delivery == "dropped" and not hang_up(req.env):
             handle(req, resp, FAULTS["unavailable"].error(), {})
+
+
+class TokenGuard:
+    """Middleware for `/_sandbox`: only who knows the token sees payments and switches faults."""
+
+    def __init__(self, token: Secret) -> None:
+        self._expected = f"Bearer {token.get_secret_value()}".encode()
+
+    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
+        is_guarded = req.path.startswith("/_sandbox/")
+        if is_guarded and not hmac.compare_digest((req.auth or "").encode(), self._expected):
+            detail = "Send `Authorization: Bearer` with SANDBOX_TOKEN (.state/sandbox-token)."
+            raise problems.Problem(401, detail, headers={"WWW-Authenticate": "Bearer"})
 
 
 def _is_v1(req: falcon.Request) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from services.settings import HttpSettings, print_settings
+from services.settings import HttpSettings, Secret, print_settings
 
 
 def _in_a_folder(path: Path) -> Path:
@@ -24,6 +24,9 @@ class SandboxSettings(HttpSettings):
     sandbox_database: Annotated[Path, AfterValidator(_in_a_folder)] | None = Field(
         default=None,
         description="the SQLite file that keeps payments and keys; when unset they are in memory",
+    )
+    sandbox_token: Secret | None = Field(
+        default=None, description="what requests to /_sandbox have to bear; when unset, nothing"
     )
     # One, whatever the rest of the stack runs with: which keys are in use, which faults are on and
     # how many requests are held is known to one process only. Threads do the rest.

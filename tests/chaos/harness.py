@@ -113,7 +113,7 @@ class Chaos:
 
     def redis(self) -> Any:
         """A client of the stack's Redis."""
-        return redis.Redis(port=self.port("redis"), decode_responses=True, socket_timeout=10)
+        return self.stack.redis(socket_timeout=10)
 
     def port(self, name: str) -> int:
         return self.stack.port + PORT_OFFSETS[name]
@@ -121,7 +121,9 @@ class Chaos:
     def sandbox(self, method: str, path: str, **more: Any) -> Any:
         """Asks the sandbox about itself."""
         url = f"http://127.0.0.1:{self.port('psp-sandbox')}/_sandbox/{path}"
-        answer = httpx.request(method, url, timeout=10, **more)
+        token = (self.stack.state / "sandbox-token").read_text().strip()
+        headers = {"Authorization": f"Bearer {token}"}
+        answer = httpx.request(method, url, headers=headers, timeout=10, **more)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
@@ -241,7 +243,7 @@ class Chaos:
         """One connector more, at work beside the stack's own."""
         environ = dict(self.stack.environ) | {
             "HTTP_PORT": str(support.free_ports(1)),
-            "REDIS_URL": f"redis://127.0.0.1:{self.port('redis')}/0",
+            "REDIS_URL_FILE": str(self.stack.state / "redis-url"),
             "PSP_URL": f"http://127.0.0.1:{self.port('psp-sandbox')}",
             "PYTHONPATH": os.pathsep.join([str(support.ROOT), os.environ.get("PYTHONPATH", "")]),
             **more,

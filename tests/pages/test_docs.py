@@ -23,6 +23,7 @@ PAGES = [ROOT / "README.md", *(page for name in FOLDERS for page in (ROOT / name
 TRIED = {
     *("PSP_KIND", "PSP_TIMEOUT_SECOND", "services/psp_connector/plain_psp.py"),
     *("POINTS_API_PORT", "POINTS_API_ADDRESS", "POINTS_FACTOR"),
+    "REDISCLI_AUTH",  # of redis-cli
     *("services/points_api/", "tests/points_api/"),
     "bench/results/",  # there when it has run
 }

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -71,6 +74,44 @@ def test_all_that_is_wrong_is_said_at_once(environ: dict[str, str]) -> None:
     ):
         [line] = [line for line in found.splitlines() if line.startswith(variable)]
         assert line.endswith(services)
+
+
+def test_a_bad_line_in_dotenv_hides_no_other_fault(environ: dict[str, str], tmp_path: Path) -> None:
+    """All of `.env`, of the shell and of the ports is told in one round, a wrong port too."""
+    (tmp_path / ".env").write_text("WORKERS 2\nQUEUE_LIMIT=many\nPSP_URL=nowhere\n")
+    with socket.create_server(("127.0.0.1", int(environ["PLATFORM_PORT"]) + 5)):
+        found = "\n".join(faults(environ | {"CONCURRENCY": "0"}))
+    for told in (".env, line 1", "QUEUE_LIMIT='many'", "PSP_URL='nowhere'", "CONCURRENCY='0'"):
+        assert told in found
+    assert "(redis) is held by" in found
+    found = "\n".join(faults(environ | {"PLATFORM_PORT": "x"}))
+    assert "PLATFORM_PORT='x'" in found
+    assert "QUEUE_LIMIT='many'" in found
+
+
+@pytest.mark.parametrize("port_is", ["closed", "silent", "another server's"])
+def test_a_redis_that_is_not_reached_is_named_within_3_s(
+    environ: dict[str, str], port_is: str
+) -> None:
+    """The user's own Redis refuses, is silent or is none; the fault does not show the password."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        if port_is == "another server's":
+            threading.Thread(target=_say_http, args=(server,), daemon=True).start()
+        port = server.getsockname()[1]
+        if port_is == "closed":
+            server.close()
+        began = time.monotonic()
+        [told] = faults(environ | {"REDIS_URL": f"redis://:hunter2@127.0.0.1:{port}/0"})
+    assert time.monotonic() - began < 3
+    assert told.startswith(f"REDIS_URL='redis://<secret>@127.0.0.1:{port}/0': Redis is not reached")
+    assert "hunter2" not in told
+
+
+def _say_http(server: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            connection, _ = server.accept()
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
 
 def test_a_process_of_this_stack_is_named_as_ours(environ: dict[str, str], tmp_path: Path) -> None:

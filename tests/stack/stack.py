@@ -80,6 +80,11 @@ class Stack:
         answer = self.http.get("/transactions/loyalty", headers=self.bearer(username))
         return int(answer.json()["points"])
 
+    def redis(self, **options: Any) -> Any:
+        """A client of the stack's Redis."""
+        url = (self.state / "redis-url").read_text().strip()
+        return redis.Redis.from_url(url, decode_responses=True, **options)
+
     def compose(self, *words: str, seconds_max: float = 60) -> subprocess.CompletedProcess[str]:
         """Runs process-compose against this stack."""
         return compose(self.environ, *words, seconds_max=seconds_max)
@@ -87,6 +92,11 @@ class Stack:
     def platform(self, *words: str, seconds_max: float = 60) -> subprocess.CompletedProcess[str]:
         """Runs the body of bin/platform against this stack."""
         return platform(self.environ, *words, seconds_max=seconds_max)
+
+    def doctor(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Runs `doctor` as in a shell of this stack."""
+        command = [sys.executable, "-m", "services.preflight.doctor", *words]
+        return call(command, {**self.environ, **more})
 
     def states(self) -> list[ProcessState]:
         """All processes, as the supervisor sees them."""
@@ -116,7 +126,8 @@ class Stack:
         """Whether the process answers now."""
         port = self.port + PORT_OFFSETS[name]
         if name == "redis":
-            with contextlib.suppress(redis.RedisError), redis.Redis(port=port) as client:
+            # No file before preflight has written it.
+            with contextlib.suppress(redis.RedisError, OSError), self.redis() as client:
                 return bool(client.ping())
             return False
         try:
@@ -257,7 +268,7 @@ def platform(
 ) -> subprocess.CompletedProcess[str]:
     """As bin/platform runs it."""
     folder = support.ROOT / "nix" / "platform"
-    script = f'. "{folder}/env.sh"; . "{folder}/platform.sh"'
+    script = "; ".join(f'. "{folder}/{name}.sh"' for name in ("inherited", "env", "platform"))
     command = ["bash", "-euo", "pipefail", "-c", script, f"{folder}/platform.sh", *words]
     return call(command, environ, seconds_max=seconds_max)
 

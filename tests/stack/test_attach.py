@@ -16,11 +16,13 @@ import pytest
 import redis
 
 from services.address import BLOCK, PORT_OFFSETS
+from services.preflight import checks
+from services.settings import masked
 from tests import support
-from tests.stack.stack import call, environment, running
+from tests.stack.stack import environment, running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from tests.stack.stack import Stack
@@ -114,10 +116,11 @@ def _answers(url: str) -> bool:
         return False
 
 
-def captured(sandbox: str) -> int:
+def captured(sandbox: str, token: str = "") -> int:
     """How many payments a sandbox has captured."""
-    document = httpx.get(f"{sandbox}/_sandbox/payment_intents", timeout=10).json()
-    return len(document["data"])
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    url = f"{sandbox}/_sandbox/payment_intents"
+    return len(httpx.get(url, headers=headers, timeout=10).json()["data"])
 
 
 @contextlib.contextmanager
@@ -145,7 +148,7 @@ def test_a_redis_elsewhere_with_tls_and_password(tmp_path: Path, authority: Auth
         assert "captured" == stack.ended(stack.pay().json()["id"])["status"]
         with redis.Redis.from_url(url) as elsewhere:
             assert 1 == len(list(elsewhere.scan_iter("transaction:*")))
-        with redis.Redis(port=stack.port + PORT_OFFSETS["redis"]) as own:
+        with stack.redis() as own:
             assert 0 == own.dbsize()
         for log in (stack.state / "logs").iterdir():
             assert PASSWORD not in log.read_text(), log.name
@@ -153,28 +156,24 @@ def test_a_redis_elsewhere_with_tls_and_password(tmp_path: Path, authority: Auth
 
 
 @pytest.mark.parametrize(
-    "change", [("localhost", "127.0.0.1"), ("?ssl_ca_certs=", "?client_name=")]
+    ("change", "reason"),
+    [
+        (("localhost", "127.0.0.1"), "not valid for '127.0.0.1'"),
+        (("ssl_ca_certs=", "client_name=x#"), "unable to get local issuer certificate"),
+        ((IN_AN_ADDRESS, "wrong"), "invalid username-password pair"),
+    ],
 )
-def test_a_redis_that_cannot_be_verified_is_not_used(
-    tmp_path: Path, authority: Authority, change: tuple[str, str]
+def test_a_redis_that_cannot_be_used_stops_the_start(
+    tmp_path: Path, authority: Authority, change: tuple[str, str], reason: str
 ) -> None:
-    """Another name than the certificate's, or an authority that nobody knows: 503, no payment."""
+    """Another name or authority than the certificate's, or a wrong password: named at once."""
     port = support.free_ports(1)
-    with (
-        redis_with_tls(tmp_path, authority, port) as url,
-        running(healthy=False, REDIS_URL=url.replace(*change)) as stack,
-    ):
-        core = f"http://127.0.0.1:{stack.port + PORT_OFFSETS['core-api']}/health"
-        support.wait_until(lambda: "503" in str(_status(core)), seconds_max=60, what="a 503")
-        with redis.Redis.from_url(url) as elsewhere:
-            assert 0 == elsewhere.dbsize()
-
-
-def _status(url: str) -> int:
-    try:
-        return httpx.get(url, timeout=5).status_code
-    except httpx.TransportError:
-        return 0
+    with redis_with_tls(tmp_path, authority, port) as url:
+        changed = url.replace(*change)
+        [fault] = checks.unreachable_redis({"REDIS_URL": changed})
+    assert fault.startswith(f"REDIS_URL='{masked(changed)}': Redis is not reached: ")
+    assert reason in fault
+    assert IN_AN_ADDRESS not in fault
 
 
 def test_a_psp_elsewhere_with_a_key_of_its_own(authority: Authority) -> None:
@@ -184,7 +183,8 @@ def test_a_psp_elsewhere_with_a_key_of_its_own(authority: Authority) -> None:
     with running(PSP_URL=where, PSP_API_KEY=KEY) as stack:
         assert "captured" == stack.ended(stack.pay().json()["id"])["status"]
         assert before + 1 == captured(authority.sandbox)
-        assert 0 == captured(f"http://127.0.0.1:{stack.port + PORT_OFFSETS['psp-sandbox']}")
+        own = f"http://127.0.0.1:{stack.port + PORT_OFFSETS['psp-sandbox']}"
+        assert 0 == captured(own, (stack.state / "sandbox-token").read_text().strip())
         for log in (stack.state / "logs").iterdir():
             assert KEY not in log.read_text(), log.name
 
@@ -221,13 +221,22 @@ def test_a_service_from_the_debugger(stack: Stack, name: str) -> None:
         )
         for variable, value in launch["env"].items()
     }
+    command = [sys.executable, "-m", launch["module"]]
+    _takes_the_place(stack, name, command, {"PATH": os.environ["PATH"]} | environ)
+
+
+def test_a_service_typed_in_the_shell(stack: Stack) -> None:
+    """The line of the page, as it is, in a shell of the checkout."""
+    [line] = re.findall(r"^\$ (\(.* python -m services\.core_api\))$", DOCUMENT, re.MULTILINE)
+    _takes_the_place(stack, "core-api", ["bash", "-c", line], stack.environ)
+
+
+def _takes_the_place(
+    stack: Stack, name: str, command: Sequence[str], environ: Mapping[str, str]
+) -> None:
     assert 0 == stack.compose("process", "stop", name).returncode
     support.wait_until(lambda: not stack.healthy(name), seconds_max=30, what=f"{name} to stop")
-    with support.program(
-        [sys.executable, "-m", launch["module"]],
-        environ={"PATH": os.environ["PATH"]} | environ,
-        output=stack.state / "mine.log",
-    ) as mine:
+    with support.program(command, environ=environ, output=stack.state / "mine.log") as mine:
         support.wait_until(lambda: stack.healthy(name), seconds_max=60, what=f"my {name}")
         assert "captured" == stack.ended(stack.pay().json()["id"])["status"]
         assert mine.poll() is None
@@ -256,8 +265,7 @@ def test_the_doctor_finds_a_healthy_stack_in_order(stack: Stack) -> None:
     """And with a process stopped it names that one, with what to type."""
 
     def doctor(**more: str) -> tuple[int, list[dict[str, str]]]:
-        command = [sys.executable, "-m", "services.preflight.doctor", "--json"]
-        done = call(command, {**stack.environ, **more})
+        done = stack.doctor("--json", **more)
         return done.returncode, json.loads(done.stdout)["findings"]
 
     code, found = doctor()

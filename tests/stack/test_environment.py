@@ -1,0 +1,154 @@
+"""What the user's own environment holds does not reach the stack's processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import redis
+
+from services.address import PORT_OFFSETS
+from tests.stack.stack import STOP_SECONDS_MAX, processes_of, running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.stack.stack import Stack
+
+# Each alone kept a stack from starting, from charging or from stopping, or is of the same kind.
+HOSTILE_LINES = """
+http_proxy=http://127.0.0.1:9
+https_proxy=http://127.0.0.1:9
+all_proxy=http://127.0.0.1:9
+no_proxy=example.com
+HTTP_PROXY=http://127.0.0.1:9
+ALL_PROXY=http://127.0.0.1:9
+NO_PROXY=example.com
+REQUESTS_CA_BUNDLE=/nowhere
+SCRIPT_NAME=dev.sh
+GUNICORN_CMD_ARGS=--workers x
+WEB_CONCURRENCY=many
+FORWARDED_ALLOW_IPS=*
+SENDFILE=maybe
+PORT=1
+HTTP_PORT=1
+REDIS_PASSWORD=x
+REDISCLI_AUTH=x
+PYTHONHOME=/nowhere
+PYTHONINSPECT=1
+PYTHONIOENCODING=latin-1
+PYTHONOPTIMIZE=2
+PYTHONWARNINGS=error
+PYTHONSTARTUP=/nowhere
+PYTHONMALLOC=debug
+PYTHONPLATLIBDIR=x
+PC_NO_SERVER=1
+PC_API_TOKEN=x
+PC_PORT_NUM=1
+PC_READ_ONLY=1
+PC_LOG_LEVEL=fatal
+PC_DISABLED_PROCESSES=redis
+PC_NAMESPACES=jobs
+PC_PROC_NAME=router
+PC_REPLICA_NUM=7
+PC_DEBUG=1
+COMPOSE_SHELL=/bin/false
+SHELLOPTS=errexit:nounset
+CDPATH=/:/usr
+BASH_FUNC_exec%%=() { return 3; }
+BASH_FUNC_python%%=() { return 3; }
+CADDY_ADMIN=x
+XDG_CONFIG_HOME=/nowhere
+XDG_DATA_HOME=/nowhere
+MALLOC_PERTURB_=165
+PROMETHEUS_MULTIPROC_DIR=/nowhere
+OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:9
+GODEBUG=http2debug=2
+TMPDIR=/nowhere
+TZ=Asia/Tokyo
+LC_ALL=C
+LANG=tr_TR.ISO-8859-9
+"""
+HOSTILE: dict[str, Any] = dict(line.split("=", 1) for line in HOSTILE_LINES.strip().splitlines())
+PROXIES = {name for name in HOSTILE if name.lower().endswith("_proxy")}
+SET_BY_THE_STACK = {"TZ", "LANG", "HTTP_PORT", "PC_PROC_NAME", "PC_REPLICA_NUM"}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home with credentials, proxies and packages that are none of the platform's."""
+    (tmp_path / ".netrc").write_text("default login x password y\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    (tmp_path / ".curlrc").write_text("proxy = http://127.0.0.1:9\nfail\n")
+    (tmp_path / "redis.py").write_text("raise SystemExit('a stranger')\n")
+    (tmp_path / "bash_env").write_text("export SCRIPT_NAME=again\n")
+    return tmp_path
+
+
+@pytest.fixture(params=[0o000, 0o077], ids=oct)
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    """The user's umask, which the stack inherits."""
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def test_the_stack_runs_in_any_environment(home: Path, umask: int) -> None:
+    """With all of it set the stack starts, pays, logs in UTC, keeps its files private and stops."""
+    del umask
+    own = {"HOME": str(home), "PYTHONPATH": str(home), "BASH_ENV": str(home / "bash_env")}
+    with running(**HOSTILE | own, QUEUE_LIMIT="77") as stack:
+        assert "captured" == stack.ended(stack.pay().json()["id"])["status"]
+        for name in PORT_OFFSETS:
+            inherited = stack.process(name).environ()
+            assert "77" == inherited["QUEUE_LIMIT"], "a setting arrives"
+            assert inherited.keys() & HOSTILE.keys() <= PROXIES | SET_BY_THE_STACK, name
+        [hour] = set(re.findall(r"\d{4} (\d\d):[\d:.]+ \* Ready to accept", stack.log("redis")))
+        assert f"T{hour}:" in stack.log("auth-api")
+        assert f" {hour}:" in (stack.state / "process-compose.log").read_text()
+        made = [path for path in stack.state.rglob("*") if path.name != "output"]
+        assert [] == [path for path in made if path.lstat().st_mode & 0o077]
+        assert 0 == stack.platform("down").returncode
+        stack.supervisor.wait(STOP_SECONDS_MAX)
+
+
+@pytest.mark.parametrize("command", [["PING"], ["CONFIG", "REWRITE"], ["KEYS", "*"]])
+def test_redis_asks_other_users_for_its_password(stack: Stack, command: list[str]) -> None:
+    """A connection without it is refused whatever it asks."""
+    port = stack.port + PORT_OFFSETS["redis"]
+    with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):
+        stranger.execute_command(*command)
+
+
+def test_redis_knows_no_configuration_file(stack: Stack) -> None:
+    """CONFIG REWRITE has nothing to write, for its own user either."""
+    with stack.redis() as own, pytest.raises(redis.ResponseError, match="without a config file"):
+        own.config_rewrite()
+
+
+def test_no_secret_of_the_state_folder_is_copied(stack: Stack) -> None:
+    """Not to a process title, an environment, a log, nor into what doctor shows; all mode 600."""
+    stack.ended(stack.pay().json()["id"])
+    said = stack.doctor().stdout + "".join(stack.log(name) for name in PORT_OFFSETS)
+    for process in processes_of(stack.state):
+        said += " ".join(process.cmdline()) + str(process.environ())
+    for name in ("jwt-secret", "redis-password", "redis-url", "sandbox-token"):
+        assert 0o600 == stat.S_IMODE((stack.state / name).stat().st_mode)
+        assert (stack.state / name).read_text().strip() not in said
+
+
+def test_the_sandbox_asks_other_users_for_its_token(stack: Stack) -> None:
+    """Neither are payments shown nor faults switched without it."""
+    url = f"http://127.0.0.1:{stack.port + PORT_OFFSETS['psp-sandbox']}/_sandbox"
+    for method, path in (("GET", "payment_intents"), ("PUT", "faults"), ("DELETE", "faults")):
+        for headers in ({}, {"Authorization": "Bearer sk_test_sandbox"}):
+            answer = httpx.request(method, f"{url}/{path}", headers=headers, timeout=10)
+            assert (401, "unauthorized") == (answer.status_code, answer.json()["code"])
+    token = (stack.state / "sandbox-token").read_text().strip()
+    answer = httpx.get(f"{url}/faults", headers={"Authorization": f"Bearer {token}"}, timeout=10)
+    assert 200 == answer.status_code
