@@ -1,10 +1,22 @@
 #!/bin/sh
-# Gets compose.yaml what it starts from: the images in the container engine (`DOCKER=podman` names
-# another one than docker) and, in .state/compose, this stack's secrets. Words are names of images,
-# when not all of them are wanted.
+# Gets compose.yaml what it starts from: --help says what.
 set -eu
+unset CDPATH
 cd "$(dirname "$0")/.."
-[ "$#" -gt 0 ] || set -- redis auth-api core-api psp-sandbox psp-connector router
+images="redis auth-api core-api psp-sandbox psp-connector router"
+for name in "$@"; do
+  case " $images " in
+    *" $name "*) ;;
+    *)
+      echo "usage: deploy/prepare.sh [IMAGE...]
+Makes what deploy/compose.yaml starts from: secrets in .state/compose, and images in the container engine
+(docker; DOCKER=podman names another). Images: all, or some of $images."
+      case $name in -h | --help) exit 0 ;; *) exit 2 ;; esac
+      ;;
+  esac
+done
+# shellcheck disable=SC2086 # words
+[ "$#" -gt 0 ] || set -- $images
 
 # A container reads a secret as a user of its own, so the files are for all to read, in a folder that
 # nobody but this user can enter.
@@ -17,7 +29,9 @@ make_secret() {
   chmod 444 "$folder/$1.new"
   mv "$folder/$1.new" "$folder/$1"
 }
-head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' | make_secret jwt-secret
+for name in jwt-secret sandbox-token; do
+  head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' | make_secret "$name"
+done
 echo sk_test_sandbox | make_secret psp-api-key
 
 for name in "$@"; do

@@ -170,6 +170,15 @@ def test_prepare_loads_every_image(checkout: Path) -> None:
     assert {f"load .#image-{name}" for name in SERVICES} == set(loaded)
 
 
+@pytest.mark.parametrize(("word", "code"), [("--help", 0), ("-h", 0), ("-x", 2), ("postgres", 2)])
+def test_prepare_helps_and_writes_nothing(checkout: Path, word: str, code: int) -> None:
+    """Help is no name of an image, nor is a word that no image has."""
+    done = prepare(checkout, "router", word)
+    assert (code, True) == (done.returncode, done.stdout.startswith("usage: deploy/prepare.sh"))
+    assert not (checkout / ".state").exists()
+    assert not (checkout / "loaded").exists()
+
+
 def test_prepare_keeps_its_secrets_to_this_user(checkout: Path) -> None:
     """A secret is made once; a container may read it, another user of this machine may not."""
     prepare(checkout, "router")
@@ -189,6 +198,7 @@ def test_the_secrets_are_where_the_compose_file_looks() -> None:
     assert {
         "jwt-secret": "${JWT_SECRET_FILE:-../.state/compose/jwt-secret}",
         "psp-api-key": "${PSP_API_KEY_FILE:-../.state/compose/psp-api-key}",
+        "sandbox-token": "${SANDBOX_TOKEN_FILE:-../.state/compose/sandbox-token}",
     } == files
 
 
