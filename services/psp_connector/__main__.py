@@ -20,7 +20,7 @@ from services.psp_connector.metrics import Attempts
 from services.psp_connector.queue import Queue
 from services.psp_connector.settings import ConnectorSettings
 from services.psp_connector.stripe_psp import StripePsp
-from services.settings import read_or_exit
+from services.settings import SettingsError, exit_for, read_or_exit
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -59,7 +59,10 @@ def main() -> None:
     """Reads the environment and works; the first signal lets it finish, the second does not."""
     settings = read_or_exit(ConnectorSettings, os.environ)
     logs.configure("psp-connector", settings)
-    connector, app = build(settings)
+    try:
+        connector, app = build(settings)
+    except SettingsError as error:
+        exit_for(error.faults)
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         # A second signal ends the process as if there were no handler.

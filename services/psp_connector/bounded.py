@@ -17,8 +17,10 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
-from requests.utils import get_environ_proxies
+from requests.utils import get_environ_proxies, select_proxy
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+
+from services.settings import SettingsError, masked
 
 # How late a call may be cut off.
 _LOOK_SECONDS = 0.2
@@ -35,10 +37,12 @@ class BoundedSession(requests.Session):
         self._seconds_max = seconds_max
         self._calls: dict[int, tuple[float, socket.socket]] = {}
         adapter = HTTPAdapter(pool_maxsize=connections_max)
-        adapter.poolmanager.pool_classes_by_scheme = {
-            "http": _pool_class(HTTPConnectionPool, self),
-            "https": _pool_class(HTTPSConnectionPool, self),
-        }
+        managers = [adapter.poolmanager, *map(adapter.proxy_manager_for, self.proxies.values())]
+        for manager in managers:
+            manager.pool_classes_by_scheme = {
+                "http": _pool_class(HTTPConnectionPool, self),
+                "https": _pool_class(HTTPSConnectionPool, self),
+            }
         self.mount("http://", adapter)
         self.mount("https://", adapter)
         threading.Thread(target=self._watch, name="psp-watchdog", daemon=True).start()
@@ -64,14 +68,28 @@ class BoundedSession(requests.Session):
 
 
 def proxies_for(url: str) -> dict[str, str]:
-    """The user's proxies (`https_proxy`, `no_proxy`) for this address; none to the loopback."""
-    host = urlsplit(url).hostname or ""
-    with contextlib.suppress(ValueError):
-        if ipaddress.ip_address(host).is_loopback:
-            return {}
-    if host == "localhost" or host.endswith(".localhost"):
+    """The user's proxy (`https_proxy`, `no_proxy`, ...) for this address; none to the loopback.
+
+    Raises:
+        SettingsError: the proxy is neither http:// nor https://.
+    """
+    parts = urlsplit(url)
+    if _is_loopback(parts.hostname or ""):
         return {}
-    return dict(get_environ_proxies(url))
+    proxy = select_proxy(url, get_environ_proxies(url))
+    if not proxy:
+        return {}
+    if "://" not in proxy:
+        proxy = f"http://{proxy}"
+    if not proxy.startswith(("http://", "https://")):
+        raise SettingsError([f"the proxy for PSP_URL is {masked(proxy)!r}: must be http or https"])
+    return {parts.scheme: proxy}
+
+
+def _is_loopback(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost" or host.endswith(".localhost")
 
 
 def _pool_class(base: type[HTTPConnectionPool], session: BoundedSession) -> Any:

@@ -20,6 +20,7 @@ from services.psp_connector.psp import Captured, Charge, Declined, Refused, Tran
 from services.psp_connector.settings import ConnectorSettings
 from services.psp_connector.stripe_psp import AmountError, StripePsp, stripe_amount
 from services.psp_sandbox.params import read_payment
+from services.settings import SettingsError
 from tests.psp_sandbox.sandbox import PAYMENT
 
 if TYPE_CHECKING:
@@ -168,10 +169,18 @@ def test_a_proxy_is_for_a_psp_elsewhere(
     monkeypatch: pytest.MonkeyPatch, url: str, expected: str | None
 ) -> None:
     """Never for the loopback, nor for what `no_proxy` names."""
-    monkeypatch.setenv("http_proxy", "http://proxy:1")
-    monkeypatch.setenv("https_proxy", "http://proxy:1")
+    monkeypatch.setenv("http_proxy", "proxy:1")
+    monkeypatch.setenv("all_proxy", "http://proxy:1")
     monkeypatch.setenv("no_proxy", "direct.example")
     assert expected == proxies_for(url).get(url.partition(":")[0])
+    assert len(proxies_for(url)) <= 1
+
+
+def test_a_proxy_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socks proxy needs a package that is not here: said at the start, not at each charge."""
+    monkeypatch.setenv("all_proxy", "socks5://me:hunter2@proxy:1")
+    with pytest.raises(SettingsError, match="socks5://<secret>@proxy:1"):
+        client("https://api.stripe.com")
 
 
 @pytest.mark.parametrize(
@@ -329,10 +338,15 @@ def test_answers_needs_a_good_answer(psp: Psp, status: int, body: Any, *, expect
 @pytest.mark.parametrize(
     "body", [b"", b'{"id": "pi_1", "status": "succeeded"' + b" " * 1000 + b"}"]
 )
-def test_an_answer_that_trickles_holds_nobody(psp: Psp, body: bytes) -> None:
+@pytest.mark.parametrize("proxied", [False, True])
+def test_an_answer_that_trickles_holds_nobody(
+    psp: Psp, monkeypatch: pytest.MonkeyPatch, body: bytes, *, proxied: bool
+) -> None:
     """A byte now and then, in the header or after it: the call ends, and the next one works."""
     psp.body, psp.trickle_seconds = body, 0.05
-    patient = client(psp.url)
+    if proxied:
+        monkeypatch.setenv("http_proxy", psp.url)
+    patient = client("http://psp.example" if proxied else psp.url)
     began = time.monotonic()
     assert isinstance(patient.charge(CHARGE), Transient)
     assert time.monotonic() - began < 10, "0.3 s are allowed; a minute it would have taken"
