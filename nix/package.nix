@@ -140,12 +140,13 @@ in
   pythonForTests = pkgs.python3.withPackages (ps: runtimePackages ps ++ testPackages ps);
   pythonForBench = pkgs.python3.withPackages (ps: runtimePackages ps ++ benchPackages ps);
 
-  # What the processes of process-compose.yaml find on PATH besides Python.
+  # What the processes of process-compose.yaml and `logs` find on PATH besides Python.
   programs = [
     pkgs.bash
     pkgs.caddy
     pkgs.coreutils
     pkgs.curl
+    pkgs.lnav
     pkgs.redis
     processCompose
   ];

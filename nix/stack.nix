@@ -21,7 +21,11 @@ let
     logs = {
       module = "services.showlogs";
       parser = "services.showlogs.parser";
-      description = "shows what all processes say, in time order; follows a request or a transaction";
+      description = "shows what all processes log, in time order; follows a request or a transaction";
+      inputs = [
+        pkgs.coreutils
+        pkgs.lnav
+      ];
     };
     doctor = {
       module = "services.preflight.doctor";

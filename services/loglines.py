@@ -1,131 +1,121 @@
-"""One line of a log file, whoever wrote it: when, and what it says.
+"""Reads lines of the log files: a service's or the router's, Redis', process-compose's.
 
-The services and the router write JSON or columns (LOG_FORMAT); Redis and process-compose have
-formats of their own, with the local time of the machine.
+The patterns are those of lnav's format file, so that `logs` shows what is read here.
 """
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import json
 import re
-from collections.abc import Mapping
+import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
-from services import console
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
 
-Fields = Mapping[str, Any]
+LEVELS = ("debug", "info", "warning", "error")
 
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-# 15571:M 24 Nov 2026 13:19:17.055 * Server initialized
-_REDIS = re.compile(r"\d+:[A-Z] (\d\d \w{3} \d{4} \d\d:\d\d:\d\d\.\d{3}) ([.*#-]) (.*)")
-_REDIS_LEVELS = {".": "debug", "-": "debug", "*": "info", "#": "warning"}
-# 26-11-24 13:19:17.055 INF Process Compose v1.110.0
-_SUPERVISOR = re.compile(r"(\d\d-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}) ([A-Z]{3}) (.*)")
-# 2026-11-24T13:19:17.055Z<tab>INFO<tab>http.log.access<tab>handled request<tab>{"request": …
-_ROUTER = re.compile(r"(\d{4}-\d\d-\d\dT\S+)\t([A-Z]+)\t(?:([\w.]+)\t)?([^\t]*)(?:\t(\{.*\}))?")
-
-_LEVELS = {
-    "trc": "debug", "dbg": "debug", "inf": "info", "wrn": "warning", "warn": "warning",
-    "err": "error", "ftl": "error", "pnc": "error", "panic": "error", "dpanic": "error",
-    "fatal": "error", "critical": "error",
-}  # fmt: skip
-# What the router tells of a request besides our fields, and nobody looks for.
-_ROUTER_NOISE = frozenset({"ts", "msg", "request", "duration", "bytes_read", "user_id", "size"})
+_FORMAT: Any = json.loads(
+    (Path(__file__).parent / "lnav/formats/platform/format.json").read_text()
+)["platform_log"]
+_PATTERNS = [
+    re.compile(regex["pattern"].replace("(?<", "(?P<")) for regex in _FORMAT["regex"].values()
+]
+_TIMES = [time.replace("%L", "%f") for time in _FORMAT["timestamp-format"]]
+_FIELD = re.compile(r' (\w+)=("(?:[^"\\]|\\.)*"|\S*)')
 
 
 @dataclass(frozen=True)
 class Line:
-    """What a process said: when, and the fields of its line, as they stand there."""
+    """What a process logged; values of `fields` are as in JSON, or plain text."""
 
     at: datetime
-    process: str
-    fields: Fields
-    text: str = ""
-    """The line itself; all there is of one that has no fields."""
-
-    @property
-    def method(self) -> str:
-        """Of a line about an HTTP request; else nothing. The router nests it."""
-        request = self.fields.get("request")
-        fields = request if isinstance(request, dict) else self.fields
-        return str(fields.get("method") or "")
-
-    @property
-    def level(self) -> str:
-        """debug, info, warning or error; nothing when it does not say."""
-        level = str(self.fields.get("level") or "").lower()
-        return _LEVELS.get(level, level)
-
-    def columns(self) -> dict[str, Any]:
-        """The fields in our words, with the router's among them, for `console.render`."""
-        at = self.at.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
-        head = {"time": at, "service": self.process, "level": self.level}
-        fields = self.fields
-        if not fields:
-            return {**head, "event": self.text}
-        if "ts" not in fields:
-            return {**fields, **head}
-        said: dict[str, Any] = {"event": fields.get("msg")}
-        request, duration = fields.get("request"), fields.get("duration")
-        if isinstance(request, dict):
-            said = {"event": "request", "method": self.method, "path": request.get("uri")}
-            said["status"] = fields.get("status")
-            fields = {name: value for name, value in fields.items() if name != "logger"}
-        if isinstance(duration, int | float):
-            said["ms"] = round(duration * 1000, 2)
-        rest = {name: value for name, value in fields.items() if name not in _ROUTER_NOISE}
-        return {**said, **rest, **head}
+    level: str
+    fields: Mapping[str, str]
+    """With `event`; with `service`, but for Redis and process-compose."""
 
 
-def parse(text: bytes, process: str) -> Line | None:
-    """The line, if it is one that says a time."""
-    try:
-        decoded = text.decode("utf-8", "replace").rstrip()
-        fields = _fields(decoded)
-        at = datetime.fromisoformat(fields.get("time") or fields["ts"]).astimezone(UTC)
-    # No time, or one that no clock shows; a JSON text that is no object, or nested without end.
-    except (ValueError, RecursionError, LookupError, AttributeError, TypeError, OverflowError):
-        return None
-    return Line(at, process, fields, decoded) if 2000 <= at.year < 3000 else None
+def process_of(path: Path) -> str:
+    """Whose log file it is; core-api's may be core-api-2026-11-24T13-19-17.055.log.gz, too."""
+    return re.split(r"-20\d\d-\d\d-\d\dT|\.log", path.name)[0]
 
 
-def _fields(text: str) -> Fields:
-    if text.startswith("{"):
-        fields: Fields = json.loads(text)
-        return fields
-    text = _COLOURS.sub("", text)
-    for reader in (console.parse, _redis, _supervisor, _router):
-        if (found := reader(text)) is not None:
-            return found
-    return {}
+def about(folder: Path, transaction_id: str) -> list[Line]:
+    """All lines about a transaction and the requests that changed it, in time order."""
+    lines = [line for line in _find(folder, {transaction_id}) if not _reads(line)]
+    ids = {line.fields["request_id"] for line in lines if line.fields.get("request_id")}
+    lines = [line for line in _find(folder, {transaction_id, *ids}) if not _reads(line)]
+    return sorted(lines, key=lambda line: line.at)
 
 
-def _redis(text: str) -> Fields | None:
-    found = _REDIS.fullmatch(text)
-    if not found:
-        return None
-    at = datetime.strptime(found[1], "%d %b %Y %H:%M:%S.%f").astimezone()
+def _reads(line: Line) -> bool:
+    return line.fields.get("method") in {"GET", "HEAD"}
+
+
+def _find(folder: Path, ids: Collection[str]) -> Iterator[Line]:
+    needles = [id_.encode() for id_ in ids]
+    for path in folder.glob("*.log*"):
+        # A file may be rotated away meanwhile, and a compressed one be cut off.
+        with contextlib.suppress(OSError, EOFError, zlib.error), _open(path) as file:
+            for text in file:
+                if any(needle in text for needle in needles) and (
+                    line := parse(text.decode("utf-8", "replace"))
+                ):
+                    yield line
+
+
+def _open(path: Path) -> IO[bytes] | gzip.GzipFile:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+
+
+def parse(text: str) -> Line | None:
+    """None where the text does not begin a line of the log, as within a traceback."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text.rstrip("\n"))
+    with contextlib.suppress(ValueError, LookupError, TypeError, StopIteration, RecursionError):
+        if text.startswith("{"):
+            fields = json.loads(text)
+            at = datetime.fromisoformat(fields.pop("time"))
+            return Line(at, _level(fields.pop("level")), _as_text(fields))
+        for pattern in _PATTERNS:
+            if found := pattern.match(text):
+                groups = found.groupdict()
+                at, level = _time(groups["timestamp"]), _level(groups["level"])
+                own = {"service": groups["service"]} if "service" in groups else {}
+                return Line(at, level, {**own, **_fields(groups["body"])})
+    return None
+
+
+def _fields(body: str) -> dict[str, str]:
+    event, _, router = body.partition("\t")
+    if router:
+        return {"event": event, **_as_text(json.loads(router))}
+    fields = {name: _text(value) for name, value in _FIELD.findall(body)}
+    return {"event": _FIELD.split(body, 1)[0], **fields}
+
+
+def _text(value: str) -> str:
+    return str(json.loads(value)) if value.startswith('"') else value
+
+
+def _as_text(fields: Mapping[str, object]) -> dict[str, str]:
     return {
-        "time": at.isoformat(),
-        "level": _REDIS_LEVELS[found[2]],
-        "event": " ".join(found[3].split()),
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in fields.items()
     }
 
 
-def _supervisor(text: str) -> Fields | None:
-    found = _SUPERVISOR.fullmatch(text)
-    if not found:
-        return None
-    at = datetime.strptime(found[1], "%y-%m-%d %H:%M:%S.%f").astimezone()
-    return {"time": at.isoformat(), "level": found[2].lower(), "event": " ".join(found[3].split())}
+def _time(text: str) -> datetime:
+    for format_ in _TIMES:
+        with contextlib.suppress(ValueError):
+            return datetime.strptime(text, format_).replace(tzinfo=UTC)
+    raise ValueError(text)
 
 
-def _router(text: str) -> Fields | None:
-    found = _ROUTER.fullmatch(text)
-    if not found:
-        return None
-    at, level, logger, message, rest = found.groups()
-    said = {"ts": at, "level": level.lower(), "logger": logger, "msg": message}
-    return {**said, **json.loads(rest or "{}")}
+def _level(text: str) -> str:
+    levels: Mapping[str, str] = _FORMAT["level"]
+    return next(level for level, regex in levels.items() if re.match(regex, text))

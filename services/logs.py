@@ -1,6 +1,5 @@
-"""Logs to standard output, one line an event: JSON for machines, columns for people (LOG_FORMAT).
+"""Logs to standard output, one line an event: structlog's console format or JSON (LOG_FORMAT).
 
-Under process-compose there is no terminal, so the log files are JSON; `logs` shows them to people.
 Every line carries `time` (RFC 3339, UTC), `level`, `service`, `event`; lines about a request or a
 transaction carry `request_id` and `transaction_id`. What libraries log through the standard
 library comes out in the same form.
@@ -13,22 +12,29 @@ start of the stack replaces it (services/preflight/orphans.py).
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
+import re
 import select
 import stat
 import sys
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import structlog
-
-from services import console
+from structlog.dev import Column, ConsoleRenderer
 
 if TYPE_CHECKING:
-    from structlog.typing import EventDict, Processor
+    from typing import TextIO
+
+    from structlog.typing import EventDict, ExcInfo, Processor
 
     from services.settings import Settings
 
+
+# Without these characters a value is one word.
+_NEEDS_QUOTES = re.compile(r'[\s"=]|^$')
 
 # Without the local variables: they could hold a password.
 _TRACEBACKS = structlog.processors.ExceptionRenderer(
@@ -119,10 +125,53 @@ def _shared_processors(service: str) -> list[Processor]:
 def _renderers(settings: Settings) -> list[Processor]:
     if settings.log_format == "json":
         return [_TRACEBACKS, structlog.processors.JSONRenderer()]
-    colours = console.shows_colours(sys.stdout, os.environ)
+    has_colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return [
+        _ids_last,
+        ConsoleRenderer(
+            columns=_columns(has_colours=has_colours),
+            exception_formatter=_traceback,
+            sort_keys=False,
+        ),
+    ]
 
-    def for_people(_logger: Any, _method: str, event: EventDict) -> str:
-        return console.render(event, colours=colours)
 
-    # This one never shows local variables.
-    return [structlog.processors.format_exc_info, for_people]
+def _ids_last(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    for name in ("transaction_id", "request_id"):
+        if name in event:
+            event[name] = event.pop(name)
+    return event
+
+
+def _columns(*, has_colours: bool) -> list[Column]:
+    """`2026-11-24T13:19:18.852Z info    core-api      request method=POST path=/ ...`."""
+    style = ConsoleRenderer.get_default_column_styles(has_colours)
+    levels = ConsoleRenderer.get_default_level_styles(has_colours)
+    end = style.reset
+    return [
+        Column("time", lambda _, time: f"{style.timestamp}{str(time)[:23]}Z{end}"),
+        Column("level", lambda _, level: f"{levels.get(str(level), '')}{level!s:7}{end}"),
+        Column("service", lambda _, name: f"{style.logger_name}{name!s:13}{end}"),
+        Column("event", lambda _, event: f"{style.bright}{_printable(str(event))}{end}"),
+        Column(
+            "", lambda key, value: f"{style.kv_key}{key}{end}={style.kv_value}{_value(value)}{end}"
+        ),
+    ]
+
+
+def _value(value: object) -> str:
+    """A word as it is, everything else in quotes."""
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    is_word = text.isprintable() and not _NEEDS_QUOTES.search(text)
+    return text if is_word else json.dumps(text)
+
+
+def _printable(text: str) -> str:
+    """Without what could steer a terminal or begin a line."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _traceback(out: TextIO, exc_info: ExcInfo) -> None:
+    """Indented, and without local variables: they could hold a password."""
+    lines = "".join(traceback.format_exception(*exc_info)).splitlines()
+    out.writelines(f"\n    {_printable(line)}" for line in lines)

@@ -57,6 +57,7 @@ build
   "bash"
   "curl"
   "git"
+  "lnav"
   "wrk"
 ] (program: fromMachine program { ${program} = "/usr/bin/${program}"; })
 // {

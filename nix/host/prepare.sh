@@ -23,6 +23,7 @@ debian_packages_missing() {
   [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -n "${SSL_CERT_FILE:-}" ] || echo ca-certificates
   [ -x /usr/bin/curl ] || echo curl
   [ -x /usr/bin/git ] || echo git
+  [ -x /usr/bin/lnav ] || echo lnav
   [ -x /usr/bin/redis-check-rdb ] || echo redis-tools
   /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
   [ "$need" = shell ] || return 0

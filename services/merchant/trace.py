@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from services.logfiles import FolderError, Found, about_transaction
+from services import loglines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from services.loglines import Line
     from services.merchant.answers import Event, Transaction
@@ -33,9 +33,7 @@ _SLACK = timedelta(milliseconds=5)
 _SAID_WITHIN = timedelta(seconds=5)
 _SPAN_MS_MAX = 1e9
 _SHOWN_CHARACTERS_MAX = 200
-_SHOWN_IN_FIELDS = frozenset(
-    {"service", "request_id", "transaction_id", "event", "level", "time", "ts", "msg", "logger"}
-)
+_SHOWN_IN_FIELDS = frozenset({"service", "request_id", "transaction_id", "event"})
 
 
 @dataclass(frozen=True)
@@ -55,9 +53,14 @@ class Trace:
     """A transaction's rows, oldest first, and what the logs were like."""
 
     rows: list[Row] = field(default_factory=list)
-    found: Found | None = None
-    missing: str = ""
-    """Why there are no logs."""
+    lines: Sequence[Line] = ()
+    folder: Path | None = None
+
+    @property
+    def request_ids(self) -> list[str]:
+        """Of the requests that the lines name, in order."""
+        ids = (line.fields.get("request_id") for line in self.lines)
+        return list(dict.fromkeys(id_ for id_ in ids if id_))
 
     @property
     def began(self) -> datetime:
@@ -82,18 +85,12 @@ class Trace:
 
 def trace(transaction: Transaction, folder: Path) -> Trace:
     """The trace of a transaction; without logs, what its record alone tells."""
-    result = Trace()
-    try:
-        result.found = about_transaction(folder, transaction.id)
-    except FolderError as error:
-        result.missing = str(error)
-    lines = result.found.lines if result.found else []
+    lines = loglines.about(folder, transaction.id)
     attempts = _Attempts(lines)
     waits = attempts.rows(transaction.timeline)
     rows = [_row(line, lines) for line in lines if line not in attempts.used]
     # A request before what it brought about, where they began at the same time.
-    result.rows = sorted(rows + waits, key=lambda row: row.at)
-    return result
+    return Trace(sorted(rows + waits, key=lambda row: row.at), lines, folder)
 
 
 class _Attempts:
@@ -104,7 +101,7 @@ class _Attempts:
         self._asked = [
             _began(line, ms)
             for line in lines
-            if line.process == "core-api" and (ms := _request_ms(line)) is not None
+            if _process(line) == "core-api" and (ms := _request_ms(line)) is not None
         ]
         self.used: list[Line] = []
         self._rows: list[Row] = []
@@ -178,8 +175,8 @@ class _Attempts:
             # After a replay from the dead letters the numbers begin again: the time decides. What
             # had no effect was another connector's, too late.
             is_near = abs(line.at - event.at) <= _SAID_WITHIN
-            is_same = is_near and line.fields.get("attempt") == attempt
-            if is_same and line.fields.get("effective") is not False and line not in self.used:
+            is_same = is_near and line.fields.get("attempt") == str(attempt)
+            if is_same and line.fields.get("effective") != "false" and line not in self.used:
                 return line
         return None
 
@@ -189,26 +186,28 @@ def _row(line: Line, others: Sequence[Line]) -> Row:
     ms = _request_ms(line)
     if ms is None:
         said = {name: fields[name] for name in fields if name not in _SHOWN_IN_FIELDS}
-        what = _words(str(fields.get("event") or fields.get("msg") or "?"), said)
-        return Row(line.at, line.process, what)
-    request = fields.get("request")
-    path = request.get("uri") if isinstance(request, dict) else fields.get("path")
-    what = f"{line.method} {path} {fields.get('status')}"
+        return Row(line.at, _process(line), _words(fields["event"], said))
+    what = f"{fields.get('method')} {fields.get('path')} {fields.get('status')}"
     if "fault" in fields:
         what += f"  fault {fields['fault']}"
     hops = {}
-    if line.process == "core-api":
+    process = _process(line)
+    if process == "core-api":
         hops = {"Core API": ms}
-    elif line.process == "router" and (inner_ms := _inside(line, ms, others)) is not None:
+    elif process == "router" and (inner_ms := _inside(line, ms, others)) is not None:
         hops = {"router": max(ms - inner_ms, 0.0)}
-    return Row(_began(line, ms), line.process, what, ms, hops)
+    return Row(_began(line, ms), process, what, ms, hops)
+
+
+def _process(line: Line) -> str:
+    return line.fields.get("service", "")
 
 
 def _inside(line: Line, ms: float, others: Sequence[Line]) -> float | None:
     """What the Core API took of the router's request; None when this one went elsewhere."""
     began = _began(line, ms) - _SLACK
     for other in others:
-        if other.process == "core-api" and began <= other.at <= line.at + _SLACK:
+        if _process(other) == "core-api" and began <= other.at <= line.at + _SLACK:
             inner_ms = _request_ms(other)
             if inner_ms is not None and _same_request(line, other):
                 return inner_ms
@@ -221,21 +220,20 @@ def _same_request(line: Line, other: Line) -> bool:
 
 def _request_ms(line: Line) -> float | None:
     """How long a request took, if the line is one about a request: it is written at its end."""
-    if isinstance(line.fields.get("request"), dict):
-        seconds = _number(line.fields, "duration")
-        return None if seconds is None else seconds * 1000
-    return _number(line.fields, "ms") if line.fields.get("event") == "request" else None
+    is_request = line.fields.get("event") in {"request", "handled request"}
+    return _number(line.fields, "ms") if is_request else None
 
 
 def _began(line: Line, ms: float) -> datetime:
     return line.at - timedelta(milliseconds=ms)
 
 
-def _number(fields: Any, name: str) -> float | None:
-    value = fields.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+def _number(fields: Mapping[str, str], name: str) -> float | None:
+    try:
+        value = float(fields.get(name, ""))
+    except ValueError:
         return None
-    return float(value) if math.isfinite(value) and 0 <= value <= _SPAN_MS_MAX else None
+    return value if math.isfinite(value) and 0 <= value <= _SPAN_MS_MAX else None
 
 
 def _ms(start: datetime, end: datetime) -> float:
@@ -262,7 +260,7 @@ def _words(name: str, details: dict[str, Any]) -> str:
 def show(traced: Trace, transaction: Transaction, screen: Screen) -> None:
     """The table, what each hop took, how it ended, and what has to be known about the logs."""
     screen.say(f"transaction  {transaction.id}")
-    for request_id in traced.found.request_ids if traced.found else []:
+    for request_id in traced.request_ids:
         screen.say(f"request      {request_id}")
     width = max(map(len, (row.process for row in traced.rows)), default=0)
     for row in traced.rows:
@@ -278,7 +276,6 @@ def show(traced: Trace, transaction: Transaction, screen: Screen) -> None:
 
 def as_json(traced: Trace) -> dict[str, Any]:
     """The same for a program, with the lines of the logs as they are."""
-    found = traced.found or Found(Path())
     rows = [
         {
             "offset_ms": round(_ms(traced.began, row.at), 3),
@@ -291,27 +288,22 @@ def as_json(traced: Trace) -> dict[str, Any]:
         for row in traced.rows
     ]
     return {
-        "request_ids": found.request_ids,
+        "request_ids": traced.request_ids,
         "rows": rows,
         "spent_ms": {hop: round(ms, 3) for hop, ms in traced.spent_ms.items()},
         "all_ms": round(traced.all_ms, 3),
         "notes": _notes(traced),
-        "lines": [{"process": line.process, "line": line.fields} for line in found.lines],
+        "lines": [{"process": _process(line), "line": line.fields} for line in traced.lines],
     }
 
 
 def _notes(traced: Trace) -> list[str]:
-    if traced.found is None:
-        where = "say where they are with --logs or PLATFORM_STATE"
-        return [f"no logs, so this is what the record alone tells: {traced.missing}; {where}"]
-    notes = list(traced.found.notes)
-    if not traced.found.lines and not notes:
-        count = traced.found.files
-        notes.append(f"none of the {count} log files in {traced.found.folder} tells of it")
-    if readings := traced.found.readings:
-        lines = "line is" if readings == 1 else "lines are"
-        notes.append(f"{readings} {lines} not shown: requests that asked how it stands")
-    return notes
+    if traced.lines:
+        return []
+    where = "say where the logs are with --logs or PLATFORM_STATE"
+    return [
+        f"no log in {traced.folder} tells of it, so this is what the record alone says; {where}"
+    ]
 
 
 def _short(text: str) -> str:

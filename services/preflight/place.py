@@ -145,7 +145,7 @@ def rows(place: Place, first_port: int) -> list[Row]:
         for setting in settings.explain({**place.origins, "stack": stack}):
             value = setting.value
             if (setting.variable, setting.origin) == ("LOG_FORMAT", "default"):
-                value = "json"  # this process may be at a terminal, those of the stack are not
+                value = "console"  # of the stack, whatever it is for this process
             key = (setting.variable, value, setting.origin)
             found.setdefault(key, []).append(service)
     own = [

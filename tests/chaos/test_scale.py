@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 
+from services import loglines
 from tests import support
 from tests.chaos.harness import PLAIN, figures
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tests.chaos.harness import Chaos
 
 REPLICAS = 3
@@ -42,14 +44,15 @@ def works(chaos: Chaos, number: int) -> None:
     )
 
 
-def events(chaos: Chaos, number: int) -> list[dict[str, Any]]:
+def events(chaos: Chaos, number: int) -> list[Mapping[str, str]]:
     """The log of one connector: process-compose gives each a file of its own.
 
     It may add a line of its own that is empty, when a process is killed.
     """
     suffix = f".{number}" if number else ""
     path = chaos.stack.state / "logs" / f"psp-connector.log{suffix}"
-    return [json.loads(line) for line in path.read_text().splitlines() if line]
+    lines = map(loglines.parse, path.read_text().splitlines())
+    return [line.fields for line in lines if line]
 
 
 def test_scaled_up_and_down(chaos: Chaos) -> None:
@@ -75,7 +78,7 @@ def test_scaled_up_and_down(chaos: Chaos) -> None:
     starts = [sum(line["event"] == "working" for line in log) for log in logs]
     assert [1, 2, 1] == starts
     assert all(any(line["event"] == "attempt" for line in log) for log in logs)
-    assert [("stopped", 0)] * 2 == [
+    assert [("stopped", "0")] * 2 == [
         (log[-1]["event"], log[-1]["left_to_others"]) for log in logs[1:]
     ]
     figures(

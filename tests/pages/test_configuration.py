@@ -58,7 +58,7 @@ def test_the_example_shows_the_default(variable: str, value: str) -> None:
     if variable == "PSP_API_KEY":
         default = default.get_secret_value()
     if variable == "LOG_FORMAT":
-        default = "json"  # without a terminal
+        default = "console"  # of the stack
     assert value == str(default)
 
 

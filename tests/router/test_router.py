@@ -629,8 +629,8 @@ def test_the_access_log_says_what_happened(router: Router) -> None:
     line = router.log_of("log-1")
     assert "router" == line["service"]
     assert (200, 2, 2) == (line["status"], line["size"], line["bytes_read"])
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", line["ts"])
-    assert 0 < line["duration"] < 10
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", line["time"])
+    assert 0 < line["ms"] < 10_000
     request = line["request"]
     assert ("POST", "/auth/token") == (request["method"], request["uri"])
     assert "127.0.0.1" == request["remote_ip"]
@@ -658,11 +658,12 @@ def test_one_setting_for_the_format_of_all_logs(tmp_path: Path, log_format: str)
             lambda: [t for t in platform.router.output.read_text().splitlines() if "r-17" in t],
             what="the request's line",
         )[0]
-    line = parse_line(text.encode(), "router")
+    line = parse_line(text)
     assert line is not None
-    assert ("request", "GET", "/auth/x", 200, "r-17") == tuple(
-        line.columns()[name] for name in ("event", "method", "path", "status", "request_id")
-    )
+    assert line.fields.items() >= {
+        "service": "router", "event": "handled request", "method": "GET", "path": "/auth/x",
+        "status": "200", "request_id": "r-17",
+    }.items()  # fmt: skip
     assert (log_format != "console") == text.startswith("{")
 
 

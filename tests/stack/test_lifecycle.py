@@ -80,7 +80,7 @@ def test_a_process_is_restarted_and_shows_its_log(stack: Stack) -> None:
     support.wait_until(partial(stack.restarted, "auth-api", before), what="another auth-api")
     stack.wait_healthy()
     shown = stack.compose("process", "logs", "auth-api").stdout
-    assert shown.count('"event": "listening"') >= 2
+    assert shown.count(" listening") >= 2
 
 
 def test_slow_clients_hold_nobody_up(stack: Stack) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 import redis
 
+from services import loglines
 from services.auth_api.passwords import hash_password
 from tests import support
 from tests.stack.stack import request_id, running
@@ -41,10 +44,6 @@ def logs(stack: Stack, *words: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def processes(lines: list[str]) -> set[str]:
-    return {json.loads(line)["service"] for line in lines}
-
-
 @pytest.mark.parametrize("kind", ["request", "transaction"])
 def test_a_payment_is_told_by_every_process_it_went_through(stack: Stack, kind: str) -> None:
     """Each line of it carries the client's request id, from the router to the PSP and back."""
@@ -56,59 +55,30 @@ def test_a_payment_is_told_by_every_process_it_went_through(stack: Stack, kind: 
     asked = given if kind == "request" else paid["id"]
 
     def told() -> list[str] | None:
-        lines = logs(stack, f"--{kind}", asked, "--json")
-        return lines if sum("attempt" in line for line in lines) == 3 else None
+        lines = logs(stack, f"--{kind}", asked)
+        return lines if sum("attempt=" in line for line in lines) == 3 else None
 
-    lines = support.wait_until(told, what="three attempts in the logs", seconds_max=30)
-    assert PAYING == processes(lines)
-    assert {given} == {json.loads(line)["request_id"] for line in lines}
-    assert sorted(lines, key=when) == lines
-
-
-def when(line: str) -> str:
-    fields = json.loads(line)
-    return str(fields.get("time") or fields["ts"])[:26]
+    texts = support.wait_until(told, what="three attempts in the logs", seconds_max=30)
+    lines = [line for text in texts if (line := loglines.parse(text))]
+    assert len(lines) == len(texts)
+    assert {line.fields["service"] for line in lines} == PAYING
+    assert {line.fields["request_id"] for line in lines} == {given}
+    assert sorted(lines, key=lambda line: line.at) == lines
 
 
-def test_a_login_is_told_too(stack: Stack) -> None:
-    """By the router and the Auth API."""
-    given = request_id()
-    body = {"username": "alice", "password": "wrong"}
-    stack.http.post("/auth/token", json=body, headers={"X-Request-Id": given})
-    support.wait_until(
-        lambda: processes(logs(stack, "--request", given, "--json")) == {"router", "auth-api"},
-        what="the login in the logs",
-    )
-
-
-def test_what_has_no_json_is_among_it(stack: Stack) -> None:
-    """Redis' lines, and the text of what runs once, at their times."""
-    lines = logs(stack, "-n", "all")
-    assert any(" redis " in line and "Ready to accept connections" in line for line in lines)
-    assert any(" preflight " in line and "in order" in line for line in lines)
-
-
-def test_following_sees_a_payment(stack: Stack) -> None:
-    """`logs -f` shows it while it happens, all processes in the order of time."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "services.showlogs", "-f", "-n", "1", "--json"],
-        cwd=support.ROOT,
-        env=dict(stack.environ),
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as follower:
-        try:
-            output = follower.stdout
-            assert output is not None
-            output.readline()
-            paid = stack.pay().json()["id"]
-            stack.ended(paid)
-            lines: list[str] = []
-            while not any("attempt" in line and paid in line for line in lines):
-                lines.append(output.readline())
-        finally:
-            follower.terminate()
-    assert {"router", "core-api"} <= processes(lines)
+def test_a_line_can_be_read_in_the_pane(stack: Stack) -> None:
+    """Its first 100 columns say when, what and how it ended; all lines are in UTC."""
+    stack.ended(stack.pay().json()["id"])
+    began = datetime.now(UTC)
+    beginnings = {text.expandtabs(8)[24:100] for text in logs(stack, "-n", "1000")}
+    for expected in (
+        ' +info +handled request {"status": 202, "method": "POST", "path": "/',
+        " info    core-api      request method=POST path=/ status=202 ms=",
+        " info    psp-connector attempt attempt=1 psp_ms=[0-9.]+ outcome=captured",
+    ):
+        assert any(re.match(expected, text) for text in beginnings), expected
+    for line in map(loglines.parse, logs(stack, "-n", "1000")):
+        assert line is None or abs(line.at - began) < timedelta(minutes=10)
 
 
 SECRETS = {
