@@ -170,6 +170,7 @@ in
         "stack"
       ];
       common = code ++ [
+        ../flake.lock # for doctor
         ../nix/platform
         ../pyproject.toml
       ];
@@ -178,7 +179,6 @@ in
         ../.envrc
         ../bench
         ../deploy
-        ../flake.lock
         ../nix
         ../nixw
       ];
