@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 from functools import partial
@@ -16,10 +17,12 @@ from tests.stack.stack import STOP_SECONDS_MAX, left_of, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.stack.stack import Stack
 
-NOWHERE = "redis://127.0.0.1:9/0"
+# A router that says that it is ready, and answers nobody.
+DEAF_ROUTER = "#!/bin/sh\necho serving initial configuration\nexec sleep 600\n"
 
 
 def begun(name: str, stack: Stack) -> None:
@@ -59,9 +62,12 @@ WAYS: dict[str, Callable[[Stack], None]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_stopping_leaves_nothing(moment: str, way: str) -> None:
+def test_stopping_leaves_nothing(tmp_path: Path, moment: str, way: str) -> None:
     """A second after process-compose is gone, and Redis has stopped last."""
-    with running(healthy=False, REDIS_URL=NOWHERE * (moment == "never healthy")) as stack:
+    if moment == "never healthy":
+        (tmp_path / "caddy").write_text(DEAF_ROUTER)
+        (tmp_path / "caddy").chmod(0o755)
+    with running(healthy=False, PATH=f"{tmp_path}:{os.environ['PATH']}") as stack:
         MOMENTS[moment](stack)
         WAYS[way](stack)
         code = stack.supervisor.wait(STOP_SECONDS_MAX)
