@@ -29,9 +29,15 @@ make_secret() {
   chmod 444 "$folder/$1.new"
   mv "$folder/$1.new" "$folder/$1"
 }
-for name in jwt-secret sandbox-token; do
-  head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' | make_secret "$name"
-done
+random() { head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n'; }
+random | make_secret jwt-secret
+random | make_secret sandbox-token
+echo "redis://platform:$(random)@redis:8005/0" | make_secret redis-url
+# Without the password only the health check's question is answered.
+make_secret redis.conf <<END
+user default on nopass resetkeys resetchannels -@all +ping
+user platform on >$(sed 's/.*platform://; s/@.*//' "$folder/redis-url") ~* &* +@all
+END
 echo sk_test_sandbox | make_secret psp-api-key
 
 for name in "$@"; do

@@ -9,12 +9,13 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 import yaml
 
 from services.address import PORT_OFFSETS
 from services.preflight import plan
-from services.settings import Secret
-from tests.support import ROOT
+from services.settings import FILE_ALLOWED, Secret
+from tests.support import ROOT, free_ports, redis_server
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +37,7 @@ def variables(service: str) -> set[str]:
         f"{name}_file" if field.annotation in (Secret, Secret | None) else name
         for name, field in fields.items()
     }
+    names |= {f"{name}_file" for name, field in fields.items() if FILE_ALLOWED in field.metadata}
     # A second secret only while it is being changed, so it has no file that must be there.
     names = {"jwt_secret_previous" if n == "jwt_secret_previous_file" else n for n in names}
     # One process each, whatever is set.
@@ -115,8 +117,9 @@ def test_each_has_as_long_to_stop_as_locally(service: str) -> None:
 
 def called_by(service: str) -> set[str]:
     """The services whose addresses a service is told."""
-    told = " ".join(SERVICES[service].get("environment", {}).values())
-    return set(re.findall(r"\b([a-z-]+):8\d\d\d\b", told))
+    environment = SERVICES[service].get("environment", {})
+    named = set(re.findall(r"\b([a-z-]+):8\d\d\d\b", " ".join(environment.values())))
+    return named | ({"redis"} if "REDIS_URL_FILE" in environment else set())
 
 
 @pytest.mark.parametrize("one", list(SERVICES))
@@ -192,12 +195,29 @@ def test_prepare_keeps_its_secrets_to_this_user(checkout: Path) -> None:
     assert 0o444 == stat.S_IMODE((folder / "jwt-secret").stat().st_mode)
 
 
+def test_redis_does_for_strangers_what_its_health_check_asks(
+    checkout: Path, tmp_path: Path
+) -> None:
+    """Who has no password may PING; the address of the secret may do everything."""
+    prepare(checkout, "router")
+    folder, port = checkout / ".state/compose", free_ports(1)
+    options = ["--include", f"{folder}/redis*.conf"]
+    with redis_server(tmp_path / "redis", port, *options), redis.Redis(port=port) as stranger:
+        with pytest.raises(redis.ResponseError):
+            stranger.keys()
+        url = (folder / "redis-url").read_text().strip()
+        with redis.Redis.from_url(url.replace("redis:8005", f"127.0.0.1:{port}")) as own:
+            assert own.config_set("maxclients", "100")
+
+
 def test_the_secrets_are_where_the_compose_file_looks() -> None:
     """What prepare.sh makes is what is given when nothing else is said."""
     files = {name: found["file"] for name, found in COMPOSE["secrets"].items()}
     assert {
         "jwt-secret": "${JWT_SECRET_FILE:-../.state/compose/jwt-secret}",
         "psp-api-key": "${PSP_API_KEY_FILE:-../.state/compose/psp-api-key}",
+        "redis.conf": "../.state/compose/redis.conf",
+        "redis-url": "${REDIS_URL_FILE:-../.state/compose/redis-url}",
         "sandbox-token": "${SANDBOX_TOKEN_FILE:-../.state/compose/sandbox-token}",
     } == files
 
