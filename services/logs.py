@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 # Without these characters a value is one word.
 _NEEDS_QUOTES = re.compile(r'[\s"=]|^$')
 
+# json.dumps makes an encoder at each call.
+_to_json = json.JSONEncoder(default=str).encode
+
 # Without the local variables: they could hold a password.
 _TRACEBACKS = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
@@ -161,13 +164,15 @@ def _columns(*, has_colours: bool) -> list[Column]:
 
 def _value(value: object) -> str:
     """A word as it is, everything else in quotes."""
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    text = value if isinstance(value, str) else _to_json(value)
     is_word = text.isprintable() and not _NEEDS_QUOTES.search(text)
-    return text if is_word else json.dumps(text)
+    return text if is_word else _to_json(text)
 
 
 def _printable(text: str) -> str:
     """Without what could steer a terminal or begin a line."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
