@@ -62,13 +62,13 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     args = parser().parse_args(argv)
     folder = Path(environ.get("PLATFORM_STATE") or ".state", "logs")
     files = {path: loglines.process_of(path) for path in sorted(folder.glob("*.log*"))}
-    chosen = [str(path) for path in files if not args.service or files[path] in args.service]
+    names = sorted(set(files.values()))
+    if not names:
+        return _refuse(f"no log in {folder}: start the stack with `platform up -D`")
+    if unknown := set(args.service).difference(names):
+        return _refuse(f"no log of {', '.join(unknown)}; there are: {', '.join(names)}")
+    chosen = [str(path) for path in files if files[path] in (args.service or names)]
     about = args.request or args.transaction
-    if not chosen:
-        names = ", ".join(sorted(set(files.values()))) or "none; start the stack"
-        return _refuse(
-            f"no log of {', '.join(args.service) or 'it'} in {folder}; there are: {names}"
-        )
     is_plain = environ.get("NO_COLOR") or environ.get("TERM", "dumb") == "dumb" or args.lines
     is_screen = sys.stdin.isatty() and sys.stdout.isatty() and not is_plain
     if args.follow and not is_screen:
