@@ -16,11 +16,16 @@ from typing import TYPE_CHECKING, TypeVar
 import httpx
 import psutil
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# To look whether Redis answers now: by itself redis-py repeats a refused connection for seconds.
+ONE_TRY = Retry(NoBackoff(), 0)
 
 T = TypeVar("T")
 
@@ -103,7 +108,7 @@ def redis_server(folder: Path, port: int, *options: str) -> Iterator[subprocess.
     config = str(ROOT / "services/redis/redis.conf")
     command = ["redis-server", config, "--port", str(port), "--dir", str(folder), *options]
     with program(command, environ=os.environ, output=folder / "log") as process:
-        with contextlib.closing(redis.Redis(port=port, socket_timeout=1)) as client:
+        with contextlib.closing(redis.Redis(port=port, socket_timeout=1, retry=ONE_TRY)) as client:
             wait_until(lambda: _answers(client), what=f"Redis on port {port}")
         yield process
 

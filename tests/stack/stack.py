@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import psutil
-import redis
 
 from services.address import BLOCK, PORT_OFFSETS
 from services.preflight.orphans import is_gone
@@ -127,8 +126,9 @@ class Stack:
         port = self.port + PORT_OFFSETS[name]
         if name == "redis":
             # No file before preflight has written it.
-            with contextlib.suppress(redis.RedisError, OSError), self.redis() as client:
-                return bool(client.ping())
+            with contextlib.suppress(redis.RedisError, OSError):
+                with self.redis(retry=support.ONE_TRY) as client:
+                    return bool(client.ping())
             return False
         try:
             return httpx.get(f"http://127.0.0.1:{port}/health", timeout=5).status_code == 200
