@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from services import store
+from services.common import store
 from services.core_api.transactions import TransactionRequest, Transactions
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from bench.errors import MeasureError
 from bench.figures import Goal
 from bench.rows import Bench, Row, interleaved
 from bench.started import VARIABLE
-from services import store
+from services.common import store
 from services.psp_connector.settings import ConnectorSettings
 from tests import support
 

@@ -16,8 +16,8 @@ import redis.asyncio
 
 from bench.copies import USER_ID
 from bench.started import Started
-from services import store
-from services.clock import now_ms, rfc3339
+from services.common import store
+from services.common.clock import now_ms, rfc3339
 
 _RECORD_SECONDS = 90 * 86_400
 _POINTS = 12

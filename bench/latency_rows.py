@@ -12,7 +12,7 @@ from bench import psp_alone, stacks
 from bench.errors import MeasureError
 from bench.figures import Goal, Sample
 from bench.rows import Bench, Row, tell_sample
-from services import store
+from services.common import store
 
 if TYPE_CHECKING:
     from bench.figures import Result

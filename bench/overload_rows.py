@@ -10,7 +10,7 @@ from bench.figures import Goal
 from bench.load import Request, generate
 from bench.plan import CONNECTIONS
 from bench.rows import Bench, Row, interleaved
-from services import store
+from services.common import store
 
 if TYPE_CHECKING:
     from bench.figures import Result

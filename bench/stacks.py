@@ -14,9 +14,9 @@ import httpx
 from bench.errors import MeasureError
 from bench.load import Request
 from bench.plan import CONNECTIONS
-from services.address import PORT_OFFSETS
+from devtools.address import PORT_OFFSETS
 from services.auth_api.passwords import hash_password
-from services.tokens import Tokens, TokenSettings
+from services.common.tokens import Tokens, TokenSettings
 from tests import support
 from tests.stack import stack as stacks
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from services import store
+    from services.common import store
     from tests.stack.stack import Stack
 
 COMPOSE_FILE = support.ROOT / "process-compose.yaml"

@@ -15,8 +15,8 @@ from bench.errors import MeasureError
 from bench.figures import Goal, Sample
 from bench.rows import Bench, Row, tell_sample
 from bench.stack_processes import SUPERVISOR, pss_megabytes
-from services.address import BLOCK
-from services.preflight.supervisor import SupervisorError
+from devtools.address import BLOCK
+from devtools.supervisor import SupervisorError
 from tests import support
 from tests.stack import stack as test_stacks
 
@@ -44,7 +44,7 @@ class Alone:
         port = support.free_ports(BLOCK)
         self._environ = test_stacks.environment(self._folder, port)
         self._processes = compose.processes(stacks.COMPOSE_FILE)
-        command = [sys.executable, "-m", "services.preflight"]
+        command = [sys.executable, "-m", "devtools.preflight"]
         done = subprocess.run(
             command, env=self._environ, cwd=support.ROOT, capture_output=True, text=True,
             check=False, timeout=_READY_SECONDS_MAX,

@@ -56,7 +56,7 @@ let
       Healthcheck = healthcheck [
         "${python}/bin/python"
         "-m"
-        "services.healthcheck"
+        "services.common.healthcheck"
       ];
     };
 

@@ -16,14 +16,14 @@ let
       fileset = fileset.unions files;
     };
 
-  # For an app of services/web.py.
+  # For an app of services/common/web.py.
   web = [
     "falcon"
     "prometheus-client"
     "pydantic"
     "structlog"
   ];
-  # For services/store.py. redis-py's parser is hiredis', where that is.
+  # For services/common/store.py. redis-py's parser is hiredis', where that is.
   redis = [
     "hiredis"
     "pydantic-core"

@@ -9,8 +9,8 @@ let
   # `parser`. A further command is one entry here.
   modules = {
     merchant = {
-      module = "services.merchant";
-      parser = "services.merchant.cli.parser";
+      module = "devtools.merchant";
+      parser = "devtools.merchant.cli.parser";
       description = "pays through the router and follows the payment to its end";
     };
     deadletters = {
@@ -19,8 +19,8 @@ let
       description = "lists and replays what could not be charged";
     };
     logs = {
-      module = "services.showlogs";
-      parser = "services.showlogs.parser";
+      module = "devtools.showlogs";
+      parser = "devtools.showlogs.parser";
       description = "shows what all processes log, in time order; follows a request or a transaction";
       inputs = [
         pkgs.coreutils
@@ -28,8 +28,8 @@ let
       ];
     };
     doctor = {
-      module = "services.preflight.doctor";
-      parser = "services.preflight.doctor.parser";
+      module = "devtools.doctor";
+      parser = "devtools.doctor.parser";
       description = "tells versions, ports, settings, state and health, and what is wrong with them";
       inputs = package.programs ++ [ pkgs.git ];
     };

@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # What the stack gives its processes. Sourced by the commands and probes of process-compose.yaml,
-# and said again in Python by services/address.py and services/preflight/plan.py, which check it
+# and said again in Python by devtools/address.py and devtools/environment.py, which check it
 # beforehand; a test holds them together.
 #
 # PLATFORM_PORT may have been `auto`: which number came of it, preflight has written down.

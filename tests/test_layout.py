@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from services.address import PORT_OFFSETS
-from services.preflight import plan
+from devtools import environment as plan
+from devtools.address import PORT_OFFSETS
 from tests.support import ROOT
 
 if TYPE_CHECKING:

@@ -70,7 +70,7 @@ start() {
   # Whatever becomes of the processes it comes back with 0, and with 1 when they were stopped before
   # it looked; what became of them is told below.
   process-compose "$@" || true
-  exec python -m services.preflight.wait
+  exec python -m devtools.wait
 }
 
 stop() {
@@ -80,13 +80,13 @@ stop() {
     echo "platform: no stack of this checkout is running (its state is in $PLATFORM_STATE)"
   fi
   # Those of a supervisor that was killed.
-  python -m services.preflight.orphans
+  python -m devtools.orphans
 }
 
 reset_state() {
-  python -m services.preflight.reset ask "$@"
+  python -m devtools.reset ask "$@"
   ! is_running || stop down
-  exec python -m services.preflight.reset forget
+  exec python -m devtools.reset forget
 }
 
 # Its .env is read from the working folder.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from services import logs, server
 from services.auth_api.app import create_app
 from services.auth_api.settings import AuthSettings
 from services.auth_api.userfile import UsersError, load
-from services.settings import exit_for, read_or_exit
+from services.common import logs, server
+from services.common.settings import exit_for, read_or_exit
 
 
 def main() -> None:

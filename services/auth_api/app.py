@@ -9,12 +9,12 @@ from services.auth_api.openapi import DOCUMENT
 from services.auth_api.passwords import Passwords
 from services.auth_api.resources import TokenResource
 from services.auth_api.users import UserDirectory
-from services.tokens import Tokens
-from services.web import make_app
+from services.common.tokens import Tokens
+from services.common.web import make_app
 
 if TYPE_CHECKING:
     from services.auth_api.settings import AuthSettings
-    from services.web import App
+    from services.common.web import App
 
 
 def create_app(settings: AuthSettings) -> App:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from cachetools import TTLCache
 
-from services.problems import Problem, Unavailable
+from services.common.problems import Problem, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

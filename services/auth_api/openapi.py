@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from services import openapi
 from services.auth_api.resources import TokenAnswer, TokenRequest
+from services.common import openapi
 
 DOCUMENT = openapi.document(
     "Auth API",

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import argon2
 from cachetools import TTLCache
 
-from services.problems import Unavailable
+from services.common.problems import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

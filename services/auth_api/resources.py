@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from services.auth_api.passwords import PASSWORD_CHARACTERS_MAX
 from services.auth_api.userfile import USERNAME_CHARACTERS_MAX
-from services.problems import Problem
-from services.tokens import LIFETIME_SECONDS, Tokens
-from services.web import read_json
+from services.common.problems import Problem
+from services.common.tokens import LIFETIME_SECONDS, Tokens
+from services.common.web import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

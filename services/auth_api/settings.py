@@ -8,8 +8,8 @@ from typing import Annotated, TypeAlias
 
 from pydantic import AfterValidator, Field, FilePath
 
-from services.settings import print_settings
-from services.tokens import TokenSettings
+from services.common.settings import print_settings
+from services.common.tokens import TokenSettings
 
 SHIPPED_USERS = Path(__file__).with_name("users.json")
 

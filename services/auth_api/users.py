@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from services.auth_api.passwords import PASSWORD_CHARACTERS_MAX, hash_password
 from services.auth_api.settings import SHIPPED_USERS
 from services.auth_api.userfile import User, UsersError, load, save
-from services.command import run_main
+from services.common.command import run_main
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from services import logs, server
+from services.common import logs, server
+from services.common.settings import read_or_exit
 from services.core_api.app import create_app
 from services.core_api.settings import CoreSettings
-from services.settings import read_or_exit
 
 
 def main() -> None:

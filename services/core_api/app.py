@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 import redis
 import structlog
 
-from services import problems, store
+from services.common import problems, store
+from services.common.problems import Unavailable
+from services.common.tokens import Tokens
+from services.common.web import make_app
 from services.core_api.openapi import DOCUMENT
 from services.core_api.resources import (
     Authentication,
@@ -17,15 +20,12 @@ from services.core_api.resources import (
     TransactionsResource,
 )
 from services.core_api.transactions import Transactions
-from services.problems import Unavailable
-from services.tokens import Tokens
-from services.web import make_app
 
 if TYPE_CHECKING:
     import falcon
 
+    from services.common.web import App
     from services.core_api.settings import CoreSettings
-    from services.web import App
 
 # A merchant is told within a second that Redis is away: a refused connection is tried twice at
 # once, a silent one is given up after this.

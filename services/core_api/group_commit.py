@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from services import store
+from services.common import store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

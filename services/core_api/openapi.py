@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from services import openapi
+from services.common import openapi
 from services.core_api.resources import IDEMPOTENCY_KEY
 from services.core_api.transactions import PAGE_MAX, TransactionRequest
 

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 import falcon
 from pydantic import ValidationError
 
+from services.common.problems import Problem, Unavailable
+from services.common.tokens import TokenError
+from services.common.web import is_json, parse_json, read_body, read_json
 from services.core_api.transactions import (
     PAGE_MAX,
     CursorError,
@@ -17,15 +20,12 @@ from services.core_api.transactions import (
     TransactionRequest,
     UnreadableError,
 )
-from services.problems import Problem, Unavailable
-from services.tokens import TokenError
-from services.web import is_json, parse_json, read_body, read_json
 
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from services.common.tokens import Merchant, Tokens
     from services.core_api.transactions import Transactions
-    from services.tokens import Merchant, Tokens
 
 _PAGE_DEFAULT = 20
 # Visible ASCII but the comma: a header sent twice arrives joined by one (RFC 9110, 5.3).

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from services.redis_url import RedisSettings
-from services.settings import print_settings
-from services.tokens import TokenSettings
+from services.common.redis_url import RedisSettings
+from services.common.settings import print_settings
+from services.common.tokens import TokenSettings
 
 
 class CoreSettings(TokenSettings, RedisSettings):

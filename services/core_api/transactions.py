@@ -1,4 +1,4 @@
-"""Accepts transactions and tells how they stand; all of it in Redis, see `services/store.py`."""
+"""Accepts transactions and shows them; all of it in Redis, see `services/common/store.py`."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ import structlog
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import from_json
 
-from services import store
-from services.clock import now_ms, rfc3339
+from services.common import store
+from services.common.clock import now_ms, rfc3339
+from services.common.currencies import EXPONENTS
+from services.common.web import to_json
 from services.core_api.group_commit import GroupCommit
-from services.currencies import EXPONENTS
-from services.web import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from services.clock import Clock
+    from services.common.clock import Clock
 
 _log = structlog.get_logger()
 

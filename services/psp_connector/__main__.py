@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from services import logs, store
+from services.common import logs, store
+from services.common.settings import SettingsError, exit_for, read_or_exit
 from services.psp_connector.app import create_app, serve_in_background
 from services.psp_connector.backoff import Backoff
 from services.psp_connector.breaker import Breaker
@@ -20,12 +21,11 @@ from services.psp_connector.metrics import Attempts
 from services.psp_connector.queue import Queue
 from services.psp_connector.settings import ConnectorSettings
 from services.psp_connector.stripe_psp import StripePsp
-from services.settings import SettingsError, exit_for, read_or_exit
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from services.web import App
+    from services.common.web import App
 
 # Above the 200 ms that a read of the queue waits, and no more than Redis may hold up the loop.
 REDIS_TIMEOUT_SECONDS = 2.0

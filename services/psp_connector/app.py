@@ -9,15 +9,15 @@ from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+from services.common.web import make_app
 from services.psp_connector.metrics import QueueCollector
-from services.web import make_app
 
 if TYPE_CHECKING:
-    from services import store
+    from services.common import store
+    from services.common.web import App
     from services.psp_connector.connector import Connector
     from services.psp_connector.metrics import Attempts
     from services.psp_connector.settings import ConnectorSettings
-    from services.web import App
 
 # The main loop comes round five times a second; a health check of Redis may hold it for a second.
 _STUCK_SECONDS = 10.0

@@ -20,7 +20,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, select_proxy
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 
-from services.settings import SettingsError, masked
+from services.common.settings import SettingsError, masked
 
 # How late a call may be cut off.
 _LOOK_SECONDS = 0.2

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 import structlog
 
-from services.currencies import major_units
+from services.common.currencies import major_units
 from services.psp_connector.dispatch import BLOCK_MS, Dispatcher
 from services.psp_connector.metrics import Attempts
 from services.psp_connector.psp import Captured, Declined, Outcome, Refused, Transient

@@ -18,17 +18,18 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import redis
 
-from services import dotenv, store
-from services.address import state_folder
-from services.clock import now_ms, rfc3339
-from services.command import run_main
-from services.redis_url import RedisSettings
-from services.settings import SettingsError
+from devtools import dotenv
+from devtools.address import state_folder
+from services.common import store
+from services.common.clock import now_ms, rfc3339
+from services.common.command import run_main
+from services.common.redis_url import RedisSettings
+from services.common.settings import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from services.clock import Clock
+    from services.common.clock import Clock
 
 _PAGE = 100
 _ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")

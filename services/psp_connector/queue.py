@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import redis
 import structlog
 
-from services import store
-from services.clock import now_ms, rfc3339
+from services.common import store
+from services.common.clock import now_ms, rfc3339
 from services.psp_connector.psp import RETRY_AFTER_SECONDS_MAX
 from services.psp_connector.records import Entry, UnreadableError, Work, read_record
 from services.psp_connector.results import FinalResult, Result, RetryResult
@@ -25,7 +25,7 @@ from services.psp_connector.sweep import Sweep
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from services.clock import Clock
+    from services.common.clock import Clock
     from services.psp_connector.settings import ConnectorSettings
 
 # A connector that has not renewed its lease for so long counts as dead.

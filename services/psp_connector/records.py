@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from services.clock import rfc3339
-from services.currencies import EXPONENTS
+from services.common.clock import rfc3339
+from services.common.currencies import EXPONENTS
 from services.psp_connector.psp import Charge
 
 if TYPE_CHECKING:

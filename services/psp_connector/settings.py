@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from services.redis_url import RedisSettings
-from services.settings import HttpSettings, Secret, print_settings
+from services.common.redis_url import RedisSettings
+from services.common.settings import HttpSettings, Secret, print_settings
 
 
 def _http_url(url: str) -> str:

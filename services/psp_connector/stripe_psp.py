@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import stripe
 
-from services.currencies import EXPONENTS
+from services.common.currencies import EXPONENTS
 from services.psp_connector.bounded import BoundedSession
 from services.psp_connector.psp import (
     RETRY_AFTER_SECONDS_MAX,

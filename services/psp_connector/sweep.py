@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from services import store
+from services.common import store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,12 +7,12 @@ import sqlite3
 
 import structlog
 
-from services import logs, server
+from services.common import logs, server
+from services.common.settings import exit_for, read_or_exit
 from services.psp_sandbox.app import create_app
 from services.psp_sandbox.settings import SandboxSettings
 from services.psp_sandbox.store import Store
 from services.psp_sandbox.waiting import THREADS
-from services.settings import exit_for, read_or_exit
 
 
 def main() -> None:

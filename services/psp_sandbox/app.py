@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from services.common.web import make_app
 from services.psp_sandbox import errors, resources
 from services.psp_sandbox.errors import StripeError
 from services.psp_sandbox.faults import V1, FaultBox, TokenGuard
 from services.psp_sandbox.store import Store
 from services.psp_sandbox.waiting import Waiting
-from services.web import make_app
 
 if TYPE_CHECKING:
     import falcon
 
-    from services.clock import Clock
+    from services.common.clock import Clock
+    from services.common.web import App
     from services.psp_sandbox.settings import SandboxSettings
-    from services.web import App
 
 _log = structlog.get_logger()
 

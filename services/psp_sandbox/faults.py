@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 import falcon
 from pydantic import BaseModel, ConfigDict, Field
 
-from services import problems
-from services.problems import Problem
+from services.common import problems
+from services.common.problems import Problem
+from services.common.web import read_body
 from services.psp_sandbox.behaviours import FAULTS, FaultKind
 from services.psp_sandbox.errors import StripeError, crowded, handle
 from services.psp_sandbox.waiting import hang_up
-from services.web import read_body
 
 if TYPE_CHECKING:
+    from services.common.settings import Secret
     from services.psp_sandbox.waiting import Waiting
-    from services.settings import Secret
 
 DELAY_MS_MAX = 30_000
 

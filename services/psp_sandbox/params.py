@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
-from services.currencies import EXPONENTS
+from services.common.currencies import EXPONENTS
 from services.psp_sandbox.errors import StripeError
 
 AMOUNT_MAX = 99_999_999

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import falcon
 
+from services.common.web import read_json
 from services.psp_sandbox import objects
 from services.psp_sandbox.behaviours import FAULTS, PAYMENT_METHODS
 from services.psp_sandbox.errors import StripeError, crowded
 from services.psp_sandbox.faults import Faults
 from services.psp_sandbox.params import read_payment
-from services.web import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from services.clock import Clock
+    from services.common.clock import Clock
     from services.psp_sandbox.behaviours import Behaviour
     from services.psp_sandbox.faults import FaultBox
     from services.psp_sandbox.objects import PaymentIntent

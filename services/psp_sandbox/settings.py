@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from services.settings import HttpSettings, Secret, print_settings
+from services.common.settings import HttpSettings, Secret, print_settings
 
 
 def _in_a_folder(path: Path) -> Path:

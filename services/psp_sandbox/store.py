@@ -20,13 +20,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from services.clock import now_ms
+from services.common.clock import now_ms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from services.clock import Clock
+    from services.common.clock import Clock
     from services.psp_sandbox.objects import PaymentIntent
 
 KEY_HOURS_MAX = 24

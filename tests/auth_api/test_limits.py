@@ -16,7 +16,7 @@ from services.auth_api.limits import (
 )
 from services.auth_api.passwords import REMEMBERED_SECONDS, Passwords, hash_password
 from services.auth_api.resources import client_address
-from services.problems import Problem, Unavailable
+from services.common.problems import Problem, Unavailable
 
 NAMES = [f"user{number}" for number in range(64)]
 

@@ -7,7 +7,7 @@ import argon2
 import pytest
 
 from services.auth_api.passwords import HASHES_AT_ONCE, REMEMBERED_SECONDS, Passwords
-from services.problems import Unavailable
+from services.common.problems import Unavailable
 from tests.support import wait_until
 
 CALLERS = HASHES_AT_ONCE + 6

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bench import copies
-from services import store
+from services.common import store
 from services.core_api.transactions import Transactions
 
 

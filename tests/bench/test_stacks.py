@@ -4,7 +4,7 @@ import pytest
 
 from bench import compose, stacks
 from bench.errors import MeasureError
-from services.address import PORT_OFFSETS
+from devtools.address import PORT_OFFSETS
 
 
 def test_the_floor_is_the_stack_with_two_apps_emptied() -> None:

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import redis
 
-from services import store
-from services.address import PORT_OFFSETS
-from services.currencies import major_units
+from devtools.address import PORT_OFFSETS
+from services.common import store
+from services.common.currencies import major_units
 from tests import support
 
 if TYPE_CHECKING:

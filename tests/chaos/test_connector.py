@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from services import store
+from services.common import store
 from services.psp_connector.queue import LEASE_SECONDS
 from tests import support
 from tests.chaos.harness import CAPTURES, FLAKY, SLOW, figures

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from services import loglines
+from devtools import loglines
 from tests import support
 from tests.chaos.harness import PLAIN, figures
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from services import store
-from services.address import PORT_OFFSETS
+from devtools.address import PORT_OFFSETS
+from services.common import store
 from tests.chaos.harness import Chaos, figures
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from services import store
+from services.common import store
+from services.common.tokens import Tokens
 from services.core_api.settings import CoreSettings
-from services.tokens import Tokens
 from tests.support import core_api, wait_until
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services import store
+from services.common import store
+from services.common.tokens import Tokens
 from services.core_api.app import create_app
 from services.core_api.settings import CoreSettings
 from services.core_api.transactions import TransactionRequest
-from services.tokens import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -499,7 +499,7 @@ def _api_on(port: int) -> Client:
 
 
 def test_openapi_names_every_path(api: Client) -> None:
-    """The document is OpenAPI 3.1; what it says is tried by tests/test_openapi.py."""
+    """The document is OpenAPI 3.1; what it says is tried by tests/common/test_openapi.py."""
     document = api.simulate_get("/openapi.json").json
     assert "3.1.0" == document["openapi"]
     assert {"/", "/transaction", "/loyalty", "/{transaction_id}", "/health"} == set(

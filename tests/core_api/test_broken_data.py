@@ -11,7 +11,7 @@ import redis
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services import store
+from services.common import store
 from services.core_api.app import create_app
 from services.core_api.transactions import TransactionRequest
 from tests.core_api.test_api import PAYMENT, Client, bearer, pay, settings

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from services import store
+from services.common import store
 from services.core_api.group_commit import GroupCommit
 from tests import support
 

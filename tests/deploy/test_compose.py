@@ -12,9 +12,9 @@ import pytest
 import redis
 import yaml
 
-from services.address import PORT_OFFSETS
-from services.preflight import plan
-from services.settings import FILE_ALLOWED, Secret
+from devtools import environment as plan
+from devtools.address import PORT_OFFSETS
+from services.common.settings import FILE_ALLOWED, Secret
 from tests.support import ROOT, free_ports, redis_server
 
 if TYPE_CHECKING:

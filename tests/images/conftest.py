@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from services.address import PORT_OFFSETS
+from devtools.address import PORT_OFFSETS
 from tests.images.container import USER, contained, has_user
 from tests.support import free_ports, program, wait_until
 

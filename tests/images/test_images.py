@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from services.address import PORT_OFFSETS
+from devtools.address import PORT_OFFSETS
 from tests.images.conftest import NAMES, Image, Stack
 from tests.support import ROOT, wait_until
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from services.preflight import plan
+from devtools import environment as plan
 from services.psp_connector.backoff import Backoff
 from tests.support import ROOT
 

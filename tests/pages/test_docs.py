@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from services.preflight import plan
-from services.settings import Secret
+from devtools import environment as plan
+from services.common.settings import Secret
 from tests.support import ROOT
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from services import store
-from services.clock import now_ms, rfc3339
+from services.common import store
+from services.common.clock import now_ms, rfc3339
 from services.psp_connector.psp import Captured, Outcome, Refused, Transient
 from services.psp_connector.queue import Queue
 from services.psp_connector.sweep import Sweep

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from services import store
+from services.common import store
 from services.psp_connector.queue import LEASE_SECONDS, Queue
 from services.psp_connector.results import FinalResult, RetryResult
 from tests.psp_connector.fakes import take, take_over

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from services import store
-from services.clock import now_ms, rfc3339
+from services.common import store
+from services.common.clock import now_ms, rfc3339
 from services.psp_connector.deadletters import DeadLetters, main
 from services.psp_connector.psp import Refused
 from tests.psp_connector.fakes import FakePsp

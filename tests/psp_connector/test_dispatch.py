@@ -3,7 +3,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from services import store
+from services.common import store
 from services.psp_connector.dispatch import BLOCK_MS, Dispatcher
 from services.psp_connector.queue import Queue
 from services.psp_connector.slots import Slots

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from services import store
+from services.common import store
 from services.core_api.transactions import TransactionRequest, Transactions
 from services.psp_connector.__main__ import build
 from services.psp_connector.settings import ConnectorSettings

@@ -30,9 +30,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from services import store
+from services.common import store
+from services.common.currencies import major_units
 from services.core_api.transactions import KeyReusedError, TransactionRequest, Transactions
-from services.currencies import major_units
 from services.psp_connector.deadletters import DeadLetters
 from services.psp_connector.queue import Queue
 from services.psp_connector.results import FinalResult, RetryResult

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from services import store
+from services.common import store
 from services.psp_connector.psp import Charge
 from services.psp_connector.queue import Queue
 from services.psp_connector.records import Work

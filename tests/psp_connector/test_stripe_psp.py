@@ -14,13 +14,13 @@ from urllib.parse import parse_qs, urlencode
 
 import pytest
 
-from services.currencies import EXPONENTS
+from services.common.currencies import EXPONENTS
+from services.common.settings import SettingsError
 from services.psp_connector.bounded import proxies_for
 from services.psp_connector.psp import Captured, Charge, Declined, Refused, Transient
 from services.psp_connector.settings import ConnectorSettings
 from services.psp_connector.stripe_psp import AmountError, StripePsp, stripe_amount
 from services.psp_sandbox.params import read_payment
-from services.settings import SettingsError
 from tests.psp_sandbox.sandbox import PAYMENT
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from services.loglines import parse as parse_line
+from devtools.loglines import parse as parse_line
 from tests.router.helpers import (
     CONFIG,
     Answer,

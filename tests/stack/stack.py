@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import psutil
 
-from services.address import BLOCK, PORT_OFFSETS
-from services.preflight.orphans import is_gone
-from services.preflight.supervisor import Supervisor
+from devtools.address import BLOCK, PORT_OFFSETS
+from devtools.orphans import is_gone
+from devtools.supervisor import Supervisor
 from tests import support
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from services.preflight.supervisor import ProcessState
+    from devtools.supervisor import ProcessState
 
 START_SECONDS_MAX = 60  # 3 s is the aim; the machine of a check is shared and slow at times
 STOP_SECONDS_MAX = 20
@@ -94,7 +94,7 @@ class Stack:
 
     def doctor(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Runs `doctor` as in a shell of this stack."""
-        command = [sys.executable, "-m", "services.preflight.doctor", *words]
+        command = [sys.executable, "-m", "devtools.doctor", *words]
         return call(command, {**self.environ, **more})
 
     def states(self) -> list[ProcessState]:
@@ -275,7 +275,7 @@ def platform(
 
 def merchant(environ: Mapping[str, str], *words: str) -> subprocess.CompletedProcess[str]:
     """Runs `merchant` as in a shell with these variables."""
-    return call([sys.executable, "-m", "services.merchant", *words], environ)
+    return call([sys.executable, "-m", "devtools.merchant", *words], environ)
 
 
 def request_id() -> str:

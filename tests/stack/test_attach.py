@@ -15,9 +15,9 @@ import httpx
 import pytest
 import redis
 
-from services.address import BLOCK, PORT_OFFSETS
-from services.preflight import checks
-from services.settings import masked
+from devtools import checks
+from devtools.address import BLOCK, PORT_OFFSETS
+from services.common.settings import masked
 from tests import support
 from tests.stack.stack import environment, running
 

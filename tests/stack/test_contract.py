@@ -12,7 +12,7 @@ import httpx
 import jwt
 import pytest
 
-from services.address import PORT_OFFSETS
+from devtools.address import PORT_OFFSETS
 from tests import support
 from tests.stack.stack import request_id
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import redis
 
-from services.address import PORT_OFFSETS
+from devtools.address import PORT_OFFSETS
 from tests.stack.stack import STOP_SECONDS_MAX, processes_of, running
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from services.address import BLOCK, PORT_OFFSETS, derived_port
-from services.preflight import orphans, ports
+from devtools import orphans, ports
+from devtools.address import BLOCK, PORT_OFFSETS, derived_port
 from tests import support
 from tests.stack.stack import (
     compose,

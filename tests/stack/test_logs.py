@@ -15,7 +15,7 @@ import psutil
 import pytest
 import redis
 
-from services import loglines
+from devtools import loglines
 from services.auth_api.passwords import hash_password
 from tests import support
 from tests.stack.stack import request_id, running
@@ -32,7 +32,7 @@ FINAL = {"captured", "declined", "failed"}
 def logs(stack: Stack, *words: str) -> list[str]:
     """What `logs` prints about this stack."""
     done = subprocess.run(
-        [sys.executable, "-m", "services.showlogs", *words],
+        [sys.executable, "-m", "devtools.showlogs", *words],
         cwd=support.ROOT,
         env=dict(stack.environ),
         stdin=subprocess.DEVNULL,

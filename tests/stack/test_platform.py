@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from services.address import BLOCK, PORT_OFFSETS, noted_port
-from services.preflight import orphans
+from devtools import orphans
+from devtools.address import BLOCK, PORT_OFFSETS, noted_port
 from tests import support
 from tests.stack.stack import environment, left_of, merchant, platform
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from devtools import orphans
 from services.auth_api import userfile
-from services.preflight import orphans
 from tests import support
 from tests.stack.stack import START_SECONDS_MAX, Stack, call, left_of, running
 
@@ -157,7 +157,7 @@ def test_a_shared_module_restarts_every_service(checkout: Checkout) -> None:
 
 def test_the_doctor_finds_no_orphan(checkout: Checkout) -> None:
     """Neither `reload` nor a service that it has restarted."""
-    command = [sys.executable, "-m", "services.preflight.doctor", "--json"]
+    command = [sys.executable, "-m", "devtools.doctor", "--json"]
     found = json.loads(call(command, checkout.stack.environ).stdout)["findings"]
     assert [one for one in found if one["status"] == "fault"] == []
     assert [one["value"] for one in found if one["name"] == "left behind"] == ["nothing"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from services.preflight.supervisor import SupervisorError
+from devtools.supervisor import SupervisorError
 from tests import support
 from tests.stack.stack import STOP_SECONDS_MAX, left_of, running
 

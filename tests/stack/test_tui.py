@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from services.address import BLOCK
+from devtools.address import BLOCK
 from tests import support
 from tests.stack.stack import STOP_SECONDS_MAX, Stack, environment, left_of
 

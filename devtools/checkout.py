@@ -1,0 +1,175 @@
+"""Where this checkout, its state and its `.env` are, and which origin each setting has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from devtools import dotenv, names
+from devtools import environment as plan
+from devtools.address import AUTO, running_port
+from services.common.settings import masked
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from devtools.dotenv import DotEnv
+
+
+@dataclass(frozen=True)
+class Place:
+    """A checkout, as a command that runs in it finds it."""
+
+    checkout: Path
+    state: Path
+    environ: Mapping[str, str]
+    dotenv: DotEnv
+
+    @cached_property
+    def origins(self) -> Mapping[str, Mapping[str, str]]:
+        """What the shell says, and what `.env` says that the shell does not hide."""
+
+        def given(values: Mapping[str, str]) -> dict[str, str]:
+            ours = (item for item in values.items() if item[0] not in plan.SET_BY_THE_STACK)
+            return {name: value for name, value in ours if value}
+
+        file = given(self.dotenv.values)
+        seen = {name: value for name, value in file.items() if name not in self.environ}
+        return {"environment": given(self.environ), ".env": seen}
+
+    @cached_property
+    def merged(self) -> Mapping[str, str]:
+        """What the stack's processes would be given."""
+        return {**self.origins[".env"], **self.origins["environment"]}
+
+    @property
+    def first_port(self) -> int:
+        """Where the stack listens, or would.
+
+        Raises:
+            AddressError: PLATFORM_PORT is wrong.
+        """
+        return running_port({**self.merged, "PLATFORM_STATE": str(self.state)})
+
+    def origin(self, name: str) -> str:
+        """Who sets the variable."""
+        return next(
+            (origin for origin, values in self.origins.items() if name in values), "default"
+        )
+
+
+def of_the_stack(environ: Mapping[str, str]) -> Place:
+    """For a process of the stack, whose working folder may be in the store."""
+    checkout = environ.get("PLATFORM_CHECKOUT")
+    return _place(Path(checkout) if checkout else dotenv.checkout(environ), environ)
+
+
+def here(environ: Mapping[str, str]) -> Place:
+    """For a command that somebody types: the checkout that the working folder is in."""
+    return _place(dotenv.checkout(environ), environ)
+
+
+def _place(checkout: Path, environ: Mapping[str, str]) -> Place:
+    given = environ.get("PLATFORM_STATE", "")
+    # As in nix/platform/env.sh: what another checkout's shell worked out is worked out anew.
+    if given == f"{environ.get('PLATFORM_CHECKOUT', '')}/.state":
+        given = ""
+    state = checkout.absolute() / (given or ".state")
+    file = dotenv.DotEnv()
+    if "PC_DISABLE_DOTENV" not in environ:
+        file = dotenv.read(checkout / ".env")
+    return Place(checkout, state, environ, file)
+
+
+def dotenv_faults(place: Place) -> list[str]:
+    """A line for each thing in `.env` that would not do what it seems to."""
+    values = place.dotenv.values
+    found = place.dotenv.faults + [f".env: {typo}" for typo in names.typos(values)]
+    if values.get("PLATFORM_STATE"):
+        found.append(
+            ".env: PLATFORM_STATE is needed before .env is read: set it in the shell that starts "
+            "the stack"
+        )
+    return found
+
+
+def name_warnings(place: Place) -> list[str]:
+    """A line for each variable that probably does not do what somebody thinks it does."""
+    values = place.dotenv.values
+    dropped = place.environ.get("PLATFORM_DROPPED", "").split()
+    shell = [name for name in (*place.environ, *dropped) if name not in values]
+    unused = [
+        f".env: {name} has no effect: {why}"
+        for name, why in plan.SET_BY_THE_STACK.items()
+        if values.get(name)
+    ]
+    return [
+        *place.dotenv.warnings,
+        *unused,
+        *(f".env: {told}" for told in names.strangers(values)),
+        *(f"in the environment: {typo}" for typo in names.typos(shell)),
+    ]
+
+
+def unread(place: Place) -> list[str]:
+    """For a process of the stack: whether `.env` is another than the one it was started with."""
+    missing = [name for name in place.dotenv.values if name not in place.environ]
+    if not missing:
+        return []
+    told = (
+        f".env was not read: {', '.join(missing[:3])} did not arrive. process-compose takes it from"
+    )
+    return [f"{told} the folder that it is started in: that is {place.checkout}, or use `platform`"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A setting with its origin, and who reads it."""
+
+    variable: str
+    value: str
+    origin: str
+    services: tuple[str, ...]
+
+
+def rows(place: Place, first_port: int) -> list[Row]:
+    """All settings as the stack would have them; where services differ, each has its row."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for service, settings in plan.SETTINGS.items():
+        stack = plan.environment(service, first_port, place.state, {})
+        if service == "psp-sandbox":
+            stack["SANDBOX_DATABASE"] = str(place.state / "psp-sandbox.sqlite")
+            stack["SANDBOX_TOKEN_FILE"] = str(place.state / "sandbox-token")
+        for setting in settings.explain({**place.origins, "stack": stack}):
+            value = setting.value
+            if (setting.variable, setting.origin) == ("LOG_FORMAT", "default"):
+                value = "console"  # of the stack, whatever it is for this process
+            key = (setting.variable, value, setting.origin)
+            found.setdefault(key, []).append(service)
+    own = [
+        Row("PLATFORM_PORT", str(first_port), _port_origin(place), ("stack",)),
+        Row("PLATFORM_STATE", str(place.state), _state_origin(place), ("stack",)),
+        _merchants(place, "PLATFORM_URL", f"http://127.0.0.1:{first_port}"),
+        _merchants(place, "MERCHANT_PASSWORD", "<secret>"),
+    ]
+    return own + [Row(*key, tuple(services)) for key, services in found.items()]
+
+
+def _port_origin(place: Place) -> str:
+    given = place.merged.get("PLATFORM_PORT", "")
+    origin = place.origin("PLATFORM_PORT")
+    if given == AUTO:
+        return f"{origin} ({AUTO})"
+    return origin if given or not (place.state / "port").exists() else "the last start"
+
+
+def _state_origin(place: Place) -> str:
+    return "default" if place.state == place.checkout / ".state" else "environment"
+
+
+def _merchants(place: Place, name: str, default: str) -> Row:
+    shown = masked(place.merged.get(name, "")) or default
+    shown = "<secret>" if name.endswith("PASSWORD") else shown
+    return Row(name, shown, place.origin(name), ("merchant",))

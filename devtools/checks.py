@@ -1,0 +1,124 @@
+"""Looks for everything that would keep the stack from starting, and says it all at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from devtools import environment as plan
+from devtools import ports
+from devtools.address import AUTO, BLOCK, PORT_OFFSETS
+from services.auth_api.userfile import UsersError, load
+from services.common.redis_url import RedisSettings
+from services.common.settings import SettingsError, masked
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from devtools.ports import Holder
+
+PROGRAMS = ("redis-server", "redis-cli", "caddy", "curl")
+# What a start makes itself, for a look before the first one.
+_MADE_BY_THE_START = {"JWT_SECRET": "-" * 64, "REDIS_URL": "redis://127.0.0.1"}
+_REDIS_SECONDS_MAX = 2.5  # names that do not resolve included
+
+
+def missing_programs(environ: Mapping[str, str]) -> list[str]:
+    """A line for each program that is not on PATH."""
+    return [
+        f"{name} is not on PATH: start from `nix develop`, or with `nix run`"
+        for name in PROGRAMS
+        if shutil.which(name, path=environ.get("PATH", "")) is None
+    ]
+
+
+def wrong_settings(first: int, state: Path, environ: Mapping[str, str]) -> list[str]:
+    """A line for each setting that a service would refuse, each told once."""
+    given = {name: value for name, value in environ.items() if value}
+    for name, value in _MADE_BY_THE_START.items():
+        if f"{name}_FILE" not in given:
+            given.setdefault(name, value)
+    faults: dict[str, list[str]] = {}
+    for service, settings_class in plan.SETTINGS.items():
+        try:
+            settings_class.read(plan.environment(service, first, state, given))
+        except SettingsError as error:
+            for fault in error.faults:
+                faults.setdefault(fault, []).append(service)
+    host = environ.get("HTTP_HOST") or "127.0.0.1"
+    if host not in ("127.0.0.1", "0.0.0.0") and not any("HTTP_HOST" in fault for fault in faults):
+        rule = "127.0.0.1, where the stack's processes find each other, or 0.0.0.0"
+        faults[f"HTTP_HOST={host!r}: must be {rule}"] = [*plan.SETTINGS, "router"]
+    told = [f"{fault} [{', '.join(services)}]" for fault, services in faults.items()]
+    return told + _wrong_users(given.get("USERS_FILE"))
+
+
+def _wrong_users(path: str | None) -> list[str]:
+    if not path or not Path(path).is_file():  # that it is no file was told above
+        return []
+    try:
+        load(Path(path))
+    except UsersError as error:
+        return [f"USERS_FILE: {error} [auth-api]"]
+    return []
+
+
+def unreachable_redis(environ: Mapping[str, str]) -> list[str]:
+    """A line when the user's own Redis gives no good answer; the stack's is not up yet."""
+    if not (environ.get("REDIS_URL") or environ.get("REDIS_URL_FILE")):
+        return []
+    try:
+        url = RedisSettings.read(environ).redis_url
+    except SettingsError:  # told among the settings
+        return []
+    failure = ["no answer"]
+    # In a thread: the resolver of names has no timeout.
+    asking = threading.Thread(target=_ask_redis, args=(url, failure), daemon=True)
+    asking.start()
+    asking.join(_REDIS_SECONDS_MAX)
+    return [f"REDIS_URL={masked(url)!r}: Redis is not reached: {failure[0]}"] if failure else []
+
+
+def _ask_redis(url: str, failure: list[str]) -> None:
+    import redis  # noqa: PLC0415 - a third of preflight's time, for who has a Redis of their own
+
+    from services.common import store  # noqa: PLC0415
+
+    try:
+        with contextlib.closing(store.connect(url, timeout_seconds=1)) as client:
+            client.ping()
+    except (redis.RedisError, OSError, ValueError) as error:
+        failure[0] = masked(str(error))
+    else:
+        failure.clear()
+
+
+def busy_ports(first: int, state: Path, environ: Mapping[str, str]) -> list[str]:
+    """A line for each port of the stack that somebody holds."""
+    numbers = {first + offset: name for name, offset in PORT_OFFSETS.items()}
+    busy = [port for port in numbers if not ports.is_free(port)]
+    if not busy:
+        return []
+    found = ports.holders(busy)
+    unknown = ports.Holder(None, "")
+    other = ports.free_block(first, BLOCK)
+    cure = f"start with PLATFORM_PORT={other}" if other else "choose another PLATFORM_PORT"
+    if environ.get("PLATFORM_PORT") == AUTO:  # it means these ports, and never takes others
+        cure = f"end that, or {cure}"
+    return [_busy(port, numbers[port], found.get(port, unknown), state, cure) for port in busy]
+
+
+def _busy(port: int, process: str, holder: Holder, state: Path, cure: str) -> str:
+    if holder.state == os.path.realpath(state):
+        cure = (
+            "a stack of this checkout is running: `platform down`, or if nothing answers that, kill"
+            f" {holder.pid}"
+        )
+    elif holder.state:
+        holder_of = f"{holder}, of the stack in {holder.state}"
+        return f"port {port} ({process}) is held by {holder_of}: {cure}"
+    return f"port {port} ({process}) is held by {holder}: {cure}"

@@ -1,0 +1,163 @@
+"""`doctor`: looks at everything that can keep the stack from working, running or not.
+
+Exit code 0 when nothing is wrong, 1 when something is; warnings are no fault. It changes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, TextIO
+
+from devtools import checkout as place
+from devtools import checks, findings, machine, versions
+from devtools import environment as plan
+from devtools.address import DEFAULT_PORT, AddressError
+from devtools.findings import Finding
+from devtools.live_checks import Running
+from services.common.command import run_main
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from devtools.checkout import Place
+
+    Probe = Callable[[], list[Finding]]
+
+# Every probe has bounds of its own; this one is for what has none, such as a dead network disk.
+_PROBES_SECONDS_MAX = 20.0
+_EPILOG = """\
+It changes nothing. X marks a fault, ! a warning; what to do stands below.
+
+example:
+  $ doctor
+  ...
+  X core-api       8002  nobody listens
+      -> see .state/logs/core-api.log; process-compose process start core-api
+  1 fault (X), 0 warnings (!)
+
+environment:
+  What the stack reads: it is shown, with where each setting comes from.
+
+exit codes:
+  0  nothing is wrong, but for warnings
+  1  there is a fault
+  2  wrong usage
+"""
+_WHERE = {"environment": "in the environment", ".env": "in .env"}
+
+
+def examine(environ: Mapping[str, str]) -> list[Finding]:
+    """All findings, in the order in which they are shown."""
+    here = place.here(environ)
+    try:
+        first, found = here.first_port, []
+    except AddressError as error:
+        cure = f"set it right {_WHERE.get(here.origin('PLATFORM_PORT'), '')}"
+        first = DEFAULT_PORT
+        found = [Finding("settings", "PLATFORM_PORT", str(error), "fault", "", cure)]
+    running = Running(here, first)
+    probes: dict[str, Probe] = {
+        "programs": lambda: versions.findings(environ),
+        "ports": lambda: running.ports() + running.left_behind(),
+        "health": lambda: running.health() + running.changed(),
+        "redis": running.redis,
+        "settings": lambda: found + settings(here, first),
+        "state": lambda: machine.state(here) + machine.dotenv(here),
+        "machine": lambda: machine.disk(here) + machine.clock(here) + machine.flake(here),
+    }
+    return run(probes)
+
+
+def run(probes: Mapping[str, Probe], seconds_max: float = _PROBES_SECONDS_MAX) -> list[Finding]:
+    """Runs all at once; one that fails or hangs is a finding itself, and stops no other."""
+    done: dict[str, list[Finding]] = {}
+
+    def attempt(name: str, probe: Probe) -> None:
+        try:
+            done[name] = probe()
+        except Exception as error:  # noqa: BLE001 - told below, and the others go on
+            told = f"{type(error).__name__}: {error}"
+            done[name] = [Finding(name, "probe", "failed", "fault", told, "please report it")]
+
+    deadline = time.monotonic() + seconds_max
+    threads = [threading.Thread(target=attempt, args=item, daemon=True) for item in probes.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(deadline - time.monotonic(), 0))
+    late = f"nothing within {seconds_max:.0f} s"
+    return [
+        finding
+        for name in probes
+        for finding in done.get(name, [Finding(name, "probe", "hangs", "fault", late)])
+    ]
+
+
+def settings(here: Place, first_port: int) -> list[Finding]:
+    """Every setting with its origin, then what is wrong with them."""
+    rows = [
+        Finding(
+            "settings",
+            row.variable,
+            row.value or "-",
+            "ok" if row.origin in {"default", "stack", "not set"} else "note",
+            f"{row.origin} [{_readers(row.services)}]",
+        )
+        for row in place.rows(here, first_port)
+        if row.variable != "HTTP_PORT"  # the ports are told above
+    ]
+    faults = place.dotenv_faults(here) + checks.wrong_settings(first_port, here.state, here.merged)
+    return [
+        *rows,
+        *(_sentence(fault, "fault", _cure(fault, here)) for fault in faults),
+        *(_sentence(warning, "warning", "") for warning in place.name_warnings(here)),
+    ]
+
+
+def _readers(services: Sequence[str]) -> str:
+    return "every service" if len(services) == len(plan.SETTINGS) else ", ".join(services)
+
+
+def _sentence(text: str, status: findings.Status, cure: str) -> Finding:
+    if text.startswith(".env"):
+        return Finding("settings", ".env", text[4:].lstrip(":, "), status, "", cure)
+    name = re.match(r"[A-Z][A-Z_]+", text)
+    return Finding("settings", name[0] if name else "shell", text, status, "", cure)
+
+
+def _cure(fault: str, here: Place) -> str:
+    if fault.startswith(".env"):
+        return f"edit {here.checkout / '.env'}"
+    name = re.match(r"[A-Z_]+", fault)
+    origin = here.origin(name[0]) if name else ""
+    return f"it is set {_WHERE[origin]}: set it right there" if origin in _WHERE else "set it"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The words of the command."""
+    words = argparse.ArgumentParser(
+        prog="doctor",
+        description="Looks at everything that can keep the stack from working, running or not.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    words.add_argument("--json", action="store_true", help="one JSON document, of stable shape")
+    return words
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str], out: TextIO) -> int:
+    """Looks, tells; returns the exit code."""
+    options = parser().parse_args(argv)
+    found = examine(environ)
+    out.write((findings.as_json if options.json else findings.as_text)(found))
+    return 1 if findings.count(found, "fault") else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(lambda: main(sys.argv[1:], os.environ, sys.stdout)))

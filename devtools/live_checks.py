@@ -1,0 +1,256 @@
+"""What the doctor asks the running stack: who holds the ports, who is healthy, what Redis keeps."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import psutil
+import redis
+
+from devtools import environment as plan
+from devtools import orphans, ports
+from devtools.address import BLOCK, PORT_OFFSETS
+from devtools.findings import Finding
+from services.common import store
+from services.common.redis_url import RedisSettings
+from services.common.settings import SettingsError, masked
+from services.psp_connector.sweep import Sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from devtools.checkout import Place
+    from devtools.orphans import Orphan
+    from devtools.ports import Holder
+
+_ANSWER_SECONDS_MAX = 2.0
+_CLOCKS_APART_SECONDS = 2.0
+_MEMORY_SHARE_MAX = 0.9
+# A million records take some 5 s.
+_SWEEP_SECONDS_MAX = 8.0
+
+
+class Running:
+    """The stack as it is now; each port is looked at once."""
+
+    def __init__(self, place: Place, first_port: int) -> None:
+        self._place = place
+        self._first = first_port
+        self._state = str(place.state.resolve())
+        self._numbers = {name: first_port + offset for name, offset in PORT_OFFSETS.items()}
+        self._looking = threading.Lock()
+
+    @property
+    def _holders(self) -> Mapping[str, Holder]:
+        """Who listens, for each process of the stack whose port is held."""
+        # The sections are threads. From Python 3.12 on cached_property does not lock, and two
+        # of them that try a port at the same time would find each other.
+        with self._looking:
+            return self._found
+
+    @cached_property
+    def _found(self) -> Mapping[str, Holder]:
+        busy = {name: port for name, port in self._numbers.items() if not ports.is_free(port)}
+        found = ports.holders(busy.values())
+        return {name: found.get(port, ports.Holder(None, "")) for name, port in busy.items()}
+
+    @cached_property
+    def _orphans(self) -> list[Orphan]:
+        return orphans.find(self._place.state)
+
+    @cached_property
+    def _is_up(self) -> bool:
+        """Whether a process of this checkout's stack is there that somebody would stop."""
+        left = {orphan.process.pid for orphan in self._orphans}
+        ours = [one for one in self._holders.values() if one.state == self._state]
+        return any(one.pid not in left for one in ours)
+
+    def ports(self) -> list[Finding]:
+        """Each port and its holder."""
+        return [self._port(name, port) for name, port in self._numbers.items()]
+
+    def _port(self, name: str, port: int) -> Finding:
+        holder = self._holders.get(name)
+        if holder is None:
+            if not self._is_up:
+                return Finding("ports", name, str(port), note="free")
+            cure = f"see {self._place.state}/logs/{name}.log; process-compose process start {name}"
+            return Finding("ports", name, str(port), "fault", "nobody listens", cure)
+        if holder.state == self._state:
+            return Finding("ports", name, str(port), note=f"ours: {holder}")
+        if self._is_up:
+            note = f"{holder}, not of this stack: yours, in its place?"
+            return Finding("ports", name, str(port), "warning", note)
+        other = ports.free_block(self._first, BLOCK)
+        cure = f"end it, or start with PLATFORM_PORT={other or '...'}"
+        whose = f", of the stack in {holder.state}" if holder.state else ""
+        return Finding("ports", name, str(port), "fault", f"held by {holder}{whose}", cure)
+
+    def left_behind(self) -> list[Finding]:
+        """Processes of this checkout's stack that no supervisor stops any more."""
+        if not self._orphans:
+            return [Finding("ports", "left behind", "nothing")]
+        named = "; ".join(map(str, self._orphans))
+        cure = "`platform down` ends them, and so does the next start"
+        note = "their supervisor is gone"
+        return [Finding("ports", "left behind", named, "fault", note, cure)]
+
+    def health(self) -> list[Finding]:
+        """What each process that listens says of itself."""
+        asked = [name for name in self._holders if name != "redis"]
+        if not asked:
+            return [Finding("health", "stack", "not running", "note", "start: `platform up`")]
+        with ThreadPoolExecutor(len(asked)) as pool:
+            return list(pool.map(self._health, asked))
+
+    def _health(self, name: str) -> Finding:
+        url = f"http://127.0.0.1:{self._numbers[name]}/health"
+        cure = f"see {self._place.state}/logs/{name}.log"
+        began = time.monotonic()
+        try:
+            answer = httpx.get(url, timeout=_ANSWER_SECONDS_MAX, trust_env=False)
+        except httpx.HTTPError as error:
+            return Finding("health", name, "no answer", "fault", type(error).__name__, cure)
+        took = f"{(time.monotonic() - began) * 1000:.0f} ms"
+        if answer.status_code == 200:
+            return Finding("health", name, "pass", note=took)
+        return Finding("health", name, str(answer.status_code), "fault", _failing(answer), cure)
+
+    def changed(self) -> list[Finding]:
+        """Which settings a service was started with that the next start would give otherwise."""
+        found = []
+        for service, settings in plan.SETTINGS.items():
+            holder = self._holders.get(service)
+            if holder is None or holder.state != self._state:
+                continue
+            with contextlib.suppress(psutil.Error):
+                given = psutil.Process(holder.pid).environ()
+                next_time = plan.environment(
+                    service, self._first, self._place.state, self._place.merged
+                )
+                other = [
+                    name
+                    for name in settings.variables()
+                    # The same file may have been named by another path.
+                    if name not in plan.SET_BY_THE_STACK and not name.endswith("_FILE")
+                    if given.get(name, "") != next_time.get(name, "")
+                ]
+                if other:
+                    told = f"was started with other settings: {', '.join(other)}"
+                    cure = "for those of now: process-compose down, then up"
+                    found.append(Finding("health", service, "pass", "note", told, cure))
+        return found
+
+    def redis(self) -> list[Finding]:
+        """Whether what is answered with 202 survives; asks the Redis that the services use."""
+        given = self._place.merged
+        is_own = not (given.get("REDIS_URL") or given.get("REDIS_URL_FILE"))
+        if is_own and "redis" not in self._holders:
+            return [Finding("redis", "redis", "not running", "note")]
+        try:
+            own = {"REDIS_URL_FILE": str(self._place.state / "redis-url")}
+            url = RedisSettings.read({**own, **given}).redis_url
+        except SettingsError as error:
+            return [Finding("redis", "address", "unknown", "fault", str(error), "set it right")]
+        try:
+            with contextlib.closing(store.connect(url, timeout_seconds=_ANSWER_SECONDS_MAX)) as one:
+                facts = one.info("persistence") | one.info("memory")
+                seconds, micros = one.time()
+                lost = _lost(one)
+        except (redis.RedisError, OSError, ValueError) as error:
+            log = f"see {self._place.state}/logs/redis.log"
+            cure = log if is_own else "is REDIS_URL right, and is it reachable from here?"
+            return [Finding("redis", masked(url), "no answer", "fault", masked(str(error)), cure)]
+        drift = seconds + micros / 1e6 - time.time()
+        return [Finding("redis", "address", masked(url)), *_redis_findings(facts, drift), lost]
+
+
+def _lost(client: store.Client) -> Finding:
+    """Open transactions that are in no queue: nothing ends them until the connector's sweep."""
+    name, count, until = "open, in no queue", 0, time.monotonic() + _SWEEP_SECONDS_MAX
+    try:
+        for ids in Sweep(client).look():
+            count += len(ids)
+            if time.monotonic() > until:
+                return Finding("redis", name, f"{count} so far", note="not all records looked at")
+    except redis.ResponseError as error:
+        cure = "a key was overwritten by hand: delete it, and payments go on"
+        return Finding("redis", name, "not known", "fault", str(error), cure)
+    if not count:
+        return Finding("redis", name, "0")
+    cure = "the connector queues them again, a thousand records a second: is it running?"
+    return Finding(
+        "redis", name, str(count), "warning", "queue or group was changed by hand?", cure
+    )
+
+
+def _failing(answer: httpx.Response) -> str:
+    with contextlib.suppress(ValueError, AttributeError):
+        checks = answer.json().get("checks", {})
+        return "failing: " + ", ".join(name for name, said in checks.items() if said != "pass")
+    return "no health document"
+
+
+def _redis_findings(facts: Mapping[str, Any], drift_seconds: float) -> list[Finding]:
+    return [
+        _held(
+            "append-only file",
+            "on" if facts.get("aof_enabled") else "off",
+            "on",
+            "appendonly yes: without it a kill -9 loses what was answered with 202",
+        ),
+        _held(
+            "last write to it",
+            str(facts.get("aof_last_write_status", "unknown")),
+            "ok",
+            "is the disk full, or the folder not writable? Redis refuses writes until it can",
+        ),
+        _held(
+            "last rewrite",
+            "running"
+            if facts.get("aof_rewrite_in_progress")
+            else str(facts.get("aof_last_bgrewrite_status", "unknown")),
+            "ok",
+            "is there memory and disk for a second copy? see the log of Redis",
+            also="running",
+        ),
+        _held(
+            "when full",
+            str(facts.get("maxmemory_policy", "unknown")),
+            "noeviction",
+            "maxmemory-policy noeviction: any other lets transactions disappear",
+        ),
+        _memory(facts),
+        _drift(drift_seconds),
+    ]
+
+
+def _held(name: str, value: str, wanted: str, cure: str, also: str = "") -> Finding:
+    if value in {wanted, also}:
+        return Finding("redis", name, value)
+    return Finding("redis", name, value, "fault", f"must be {wanted}", cure)
+
+
+def _memory(facts: Mapping[str, Any]) -> Finding:
+    used, limit = int(facts.get("used_memory", 0)), int(facts.get("maxmemory", 0))
+    shown = f"{used / 1024**2:.1f} MiB"
+    if not limit:
+        return Finding("redis", "memory", shown, note="no limit")
+    note = f"of {limit / 1024**2:.0f} MiB"
+    if used > limit * _MEMORY_SHARE_MAX:
+        cure = "a full Redis refuses writes: drain the queue, or raise maxmemory"
+        return Finding("redis", "memory", shown, "warning", note, cure)
+    return Finding("redis", "memory", shown, note=note)
+
+
+def _drift(seconds: float) -> Finding:
+    if abs(seconds) <= _CLOCKS_APART_SECONDS:
+        return Finding("redis", "clock", "as ours")
+    cure = "set both clocks: due times and leases are compared between them"
+    return Finding("redis", "clock", f"{seconds:+.1f} s", "warning", "apart from ours", cure)

@@ -1,0 +1,13 @@
+"""`python -m devtools.merchant`: the command-line client."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from devtools import dotenv
+from devtools.merchant.cli import main
+from services.common.command import run_main
+
+if __name__ == "__main__":
+    sys.exit(run_main(lambda: main(sys.argv[1:], dotenv.merged(os.environ), sys.stdout)))

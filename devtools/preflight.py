@@ -1,0 +1,70 @@
+"""`python -m devtools.preflight`: the stack's first process; the others wait for it.
+
+Makes the state folder and the secret, ends what a killed supervisor left behind, checks programs,
+settings and ports, and writes down which ports they are. Says everything that is wrong in one go,
+each with its cure, and leaves with 78 (EX_CONFIG), which stops the stack.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from devtools import checkout as place
+from devtools import checks, orphans, state
+from devtools.address import AUTO, DEFAULT_PORT, AddressError, chosen_port, state_folder
+from services.common.settings import EXIT_BAD_SETTINGS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def faults(environ: Mapping[str, str]) -> list[str]:
+    """Everything that would keep the stack from starting, a line each."""
+    folder = state_folder(environ)
+    where = place.of_the_stack(environ)
+    # process-compose drops a `.env` with a bad line: its other lines are checked all the same.
+    given = {**where.dotenv.values, **environ}
+    found = state.prepare(folder) + checks.missing_programs(environ)
+    found += place.dotenv_faults(where)
+    try:
+        first = chosen_port(given)
+        found += checks.busy_ports(first, folder, given)
+    except AddressError as error:
+        first = DEFAULT_PORT
+        found.append(str(error))
+    found += checks.wrong_settings(first, folder, given) + checks.unreachable_redis(given)
+    if not found:
+        state.note_port(folder, first)
+    return found
+
+
+def warnings(environ: Mapping[str, str]) -> list[str]:
+    """What the stack starts with, but somebody probably meant otherwise."""
+    where = place.of_the_stack(environ)
+    return place.name_warnings(where) + place.unread(where)
+
+
+def main(environ: Mapping[str, str]) -> int:
+    """Checks; returns the exit code."""
+    folder = state_folder(environ)
+    if state.version_of(folder) == "":
+        sys.stdout.write(f"preflight: took over {folder}, made before it had a version\n")
+    for warning in warnings(environ):
+        sys.stdout.write(f"preflight: warning: {warning}\n")
+    ended, left = orphans.clear(folder)
+    if ended:
+        sys.stdout.write(f"preflight: {ended}\n")
+    if found := left + faults(environ):
+        lines = "".join(f"  {fault}\n" for fault in found)
+        sys.stderr.write(f"preflight: the stack cannot start\n{lines}")
+        return EXIT_BAD_SETTINGS
+    first = chosen_port(environ)
+    how = ", chosen by the checkout's path" if environ.get("PLATFORM_PORT") == AUTO else ""
+    sys.stdout.write(f"preflight: all is in order; the router listens on port {first}{how}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(os.environ))

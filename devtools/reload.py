@@ -1,0 +1,130 @@
+"""`python -m devtools.reload`: restarts a service of the stack when its code is saved.
+
+A file in a service's folder restarts that service, a shared module restarts all of them, and the
+router reads a saved Caddyfile again without a restart. A service that does not start, say for a
+syntax error, says so in its own log; process-compose and the next save start it again. A process
+that was stopped by hand stays stopped. RELOAD=0 switches it off; by default it is on where the code
+is a checkout.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from devtools.environment import SETTINGS
+from devtools.supervisor import Supervisor, SupervisorError
+from services.common import logs
+from services.common.settings import Settings, read_or_exit
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from devtools.supervisor import ProcessState
+
+# Not JSON: users.json is read again without a restart.
+SUFFIXES = (".py", ".lua")
+CADDYFILE = "router/Caddyfile"
+# Files saved one after the other within this time (`git checkout`) are one change.
+DEBOUNCE_MS_MAX = 400
+STEP_MS = 50
+# After a stop process-compose takes a moment to forget a process, and refuses its start until then.
+START_TRIES_MAX = 20
+START_TRY_SECONDS = 0.05
+
+_log = structlog.get_logger()
+
+
+def is_wanted(environ: Mapping[str, str], services: Path) -> bool:
+    """RELOAD if set; else whether `services` is in a checkout that can be written."""
+    if environ.get("RELOAD"):
+        return environ["RELOAD"] == "1"
+    return services.with_name("pyproject.toml").is_file() and os.access(services, os.W_OK)
+
+
+def affected(changed: Collection[str]) -> set[str]:
+    """The processes that run the changed files, given relative to services/."""
+    found: set[str] = set()
+    for name in changed:
+        folder, slash, _ = name.partition("/")
+        found |= {folder.replace("_", "-")} if slash else set(SETTINGS)
+    return found & {*SETTINGS, "router"}
+
+
+def watch(services: Path, supervisor: Supervisor) -> None:
+    """Restarts what was changed below `services`, until a signal ends the process."""
+    import watchfiles  # noqa: PLC0415 - not needed where reloading is off
+
+    def is_code(_change: watchfiles.Change, path: str) -> bool:
+        return path.endswith((*SUFFIXES, f"/{CADDYFILE}"))
+
+    _log.info("watching", folder=str(services))  # after the import, which takes a while
+    for changes in watchfiles.watch(
+        services, watch_filter=is_code, debounce=DEBOUNCE_MS_MAX, step=STEP_MS
+    ):
+        files = sorted({str(Path(path).relative_to(services)) for _, path in changes})
+        names = affected(files)
+        try:
+            states = [state for state in supervisor.processes() if _service(state) in names]
+        except SupervisorError as error:
+            _log.error("restart failed", reason=str(error))
+            continue
+        with ThreadPoolExecutor(len(states) or 1) as pool:
+            list(pool.map(partial(_restart, supervisor, files), states))
+
+
+def _service(state: ProcessState) -> str:
+    """The name without the replica number that a scaled process has."""
+    return re.sub(r"-\d+$", "", state.name)
+
+
+def _restart(supervisor: Supervisor, files: list[str], state: ProcessState) -> None:
+    if state.name == "router":
+        if state.is_running:
+            _log.info("reloading", process=state.name, files=files)
+            os.kill(state.pid, signal.SIGUSR1)
+        return
+    if not (state.is_running or state.has_failed):
+        _log.info("not restarted, it was stopped by hand", process=state.name, files=files)
+        return
+    _log.info("restarting", process=state.name, files=files)
+    try:
+        # Not process-compose's own restart, which waits for the backoff of a crash, a second.
+        supervisor.stop(state.name)
+        _start(supervisor, state.name)
+    except SupervisorError as error:
+        _log.error("restart failed", process=state.name, reason=str(error))
+
+
+def _start(supervisor: Supervisor, name: str) -> None:
+    for tries_left in reversed(range(START_TRIES_MAX)):
+        try:
+            supervisor.start(name)
+        except SupervisorError:
+            if not tries_left:
+                raise
+            time.sleep(START_TRY_SECONDS)
+        else:
+            return
+
+
+def main() -> None:
+    """Watches the folder that this code was loaded from."""
+    services = Path(__file__).resolve().parents[1]
+    logs.configure("reload", read_or_exit(Settings, os.environ))
+    if is_wanted(os.environ, services):
+        watch(services, Supervisor(os.environ["PC_SOCKET_PATH"]))
+    else:
+        _log.info("off", reason="RELOAD=0, or the code is not in a checkout")
+
+
+if __name__ == "__main__":
+    main()

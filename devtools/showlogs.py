@@ -1,0 +1,212 @@
+"""`logs`: what all processes of the stack log, merged in time order by lnav (https://lnav.org).
+
+At a terminal it opens lnav's viewer; into a pipe, with `-n` or with NO_COLOR it prints plain lines.
+devtools/lnav has the format of our lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from devtools import loglines
+from services.common.command import run_main
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+_FORMATS = Path(__file__).parent / "lnav"
+_LINES = 100
+_LINES_MAX = 10**9
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+# Before and after a request's id, in each of the formats.
+_ID, _END = r"request_id\W+", r"(?![\w.-])"
+_REQUESTS = rf""";
+SELECT '{_ID}(' || coalesce(replace(group_concat(DISTINCT id), ',', '|'), '-') || '){_END}' AS about
+FROM (SELECT regexp_match('{_ID}([\w.-]+)', log_text) AS id FROM all_logs)"""  # noqa: S608 - constants
+_BEGIN = ";UPDATE lnav_views SET top = max(0, inner_height - {lines}) WHERE name = 'log'"
+
+_EPILOG = """\
+examples:
+  logs                                  the viewer; in a pipe, the last 100 lines
+  logs -f | grep attempt                what comes, until Ctrl-C
+  logs -n 20 --service core-api         print the last 20 lines of one process
+  logs --request 9339e5dd-5789-48dc-a602-082401da5db4
+  logs --transaction 3ffad832-4908-4697-aaed-7256802ccb64
+  logs --level warning --since 5m
+
+In the viewer: q leaves, ? helps, / searches, e and w go to the next error and warning.
+
+environment:
+  PLATFORM_STATE   the stack's state folder, with its logs (.state)
+  NO_COLOR         any value: plain lines at a terminal, too
+
+exit codes:
+  0  shown                                  2    wrong usage
+  1  no logs, or nothing about that id      130  interrupted
+"""
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """The command; returns its exit code."""
+    args = parser().parse_args(argv)
+    folder = Path(environ.get("PLATFORM_STATE") or ".state", "logs")
+    files = {path: loglines.process_of(path) for path in sorted(folder.glob("*.log*"))}
+    names = sorted(set(files.values()))
+    if not names:
+        return _refuse(f"no log in {folder}: start the stack with `platform up -D`")
+    if unknown := set(args.service).difference(names):
+        return _refuse(f"no log of {', '.join(unknown)}; there are: {', '.join(names)}")
+    chosen = [str(path) for path in files if files[path] in (args.service or names)]
+    about = args.request or args.transaction
+    is_plain = environ.get("NO_COLOR") or environ.get("TERM", "dumb") == "dumb" or args.lines
+    is_screen = sys.stdin.isatty() and sys.stdout.isatty() and not is_plain
+    if args.follow and not is_screen:
+        growing = [path for path in chosen if not path.endswith(".gz")]
+        _write(_followed(args, growing), at_once=True)
+        return 0
+    with tempfile.TemporaryDirectory(prefix="lnav-") as home:
+        # In its home lnav keeps filters for the next session.
+        own = {"HOME": home, "TMPDIR": home, "TZ": "UTC"}
+        env = {name: environ[name] for name in environ if name != "XDG_CONFIG_HOME"} | own
+        if is_screen:
+            page = shutil.get_terminal_size().lines - 5
+            return subprocess.call(_lnav(args, page, chosen), env=env)  # noqa: S603 - no shell reads it
+        command = [*_lnav(args, _LINES, chosen), "-n"]
+        if not _write(_output(command, env=env, stdin=subprocess.DEVNULL)) and about:
+            return _refuse(f"nothing about {about} in {folder}")
+    return 0
+
+
+def _refuse(why: str) -> int:
+    sys.stderr.write(f"logs: {why}\n")
+    return 1
+
+
+def _lnav(args: argparse.Namespace, lines: int, files: Sequence[str]) -> list[str]:
+    """The call of lnav; it shows `lines` when nothing narrows them down."""
+    commands = []
+    if args.transaction:
+        # The router knows requests only, so the ids of those about the transaction are looked up.
+        # Not of those that only read it: a client that waits for it sends many.
+        commands += [
+            r":filter-out method\W+(GET|HEAD)\b",
+            f":filter-in {args.transaction}",
+            _REQUESTS,
+            ":switch-to-view log",
+            f":delete-filter {args.transaction}",
+            f":eval :filter-in {args.transaction}|$about",
+        ]
+    if args.request:
+        commands.append(f":filter-in {_about(args.request)}")
+    if args.level:
+        commands.append(f":set-min-log-level {args.level}")
+    if args.since:
+        commands.append(f":hide-lines-before {args.since:%Y-%m-%dT%H:%M:%S.%f}")
+    if (args.request or args.transaction or args.since) and not args.follow:
+        lines = _LINES_MAX
+    # Not `:goto`: lnav 0.11 ends with an error where there are fewer lines.
+    commands.append(_BEGIN.format(lines=args.lines or lines))
+    if args.transaction:
+        commands.append(":switch-to-view log")  # from that of the query's result
+    return ["lnav", "-I", str(_FORMATS), *(w for text in commands for w in ("-c", text)), *files]
+
+
+def _about(request_id: str) -> str:
+    return f"{_ID}{re.escape(request_id)}{_END}"
+
+
+def _followed(args: argparse.Namespace, files: Sequence[str]) -> Iterator[bytes]:
+    """What is written from now on. lnav follows on a screen only."""
+    about = re.compile(args.transaction or (_about(args.request) if args.request else ""))
+    levels = loglines.LEVELS[loglines.LEVELS.index(args.level or loglines.LEVELS[0]) :]
+    is_shown = False
+    for raw in _output(["tail", "-q", "-n", "0", "-F", *files], stderr=subprocess.DEVNULL):
+        text = raw.decode("utf-8", "replace")
+        # What is no line of its own, as within a traceback, goes with the line before.
+        if line := loglines.parse(text):
+            is_shown = line.level in levels and bool(about.search(text))
+        if is_shown:
+            yield raw
+
+
+def _output(command: Sequence[str], **options: Any) -> Iterator[bytes]:
+    """The lines that a program prints; it ends with its reader."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, **options) as process:  # noqa: S603
+        try:
+            yield from process.stdout or ()
+        finally:
+            process.kill()
+
+
+def _write(lines: Iterator[bytes], *, at_once: bool = False) -> bool:
+    """Prints them; whether there were any."""
+    has_any = False
+    for line in lines:
+        sys.stdout.buffer.write(line)
+        if at_once:
+            sys.stdout.buffer.flush()
+        has_any = True
+    sys.stdout.buffer.flush()
+    return has_any
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of the command."""
+    words = argparse.ArgumentParser(
+        prog="logs",
+        description="Shows what all processes of the stack log, merged in time order.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    about = words.add_mutually_exclusive_group()
+    about.add_argument("--request", metavar="ID", help="the lines about one request")
+    about.add_argument(
+        "--transaction", type=uuid.UUID, metavar="ID",
+        help="the lines about one transaction and the requests that changed it",
+    )  # fmt: skip
+    words.add_argument(
+        "--service", action="append", default=[], metavar="NAME",
+        help="only this process, such as core-api, router or redis; may be repeated",
+    )  # fmt: skip
+    words.add_argument("--level", choices=loglines.LEVELS, help="the least severe level shown")
+    words.add_argument(
+        "--since", type=_since, metavar="TIME",
+        help="from then on: 30s, 5m, 2h, 1d ago, or a time like 2026-11-24T13:19:00Z",
+    )  # fmt: skip
+    words.add_argument(
+        "-n", dest="lines", type=_line_count, metavar="LINES",
+        help=f"print the last of them ({_LINES}; all with an id or --since)",
+    )  # fmt: skip
+    words.add_argument("-f", "--follow", action="store_true", help="print what comes, in a pipe")
+    return words
+
+
+def _line_count(text: str) -> int:
+    if not 0 < int(text) < _LINES_MAX:
+        raise ValueError
+    return int(text)
+
+
+def _since(text: str) -> datetime:
+    if found := re.fullmatch(r"([0-9]{1,5})([smhd])", text):
+        return datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: int(found[1])})
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except ValueError:
+        raise argparse.ArgumentTypeError("must be like 5m or 2026-11-24T13:19:00Z") from None
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_main(lambda: main(sys.argv[1:], os.environ)))

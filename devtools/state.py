@@ -1,0 +1,127 @@
+"""The state folder of a checkout: what is in it, which version made it, and how to forget it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from typing import TYPE_CHECKING
+
+from devtools.address import PORT_OFFSETS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Raised when what is in the folder changes so that older code would do harm with it.
+VERSION = 1
+_VERSION_CHARACTERS_MAX = 20
+
+_FOLDERS = ("redis", "caddy", "metrics")
+# Random, made once, for the user's eyes alone: what signs tokens, what Redis asks for, and what the
+# sandbox asks for before it changes its behaviour.
+_SECRETS = ("jwt-secret", "redis-password", "sandbox-token")
+_FILES = (
+    *("version", "port", "redis-url", *_SECRETS, "*.new"),
+    *("psp-sandbox.sqlite*", "pc.sock", "pc.sock.lock"),
+    "logs/*.log*",
+)
+
+
+def version_of(state: Path) -> str | None:
+    """The folder's version mark; empty when it is from before there was one, None when new."""
+    try:
+        with (state / "version").open(encoding="utf-8", errors="replace") as file:
+            return file.read(_VERSION_CHARACTERS_MAX).strip()
+    except OSError:
+        return "" if os.path.exists(state / "jwt-secret") else None  # noqa: PTH110 - never raises
+
+
+def prepare(state: Path) -> list[str]:
+    """Makes the state folder and the secrets where they are missing; returns what went wrong.
+
+    A folder without a version mark is taken over as it is: it differs in nothing but the mark.
+    """
+    try:
+        if fault := _not_ours(state):
+            return [fault]
+        _make_folders(state)
+        for name in _SECRETS:
+            if (state / name).exists():
+                (state / name).chmod(0o600)
+            else:
+                _write(state / name, secrets.token_hex(32))
+    except OSError as error:
+        cure = "give write permission, or name another folder in PLATFORM_STATE"
+        return [f"PLATFORM_STATE={str(state)!r}: {error.strerror} ({error.filename}): {cure}"]
+    return []
+
+
+def _not_ours(state: Path) -> str:
+    version = version_of(state)
+    if version and version != str(VERSION):
+        return (
+            f"{state} was made by another version of this platform ({version!r}; this one is"
+            f" {VERSION}): go back to that one, name another folder in PLATFORM_STATE, or start"
+            " from nothing with `platform reset`"
+        )
+    foreign = [name for name in _FOLDERS if version is None and (state / name).exists()]
+    return (
+        f"PLATFORM_STATE={str(state)!r}: there is a folder {foreign[0]} in it that is not the"
+        " platform's: name a new folder"
+        if foreign
+        else ""
+    )
+
+
+def _make_folders(state: Path) -> None:
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state.chmod(0o700)
+    # First of all: it says that the folders are ours to remove.
+    _write(state / "version", str(VERSION))
+    for name in ("logs", *_FOLDERS):
+        (state / name).mkdir(mode=0o700, exist_ok=True)
+
+
+def note_port(state: Path, port: int) -> None:
+    """Writes down where the stack and its Redis listen: for its processes, and for its clients."""
+    _write(state / "port", str(port))
+    password = (state / "redis-password").read_text("ascii").strip()
+    redis_port = port + PORT_OFFSETS["redis"]
+    _write(state / "redis-url", f"redis://:{password}@127.0.0.1:{redis_port}/0")
+
+
+def _write(path: Path, text: str) -> None:
+    # Under another name first: a start that is killed leaves no half of it, and nobody reads one.
+    draft = path.with_name(path.name + ".new")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text + "\n")
+    draft.rename(path)
+
+
+def is_ours(state: Path) -> bool:
+    """Whether a stack was ever started with this folder; if not, nothing in it is ours."""
+    return version_of(state) is not None
+
+
+def bytes_of(state: Path) -> int:
+    """What there is to forget, in bytes."""
+    found = [path for name in _FOLDERS for path in (state / name).rglob("*")]
+    found += [path for pattern in _FILES for path in state.glob(pattern)]
+    return sum(path.lstat().st_size for path in found if path.is_file())
+
+
+def forget(state: Path) -> list[str]:
+    """Removes what preflight and the processes made; returns the names of what stays.
+
+    `nixw` keeps its own things here, and process-compose the settings of its screen.
+    """
+    for name in _FOLDERS:
+        if (state / name).is_dir():
+            shutil.rmtree(state / name)
+    # The mark goes last: a removal that was cut short can be begun again.
+    for pattern in reversed(_FILES):
+        for path in state.glob(pattern):
+            path.unlink(missing_ok=True)
+    return sorted(path.name for path in state.iterdir() if path.name != "logs")

@@ -1,0 +1,182 @@
+"""Logs to standard output, one line an event: structlog's console format or JSON (LOG_FORMAT).
+
+Every line carries `time` (RFC 3339, UTC), `level`, `service`, `event`; lines about a request or a
+transaction carry `request_id` and `transaction_id`. What libraries log through the standard
+library comes out in the same form.
+
+Logging never fails or holds up its caller, which may have taken money already: `Output`. A
+service whose supervisor was killed works on, unlogged: what it accepted is charged, and the next
+start of the stack replaces it (devtools/orphans.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import select
+import stat
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from structlog.dev import Column, ConsoleRenderer
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    from structlog.typing import EventDict, ExcInfo, Processor
+
+    from services.common.settings import Settings
+
+
+# Without these characters a value is one word.
+_NEEDS_QUOTES = re.compile(r'[\s"=]|^$')
+
+# json.dumps makes an encoder at each call.
+_to_json = json.JSONEncoder(default=str).encode
+
+# Without the local variables: they could hold a password.
+_TRACEBACKS = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
+
+
+class Output:
+    """A text stream to a descriptor that drops what cannot be written: no reader, or a full disk.
+
+    A pipe whose reader stands still is waited for once; then lines are dropped until it reads.
+    """
+
+    STALL_SECONDS_MAX = 0.5
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._stalled = False
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            os.set_blocking(descriptor, False)
+
+    def write(self, text: str) -> None:
+        """Writes the text if it can; never raises."""
+        data = text.encode("utf-8", "backslashreplace")
+        with contextlib.suppress(OSError):
+            try:
+                os.write(self._descriptor, data)
+            except BlockingIOError:
+                if self._stalled:
+                    return
+                self._stalled = True
+                select.select([], [self._descriptor], [], self.STALL_SECONDS_MAX)
+                os.write(self._descriptor, data)
+            self._stalled = False
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+
+def configure(service: str, settings: Settings) -> None:
+    """Sets up logging of this process; called once, by its entry point."""
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    shared = _shared_processors(service)
+    output: Any = Output(sys.stdout.fileno())
+    structlog.configure(
+        processors=[*shared, *_renderers(settings)],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(output),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(output)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_renderers(settings),
+            ],
+        )
+    )
+    logging.basicConfig(level=max(level, logging.INFO), handlers=[handler], force=True)
+    # These tell of every connection or worker at INFO; our own lines say it already.
+    for noisy in ("gunicorn.error", "httpx", "stripe", "urllib3", "watchfiles"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def announce(event: str, **fields: Any) -> None:
+    """Logs that a process is ready, whatever LOG_LEVEL is: process-compose waits for it."""
+    unfiltered = structlog.wrap_logger(
+        structlog.get_config()["logger_factory"](),
+        structlog.get_config()["processors"],
+        wrapper_class=structlog.BoundLogger,
+    )
+    unfiltered.info(event, **fields)
+
+
+def _shared_processors(service: str) -> list[Processor]:
+    def add_service(_logger: Any, _method: str, event: EventDict) -> EventDict:
+        return {"service": service, **event}
+
+    return [
+        add_service,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+    ]
+
+
+def _renderers(settings: Settings) -> list[Processor]:
+    if settings.log_format == "json":
+        return [_TRACEBACKS, structlog.processors.JSONRenderer()]
+    has_colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return [
+        _ids_last,
+        ConsoleRenderer(
+            columns=_columns(has_colours=has_colours),
+            exception_formatter=_traceback,
+            sort_keys=False,
+        ),
+    ]
+
+
+def _ids_last(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    for name in ("transaction_id", "request_id"):
+        if name in event:
+            event[name] = event.pop(name)
+    return event
+
+
+def _columns(*, has_colours: bool) -> list[Column]:
+    """`2026-11-24T13:19:18.852Z info    core-api      request method=POST path=/ ...`."""
+    style = ConsoleRenderer.get_default_column_styles(has_colours)
+    levels = ConsoleRenderer.get_default_level_styles(has_colours)
+    end = style.reset
+    return [
+        Column("time", lambda _, time: f"{style.timestamp}{str(time)[:23]}Z{end}"),
+        Column("level", lambda _, level: f"{levels.get(str(level), '')}{level!s:7}{end}"),
+        Column("service", lambda _, name: f"{style.logger_name}{name!s:13}{end}"),
+        Column("event", lambda _, event: f"{style.bright}{_printable(str(event))}{end}"),
+        Column(
+            "", lambda key, value: f"{style.kv_key}{key}{end}={style.kv_value}{_value(value)}{end}"
+        ),
+    ]
+
+
+def _value(value: object) -> str:
+    """A word as it is, everything else in quotes."""
+    text = value if isinstance(value, str) else _to_json(value)
+    is_word = text.isprintable() and not _NEEDS_QUOTES.search(text)
+    return text if is_word else _to_json(text)
+
+
+def _printable(text: str) -> str:
+    """Without what could steer a terminal or begin a line."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _traceback(out: TextIO, exc_info: ExcInfo) -> None:
+    """Indented, and without local variables: they could hold a password."""
+    lines = "".join(traceback.format_exception(*exc_info)).splitlines()
+    out.writelines(f"\n    {_printable(line)}" for line in lines)

@@ -1,0 +1,128 @@
+"""Errors as RFC 9457 problem documents, each with a stable `code` to program against.
+
+A service raises `Problem` (or a subclass); Falcon's own errors and whatever nobody thought of are
+turned into the same shape here. Nothing a client sent is echoed: it might be a secret.
+"""
+
+from __future__ import annotations
+
+import http
+import json
+from typing import TYPE_CHECKING, Any
+
+import falcon
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from services.common.web import App
+
+CONTENT_TYPE = "application/problem+json"
+
+_CODES = {
+    400: "bad-request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not-found",
+    405: "method-not-allowed",
+    409: "conflict",
+    413: "payload-too-large",
+    415: "unsupported-media-type",
+    421: "misdirected-request",
+    422: "invalid-request",
+    429: "too-many-requests",
+    500: "internal-error",
+    503: "service-unavailable",
+}
+
+_DETAILS = {
+    404: "There is nothing at this path.",
+    405: "This path does not answer that method; the Allow header lists those that it does.",
+    500: "Something went wrong on our side; the request id leads to it in the logs.",
+}
+
+_log = structlog.get_logger()
+
+
+class Problem(Exception):
+    """An answer that is not a success.
+
+    Args:
+        status: the HTTP status.
+        detail: what is wrong and what to do about it, for a person.
+        code: a stable word for programs; the status's own when not given.
+        errors: one `{"pointer", "detail"}` for each wrong field (pointer as RFC 6901, in the body).
+        headers: to be added to the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        code: str = "",
+        errors: Sequence[Mapping[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.code = code or _CODES[status]
+        self.errors = errors
+        self.headers = dict(headers or {})
+
+
+class Unavailable(Problem):
+    """503: something this service needs is away or full; nothing was done."""
+
+    def __init__(self, detail: str, *, retry_after_seconds: int = 1) -> None:
+        super().__init__(503, detail, headers={"Retry-After": str(retry_after_seconds)})
+
+
+def register(app: App) -> None:
+    """Makes `app` answer every error as a problem document."""
+    app.add_error_handler(Exception, _unexpected)
+    app.add_error_handler(falcon.HTTPError, _falcon_error)
+    app.add_error_handler(Problem, _problem)
+
+
+def answer(req: falcon.Request, resp: falcon.Response, problem: Problem) -> None:
+    """Turns the answer into the problem's document."""
+    document: dict[str, Any] = {
+        "type": "about:blank",
+        "title": http.HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        "request_id": req.context.get("request_id", ""),
+    }
+    if problem.errors:
+        document["errors"] = list(problem.errors)
+    resp.status = falcon.code_to_http_status(problem.status)
+    resp.content_type = CONTENT_TYPE
+    resp.text = json.dumps(document)
+    resp.set_headers(problem.headers)
+    req.context.code = problem.code
+
+
+def _problem(
+    req: falcon.Request, resp: falcon.Response, problem: Problem, _params: dict[str, Any]
+) -> None:
+    answer(req, resp, problem)
+
+
+def _falcon_error(
+    req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, _params: dict[str, Any]
+) -> None:
+    # Whatever Falcon answers that has no code here is a bad request of some other kind.
+    status = error.status_code if error.status_code in _CODES else 400
+    detail = _DETAILS.get(status) or error.description or error.title or ""
+    answer(req, resp, Problem(status, detail, headers=dict(error.headers or {})))
+
+
+def _unexpected(
+    req: falcon.Request, resp: falcon.Response, _error: Exception, _params: dict[str, Any]
+) -> None:
+    _log.exception("unexpected error", request_id=req.context.get("request_id", ""))
+    answer(req, resp, Problem(500, _DETAILS[500]))

@@ -1,0 +1,71 @@
+"""The setting that says where Redis is.
+
+Apart from `services/common/store.py`, because preflight checks it at every start of the stack, which
+all processes wait for, and `import redis` is a third of preflight's time.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import parse_qsl, urlsplit
+
+from pydantic import AfterValidator, Field
+
+from services.common.settings import FILE_ALLOWED, Settings
+
+_RULE = "like redis://host:6379/0, rediss://… for TLS, or unix:///path"
+# redis-py takes any argument of its classes here, above what `store.connect` says: `protocol` or
+# `decode_responses` changes every reply, and `ssl_cert_reqs` switches the verification off.
+OPTIONS = {
+    "db": r"[0-9]{1,4}",
+    "username": r".+",
+    "password": r".+",
+    "client_name": r"[!-~]{1,64}",
+    "ssl_ca_certs": r"/.+",
+    "ssl_certfile": r"/.+",
+    "ssl_keyfile": r"/.+",
+}
+
+
+def _redis_url(url: str) -> str:
+    """Checks all that can be checked without a connection.
+
+    Raises:
+        ValueError: with the rule that is broken.
+    """
+    try:
+        parts = urlsplit(url)
+        in_range = parts.port is None or parts.port > 0
+    except ValueError:
+        raise ValueError(_RULE) from None
+    named = parts.hostname or (parts.scheme == "unix" and parts.path)
+    numbered = parts.scheme == "unix" or re.fullmatch(r"/?|/[0-9]{1,4}", parts.path)
+    if parts.scheme not in {"redis", "rediss", "unix"} or not (in_range and named and numbered):
+        raise ValueError(_RULE)
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    names = [name for name, _ in options]
+    if set(names) - OPTIONS.keys() or len(names) > len(set(names)):
+        raise ValueError(f"{_RULE}; the options behind ? are {', '.join(OPTIONS)}, each once")
+    for name, value in options:
+        _check_option(name, value, is_tls=parts.scheme == "rediss")
+    return url
+
+
+def _check_option(name: str, value: str, *, is_tls: bool) -> None:
+    if not re.fullmatch(OPTIONS[name], value):
+        raise ValueError(f"{_RULE}; {name} must match {OPTIONS[name]}")
+    if name.startswith("ssl_") and not is_tls:
+        raise ValueError(f"{_RULE}; {name} is for rediss:// only")
+    if name.startswith("ssl_") and not Path(value).is_file():
+        raise ValueError(f"{_RULE}; {name} is the absolute path of a file")
+
+
+RedisUrl = Annotated[str, AfterValidator(_redis_url), FILE_ALLOWED]
+
+
+class RedisSettings(Settings):
+    """Where Redis is, for a process or a command that needs it."""
+
+    redis_url: RedisUrl = Field(description="where transactions are kept and queued")

@@ -1,0 +1,169 @@
+"""Runs a WSGI app under gunicorn; the same for every HTTP service.
+
+gthread workers with several threads did best of gunicorn's kinds for services that wait for Redis
+or hash outside the interpreter's lock: in a trial on two cores 5,100 requests a second, and 3,800
+with sync workers, which a slow client blocks besides.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import selectors
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
+from gunicorn.workers.gthread import ThreadWorker
+
+from services.common import logs, metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from services.common.settings import HttpSettings
+    from services.common.web import App
+
+THREADS = 8
+# Longer than the router keeps an idle connection (60 s), so that it is the router who closes: a
+# connection closed from this side could have a request on its way, which would be lost.
+KEEPALIVE_SECONDS = 75
+# Under process-compose's two seconds between SIGTERM and SIGKILL.
+GRACE_SECONDS = 1
+# A worker that does not come back to its loop for so long is replaced.
+STUCK_SECONDS = 30
+# What a worker with more connections than another waits before it takes one more.
+GIVE_WAY_SECONDS = 0.001
+
+
+class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's own messages, through the standard library to where all logs go."""
+
+    def setup(self, _cfg: Any) -> None:
+        self.error_log.handlers = []
+        self.error_log.propagate = True
+        self.access_log.disabled = True
+
+
+class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+    def __init__(
+        self,
+        create_app: Callable[[], App],
+        options: dict[str, Any],
+        counters: metrics.SharedCounters,
+    ) -> None:
+        self._create_app = create_app
+        self._counters = counters
+        self._options = options | {
+            "when_ready": counters.when_ready,
+            "pre_fork": counters.pre_fork,
+            "post_worker_init": _worker_started,
+            "child_exit": self._worker_ended,
+        }
+        self.shares = _Shares()
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in self._options.items():
+            self.cfg.set(name, value)
+        # From gunicorn 25.1 on: one socket in the user's home, for all services of all checkouts.
+        if "control_socket_disable" in self.cfg.settings:
+            self.cfg.set("control_socket_disable", True)
+
+    def load(self) -> App:
+        return self._create_app()
+
+    def _worker_ended(self, arbiter: Any, worker: Any) -> None:
+        self._counters.child_exit(arbiter, worker)
+        self.shares.forget(worker.age)
+
+
+def _worker_started(worker: Any) -> None:
+    """Announces the service once, when its first worker is about to accept connections."""
+    if worker.age == 1:
+        logs.announce("listening", address=str(worker.sockets[0]))
+
+
+class _Shares:
+    """How many connections each worker has, in memory that all see; made before they fork."""
+
+    _SLOTS = 256
+
+    def __init__(self) -> None:
+        self._counts = memoryview(mmap.mmap(-1, self._SLOTS * 4)).cast("I")
+
+    def tell(self, age: int, connections: int) -> None:
+        """What a worker has; gunicorn numbers them by age."""
+        # 0 is nobody's. gunicorn counts in several threads without a lock, so never below that.
+        self._counts[age % self._SLOTS] = max(connections, 0) + 1
+
+    def forget(self, age: int) -> None:
+        """This worker is gone."""
+        self._counts[age % self._SLOTS] = 0
+
+    def least(self) -> int:
+        """What the worker with the fewest has."""
+        return min((count for count in self._counts if count), default=1) - 1
+
+
+class _FairWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+    """Leaves a new connection to a worker that has fewer.
+
+    gunicorn's own takes all it is woken for, and the first to be woken had all of the router's
+    connections in every second trial. They stay for a long time, so that half the workers did
+    nothing.
+    """
+
+    def run(self) -> None:
+        self._tell()
+        if not hasattr(self, "method_queue"):  # gunicorn 24 and newer wake up by themselves
+            # A signal writes to this pipe. Without it the loop ends up to 1 s later.
+            self.poller.register(self.PIPE[0], selectors.EVENT_READ, lambda pipe: os.read(pipe, 1))
+        super().run()
+
+    def accept(self, *listener: Any) -> None:
+        self._tell()
+        if self.nr_conns > self.app.shares.least():
+            # Whoever has fewer is awake by then, too. If it is busy, this one takes it after all.
+            time.sleep(GIVE_WAY_SECONDS)
+        super().accept(*listener)
+        self._tell()
+
+    def murder_keepalived(self, **options: Any) -> None:
+        """The last step of each turn of gunicorn's loop."""
+        super().murder_keepalived(**options)
+        self._tell()
+
+    def _tell(self) -> None:
+        self.app.shares.tell(self.age, self.nr_conns)
+
+
+def serve(create_app: Callable[[], App], settings: HttpSettings, *, threads: int = THREADS) -> None:
+    """Serves the app until a signal ends it. The app is built once, before the workers fork."""
+    host = f"[{settings.http_host}]" if ":" in settings.http_host else settings.http_host
+    options = {
+        "bind": [f"{host}:{settings.http_port}"],
+        "workers": settings.workers,
+        "worker_class": _FairWorker,
+        "threads": threads,
+        # The router's error for 431 and its limit of 8000 bytes for a path say the same.
+        "limit_request_line": 8190,
+        "limit_request_fields": 200,
+        "limit_request_field_size": 16384,
+        "preload_app": True,
+        "keepalive": KEEPALIVE_SECONDS,
+        "graceful_timeout": GRACE_SECONDS,
+        # Under a debugger a worker stands at a breakpoint as long as somebody looks.
+        "timeout": 0 if "_pydevd_bundle" in sys.modules else STUCK_SECONDS,
+        "logger_class": _Logger,
+        # The heartbeat file of a worker must not wait for a disk.
+        "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108
+    }
+    counters = metrics.SharedCounters(settings.http_port)
+    try:
+        _Server(create_app, options, counters).run()
+    finally:
+        counters.remove()

@@ -1,0 +1,52 @@
+"""What a process logs with may go away at any time; who logs does not notice."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from services.common.logs import Output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LINE = "x" * 1000 + "\n"
+
+
+def no_reader() -> int:
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+def idle_reader() -> int:
+    return os.pipe()[1]
+
+
+def full_disk() -> int:
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+@pytest.mark.parametrize("make", [no_reader, idle_reader, full_disk])
+def test_a_log_that_cannot_be_written_holds_nobody_up(make: Callable[[], int]) -> None:
+    """A closed pipe, one that is not read and a full disk cost lines, and half a second in all."""
+    output = Output(make())
+    started = time.monotonic()
+    for _ in range(1000):
+        output.write(LINE)
+    assert time.monotonic() - started < 3 * Output.STALL_SECONDS_MAX
+
+
+def test_a_reader_that_comes_back_gets_the_next_lines() -> None:
+    """Lines are dropped only as long as there is no room for them."""
+    reader, writer = os.pipe()
+    output = Output(writer)
+    for _ in range(100):
+        output.write(LINE)
+    while len(os.read(reader, 65_536)) == 65_536:
+        pass
+    output.write("the next\n")
+    assert b"the next\n" == os.read(reader, 100)

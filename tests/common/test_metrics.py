@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import falcon.testing
+import httpx
+import pytest
+
+from services.common import store
+from services.common.settings import HttpSettings
+from services.common.web import make_app
+from services.psp_connector.app import create_app
+from services.psp_connector.metrics import Attempts, QueueCollector
+from tests.support import core_api, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def value(text: str, sample: str) -> float:
+    """The sum of the samples that begin so."""
+    found = re.findall(rf"^{re.escape(sample)}[^ ]* ([0-9.e+]+)$", text, re.MULTILINE)
+    return sum(float(number) for number in found)
+
+
+SETTINGS: Any = HttpSettings.read({"HTTP_PORT": "1", "ALLOWED_HOSTS": "falconframework.org"})
+UNAUTHORIZED = 'http_request_duration_seconds_count{method="GET",route="/",status="401"}'
+
+
+def ask(url: str) -> None:
+    """40 requests, each on a connection of its own, so that all workers get some."""
+    for _ in range(40):
+        assert 401 == httpx.get(f"{url}/").status_code
+
+
+def test_all_workers_are_counted(tmp_path: Path) -> None:
+    """With several gunicorn workers one scrape shows what all have answered."""
+    with core_api(tmp_path, WORKERS="3") as (url, _):
+        ask(url)
+        assert 40 == value(httpx.get(f"{url}/metrics").text, UNAUTHORIZED)
+
+
+def test_a_worker_that_leaves_takes_nothing_along(tmp_path: Path) -> None:
+    """One of several is told to stop: what it has counted stays, and the others go on counting."""
+    with core_api(tmp_path, WORKERS="3") as (url, process):
+        ask(url)
+        worker = process.children()[0]
+        worker.terminate()
+        wait_until(lambda: worker not in process.children(), what="the worker's end")
+        wait_until(lambda: len(process.children()) == 3, what="another in its place")
+        ask(url)
+        assert 80 == value(httpx.get(f"{url}/metrics").text, UNAUTHORIZED)
+
+
+def test_files_are_as_many_as_workers_and_cleared_at_the_start(tmp_path: Path) -> None:
+    """Workers that are killed leave no files behind, nor does a whole service."""
+    files = tmp_path / "metrics"
+    state = {"PLATFORM_STATE": str(tmp_path), "WORKERS": "2"}
+    with core_api(tmp_path, **state) as (url, process):
+        for _ in range(3):
+            ask(url)
+            for worker in (workers := process.children()):
+                worker.kill()
+            wait_until(lambda: not {*workers} & {*process.children()}, what="their end")
+            wait_until(lambda: len(process.children()) == 2, what="others in their place")
+        assert 2 == len([*files.rglob("*.db")])
+        assert 120 == value(httpx.get(f"{url}/metrics").text, UNAUTHORIZED)
+        for killed in (process, *process.children()):
+            killed.kill()
+    (port,) = files.iterdir()
+    with core_api(tmp_path, HTTP_PORT=port.name, **state) as (url, process):
+        assert 0 == value(httpx.get(f"{url}/metrics").text, UNAUTHORIZED)
+    assert [] == [*files.rglob("*.db")]
+
+
+@pytest.mark.filterwarnings("ignore:Unknown REQUEST_METHOD")  # that is the point of it
+def test_labels_are_few_whatever_clients_send() -> None:
+    """Paths and methods of a client's own making do not become labels."""
+    api = falcon.testing.TestClient(make_app({}, SETTINGS, checks={}))
+    for number in range(20):
+        api.simulate_get(f"/guess/{number}")
+        api.simulate_request("BREW", f"/{number}")
+    text = api.simulate_get("/metrics").text
+    assert {"none"} == set(re.findall(r'route="([^"]*)"', text))
+    assert {"GET", "other"} == set(re.findall(r'method="([^"]*)"', text))
+
+
+def test_the_queue_is_read_when_asked(client: Any) -> None:
+    """Depth, retries, dead letters and the age of the oldest entry."""
+    client.xadd(store.QUEUE, {"a": 1}, id="5000-0")
+    client.xadd(store.QUEUE, {"a": 1}, id="6000-0")
+    client.zadd(store.RETRIES, {"x": 1, "y": 2, "z": 3})
+    client.xadd(store.DEADLETTERS, {"a": 1})
+    metrics = {m.name: m.samples[0].value for m in QueueCollector(client, lambda: 8.0).collect()}
+    assert {
+        "queue_entries": 2,
+        "queue_retries": 3,
+        "queue_dead_letters": 1,
+        "queue_oldest_entry_age_seconds": 3,
+    } == metrics
+
+
+class Turning:
+    """A connector whose loop has just come round."""
+
+    last_turn = float("inf")
+
+
+def test_the_connector_shows_attempts_and_queue(client: Any) -> None:
+    """One scrape has the attempts by outcome, the PSP's times and the queue."""
+    attempts = Attempts()
+    attempts.called(0.02)
+    attempts.ended("captured")
+    attempts.ended("retry")
+    turning: Any = Turning()
+    api = falcon.testing.TestClient(create_app(SETTINGS, turning, client, attempts))
+    text = api.simulate_get("/metrics").text
+    assert 1 == value(text, 'psp_attempts_total{outcome="captured"}')
+    assert 1 == value(text, 'psp_attempts_total{outcome="retry"}')
+    assert 1 == value(text, "psp_request_duration_seconds_count")
+    assert "queue_entries 0.0" in text
+
+
+def test_metrics_without_redis_show_the_rest() -> None:
+    """A scrape while Redis is away has what the process itself knows."""
+    away = store.connect("redis://127.0.0.1:1/0", timeout_seconds=0.2)
+    turning: Any = Turning()
+    api = falcon.testing.TestClient(create_app(SETTINGS, turning, away, Attempts()))
+    result = api.simulate_get("/metrics")
+    assert 200 == result.status_code
+    assert "queue_entries" not in result.text

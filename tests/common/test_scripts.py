@@ -1,0 +1,118 @@
+"""Every Lua script is all-or-nothing when a key holds another type."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+from services.common import store
+from tests.support import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ENTRY, LETTER = "7-1", "9-1"
+ID = "00000000-0000-4000-8000-000000000000"
+_EVENT = '{"event": "e"}'
+
+# The type of each key, and arguments with which it would write. A record of another type (`-`) is
+# handled by the script itself: one of many must not stop the others.
+SCRIPTS: Mapping[str, tuple[str, tuple[object, ...]]] = {
+    "core_api/accept.lua": (
+        "none zset stream zset none",
+        (ID, 1, 5, "USD", "pm", "now", "m", _EVENT, "r", 100, "fingerprint", "answer", 60),
+    ),
+    "psp_connector/begin.lua": ("-", ("now",)),
+    "psp_connector/claim.lua": ("stream", ("group", "one", "two", 5)),
+    "psp_connector/dead_letter.lua": (
+        "stream stream -", ("group", ENTRY, ID, "reason", "{}", "now", "1-0", _EVENT, 60),
+    ),
+    "psp_connector/finish.lua": (
+        "hash stream string list zset zset stream",
+        (ID, "group", ENTRY, "captured", "now", _EVENT, "pi", "", 5, "{}", 60, "1", "reason",
+         "1-0", "one"),
+    ),
+    "psp_connector/promote.lua": ("zset stream", (10, 5, 20)),
+    "psp_connector/remove_consumer.lua": ("stream string", ("group", "nobody")),
+    "psp_connector/replay.lua": ("- stream stream", (ID, LETTER, "now", _EVENT)),
+    "psp_connector/retry.lua": (
+        "hash stream zset", (ID, "group", ENTRY, "one", "now", _EVENT, 5),
+    ),
+    "psp_connector/set_aside.lua": ("stream", ("group", "one", 9, ENTRY, "merchant:1")),
+    "psp_connector/sweep.lua": ("stream zset -", ("group", "queue", ID)),
+}  # fmt: skip
+CASES = [
+    (name, place)
+    for name, (types, _) in SCRIPTS.items()
+    for place, kind in enumerate(types.split())
+    if kind != "-"
+]
+
+
+def make(client: Any, key: str, kind: str) -> None:
+    if kind in {"hash", "-"}:
+        client.hset(key, mapping={"status": "processing", "attempts": 0, "timeline": _EVENT})
+    elif kind == "zset":
+        client.zadd(key, {"m": 1})
+    elif kind == "string":
+        client.set(key, "1")
+    elif kind == "list":
+        client.rpush(key, "1")
+    elif kind == "stream":
+        client.xadd(key, {"transaction_id": ID}, id=ENTRY)
+        client.xadd(key, {"transaction_id": ID}, id=LETTER)
+        client.xgroup_create(key, "group", id="0")
+        client.xreadgroup("group", "one", {key: ">"})
+
+
+def script_of(name: str) -> str:
+    path = ROOT / "services" / name
+    return store.script(str(path), path.name)
+
+
+def everything(redis_port: int) -> dict[bytes, bytes]:
+    with redis.Redis(port=redis_port) as binary:
+        return {key: binary.dump(key) for key in binary.scan_iter()}
+
+
+def test_every_script_is_here() -> None:
+    """A new script needs a line above."""
+    found = {str(path.relative_to(ROOT / "services")) for path in ROOT.glob("services/*/*.lua")}
+    assert found == SCRIPTS.keys()
+
+
+@pytest.mark.parametrize(("name", "place"), CASES)
+def test_a_key_of_another_type_is_refused_before_anything_is_written(
+    client: Any, redis_port: int, name: str, place: int
+) -> None:
+    """The error names the key and its type, and no key has changed."""
+    types, args = SCRIPTS[name]
+    keys = [f"key:{number}" for number, _ in enumerate(types.split())]
+    for key, kind in zip(keys, types.split(), strict=True):
+        make(client, key, kind)
+    client.delete(keys[place])
+    client.sadd(keys[place], "a set")
+    before = everything(redis_port)
+    script = client.register_script(script_of(name))
+    with pytest.raises(redis.ResponseError, match=f"^WRONGTYPE {keys[place]} is a set, not a "):
+        script(keys=keys, args=args)
+    assert before == everything(redis_port)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_with_the_right_types_the_same_call_writes(client: Any, redis_port: int, name: str) -> None:
+    """Else the test above would say nothing."""
+    types, args = SCRIPTS[name]
+    keys = [f"key:{number}" for number, _ in enumerate(types.split())]
+    for key, kind in zip(keys, types.split(), strict=True):
+        make(client, key, kind)
+    if name.endswith("remove_consumer.lua"):
+        client.delete(keys[1])
+        client.xgroup_createconsumer(keys[0], "group", "nobody")
+    if name.endswith("replay.lua"):
+        client.hset(keys[0], "status", "failed")
+    before = everything(redis_port)
+    client.register_script(script_of(name))(keys=keys, args=args)
+    assert before != everything(redis_port)

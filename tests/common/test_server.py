@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from tests import support
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+CONNECTIONS = 16
+BURSTS = 12
+BURSTS_SHARED_MIN = 9
+_APP = """
+import os, sys
+
+from services.common import server
+from services.common.settings import HttpSettings
+
+
+def app(_environ, start_response):
+    answer = str(os.getpid()).encode()
+    start_response("200 OK", [("Content-Length", str(len(answer)))])
+    return [answer]
+
+
+server.serve(lambda: app, HttpSettings.read({"HTTP_PORT": sys.argv[1], "WORKERS": "2"}))
+"""
+
+
+@pytest.fixture
+def port(tmp_path: Path) -> Iterator[int]:
+    """Two workers that answer with their process id."""
+    number = support.free_ports(1)
+    command = [sys.executable, "-c", _APP, str(number)]
+    with support.program(command, environ=os.environ, output=tmp_path / "log"):
+        support.wait_until(lambda: len(workers(number)) == 2, what="both workers")
+        yield number
+
+
+def workers(port: int) -> Counter[int]:
+    """How many of some connections that come at once each worker has; it answers on each twice."""
+    with contextlib.ExitStack() as ending:
+        connections = []
+        for _ in range(CONNECTIONS):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            ending.callback(connection.close)
+            connections.append(connection)
+        try:
+            for connection in connections:
+                connection.connect()
+        except ConnectionRefusedError:
+            return Counter()
+        first, second = ([ask(connection) for connection in connections] for _ in range(2))
+        assert first == second
+        return Counter(first)
+
+
+def ask(connection: http.client.HTTPConnection) -> int:
+    connection.request("GET", "/")
+    return int(connection.getresponse().read())
+
+
+def assert_shared(port: int) -> None:
+    # Not half and half, and not each time: on a busy machine a worker may be without a core for a
+    # burst. gunicorn's own workers share every second one.
+    bursts = [workers(port) for _ in range(BURSTS)]
+    assert sum(len(shares) == 2 for shares in bursts) >= BURSTS_SHARED_MIN, bursts
+
+
+def test_workers_share_what_comes_at_once(port: int) -> None:
+    """Connections that stay are spread over the workers, so that all of them have work."""
+    assert_shared(port)
+
+
+def test_a_worker_that_was_killed_is_not_waited_for(port: int) -> None:
+    """Neither its connections count any more, nor are they its successor's."""
+    for victim in workers(port):
+        os.kill(victim, signal.SIGKILL)
+
+        def replaced(gone: int = victim) -> bool:
+            with contextlib.suppress(ConnectionError, http.client.HTTPException):
+                found = workers(port)
+                return len(found) == 2 and gone not in found
+            return False
+
+        support.wait_until(replaced, what="another worker")
+    assert_shared(port)
+
+
+def test_a_worker_stops_at_once(port: int) -> None:
+    """Not only when its loop's wait of 1 s is over, which begins with each request."""
+    seconds = []
+    for _ in range(3):
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+            worker = psutil.Process(ask(connection))
+        time.sleep(0.1)  # the end of the connection wakes the loop, too
+        began = time.monotonic()
+        worker.terminate()
+        worker.wait(10)
+        seconds.append(time.monotonic() - began)
+    assert min(seconds) < 0.5

@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import inspect
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.common import redis_url, store
+from services.common.settings import EXIT_BAD_SETTINGS, SettingsError, read_or_exit
+from services.core_api.settings import CoreSettings
+from tests import support
+from tests.support import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GOOD = {"HTTP_PORT": "8002", "REDIS_URL": "redis://127.0.0.1:8005/0", "JWT_SECRET": "s" * 32}
+
+
+def faults(**changes: str) -> list[str]:
+    with pytest.raises(SettingsError) as error:
+        CoreSettings.read(GOOD | changes)
+    return error.value.faults
+
+
+def test_reads_what_is_given_and_fills_in_the_rest() -> None:
+    """Settings come from the mapping alone; defaults fill what it leaves out."""
+    settings = CoreSettings.read(GOOD)
+    assert (8002, "127.0.0.1", 2, 100_000) == (
+        settings.http_port, settings.http_host, settings.workers, settings.queue_limit,
+    )  # fmt: skip
+
+
+def test_an_empty_variable_is_as_good_as_none() -> None:
+    """`QUEUE_LIMIT=` means the default, as a compose file's `${QUEUE_LIMIT:-}` makes it."""
+    assert 100_000 == CoreSettings.read(GOOD | {"QUEUE_LIMIT": ""}).queue_limit
+
+
+def test_all_faults_come_in_one_message() -> None:
+    """Whoever mends the settings sees everything that is wrong at once, with name and rule."""
+    told = faults(HTTP_PORT="http", QUEUE_LIMIT="0", REDIS_URL="localhost:6379", LOG_LEVEL="loud")
+    for variable in ("HTTP_PORT='http'", "QUEUE_LIMIT='0'", "REDIS_URL='localhost", "LOG_LEVEL="):
+        assert 1 == sum(fault.startswith(variable) for fault in told), told
+    assert 4 == len(told)
+
+
+def test_a_missing_variable_is_named_with_its_meaning() -> None:
+    """A variable without a default says what it is for."""
+    assert ["HTTP_PORT is not set: the port to listen on"] == faults(HTTP_PORT="")
+
+
+def test_a_short_secret_is_refused_without_showing_it() -> None:
+    """Fewer than 32 bytes stop the service, with a sentence on how to make a good one."""
+    told = faults(JWT_SECRET="hunter2")
+    assert "secrets.token_hex" in told[0]
+    assert "hunter2" not in told[0]
+
+
+def test_no_secret_at_all_is_refused() -> None:
+    """A service that signs tokens does not start without a secret."""
+    assert "JWT_SECRET (or JWT_SECRET_FILE) is not set" in faults(JWT_SECRET="")[0]
+
+
+def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
+    """JWT_SECRET_FILE names a file that holds the secret; white space around it is not part."""
+    file = tmp_path / "secret"
+    file.write_text("f" * 40 + "\n")
+    settings = CoreSettings.read(GOOD | {"JWT_SECRET": "", "JWT_SECRET_FILE": str(file)})
+    assert settings.jwt_secret is not None
+    assert "f" * 40 == settings.jwt_secret.get_secret_value()
+
+
+def test_a_secret_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """The fault is the file, told once."""
+    told = faults(JWT_SECRET="", JWT_SECRET_FILE=str(tmp_path / "none"))
+    assert any("the file cannot be read: No such file" in fault for fault in told)
+
+
+def test_secrets_do_not_show() -> None:
+    """Settings may be printed: a secret shows as <secret>."""
+    shown = repr(CoreSettings.read(GOOD))
+    assert "s" * 32 not in shown
+    assert "<secret>" in shown
+
+
+def test_read_or_exit_leaves_with_ex_config(capsys: pytest.CaptureFixture[str]) -> None:
+    """A service with bad settings ends with 78 before anything listens."""
+    with pytest.raises(SystemExit) as left:
+        read_or_exit(CoreSettings, {})
+    assert EXIT_BAD_SETTINGS == left.value.code
+    assert "nothing was started" in capsys.readouterr().err
+
+
+def test_settings_explain_themselves() -> None:
+    """Each has its value and origin: what comes first decides, what is set nowhere is default."""
+    origins = {"environment": {"WORKERS": "3"}, ".env": {"WORKERS": "4", "QUEUE_LIMIT": "5"}}
+    told = {one.variable: one for one in CoreSettings.explain(origins)}
+    assert ("3", "environment") == (told["WORKERS"].value, told["WORKERS"].origin)
+    assert ("5", ".env") == (told["QUEUE_LIMIT"].value, told["QUEUE_LIMIT"].origin)
+    assert ("info", "default") == (told["LOG_LEVEL"].value, told["LOG_LEVEL"].origin)
+    assert ("", "not set") == (told["REDIS_URL"].value, told["REDIS_URL"].origin)
+
+
+def test_no_secret_is_explained() -> None:
+    """Neither a secret, nor the password in an address, nor the content of a secret's file."""
+    values = {
+        "JWT_SECRET_FILE": "/run/secret",
+        "JWT_SECRET_PREVIOUS": "hunter2" * 5,
+        "REDIS_URL": "rediss://me:hunter2@host/0?password=hunter2&db=1",
+    }
+    told = CoreSettings.explain({".env": values})
+    assert "hunter2" not in repr(told)
+    shown = {one.variable: (one.value, one.origin) for one in told}
+    assert ("<secret>", ".env (JWT_SECRET_FILE)") == shown["JWT_SECRET"]
+    assert "rediss://<secret>@host/0?password=<secret>&db=1" == shown["REDIS_URL"][0]
+
+
+def test_a_fault_does_not_show_the_password_of_an_address() -> None:
+    """A wrong REDIS_URL is told with its value, but not with what is secret in it."""
+    [told] = faults(REDIS_URL="redi://me:hunter2@host/0")
+    assert told.startswith("REDIS_URL='redi://<secret>@host/0': must be like redis://")
+
+
+@pytest.mark.parametrize("name", ["auth_api", "core_api", "psp_connector", "psp_sandbox"])
+def test_a_service_prints_its_settings(name: str, tmp_path: Path) -> None:
+    """`python -m services.<name>.settings`: name, value, origin, meaning; 78 for a bad value."""
+    (tmp_path / ".env").write_text("LOG_LEVEL=debug\r\n", newline="")
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", f"services.{name}.settings"]
+
+    def printed(**more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=tmp_path, env=environ | more, capture_output=True, text=True, check=False
+        )
+
+    good = printed(HTTP_HOST="::1")
+    assert (0, "") == (good.returncode, good.stderr)
+    lines = {line.split()[0]: line.split()[1:] for line in good.stdout.splitlines()}
+    assert ["debug", ".env", "the"] == lines["LOG_LEVEL"][:3]
+    assert ["::1", "environment", "the"] == lines["HTTP_HOST"][:3]
+    assert ["not", "set", "the", "port"] == lines["HTTP_PORT"][:4]
+    bad = printed(LOG_LEVEL="loud")
+    assert EXIT_BAD_SETTINGS == bad.returncode
+    assert bad.stderr.startswith("LOG_LEVEL='loud': must be")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://127.0.0.1:8005/0",
+        "redis://host",
+        "redis://host/",
+        "rediss://user:p%40ss@host:6380/3?ssl_ca_certs={file}",
+        "redis://host/0?db=2&client_name=core-api",
+        "unix:///run/redis.sock?db=1",
+    ],
+)
+def test_a_redis_address_of_any_kind_is_taken(url: str, tmp_path: Path) -> None:
+    """TLS, password, a CA of one's own, a Unix socket."""
+    (tmp_path / "ca.pem").touch()
+    url = url.format(file=tmp_path / "ca.pem")
+    assert url == CoreSettings.read(GOOD | {"REDIS_URL": url}).redis_url
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("localhost:6379", "like redis://host:6379/0"),
+        ("redis://", "like redis://host:6379/0"),
+        ("redis://[::1", "like redis://host:6379/0"),
+        ("redis://host/first", "like redis://host:6379/0"),
+        ("redis://host:99999/0", "like redis://host:6379/0"),
+        ("redis://host/0?db=-1", "db must match"),
+        ("redis://host/0?db=1&db=2", "each once"),
+        ("redis://host/0?client_name=two%20words", "client_name must match"),
+        ("redis://host/0?ssl_ca_certs=/etc/hosts", "for rediss:// only"),
+        ("rediss://host/0?ssl_ca_certs=/nowhere/ca.pem", "ssl_ca_certs is the absolute path"),
+        ("rediss://host/0?ssl_ca_certs=README.md", "ssl_ca_certs must match"),
+    ],
+)
+def test_a_wrong_redis_address_stops_the_start(url: str, why: str) -> None:
+    """What redis-py would only find out with the first command is told beforehand."""
+    [told] = faults(REDIS_URL=url)
+    assert why in told
+
+
+def _redis_py_options() -> set[str]:
+    """Each argument that redis-py would take from an address."""
+    connections = (redis.Connection, redis.SSLConnection, redis.UnixDomainSocketConnection)
+    classes = (redis.ConnectionPool, *(base for kind in connections for base in kind.__mro__))
+    found = set()
+    for kind in classes:
+        found |= set(inspect.signature(kind).parameters)
+    return found - {"self", "args", "kwargs", "connection_kwargs"}
+
+
+@pytest.mark.parametrize("option", sorted(_redis_py_options() - redis_url.OPTIONS.keys()))
+def test_an_option_that_changes_redis_py_is_refused(option: str) -> None:
+    """`protocol`, `decode_responses` and every other argument of its classes but the known ones."""
+    [told] = faults(REDIS_URL=f"rediss://host/0?{option}=1")
+    assert "the options behind ? are" in told
+
+
+@given(
+    st.sampled_from(["redis", "rediss", "unix"]),
+    st.text("ab019:/@[]%.-_#", max_size=24) | st.text(max_size=12),
+)
+def test_an_address_that_is_taken_is_one_for_redis_py(scheme: str, rest: str) -> None:
+    """Whatever passes without options, redis-py makes a connection of."""
+    try:
+        url = CoreSettings.read(GOOD | {"REDIS_URL": f"{scheme}://{rest}"}).redis_url
+    except SettingsError:
+        return
+    assert store.connect(url, timeout_seconds=1).connection_pool.make_connection()
+
+
+def test_a_redis_at_a_unix_socket_is_reached(tmp_path: Path) -> None:
+    """`unix:///path?db=N` is an address like the others."""
+    folder = tempfile.mkdtemp(prefix="rs-", dir="/tmp")  # short, for the socket's path
+    socket = f"{folder}/s"
+    with support.redis_server(
+        tmp_path / "redis", support.free_ports(1), "--unixsocket", socket, "--databases", "2"
+    ):
+        client = store.connect(f"unix://{socket}?db=1", timeout_seconds=2)
+        assert client.ping()
+    shutil.rmtree(folder)

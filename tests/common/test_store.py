@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import redis
+
+from services.common import store
+from tests import support
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def connect(port: int) -> Any:
+    return store.connect(f"redis://127.0.0.1:{port}/0", timeout_seconds=2)
+
+
+def connection_id(client: Any) -> int:
+    return int(client.client_id())
+
+
+def test_a_thread_keeps_its_connection(redis_port: int) -> None:
+    """Each thread has one connection, and it is no other's."""
+    client = connect(redis_port)
+    together = threading.Barrier(4)
+
+    def look(_number: int) -> set[int]:
+        together.wait(10)  # so that each of the four threads has one of the four tasks
+        return {connection_id(client) for _ in range(3)}
+
+    with ThreadPoolExecutor(4) as pool:
+        seen = list(pool.map(look, range(4)))
+    assert [1] * 4 == [len(ids) for ids in seen]
+    assert 4 == len(set.union(*seen))
+
+
+def test_a_thread_that_ends_gives_its_connection_back(redis_port: int) -> None:
+    """It is closed, and does not count towards redis-py's limit (100 by default from 8 on)."""
+    client = store.connect(f"redis://127.0.0.1:{redis_port}/0?max_connections=2", timeout_seconds=2)
+    before = len(client.client_list())
+    for _ in range(4):
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(client.ping).result()
+    support.wait_until(lambda: len(client.client_list()) == before, what="closed connections")
+
+
+def test_a_connection_that_died_is_made_anew(tmp_path: Path) -> None:
+    """Redis was restarted between two commands: the second one does not fail."""
+    port = support.free_ports(1)
+    with support.redis_server(tmp_path / "redis", port):
+        client = connect(port)
+        client.set("kept", "yes")
+    with support.redis_server(tmp_path / "redis", port):
+        assert "yes" == client.get("kept")
+
+
+def test_an_answer_that_came_too_late_is_not_the_next_ones(redis_port: int) -> None:
+    """After a time-out the connection is given up: its late answer reaches nobody."""
+    client = store.connect(f"redis://127.0.0.1:{redis_port}/0", timeout_seconds=0.2)
+    try:
+        client.blpop(["nothing"], timeout=1)
+    except redis.TimeoutError:
+        pass
+    else:
+        raise AssertionError("the read was expected to time out")
+    assert "here" == client.echo("here")
+
+
+def test_a_forked_process_has_connections_of_its_own(redis_port: int) -> None:
+    """What was connected before a fork is not shared by the two processes."""
+    client = connect(redis_port)
+    before = connection_id(client)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writer, str(connection_id(client)).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert before != int(os.read(reader, 20))
+    assert before == connection_id(client)
+    os.close(reader)
+    os.close(writer)

@@ -1,0 +1,129 @@
+"""What every HTTP service does alike, whatever it is there for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import falcon.testing
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from services.common.settings import HttpSettings
+from services.common.web import make_app, read_json
+
+
+class Note(BaseModel):
+    text: str = ""
+    number: int = 0
+
+
+class Notes:
+    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        resp.media = {"notes": []}
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        resp.media = read_json(req, Note).model_dump()
+
+
+def service(**environ: str) -> falcon.testing.TestClient:
+    settings = HttpSettings.read({"HTTP_PORT": "1", **environ})
+    app = make_app({"/notes": Notes()}, settings, checks={})
+    return falcon.testing.TestClient(app, headers={"Host": "localhost"})
+
+
+@pytest.fixture(scope="module")
+def api() -> falcon.testing.TestClient:
+    return service()
+
+
+@pytest.mark.parametrize(
+    ("host", "environ", "status"),
+    [
+        ("localhost", {}, 200),
+        ("LOCALHOST:8002", {}, 200),
+        ("platform.localhost:8000", {}, 200),
+        ("127.0.0.1:8002", {}, 200),
+        ("127.0.0.2", {}, 200),
+        ("[::1]:8002", {}, 200),
+        ("evil.example", {}, 421),
+        ("localhost.evil.example", {}, 421),
+        ("evil.localhost", {}, 421),
+        ("127.0.0.1.evil.example", {}, 421),
+        ("localhost:8002:8002", {}, 421),
+        ("localhost, evil.example", {}, 421),
+        ("localhost@evil.example", {}, 421),
+        ("10.0.0.7:8002", {}, 421),
+        ("", {}, 421),
+        ("pay.example", {"ALLOWED_HOSTS": "pay.example www.example"}, 200),
+        ("WWW.example:443", {"ALLOWED_HOSTS": "pay.example www.example"}, 200),
+        ("payxexample", {"ALLOWED_HOSTS": "pay.example"}, 421),
+        ("10.0.0.7:8002", {"HTTP_HOST": "0.0.0.0"}, 200),
+        ("[2001:db8::1]:8002", {"HTTP_HOST": "::"}, 200),
+        ("evil.example", {"HTTP_HOST": "0.0.0.0"}, 421),
+    ],
+)
+@pytest.mark.parametrize("path", ["/notes", "/health", "/metrics", "/nowhere"])
+def test_a_foreign_host_is_misdirected(
+    host: str, environ: dict[str, str], status: int, path: str
+) -> None:
+    """Names of this machine and those that are set; IP addresses where not only it can connect."""
+    found = service(**environ).simulate_get(path, headers={"Host": host}).status_code
+    assert status == (200 if found == 404 else found)
+
+
+@given(
+    method=st.one_of(
+        st.sampled_from(["WEBSOCKET", "TRACE", "CONNECT", "PRI", "get"]),
+        st.text(st.sampled_from("ABCXYZabc-_!1"), min_size=1, max_size=20),
+    ),
+    path=st.sampled_from(["/notes", "/health", "/metrics", "/nowhere"]),
+)
+@pytest.mark.filterwarnings("ignore:Unknown REQUEST_METHOD")
+def test_no_method_is_an_error_of_ours(method: str, path: str) -> None:
+    """Whatever a method is called, the answer has the request's id and is the client's mistake."""
+    sent = {"X-Request-Id": "r-1"}
+    result = service().simulate_request(method, path, headers=sent)
+    assert result.status_code in {400, 404, 405}
+    assert ("r-1", "r-1") == (result.headers["X-Request-Id"], result.json["request_id"])
+
+
+@pytest.mark.parametrize("path", ["/notes", "/health", "/metrics"])
+def test_head_is_get_without_a_body(api: falcon.testing.TestClient, path: str) -> None:
+    """The same status and type, and the Allow header says so."""
+    got, headed = api.simulate_get(path), api.simulate_head(path)
+    assert (200, b"") == (headed.status_code, headed.content)
+    assert got.headers["Content-Type"] == headed.headers["Content-Type"]
+    assert "HEAD" in api.simulate_options(path).headers["Allow"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ('{"text": "a", "number": 1}', 200),
+        ('{"text": "a:b::"}', 200),
+        ("{}", 200),
+        ('{"text": "a", "text": "b"}', 400),
+        ('{"text": "a", "text": 1}', 400),
+        ('{"text": "a", "t\\u0065xt": "b"}', 400),
+        ('{"text": ":", "number": 1, "number": 2}', 400),
+        ('{"other": {"a": 1, "a": 2}, "text": 1}', 400),
+    ],
+)
+def test_a_repeated_name_is_refused(api: falcon.testing.TestClient, body: str, status: int) -> None:
+    """Two readers of a body could believe two values: it is malformed, however it is spelt."""
+    sent = {"Content-Type": "application/json"}
+    assert status == api.simulate_post("/notes", body=body, headers=sent).status_code
+
+
+@pytest.mark.parametrize(
+    ("encoding", "status"), [("identity", 200), ("Identity", 200), ("gzip", 415), ("x, y", 415)]
+)
+def test_an_encoded_body_is_refused(
+    api: falcon.testing.TestClient, encoding: str, status: int
+) -> None:
+    """What would be taken for JSON as it stands is not decoded; the answer says what is."""
+    result: Any = api.simulate_post("/notes", json={}, headers={"Content-Encoding": encoding})
+    assert status == result.status_code
+    assert ("identity" if status == 415 else None) == result.headers.get("Accept-Encoding")

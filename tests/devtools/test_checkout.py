@@ -1,0 +1,101 @@
+"""Where settings come from, and what is told of `.env` before the stack starts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from devtools import checkout as place
+from devtools.address import BLOCK
+from devtools.preflight import faults, warnings
+from tests.support import free_ports
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that looks like a checkout, and is the working folder."""
+    (tmp_path / "process-compose.yaml").touch()
+    (tmp_path / "services").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def origins(checkout: Path, dotenv: str, **environ: str) -> dict[str, tuple[str, str]]:
+    (checkout / ".env").write_text(dotenv)
+    rows = place.rows(place.here(environ), 9000)
+    return {row.variable: (row.value, row.origin) for row in rows}
+
+
+def test_each_setting_has_its_origin(checkout: Path) -> None:
+    """The shell beats `.env`, `.env` what the stack sets, and that the default."""
+    told = origins(
+        checkout,
+        "WORKERS=3\nQUEUE_LIMIT=7\nREDIS_URL=redis://:hunter2@elsewhere/0\n",
+        WORKERS="4",
+    )
+    assert ("4", "environment") == told["WORKERS"]
+    assert ("7", ".env") == told["QUEUE_LIMIT"]
+    assert ("redis://<secret>@elsewhere/0", ".env") == told["REDIS_URL"]
+    assert ("http://127.0.0.1:9004", "stack") == told["PSP_URL"]
+    assert ("<secret>", "stack (JWT_SECRET_FILE)") == told["JWT_SECRET"]
+    assert ("12", "default") == told["CONCURRENCY"]
+
+
+def test_an_empty_variable_of_the_shell_hides_dotenv(checkout: Path) -> None:
+    """As process-compose has it, and it counts as unset then."""
+    assert ("100000", "default") == origins(checkout, "QUEUE_LIMIT=7\n", QUEUE_LIMIT="")[
+        "QUEUE_LIMIT"
+    ]
+
+
+def test_the_checkout_is_found_from_a_folder_in_it(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And another checkout's shell does not lead to that one's state."""
+    monkeypatch.chdir(checkout / "services")
+    environ = {"PLATFORM_CHECKOUT": "/other", "PLATFORM_STATE": "/other/.state"}
+    found = place.here(environ)
+    assert (checkout, checkout / ".state") == (found.checkout, found.state)
+    assert "/chosen" == str(place.here(environ | {"PLATFORM_STATE": "/chosen"}).state)
+
+
+def test_preflight_refuses_what_dotenv_would_not_do(checkout: Path) -> None:
+    """A line that cannot be read, a slip of the pen and a variable that comes too late."""
+    (checkout / ".env").write_text("PSP_TIMEOUT_SECOND=3\r\nWORKERS 2\r\nPLATFORM_STATE=/x\r\n")
+    found = faults({"PLATFORM_CHECKOUT": str(checkout), "PLATFORM_PORT": str(free_ports(BLOCK))})
+    told = [fault for fault in found if fault.startswith(".env")]
+    assert ".env, line 2: is not NAME=value (comments begin with #)" in told
+    slip = ".env: PSP_TIMEOUT_SECOND is not a setting; did you mean PSP_TIMEOUT_SECONDS?"
+    assert slip in told
+    assert any("PLATFORM_STATE is needed before .env is read" in fault for fault in told)
+
+
+def test_preflight_starts_with_a_slip_in_the_shell_and_says_so(checkout: Path) -> None:
+    """The shell's environment is not ours alone: there it is a warning."""
+    environ = {"PLATFORM_CHECKOUT": str(checkout), "PSP_TIMEOUT_SECOND": "3"}
+    told = "in the environment: PSP_TIMEOUT_SECOND is not a setting; did you mean"
+    assert [f"{told} PSP_TIMEOUT_SECONDS?"] == warnings(environ)
+    assert not any("PSP_TIMEOUT" in fault for fault in faults(environ))
+
+
+def test_preflight_says_when_dotenv_did_not_arrive(checkout: Path) -> None:
+    """process-compose reads `.env` of the folder it is started in, and no other."""
+    (checkout / ".env").write_text("QUEUE_LIMIT=5\n")
+    environ = {"PLATFORM_CHECKOUT": str(checkout)}
+    [told] = warnings(environ)
+    assert told.startswith(".env was not read: QUEUE_LIMIT did not arrive")
+    assert [] == warnings(environ | {"QUEUE_LIMIT": "5"})
+    assert [] == warnings(environ | {"PC_DISABLE_DOTENV": "1"})
+
+
+def test_what_is_of_no_effect_in_dotenv_is_told(checkout: Path) -> None:
+    """HTTP_PORT is the stack's; a stranger is named."""
+    (checkout / ".env").write_text("HTTP_PORT=1\nFAVOURITE=2\nTZ=UTC\n")
+    told = place.name_warnings(place.here({}))
+    assert 2 == len(told)
+    assert told[0].startswith(".env: HTTP_PORT has no effect")
+    assert told[1].startswith(".env: FAVOURITE is not a setting of ours")

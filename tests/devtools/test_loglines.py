@@ -1,0 +1,106 @@
+"""Log lines: what `services/common/logs.py` writes, `devtools/loglines.py` reads back."""
+
+from __future__ import annotations
+
+import json
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import structlog
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from devtools import loglines
+from services.common import logs
+from services.common.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FORMATS = pytest.mark.parametrize("log_format", ["console", "json"])
+NAMES = st.from_regex(r"[a-z][a-z_]{0,8}", fullmatch=True).filter(
+    lambda name: name not in {"service", "level", "event", "time", "exc_info", "stack", "exception"}
+)
+VALUES = st.text() | st.integers() | st.booleans() | st.lists(st.text(), max_size=2) | st.none()
+
+
+@contextmanager
+def configured(log_format: str) -> Iterator[None]:
+    """Logging as a service has it."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        logs.configure("core-api", Settings.read({"LOG_FORMAT": log_format}))
+        yield
+    finally:
+        structlog.reset_defaults()
+        root.handlers, root.level = handlers, level
+
+
+@FORMATS
+@given(fields=st.dictionaries(NAMES, VALUES, max_size=4))
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_line_loses_nothing(
+    log_format: str, fields: dict[str, object], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever a client sends, it is one printable line, and its fields can be read back."""
+    with configured(log_format):
+        structlog.get_logger().warning("request", **fields)
+    (text,) = capfd.readouterr().out.splitlines()
+    line = loglines.parse(text)
+    assert text.isprintable()
+    assert line is not None
+    as_text = {n: v if isinstance(v, str) else json.dumps(v) for n, v in fields.items()}
+    assert (line.level, line.fields) == (
+        "warning",
+        {"service": "core-api", "event": "request", **as_text},
+    )
+
+
+def test_a_line_begins_with_what_is_read_first(capfd: pytest.CaptureFixture[str]) -> None:
+    """Within 100 columns: time, level, process, event, outcome; the ids come last."""
+    with configured("console"):
+        structlog.get_logger().info("request", request_id="r-1", transaction_id="t-1", status=202)
+    text = capfd.readouterr().out
+    assert (
+        text[23:]
+        == "Z info    core-api      request status=202 transaction_id=t-1 request_id=r-1\n"
+    )
+
+
+@FORMATS
+def test_a_traceback_shows_no_local_variable(
+    log_format: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It could be a password. In the console format it follows, indented and harmless."""
+    password = "marker-" + "4711"
+    with configured(log_format):
+        try:
+            int("\x1b[31m\n2026-11-24T13:19:18.852Z")
+        except ValueError:
+            logging.getLogger("gunicorn").exception("request failed")
+    text = capfd.readouterr().out
+    first, *rest = text.splitlines()
+    assert "request failed" in first
+    assert "ValueError" in text
+    assert password not in text
+    assert "\x1b" not in text
+    assert all(line.startswith("    ") for line in rest)
+
+
+@pytest.mark.parametrize(
+    ("text", "level", "event"),
+    [
+        ("17:M 24 Nov 2026 13:19:17.055 # Out of memory", "warning", "Out of memory"),
+        ("\x1b[90m26-11-24 13:19:17.055\x1b[0m \x1b[32mERR\x1b[0m Exited", "error", "Exited"),
+        ('2026-11-24T13:19:17.055Z\twarn\tslow\t{"ms": 5}', "warning", "slow"),
+    ],
+)
+def test_the_lines_of_others_are_read(text: str, level: str, event: str) -> None:
+    """Redis', process-compose's and the router's, all in UTC."""
+    line = loglines.parse(text)
+    assert line is not None
+    assert (line.level, line.fields["event"]) == (level, event)
+    assert line.at.isoformat() == "2026-11-24T13:19:17.055000+00:00"

@@ -1,0 +1,99 @@
+"""Commands that a message recommends work as they are written."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from devtools import doctor, showlogs
+from devtools.merchant import cli
+from services.auth_api import users
+from services.psp_connector import deadletters
+from tests.support import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PARSERS = {
+    "merchant": cli.parser(),
+    "deadletters": deadletters.parser(),
+    "logs": showlogs.parser(),
+    "doctor": doctor.parser(),
+    "python -m services.auth_api.users": users.parser(),
+}
+PROGRAM = rf"(?:{'|'.join(PARSERS)}|platform|process-compose)"
+QUOTED = re.compile(rf"`({PROGRAM} (?!--help)[^`]+)`")
+# In a --help: on a line of its own, what it does after two blanks.
+EXAMPLE = re.compile(
+    rf"^  (?:\$ )?({PROGRAM}(?: (?! |[<>|]|--help)\S+)+)(?:  |$| *[<>|])", re.MULTILINE
+)
+SAMPLES = {"ID": "8b7e8b26-0000-4000-8000-000000000001", "NAME": "alice"}
+
+
+def texts(tree: ast.AST) -> Iterator[str]:
+    """Each text in the code, with ID for what is filled in."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(
+                str(p.value) if isinstance(p, ast.Constant) else "ID" for p in node.values
+            )
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+        else:
+            yield from texts(node)
+
+
+def commands() -> Iterator[str]:
+    """What our messages and help texts recommend."""
+    for path in (ROOT / "services").rglob("*.py"):
+        for text in texts(ast.parse(path.read_text())):
+            yield from QUOTED.findall(text) + EXAMPLE.findall(text)
+    for path in [*(ROOT / "services").rglob("*.sh"), *(ROOT / "nix").rglob("*.sh")]:
+        yield from QUOTED.findall(path.read_text().replace("\\`", "`"))
+
+
+COMMANDS = sorted(set(commands()))
+
+
+def process_compose(words: list[str]) -> bool:
+    """Whether it has this command with these options; without running it."""
+    done = subprocess.run(
+        ["process-compose", *words, "--help"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    usage = done.stdout.partition("Usage:\n")[2].partition("\n")[0].split()
+    return done.returncode == 0 and usage[1] == words[0] and "[command]" not in usage
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_recommended_command_works_as_written(command: str) -> None:
+    """Its words are those that the command takes."""
+    program = next((name for name in PARSERS if command.startswith(name)), "")
+    words = [SAMPLES.get(word, word) for word in shlex.split(command.removeprefix(program))]
+    if program:
+        PARSERS[program].parse_args(words)
+    elif words[1:2] not in ([], ["reset"]):
+        if not shutil.which("process-compose"):
+            pytest.skip("no process-compose here")
+        assert process_compose(words[1:])
+
+
+@pytest.mark.skipif(not shutil.which("process-compose"), reason="no process-compose here")
+def test_the_check_finds_what_does_not_exist() -> None:
+    """An unknown command, subcommand or option of process-compose."""
+    wrong = (["lists"], ["process", "lists"], ["list", "--wide"])
+    assert not any(process_compose(words) for words in wrong)
+
+
+def test_messages_recommend_commands() -> None:
+    """The search above finds what it looks for."""
+    assert {"platform down", "merchant list --as NAME", "logs -f"} <= set(COMMANDS)

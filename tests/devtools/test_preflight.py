@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from devtools import checks
+from devtools.address import BLOCK, PORT_OFFSETS, AddressError, chosen_port
+from devtools.preflight import faults
+from devtools.ready import about_localhost, report
+from devtools.supervisor import ProcessState
+from tests.support import ROOT, free_ports
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    return {
+        "PLATFORM_PORT": str(free_ports(BLOCK)),
+        "PLATFORM_STATE": str(tmp_path / "state"),
+        "PLATFORM_CHECKOUT": str(tmp_path),  # where there is no .env
+        "PATH": os.environ["PATH"],
+    }
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_the_first_start_makes_state_and_secret(environ: dict[str, str], tmp_path: Path) -> None:
+    """Nothing is wrong, the folder is the user's alone, and so is the secret, made once."""
+    assert [] == faults(environ)
+    secret = tmp_path / "state" / "jwt-secret"
+    assert (0o700, 0o600) == (mode(secret.parent), mode(secret))
+    first = secret.read_text()
+    assert 64 == len(first.strip())
+    secret.chmod(0o644)
+    assert [] == faults(environ)
+    assert first == secret.read_text()
+    assert 0o600 == mode(secret)
+
+
+def test_all_that_is_wrong_is_said_at_once(environ: dict[str, str]) -> None:
+    """A busy port with its holder and a free block, and each bad setting, in one go."""
+    port = int(environ["PLATFORM_PORT"]) + 2
+    environ |= {"REDIS_URL": "localhost", "QUEUE_LIMIT": "many", "WORKERS": "0", "HTTP_HOST": "::1"}
+    with socket.create_server(("127.0.0.1", port)):
+        found = "\n".join(faults(environ))
+    assert f"port {port} (core-api) is held by" in found
+    assert f"pid {os.getpid()}" in found
+    assert "start with PLATFORM_PORT=" in found
+    for variable, services in (
+        ("REDIS_URL='localhost'", "[core-api, psp-connector]"),
+        ("QUEUE_LIMIT='many'", "[core-api]"),
+        ("WORKERS='0'", "[auth-api, core-api, psp-connector]"),
+        (
+            "HTTP_HOST='::1': must be 127.0.0.1",
+            "[auth-api, core-api, psp-connector, psp-sandbox, router]",
+        ),
+    ):
+        [line] = [line for line in found.splitlines() if line.startswith(variable)]
+        assert line.endswith(services)
+
+
+def test_a_bad_line_in_dotenv_hides_no_other_fault(environ: dict[str, str], tmp_path: Path) -> None:
+    """All of `.env`, of the shell and of the ports is told in one round, a wrong port too."""
+    (tmp_path / ".env").write_text("WORKERS 2\nQUEUE_LIMIT=many\nPSP_URL=nowhere\n")
+    with socket.create_server(("127.0.0.1", int(environ["PLATFORM_PORT"]) + 5)):
+        found = "\n".join(faults(environ | {"CONCURRENCY": "0"}))
+    for told in (".env, line 1", "QUEUE_LIMIT='many'", "PSP_URL='nowhere'", "CONCURRENCY='0'"):
+        assert told in found
+    assert "(redis) is held by" in found
+    found = "\n".join(faults(environ | {"PLATFORM_PORT": "x"}))
+    assert "PLATFORM_PORT='x'" in found
+    assert "QUEUE_LIMIT='many'" in found
+
+
+@pytest.mark.parametrize("port_is", ["closed", "silent", "another server's"])
+def test_a_redis_that_is_not_reached_is_named_within_3_s(
+    environ: dict[str, str], port_is: str
+) -> None:
+    """The user's own Redis refuses, is silent or is none; the fault does not show the password."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        if port_is == "another server's":
+            threading.Thread(target=_say_http, args=(server,), daemon=True).start()
+        port = server.getsockname()[1]
+        if port_is == "closed":
+            server.close()
+        began = time.monotonic()
+        [told] = faults(environ | {"REDIS_URL": f"redis://:hunter2@127.0.0.1:{port}/0"})
+    assert time.monotonic() - began < 3
+    assert told.startswith(f"REDIS_URL='redis://<secret>@127.0.0.1:{port}/0': Redis is not reached")
+    assert "hunter2" not in told
+
+
+def _say_http(server: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            connection, _ = server.accept()
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+def test_a_process_of_this_stack_is_named_as_ours(environ: dict[str, str], tmp_path: Path) -> None:
+    """A holder that a supervisor started with this state folder is of a stack of this checkout."""
+    port = int(environ["PLATFORM_PORT"])
+    code = (
+        "import socket, sys;"
+        f"s = socket.create_server(('127.0.0.1', {port}));"
+        "print('up', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=os.environ | environ | {"PC_PROC_NAME": "router"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as orphan:
+        assert orphan.stdout
+        assert orphan.stdin
+        orphan.stdout.readline()
+        [told] = checks.busy_ports(port, tmp_path / "state", environ)
+        orphan.stdin.close()
+    assert "a stack of this checkout is running" in told
+    assert f"kill {orphan.pid}" in told
+
+
+@pytest.mark.parametrize(
+    "port", ["0", "80", str(65_537 - BLOCK), "-1", "8000.0", "abc", "٨٠٠٠", "9" * 5000]
+)
+def test_a_wrong_port_is_refused_with_its_rule(environ: dict[str, str], port: str) -> None:
+    """PLATFORM_PORT leaves room for all ports and needs no root."""
+    [told] = faults(environ | {"PLATFORM_PORT": port})
+    assert f"must be a number from 1024 to {65_536 - BLOCK}" in told
+
+
+@given(st.text(max_size=12))
+def test_any_port_is_taken_or_refused(text: str) -> None:
+    """No text whatever makes anything but a number in range or a ValueError."""
+    try:
+        port = chosen_port({"PLATFORM_PORT": text})
+    except AddressError:
+        return
+    assert 1024 <= port <= 65_530
+
+
+def test_a_localhost_of_ipv6_alone_is_told() -> None:
+    """Where both are there, or only 127.0.0.1, nothing needs to be said."""
+    assert "write 127.0.0.1" in about_localhost({"::1"})
+    assert "" == about_localhost({"::1", "127.0.0.1"})
+
+
+def test_a_missing_program_is_named(environ: dict[str, str], tmp_path: Path) -> None:
+    """Outside the devshell each missing program is named, with where to start from."""
+    found = faults(environ | {"PATH": str(tmp_path)})
+    for program in checks.PROGRAMS:
+        assert any(fault.startswith(f"{program} is not on PATH") for fault in found)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_told(environ: dict[str, str], tmp_path: Path) -> None:
+    """No write permission is a fault with its cure, not a traceback."""
+    tmp_path.chmod(0o500)
+    assert any("give write permission" in fault for fault in faults(environ))
+    tmp_path.chmod(0o700)
+
+
+def test_a_state_folder_that_is_a_file_is_told(environ: dict[str, str], tmp_path: Path) -> None:
+    """A file in the folder's place is a fault with its cure."""
+    (tmp_path / "state").write_text("")
+    assert any("PLATFORM_STATE" in fault for fault in faults(environ))
+
+
+def test_a_broken_users_file_is_told(environ: dict[str, str], tmp_path: Path) -> None:
+    """USERS_FILE is looked into before the Auth API is started."""
+    (tmp_path / "users.json").write_text('[{"id": 0}]')
+    [told] = faults(environ | {"USERS_FILE": str(tmp_path / "users.json")})
+    assert told.startswith("USERS_FILE")
+
+
+def test_the_process_leaves_with_ex_config(environ: dict[str, str]) -> None:
+    """What process-compose sees is 78 and the faults on standard error."""
+    done = subprocess.run(
+        [sys.executable, "-m", "devtools.preflight"],
+        cwd=ROOT,
+        env=os.environ | environ | {"PLATFORM_PORT": "x"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert 78 == done.returncode
+    assert "preflight: the stack cannot start" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_report_names_every_process(environ: dict[str, str]) -> None:
+    """It lists addresses, and seconds where process-compose knows the times."""
+    began = datetime(2026, 11, 26, tzinfo=UTC)
+    redis = ProcessState(
+        "redis", "Running", 1, True, True, False, False, False, 0, 0,
+        began + timedelta(seconds=0.5), began + timedelta(seconds=1.75),
+    )  # fmt: skip
+    preflight = replace(redis, name="preflight", started_at=began, ready_at=began)
+    port = int(environ["PLATFORM_PORT"])
+    text = report(port, [preflight, redis])
+    assert f"The platform is healthy, 1.8 s after its start: http://127.0.0.1:{port}" in text
+    for name, offset in PORT_OFFSETS.items():
+        [line] = [line for line in text.splitlines() if line.split()[:1] == [name]]
+        assert line.endswith(f":{port + offset}")
+        assert ("1.25 s" in line) == (name == "redis")
+    assert "localhost" not in text

@@ -1,0 +1,192 @@
+"""`logs`: what all processes log, merged and chosen by lnav, with our format file."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from devtools import showlogs
+from tests.support import ROOT, program, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+T1 = "3ffad832-4908-4697-aaed-7256802ccb64"
+T2 = "6c2f2ea8-fac0-4b48-9ef6-d2db68d3bccf"
+DAY = "2026-11-24T13:19"
+LINES = {
+    "process-compose.log": ["\x1b[90m26-11-24 13:19:00.000\x1b[0m \x1b[32mINF\x1b[0m began"],
+    "redis.log": ["7:M 24 Nov 2026 13:19:01.000 # no memory"],
+    "core-api.log": [
+        f"{DAY}:03.000Z info    core-api      request a=1 transaction_id={T1} request_id=r-1",
+        f"{DAY}:05.000Z error   core-api      b request_id=r-11",
+        "    Traceback (most recent call last):",
+        "    ValueError: r-99",
+    ],
+    "router.log": [
+        f'{DAY}:04.000Z\tinfo\tc\t{{"method": "POST", "path": "/", "request_id": "r-1"}}',
+        f'{DAY}:08.000Z\twarn\td\t{{"method": "GET", "path": "/{T1}", "request_id": "r-3"}}',
+    ],
+    "psp-connector.log.1": [
+        (
+            f'{{"time": "{DAY}:06.000Z", "level": "info", "transaction_id": "{T2}", "event": "e", '
+            '"service": "psp-connector", "request_id": "r-2"}'
+        )
+    ],
+}
+COMPRESSED = f"{DAY}:02.000Z info    core-api      old request_id=r-1"
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """A state folder with logs."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    for name, lines in LINES.items():
+        (folder / name).write_text("\n".join(lines) + "\n")
+    rotated = folder / "core-api-2026-11-24T13-19-02.055.log.gz"
+    rotated.write_bytes(gzip.compress((COMPRESSED + "\n").encode()))
+    return tmp_path
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "devtools.showlogs", *words]
+
+
+def environ(state: Path) -> Mapping[str, str]:
+    return {**os.environ, "PLATFORM_STATE": str(state), "PYTHONPATH": str(ROOT)}
+
+
+def logs(state: Path, *words: str) -> tuple[int, str, str]:
+    """Exit code, output and complaints of a call in a pipe."""
+    done = subprocess.run(
+        command(*words), env=environ(state), stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds"),
+    [
+        ("", "012345..6_8"),
+        ("-n 1", "8"),
+        ("--service redis --service router", "148"),
+        ("--service core-api", "235.."),
+        ("--service core-api -n 2", ".."),
+        ("--level warning", "15..8"),
+        ("--level error", "5.."),
+        (f"--since {DAY}:05+00:00", "5..6_8"),
+        (f"--since {DAY}:05+00:00 -n 1", "8"),
+        ("--request r-1", "234"),
+        ("--request r-1 --service router", "4"),
+        ("--request r-11 --level error", "5.."),
+        (f"--transaction {T1}", "234"),
+        (f"--transaction {T2}", "6_"),
+        ("--level error --since 5m", ""),
+    ],
+)
+def test_lines_are_chosen_and_in_time_order(state: Path, words: str, seconds: str) -> None:
+    """Of all processes and formats, and a traceback with the line that it belongs to.
+
+    A digit is the line's second, a dot a line of a traceback, _ a further field of a JSON line.
+    """
+    code, out, err = logs(state, *words.split())
+    found = [re.search(r":19:0(\d)\.|^ +(Trace|Value)", line) for line in out.splitlines()]
+    shown = "".join("_" if m is None else m[1] or "." for m in found)
+    assert (code, shown, err) == (0, seconds, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("--request r-4", "nothing about r-4 in "),
+        (f"--transaction {T1[:-1]}5", f"nothing about {T1[:-1]}5 in "),
+        ("--service core", "there are: core-api, process-compose, psp-connector, redis, router"),
+    ],
+)
+def test_nothing_is_said_to_be_so(state: Path, words: str, complaint: str) -> None:
+    """With exit code 1."""
+    code, out, err = logs(state, *words.split())
+    assert (code, out) == (1, "")
+    assert complaint in err
+
+
+def test_a_pipe_may_close_early(state: Path) -> None:
+    """`logs | head -1` prints no traceback."""
+    script = f"set -o pipefail; {' '.join(command('-n', '5'))} | true"
+    done = subprocess.run(
+        ["bash", "-c", script], env=environ(state), stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stderr == ""
+
+
+def test_following_in_a_pipe_prints_what_comes(state: Path) -> None:
+    """Chosen as without -f, and through a rotation."""
+    core, output = state / "logs" / "core-api.log", state / "output"
+
+    def shows(text: str) -> bool:
+        with core.open("a") as file:
+            file.write(f"{DAY}:59.000Z info    core-api      not this\n")
+            file.write(f"{DAY}:59.000Z error   core-api      {text}\n    traceback\n")
+        return text in output.read_text()
+
+    with program(command("-f", "--level", "warning"), environ=environ(state), output=output):
+        wait_until(lambda: shows("first"), what="the first line")
+        core.rename(state / "logs" / "core-api-2026-11-24T13-20-00.000.log")
+        wait_until(lambda: shows("second"), what="the second line")
+    shown = output.read_text()
+    assert "traceback" in shown
+    assert "not this" not in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "last"),
+    [
+        ((), {}, "router.log"),
+        (("-f",), {}, "router.log"),
+        (("-n", "5"), {}, "-n"),
+        ((), {"NO_COLOR": "1"}, "-n"),
+        ((), {"TERM": "dumb"}, "-n"),
+    ],
+)
+def test_a_terminal_gets_the_viewer(
+    state: Path, words: tuple[str, ...], variables: dict[str, str], last: str
+) -> None:
+    """lnav's, unless plain lines are asked for, and with a home where no filter is kept."""
+    lnav = state / "lnav"
+    lnav.write_text('#!/bin/sh\necho "$HOME" "$@"\n')
+    lnav.chmod(0o755)
+    ours, theirs = pty.openpty()
+    own = {
+        "TERM": "xterm",
+        "NO_COLOR": "",
+        "HOME": "/mine",
+        "PATH": f"{state}:{os.environ['PATH']}",
+    }
+    env = {**environ(state), **own, **variables}
+    subprocess.run(command(*words), env=env, stdin=theirs, stdout=theirs, timeout=60, check=True)
+    home, *args = os.read(ours, 65536).decode().split()
+    os.close(ours)
+    os.close(theirs)
+    assert home != "/mine"
+    assert Path(args[-1]).name == last
+
+
+def test_lnav_accepts_the_format() -> None:
+    """Without a warning; its samples are checked, too."""
+    formats = str(Path(showlogs.__file__).parent / "lnav")
+    done = subprocess.run(
+        ["lnav", "-C", "-W", "-I", formats], stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
