@@ -3,7 +3,7 @@
 set -eu
 unset CDPATH
 cd "$(dirname "$0")/.."
-images="redis auth-api core-api psp-sandbox psp-connector router"
+images=$(sed -n 's|.*image: platform/\(.*\):latest|\1|p' deploy/compose.yaml | tr '\n' ' ')
 for name in "$@"; do
   case " $images " in
     *" $name "*) ;;

@@ -1,16 +1,19 @@
 """Where the stack of a checkout listens: for who starts it, and for who speaks to it.
 
-Preflight asks `chosen_port` and writes the answer to `port` in the state folder, from where the
-processes take it (services/environment.sh). A client asks `running_port` or `router_url`, whose
-rule is: what the caller said, then what was written down, then the default.
+Preflight asks `chosen_port` and writes the answer to `environment` in the state folder, from where
+the processes take it. A client asks `running_port` or `router_url`, whose rule is: what the caller
+said, then what was written down, then the default.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from devtools.catalog import SERVICES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,12 +23,7 @@ AUTO = "auto"
 
 # What is added to the router's port.
 PORT_OFFSETS: Mapping[str, int] = {
-    "router": 0,
-    "auth-api": 1,
-    "core-api": 2,
-    "psp-connector": 3,
-    "psp-sandbox": 4,
-    "redis": 5,
+    service.name: service.port_offset for service in SERVICES.values()
 }
 BLOCK = max(PORT_OFFSETS.values()) + 1
 _LOWEST = 1024  # below it only root may listen
@@ -94,10 +92,11 @@ def derived_port(state: Path) -> int:
 def noted_port(state: Path) -> int | None:
     """What preflight wrote down; None when there is nothing of use."""
     try:
-        text = (state / "port").read_text("ascii").strip()
+        text = (state / "environment").read_text("utf-8")
     except (OSError, UnicodeDecodeError):
         return None
-    return int(text) if _is_port(text) else None
+    found = re.search(r"^export PLATFORM_PORT=(\d+)$", text, re.MULTILINE)
+    return int(found[1]) if found and _is_port(found[1]) else None
 
 
 def _given(environ: Mapping[str, str]) -> str:

@@ -162,7 +162,7 @@ def _port_origin(place: Place) -> str:
     origin = place.origin("PLATFORM_PORT")
     if given == AUTO:
         return f"{origin} ({AUTO})"
-    return origin if given or not (place.state / "port").exists() else "the last start"
+    return origin if given or not (place.state / "environment").exists() else "the last start"
 
 
 def _state_origin(place: Place) -> str:

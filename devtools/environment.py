@@ -1,17 +1,15 @@
-"""Which ports the stack uses and which settings its services will be given.
+"""The variables that the stack gives its processes: ports, addresses, and the state folder's files.
 
-services/environment.sh says the same to the processes; a test holds the two together.
+Preflight writes them to `environment` in the state folder, which every command of
+process-compose.yaml sources; it checks the services' settings with the same values beforehand.
 """
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
-from devtools.address import PORT_OFFSETS
-from services.auth_api.settings import AuthSettings
-from services.core_api.settings import CoreSettings
-from services.psp_connector.settings import ConnectorSettings
-from services.psp_sandbox.settings import SandboxSettings
+from devtools.catalog import SERVICES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,11 +17,10 @@ if TYPE_CHECKING:
 
     from services.common.settings import Settings
 
+FILE = "environment"
+
 SETTINGS: Mapping[str, type[Settings]] = {
-    "auth-api": AuthSettings,
-    "core-api": CoreSettings,
-    "psp-connector": ConnectorSettings,
-    "psp-sandbox": SandboxSettings,
+    service.name: service.settings() for service in SERVICES.values() if service.packages
 }
 
 # Variables that no settings class has: of the stack, and of merchant.
@@ -45,15 +42,49 @@ SET_BY_THE_STACK: Mapping[str, str] = {
 }
 
 
-def environment(
-    service: str, first_port: int, state: Path, environ: Mapping[str, str]
-) -> dict[str, str]:
-    """What the stack adds to `environ` for one service."""
-    given = {name: value for name, value in environ.items() if value}
+def fixed(first_port: int, state: Path) -> dict[str, str]:
+    """What follows from the router's port and the state folder, and cannot be set otherwise."""
+    ports = {service: first_port + service.port_offset for service in SERVICES.values()}
+    return {
+        "PLATFORM_PORT": str(first_port),
+        **{f"{service.variable}_PORT": str(port) for service, port in ports.items()},
+        **{f"{s.variable}_ADDRESS": f"127.0.0.1:{port}" for s, port in ports.items() if s.route},
+        "SANDBOX_DATABASE": str(state / "psp-sandbox.sqlite"),
+        "SANDBOX_TOKEN": "",
+        "SANDBOX_TOKEN_FILE": str(state / "sandbox-token"),
+    }
+
+
+def defaults(first_port: int, state: Path) -> dict[str, str]:
+    """What the stack sets unless the user did."""
+    port = {name: first_port + service.port_offset for name, service in SERVICES.items()}
     return {
         "JWT_SECRET_FILE": str(state / "jwt-secret"),
         "REDIS_URL_FILE": str(state / "redis-url"),
-        "PSP_URL": f"http://127.0.0.1:{first_port + PORT_OFFSETS['psp-sandbox']}",
-        **given,
-        "HTTP_PORT": str(first_port + PORT_OFFSETS[service]),
+        "PSP_URL": f"http://127.0.0.1:{port['psp-sandbox']}",
     }
+
+
+def script(first_port: int, state: Path) -> str:
+    """The file's text: shell assignments that export each variable."""
+    lines = ["# Written by preflight at each start, for the commands of process-compose.yaml."]
+    lines += [f"export {n}={shlex.quote(v)}" for n, v in fixed(first_port, state).items()]
+    lines += [
+        f'[ -n "${{{n}-}}" ] || export {n}={shlex.quote(v)}'
+        for n, v in defaults(first_port, state).items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def environment(
+    service: str, first_port: int, state: Path, environ: Mapping[str, str]
+) -> dict[str, str]:
+    """What one service will be given when the stack is started with `environ`.
+
+    Without the sandbox's files, which are there only after the first start.
+    """
+    port = str(first_port + SERVICES[service].port_offset)
+    given = {name: value for name, value in environ.items() if value}
+    stack = fixed(first_port, state) | {"HTTP_PORT": port}
+    every = {**defaults(first_port, state), **given, **stack}
+    return {name: value for name, value in every.items() if not name.startswith("SANDBOX_")}

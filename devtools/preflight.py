@@ -12,8 +12,15 @@ import sys
 from typing import TYPE_CHECKING
 
 from devtools import checkout as place
-from devtools import checks, orphans, state
-from devtools.address import AUTO, DEFAULT_PORT, AddressError, chosen_port, state_folder
+from devtools import checks, environment, orphans, state
+from devtools.address import (
+    AUTO,
+    DEFAULT_PORT,
+    PORT_OFFSETS,
+    AddressError,
+    chosen_port,
+    state_folder,
+)
 from services.common.settings import EXIT_BAD_SETTINGS
 
 if TYPE_CHECKING:
@@ -36,7 +43,8 @@ def faults(environ: Mapping[str, str]) -> list[str]:
         found.append(str(error))
     found += checks.wrong_settings(first, folder, given) + checks.unreachable_redis(given)
     if not found:
-        state.note_port(folder, first)
+        script = environment.script(first, folder.absolute())
+        state.write_environment(folder, script, first + PORT_OFFSETS["redis"])
     return found
 
 

@@ -54,8 +54,8 @@ def affected(changed: Collection[str]) -> set[str]:
     """The processes that run the changed files, given relative to services/."""
     found: set[str] = set()
     for name in changed:
-        folder, slash, _ = name.partition("/")
-        found |= {folder.replace("_", "-")} if slash else set(SETTINGS)
+        folder = name.partition("/")[0]
+        found |= set(SETTINGS) if folder == "common" else {folder.replace("_", "-")}
     return found & {*SETTINGS, "router"}
 
 
@@ -118,7 +118,7 @@ def _start(supervisor: Supervisor, name: str) -> None:
 
 def main() -> None:
     """Watches the folder that this code was loaded from."""
-    services = Path(__file__).resolve().parents[1]
+    services = Path(__file__).resolve().parents[1] / "services"
     logs.configure("reload", read_or_exit(Settings, os.environ))
     if is_wanted(os.environ, services):
         watch(services, Supervisor(os.environ["PC_SOCKET_PATH"]))

@@ -7,8 +7,6 @@ import secrets
 import shutil
 from typing import TYPE_CHECKING
 
-from devtools.address import PORT_OFFSETS
-
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -21,7 +19,7 @@ _FOLDERS = ("redis", "caddy", "metrics")
 # sandbox asks for before it changes its behaviour.
 _SECRETS = ("jwt-secret", "redis-password", "sandbox-token")
 _FILES = (
-    *("version", "port", "redis-url", *_SECRETS, "*.new"),
+    *("version", "environment", "port", "redis-url", *_SECRETS, "*.new"),
     *("psp-sandbox.sqlite*", "pc.sock", "pc.sock.lock"),
     "logs/*.log*",
 )
@@ -82,11 +80,10 @@ def _make_folders(state: Path) -> None:
         (state / name).mkdir(mode=0o700, exist_ok=True)
 
 
-def note_port(state: Path, port: int) -> None:
-    """Writes down where the stack and its Redis listen: for its processes, and for its clients."""
-    _write(state / "port", str(port))
+def write_environment(state: Path, script: str, redis_port: int) -> None:
+    """Writes where the stack and its Redis listen: for its processes, and for its clients."""
+    _write(state / "environment", script.rstrip("\n"))
     password = (state / "redis-password").read_text("ascii").strip()
-    redis_port = port + PORT_OFFSETS["redis"]
     _write(state / "redis-url", f"redis://:{password}@127.0.0.1:{redis_port}/0")
 
 

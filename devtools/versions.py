@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from devtools.findings import Status
 
 _ANSWER_SECONDS_MAX = 5
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[1]
 _NUMBER = re.compile(r"(?<![\d.])(\d+(?:\.\d+)+)")
 _START = "start from `nix develop`, or with `nix run`"
 

@@ -22,20 +22,15 @@ let
     StartInterval = second / 2;
   };
 
+  nameOf = lib.replaceStrings [ "_" ] [ "-" ];
   # Those of the local stack.
-  ports = lib.mapAttrs (_: toString) {
-    router = 8000;
-    auth-api = 8001;
-    core-api = 8002;
-    psp-connector = 8003;
-    psp-sandbox = 8004;
-    redis = 8005;
-  };
+  ports = lib.mapAttrs' (
+    folder: service: lib.nameValuePair (nameOf folder) (toString (8000 + service.port_offset))
+  ) package.services;
 
   service =
-    name: variables:
+    folder:
     let
-      folder = lib.replaceStrings [ "-" ] [ "_" ] name;
       python = package.pythonOf folder;
     in
     {
@@ -47,12 +42,13 @@ let
       ];
       Env = [
         "HTTP_HOST=0.0.0.0"
-        "HTTP_PORT=${ports.${name}}"
+        "HTTP_PORT=${ports.${nameOf folder}}"
         "PATH=${python}/bin"
         "PYTHONPATH=${package.codeOf folder}"
         "PYTHONUNBUFFERED=1"
-      ]
-      ++ variables;
+        # For Redis' TLS; Stripe's library brings its own list.
+        "SSL_CERT_FILE=${pkgs.cacert}/etc/ssl/certs/ca-bundle.crt"
+      ];
       Healthcheck = healthcheck [
         "${python}/bin/python"
         "-m"
@@ -60,15 +56,8 @@ let
       ];
     };
 
-  # Whom Redis' TLS is checked with; Stripe's library brings its own list.
-  authorities = [ "SSL_CERT_FILE=${pkgs.cacert}/etc/ssl/certs/ca-bundle.crt" ];
-
-  images = {
-    auth-api = service "auth-api" [ ];
-    core-api = service "core-api" authorities;
-    psp-connector = service "psp-connector" authorities;
-    psp-sandbox = service "psp-sandbox" [ ];
-
+  python = lib.filterAttrs (_: service: service ? packages) package.services;
+  images = lib.mapAttrs' (folder: _: lib.nameValuePair (nameOf folder) (service folder)) python // {
     router = {
       Entrypoint = [ "${pkgs.caddy}/bin/caddy" ];
       Cmd = [

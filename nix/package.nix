@@ -6,6 +6,7 @@ let
   code = [
     ../.env.example # for nix/platform/inherited.sh
     ../nix/host/pinned.json # for doctor
+    ../devtools
     ../process-compose.yaml
     (fileset.fileFilter (file: !file.hasExt "md") ../services)
   ];
@@ -16,61 +17,23 @@ let
       fileset = fileset.unions files;
     };
 
-  # For an app of services/common/web.py.
-  web = [
-    "falcon"
-    "prometheus-client"
-    "pydantic"
-    "structlog"
+  # What each service says of itself, by its folder.
+  services = lib.mapAttrs (folder: _: lib.importTOML (../services + "/${folder}/service.toml")) (
+    lib.filterAttrs (
+      folder: _: builtins.pathExists (../services + "/${folder}/service.toml")
+    ) (builtins.readDir ../services)
+  );
+  packagesOf = lib.mapAttrs (_: service: service.packages or [ ]) services;
+
+  # For the commands of devtools/.
+  devPackages = [
+    "httpx"
+    "psutil"
+    "watchfiles"
   ];
-  # For services/common/store.py. redis-py's parser is hiredis', where that is.
-  redis = [
-    "hiredis"
-    "pydantic-core"
-    "redis"
-  ];
-  # The Python packages that the modules of each folder of services/ import, and the shared modules
-  # they import with them: a test holds these lists to the code.
-  packagesOf = {
-    auth_api = web ++ [
-      "argon2-cffi"
-      "cachetools"
-      "gunicorn"
-      "pyjwt"
-    ];
-    core_api =
-      web
-      ++ redis
-      ++ [
-        "cachetools"
-        "gunicorn"
-        "pyjwt"
-      ];
-    merchant = [
-      "httpx"
-      "pydantic"
-      "pyjwt"
-    ];
-    preflight = redis ++ [
-      "httpx"
-      "psutil"
-      "pydantic"
-      "structlog"
-      "watchfiles"
-    ];
-    psp_connector =
-      web
-      ++ redis
-      ++ [
-        "requests"
-        "stripe"
-        "urllib3"
-      ];
-    psp_sandbox = web ++ [ "gunicorn" ];
-  };
 
   choose = names: ps: map (name: ps.${name}) names;
-  runtimePackages = choose (lib.unique (lib.concatLists (lib.attrValues packagesOf)));
+  runtimePackages = choose (lib.unique (devPackages ++ lib.concatLists (lib.attrValues packagesOf)));
 
   testPackages = ps: [
     ps.hypothesis
@@ -100,10 +63,6 @@ let
     ++ lib.optional (ps ? taskiq && ps ? taskiq-redis) ps.taskiq-redis;
 
   python = pkgs.python3.withPackages runtimePackages;
-
-  sharedModules = map (name: ../services + "/${name}") (
-    lib.filter (lib.hasSuffix ".py") (lib.attrNames (builtins.readDir ../services))
-  );
 
   # Compiled beforehand, because nothing can be written here later and start-up counts.
   compiled =
@@ -209,10 +168,10 @@ in
       images = common ++ testsIn [ "images" ];
     };
 
-  code = compiled "platform-code" "services" code;
+  code = compiled "platform-code" "devtools services" code;
 
   # Its stack is started as the tests start theirs.
-  bench = compiled "platform-bench" "bench services tests" (
+  bench = compiled "platform-bench" "bench devtools services tests" (
     code
     ++ [
       ../bench
@@ -222,9 +181,13 @@ in
   );
 
   # For a container image: what one folder of services/ needs and nothing else, code and packages.
-  inherit packagesOf;
+  inherit packagesOf services;
   codeOf =
     folder:
-    compiled "platform-${folder}" "services" (sharedModules ++ [ (../services + "/${folder}") ]);
+    compiled "platform-${folder}" "services" [
+      ../services/__init__.py
+      ../services/common
+      (../services + "/${folder}")
+    ];
   pythonOf = folder: pkgs.python3.withPackages (choose packagesOf.${folder});
 }

@@ -14,8 +14,8 @@ let
       description = "pays through the router and follows the payment to its end";
     };
     deadletters = {
-      module = "services.psp_connector.deadletters";
-      parser = "services.psp_connector.deadletters.parser";
+      module = "devtools.deadletters";
+      parser = "devtools.deadletters.parser";
       description = "lists and replays what could not be charged";
     };
     logs = {

@@ -1,9 +1,8 @@
-"""The folders, the processes, the ports and the settings are the same set, said once each."""
+"""The layers, and that what is true of a service stands once, in its service.toml."""
 
 from __future__ import annotations
 
 import ast
-import os
 import re
 import stat
 import subprocess
@@ -12,99 +11,118 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from devtools import environment as plan
-from devtools.address import PORT_OFFSETS
+from devtools import environment
+from devtools.catalog import SERVICES
 from tests.support import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SERVICES = ROOT / "services"
-FOLDERS = {path.name for path in SERVICES.iterdir() if path.is_dir() and path.name[0] != "_"}
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "process-compose.yaml").read_text())
 PROCESSES: dict[str, Any] = COMPOSE["processes"]
+LAYERS = ("services", "devtools", "bench", "tests")
+"""A layer imports itself and those before it."""
+PACKAGES = {service.folder for service in SERVICES.values() if service.packages}
 
 
-def folder_of(command: str) -> str:
-    """The folder under services/ that a process's command runs."""
-    found: list[str] = re.findall(r"services[./](\w+)", command)
-    assert found, command
-    return found[-1]  # before it may stand what starts it
+def imports(path: Path) -> set[str]:
+    """The modules of ours that a module imports, dotted."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name for name in found if name.split(".")[0] in LAYERS}
 
 
-def test_each_folder_is_a_process_and_the_other_way_round() -> None:
-    """A folder under services/ is what a process runs; nothing lies there unused."""
-    run = {folder_of(process["command"]) for process in PROCESSES.values()}
-    assert FOLDERS - {"lnav"} == run  # the format of our logs, for the command `logs`
+@pytest.mark.parametrize("layer", LAYERS[:-2])
+def test_imports_point_downwards(layer: str) -> None:
+    """Services import no tool, tools import no benchmark, and nothing imports a test."""
+    below = set(LAYERS[: LAYERS.index(layer) + 1])
+    for path in (ROOT / layer).rglob("*.py"):
+        assert {name.split(".")[0] for name in imports(path)} <= below, path
 
 
-def test_the_plan_has_the_ports_of_the_compose_file() -> None:
-    """Preflight checks exactly the ports that the processes will listen on."""
-    listening = {name for name, process in PROCESSES.items() if "ready_log_line" in process}
-    assert listening == set(PORT_OFFSETS)
-    for name in listening:
-        assert f"${variable(name)}" in PROCESSES[name]["command"]
+@pytest.mark.parametrize("folder", sorted(PACKAGES | {"common"}))
+def test_a_service_imports_only_itself_and_common(folder: str) -> None:
+    """Each can be cut out of here, and what is shared knows nothing of who uses it."""
+    for path in (ROOT / "services" / folder).rglob("*.py"):
+        assert {name.split(".")[1] for name in imports(path)} <= {folder, "common"}, path
 
 
-def test_the_plan_has_the_settings_of_each_service() -> None:
-    """Preflight checks the settings of each service."""
-    services = {
-        name for name, process in PROCESSES.items() if process.get("namespace") == "services"
-    }
-    assert services == set(plan.SETTINGS)
+def test_no_module_imports_itself_by_a_detour() -> None:
+    """There is no circle of imports at a module's top level."""
+    graph = {}
+    for layer in LAYERS[:-1]:
+        for path in (ROOT / layer).rglob("*.py"):
+            name = str(path.relative_to(ROOT).with_suffix("")).replace("/", ".")
+            graph[name.removesuffix(".__init__")] = imports_at_load(path)
+    graph = {name: {m for one in found for m in (one, one.rpartition(".")[0]) if m in graph}
+             for name, found in graph.items()}  # fmt: skip
+    while leaves := {name for name, needed in graph.items() if not needed}:
+        graph = {name: needed - leaves for name, needed in graph.items() if name not in leaves}
+    assert graph == {}
 
 
-def test_each_description_can_be_read() -> None:
-    """process-compose's screen shows 17 characters of it at 120 columns; a port has up to 5."""
-    shown = {
-        p["description"].replace("${PLATFORM_PORT:-8000}", "65535") for p in PROCESSES.values()
-    }
-    assert {text for text in shown if len(text) > 17} == set()
+def imports_at_load(path: Path) -> set[str]:
+    """Those of `imports` that run when the module is loaded, not for type checking or in a call."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.split(".")[0] in LAYERS}
 
 
-def variable(process: str) -> str:
-    """What services/environment.sh calls the port of a process."""
-    return process.upper().replace("-", "_") + "_PORT"
+def test_each_service_is_a_process() -> None:
+    """A folder with a service.toml is a process that says when it is ready, and no other is."""
+    assert {name for name, p in PROCESSES.items() if "ready_log_line" in p} == set(SERVICES)
+    folders = {path.name for path in (ROOT / "services").iterdir() if path.is_dir()}
+    assert folders - {"common", "__pycache__"} == {service.folder for service in SERVICES.values()}
 
 
-@pytest.mark.parametrize("replica", ["", "0", "2"])
-def test_the_shell_says_the_same_ports_as_python(tmp_path: Path, replica: str) -> None:
-    """The number that preflight wrote down counts, whatever PLATFORM_PORT says."""
-    environ = {"PLATFORM_PORT": "auto", "PC_REPLICA_NUM": replica}
-    given = environment(tmp_path, 9000, environ)
-    ports = {name: 9000 + offset for name, offset in PORT_OFFSETS.items()}
-    ports["psp-connector"] += 10 * int(replica or 0)
-    assert "9000" == given["PLATFORM_PORT"]
-    assert ports == {name: int(given[variable(name)]) for name in PORT_OFFSETS}
+@pytest.mark.parametrize("name", list(SERVICES))
+def test_a_process_is_as_its_service_says(name: str) -> None:
+    """Its port, its module, its description, and what it waits for."""
+    service, process = SERVICES[name], PROCESSES[name]
+    assert f"{service.variable}_PORT" in process["command"]
+    if service.packages:
+        assert process["command"].strip().endswith(f"exec python -m services.{service.folder}")
+        assert process["description"] == service.description
+    waited_for = process["depends_on"]
+    for needed in service.needs:
+        assert waited_for[needed] == {"condition": "process_log_ready"}
 
 
-@pytest.mark.parametrize("own", [{}, {"REDIS_URL": "rediss://r", "PSP_URL": "https://p"}])
-@pytest.mark.parametrize("service", list(plan.SETTINGS))
-def test_the_plan_gives_what_the_shell_gives(
-    tmp_path: Path, service: str, own: dict[str, str]
+def test_the_router_leads_to_each_route() -> None:
+    """The Caddyfile has one line for each service with a route."""
+    text = (ROOT / "services/router/Caddyfile").read_text()
+    lines = set(re.findall(r"^\t+import service (\w+) \{\$(\w+)_ADDRESS:", text, re.MULTILINE))
+    assert lines == {(one.route, one.variable) for one in SERVICES.values() if one.route}
+
+
+def test_no_two_services_share_a_port_or_a_route() -> None:
+    """Offsets and routes are unique."""
+    offsets = [service.port_offset for service in SERVICES.values()]
+    routes = [service.route for service in SERVICES.values() if service.route]
+    assert (len(set(offsets)), len(set(routes))) == (len(offsets), len(routes))
+
+
+@pytest.mark.parametrize("given", [{}, {"REDIS_URL": "rediss://r", "PSP_URL": "https://p"}])
+@pytest.mark.parametrize("service", sorted(environment.SETTINGS))
+def test_a_service_gets_what_preflight_checks(
+    tmp_path: Path, service: str, given: dict[str, str]
 ) -> None:
-    """Preflight checks with the very values that the processes will get."""
-    given = environment(tmp_path, 9000, own)
-    for name, value in plan.environment(service, 9000, tmp_path, own).items():
-        source = variable(service) if name == "HTTP_PORT" else name
-        assert value == given[source], name
-    exported = set(re.findall(r"\b([A-Z_]+)=", PROCESSES[service]["command"]))
-    assert exported <= {*plan.SET_BY_THE_STACK}
-
-
-def environment(state: Path, port: int, environ: dict[str, str]) -> dict[str, str]:
-    """What services/environment.sh makes of these variables."""
-    (state / "port").write_text(f"{port}\n")
+    """The shell makes of the file what `environment` says."""
+    (tmp_path / "environment").write_text(environment.script(9000, tmp_path))
     done = subprocess.run(
-        ["sh", "-euc", ". services/environment.sh && env"],
-        cwd=ROOT,
-        env={"PATH": os.environ["PATH"], "PLATFORM_STATE": str(state)} | environ,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
-    )
-    return dict(line.split("=", 1) for line in done.stdout.splitlines())
+        ["sh", "-euc", '. "$0/environment" && env', str(tmp_path)],
+        env=given, capture_output=True, text=True, timeout=30, check=True,
+    )  # fmt: skip
+    seen = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    port = seen[f"{SERVICES[service].variable}_PORT"]
+    expected = environment.environment(service, 9000, tmp_path, given)
+    assert {name: (seen | {"HTTP_PORT": port}).get(name) for name in expected} == expected
 
 
 @pytest.mark.parametrize("name", list(PROCESSES))
@@ -122,10 +140,9 @@ def test_every_process_is_bounded(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["ready", "smoke"])
-def test_what_tells_of_a_healthy_stack_waits_for_all_of_it(name: str) -> None:
+def test_what_needs_a_healthy_stack_waits_for_all_of_it(name: str) -> None:
     """Neither begins before each process is ready, but for Redis, which others wait for."""
-    listening = {other for other, process in PROCESSES.items() if "ready_log_line" in process}
-    ready = {other: {"condition": "process_log_ready"} for other in listening - {"redis"}}
+    ready = {other: {"condition": "process_log_ready"} for other in set(SERVICES) - {"redis"}}
     assert PROCESSES[name]["depends_on"] == ready
 
 
@@ -134,55 +151,17 @@ def test_the_log_files_are_not_silenced() -> None:
     assert COMPOSE["log_level"] in {"trace", "debug", "info"}
 
 
-def imports(path: Path) -> set[str]:
-    """The folders under services/ that a module imports from."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        names = []
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        found |= {name.split(".")[1] for name in names if name.startswith("services.")}
-    return found & FOLDERS
-
-
-@pytest.mark.parametrize("folder", sorted(FOLDERS - {"preflight"}))
-def test_no_service_imports_another(folder: str) -> None:
-    """Each can be cut out of here: only the shared modules are imported.
-
-    Preflight is the stack's own, and reads the settings of all.
-    """
-    for path in (SERVICES / folder).rglob("*.py"):
-        assert imports(path) <= {folder}, path
-
-
-def test_shared_modules_import_no_service() -> None:
-    """What is shared knows nothing of who uses it."""
-    for path in SERVICES.glob("*.py"):
-        assert set() == imports(path), path
-
-
-def functions(path: Path) -> list[tuple[str, int]]:
-    """Name and length in lines of each function of a module."""
-    tree = ast.parse(path.read_text())
-    return [
-        (node.name, (node.end_lineno or 0) - node.lineno + 1)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
-
-
 def test_functions_are_short() -> None:
     """40 lines at the most, so that each fits on a screen."""
     long = [
-        (path.name, name, lines)
-        for folder in (SERVICES, ROOT / "bench")
-        for path in folder.rglob("*.py")
-        for name, lines in functions(path)
-        if lines > 40
+        (path.name, node.name)
+        for layer in LAYERS[:-1]
+        for path in (ROOT / layer).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or 0) - node.lineno + 1 > 40
     ]
-    assert [] == long
+    assert long == []
 
 
 def test_scripts_can_be_run() -> None:

@@ -39,6 +39,14 @@ in
 
   escapeShellArg = text: "'${builtins.replaceStrings [ "'" ] [ "'\\''" ] text}'";
   getExe = package: "${package}/bin/${package.meta.mainProgram or package.name}";
+  filterAttrs =
+    keep: attrs:
+    removeAttrs attrs (builtins.filter (name: !keep name attrs.${name}) (builtins.attrNames attrs));
+  importTOML = file: builtins.fromTOML (builtins.readFile file);
+  mapAttrs' =
+    change: attrs:
+    builtins.listToAttrs (map (name: change name attrs.${name}) (builtins.attrNames attrs));
+  nameValuePair = name: value: { inherit name value; };
   optional = condition: value: if condition then [ value ] else [ ];
   optionalAttrs = condition: attrs: if condition then attrs else { };
   unique = builtins.foldl' (

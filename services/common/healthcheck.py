@@ -1,4 +1,4 @@
-"""`python -m services.common.healthcheck`: exit code 0 when this container's service is healthy, else 1.
+"""`python -m services.common.healthcheck`: exit code 0 when the container's service is healthy.
 
 For container images, which have neither a shell nor curl. Of the standard library alone, because it
 is started every few seconds. What it prints is kept by the container engine (`docker inspect`).

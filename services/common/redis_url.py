@@ -1,7 +1,7 @@
 """The setting that says where Redis is.
 
-Apart from `services/common/store.py`, because preflight checks it at every start of the stack, which
-all processes wait for, and `import redis` is a third of preflight's time.
+Apart from `services/common/store.py`, because preflight checks it at every start of the stack,
+which all processes wait for, and `import redis` is a third of preflight's time.
 """
 
 from __future__ import annotations

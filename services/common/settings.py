@@ -20,8 +20,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Self, TypeV
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
-from devtools import dotenv
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -236,13 +234,11 @@ def _look_up(variable: str, origins: Mapping[str, Mapping[str, str]]) -> tuple[s
 
 
 def print_settings(cls: type[Settings]) -> NoReturn:
-    """Prints a service's settings as this shell and `.env` have them; leaves with 78 for a bad one.
+    """Prints a service's settings as this shell has them; leaves with 78 for a bad one.
 
-    What only the stack sets (HTTP_PORT, ...) is no fault here.
+    What only the stack sets (HTTP_PORT, ...) is no fault here. `doctor` reads `.env` as well.
     """
-    file = dotenv.checkout(os.environ) / ".env"
-    origins = {"environment": os.environ, ".env": dotenv.read(file).values}
-    rows = cls.explain(origins)
+    rows = cls.explain({"environment": os.environ})
     widths = [
         max(len(column) for column in columns)
         for columns in zip(*((row.variable, row.value, row.origin) for row in rows), strict=True)
@@ -252,7 +248,7 @@ def print_settings(cls: type[Settings]) -> NoReturn:
         sys.stdout.write("  ".join(cell.ljust(width) for cell, width in cells))
         sys.stdout.write(f"  {row.description}\n")
     try:
-        cls.read({**origins[".env"], **os.environ})
+        cls.read(os.environ)
     except SettingsError as error:
         bad = [fault for fault in error.faults if " is not set" not in fault]
     else:

@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import redis
 
-from devtools import dotenv
-from devtools.address import state_folder
 from services.common import store
 from services.common.clock import now_ms, rfc3339
 from services.common.command import run_main
@@ -132,9 +130,8 @@ class DeadLetters:
 def main(argv: Sequence[str], environ: Mapping[str, str], out: TextIO, err: TextIO) -> int:
     """The command; returns its exit code."""
     arguments = parser().parse_args(argv)
-    own = {"REDIS_URL_FILE": str(state_folder(environ) / "redis-url")}
     try:
-        url = RedisSettings.read({**own, **environ}).redis_url
+        url = RedisSettings.read(environ).redis_url
     except SettingsError as error:
         err.write(f"deadletters: {error}: was the stack ever started here?\n")
         return 1
@@ -216,6 +213,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(
-        run_main(lambda: main(sys.argv[1:], dotenv.merged(os.environ), sys.stdout, sys.stderr))
-    )
+    sys.exit(run_main(lambda: main(sys.argv[1:], os.environ, sys.stdout, sys.stderr)))

@@ -132,7 +132,6 @@ def test_a_fault_does_not_show_the_password_of_an_address() -> None:
 @pytest.mark.parametrize("name", ["auth_api", "core_api", "psp_connector", "psp_sandbox"])
 def test_a_service_prints_its_settings(name: str, tmp_path: Path) -> None:
     """`python -m services.<name>.settings`: name, value, origin, meaning; 78 for a bad value."""
-    (tmp_path / ".env").write_text("LOG_LEVEL=debug\r\n", newline="")
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", f"services.{name}.settings"]
 
@@ -141,10 +140,10 @@ def test_a_service_prints_its_settings(name: str, tmp_path: Path) -> None:
             command, cwd=tmp_path, env=environ | more, capture_output=True, text=True, check=False
         )
 
-    good = printed(HTTP_HOST="::1")
+    good = printed(HTTP_HOST="::1", LOG_LEVEL="debug")
     assert (0, "") == (good.returncode, good.stderr)
     lines = {line.split()[0]: line.split()[1:] for line in good.stdout.splitlines()}
-    assert ["debug", ".env", "the"] == lines["LOG_LEVEL"][:3]
+    assert ["debug", "environment", "the"] == lines["LOG_LEVEL"][:3]
     assert ["::1", "environment", "the"] == lines["HTTP_HOST"][:3]
     assert ["not", "set", "the", "port"] == lines["HTTP_PORT"][:4]
     bad = printed(LOG_LEVEL="loud")

@@ -12,6 +12,7 @@ import pytest
 import redis
 import yaml
 
+from devtools import catalog
 from devtools import environment as plan
 from devtools.address import PORT_OFFSETS
 from services.common.settings import FILE_ALLOWED, Secret
@@ -27,7 +28,9 @@ LOCAL: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "process-compose.yaml"
 ]
 # For a developer's machine only.
 LOCAL_ONLY = {"preflight", "ready", "reload", "smoke"}
-ROUTER = {"ALLOWED_HOSTS", "AUTH_API_ADDRESS", "CORE_API_ADDRESS", "LOG_LEVEL"}
+ROUTER = {"ALLOWED_HOSTS", "LOG_LEVEL"} | {
+    f"{one.variable}_ADDRESS" for one in catalog.SERVICES.values() if one.route
+}
 
 
 def variables(service: str) -> set[str]:
@@ -151,6 +154,7 @@ def checkout(tmp_path: Path) -> Path:
     (tmp_path / "deploy").mkdir()
     script = tmp_path / "deploy/prepare.sh"
     script.write_text((ROOT / "deploy/prepare.sh").read_text())
+    (tmp_path / "deploy/compose.yaml").write_text((ROOT / "deploy/compose.yaml").read_text())
     script.chmod(0o755)
     fake_program(tmp_path, "nixw", 'printf "#!/bin/sh\\necho $4\\n" >"$3"; chmod +x "$3"')
     fake_program(tmp_path, "engine", 'echo "$1 $(cat)" >>loaded')

@@ -38,7 +38,7 @@ def test_auto_stays_clear_of_ports_for_outgoing_connections(tmp_path: Path) -> N
 
 def test_the_stack_takes_the_number_or_auto_or_8000(tmp_path: Path) -> None:
     """What was written down before has no say in where a stack starts."""
-    (tmp_path / "port").write_text("9000\n")
+    (tmp_path / "environment").write_text("export PLATFORM_PORT=9000\n")
     environ = {"PLATFORM_STATE": str(tmp_path)}
     assert 8100 == chosen_port(environ | {"PLATFORM_PORT": "8100"})
     assert derived_port(tmp_path) == chosen_port(environ | {"PLATFORM_PORT": "auto"})
@@ -51,7 +51,7 @@ def test_a_client_takes_what_it_was_told_then_what_was_written_down(tmp_path: Pa
     environ = {"PLATFORM_STATE": str(tmp_path)}
     assert 8000 == running_port(environ)
     assert derived_port(tmp_path) == running_port(environ | {"PLATFORM_PORT": "auto"})
-    (tmp_path / "port").write_text("9000\n")
+    (tmp_path / "environment").write_text("export PLATFORM_PORT=9000\n")
     assert 9000 == running_port(environ)
     assert 9000 == running_port(environ | {"PLATFORM_PORT": "auto"})
     assert 8100 == running_port(environ | {"PLATFORM_PORT": "8100"})
@@ -63,7 +63,9 @@ def test_a_client_takes_what_it_was_told_then_what_was_written_down(tmp_path: Pa
 @pytest.mark.parametrize("text", ["", "abc", "0", "99999", "-8000", "8000 9000", "\udcff" * 3])
 def test_a_spoilt_note_is_no_note(tmp_path: Path, text: str) -> None:
     """Whatever stands in the file, it is a port or nothing."""
-    (tmp_path / "port").write_text(text, "utf-8", errors="surrogateescape")
+    (tmp_path / "environment").write_text(
+        f"export PLATFORM_PORT={text}", "utf-8", errors="surrogateescape"
+    )
     assert noted_port(tmp_path) is None
 
 

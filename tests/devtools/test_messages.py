@@ -51,10 +51,11 @@ def texts(tree: ast.AST) -> Iterator[str]:
 
 def commands() -> Iterator[str]:
     """What our messages and help texts recommend."""
-    for path in (ROOT / "services").rglob("*.py"):
-        for text in texts(ast.parse(path.read_text())):
-            yield from QUOTED.findall(text) + EXAMPLE.findall(text)
-    for path in [*(ROOT / "services").rglob("*.sh"), *(ROOT / "nix").rglob("*.sh")]:
+    for folder in ("services", "devtools"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for text in texts(ast.parse(path.read_text())):
+                yield from QUOTED.findall(text) + EXAMPLE.findall(text)
+    for path in (ROOT / "nix").rglob("*.sh"):
         yield from QUOTED.findall(path.read_text().replace("\\`", "`"))
 
 

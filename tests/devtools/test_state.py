@@ -75,7 +75,7 @@ def test_somebody_elses_folder_is_refused(tmp_path: Path) -> None:
 def test_reset_forgets_what_the_platform_made_and_nothing_else(tmp_path: Path) -> None:
     """What nixw remembers, and files of the user's, stay; a new start is a first start."""
     state.prepare(tmp_path)
-    state.note_port(tmp_path, 9000)
+    state.write_environment(tmp_path, "export PLATFORM_PORT=9000", 9005)
     first = (tmp_path / "jwt-secret").read_text()
     for name in ("psp-sandbox.sqlite-wal", "logs/core-api.log", "logs/x.log.1", "pc.sock.lock"):
         (tmp_path / name).write_text("made")

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from devtools.address import PORT_OFFSETS
+from devtools.address import BLOCK, PORT_OFFSETS
+from devtools.catalog import SERVICES
 from tests.images.container import USER, contained, has_user
 from tests.support import free_ports, program, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-NAMES = ["redis", "auth-api", "core-api", "psp-sandbox", "psp-connector", "router"]
-"""In the order in which deploy/compose.yaml starts them."""
+NAMES = sorted(SERVICES, key=lambda name: (name == "router", SERVICES[name].needs))
+"""What needs nothing first, the router last."""
 SECRET = "a secret of the tests, which has more than 32 bytes"
 
 
@@ -109,8 +110,8 @@ class Stack:
                 "PSP_URL": f"http://{at['psp-sandbox']}",
                 "PSP_API_KEY_FILE": f"{self.folder}/psp-api-key",
             },
-            "router": {"AUTH_API_ADDRESS": at["auth-api"], "CORE_API_ADDRESS": at["core-api"]},
-        }[name]
+            "router": {f"{s.variable}_ADDRESS": at[s.name] for s in SERVICES.values() if s.route},
+        }.get(name, {})
 
     @property
     def url(self) -> str:
@@ -141,7 +142,7 @@ class Stack:
 def images(folder: Path) -> dict[str, Image]:
     """Each image by its name."""
     configs = described()["configs"]
-    first = free_ports(6)
+    first = free_ports(BLOCK)
     assert set(NAMES) == set(configs)
     return {
         name: Image(name, config, first + PORT_OFFSETS[name], folder)

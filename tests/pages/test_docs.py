@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from devtools import environment as plan
+from devtools.catalog import SERVICES
 from services.common.settings import Secret
 from tests.support import ROOT
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-FOLDERS = ("bench", "deploy", "docs", "nix", "services", "tests")
+FOLDERS = ("bench", "deploy", "devtools", "docs", "nix", "services", "tests")
 PAGES = [ROOT / "README.md", *(page for name in FOLDERS for page in (ROOT / name).rglob("*.md"))]
 # Of examples: what was tried and taken out again, and a slip of the pen.
 TRIED = {
@@ -61,7 +62,7 @@ def code() -> Iterator[Path]:
     yield from (
         ROOT / name for name in ("process-compose.yaml", "flake.nix", "nixw", ".env.example")
     )
-    for folder in ("bench", "deploy", "nix", "services"):
+    for folder in ("bench", "deploy", "devtools", "nix", "services"):
         yield from (path for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES)
 
 
@@ -94,7 +95,7 @@ def test_files_that_are_named_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=title)
 def test_modules_that_are_named_exist(page: Path) -> None:
     """`python -m services.…` can be typed as it is written."""
-    named = set(re.findall(r"-m ((?:services|tests|bench)[\w.]*\w)", page.read_text()))
+    named = set(re.findall(r"-m ((?:services|devtools|tests|bench)[\w.]*\w)", page.read_text()))
     named.discard("services.points_api")  # the example of docs/adding-a-service.md
     assert [name for name in named if importlib.util.find_spec(name) is None] == []
 
@@ -103,9 +104,7 @@ def test_modules_that_are_named_exist(page: Path) -> None:
 def test_flake_outputs_that_are_named_exist(page: Path) -> None:
     """`nix run .#name` and `nix build .#name` are written of what the flake has."""
     nix = "\n".join(path.read_text() for path in sorted((ROOT / "nix").glob("*.nix")))
-    images = {
-        f"image-{name}" for name in re.findall(r"^    ([\w-]+) = (?:service|\{)", nix, re.MULTILINE)
-    }
+    images = {f"image-{name}" for name in SERVICES}
     commands = set(
         re.findall(r"^ {2,4}([\w-]+) = (?:\{$|platformOf|pkgs\.write)", nix, re.MULTILINE)
     )

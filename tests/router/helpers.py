@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
+from devtools.catalog import SERVICES
 from tests.support import ROOT, free_ports, program, wait_until
 
 if TYPE_CHECKING:
@@ -197,8 +198,11 @@ def environment(port: int, state: Path, **more: str) -> dict[str, str]:
         "PATH": os.environ["PATH"],
         "XDG_CONFIG_HOME": str(state),
         "HTTP_PORT": str(port),
-        "AUTH_API_ADDRESS": f"127.0.0.1:{port + 1}",
-        "CORE_API_ADDRESS": f"127.0.0.1:{port + 2}",
+        **{
+            f"{service.variable}_ADDRESS": f"127.0.0.1:{port + service.port_offset}"
+            for service in SERVICES.values()
+            if service.route
+        },
         "CADDY_STATE": str(state),
         **more,
     }

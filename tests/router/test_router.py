@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from devtools.catalog import SERVICES
 from devtools.loglines import parse as parse_line
 from tests.router.helpers import (
     CONFIG,
@@ -749,8 +750,7 @@ def test_a_folder_with_a_space_will_do(tmp_path: Path) -> None:
     ("name", "value"),
     [
         ("HTTP_PORT", None),
-        ("AUTH_API_ADDRESS", None),
-        ("CORE_API_ADDRESS", None),
+        *((f"{one.variable}_ADDRESS", None) for one in SERVICES.values() if one.route),
         ("LOG_LEVEL", "loud"),
         ("HTTP_PORT", "99999"),
     ],

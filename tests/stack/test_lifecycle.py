@@ -199,7 +199,7 @@ def test_auto_is_never_shifted() -> None:
         ):
             assert 78 == stack.supervisor.wait(60)
             said = stack.log("preflight")
-            assert not (state / "port").exists()
+            assert not (state / "environment").exists()
     assert f"port {port + 5} (redis) is held by" in said
     assert "end that, or start with PLATFORM_PORT=" in said
 

@@ -1,0 +1,71 @@
+"""The stack's processes, as each describes itself in `services/<folder>/service.toml`.
+
+Nix reads the same files for packages and images (nix/package.nix).
+"""
+
+from __future__ import annotations
+
+import importlib
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from services.common.settings import Settings
+
+_SERVICES = Path(__file__).resolve().parents[1] / "services"
+
+
+@dataclass(frozen=True)
+class Service:
+    """One process that listens on a port."""
+
+    name: str
+    """As process-compose knows it, such as `core-api`."""
+    description: str
+    port_offset: int
+    """Added to PLATFORM_PORT."""
+    route: str = ""
+    """The router's prefix without slashes; empty for a process that the router does not lead to."""
+    needs: tuple[str, ...] = ()
+    """Processes that must be ready before this one starts."""
+    packages: tuple[str, ...] = ()
+    """Python packages that it imports; empty for Redis and the router, which are not in Python."""
+
+    @property
+    def folder(self) -> str:
+        """Its folder below services/."""
+        return self.name.replace("-", "_")
+
+    @property
+    def variable(self) -> str:
+        """The first part of its variables, such as `CORE_API` in CORE_API_PORT."""
+        return self.folder.upper()
+
+    def settings(self) -> type[Settings]:
+        """The service's own settings class, which its module `settings` defines."""
+        from services.common.settings import Settings  # noqa: PLC0415 - a client needs no settings
+
+        module = importlib.import_module(f"services.{self.folder}.settings")
+        [found] = [
+            value
+            for value in vars(module).values()
+            if isinstance(value, type)
+            and issubclass(value, Settings)
+            and value.__module__ == module.__name__
+        ]
+        return found
+
+
+def _read(path: Path) -> Service:
+    fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+    return Service(name=path.parent.name.replace("_", "-"), **fields | lists)
+
+
+SERVICES = {
+    service.name: service
+    for service in sorted(map(_read, _SERVICES.glob("*/service.toml")), key=lambda s: s.port_offset)
+}
+"""All of them by name, in the order of their ports."""
