@@ -57,8 +57,8 @@ def test_waits_double_up_to_a_bound() -> None:
         fail(limits, "alice", "10.0.0.1")
         waits.append(wait_seconds(limits, "alice", "10.0.0.1"))
         timer.now += waits[-1]
-    assert [0] * FREE_FAILURES_OF_A_NAME + [1, 2, 4, 8, 16, 32, 60, 60, 60] == waits
-    assert WAIT_SECONDS_MAX == max(waits)
+    assert waits == [0] * FREE_FAILURES_OF_A_NAME + [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert max(waits) == WAIT_SECONDS_MAX
 
 
 def test_another_address_is_not_held_up() -> None:
@@ -67,8 +67,8 @@ def test_another_address_is_not_held_up() -> None:
     for _ in range(FREE_FAILURES_OF_A_NAME + 1):
         fail(limits, "alice", "10.0.0.1")
     assert wait_seconds(limits, "alice", "10.0.0.1") > 0
-    assert 0 == wait_seconds(limits, "alice", "10.0.0.2")
-    assert 0 == wait_seconds(limits, "becky", "10.0.0.1")
+    assert wait_seconds(limits, "alice", "10.0.0.2") == 0
+    assert wait_seconds(limits, "becky", "10.0.0.1") == 0
 
 
 def test_many_names_from_one_address_are_slowed_down() -> None:
@@ -86,7 +86,7 @@ def test_a_success_forgets_the_failures_of_the_name() -> None:
         fail(limits, "alice", "10.0.0.1")
     assert limits.attempt("alice", "10.0.0.1", lambda: True)
     fail(limits, "alice", "10.0.0.1")
-    assert 0 == wait_seconds(limits, "alice", "10.0.0.1")
+    assert wait_seconds(limits, "alice", "10.0.0.1") == 0
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_right_logins_at_once_are_all_let_in() -> None:
     limits = LoginLimits()
     with ThreadPoolExecutor(64) as threads:
         tries = threads.map(lambda _: limits.attempt("alice", "10.0.0.1", lambda: True), range(64))
-        assert {True} == set(tries)
+        assert set(tries) == {True}
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,8 @@ def test_one_login_that_comes_many_times_at_once_is_hashed_once_for_each_core() 
         found = [pool.submit(passwords.verify, "alice", "hash", "right") for _ in range(CALLERS)]
         wait_until(lambda: check.now == HASHES_AT_ONCE)
         check.go_on.set()
-        assert [True] * CALLERS == [future.result(10) for future in found]
-    assert HASHES_AT_ONCE == check.calls
+        assert [future.result(10) for future in found] == [True] * CALLERS
+    assert check.calls == HASHES_AT_ONCE
 
 
 def test_no_more_hashes_at_once_than_cores() -> None:
@@ -56,8 +56,8 @@ def test_no_more_hashes_at_once_than_cores() -> None:
         found = [pool.submit(passwords.verify, f"u{n}", "hash", "wrong") for n in range(CALLERS)]
         wait_until(lambda: check.now == HASHES_AT_ONCE)
         check.go_on.set()
-        assert [False] * CALLERS == [future.result(10) for future in found]
-    assert (CALLERS, HASHES_AT_ONCE) == (check.calls, check.most)
+        assert [future.result(10) for future in found] == [False] * CALLERS
+    assert (check.calls, check.most) == (CALLERS, HASHES_AT_ONCE)
 
 
 def test_who_waits_too_long_is_told_to_come_back() -> None:
@@ -69,9 +69,9 @@ def test_who_waits_too_long_is_told_to_come_back() -> None:
         for future in found:
             with pytest.raises(Unavailable) as refusal:
                 future.result(10)
-            assert "1" == refusal.value.headers["Retry-After"]
+            assert refusal.value.headers["Retry-After"] == "1"
     check.go_on.set()
-    assert HASHES_AT_ONCE == check.calls
+    assert check.calls == HASHES_AT_ONCE
 
 
 def test_a_failed_login_is_not_remembered() -> None:
@@ -79,8 +79,8 @@ def test_a_failed_login_is_not_remembered() -> None:
     check = SlowCheck()
     check.go_on.set()
     passwords = Passwords(check=check)
-    assert [False, False] == [passwords.verify("alice", "hash", "wrong") for _ in range(2)]
-    assert 2 == check.calls
+    assert [passwords.verify("alice", "hash", "wrong") for _ in range(2)] == [False, False]
+    assert check.calls == 2
     assert not passwords.remembers("alice", "hash", "wrong")
 
 

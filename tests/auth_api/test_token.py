@@ -46,17 +46,18 @@ def claims(result: Any) -> dict[str, Any]:
 def test_a_token_carries_the_claims_of_the_contract(api: Client) -> None:
     """iss, aud, sub as text, username, enabled, iat, exp = iat + 30, jti."""
     result = log_in(api, "alice")
-    assert 200 == result.status_code
-    assert {"token_type": "Bearer", "expires_in": 30} == {
-        k: v for k, v in result.json.items() if k != "token"
+    assert result.status_code == 200
+    assert {k: v for k, v in result.json.items() if k != "token"} == {
+        "token_type": "Bearer",
+        "expires_in": 30,
     }
     found = claims(result)
-    assert {"auth-api", "core-api", "1", "alice", True} == {
+    assert {
         found["iss"], found["aud"], found["sub"], found["username"], found["enabled"],
-    }  # fmt: skip
-    assert 30 == found["exp"] - found["iat"]
+    } == {"auth-api", "core-api", "1", "alice", True}  # fmt: skip
+    assert found["exp"] - found["iat"] == 30
     assert found["jti"] != claims(log_in(api, "alice"))["jti"]
-    assert "no-store" == result.headers["cache-control"]
+    assert result.headers["cache-control"] == "no-store"
 
 
 def test_a_disabled_user_gets_a_token_that_says_so(api: Client) -> None:
@@ -70,7 +71,7 @@ def test_wrong_password_and_unknown_user_get_the_same_answer(api: Client) -> Non
     assert 401 == wrong.status_code == unknown.status_code
     assert "WWW-Authenticate" in wrong.headers
     for answer in (wrong, unknown):
-        assert "application/problem+json" == answer.headers["content-type"]
+        assert answer.headers["content-type"] == "application/problem+json"
     assert {k: v for k, v in wrong.json.items() if k != "request_id"} == {
         k: v for k, v in unknown.json.items() if k != "request_id"
     }
@@ -88,7 +89,7 @@ def test_an_unknown_user_costs_a_whole_hash_too() -> None:
 def test_guessing_is_slowed_down(api: Client) -> None:
     """After five wrong passwords for a name the next try is told to wait, with 429."""
     statuses = [log_in(api, "guessed", "x").status_code for _ in range(7)]
-    assert [401] * 6 + [429] == statuses
+    assert statuses == [401] * 6 + [429]
     last = log_in(api, "guessed", "x")
     assert 1 <= int(last.headers["Retry-After"]) <= 60
 
@@ -96,13 +97,13 @@ def test_guessing_is_slowed_down(api: Client) -> None:
 def test_guesses_do_not_lock_out_who_is_logged_in() -> None:
     """A merchant whose login is remembered gets tokens while somebody guesses at the name."""
     api = Client(create_app(AuthSettings.read(ENVIRON)))
-    assert 200 == log_in(api, "alice").status_code
+    assert log_in(api, "alice").status_code == 200
     for _ in range(8):
         log_in(api, "alice", "guess")
-    assert 429 == log_in(api, "alice", "guess").status_code
-    assert 200 == log_in(api, "alice").status_code
+    assert log_in(api, "alice", "guess").status_code == 429
+    assert log_in(api, "alice").status_code == 200
     other = log_in(Client(create_app(AuthSettings.read(ENVIRON))), "alice", remote_addr="10.0.0.9")
-    assert 200 == other.status_code
+    assert other.status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -132,16 +133,16 @@ def test_each_wrong_field_is_named_and_none_is_echoed(api: Client) -> None:
     """422 points at every wrong field; what was sent is not repeated."""
     body = {"username": "a" * 65, "passwort": "hunter2"}
     result = api.simulate_post("/token", json=body)
-    assert ["/username", "/password", ""] == [e["pointer"] for e in result.json["errors"]]
+    assert [e["pointer"] for e in result.json["errors"]] == ["/username", "/password", ""]
     assert "hunter2" not in result.text
     assert "passwort" not in result.text
 
 
 def test_unknown_paths_and_methods_are_problem_documents(api: Client) -> None:
     """404 and 405 have the shape of all errors, 405 with Allow."""
-    assert "not-found" == api.simulate_get("/nothing").json["code"]
+    assert api.simulate_get("/nothing").json["code"] == "not-found"
     wrong = api.simulate_get("/token")
-    assert (405, "method-not-allowed") == (wrong.status_code, wrong.json["code"])
+    assert (wrong.status_code, wrong.json["code"]) == (405, "method-not-allowed")
     assert "POST" in wrong.headers["Allow"]
 
 
@@ -157,7 +158,7 @@ def test_a_bad_request_id_is_replaced(api: Client, given_id: str) -> None:
     """Anything else is not believed, and a new one is made."""
     result = api.simulate_get("/health", headers={"X-Request-Id": given_id})
     assert given_id != result.headers["x-request-id"]
-    assert 36 == len(result.headers["x-request-id"])
+    assert len(result.headers["x-request-id"]) == 36
 
 
 json_values = st.recursive(
@@ -198,10 +199,10 @@ def test_a_changed_user_file_counts_at_once(tmp_path: Path) -> None:
     shutil.copy(SHIPPED_USERS, file)
     api = Client(create_app(AuthSettings.read(ENVIRON | {"USERS_FILE": str(file)})))
     assert claims(log_in(api, "alice"))["enabled"] is True
-    assert 0 == main(["disable", "alice"], file, io.StringIO(), lambda: "")
+    assert main(["disable", "alice"], file, io.StringIO(), lambda: "") == 0
     assert claims(log_in(api, "alice"))["enabled"] is False
-    assert 0 == main(["add", "dora"], file, io.StringIO(), lambda: "secret of dora")
-    assert "4" == claims(log_in(api, "dora", "secret of dora"))["sub"]
+    assert main(["add", "dora"], file, io.StringIO(), lambda: "secret of dora") == 0
+    assert claims(log_in(api, "dora", "secret of dora"))["sub"] == "4"
 
 
 def test_a_broken_user_file_leaves_the_last_good_one_in_force(tmp_path: Path) -> None:
@@ -210,9 +211,9 @@ def test_a_broken_user_file_leaves_the_last_good_one_in_force(tmp_path: Path) ->
     shutil.copy(SHIPPED_USERS, file)
     api = Client(create_app(AuthSettings.read(ENVIRON | {"USERS_FILE": str(file)})))
     file.write_text("[{")
-    assert 200 == log_in(api, "alice").status_code
+    assert log_in(api, "alice").status_code == 200
     health = api.simulate_get("/health")
-    assert (503, "fail") == (health.status_code, health.json["checks"]["users"])
+    assert (health.status_code, health.json["checks"]["users"]) == (503, "fail")
 
 
 @pytest.mark.parametrize(
@@ -229,7 +230,7 @@ def test_the_users_command_refuses_in_words(
     """A wrong change is refused with the reason, and the file stays as it was."""
     file = tmp_path / "users.json"
     shutil.copy(SHIPPED_USERS, file)
-    assert 1 == main(words, file, io.StringIO(), lambda: "long enough")
+    assert main(words, file, io.StringIO(), lambda: "long enough") == 1
     assert said in capsys.readouterr().err
     assert SHIPPED_USERS.read_bytes() == file.read_bytes()
 
@@ -283,6 +284,6 @@ def test_the_users_file_stays_the_file_it_is(tmp_path: Path) -> None:
 def test_openapi_describes_the_token_request(api: Client) -> None:
     """The document is OpenAPI 3.1 and its schema is the one that checks requests."""
     document = api.simulate_get("/openapi.json").json
-    assert "3.1.0" == document["openapi"]
+    assert document["openapi"] == "3.1.0"
     schema = document["components"]["schemas"]["TokenRequest"]
-    assert {"username", "password"} == set(schema["required"])
+    assert set(schema["required"]) == {"username", "password"}

@@ -34,10 +34,10 @@ def test_a_quick_look_at_one_row(tmp_path: Path) -> None:
         timeout=SLOW_SECONDS_MAX - 20,
         check=False,
     )
-    assert 0 == done.returncode, done.stderr
+    assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     (result,) = told["results"]
-    assert ("accept-direct", 3) == (result["name"], result["rounds"])
+    assert (result["name"], result["rounds"]) == ("accept-direct", 3)
     # An empty app cannot be slower than one that does something, but the machine may be unkind.
     assert 0 < result["figure"]["median"] < 2
     assert "accept-direct    3/3" in done.stderr
@@ -61,8 +61,8 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, number: signal
         process.send_signal(number)
         assert 128 + number == process.wait(60)
     assert len(started) > 5
-    assert [] == [p for p in started if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-    assert [] == list(tmp_path.glob("bench-*"))
+    assert [p for p in started if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
+    assert list(tmp_path.glob("bench-*")) == []
 
 
 def test_a_row_that_does_not_exist() -> None:
@@ -71,5 +71,5 @@ def test_a_row_that_does_not_exist() -> None:
         [*COMMAND, "--only", "speed"],
         cwd=support.ROOT, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    assert 2 == done.returncode
+    assert done.returncode == 2
     assert "accept" in done.stderr

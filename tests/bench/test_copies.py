@@ -15,9 +15,9 @@ def test_copies_are_like_the_transaction_they_are_of(client: Any) -> None:
     copies.queued(client, 10)
     transactions = Transactions(client, 1000)
     records, _ = transactions.page(copies.USER_ID, 100, None)
-    assert 10 == len({record["id"] for record in records})
+    assert len({record["id"] for record in records}) == 10
     assert [copies.copy_id(n) for n in range(8, -1, -1)] == [r["id"] for r in records][1:]
-    assert 1 == len({json.dumps(record | {"id": ""}) for record in records})
+    assert len({json.dumps(record | {"id": ""}) for record in records}) == 1
     entries = [fields["transaction_id"] for _, fields in client.xrange(store.QUEUE)]
     assert {record["id"] for record in records} == set(entries)
 
@@ -39,5 +39,5 @@ def test_copies_of_a_finished_one_have_their_credit(client: Any) -> None:
 
     copies.finished(client, 10, finish)
     ledger = map(json.loads, client.lrange(store.ledger_key(copies.USER_ID), 0, -1))
-    assert 10 == len({credit["transaction_id"] for credit in ledger})
-    assert 0 == client.xlen(store.QUEUE)
+    assert len({credit["transaction_id"] for credit in ledger}) == 10
+    assert client.xlen(store.QUEUE) == 0

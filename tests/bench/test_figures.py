@@ -36,20 +36,20 @@ def test_a_ratio_is_taken_round_by_round() -> None:
     """Noise that hits a value and its floor alike leaves the figure as it was."""
     samples = [Sample(value=50, floor=100), Sample(value=5, floor=10), Sample(value=30, floor=60)]
     value, floor, figure = summary(samples, "ratio")
-    assert (30, 60) == (value, floor)
-    assert (0.5, 0.5) == (figure.low, figure.high)
+    assert (value, floor) == (30, 60)
+    assert (figure.low, figure.high) == (0.5, 0.5)
 
 
 def test_a_difference_is_taken_round_by_round() -> None:
     """The same for what is compared by subtraction."""
     samples = [Sample(value=12, floor=10), Sample(value=105, floor=101)]
-    assert 3 == summary(samples, "difference")[2].median
+    assert summary(samples, "difference")[2].median == 3
 
 
 def test_an_amount_needs_no_floor() -> None:
     """What speaks for itself is its own figure."""
     value, floor, figure = summary([Sample(value=200), Sample(value=210)], "amount")
-    assert (205, None, 205) == (value, floor, figure.median)
+    assert (value, floor, figure.median) == (205, None, 205)
 
 
 @pytest.mark.parametrize(
@@ -71,12 +71,12 @@ def test_a_goal_where_less_is_better(figure: float, verdict: str) -> None:
 def test_a_goal_with_nothing_beyond_it() -> None:
     """It is reached or missed, and that is all."""
     goal = Goal(goal=0.9)
-    assert ["missed", "goal"] == [goal.verdict(0.89), goal.verdict(5)]
+    assert [goal.verdict(0.89), goal.verdict(5)] == ["missed", "goal"]
 
 
 def test_the_change_since_before() -> None:
     """As a part of what it was; nothing where there is nothing to compare with."""
-    assert 0.25 == change(result(0.5), result(0.4)).__round__(9)  # type: ignore[union-attr]
+    assert change(result(0.5), result(0.4)).__round__(9) == 0.25  # type: ignore[union-attr]
     assert change(result(0.5), None) is None
     assert change(result(0.5), result(0.4, "difference")) is None
     assert change(result(0.5), result(0)) is None

@@ -38,7 +38,7 @@ def test_what_is_kept_is_found_again(tmp_path: Path) -> None:
 def test_a_quick_look_is_not_compared_with_a_full_run(tmp_path: Path) -> None:
     """Their sizes differ, and so may their figures."""
     keep(run("2026-01-01T00:00:00Z", result("a", 0.1), mode="quick"), tmp_path)
-    assert {} == previous(tmp_path, "full")
+    assert previous(tmp_path, "full") == {}
 
 
 def test_what_is_no_result_is_passed_over(
@@ -46,13 +46,13 @@ def test_what_is_no_result_is_passed_over(
 ) -> None:
     """A file that somebody else left there, or an older form, stops nothing."""
     (tmp_path / "other.json").write_text('{"some": "thing"}')
-    assert {} == previous(tmp_path, "full")
+    assert previous(tmp_path, "full") == {}
     assert "other.json is no result of this benchmark" in capsys.readouterr().err
 
 
 def test_no_results_yet(tmp_path: Path) -> None:
     """The first run has nothing to compare with."""
-    assert {} == previous(tmp_path / "missing", "full")
+    assert previous(tmp_path / "missing", "full") == {}
 
 
 def test_the_table_shows_figure_goal_and_change() -> None:
@@ -60,8 +60,8 @@ def test_the_table_shows_figure_goal_and_change() -> None:
     now = result("a", 0.6, Goal(goal=0.5, beyond=0.65))
     text = report.table(run("now", now), {"a": result("a", 0.5)})
     row = next(line for line in text.splitlines() if line.startswith("the row a")).split()
-    assert ["1,200", "/s", "2,400", "0.60"] == row[3:7]
-    assert ["0.50", "0.65", "+", "+20%"] == row[-4:]
+    assert row[3:7] == ["1,200", "/s", "2,400", "0.60"]
+    assert row[-4:] == ["0.50", "0.65", "+", "+20%"]
 
 
 def test_the_table_shows_what_was_missed_and_what_was_not_measured() -> None:
@@ -75,15 +75,15 @@ def test_the_table_shows_what_was_missed_and_what_was_not_measured() -> None:
 
 def test_scores_point_the_same_way() -> None:
     """In the chart more is better for every row: 1 is the goal."""
-    assert 1.2 == chart.score(result("a", 0.6, Goal(goal=0.5)))
-    assert 2 == chart.score(result("a", 1, AT_MOST_2))
-    assert "1.00 (at most 2.00)" == chart.label(result("a", 1, AT_MOST_2))
+    assert chart.score(result("a", 0.6, Goal(goal=0.5))) == 1.2
+    assert chart.score(result("a", 1, AT_MOST_2)) == 2
+    assert chart.label(result("a", 1, AT_MOST_2)) == "1.00 (at most 2.00)"
 
 
 def test_a_score_has_an_end() -> None:
     """A row far beyond its goal leaves room for the others, a figure below nothing included."""
-    assert 2.5 == chart.score(result("a", 9, Goal(goal=0.5)))
-    assert [2.5, 2.5] == [chart.score(result("a", figure, AT_MOST_2)) for figure in (0.1, -1)]
+    assert chart.score(result("a", 9, Goal(goal=0.5))) == 2.5
+    assert [chart.score(result("a", figure, AT_MOST_2)) for figure in (0.1, -1)] == [2.5, 2.5]
 
 
 def test_the_chart_is_an_image_in_itself(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def bench(folder: Path, deadline: float = math.inf) -> Bench:
 
 def test_all_rounds_when_there_is_time(tmp_path: Path) -> None:
     """Numbered from 1."""
-    assert [1, 2, 3] == list(bench(tmp_path).rounds(3))
+    assert list(bench(tmp_path).rounds(3)) == [1, 2, 3]
 
 
 def test_a_round_that_would_not_fit_is_not_begun(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_a_round_that_would_not_fit_is_not_begun(tmp_path: Path) -> None:
     for number in bench(tmp_path, time.monotonic() + 0.5).rounds(5):
         began.append(number)
         time.sleep(0.3)
-    assert [1] == began
+    assert began == [1]
 
 
 def test_not_one_round_is_no_result(tmp_path: Path) -> None:
@@ -48,8 +48,8 @@ def test_what_several_rows_share_is_measured_once(tmp_path: Path) -> None:
         return 7
 
     one = bench(tmp_path)
-    assert [7, 7] == [one.once("good", measure) for _row in range(2)]
+    assert [one.once("good", measure) for _row in range(2)] == [7, 7]
     for _row in range(2):
         with pytest.raises(OutOfTime):
             one.once("bad", measure)
-    assert 2 == len(tries)
+    assert len(tries) == 2

@@ -14,7 +14,7 @@ def test_the_floor_is_the_stack_with_two_apps_emptied() -> None:
     differing = [
         (a, b) for a, b in zip(shipped.splitlines(), floor.splitlines(), strict=True) if a != b
     ]
-    assert ["auth_api", "core_api"] == [a.rpartition(".")[2] for a, _ in differing]
+    assert [a.rpartition(".")[2] for a, _ in differing] == ["auth_api", "core_api"]
     assert all("exec python -m bench.empty " in b for _, b in differing)
 
 
@@ -28,7 +28,7 @@ def test_a_service_that_is_started_in_another_way_is_no_floor() -> None:
 def test_expansion_is_that_of_process_compose() -> None:
     """Braced variables, their defaults, and a doubled dollar; the rest is the shell's."""
     text = "$${A:-b} ${SET} ${UNSET:-c} ${UNSET} $((${PORT:-8000} + 5)) $X"
-    assert "${A:-b} yes c  $((9 + 5)) $X" == compose.expand(text, {"SET": "yes", "PORT": "9"})
+    assert compose.expand(text, {"SET": "yes", "PORT": "9"}) == "${A:-b} yes c  $((9 + 5)) $X"
 
 
 def test_each_process_with_a_probe_can_be_started_alone() -> None:

@@ -261,7 +261,7 @@ class Chaos:
     def own_connector(self, verb: str) -> None:
         """Starts or stops the stack's connector."""
         done = self.stack.compose("process", verb, "psp-connector")
-        assert 0 == done.returncode, done.stderr
+        assert done.returncode == 0, done.stderr
         support.wait_until(
             lambda: self.stack.healthy("psp-connector") == (verb == "start"),
             seconds_max=30,
@@ -298,9 +298,9 @@ class Chaos:
             assert set(self.accepted) == records.keys()
             self._check_charges(records)
             self._check_points(client, records)
-            assert 0 == client.xlen(store.QUEUE)
-            assert 0 == client.zcard(store.RETRIES)
-            assert [] == client.xrange(store.DEADLETTERS)
+            assert client.xlen(store.QUEUE) == 0
+            assert client.zcard(store.RETRIES) == 0
+            assert client.xrange(store.DEADLETTERS) == []
         return Counter(record["status"] for record in records.values())
 
     def _check_charges(self, records: dict[str, dict[str, str]]) -> None:
@@ -309,9 +309,9 @@ class Chaos:
             for status in store.FINAL
         }
         charged = Counter(key for key, intent in self.intents() if intent["status"] == "succeeded")
-        assert {} == {key: times for key, times in charged.items() if times > 1}, "charged twice"
+        assert {key: times for key, times in charged.items() if times > 1} == {}, "charged twice"
         assert by_status["captured"] == charged.keys()
-        assert set() == by_status["failed"]
+        assert by_status["failed"] == set()
         for key, intent in self.intents():
             record = records[key]
             assert int(record["amount"]) == intent["amount"]

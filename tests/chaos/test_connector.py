@@ -66,7 +66,7 @@ def test_frozen_and_back(chaos: Chaos) -> None:
             time.sleep(1)
         ended = chaos.check()
     figures("frozen and back", held=held, ended=dict(ended))
-    assert ["captured"] == list(ended)
+    assert list(ended) == ["captured"]
     assert frozen.is_running(), "it was not started anew but went on"
 
 
@@ -96,15 +96,15 @@ def test_sigterm_finishes_what_is_in_hand(patient: Chaos) -> None:
         in_flight_of_another(patient, IN_FLIGHT)
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        assert 0 == process.wait(STOP_SECONDS_MAX)
+        assert process.wait(STOP_SECONDS_MAX) == 0
         seconds = time.monotonic() - began
     stopped = json.loads(patient.another_log().splitlines()[-1])
-    assert ("stopped", 0) == (stopped["event"], stopped["left_to_others"])
-    assert 0 == patient.in_flight()
+    assert (stopped["event"], stopped["left_to_others"]) == ("stopped", 0)
+    assert patient.in_flight() == 0
     figures(f"SIGTERM with {IN_FLIGHT} slow charges in flight", left_after=f"{seconds:.1f} s")
     patient.own_connector("start")
     httpx.get(f"http://127.0.0.1:{patient.port('psp-connector')}/health").raise_for_status()
-    assert {"captured": 24} == patient.check()
+    assert patient.check() == {"captured": 24}
 
 
 def test_a_second_signal_leaves_at_once(patient: Chaos) -> None:
@@ -123,7 +123,7 @@ def test_a_second_signal_leaves_at_once(patient: Chaos) -> None:
     assert held, "it left before the charges, of 2 s, were over"
     figures("second SIGTERM", in_flight=held, left_after=f"{seconds:.2f} s")
     patient.own_connector("start")
-    assert {"captured": 8} == patient.check()
+    assert patient.check() == {"captured": 8}
 
 
 def test_a_psp_that_hangs_costs_no_lease(chaos: Chaos) -> None:
@@ -137,10 +137,10 @@ def test_a_psp_that_hangs_costs_no_lease(chaos: Chaos) -> None:
         deadline = time.monotonic() + LEASE_SECONDS + 4  # past the first call's end
         looked = 0
         while time.monotonic() < deadline:
-            assert 1 == len(client.keys(store.lease_key("*"))), "its lease has run out"
+            assert len(client.keys(store.lease_key("*"))) == 1, "its lease has run out"
             looked += 1
             time.sleep(0.1)
         client.close()
         assert looked
         chaos.sandbox("DELETE", "faults")
-        assert {"captured": 8} == chaos.check()
+        assert chaos.check() == {"captured": 8}

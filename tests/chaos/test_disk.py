@@ -46,7 +46,7 @@ def refused(chaos: Chaos) -> bool:
     if answer.status_code == 202:
         chaos.accepted.append(answer.json()["id"])
         return False
-    assert (503, "service-unavailable") == (answer.status_code, answer.json()["code"])
+    assert (answer.status_code, answer.json()["code"]) == (503, "service-unavailable")
     assert "retry-after" in answer.headers
     return True
 

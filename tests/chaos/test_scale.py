@@ -24,7 +24,7 @@ WORK_SECONDS_MAX = 30
 
 def scale(chaos: Chaos, name: str, count: int) -> None:
     done = chaos.stack.compose("process", "scale", name, str(count))
-    assert 0 == done.returncode, done.stderr
+    assert done.returncode == 0, done.stderr
 
 
 def attempts(chaos: Chaos, number: int) -> float:
@@ -72,15 +72,15 @@ def test_scaled_up_and_down(chaos: Chaos) -> None:
         first = chaos.stack.process("psp-connector-0")
         scale(chaos, "psp-connector-0", 1)
         assert first.pid == chaos.stack.process("psp-connector").pid
-        assert [0, 0] == [attempts(chaos, number) for number in range(1, REPLICAS)]
+        assert [attempts(chaos, number) for number in range(1, REPLICAS)] == [0, 0]
     ended = chaos.check()
     logs = [events(chaos, number) for number in range(REPLICAS)]
     starts = [sum(line["event"] == "working" for line in log) for log in logs]
-    assert [1, 2, 1] == starts
+    assert starts == [1, 2, 1]
     assert all(any(line["event"] == "attempt" for line in log) for log in logs)
-    assert [("stopped", "0")] * 2 == [
-        (log[-1]["event"], log[-1]["left_to_others"]) for log in logs[1:]
-    ]
+    assert [(log[-1]["event"], log[-1]["left_to_others"]) for log in logs[1:]] == [
+        ("stopped", "0")
+    ] * 2
     figures(
         "scaled to 3 and back", kills=chaos.kills, ended=dict(ended),
         attempts_of_each=[int(n) for n in shared],

@@ -58,7 +58,7 @@ class Soak:
             thread.start()
         for thread in threads:
             thread.join(seconds_max + 30)
-        assert [] == self._failures
+        assert self._failures == []
         assert len(self.chaos.accepted) == self._limit, f"so many in {seconds_max} s, not all"
         self.chaos.wait_ended(self.chaos.accepted[-count:], until - time.monotonic())
         return time.monotonic() - began
@@ -138,17 +138,17 @@ def test_nothing_grows_but_what_is_kept(soak: Soak, part: int) -> None:
     grown = {name: after[name] - soak.before[name] for name in after}
     redis_bytes_each = grown.pop("redis") * _MB / (soak.sent - WARM_UP)
     assert redis_bytes_each <= REDIS_BYTES_EACH_MAX
-    assert {} == {name: mb for name, mb in grown.items() if mb > GROWTH_MB_MAX}
+    assert {name: mb for name, mb in grown.items() if mb > GROWTH_MB_MAX} == {}
     with contextlib.closing(chaos.redis()) as client:
         left = (
             client.xlen(store.QUEUE),
             client.zcard(store.RETRIES),
             client.xlen(store.DEADLETTERS),
         )
-    assert (0, 0, 0) == left
+    assert left == (0, 0, 0)
 
 
 def test_all_of_it_happened_once(soak: Soak) -> None:
     """After the last part: each of the 20,000 is captured, once, and points and ledger agree."""
-    assert WARM_UP + TRANSACTIONS == soak.sent
+    assert soak.sent == WARM_UP + TRANSACTIONS
     assert {"captured": soak.sent} == soak.chaos.check()

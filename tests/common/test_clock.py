@@ -16,7 +16,7 @@ def test_a_time_keeps_its_milliseconds(milliseconds: int) -> None:
     text = rfc3339(milliseconds)
     assert len("2026-11-23T06:00:00.000Z") == len(text)
     moment = datetime.fromisoformat(text)
-    assert UTC == moment.tzinfo
+    assert moment.tzinfo == UTC
     seconds, rest = divmod(milliseconds, 1000)
     assert (datetime.fromtimestamp(seconds, UTC), rest * 1000) == (
         moment.replace(microsecond=0), moment.microsecond,

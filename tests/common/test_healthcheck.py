@@ -59,7 +59,7 @@ def healthcheck(port: int, host: str = "") -> subprocess.CompletedProcess[str]:
 
 def test_a_healthy_service(service: Service) -> None:
     """It leaves with 0 when the answer is 200."""
-    assert 0 == healthcheck(service.server_port).returncode
+    assert healthcheck(service.server_port).returncode == 0
 
 
 def test_a_service_whose_check_fails(service: Service) -> None:
@@ -72,7 +72,7 @@ def test_a_service_whose_check_fails(service: Service) -> None:
 def test_no_service() -> None:
     """It leaves with 1 when nothing listens, and says so."""
     done = healthcheck(free_ports(1))
-    assert (1, "") == (done.returncode, done.stderr)
+    assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.startswith("no answer: ")
 
 

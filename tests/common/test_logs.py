@@ -49,4 +49,4 @@ def test_a_reader_that_comes_back_gets_the_next_lines() -> None:
     while len(os.read(reader, 65_536)) == 65_536:
         pass
     output.write("the next\n")
-    assert b"the next\n" == os.read(reader, 100)
+    assert os.read(reader, 100) == b"the next\n"

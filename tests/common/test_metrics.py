@@ -31,14 +31,14 @@ UNAUTHORIZED = 'http_request_duration_seconds_count{method="GET",route="/",statu
 def ask(url: str) -> None:
     """40 requests, each on a connection of its own, so that all workers get some."""
     for _ in range(40):
-        assert 401 == httpx.get(f"{url}/").status_code
+        assert httpx.get(f"{url}/").status_code == 401
 
 
 def test_all_workers_are_counted(tmp_path: Path) -> None:
     """With several gunicorn workers one scrape shows what all have answered."""
     with core_api(tmp_path, WORKERS="3") as (url, _):
         ask(url)
-        assert 40 == value(httpx.get(f"{url}/metrics").text, UNAUTHORIZED)
+        assert value(httpx.get(f"{url}/metrics").text, UNAUTHORIZED) == 40
 
 
 def test_a_worker_that_leaves_takes_nothing_along(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_worker_that_leaves_takes_nothing_along(tmp_path: Path) -> None:
         wait_until(lambda: worker not in process.children(), what="the worker's end")
         wait_until(lambda: len(process.children()) == 3, what="another in its place")
         ask(url)
-        assert 80 == value(httpx.get(f"{url}/metrics").text, UNAUTHORIZED)
+        assert value(httpx.get(f"{url}/metrics").text, UNAUTHORIZED) == 80
 
 
 def test_files_are_as_many_as_workers_and_cleared_at_the_start(tmp_path: Path) -> None:
@@ -64,14 +64,14 @@ def test_files_are_as_many_as_workers_and_cleared_at_the_start(tmp_path: Path) -
                 worker.kill()
             wait_until(lambda: not {*workers} & {*process.children()}, what="their end")
             wait_until(lambda: len(process.children()) == 2, what="others in their place")
-        assert 2 == len([*files.rglob("*.db")])
-        assert 120 == value(httpx.get(f"{url}/metrics").text, UNAUTHORIZED)
+        assert len([*files.rglob("*.db")]) == 2
+        assert value(httpx.get(f"{url}/metrics").text, UNAUTHORIZED) == 120
         for killed in (process, *process.children()):
             killed.kill()
     (port,) = files.iterdir()
     with core_api(tmp_path, HTTP_PORT=port.name, **state) as (url, process):
-        assert 0 == value(httpx.get(f"{url}/metrics").text, UNAUTHORIZED)
-    assert [] == [*files.rglob("*.db")]
+        assert value(httpx.get(f"{url}/metrics").text, UNAUTHORIZED) == 0
+    assert [*files.rglob("*.db")] == []
 
 
 @pytest.mark.filterwarnings("ignore:Unknown REQUEST_METHOD")  # that is the point of it
@@ -82,8 +82,8 @@ def test_labels_are_few_whatever_clients_send() -> None:
         api.simulate_get(f"/guess/{number}")
         api.simulate_request("BREW", f"/{number}")
     text = api.simulate_get("/metrics").text
-    assert {"none"} == set(re.findall(r'route="([^"]*)"', text))
-    assert {"GET", "other"} == set(re.findall(r'method="([^"]*)"', text))
+    assert set(re.findall(r'route="([^"]*)"', text)) == {"none"}
+    assert set(re.findall(r'method="([^"]*)"', text)) == {"GET", "other"}
 
 
 def test_the_queue_is_read_when_asked(client: Any) -> None:
@@ -93,12 +93,12 @@ def test_the_queue_is_read_when_asked(client: Any) -> None:
     client.zadd(store.RETRIES, {"x": 1, "y": 2, "z": 3})
     client.xadd(store.DEADLETTERS, {"a": 1})
     metrics = {m.name: m.samples[0].value for m in QueueCollector(client, lambda: 8.0).collect()}
-    assert {
+    assert metrics == {
         "queue_entries": 2,
         "queue_retries": 3,
         "queue_dead_letters": 1,
         "queue_oldest_entry_age_seconds": 3,
-    } == metrics
+    }
 
 
 class Turning:
@@ -116,9 +116,9 @@ def test_the_connector_shows_attempts_and_queue(client: Any) -> None:
     turning: Any = Turning()
     api = falcon.testing.TestClient(create_app(SETTINGS, turning, client, attempts))
     text = api.simulate_get("/metrics").text
-    assert 1 == value(text, 'psp_attempts_total{outcome="captured"}')
-    assert 1 == value(text, 'psp_attempts_total{outcome="retry"}')
-    assert 1 == value(text, "psp_request_duration_seconds_count")
+    assert value(text, 'psp_attempts_total{outcome="captured"}') == 1
+    assert value(text, 'psp_attempts_total{outcome="retry"}') == 1
+    assert value(text, "psp_request_duration_seconds_count") == 1
     assert "queue_entries 0.0" in text
 
 
@@ -128,5 +128,5 @@ def test_metrics_without_redis_show_the_rest() -> None:
     turning: Any = Turning()
     api = falcon.testing.TestClient(create_app(SETTINGS, turning, away, Attempts()))
     result = api.simulate_get("/metrics")
-    assert 200 == result.status_code
+    assert result.status_code == 200
     assert "queue_entries" not in result.text

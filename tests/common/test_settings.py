@@ -34,27 +34,27 @@ def faults(**changes: str) -> list[str]:
 def test_reads_what_is_given_and_fills_in_the_rest() -> None:
     """Settings come from the mapping alone; defaults fill what it leaves out."""
     settings = CoreSettings.read(GOOD)
-    assert (8002, "127.0.0.1", 2, 100_000) == (
+    assert (
         settings.http_port, settings.http_host, settings.workers, settings.queue_limit,
-    )  # fmt: skip
+    ) == (8002, "127.0.0.1", 2, 100_000)  # fmt: skip
 
 
 def test_an_empty_variable_is_as_good_as_none() -> None:
     """`QUEUE_LIMIT=` means the default, as a compose file's `${QUEUE_LIMIT:-}` makes it."""
-    assert 100_000 == CoreSettings.read(GOOD | {"QUEUE_LIMIT": ""}).queue_limit
+    assert CoreSettings.read(GOOD | {"QUEUE_LIMIT": ""}).queue_limit == 100_000
 
 
 def test_all_faults_come_in_one_message() -> None:
     """Whoever mends the settings sees everything that is wrong at once, with name and rule."""
     told = faults(HTTP_PORT="http", QUEUE_LIMIT="0", REDIS_URL="localhost:6379", LOG_LEVEL="loud")
     for variable in ("HTTP_PORT='http'", "QUEUE_LIMIT='0'", "REDIS_URL='localhost", "LOG_LEVEL="):
-        assert 1 == sum(fault.startswith(variable) for fault in told), told
-    assert 4 == len(told)
+        assert sum(fault.startswith(variable) for fault in told) == 1, told
+    assert len(told) == 4
 
 
 def test_a_missing_variable_is_named_with_its_meaning() -> None:
     """A variable without a default says what it is for."""
-    assert ["HTTP_PORT is not set: the port to listen on"] == faults(HTTP_PORT="")
+    assert faults(HTTP_PORT="") == ["HTTP_PORT is not set: the port to listen on"]
 
 
 def test_a_short_secret_is_refused_without_showing_it() -> None:
@@ -75,7 +75,7 @@ def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
     file.write_text("f" * 40 + "\n")
     settings = CoreSettings.read(GOOD | {"JWT_SECRET": "", "JWT_SECRET_FILE": str(file)})
     assert settings.jwt_secret is not None
-    assert "f" * 40 == settings.jwt_secret.get_secret_value()
+    assert settings.jwt_secret.get_secret_value() == "f" * 40
 
 
 def test_a_secret_file_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_read_or_exit_leaves_with_ex_config(capsys: pytest.CaptureFixture[str]) 
     """A service with bad settings ends with 78 before anything listens."""
     with pytest.raises(SystemExit) as left:
         read_or_exit(CoreSettings, {})
-    assert EXIT_BAD_SETTINGS == left.value.code
+    assert left.value.code == EXIT_BAD_SETTINGS
     assert "nothing was started" in capsys.readouterr().err
 
 
@@ -103,10 +103,10 @@ def test_settings_explain_themselves() -> None:
     """Each has its value and origin: what comes first decides, what is set nowhere is default."""
     origins = {"environment": {"WORKERS": "3"}, ".env": {"WORKERS": "4", "QUEUE_LIMIT": "5"}}
     told = {one.variable: one for one in CoreSettings.explain(origins)}
-    assert ("3", "environment") == (told["WORKERS"].value, told["WORKERS"].origin)
-    assert ("5", ".env") == (told["QUEUE_LIMIT"].value, told["QUEUE_LIMIT"].origin)
-    assert ("info", "default") == (told["LOG_LEVEL"].value, told["LOG_LEVEL"].origin)
-    assert ("", "not set") == (told["REDIS_URL"].value, told["REDIS_URL"].origin)
+    assert (told["WORKERS"].value, told["WORKERS"].origin) == ("3", "environment")
+    assert (told["QUEUE_LIMIT"].value, told["QUEUE_LIMIT"].origin) == ("5", ".env")
+    assert (told["LOG_LEVEL"].value, told["LOG_LEVEL"].origin) == ("info", "default")
+    assert (told["REDIS_URL"].value, told["REDIS_URL"].origin) == ("", "not set")
 
 
 def test_no_secret_is_explained() -> None:
@@ -119,8 +119,8 @@ def test_no_secret_is_explained() -> None:
     told = CoreSettings.explain({".env": values})
     assert "hunter2" not in repr(told)
     shown = {one.variable: (one.value, one.origin) for one in told}
-    assert ("<secret>", ".env (JWT_SECRET_FILE)") == shown["JWT_SECRET"]
-    assert "rediss://<secret>@host/0?password=<secret>&db=1" == shown["REDIS_URL"][0]
+    assert shown["JWT_SECRET"] == ("<secret>", ".env (JWT_SECRET_FILE)")
+    assert shown["REDIS_URL"][0] == "rediss://<secret>@host/0?password=<secret>&db=1"
 
 
 def test_a_fault_does_not_show_the_password_of_an_address() -> None:
@@ -141,13 +141,13 @@ def test_a_service_prints_its_settings(name: str, tmp_path: Path) -> None:
         )
 
     good = printed(HTTP_HOST="::1", LOG_LEVEL="debug")
-    assert (0, "") == (good.returncode, good.stderr)
+    assert (good.returncode, good.stderr) == (0, "")
     lines = {line.split()[0]: line.split()[1:] for line in good.stdout.splitlines()}
-    assert ["debug", "environment", "the"] == lines["LOG_LEVEL"][:3]
-    assert ["::1", "environment", "the"] == lines["HTTP_HOST"][:3]
-    assert ["not", "set", "the", "port"] == lines["HTTP_PORT"][:4]
+    assert lines["LOG_LEVEL"][:3] == ["debug", "environment", "the"]
+    assert lines["HTTP_HOST"][:3] == ["::1", "environment", "the"]
+    assert lines["HTTP_PORT"][:4] == ["not", "set", "the", "port"]
     bad = printed(LOG_LEVEL="loud")
-    assert EXIT_BAD_SETTINGS == bad.returncode
+    assert bad.returncode == EXIT_BAD_SETTINGS
     assert bad.stderr.startswith("LOG_LEVEL='loud': must be")
 
 

@@ -33,8 +33,8 @@ def test_a_thread_keeps_its_connection(redis_port: int) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         seen = list(pool.map(look, range(4)))
-    assert [1] * 4 == [len(ids) for ids in seen]
-    assert 4 == len(set.union(*seen))
+    assert [len(ids) for ids in seen] == [1] * 4
+    assert len(set.union(*seen)) == 4
 
 
 def test_a_thread_that_ends_gives_its_connection_back(redis_port: int) -> None:
@@ -54,7 +54,7 @@ def test_a_connection_that_died_is_made_anew(tmp_path: Path) -> None:
         client = connect(port)
         client.set("kept", "yes")
     with support.redis_server(tmp_path / "redis", port):
-        assert "yes" == client.get("kept")
+        assert client.get("kept") == "yes"
 
 
 def test_an_answer_that_came_too_late_is_not_the_next_ones(redis_port: int) -> None:
@@ -66,7 +66,7 @@ def test_an_answer_that_came_too_late_is_not_the_next_ones(redis_port: int) -> N
         pass
     else:
         raise AssertionError("the read was expected to time out")
-    assert "here" == client.echo("here")
+    assert client.echo("here") == "here"
 
 
 def test_a_forked_process_has_connections_of_its_own(redis_port: int) -> None:

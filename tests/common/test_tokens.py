@@ -66,7 +66,7 @@ def test_a_refused_token_is_not_remembered() -> None:
     """Wrong once is wrong again: only what was believed is kept."""
     by = tokens()
     token = issue(tokens(SECRET[::-1]))
-    assert ["The token is not valid."] * 2 == [refusal(by, token) for _ in range(2)]
+    assert [refusal(by, token) for _ in range(2)] == ["The token is not valid."] * 2
 
 
 def test_one_changed_character_is_another_token() -> None:

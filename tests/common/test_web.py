@@ -86,14 +86,14 @@ def test_no_method_is_an_error_of_ours(method: str, path: str) -> None:
     sent = {"X-Request-Id": "r-1"}
     result = service().simulate_request(method, path, headers=sent)
     assert result.status_code in {400, 404, 405}
-    assert ("r-1", "r-1") == (result.headers["X-Request-Id"], result.json["request_id"])
+    assert (result.headers["X-Request-Id"], result.json["request_id"]) == ("r-1", "r-1")
 
 
 @pytest.mark.parametrize("path", ["/notes", "/health", "/metrics"])
 def test_head_is_get_without_a_body(api: falcon.testing.TestClient, path: str) -> None:
     """The same status and type, and the Allow header says so."""
     got, headed = api.simulate_get(path), api.simulate_head(path)
-    assert (200, b"") == (headed.status_code, headed.content)
+    assert (headed.status_code, headed.content) == (200, b"")
     assert got.headers["Content-Type"] == headed.headers["Content-Type"]
     assert "HEAD" in api.simulate_options(path).headers["Allow"]
 

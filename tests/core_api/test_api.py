@@ -64,10 +64,10 @@ def pay(api: Client, body: Any = PAYMENT, **headers: str) -> Any:
 def test_a_transaction_is_accepted_and_queued(api: Client, client: Any) -> None:
     """202, a Location, the transaction as the contract shows it, and one entry on the queue."""
     result = pay(api, **{"X-Request-Id": "req-1"})
-    assert 202 == result.status_code
+    assert result.status_code == 202
     answer = result.json
     assert f"/{answer['id']}" == result.headers["location"]
-    assert 4 == uuid.UUID(answer["id"]).version
+    assert uuid.UUID(answer["id"]).version == 4
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", answer["created_at"])
     assert {
         "id": answer["id"], "user_id": 1, "amount": 1250, "currency": "USD",
@@ -83,7 +83,7 @@ def test_a_transaction_is_accepted_and_queued(api: Client, client: Any) -> None:
 def test_the_older_path_does_the_same(api: Client) -> None:
     """`POST /transaction` answers as `POST /` does."""
     result = api.simulate_post("/transaction", json=PAYMENT, headers=bearer())
-    assert (202, "queued") == (result.status_code, result.json["status"])
+    assert (result.status_code, result.json["status"]) == (202, "queued")
 
 
 @pytest.mark.parametrize("amount", [1, 99_999_999, "1", "0100", "99999999"])
@@ -114,43 +114,45 @@ def test_good_amounts(api: Client, amount: Any) -> None:
 def test_a_wrong_field_is_pointed_at(api: Client, client: Any, change: Any, pointer: str) -> None:
     """422 with an entry for the field that is wrong; nothing is queued."""
     result = pay(api, PAYMENT | change)
-    assert (422, "invalid-request") == (result.status_code, result.json["code"])
+    assert (result.status_code, result.json["code"]) == (422, "invalid-request")
     assert [pointer] == [error["pointer"] for error in result.json["errors"]]
-    assert 0 == client.xlen(store.QUEUE)
+    assert client.xlen(store.QUEUE) == 0
 
 
 def test_every_wrong_field_has_its_entry(api: Client) -> None:
     """All that is wrong is said in one answer."""
     result = pay(api, {"amount": "x", "currency": "usd", "payment_method": "cash"})
-    assert ["/amount", "/currency", "/payment_method"] == [
-        error["pointer"] for error in result.json["errors"]
+    assert [error["pointer"] for error in result.json["errors"]] == [
+        "/amount",
+        "/currency",
+        "/payment_method",
     ]
 
 
 def test_a_wrong_payment_method_is_told_in_words(api: Client) -> None:
     """Not as the pattern that it does not match; which the API's description still has."""
     result = pay(api, PAYMENT | {"payment_method": "cash"})
-    assert [
+    assert result.json["errors"] == [
         {
             "pointer": "/payment_method",
             "detail": "must be one of Stripe's test names, such as pm_card_visa",
         }
-    ] == result.json["errors"]
+    ]
     schema = TransactionRequest.model_json_schema()["properties"]["payment_method"]
-    assert "^pm_[A-Za-z0-9_]{1,64}$" == schema["pattern"]
+    assert schema["pattern"] == "^pm_[A-Za-z0-9_]{1,64}$"
 
 
 def test_the_token_may_come_in_the_body(api: Client) -> None:
     """HTTPie's `token=…` works; the token is kept nowhere."""
     token = bearer()["Authorization"].removeprefix("Bearer ")
     result = api.simulate_post("/", json=PAYMENT | {"token": token})
-    assert 202 == result.status_code
+    assert result.status_code == 202
     assert "token" not in result.json
 
 
 def test_a_token_in_both_places_is_refused(api: Client) -> None:
     """RFC 6750, 2: a client uses one way only."""
-    assert 400 == pay(api, PAYMENT | {"token": "x"}).status_code
+    assert pay(api, PAYMENT | {"token": "x"}).status_code == 400
 
 
 def without(claim: str) -> str:
@@ -170,7 +172,7 @@ def sign(key: str = SECRET, algorithm: str = "HS256", **changes: Any) -> str:
 def test_the_previous_secret_still_verifies(api: Client) -> None:
     """While a secret is being changed, tokens under the old one are good."""
     headers = {"Authorization": f"Bearer {sign(OLD_SECRET)}"}
-    assert 200 == api.simulate_get("/", headers=headers).status_code
+    assert api.simulate_get("/", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -207,7 +209,7 @@ def test_a_token_that_is_not_ours_is_refused(api: Client, token: str) -> None:
         api.simulate_get("/", headers={"Authorization": f"Bearer {encoded}"}),
         api.simulate_post("/", json=PAYMENT | {"token": token}),
     ):
-        assert (401, "invalid-token") == (result.status_code, result.json["code"])
+        assert (result.status_code, result.json["code"]) == (401, "invalid-token")
         assert 'error="invalid_token"' in result.headers["www-authenticate"]
         assert token[:40] not in result.text
 
@@ -215,7 +217,7 @@ def test_a_token_that_is_not_ours_is_refused(api: Client, token: str) -> None:
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic YTpi", "x"])
 def test_a_bad_authorization_header_is_refused(api: Client, header: str) -> None:
     """401 for anything but a bearer token."""
-    assert 401 == api.simulate_get("/", headers={"Authorization": header}).status_code
+    assert api.simulate_get("/", headers={"Authorization": header}).status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -226,16 +228,16 @@ def test_who_asks_comes_before_what(api: Client, body: str, content_type: str | 
     """Without a token the answer is 401 with a plain challenge, however wrong the body."""
     headers = {"Content-Type": content_type} if content_type else {}
     result = api.simulate_post("/", body=body, headers=headers)
-    assert (401, "unauthorized") == (result.status_code, result.json["code"])
-    assert 'Bearer realm="transactions"' == result.headers["www-authenticate"]
+    assert (result.status_code, result.json["code"]) == (401, "unauthorized")
+    assert result.headers["www-authenticate"] == 'Bearer realm="transactions"'
 
 
 def test_a_disabled_user_is_refused_everywhere(api: Client, client: Any) -> None:
     """403 for charlie, whatever he asks; nothing is queued."""
     headers = bearer(3, enabled=False)
-    assert 403 == api.simulate_post("/", json=PAYMENT, headers=headers).status_code
-    assert 403 == api.simulate_get("/", headers=headers).status_code
-    assert 0 == client.xlen(store.QUEUE)
+    assert api.simulate_post("/", json=PAYMENT, headers=headers).status_code == 403
+    assert api.simulate_get("/", headers=headers).status_code == 403
+    assert client.xlen(store.QUEUE) == 0
 
 
 @pytest.mark.parametrize(
@@ -263,7 +265,7 @@ def test_another_users_transaction_is_not_found(api: Client) -> None:
     mine = pay(api).json["id"]
     for path in (f"/{mine}", f"/{uuid.uuid4()}", "/not-an-id", f"/{mine}/x"):
         result = api.simulate_get(path, headers=bearer(2))
-        assert (404, "not-found") == (result.status_code, result.json["code"])
+        assert (result.status_code, result.json["code"]) == (404, "not-found")
 
 
 def test_a_repeated_key_gives_the_first_answer(api: Client, client: Any) -> None:
@@ -271,10 +273,10 @@ def test_a_repeated_key_gives_the_first_answer(api: Client, client: Any) -> None
     first = pay(api, **{"Idempotency-Key": "k"})
     again = pay(api, PAYMENT | {"amount": "1250"}, **{"Idempotency-Key": "k"})
     assert (202, first.json) == (again.status_code, again.json)
-    assert "true" == again.headers["idempotency-replayed"]
+    assert again.headers["idempotency-replayed"] == "true"
     assert "idempotency-replayed" not in first.headers
     assert first.headers["location"] == again.headers["location"]
-    assert 1 == client.xlen(store.QUEUE)
+    assert client.xlen(store.QUEUE) == 1
     assert 0 < client.ttl(store.idempotency_key(1, "k")) <= 24 * 3600
 
 
@@ -282,8 +284,8 @@ def test_a_key_with_another_request_is_refused(api: Client, client: Any) -> None
     """422 with a code of its own; nothing is queued."""
     pay(api, **{"Idempotency-Key": "k"})
     result = pay(api, PAYMENT | {"amount": 1}, **{"Idempotency-Key": "k"})
-    assert (422, "idempotency-key-reused") == (result.status_code, result.json["code"])
-    assert 1 == client.xlen(store.QUEUE)
+    assert (result.status_code, result.json["code"]) == (422, "idempotency-key-reused")
+    assert client.xlen(store.QUEUE) == 1
 
 
 def test_a_key_is_its_users_own(api: Client) -> None:
@@ -296,7 +298,7 @@ def test_a_key_is_its_users_own(api: Client) -> None:
 @pytest.mark.parametrize("key", ["", " ", "a b", "x" * 256, "é", "a\x7f", "a,b", "a, b"])
 def test_a_bad_key_is_refused(api: Client, key: str) -> None:
     """It has 1 to 255 visible ASCII characters; a comma is what joins two that were sent."""
-    assert 400 == pay(api, **{"Idempotency-Key": key}).status_code
+    assert pay(api, **{"Idempotency-Key": key}).status_code == 400
 
 
 def test_fifty_at_once_with_one_key_are_one_transaction(api: Client, client: Any) -> None:
@@ -309,10 +311,10 @@ def test_fifty_at_once_with_one_key_are_one_transaction(api: Client, client: Any
 
     with ThreadPoolExecutor(50) as pool:
         results = [future.result(30) for future in [pool.submit(one) for _ in range(50)]]
-    assert {202} == {result.status_code for result in results}
-    assert 1 == len({result.json["id"] for result in results})
-    assert 49 == sum("idempotency-replayed" in result.headers for result in results)
-    assert 1 == client.xlen(store.QUEUE)
+    assert {result.status_code for result in results} == {202}
+    assert len({result.json["id"] for result in results}) == 1
+    assert sum("idempotency-replayed" in result.headers for result in results) == 49
+    assert client.xlen(store.QUEUE) == 1
 
 
 def test_a_full_queue_refuses(redis_port: int, client: Any) -> None:
@@ -322,7 +324,7 @@ def test_a_full_queue_refuses(redis_port: int, client: Any) -> None:
     client.zadd(store.RETRIES, {"waiting": 1})
     keys = set(client.keys())
     result = pay(api, **{"Idempotency-Key": "k"})
-    assert (503, "1") == (result.status_code, result.headers["retry-after"])
+    assert (result.status_code, result.headers["retry-after"]) == (503, "1")
     assert keys == set(client.keys())
 
 
@@ -348,7 +350,7 @@ def test_a_record_broken_by_hand_hides_no_other(api: Client, client: Any, broken
     assert (200, [third, first]) == (
         listed.status_code, [one["id"] for one in listed.json["transactions"]],
     )  # fmt: skip
-    assert 404 == api.simulate_get(f"/{second}", headers=bearer()).status_code
+    assert api.simulate_get(f"/{second}", headers=bearer()).status_code == 404
 
 
 def test_pages_are_newest_first_and_meet(api: Client) -> None:
@@ -363,7 +365,7 @@ def test_pages_are_newest_first_and_meet(api: Client) -> None:
     assert params["cursor"] is None
     # Those of one millisecond are in the order of their ids.
     assert set(ids) == set(seen)
-    assert 5 == len(seen)
+    assert len(seen) == 5
     created = [api.simulate_get(f"/{i}", headers=bearer()).json["created_at"] for i in seen]
     assert sorted(created, reverse=True) == created
 
@@ -390,16 +392,16 @@ def test_loyalty_shows_points_and_where_they_come_from(api: Client, client: Any)
     for points in (1, 2, 3):
         client.rpush(store.ledger_key(1), json.dumps({"points": points}))
     first = api.simulate_get("/loyalty", headers=bearer(), params={"limit": 2}).json
-    assert (6, [3, 2]) == (first["points"], [credit["points"] for credit in first["ledger"]])
+    assert (first["points"], [credit["points"] for credit in first["ledger"]]) == (6, [3, 2])
     params = {"limit": 2, "cursor": first["next_cursor"]}
     second = api.simulate_get("/loyalty", headers=bearer(), params=params).json
-    assert [{"points": 1}] == second["ledger"]
+    assert second["ledger"] == [{"points": 1}]
     assert "next_cursor" not in second
 
 
 def test_no_points_yet(api: Client) -> None:
     """A new user has none."""
-    assert {"points": 0, "ledger": []} == api.simulate_get("/loyalty", headers=bearer()).json
+    assert api.simulate_get("/loyalty", headers=bearer()).json == {"points": 0, "ledger": []}
 
 
 @pytest.fixture
@@ -417,10 +419,10 @@ def test_redis_away_is_a_quick_503(silent_port: int, away: str) -> None:
     started = time.monotonic()
     result = pay(api)
     assert time.monotonic() - started < 5  # 1 s is the aim; the machine is shared
-    assert (503, "1") == (result.status_code, result.headers["retry-after"])
+    assert (result.status_code, result.headers["retry-after"]) == (503, "1")
     assert "127.0.0.1" not in result.text
     health = api.simulate_get("/health")
-    assert (503, {"redis": "fail"}) == (health.status_code, health.json["checks"])
+    assert (health.status_code, health.json["checks"]) == (503, {"redis": "fail"})
 
 
 @pytest.mark.parametrize("trouble", ["full", "read-only"])
@@ -441,16 +443,16 @@ def test_a_redis_that_refuses_to_write_writes_nothing(
             client.config_set(*before)
         else:
             client.replicaof("NO", "ONE")
-    assert 503 == result.status_code
-    assert [] == keys
+    assert result.status_code == 503
+    assert keys == []
 
 
 def test_a_restarted_redis_is_found_again(api: Client, client: Any) -> None:
     """Connections that went stale cost a client nothing."""
-    assert 202 == pay(api).status_code
+    assert pay(api).status_code == 202
     for _ in range(3):
         client.client_kill_filter(_type="normal", skipme=True)
-        assert 202 == pay(api).status_code
+        assert pay(api).status_code == 202
 
 
 json_values = st.recursive(
@@ -472,7 +474,7 @@ def test_no_json_whatever_makes_a_500(redis_port: int, body: Any, with_token: bo
     """Any JSON body is accepted with 202 or refused with 4xx, with a token or without."""
     api = _api_on(redis_port)
     result = api.simulate_post("/", json=body, headers=bearer() if with_token else {})
-    assert 202 == result.status_code or 400 <= result.status_code < 500
+    assert result.status_code == 202 or 400 <= result.status_code < 500
 
 
 @given(st.text(max_size=80), st.binary(max_size=200))
@@ -501,10 +503,14 @@ def _api_on(port: int) -> Client:
 def test_openapi_names_every_path(api: Client) -> None:
     """The document is OpenAPI 3.1; what it says is tried by tests/common/test_openapi.py."""
     document = api.simulate_get("/openapi.json").json
-    assert "3.1.0" == document["openapi"]
-    assert {"/", "/transaction", "/loyalty", "/{transaction_id}", "/health"} == set(
-        document["paths"]
-    )
+    assert document["openapi"] == "3.1.0"
+    assert set(document["paths"]) == {
+        "/",
+        "/transaction",
+        "/loyalty",
+        "/{transaction_id}",
+        "/health",
+    }
 
 
 def test_clients_are_redis_clients(client: Any) -> None:

@@ -86,7 +86,7 @@ def test_those_that_wait_go_together(
     support.wait_until(lambda: waiting(echo) == THREADS - 1, what="all to wait")
     client.client_unpause()
     assert [str(n) for n in range(THREADS)] == answers(futures)
-    assert 2 == counting.round_trips
+    assert counting.round_trips == 2
 
 
 def test_an_error_is_its_callers_own(redis_port: int, pool: ThreadPoolExecutor) -> None:
@@ -98,7 +98,7 @@ def test_an_error_is_its_callers_own(redis_port: int, pool: ThreadPoolExecutor) 
     asked = ["bad" if number % 3 == 0 else str(number) for number in range(300)]
     told = answers([pool.submit(picky, [], [one]) for one in asked])
     assert asked == [str(one).lower() for one in told]
-    assert 100 == sum(isinstance(one, redis.ResponseError) for one in told)
+    assert sum(isinstance(one, redis.ResponseError) for one in told) == 100
 
 
 def test_a_redis_without_the_script_is_told_it(
@@ -122,7 +122,7 @@ def test_a_silent_redis_keeps_nobody_waiting_in_turn(pool: ThreadPoolExecutor) -
         futures += [pool.submit(echo, [], [str(n)]) for n in range(1, THREADS)]
         support.wait_until(lambda: waiting(echo) == THREADS - 1, what="all to wait")
         assert [redis.TimeoutError] * THREADS == [type(one) for one in answers(futures)]
-    assert 1 == counting.round_trips
+    assert counting.round_trips == 1
 
 
 def test_after_redis_was_away_it_is_found_again(tmp_path: Any, pool: ThreadPoolExecutor) -> None:
@@ -132,7 +132,7 @@ def test_after_redis_was_away_it_is_found_again(tmp_path: Any, pool: ThreadPoolE
     told = answers([pool.submit(echo, [], [str(n)]) for n in range(THREADS)])
     assert [redis.ConnectionError] * THREADS == [type(one) for one in told]
     with support.redis_server(tmp_path / "redis", port):
-        assert "here" == echo([], ["here"])
+        assert echo([], ["here"]) == "here"
 
 
 def test_an_unforeseen_error_blocks_nobody(redis_port: int, pool: ThreadPoolExecutor) -> None:
@@ -144,7 +144,7 @@ def test_an_unforeseen_error_blocks_nobody(redis_port: int, pool: ThreadPoolExec
     told = answers(futures)
     assert {redis.DataError, str} >= {type(one) for one in told}
     assert isinstance(told[0], redis.DataError)
-    assert "here" == echo([], ["here"])
+    assert echo([], ["here"]) == "here"
 
 
 def test_nothing_is_left_waiting(redis_port: int) -> None:
@@ -160,4 +160,4 @@ def test_nothing_is_left_waiting(redis_port: int) -> None:
                 return str(echo([], [str(number)]))
 
             assert [str(n) for n in range(THREADS)] == list(pool.map(one, range(THREADS)))
-        assert 0 == waiting(echo)
+        assert waiting(echo) == 0

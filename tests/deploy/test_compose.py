@@ -83,7 +83,7 @@ def test_a_variable_has_its_own_name_and_no_default_of_its_own() -> None:
         for name, text in service.get("environment", {}).items()
         if "${" in text and name not in {"REDIS_URL", "PSP_URL"} and text != f"${{{name}:-}}"
     }
-    assert set() == odd
+    assert odd == set()
 
 
 def test_the_addresses_are_those_of_the_local_ports() -> None:
@@ -91,12 +91,12 @@ def test_the_addresses_are_those_of_the_local_ports() -> None:
     text = (ROOT / "deploy/compose.yaml").read_text()
     for name, port in re.findall(r"\b([a-z-]+):(8\d\d\d)\b", text):
         assert 8000 + PORT_OFFSETS[name] == int(port), name
-    assert ["127.0.0.1:${PLATFORM_PORT:-8000}:8000"] == SERVICES["router"]["ports"]
+    assert SERVICES["router"]["ports"] == ["127.0.0.1:${PLATFORM_PORT:-8000}:8000"]
 
 
 def test_only_the_router_is_published() -> None:
     """From outside, and there only from this machine, one port leads in."""
-    assert ["router"] == [name for name, service in SERVICES.items() if "ports" in service]
+    assert [name for name, service in SERVICES.items() if "ports" in service] == ["router"]
 
 
 @pytest.mark.parametrize("service", list(SERVICES))
@@ -104,10 +104,10 @@ def test_each_can_do_little_harm(service: str) -> None:
     """Nothing can be written but what is named, no right can be had, and the image is ours."""
     found = SERVICES[service]
     assert f"platform/{service}:latest" == found["image"]
-    assert "never" == found["pull_policy"]
+    assert found["pull_policy"] == "never"
     assert found["read_only"]
-    assert ["ALL"] == found["cap_drop"]
-    assert ["no-new-privileges:true"] == found["security_opt"]
+    assert found["cap_drop"] == ["ALL"]
+    assert found["security_opt"] == ["no-new-privileges:true"]
     assert "user" not in found, "the image's own user is not root"
 
 
@@ -137,8 +137,10 @@ def test_only_who_calls_another_sees_it(one: str) -> None:
 def test_only_the_router_and_the_psp_have_a_way_out() -> None:
     """What holds users, money or secrets of ours is on internal networks."""
     outside = {name for name, network in COMPOSE["networks"].items() if not network}
-    assert {"router", "psp-connector", "psp-sandbox"} == {
-        name for name, service in SERVICES.items() if outside & set(service["networks"])
+    assert {name for name, service in SERVICES.items() if outside & set(service["networks"])} == {
+        "router",
+        "psp-connector",
+        "psp-sandbox",
     }
 
 
@@ -172,7 +174,7 @@ def prepare(checkout: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 def test_prepare_loads_every_image(checkout: Path) -> None:
     """Each image of the compose file is built and handed to the engine."""
-    assert 0 == prepare(checkout).returncode
+    assert prepare(checkout).returncode == 0
     loaded = (checkout / "loaded").read_text().splitlines()
     assert {f"load .#image-{name}" for name in SERVICES} == set(loaded)
 
@@ -192,11 +194,11 @@ def test_prepare_keeps_its_secrets_to_this_user(checkout: Path) -> None:
     folder = checkout / ".state/compose"
     first = (folder / "jwt-secret").read_text()
     prepare(checkout, "router")
-    assert 64 == len(first)
+    assert len(first) == 64
     assert first == (folder / "jwt-secret").read_text()
-    assert "sk_test_sandbox" == (folder / "psp-api-key").read_text().strip()
-    assert 0o700 == stat.S_IMODE(folder.stat().st_mode)
-    assert 0o444 == stat.S_IMODE((folder / "jwt-secret").stat().st_mode)
+    assert (folder / "psp-api-key").read_text().strip() == "sk_test_sandbox"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / "jwt-secret").stat().st_mode) == 0o444
 
 
 def test_redis_does_for_strangers_what_its_health_check_asks(
@@ -217,19 +219,19 @@ def test_redis_does_for_strangers_what_its_health_check_asks(
 def test_the_secrets_are_where_the_compose_file_looks() -> None:
     """What prepare.sh makes is what is given when nothing else is said."""
     files = {name: found["file"] for name, found in COMPOSE["secrets"].items()}
-    assert {
+    assert files == {
         "jwt-secret": "${JWT_SECRET_FILE:-../.state/compose/jwt-secret}",
         "psp-api-key": "${PSP_API_KEY_FILE:-../.state/compose/psp-api-key}",
         "redis.conf": "../.state/compose/redis.conf",
         "redis-url": "${REDIS_URL_FILE:-../.state/compose/redis-url}",
         "sandbox-token": "${SANDBOX_TOKEN_FILE:-../.state/compose/sandbox-token}",
-    } == files
+    }
 
 
 def test_prepare_says_where_images_cannot_be_made(checkout: Path) -> None:
     """When Nix has no such image, it ends with a sentence, and loads nothing."""
     fake_program(checkout, "nixw", "exit 1")
     done = prepare(checkout)
-    assert 1 == done.returncode
+    assert done.returncode == 1
     assert "prepare: no image of redis. Images are made on Linux, from nixpkgs" in done.stderr
     assert not (checkout / "loaded").exists()

@@ -33,31 +33,31 @@ def test_auto_stays_clear_of_ports_for_outgoing_connections(tmp_path: Path) -> N
     for number in range(500):
         port = derived_port(tmp_path / str(number))
         assert 20_000 <= port <= 31_950
-        assert 0 == port % 50
+        assert port % 50 == 0
 
 
 def test_the_stack_takes_the_number_or_auto_or_8000(tmp_path: Path) -> None:
     """What was written down before has no say in where a stack starts."""
     (tmp_path / "environment").write_text("export PLATFORM_PORT=9000\n")
     environ = {"PLATFORM_STATE": str(tmp_path)}
-    assert 8100 == chosen_port(environ | {"PLATFORM_PORT": "8100"})
+    assert chosen_port(environ | {"PLATFORM_PORT": "8100"}) == 8100
     assert derived_port(tmp_path) == chosen_port(environ | {"PLATFORM_PORT": "auto"})
-    assert 8000 == chosen_port(environ)
-    assert 8000 == chosen_port(environ | {"PLATFORM_PORT": ""})
+    assert chosen_port(environ) == 8000
+    assert chosen_port(environ | {"PLATFORM_PORT": ""}) == 8000
 
 
 def test_a_client_takes_what_it_was_told_then_what_was_written_down(tmp_path: Path) -> None:
     """PLATFORM_URL, a number in PLATFORM_PORT, the running stack's, the default."""
     environ = {"PLATFORM_STATE": str(tmp_path)}
-    assert 8000 == running_port(environ)
+    assert running_port(environ) == 8000
     assert derived_port(tmp_path) == running_port(environ | {"PLATFORM_PORT": "auto"})
     (tmp_path / "environment").write_text("export PLATFORM_PORT=9000\n")
-    assert 9000 == running_port(environ)
-    assert 9000 == running_port(environ | {"PLATFORM_PORT": "auto"})
-    assert 8100 == running_port(environ | {"PLATFORM_PORT": "8100"})
+    assert running_port(environ) == 9000
+    assert running_port(environ | {"PLATFORM_PORT": "auto"}) == 9000
+    assert running_port(environ | {"PLATFORM_PORT": "8100"}) == 8100
     elsewhere = {"PLATFORM_URL": "https://pay.test", "PLATFORM_PORT": "8100"}
-    assert "https://pay.test" == router_url(environ | elsewhere)
-    assert "http://127.0.0.1:9000" == router_url(environ)
+    assert router_url(environ | elsewhere) == "https://pay.test"
+    assert router_url(environ) == "http://127.0.0.1:9000"
 
 
 @pytest.mark.parametrize("text", ["", "abc", "0", "99999", "-8000", "8000 9000", "\udcff" * 3])

@@ -37,19 +37,20 @@ def test_each_setting_has_its_origin(checkout: Path) -> None:
         "WORKERS=3\nQUEUE_LIMIT=7\nREDIS_URL=redis://:hunter2@elsewhere/0\n",
         WORKERS="4",
     )
-    assert ("4", "environment") == told["WORKERS"]
-    assert ("7", ".env") == told["QUEUE_LIMIT"]
-    assert ("redis://<secret>@elsewhere/0", ".env") == told["REDIS_URL"]
-    assert ("http://127.0.0.1:9004", "stack") == told["PSP_URL"]
-    assert ("<secret>", "stack (JWT_SECRET_FILE)") == told["JWT_SECRET"]
-    assert ("12", "default") == told["CONCURRENCY"]
+    assert told["WORKERS"] == ("4", "environment")
+    assert told["QUEUE_LIMIT"] == ("7", ".env")
+    assert told["REDIS_URL"] == ("redis://<secret>@elsewhere/0", ".env")
+    assert told["PSP_URL"] == ("http://127.0.0.1:9004", "stack")
+    assert told["JWT_SECRET"] == ("<secret>", "stack (JWT_SECRET_FILE)")
+    assert told["CONCURRENCY"] == ("12", "default")
 
 
 def test_an_empty_variable_of_the_shell_hides_dotenv(checkout: Path) -> None:
     """As process-compose has it, and it counts as unset then."""
-    assert ("100000", "default") == origins(checkout, "QUEUE_LIMIT=7\n", QUEUE_LIMIT="")[
-        "QUEUE_LIMIT"
-    ]
+    assert origins(checkout, "QUEUE_LIMIT=7\n", QUEUE_LIMIT="")["QUEUE_LIMIT"] == (
+        "100000",
+        "default",
+    )
 
 
 def test_the_checkout_is_found_from_a_folder_in_it(
@@ -60,7 +61,7 @@ def test_the_checkout_is_found_from_a_folder_in_it(
     environ = {"PLATFORM_CHECKOUT": "/other", "PLATFORM_STATE": "/other/.state"}
     found = place.here(environ)
     assert (checkout, checkout / ".state") == (found.checkout, found.state)
-    assert "/chosen" == str(place.here(environ | {"PLATFORM_STATE": "/chosen"}).state)
+    assert str(place.here(environ | {"PLATFORM_STATE": "/chosen"}).state) == "/chosen"
 
 
 def test_preflight_refuses_what_dotenv_would_not_do(checkout: Path) -> None:
@@ -88,14 +89,14 @@ def test_preflight_says_when_dotenv_did_not_arrive(checkout: Path) -> None:
     environ = {"PLATFORM_CHECKOUT": str(checkout)}
     [told] = warnings(environ)
     assert told.startswith(".env was not read: QUEUE_LIMIT did not arrive")
-    assert [] == warnings(environ | {"QUEUE_LIMIT": "5"})
-    assert [] == warnings(environ | {"PC_DISABLE_DOTENV": "1"})
+    assert warnings(environ | {"QUEUE_LIMIT": "5"}) == []
+    assert warnings(environ | {"PC_DISABLE_DOTENV": "1"}) == []
 
 
 def test_what_is_of_no_effect_in_dotenv_is_told(checkout: Path) -> None:
     """HTTP_PORT is the stack's; a stranger is named."""
     (checkout / ".env").write_text("HTTP_PORT=1\nFAVOURITE=2\nTZ=UTC\n")
     told = place.name_warnings(place.here({}))
-    assert 2 == len(told)
+    assert len(told) == 2
     assert told[0].startswith(".env: HTTP_PORT has no effect")
     assert told[1].startswith(".env: FAVOURITE is not a setting of ours")

@@ -71,7 +71,7 @@ def test_a_stack_that_does_not_run_is_no_fault(environ: dict[str, str], checkout
     """Nothing is wrong in a fresh checkout, exit code 0, and the doctor leaves no trace in it."""
     before = sorted(checkout.rglob("*"))
     done = run(**environ)
-    assert (0, "") == (done.returncode, done.stderr)
+    assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("nothing is wrong\n")
     heads = [line for line in done.stdout.splitlines() if line and line[0] not in " !X"]
     assert [*SECTIONS, "nothing is wrong"] == heads
@@ -81,18 +81,18 @@ def test_a_stack_that_does_not_run_is_no_fault(environ: dict[str, str], checkout
 def test_json_has_the_same_in_a_stable_shape(environ: dict[str, str]) -> None:
     """One document: version, sums, and findings with six texts each."""
     done = run("--json", **environ, QUEUE_LIMIT="many")
-    assert 1 == done.returncode
+    assert done.returncode == 1
     document = json.loads(done.stdout)
-    assert ["version", "faults", "warnings", "findings"] == list(document)
-    assert (1, 1, 0) == (document["version"], document["faults"], document["warnings"])
-    assert SECTIONS == list(dict.fromkeys(one["section"] for one in document["findings"]))
+    assert list(document) == ["version", "faults", "warnings", "findings"]
+    assert (document["version"], document["faults"], document["warnings"]) == (1, 1, 0)
+    assert list(dict.fromkeys(one["section"] for one in document["findings"])) == SECTIONS
     for one in document["findings"]:
-        assert ["section", "name", "value", "status", "note", "cure"] == list(one)
+        assert list(one) == ["section", "name", "value", "status", "note", "cure"]
         assert all(isinstance(text, str) for text in one.values())
         assert one["status"] in {"ok", "note", "warning", "fault"}
     [fault] = [one for one in document["findings"] if one["status"] == "fault"]
-    assert ("settings", "QUEUE_LIMIT") == (fault["section"], fault["name"])
-    assert "it is set in the environment: set it right there" == fault["cure"]
+    assert (fault["section"], fault["name"]) == ("settings", "QUEUE_LIMIT")
+    assert fault["cure"] == "it is set in the environment: set it right there"
 
 
 def test_settings_show_value_and_origin_and_no_secret(
@@ -111,14 +111,14 @@ def test_settings_show_value_and_origin_and_no_secret(
     for word in ("--json", ""):
         assert "hunter2" not in run(*filter(None, [word]), **environ).stdout
     items = doctor.examine(environ)
-    assert ("<secret>", ".env [psp-connector]") == (
+    assert (
         found(items, "settings", "PSP_API_KEY").value,
         found(items, "settings", "PSP_API_KEY").note,
-    )
-    assert ("debug", ".env [every service]") == (
+    ) == ("<secret>", ".env [psp-connector]")
+    assert (
         found(items, "settings", "LOG_LEVEL").value,
         found(items, "settings", "LOG_LEVEL").note,
-    )
+    ) == ("debug", ".env [every service]")
 
 
 def test_a_slip_of_the_pen_is_a_fault_in_dotenv_and_a_warning_in_the_shell(
@@ -132,7 +132,7 @@ def test_a_slip_of_the_pen_is_a_fault_in_dotenv_and_a_warning_in_the_shell(
         "PSP_TIMEOUT_SECOND is not a setting; did you mean PSP_TIMEOUT_SECONDS?",
         f"edit {checkout / '.env'}",
     ) == (fault.status, fault.value, fault.cure)
-    assert "warning" == warning.status
+    assert warning.status == "warning"
     assert "PSP_ATTEMPT_MAX is not a setting; did you mean PSP_ATTEMPTS_MAX?" in warning.value
 
 
@@ -142,17 +142,17 @@ def test_a_port_of_somebody_else_is_named_with_a_way_out(environ: dict[str, str]
     with socket.create_server(("127.0.0.1", port + 2)):
         items = Running(place.here(environ), port).ports()
     [fault] = wrong(items)
-    assert "core-api" == fault.name
+    assert fault.name == "core-api"
     assert f"pid {os.getpid()}" in fault.note
     assert "end it, or start with PLATFORM_PORT=" in fault.cure
-    assert "free" == found(items, "ports", "router").note
+    assert found(items, "ports", "router").note == "free"
 
 
 def test_a_wrong_port_does_not_stop_the_rest(environ: dict[str, str]) -> None:
     """PLATFORM_PORT is told as wrong, and everything else is looked at all the same."""
     items = doctor.examine(environ | {"PLATFORM_PORT": "eighty"})
     assert any("PLATFORM_PORT='eighty'" in item.value for item in wrong(items))
-    assert SECTIONS == list(dict.fromkeys(item.section for item in items))
+    assert list(dict.fromkeys(item.section for item in items)) == SECTIONS
 
 
 def test_who_may_read_the_secrets_is_looked_at(environ: dict[str, str], checkout: Path) -> None:
@@ -172,7 +172,7 @@ def test_who_may_read_the_secrets_is_looked_at(environ: dict[str, str], checkout
     ] == [(item.name, item.status, item.cure) for item in items]
     for item in items:
         subprocess.run(item.cure.split(), check=True)  # the cure cures
-    assert [] == wrong(machine.state(here) + machine.dotenv(here))
+    assert wrong(machine.state(here) + machine.dotenv(here)) == []
 
 
 def test_a_file_in_the_place_of_the_state_folder_is_told(
@@ -181,7 +181,7 @@ def test_a_file_in_the_place_of_the_state_folder_is_told(
     """It is a fault with a cure, not a traceback."""
     (checkout / ".state").write_text("")
     [item] = machine.state(place.here(environ))
-    assert ("fault", "is no folder") == (item.status, item.note)
+    assert (item.status, item.note) == ("fault", "is no folder")
 
 
 def test_a_clock_that_stands_in_the_past_is_told(environ: dict[str, str], checkout: Path) -> None:
@@ -189,12 +189,12 @@ def test_a_clock_that_stands_in_the_past_is_told(environ: dict[str, str], checko
     (checkout / "process-compose.yaml").touch()
     os.utime(checkout / "process-compose.yaml", (time.time() + 7200,) * 2)
     [clock, files] = machine.clock(place.here(environ))
-    assert ("ok", "warning") == (clock.status, files.status)
+    assert (clock.status, files.status) == ("ok", "warning")
     lock = json.loads((checkout / "flake.lock").read_text())
     lock["nodes"]["nixpkgs"]["locked"]["lastModified"] = int(time.time()) + 86_400
     (checkout / "flake.lock").write_text(json.dumps(lock))
     [clock] = machine.clock(place.here(environ))
-    assert "fault" == clock.status
+    assert clock.status == "fault"
     assert "before the date of the pinned nixpkgs" in clock.note
 
 
@@ -202,7 +202,7 @@ def test_a_lock_that_cannot_be_read_is_told(environ: dict[str, str], checkout: P
     """Without it nothing is pinned."""
     (checkout / "flake.lock").write_text("<<<<<<<")
     [item] = machine.flake(place.here(environ))
-    assert ("fault", "take it back: git checkout flake.lock") == (item.status, item.cure)
+    assert (item.status, item.cure) == ("fault", "take it back: git checkout flake.lock")
 
 
 @pytest.mark.parametrize("free", [50, 500, 5000])
@@ -235,13 +235,13 @@ def test_versions_are_held_against_the_pin_and_what_was_tried(
     items = versions.findings({"PATH": str(tmp_path)})
     told = {item.name: (item.value, item.status, item.note) for item in items}
     assert ("7.2.1", "note", f"the pin has {pin['redis']}") == told["redis-server"]
-    assert ("6.0.16", "fault", "needs 7.0 on") == told["redis-cli"]
+    assert told["redis-cli"] == ("6.0.16", "fault", "needs 7.0 on")
     assert (pin["caddy"], "ok", "as pinned") == told["caddy"]
-    assert ("unknown", "warning", "it did not say which it is") == told["process-compose"]
-    assert ("unknown", "warning", "it did not say which it is") == told["curl"]
-    assert ("missing", "note") == told["nix"][:2]
+    assert told["process-compose"] == ("unknown", "warning", "it did not say which it is")
+    assert told["curl"] == ("unknown", "warning", "it did not say which it is")
+    assert told["nix"][:2] == ("missing", "note")
     nothing = found(versions.findings({}), "programs", "caddy")
-    assert ("missing", "fault") == (nothing.value, nothing.status)
+    assert (nothing.value, nothing.status) == ("missing", "fault")
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_redis_must_keep_what_it_is_given(
     assert (["append-only file", "when full"] if options else []) == [
         item.name for item in wrong(items)
     ]
-    assert "as ours" == found(items, "redis", "clock").value
+    assert found(items, "redis", "clock").value == "as ours"
 
 
 def test_open_transactions_in_no_queue_are_shown(tmp_path: Path, environ: dict[str, str]) -> None:
@@ -273,8 +273,8 @@ def test_open_transactions_in_no_queue_are_shown(tmp_path: Path, environ: dict[s
         client.hset(key, "status", "captured")
         healthy = Running(place.here(environ), int(environ["PLATFORM_PORT"])).redis()
     item = found(items, "redis", "open, in no queue")
-    assert ("1", "warning", True) == (item.value, item.status, "connector" in item.cure)
-    assert "0" == found(healthy, "redis", "open, in no queue").value
+    assert (item.value, item.status, "connector" in item.cure) == ("1", "warning", True)
+    assert found(healthy, "redis", "open, in no queue").value == "0"
 
 
 def test_a_redis_that_does_not_answer_is_told_soon(environ: dict[str, str]) -> None:
@@ -283,7 +283,7 @@ def test_a_redis_that_does_not_answer_is_told_soon(environ: dict[str, str]) -> N
         environ["REDIS_URL"] = f"redis://:hunter2@127.0.0.1:{silent.getsockname()[1]}/0"
         began = time.monotonic()
         [item] = Running(place.here(environ), int(environ["PLATFORM_PORT"])).redis()
-    assert ("no answer", "fault") == (item.value, item.status)
+    assert (item.value, item.status) == ("no answer", "fault")
     assert "hunter2" not in repr(item)
     assert time.monotonic() - began < 15
 
@@ -293,7 +293,7 @@ def test_a_service_that_hangs_is_told_and_so_is_a_stranger(environ: dict[str, st
     port = int(environ["PLATFORM_PORT"])
     with socket.create_server(("127.0.0.1", port + PORT_OFFSETS["auth-api"])):
         [item] = Running(place.here(environ), port).health()
-    assert ("auth-api", "no answer", "fault") == (item.name, item.value, item.status)
+    assert (item.name, item.value, item.status) == ("auth-api", "no answer", "fault")
 
 
 def test_what_was_left_behind_is_told_with_its_pid(environ: dict[str, str], checkout: Path) -> None:
@@ -332,8 +332,8 @@ def test_a_probe_that_breaks_or_hangs_stops_no_other() -> None:
         return [Finding("c", "x", "1")]
 
     items = doctor.run({"a": breaks, "b": hangs, "c": works}, seconds_max=0.5)
-    assert [("a", "fault"), ("b", "fault"), ("c", "ok")] == [(i.section, i.status) for i in items]
-    assert "OSError: the disk is gone" == items[0].note
+    assert [(i.section, i.status) for i in items] == [("a", "fault"), ("b", "fault"), ("c", "ok")]
+    assert items[0].note == "OSError: the disk is gone"
 
 
 def test_columns_are_aligned() -> None:
@@ -344,16 +344,16 @@ def test_columns_are_aligned() -> None:
             Finding("ports", "redis", "8", "fault", "held", "end it"),
         ]
     )
-    assert (
+    assert text == (
         "ports\n  router  8000  free\nX redis   8     held\n    -> end it\n\n"
         "1 fault (X), 0 warnings (!)\n"
-    ) == text
+    )
 
 
 def test_the_pinned_versions_are_one_list() -> None:
     """What nixw says and what is built comes from the list that the doctor reads."""
     known: dict[str, Any] = dict(versions.pinned())
-    assert {"python", "redis", "caddy", "process-compose"} == set(known)
+    assert set(known) == {"python", "redis", "caddy", "process-compose"}
     for path in ("nix/host/packages.nix", "nix/host/prepare.sh"):
         text = (ROOT / path).read_text()
-        assert [] == [number for number in known.values() if number in text], path
+        assert [number for number in known.values() if number in text] == [], path

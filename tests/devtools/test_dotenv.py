@@ -66,7 +66,7 @@ REFUSED = {
 def test_a_file_with_windows_line_ends_arrives_clean() -> None:
     """No carriage return, quote or comment is left in a value."""
     found = dotenv.parse(TEXT)
-    assert (EXPECTED, [], []) == (found.values, found.faults, found.warnings)
+    assert (found.values, found.faults, found.warnings) == (EXPECTED, [], [])
 
 
 def test_process_compose_gives_the_same(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_process_compose_gives_the_same(tmp_path: Path) -> None:
         check=True,
     )
     arrived = json.loads((tmp_path / "given").read_text())
-    assert EXPECTED == {name: arrived.get(name) for name in EXPECTED}
+    assert {name: arrived.get(name) for name in EXPECTED} == EXPECTED
 
 
 @pytest.mark.parametrize("line", REFUSED)
@@ -102,7 +102,7 @@ def test_what_would_be_misread_is_refused_with_its_line(line: str) -> None:
     found = dotenv.parse(f"GOOD=1\n{line}\nALSO=2\n")
     [fault] = found.faults
     assert fault.startswith(".env, line 2: ")
-    assert {"GOOD": "1", "ALSO": "2"} == found.values
+    assert found.values == {"GOOD": "1", "ALSO": "2"}
 
 
 def test_a_value_that_is_refused_is_not_shown() -> None:
@@ -115,15 +115,15 @@ def test_a_byte_order_mark_is_refused(tmp_path: Path) -> None:
     """process-compose would drop the whole file for it, without a word."""
     (tmp_path / ".env").write_bytes(b"\xef\xbb\xbfWORKERS=3\r\n")
     found = dotenv.read(tmp_path / ".env")
-    assert {"WORKERS": "3"} == found.values
+    assert found.values == {"WORKERS": "3"}
     assert ["byte order mark" in fault for fault in found.faults] == [True]
 
 
 def test_a_second_value_counts_and_is_told() -> None:
     """The later line wins, as with process-compose."""
     found = dotenv.parse("A=1\nA=2\n")
-    assert {"A": "2"} == found.values
-    assert [".env, line 2: A is set a second time; this one counts"] == found.warnings
+    assert found.values == {"A": "2"}
+    assert found.warnings == [".env, line 2: A is set a second time; this one counts"]
 
 
 def test_no_file_sets_nothing(tmp_path: Path) -> None:
@@ -135,10 +135,10 @@ def test_what_is_no_text_file_is_refused(tmp_path: Path) -> None:
     """A folder, other encodings and whole disks are told, not read."""
     path = tmp_path / ".env"
     path.mkdir()
-    assert [".env cannot be read: Is a directory"] == dotenv.read(path).faults
+    assert dotenv.read(path).faults == [".env cannot be read: Is a directory"]
     path.rmdir()
     path.write_bytes("A=1\n".encode("utf-16"))
-    assert [".env is not UTF-8 text: save it as UTF-8"] == dotenv.read(path).faults
+    assert dotenv.read(path).faults == [".env is not UTF-8 text: save it as UTF-8"]
     path.write_bytes(b"#" * (dotenv.BYTES_MAX + 1))
     assert "bytes" in dotenv.read(path).faults[0]
 
@@ -146,7 +146,7 @@ def test_what_is_no_text_file_is_refused(tmp_path: Path) -> None:
 def test_the_shipped_example_is_a_good_file() -> None:
     """.env.example can be copied as it is."""
     found = dotenv.read(ROOT / ".env.example")
-    assert ([], []) == (found.faults, found.warnings)
+    assert (found.faults, found.warnings) == ([], [])
 
 
 @given(st.text(max_size=60))
@@ -165,7 +165,7 @@ def test_a_typed_command_is_given_what_the_stack_is(
     (tmp_path / ".env").write_text("REDIS_URL=redis://a/0\r\nLOG_LEVEL=debug\r\n", newline="")
     monkeypatch.chdir(tmp_path / "services/deep")
     given = dotenv.merged({"LOG_LEVEL": "info"})
-    assert {"REDIS_URL": "redis://a/0", "LOG_LEVEL": "info"} == given
+    assert given == {"REDIS_URL": "redis://a/0", "LOG_LEVEL": "info"}
     (tmp_path / "process-compose.yaml").unlink()
     monkeypatch.chdir(tmp_path)
-    assert {} == dotenv.merged({})
+    assert dotenv.merged({}) == {}

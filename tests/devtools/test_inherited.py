@@ -49,7 +49,7 @@ def test_nothing_else_is_inherited_and_its_names_are_kept() -> None:
         "BASH_FUNC_env%%": "() { echo hunter2; }",
     }
     done = sourced("inherited.sh", "env", strange)
-    assert (0, "") == (done.returncode, done.stderr)
+    assert (done.returncode, done.stderr) == (0, "")
     given = dict(line.split("=", 1) for line in done.stdout.splitlines())
     assert "hunter2" not in done.stdout
     dropped = set(given.pop("PLATFORM_DROPPED").split())
@@ -81,6 +81,6 @@ def test_state_of_another_user_is_named(made_by_root: str) -> None:
         for name in {".", "jwt-secret"} - {made_by_root}:
             os.chown(state / name, NOBODY, NOBODY)
         done = sourced("env.sh", "true", {"PLATFORM_STATE": str(state)}, user=NOBODY)
-    assert 1 == done.returncode
+    assert done.returncode == 1
     assert f"{state / made_by_root} belongs to another user" in done.stderr
     assert f"sudo chown -R {NOBODY} {state}" in done.stderr

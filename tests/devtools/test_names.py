@@ -86,13 +86,13 @@ def test_a_slip_is_named_with_what_was_meant(given: str, meant: str) -> None:
 
 def test_nobody_elses_variable_is_called_a_slip() -> None:
     """No false alarm on what shells, editors, CI systems and other programs set."""
-    assert [] == names.typos(COMMON)
+    assert names.typos(COMMON) == []
 
 
 def test_our_own_are_no_slips() -> None:
     """Each setting, and what the flake's scripts set for each other, is known."""
-    assert [] == names.typos(names.known())
-    assert [] == names.strangers(names.known())
+    assert names.typos(names.known()) == []
+    assert names.strangers(names.known()) == []
 
 
 def test_a_stranger_in_dotenv_is_told_and_a_foreign_one_is_not() -> None:
@@ -100,6 +100,6 @@ def test_a_stranger_in_dotenv_is_told_and_a_foreign_one_is_not() -> None:
     told = names.strangers(
         ["FAVOURITE_COLOUR", "PYTHONWARNINGS", "HTTPS_PROXY", "PC_LOG_FILE", "TZ"]
     )
-    assert [
+    assert told == [
         "FAVOURITE_COLOUR is not a setting of ours; the processes are given it all the same"
-    ] == told
+    ]

@@ -78,7 +78,7 @@ def test_who_has_a_supervisor_is_left_alone(tmp_path: Path) -> None:
     marks = [f"{name}={value}" for name, value in (MARKS | {"PLATFORM_STATE": tmp_path}).items()]
     with python(WAIT, "sh", str(supervisor), "env", *marks) as process:
         [child] = psutil.Process(process.pid).children()
-        assert {} == found(tmp_path)
+        assert found(tmp_path) == {}
         process.kill()
         process.wait(10)
         wait_until(lambda: {child.pid: "core-api"} == found(tmp_path), what="the orphan")
@@ -124,7 +124,7 @@ def test_nobody_finds_himself(tmp_path: Path) -> None:
         timeout=60,
         check=False,
     )
-    assert (0, "still up\n", "") == (done.returncode, done.stdout, done.stderr)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "still up\n", "")
 
 
 def test_they_are_ended_with_their_children_and_named(tmp_path: Path) -> None:
@@ -137,10 +137,10 @@ def test_they_are_ended_with_their_children_and_named(tmp_path: Path) -> None:
             f"ended what was left behind by a supervisor that is gone: core-api, pid {orphan.pid}"
             == said
         )
-        assert [] == faults
-        assert -15 == orphan.wait(10)
+        assert faults == []
+        assert orphan.wait(10) == -15
         wait_until(lambda: orphans.is_gone(child), what="the worker's end")
-    assert ("", []) == orphans.clear(tmp_path)
+    assert orphans.clear(tmp_path) == ("", [])
 
 
 def test_who_ignores_the_signal_is_killed(tmp_path: Path) -> None:
@@ -149,5 +149,5 @@ def test_who_ignores_the_signal_is_killed(tmp_path: Path) -> None:
     with python(deaf, PLATFORM_STATE=str(tmp_path), PC_PROC_NAME="redis") as orphan:
         said, faults = orphans.clear(tmp_path)
         assert f"redis, pid {orphan.pid}" in said
-        assert [] == faults
-        assert -9 == orphan.wait(10)
+        assert faults == []
+        assert orphan.wait(10) == -9

@@ -43,15 +43,15 @@ def mode(path: Path) -> int:
 
 def test_the_first_start_makes_state_and_secret(environ: dict[str, str], tmp_path: Path) -> None:
     """Nothing is wrong, the folder is the user's alone, and so is the secret, made once."""
-    assert [] == faults(environ)
+    assert faults(environ) == []
     secret = tmp_path / "state" / "jwt-secret"
-    assert (0o700, 0o600) == (mode(secret.parent), mode(secret))
+    assert (mode(secret.parent), mode(secret)) == (0o700, 0o600)
     first = secret.read_text()
-    assert 64 == len(first.strip())
+    assert len(first.strip()) == 64
     secret.chmod(0o644)
-    assert [] == faults(environ)
+    assert faults(environ) == []
     assert first == secret.read_text()
-    assert 0o600 == mode(secret)
+    assert mode(secret) == 0o600
 
 
 def test_all_that_is_wrong_is_said_at_once(environ: dict[str, str]) -> None:
@@ -159,7 +159,7 @@ def test_any_port_is_taken_or_refused(text: str) -> None:
 def test_a_localhost_of_ipv6_alone_is_told() -> None:
     """Where both are there, or only 127.0.0.1, nothing needs to be said."""
     assert "write 127.0.0.1" in about_localhost({"::1"})
-    assert "" == about_localhost({"::1", "127.0.0.1"})
+    assert about_localhost({"::1", "127.0.0.1"}) == ""
 
 
 def test_a_missing_program_is_named(environ: dict[str, str], tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_the_process_leaves_with_ex_config(environ: dict[str, str]) -> None:
         timeout=60,
         check=False,
     )
-    assert 78 == done.returncode
+    assert done.returncode == 78
     assert "preflight: the stack cannot start" in done.stderr
     assert "Traceback" not in done.stderr
 

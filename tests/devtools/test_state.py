@@ -38,8 +38,8 @@ def names(folder: Path) -> list[str]:
 
 def test_a_new_folder_is_marked(tmp_path: Path) -> None:
     """A later version will know what made it."""
-    assert [] == state.prepare(tmp_path / "new")
-    assert "1" == state.version_of(tmp_path / "new")
+    assert state.prepare(tmp_path / "new") == []
+    assert state.version_of(tmp_path / "new") == "1"
 
 
 def test_a_folder_of_before_the_mark_is_taken_over(tmp_path: Path) -> None:
@@ -47,11 +47,11 @@ def test_a_folder_of_before_the_mark_is_taken_over(tmp_path: Path) -> None:
     (tmp_path / "jwt-secret").write_text("s" * 64)
     (tmp_path / "redis").mkdir()
     (tmp_path / "redis" / "dump").write_text("data")
-    assert "" == state.version_of(tmp_path)
-    assert [] == state.prepare(tmp_path)
-    assert "1" == state.version_of(tmp_path)
-    assert "s" * 64 == (tmp_path / "jwt-secret").read_text()
-    assert "data" == (tmp_path / "redis" / "dump").read_text()
+    assert state.version_of(tmp_path) == ""
+    assert state.prepare(tmp_path) == []
+    assert state.version_of(tmp_path) == "1"
+    assert (tmp_path / "jwt-secret").read_text() == "s" * 64
+    assert (tmp_path / "redis" / "dump").read_text() == "data"
 
 
 @pytest.mark.parametrize("version", ["2", "99", "two", "0"])
@@ -61,7 +61,7 @@ def test_a_folder_of_another_version_is_left_alone(tmp_path: Path, version: str)
     [told] = state.prepare(tmp_path)
     assert f"({version!r}; this one is 1)" in told
     assert "platform reset" in told
-    assert ["version"] == names(tmp_path)
+    assert names(tmp_path) == ["version"]
 
 
 def test_somebody_elses_folder_is_refused(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_somebody_elses_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "redis").mkdir()
     [told] = state.prepare(tmp_path)
     assert "not the platform's: name a new folder" in told
-    assert ["redis"] == names(tmp_path)
+    assert names(tmp_path) == ["redis"]
 
 
 def test_reset_forgets_what_the_platform_made_and_nothing_else(tmp_path: Path) -> None:
@@ -84,10 +84,10 @@ def test_reset_forgets_what_the_platform_made_and_nothing_else(tmp_path: Path) -
         (tmp_path / name).mkdir()
     (tmp_path / "logs" / "notes.txt").write_text("mine")
     done = reset(tmp_path, "forget")
-    assert (0, "") == (done.returncode, done.stderr)
-    assert ["logs", "nixw", "process-compose"] == names(tmp_path)
-    assert ["notes.txt"] == names(tmp_path / "logs")
-    assert [] == state.prepare(tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert names(tmp_path) == ["logs", "nixw", "process-compose"]
+    assert names(tmp_path / "logs") == ["notes.txt"]
+    assert state.prepare(tmp_path) == []
     assert first != (tmp_path / "jwt-secret").read_text()
 
 
@@ -95,7 +95,7 @@ def test_reset_refuses_a_folder_that_no_stack_has_used(tmp_path: Path) -> None:
     """A PLATFORM_STATE that points elsewhere by mistake costs nothing."""
     (tmp_path / "logs").mkdir()
     done = reset(tmp_path, "ask", "--yes")
-    assert 1 == done.returncode
+    assert done.returncode == 1
     assert "nothing to reset" in done.stderr
 
 
@@ -103,10 +103,10 @@ def test_reset_asks_at_a_terminal_and_refuses_without(tmp_path: Path) -> None:
     """Only a yes is a yes; where nobody can be asked, `--yes` has to be said."""
     state.prepare(tmp_path)
     without = reset(tmp_path, "ask")
-    assert 1 == without.returncode
+    assert without.returncode == 1
     assert "reset --yes" in without.stderr
-    assert 0 == reset(tmp_path, "ask", "--yes").returncode
-    assert 2 == reset(tmp_path, "ask", "--now").returncode
+    assert reset(tmp_path, "ask", "--yes").returncode == 0
+    assert reset(tmp_path, "ask", "--now").returncode == 2
     for typed, code in ((b"y\n", 0), (b"\n", 1), (b"no\n", 1)):
         keyboard, terminal = pty.openpty()
         os.write(keyboard, typed)

@@ -98,33 +98,33 @@ def test_an_image_has_no_package_of_others(name: str, images: dict[str, Image]) 
         env=images[name].own_environ, cwd="/",
         capture_output=True, text=True, timeout=20, check=True,
     )  # fmt: skip
-    assert "[]" == done.stdout.strip()
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_how_a_container_is_run(name: str, images: dict[str, Image]) -> None:
     """Not as root, open to its network at the local stack's port, told in words what it is."""
     image = images[name]
-    assert "65532:65532" == image.config["User"]
+    assert image.config["User"] == "65532:65532"
     assert 8000 + PORT_OFFSETS[name] == image.own_port
     if name != "redis":
-        assert "0.0.0.0" == image.own_environ["HTTP_HOST"]
+        assert image.own_environ["HTTP_HOST"] == "0.0.0.0"
         assert str(image.own_port) == image.own_environ["HTTP_PORT"]
     assert name == image.config["Labels"]["org.opencontainers.image.title"]
-    assert "SIGTERM" == image.config["StopSignal"]
+    assert image.config["StopSignal"] == "SIGTERM"
     assert all(word.startswith("/nix/store/") for word in image.config["Entrypoint"])
 
 
 def test_an_image_holds_no_secret(images: dict[str, Image]) -> None:
     """What an image says of itself anybody can read who has it."""
     names = {name for image in images.values() for name in image.own_environ}
-    assert set() == {name for name in names if "SECRET" in name or "KEY" in name or "URL" in name}
+    assert {name for name in names if "SECRET" in name or "KEY" in name or "URL" in name} == set()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_health_fails_when_nothing_listens(name: str, images: dict[str, Image]) -> None:
     """A health check that passed without a service would open the way for what waits for it."""
-    assert 0 != images[name].healthcheck({}).returncode
+    assert images[name].healthcheck({}).returncode != 0
 
 
 def captured(client: httpx.Client, token: str, path: str) -> dict[str, Any] | None:
@@ -142,17 +142,17 @@ def test_they_make_a_stack(stack: Stack) -> None:
             json={"amount": 1250, "currency": "USD"},
             headers={"Authorization": f"Bearer {token}"},
         )
-        assert 202 == accepted.status_code
+        assert accepted.status_code == 202
         path = accepted.headers["Location"]
         found = wait_until(lambda: captured(client, token, path), seconds_max=20, what="capture")
-    assert 12 == found["loyalty_points"]
+    assert found["loyalty_points"] == 12
 
 
 @pytest.mark.parametrize("name", ["auth-api", "core-api"])
 def test_metrics_are_counted_in_tmp(name: str, stack: Stack) -> None:
     """What the workers share lies where a read-only container can still write."""
     answer = httpx.get(f"http://127.0.0.1:{stack.images[name].port}/metrics", timeout=20)
-    assert 200 == answer.status_code
+    assert answer.status_code == 200
     assert "http_request_duration_seconds_count" in answer.text
 
 
@@ -164,7 +164,7 @@ def test_an_admin_command_runs_in_an_image(stack: Stack) -> None:
         env=image.environ(stack.given(image.name)), cwd="/",
         capture_output=True, text=True, timeout=20, check=False,
     )  # fmt: skip
-    assert (0, "") == (done.returncode, done.stderr)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", reversed(NAMES))
@@ -175,4 +175,4 @@ def test_the_stop_signal_ends_it(name: str, stack: Stack) -> None:
     """
     process = stack.processes[name]
     process.send_signal(signal.Signals[stack.images[name].config["StopSignal"]])
-    assert 0 == process.wait(GRACE_SECONDS_MAX)
+    assert process.wait(GRACE_SECONDS_MAX) == 0

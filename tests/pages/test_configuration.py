@@ -64,4 +64,4 @@ def test_the_example_shows_the_default(variable: str, value: str) -> None:
 
 def test_every_setting_says_what_it_is_for() -> None:
     """Each field has a description: error messages are made of it."""
-    assert [] == [name for name, field in FIELDS.items() if not field.description]
+    assert [name for name, field in FIELDS.items() if not field.description] == []

@@ -82,14 +82,14 @@ def test_links_lead_somewhere(page: Path) -> None:
         file = (page.parent / path) if path else page
         if not file.exists() or (place and place not in anchors(file.read_text())):
             dead.append(target)
-    assert [] == dead
+    assert dead == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=title)
 def test_files_that_are_named_exist(page: Path) -> None:
     """A path in backticks, with or without a `*`, is one of the repository."""
     named = re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./*-]+)`", page.read_text())
-    assert [] == [path for path in set(named) - TRIED if not any(ROOT.glob(path.rstrip("/")))]
+    assert [path for path in set(named) - TRIED if not any(ROOT.glob(path.rstrip("/")))] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=title)
@@ -109,14 +109,14 @@ def test_flake_outputs_that_are_named_exist(page: Path) -> None:
         re.findall(r"^ {2,4}([\w-]+) = (?:\{$|platformOf|pkgs\.write)", nix, re.MULTILINE)
     )
     named = set(re.findall(r"\.#(?:packages\.[\w-]+\.)?([a-z][\w-]*[a-z])", page.read_text()))
-    assert set() == named - images - commands - {"image-configs"}
+    assert named - images - commands - {"image-configs"} == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=title)
 def test_variables_that_are_named_exist(page: Path) -> None:
     """What is written like an environment variable or a constant is one, somewhere in the code."""
     known = words_of(code(), VARIABLE) | SETTINGS | TRIED
-    assert set() == words_of([page], VARIABLE) - known
+    assert words_of([page], VARIABLE) - known == set()
 
 
 def test_alerts_are_about_metrics_that_are_counted() -> None:
@@ -124,4 +124,4 @@ def test_alerts_are_about_metrics_that_are_counted() -> None:
     rules = yaml.safe_load((ROOT / "deploy/alerts.yaml").read_text())["groups"][0]["rules"]
     named = {n for rule in rules for n in re.findall(r"\b(?:http|psp|queue)_\w+", rule["expr"])}
     counted = words_of((ROOT / "services").rglob("*metrics.py"), re.compile(r'"([a-z_]+)"'))
-    assert set() == {re.sub(r"_(total|bucket|count|sum)$", "", name) for name in named} - counted
+    assert {re.sub(r"_(total|bucket|count|sum)$", "", name) for name in named} - counted == set()

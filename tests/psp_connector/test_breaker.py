@@ -21,7 +21,7 @@ def longest(_low: float, high: float) -> float:
 def test_backoff_doubles_up_to_its_bound() -> None:
     """Without jitter's luck: 0.5, 1, 2, … and 60 at the most."""
     backoff = Backoff(0.5, 60, longest)
-    assert [0.5, 1, 2, 4, 8, 16, 32, 60, 60] == [backoff.delay_seconds(n) for n in range(1, 10)]
+    assert [backoff.delay_seconds(n) for n in range(1, 10)] == [0.5, 1, 2, 4, 8, 16, 32, 60, 60]
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1), st.floats(0, 3600))
@@ -43,11 +43,11 @@ def test_failures_in_a_row_make_it_ask_and_one_answer_starts_the_count_again() -
     """Only every fifth failure in a row has the PSP asked."""
     breaker = Breaker(8, Backoff(1, 30, longest), Timer())
     for _ in range(2):
-        assert [False] * 4 == [breaker.failed() for _ in range(FAILURES_MAX - 1)]
+        assert [breaker.failed() for _ in range(FAILURES_MAX - 1)] == [False] * 4
         breaker.succeeded()
-    assert [False] * 4 + [True] == [breaker.failed() for _ in range(FAILURES_MAX)]
-    assert [False] * 9 == [breaker.failed() for _ in range(9)], "one thread asks at a time"
-    assert 8 == breaker.allowed
+    assert [breaker.failed() for _ in range(FAILURES_MAX)] == [False] * 4 + [True]
+    assert [breaker.failed() for _ in range(9)] == [False] * 9, "one thread asks at a time"
+    assert breaker.allowed == 8
 
 
 def test_it_opens_only_when_the_psp_itself_does_not_answer() -> None:
@@ -56,11 +56,11 @@ def test_it_opens_only_when_the_psp_itself_does_not_answer() -> None:
     for _ in range(100):
         if breaker.failed():
             assert not breaker.ask(yes)
-    assert 8 == breaker.allowed
+    assert breaker.allowed == 8
     while not breaker.failed():
         pass
     assert breaker.ask(no)
-    assert 0 == breaker.allowed
+    assert breaker.allowed == 0
 
 
 def opened(timer: Timer) -> Breaker:
@@ -85,7 +85,7 @@ def test_it_asks_less_and_less_often() -> None:
         timer.now = tenth / 10
         assert not breaker.probe(answers)
     assert 20 <= len(asked) <= 30
-    assert 30 == round(asked[-1] - asked[-2])
+    assert round(asked[-1] - asked[-2]) == 30
 
 
 def test_it_comes_back_gently() -> None:
@@ -98,7 +98,7 @@ def test_it_comes_back_gently() -> None:
     for _ in range(4):
         breaker.succeeded()
         allowed.append(breaker.allowed)
-    assert [1, 2, 4, 8, 8] == allowed
+    assert allowed == [1, 2, 4, 8, 8]
 
 
 def test_a_failure_while_coming_back_makes_it_ask_at_once() -> None:
@@ -109,10 +109,10 @@ def test_a_failure_while_coming_back_makes_it_ask_at_once() -> None:
     breaker.probe(yes)
     assert breaker.failed()
     assert not breaker.ask(yes)
-    assert 2 == breaker.allowed
+    assert breaker.allowed == 2
     assert breaker.failed()
     assert breaker.ask(no)
-    assert 0 == breaker.allowed
+    assert breaker.allowed == 0
     assert not breaker.probe(yes), "not at once"
     timer.now = 4
     assert breaker.probe(yes)

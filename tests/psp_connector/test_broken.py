@@ -54,9 +54,9 @@ def test_a_broken_record_is_a_dead_letter_and_stops_no_other(
     assert letter["transaction_id"] == broken
     assert letter["reason"].startswith(f"unreadable record: {field} is ")
     assert len(letter["reason"]) < 100
-    assert "failed" == client.hget(key, "status")
+    assert client.hget(key, "status") == "failed"
     assert {before: 1, after: 1} == dict(psp.calls)
-    assert "24" == client.get(store.points_key(1))
+    assert client.get(store.points_key(1)) == "24"
     assert nothing_left(client)
 
 
@@ -74,7 +74,7 @@ def test_a_charge_that_always_breaks_off_ends(
     with running(make(client, settings, FakePsp(answer))):
         wait_until(lambda: ended(client, broken, good))
     [(_, letter)] = client.xrange(store.DEADLETTERS)
-    assert "given up after 3 attempts: ValueError in the connector" == letter["reason"]
+    assert letter["reason"] == "given up after 3 attempts: ValueError in the connector"
     assert nothing_left(client)
 
 
@@ -124,7 +124,7 @@ def test_a_payment_goes_on_once_a_broken_key_is_repaired(
         wait_until(lambda: psp.calls[first] and psp.calls[other])
         if broken != "retries":  # a key of all merchants
             wait_until(lambda: ended(client, other))
-        assert "processing" == record(client, first)["status"]
+        assert record(client, first)["status"] == "processing"
         assert value == client.get(key)
         if restarted:
             stack.close()
@@ -146,17 +146,17 @@ def test_a_broken_dead_letter_stream_stops_nobody(
     good = accept()
     with running(make(client, settings, FakePsp())):
         wait_until(lambda: ended(client, good))
-        assert 1 == client.xlen(store.QUEUE)
+        assert client.xlen(store.QUEUE) == 1
         client.delete(store.DEADLETTERS)
         wait_until(lambda: nothing_left(client))
     [(_, letter)] = client.xrange(store.DEADLETTERS)
-    assert "not an entry of this queue" == letter["reason"]
+    assert letter["reason"] == "not an entry of this queue"
 
 
 def by_delconsumer(client: Any, settings: ConnectorSettings) -> None:
     queue = Queue(client, settings, "another")
     queue.join()
-    assert 1 == len(take(queue))
+    assert len(take(queue)) == 1
     client.xgroup_delconsumer(store.QUEUE, store.GROUP, "another")
 
 
@@ -196,11 +196,11 @@ def test_an_open_transaction_in_no_queue_is_found(
     Queue(client, settings, "one").join()
     assert [[transaction_id]] == list(sweep.look())
     assert [transaction_id] == sweep.step()
-    assert [] == Sweep(client).step()
+    assert Sweep(client).step() == []
     with running(make(client, settings, FakePsp())):
         wait_until(lambda: ended(client, transaction_id, waiting) and nothing_left(client))
-    assert "24" == client.get(store.points_key(1))
-    assert 0 == client.xlen(store.DEADLETTERS)
+    assert client.get(store.points_key(1)) == "24"
+    assert client.xlen(store.DEADLETTERS) == 0
 
 
 def test_what_the_psp_may_have_forgotten_is_not_charged_again(

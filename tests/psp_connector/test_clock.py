@@ -41,16 +41,16 @@ def test_a_retry_is_not_put_off_for_hours(
     accept()
     queue.join()
     (work,) = take(queue, 1)
-    assert [True] == queue.save([(work, RetryResult("HTTP 503", 10))])
-    assert 0 == queue.promote()
+    assert queue.save([(work, RetryResult("HTTP 503", 10))]) == [True]
+    assert queue.promote() == 0
 
     clock.now += jump_seconds
     assert (0 if waits else 1) == queue.promote()
     clock.now += HOUR
     assert (1 if waits else 0) == queue.promote()
     (again,) = take(queue, 1)
-    assert [True] == queue.save([(again, FinalResult("captured", points=12))])
-    assert "captured" == client.hget(store.transaction_key(work.charge.transaction_id), "status")
+    assert queue.save([(again, FinalResult("captured", points=12))]) == [True]
+    assert client.hget(store.transaction_key(work.charge.transaction_id), "status") == "captured"
 
 
 def test_a_lease_does_not_last_for_hours(
@@ -64,12 +64,12 @@ def test_a_lease_does_not_last_for_hours(
     take(dead, 1)
     client.expire(store.lease_key("dead"), int(2 * HOUR))
 
-    assert [] == take_over(other)
+    assert take_over(other) == []
     assert 0 < client.pttl(store.lease_key("dead")) <= LEASE_SECONDS * 1000
     dead.renew()
-    assert [] == take_over(other), "one that lives renews it"
+    assert take_over(other) == [], "one that lives renews it"
     client.delete(store.lease_key("dead"))
-    assert 1 == len(take_over(other))
+    assert len(take_over(other)) == 1
 
 
 def test_an_entry_is_taken_over_once_however_long_it_was_idle(

@@ -96,7 +96,7 @@ def test_a_captured_transaction_earns_its_points(
     found = record(client, transaction_id)
     assert ("captured", 1, points) == (found["status"], found["attempts"], found["loyalty_points"])
     assert f"pi_{transaction_id}" == found["psp_reference"]
-    assert ["queued", "processing", "captured"] == [e["event"] for e in found["timeline"]]
+    assert [e["event"] for e in found["timeline"]] == ["queued", "processing", "captured"]
     assert points == int(client.get(store.points_key(1)) or 0)
     ledger = [json.loads(entry) for entry in client.lrange(store.ledger_key(1), 0, -1)]
     assert ([transaction_id] if points else []) == [entry["transaction_id"] for entry in ledger]
@@ -114,10 +114,10 @@ def test_a_declined_card_is_not_tried_again(
     [attempt] = [line for line in logs if line["event"] == "attempt"]
     assert attempt["decline_code"] == "insufficient_funds"
     found = record(client, transaction_id)
-    assert ("declined", "insufficient_funds") == (found["status"], found["decline_code"])
-    assert 1 == psp.calls[transaction_id]
+    assert (found["status"], found["decline_code"]) == ("declined", "insufficient_funds")
+    assert psp.calls[transaction_id] == 1
     assert client.get(store.points_key(1)) is None
-    assert 0 == client.xlen(store.DEADLETTERS)
+    assert client.xlen(store.DEADLETTERS) == 0
 
 
 def test_what_the_psp_refuses_fails_with_a_dead_letter(
@@ -127,7 +127,7 @@ def test_what_the_psp_refuses_fails_with_a_dead_letter(
     transaction_id = accept()
     with running(make(client, settings, FakePsp(lambda *_: Refused("HTTP 400 nope")))):
         wait_until(lambda: ended(client, transaction_id))
-    assert "failed" == record(client, transaction_id)["status"]
+    assert record(client, transaction_id)["status"] == "failed"
     [(_, letter)] = client.xrange(store.DEADLETTERS)
     assert (transaction_id, "refused by the PSP: HTTP 400 nope") == (
         letter["transaction_id"], letter["reason"],
@@ -143,12 +143,12 @@ def test_transient_failures_are_tried_again(
     with running(make(client, settings, psp)):
         wait_until(lambda: ended(client, transaction_id))
     found = record(client, transaction_id)
-    assert ("captured", 3) == (found["status"], found["attempts"])
+    assert (found["status"], found["attempts"]) == ("captured", 3)
     assert ["queued", *["processing", "retry"] * 2, "processing", "captured"] == [
         e["event"] for e in found["timeline"]
     ]
     retry = found["timeline"][2]
-    assert "HTTP 500" == retry["reason"]
+    assert retry["reason"] == "HTTP 500"
     assert retry["next_attempt_at"] >= retry["at"]
     assert nothing_left(client)
 
@@ -159,9 +159,9 @@ def test_attempts_are_bounded(client: Any, settings: ConnectorSettings, accept: 
     transaction_id = accept()
     with running(make(client, settings, psp)):
         wait_until(lambda: ended(client, transaction_id))
-    assert 3 == psp.calls[transaction_id]
+    assert psp.calls[transaction_id] == 3
     [(_, letter)] = client.xrange(store.DEADLETTERS)
-    assert "given up after 3 attempts: HTTP 503" == letter["reason"]
+    assert letter["reason"] == "given up after 3 attempts: HTTP 503"
     assert nothing_left(client)
 
 
@@ -177,7 +177,7 @@ def test_a_psp_that_is_down_costs_no_attempts(
         down_calls = psp.calls.total()
         psp.up = True
         wait_until(lambda: ended(client, *ids))
-    assert {"captured"} == {record(client, i)["status"] for i in ids}
+    assert {record(client, i)["status"] for i in ids} == {"captured"}
     # Five in a row open it; what was in hand then comes to its own end.
     assert down_calls <= 5 + 4
     assert dict.fromkeys(ids, 1) == dict(psp.captured)
@@ -219,9 +219,9 @@ def test_an_entry_for_an_ended_transaction_goes_to_the_dead_letters(
         client.xadd(store.QUEUE, {"transaction_id": transaction_id})
         wait_until(lambda: client.xlen(store.DEADLETTERS))
     [(_, letter)] = client.xrange(store.DEADLETTERS)
-    assert "transaction is captured already" == letter["reason"]
+    assert letter["reason"] == "transaction is captured already"
     assert before == record(client, transaction_id)
-    assert 1 == psp.calls[transaction_id]
+    assert psp.calls[transaction_id] == 1
 
 
 def test_a_dead_connectors_work_is_taken_over(
@@ -231,13 +231,13 @@ def test_a_dead_connectors_work_is_taken_over(
     ids = [accept() for _ in range(3)]
     dead = Queue(client, settings, "dead")
     dead.join()
-    assert 3 == len(take(dead, 10))
+    assert len(take(dead, 10)) == 3
     client.delete(store.lease_key("dead"))  # what LEASE_SECONDS without renewal do
     with running(make(client, settings, FakePsp(), "alive")):
         wait_until(lambda: ended(client, *ids))
         wait_until(lambda: consumer_names(client) == {"alive"}, what="removal of the dead one")
-    assert {"captured"} == {record(client, i)["status"] for i in ids}
-    assert 36 == int(client.get(store.points_key(1)))
+    assert {record(client, i)["status"] for i in ids} == {"captured"}
+    assert int(client.get(store.points_key(1))) == 36
 
 
 def test_abandoned_entries_are_reclaimed_under_load(
@@ -267,10 +267,10 @@ def test_a_live_but_slow_connector_is_left_alone(
     accept()
     slow = Queue(client, settings, "slow")
     slow.join()
-    assert 1 == len(take(slow, 10))
+    assert len(take(slow, 10)) == 1
     other = Queue(client, settings, "other")
     other.join()
-    assert [] == take_over(other)
+    assert take_over(other) == []
     assert LEASE_SECONDS >= client.ttl(store.lease_key("slow")) > 0
 
 
@@ -286,11 +286,11 @@ def test_a_connector_thought_dead_does_no_harm(
     client.delete(store.lease_key("late"))
     taken = wait_until(lambda: take_over(other))
     retry, captured = RetryResult("HTTP 500", 0), FinalResult("captured", points=12)
-    assert [False] == late.save([(work, retry)])
-    assert [True] == other.save([(taken[0], captured)])
-    assert [False, False] == late.save([(work, captured), (work, retry)])
-    assert 12 == int(client.get(store.points_key(1)))
-    assert "captured" == record(client, transaction_id)["status"]
+    assert late.save([(work, retry)]) == [False]
+    assert other.save([(taken[0], captured)]) == [True]
+    assert late.save([(work, captured), (work, retry)]) == [False, False]
+    assert int(client.get(store.points_key(1))) == 12
+    assert record(client, transaction_id)["status"] == "captured"
     assert nothing_left(client)
 
 
@@ -306,7 +306,7 @@ def test_an_attempt_that_broke_off_is_found(
     transaction_id = accept()
     with running(make(client, settings, FakePsp(answer))):
         wait_until(lambda: ended(client, transaction_id))
-    assert "captured" == record(client, transaction_id)["status"]
+    assert record(client, transaction_id)["status"] == "captured"
 
 
 def test_two_connectors_share_the_work(
@@ -317,7 +317,7 @@ def test_two_connectors_share_the_work(
     ids = [accept() for _ in range(60)]
     with running(make(client, settings, first)), running(make(client, settings, second, "two")):
         wait_until(lambda: ended(client, *ids), seconds_max=20)
-    assert 60 == first.calls.total() + second.calls.total()
+    assert first.calls.total() + second.calls.total() == 60
     assert first.calls
     assert second.calls
 
@@ -342,11 +342,11 @@ def test_stopping_finishes_what_is_in_hand(
     loop.join(10)
     second = accept()
     go_on.set()
-    assert 0 == connector.drain(5)
-    assert "captured" == record(client, first)["status"]
-    assert "queued" == record(client, second)["status"]
+    assert connector.drain(5) == 0
+    assert record(client, first)["status"] == "captured"
+    assert record(client, second)["status"] == "queued"
     assert not client.exists(store.lease_key("one"))
-    assert set() == consumer_names(client)
+    assert consumer_names(client) == set()
 
 
 def test_a_flushed_redis_is_joined_anew(
@@ -370,4 +370,4 @@ def test_finished_things_have_a_lifetime(
         wait_until(lambda: ended(client, transaction_id))
     days = settings.finished_days * 86_400
     assert days - 60 < client.ttl(store.transaction_key(transaction_id)) <= days
-    assert 1 == client.zcard(store.index_key(1))
+    assert client.zcard(store.index_key(1)) == 1

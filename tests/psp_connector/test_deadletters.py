@@ -37,7 +37,7 @@ def failed(client: Any, settings: ConnectorSettings, accept: Callable[..., str])
 def test_list_and_show(redis_port: int, client: Any, failed: str) -> None:
     """`list` has a line for each, `show` all that is known of one."""
     code, out, _ = run(redis_port, "list")
-    assert 0 == code
+    assert code == 0
     assert failed in out
     assert "refused by the PSP: HTTP 400" in out
     [(letter_id, _)] = client.xrange(store.DEADLETTERS)
@@ -55,27 +55,30 @@ def test_a_replayed_transaction_is_captured_after_all(
 ) -> None:
     """`replay` queues it with fresh attempts; the letter is gone, the timeline says so."""
     [(letter_id, _)] = client.xrange(store.DEADLETTERS)
-    assert 0 == run(redis_port, "replay", letter_id)[0]
-    assert 0 == client.xlen(store.DEADLETTERS)
-    assert -1 == client.ttl(store.transaction_key(failed))
+    assert run(redis_port, "replay", letter_id)[0] == 0
+    assert client.xlen(store.DEADLETTERS) == 0
+    assert client.ttl(store.transaction_key(failed)) == -1
     with running(make(client, settings, FakePsp())):
         wait_until(lambda: ended(client, failed))
     found = record(client, failed)
-    assert ("captured", 1, 12) == (found["status"], found["attempts"], found["loyalty_points"])
-    assert ["failed", "replayed", "processing", "captured"] == [
-        e["event"] for e in found["timeline"]
-    ][-4:]
+    assert (found["status"], found["attempts"], found["loyalty_points"]) == ("captured", 1, 12)
+    assert [e["event"] for e in found["timeline"]][-4:] == [
+        "failed",
+        "replayed",
+        "processing",
+        "captured",
+    ]
 
 
 def test_after_a_day_somebody_has_to_look_first(redis_port: int, client: Any, failed: str) -> None:
     """The PSP has forgotten the idempotency key: a lost answer would be a second charge."""
     client.hset(store.transaction_key(failed), "created_at", rfc3339(now_ms() - 24 * 3_600_000))
     code, out, err = run(redis_port, "replay", "--all")
-    assert (1, "") == (code, out)
+    assert (code, out) == (1, "")
     assert "--not-captured" in err
-    assert ("failed", 1) == (record(client, failed)["status"], client.xlen(store.DEADLETTERS))
-    assert 0 == run(redis_port, "replay", "--all", "--not-captured")[0]
-    assert ("queued", 0) == (record(client, failed)["status"], client.xlen(store.DEADLETTERS))
+    assert (record(client, failed)["status"], client.xlen(store.DEADLETTERS)) == ("failed", 1)
+    assert run(redis_port, "replay", "--all", "--not-captured")[0] == 0
+    assert (record(client, failed)["status"], client.xlen(store.DEADLETTERS)) == ("queued", 0)
 
 
 def test_what_cannot_be_replayed_stays(redis_port: int, client: Any, failed: str) -> None:
@@ -83,10 +86,10 @@ def test_what_cannot_be_replayed_stays(redis_port: int, client: Any, failed: str
     lost = client.xadd(store.DEADLETTERS, {"transaction_id": "", "reason": "not an entry"})
     client.hset(store.transaction_key(failed), "status", "captured")
     code, out, err = run(redis_port, "replay", "--all")
-    assert (1, "") == (code, out)
+    assert (code, out) == (1, "")
     assert "captured after all" in err
     assert f"{lost}: not replayed: there is no transaction" in err
-    assert 2 == client.xlen(store.DEADLETTERS)
+    assert client.xlen(store.DEADLETTERS) == 2
 
 
 def test_many_are_listed_page_by_page(redis_port: int, client: Any) -> None:
@@ -95,13 +98,13 @@ def test_many_are_listed_page_by_page(redis_port: int, client: Any) -> None:
         client.xadd(store.DEADLETTERS, {"transaction_id": str(number), "reason": "x"})
     seen = [letter["transaction_id"] for _, letter in DeadLetters(client).all()]
     assert [str(number) for number in range(250)] == seen
-    assert 250 == run(redis_port, "list")[1].count("\n")
+    assert run(redis_port, "list")[1].count("\n") == 250
 
 
 def test_redis_away_is_said_in_words() -> None:
     """No traceback when the stack is not up."""
     code, _, err = run(1, "list")
-    assert 1 == code
+    assert code == 1
     assert "is the stack up?" in err
 
 
@@ -110,4 +113,4 @@ def test_wrong_words_are_refused(words: list[str]) -> None:
     """Usage errors are argparse's: exit code 2."""
     with pytest.raises(SystemExit) as left:
         run(1, *words)
-    assert 2 == left.value.code
+    assert left.value.code == 2

@@ -66,5 +66,5 @@ def test_what_waits_here_is_left_to_the_others(
     lapsing.forget()
     assert set(accepted) == set(ids(take_over(other))) - all_of_them
     began = time.monotonic()
-    assert [] == lapsing.next()
+    assert lapsing.next() == []
     assert time.monotonic() - began > BLOCK_MS / 2000, "it waits for new entries again"

@@ -91,7 +91,7 @@ def seconds_taken(client: Any, transaction_id: str) -> float | None:
     )
     if status not in store.FINAL:
         return None
-    assert "captured" == status
+    assert status == "captured"
     took = datetime.fromisoformat(updated_at) - datetime.fromisoformat(created_at)
     return took.total_seconds()
 

@@ -290,7 +290,7 @@ class Machine(RuleBasedStateMachine):
     def set_aside(self, slot: int, count: int, started: int) -> None:
         """A merchant is above its share."""
         entries = self._read(slot, count)
-        assert [] == self.connectors[slot].assign(entries[started:], {})
+        assert self.connectors[slot].assign(entries[started:], {}) == []
         for entry in entries[started:]:
             self.model.entries[entry.id].owner = self.model.entries[entry.id].merchant
         self._begin(slot, entries[:started])
@@ -463,7 +463,7 @@ class Machine(RuleBasedStateMachine):
         if record.status != "failed":
             assert record.status == outcome
             return
-        assert "done" == outcome
+        assert outcome == "done"
         del self.model.letters[letter_id], self.ended[transaction_id]
         del self.attempts[transaction_id]
         record.status, record.attempts = "queued", 0
@@ -499,7 +499,7 @@ class Machine(RuleBasedStateMachine):
                 else:
                     self.client.xdel(store.QUEUE, entry_id)
         assert Counter(lost) == Counter(self.sweep.step())
-        assert [] == self.sweep.step()
+        assert self.sweep.step() == []
         self._note_new(len(lost))
 
     @precondition(lambda self: self.model.records)
@@ -617,9 +617,9 @@ class Machine(RuleBasedStateMachine):
     def nothing_open_is_out_of_reach(self) -> None:
         reachable = {entry.transaction_id for entry in self.model.entries.values()}
         reachable |= self.model.retries.keys()
-        assert [] == [
+        assert [
             i for i, record in self.model.records.items() if not record.final and i not in reachable
-        ]
+        ] == []
 
     def teardown(self) -> None:
         """All connectors die; a last one with a good PSP brings everything to its end."""
@@ -644,16 +644,16 @@ class Machine(RuleBasedStateMachine):
         statuses = {
             i: self.client.hget(store.transaction_key(i), "status") for i in self.model.records
         }
-        assert {} == {i: status for i, status in statuses.items() if status not in store.FINAL}
+        assert {i: status for i, status in statuses.items() if status not in store.FINAL} == {}
         for i, status in self.ended.items():
             assert status == statuses[i]
         for i, status in statuses.items():
             self.model.records[i].status = status
         self.points_are_what_was_captured()
-        assert [] == take_over(last), "which removes the dead"
+        assert take_over(last) == [], "which removes the dead"
         last.leave()
-        assert [] == self.client.xinfo_consumers(store.QUEUE, store.GROUP)
-        assert 0 == self.client.exists(store.QUEUE, store.RETRIES) - 1, "the stream alone is left"
+        assert self.client.xinfo_consumers(store.QUEUE, store.GROUP) == []
+        assert self.client.exists(store.QUEUE, store.RETRIES) - 1 == 0, "the stream alone is left"
         self.client.close()
 
     def _finish_well(self, queue: Queue, work: Work) -> None:

@@ -115,7 +115,7 @@ def test_one_that_cannot_be_saved_holds_up_no_other() -> None:
             saver.put(attempt(str(number)))
         wait_until(lambda: len(told.done) == 5)
         wait_until(lambda: told.given_up)
-    assert ["broken"] == told.given_up
+    assert told.given_up == ["broken"]
     assert "broken" not in told.done
 
 
@@ -128,9 +128,9 @@ def test_a_redis_that_forgot_the_scripts_is_told_them_again(
     queue.join()
     works = take(queue, 3)
     client.script_flush()
-    assert [True] * 3 == queue.save([(work, CAPTURED) for work in works])
-    assert {"captured"} == {client.hget(store.transaction_key(i), "status") for i in ids}
-    assert 36 == int(client.get(store.points_key(1)))
+    assert queue.save([(work, CAPTURED) for work in works]) == [True] * 3
+    assert {client.hget(store.transaction_key(i), "status") for i in ids} == {"captured"}
+    assert int(client.get(store.points_key(1))) == 36
 
 
 def test_an_unreadable_record_spoils_no_other(
@@ -144,5 +144,5 @@ def test_an_unreadable_record_spoils_no_other(
     client.delete(store.transaction_key(ids[1]))
     client.set(store.transaction_key(ids[1]), "no hash")
     first, second, third = queue.save([(work, CAPTURED) for work in works])
-    assert (True, True) == (first, third)
+    assert (first, third) == (True, True)
     assert isinstance(second, redis.ResponseError)

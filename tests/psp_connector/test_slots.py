@@ -47,7 +47,7 @@ def test_no_slot_is_given_twice_and_none_to_spare_is_held_back(
 def test_12_slots() -> None:
     """As docs/transactions.md says: 9 for one, 5 each for two; a single slot is for anyone."""
     flood = 100
-    assert {"a": 9} == Slots(lambda: 12).shares({"a": flood})
-    assert {"a": 5, "b": 5} == Slots(lambda: 12).shares({"a": flood, "b": flood})
-    assert {"a": 4, "b": 4, "c": 3} == Slots(lambda: 12).shares(dict.fromkeys("abc", flood))
-    assert {"a": 1} == Slots(lambda: 1).shares({"a": flood, "b": flood})
+    assert Slots(lambda: 12).shares({"a": flood}) == {"a": 9}
+    assert Slots(lambda: 12).shares({"a": flood, "b": flood}) == {"a": 5, "b": 5}
+    assert Slots(lambda: 12).shares(dict.fromkeys("abc", flood)) == {"a": 4, "b": 4, "c": 3}
+    assert Slots(lambda: 1).shares({"a": flood, "b": flood}) == {"a": 1}

@@ -123,10 +123,10 @@ def test_what_the_psp_is_sent(psp: Psp) -> None:
     psp.body = b'{"id": "pi_1", "object": "payment_intent", "status": "succeeded"}'
     assert Captured("pi_1") == client(psp.url).charge(CHARGE)
     [(path, headers, form)] = psp.seen
-    assert "/v1/payment_intents" == path
+    assert path == "/v1/payment_intents"
     assert CHARGE.transaction_id == headers["idempotency-key"]
-    assert "req-1" == headers["x-request-id"]
-    assert "Bearer sk_test_of_this_test" == headers["authorization"]
+    assert headers["x-request-id"] == "req-1"
+    assert headers["authorization"] == "Bearer sk_test_of_this_test"
     assert {
         "amount": ["1250"],
         "currency": ["usd"],
@@ -148,7 +148,7 @@ def test_a_netrc_does_not_replace_the_key(
     psp.body = b'{"id": "pi_1", "object": "payment_intent", "status": "succeeded"}'
     client(psp.url).charge(CHARGE)
     [(_, headers, _)] = psp.seen
-    assert "Bearer sk_test_of_this_test" == headers["authorization"]
+    assert headers["authorization"] == "Bearer sk_test_of_this_test"
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_no_answer_in_time_is_transient(psp: Psp) -> None:
     """PSP_TIMEOUT_SECONDS ends a call, once: the library does not repeat it."""
     psp.delay_seconds = 1
     assert Transient("no answer") == client(psp.url).charge(CHARGE)
-    assert 1 == len(psp.seen)
+    assert len(psp.seen) == 1
 
 
 def test_nobody_there_is_transient() -> None:
@@ -332,7 +332,7 @@ def test_answers_needs_a_good_answer(psp: Psp, status: int, body: Any, *, expect
     """The breaker's question is answered by a balance that can be read."""
     psp.status, psp.body = status, json.dumps(body).encode()
     assert expected is client(psp.url).answers()
-    assert "/v1/balance" == psp.seen[0][0]
+    assert psp.seen[0][0] == "/v1/balance"
 
 
 @pytest.mark.parametrize(

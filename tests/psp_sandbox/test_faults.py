@@ -25,29 +25,29 @@ def test_transient_faults(sandbox: Sandbox, method: str, status: int) -> None:
     """These fail each time, charge nothing, and are no final answer to a key."""
     results = [sandbox.pay("k1", payment_method=method) for _ in range(3)]
     assert [status] * 3 == [result.status_code for result in results]
-    assert {"k1": {"requests": 3, "captured": 0}} == sandbox.shown(idempotency_key="k1")["keys"]
+    assert sandbox.shown(idempotency_key="k1")["keys"] == {"k1": {"requests": 3, "captured": 0}}
 
 
 def test_rate_limited_says_when(sandbox: Sandbox) -> None:
     """429 comes with Retry-After and Stripe's code."""
     result = sandbox.pay(payment_method="pm_sandbox_rate_limited")
-    assert ("1", "rate_limit") == (result.headers["Retry-After"], result.json["error"]["code"])
+    assert (result.headers["Retry-After"], result.json["error"]["code"]) == ("1", "rate_limit")
 
 
 def test_flaky(sandbox: Sandbox) -> None:
     """Flaky fails twice for each key and then captures."""
     for key in ("k1", "k2"):
         results = [sandbox.pay(key, payment_method="pm_sandbox_flaky") for _ in range(4)]
-        assert [500, 500, 200, 200] == [result.status_code for result in results]
-    assert 2 == sandbox.shown()["summary"]["captured"]
+        assert [result.status_code for result in results] == [500, 500, 200, 200]
+    assert sandbox.shown()["summary"]["captured"] == 2
 
 
 def test_lost_answer(sandbox: Sandbox) -> None:
     """After a capture whose answer was held, the same key gets that answer at once."""
     sandbox.pay("k1", payment_method="pm_sandbox_timeout_after_capture")
     again = sandbox.pay("k1", payment_method="pm_sandbox_timeout_after_capture")
-    assert (200, "true") == (again.status_code, again.headers["Idempotent-Replayed"])
-    assert {"k1": {"requests": 2, "captured": 1}} == sandbox.shown()["keys"]
+    assert (again.status_code, again.headers["Idempotent-Replayed"]) == (200, "true")
+    assert sandbox.shown()["keys"] == {"k1": {"requests": 2, "captured": 1}}
 
 
 class Gate(Waiting):
@@ -72,12 +72,12 @@ def test_key_in_use() -> None:
         assert gate.arrived.wait(10)
         others = [sandbox.pay("k1", payment_method="pm_sandbox_slow") for _ in range(3)]
         gate.opened.set()
-        assert 200 == first.result(10).status_code
+        assert first.result(10).status_code == 200
     keys = sandbox.shown()["keys"]
     store.close()
-    assert [409] * 3 == [result.status_code for result in others]
-    assert "idempotency_key_in_use" == others[0].json["error"]["code"]
-    assert {"k1": {"requests": 4, "captured": 1}} == keys
+    assert [result.status_code for result in others] == [409] * 3
+    assert others[0].json["error"]["code"] == "idempotency_key_in_use"
+    assert keys == {"k1": {"requests": 4, "captured": 1}}
 
 
 def test_many_threads_one_key(sandbox: Sandbox) -> None:
@@ -91,7 +91,7 @@ def test_many_threads_one_key(sandbox: Sandbox) -> None:
     with ThreadPoolExecutor(8) as pool:
         statuses = set(pool.map(pay, range(8)))
     assert statuses <= {200, 409}
-    assert {"k1": {"requests": 8, "captured": 1}} == sandbox.shown()["keys"]
+    assert sandbox.shown()["keys"] == {"k1": {"requests": 8, "captured": 1}}
 
 
 def test_no_place_to_wait() -> None:
@@ -102,19 +102,19 @@ def test_no_place_to_wait() -> None:
     statuses = [sandbox.pay(method, payment_method=method).status_code for method in methods]
     captured = sandbox.shown()["summary"]["captured"]
     store.close()
-    assert ([503, 503, 200], 1) == (statuses, captured)
+    assert (statuses, captured) == ([503, 503, 200], 1)
 
 
 def test_down(sandbox: Sandbox) -> None:
     """Down, each request to Stripe's paths fails, and only those."""
     sandbox.faults(down="unavailable")
-    assert 503 == sandbox.pay("k1").status_code
-    assert 503 == sandbox.get("/v1/balance").status_code
-    assert 200 == sandbox.get("/health").status_code
-    assert 0 == sandbox.shown()["summary"]["requests"]
-    assert {"unavailable": 2} == sandbox.get("/_sandbox/faults").json["given"]
-    assert 204 == sandbox.http.simulate_delete("/_sandbox/faults").status_code
-    assert 200 == sandbox.pay("k1").status_code
+    assert sandbox.pay("k1").status_code == 503
+    assert sandbox.get("/v1/balance").status_code == 503
+    assert sandbox.get("/health").status_code == 200
+    assert sandbox.shown()["summary"]["requests"] == 0
+    assert sandbox.get("/_sandbox/faults").json["given"] == {"unavailable": 2}
+    assert sandbox.http.simulate_delete("/_sandbox/faults").status_code == 204
+    assert sandbox.pay("k1").status_code == 200
 
 
 def test_error_rate_is_repeatable(sandbox: Sandbox) -> None:
@@ -125,16 +125,16 @@ def test_error_rate_is_repeatable(sandbox: Sandbox) -> None:
         sandbox.faults(error_rate=0.2, kinds=kinds, seed=7)
         series.append([sandbox.get("/v1/balance").status_code for _ in range(200)])
     assert series[0] == series[1]
-    assert {200, 429, 500, 503} == set(series[0])
+    assert set(series[0]) == {200, 429, 500, 503}
     assert 20 <= sum(status != 200 for status in series[0]) <= 60
 
 
 def test_lost_for_all(sandbox: Sandbox) -> None:
     """An answer can be lost for any request that was done."""
     sandbox.faults(down="connection_closed_after_capture")
-    assert 503 == sandbox.pay("k1").status_code
+    assert sandbox.pay("k1").status_code == 503
     sandbox.faults()
-    assert "true" == sandbox.pay("k1").headers["Idempotent-Replayed"]
+    assert sandbox.pay("k1").headers["Idempotent-Replayed"] == "true"
 
 
 def test_delay(sandbox: Sandbox) -> None:
@@ -142,7 +142,7 @@ def test_delay(sandbox: Sandbox) -> None:
     started = time.monotonic()
     sandbox.faults(delay_ms=200)
     result = sandbox.get("/v1/balance")
-    assert 200 == result.status_code
+    assert result.status_code == 200
     assert time.monotonic() - started >= 0.2
 
 
@@ -162,9 +162,9 @@ def test_delay(sandbox: Sandbox) -> None:
 def test_wrong_faults(sandbox: Sandbox, faults: dict[str, object], pointer: str) -> None:
     """Faults told wrongly are a 422 that points at the field, and change nothing."""
     result = sandbox.faults(**faults)
-    assert 422 == result.status_code
+    assert result.status_code == 422
     assert pointer == result.json["errors"][0]["pointer"]
-    assert 200 == sandbox.get("/v1/balance").status_code
+    assert sandbox.get("/v1/balance").status_code == 200
 
 
 @pytest.mark.parametrize(

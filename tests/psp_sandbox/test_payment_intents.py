@@ -19,10 +19,10 @@ def test_captures(sandbox: Sandbox, method: str) -> None:
     """A good card is captured at once, and the payment can be read again."""
     made = sandbox.pay(payment_method=method)
     intent = made.json
-    assert 200 == made.status_code
-    assert ("payment_intent", "succeeded") == (intent["object"], intent["status"])
-    assert (1250, 1250, "usd") == (intent["amount"], intent["amount_received"], intent["currency"])
-    assert {"transaction_id": "t-1"} == intent["metadata"]
+    assert made.status_code == 200
+    assert (intent["object"], intent["status"]) == ("payment_intent", "succeeded")
+    assert (intent["amount"], intent["amount_received"], intent["currency"]) == (1250, 1250, "usd")
+    assert intent["metadata"] == {"transaction_id": "t-1"}
     assert intent == sandbox.get(f"/v1/payment_intents/{intent['id']}").json
 
 
@@ -43,11 +43,11 @@ def test_declines(sandbox: Sandbox, method: str, code: str, decline_code: str | 
     """A refused card is a 402 with Stripe's codes and the payment, of which nothing was taken."""
     result = sandbox.pay(payment_method=method)
     error = result.json["error"]
-    assert 402 == result.status_code
+    assert result.status_code == 402
     assert ("card_error", code) == (error["type"], error["code"])
     assert decline_code == error.get("decline_code")
     intent = error["payment_intent"]
-    assert ("requires_payment_method", 0) == (intent["status"], intent["amount_received"])
+    assert (intent["status"], intent["amount_received"]) == ("requires_payment_method", 0)
     assert code == intent["last_payment_error"]["code"]
 
 
@@ -96,16 +96,16 @@ def test_wrong_parameters(
     """A wrong parameter is a 400 that names it, and nothing is charged."""
     result = sandbox.pay(**changes)
     error = result.json["error"]
-    assert (400, "invalid_request_error") == (result.status_code, error["type"])
+    assert (result.status_code, error["type"]) == (400, "invalid_request_error")
     assert code == error.get("code")
     assert param in (None, error.get("param"))
-    assert 0 == sandbox.shown()["summary"]["intents"]
+    assert sandbox.shown()["summary"]["intents"] == 0
 
 
 def test_unknown_payment_method_in_words(sandbox: Sandbox) -> None:
     """The message is the one that Stripe gives."""
     result = sandbox.pay(payment_method="pm_none")
-    assert "No such PaymentMethod: 'pm_none'" == result.json["error"]["message"]
+    assert result.json["error"]["message"] == "No such PaymentMethod: 'pm_none'"
 
 
 @pytest.mark.parametrize(
@@ -140,29 +140,29 @@ def test_replay(sandbox: Sandbox) -> None:
     form = "&".join(f"{name}={value}" for name, value in reversed(PAYMENT.items()))
     second = sandbox.post(form, {"Idempotency-Key": "k1"})
     assert (first.status_code, first.json) == (second.status_code, second.json)
-    assert (None, "true") == tuple(r.headers.get("Idempotent-Replayed") for r in (first, second))
-    assert {"k1": {"requests": 2, "captured": 1}} == sandbox.shown()["keys"]
+    assert tuple(r.headers.get("Idempotent-Replayed") for r in (first, second)) == (None, "true")
+    assert sandbox.shown()["keys"] == {"k1": {"requests": 2, "captured": 1}}
 
 
 def test_replay_of_a_decline(sandbox: Sandbox) -> None:
     """A decline is as final as a capture."""
     first, second = (sandbox.pay("k1", payment_method="pm_card_chargeDeclined") for _ in "12")
     assert (402, first.json) == (second.status_code, second.json)
-    assert "true" == second.headers["Idempotent-Replayed"]
-    assert 1 == sandbox.shown()["summary"]["declined"]
+    assert second.headers["Idempotent-Replayed"] == "true"
+    assert sandbox.shown()["summary"]["declined"] == 1
 
 
 def test_key_with_other_parameters(sandbox: Sandbox) -> None:
     """The same key with other parameters is refused, and charges nothing."""
     sandbox.pay("k1")
     result = sandbox.pay("k1", amount="1251")
-    assert (400, "idempotency_error") == (result.status_code, result.json["error"]["type"])
-    assert 1 == sandbox.shown()["summary"]["captured"]
+    assert (result.status_code, result.json["error"]["type"]) == (400, "idempotency_error")
+    assert sandbox.shown()["summary"]["captured"] == 1
 
 
 def test_long_key(sandbox: Sandbox) -> None:
     """A key may have 255 characters."""
-    assert [200, 400] == [sandbox.pay("k" * n).status_code for n in (255, 256)]
+    assert [sandbox.pay("k" * n).status_code for n in (255, 256)] == [200, 400]
 
 
 def test_without_key(sandbox: Sandbox) -> None:
@@ -178,7 +178,7 @@ def test_list(sandbox: Sandbox) -> None:
     rest = sandbox.get("/v1/payment_intents", starting_after=first["data"][-1]["id"]).json
     ids = [intent["id"] for page in (first, rest) for intent in page["data"]]
     assert made[::-1] == ids
-    assert (True, False) == (first["has_more"], rest["has_more"])
+    assert (first["has_more"], rest["has_more"]) == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_list(sandbox: Sandbox) -> None:
 )
 def test_wrong_list(sandbox: Sandbox, query: dict[str, str]) -> None:
     """A list asked for wrongly is a 400."""
-    assert 400 == sandbox.get("/v1/payment_intents", **query).status_code
+    assert sandbox.get("/v1/payment_intents", **query).status_code == 400
 
 
 def test_balance(sandbox: Sandbox) -> None:
@@ -196,7 +196,7 @@ def test_balance(sandbox: Sandbox) -> None:
         sandbox.pay(**changes)
     sandbox.pay(payment_method="pm_card_chargeDeclined")
     funds = sandbox.get("/v1/balance").json["available"]
-    assert {"usd": 1300, "jpy": 1250} == {fund["currency"]: fund["amount"] for fund in funds}
+    assert {fund["currency"]: fund["amount"] for fund in funds} == {"usd": 1300, "jpy": 1250}
 
 
 @pytest.mark.parametrize(
@@ -218,13 +218,13 @@ def test_what_is_not_there(sandbox: Sandbox, method: str, path: str, status: int
 def test_large_body(sandbox: Sandbox) -> None:
     """A body over 16 KiB is refused in Stripe's shape."""
     result = sandbox.post("a" * 16_385)
-    assert (413, "invalid_request_error") == (result.status_code, result.json["error"]["type"])
+    assert (result.status_code, result.json["error"]["type"]) == (413, "invalid_request_error")
 
 
 def test_other_content_type(sandbox: Sandbox) -> None:
     """A body that is no form is a 400 that says so."""
     result = sandbox.post("{}", {"Content-Type": "application/json"})
-    assert 400 == result.status_code
+    assert result.status_code == 400
     assert "x-www-form-urlencoded" in result.json["error"]["message"]
 
 
@@ -239,8 +239,8 @@ def test_shown(sandbox: Sandbox) -> None:
         sandbox.pay(key)
     page = sandbox.shown(limit="2")
     rest = sandbox.shown(cursor=page["next_cursor"])
-    assert ["c", "b", "a"] == [r["idempotency_key"] for r in (*page["data"], *rest["data"])]
-    assert {"b": {"requests": 2, "captured": 1}} == sandbox.shown(idempotency_key="b")["keys"]
+    assert [r["idempotency_key"] for r in (*page["data"], *rest["data"])] == ["c", "b", "a"]
+    assert sandbox.shown(idempotency_key="b")["keys"] == {"b": {"requests": 2, "captured": 1}}
     expected = {
         "intents": 3,
         "captured": 3,
@@ -249,7 +249,7 @@ def test_shown(sandbox: Sandbox) -> None:
         "keys_captured_more_than_once": 0,
     }
     assert expected == page["summary"]
-    assert 204 == sandbox.http.simulate_delete("/_sandbox/payment_intents").status_code
+    assert sandbox.http.simulate_delete("/_sandbox/payment_intents").status_code == 204
     assert dict.fromkeys(expected, 0) == sandbox.shown()["summary"]
 
 
@@ -259,4 +259,4 @@ def test_shown(sandbox: Sandbox) -> None:
 def test_wrong_page(sandbox: Sandbox, query: dict[str, str]) -> None:
     """A page of the sandbox's own asked for wrongly is a problem document."""
     result = sandbox.get("/_sandbox/payment_intents", **query)
-    assert (400, "bad-request") == (result.status_code, result.json["code"])
+    assert (result.status_code, result.json["code"]) == (400, "bad-request")

@@ -100,12 +100,12 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 def test_success(sandbox: Process) -> None:
     """Stripe's library reads a capture, also when it asks for it again, and in a list."""
     intent = sandbox.pay("success")
-    assert ("succeeded", 1250) == (intent.status, intent.amount_received)
-    assert "success" == intent.metadata["transaction_id"]
+    assert (intent.status, intent.amount_received) == ("succeeded", 1250)
+    assert intent.metadata["transaction_id"] == "success"
     assert intent.id == sandbox.client.v1.payment_intents.retrieve(intent.id).id
     listed = sandbox.client.v1.payment_intents.list({"limit": 100}).data
     assert intent.id in [listed_intent.id for listed_intent in listed]
-    assert "usd" == sandbox.client.v1.balance.retrieve().available[0].currency
+    assert sandbox.client.v1.balance.retrieve().available[0].currency == "usd"
 
 
 def test_decline(sandbox: Process) -> None:
@@ -113,8 +113,8 @@ def test_decline(sandbox: Process) -> None:
     with pytest.raises(stripe.CardError) as caught:
         sandbox.pay("decline", "pm_card_chargeDeclinedInsufficientFunds")
     assert caught.value.error is not None
-    assert "card_declined" == caught.value.code
-    assert "insufficient_funds" == caught.value.error.decline_code
+    assert caught.value.code == "card_declined"
+    assert caught.value.error.decline_code == "insufficient_funds"
 
 
 def test_replay(sandbox: Process) -> None:
@@ -122,7 +122,7 @@ def test_replay(sandbox: Process) -> None:
     first, second = sandbox.pay("replay"), sandbox.pay("replay")
     assert first.id == second.id
     assert second.last_response is not None
-    assert "true" == second.last_response.headers["idempotent-replayed"]
+    assert second.last_response.headers["idempotent-replayed"] == "true"
 
 
 def test_idempotency_error(sandbox: Process) -> None:
@@ -157,7 +157,7 @@ def test_key_in_use(sandbox: Process) -> None:
             return f"{error.http_status} {body['error']['code']}"
 
     with ThreadPoolExecutor(2) as pool:
-        assert ["409 idempotency_key_in_use", "succeeded"] == sorted(map(str, pool.map(pay, "12")))
+        assert sorted(map(str, pool.map(pay, "12"))) == ["409 idempotency_key_in_use", "succeeded"]
 
 
 def test_held_requests_starve_nobody(sandbox: Process) -> None:
@@ -173,7 +173,7 @@ def test_held_requests_starve_nobody(sandbox: Process) -> None:
     refused = wait_until(lambda: [c for c in held if _answered(c)], what="a refused request")
     assert b"503" in refused[0].recv(15)
     assert sandbox.is_healthy()
-    assert "succeeded" == sandbox.pay("beside-held").status
+    assert sandbox.pay("beside-held").status == "succeeded"
     for connection in held:
         connection.close()
     wait_until(lambda: _is_slow_possible(sandbox), what="a free place")
@@ -206,7 +206,7 @@ def test_dropped_connection(sandbox: Process) -> None:
         sandbox.pay("dropped")
     request.method = "DELETE"
     urllib.request.urlopen(request, timeout=5).close()
-    assert "true" == sandbox.pay("dropped").last_response.headers["idempotent-replayed"]  # type: ignore[union-attr]
+    assert sandbox.pay("dropped").last_response.headers["idempotent-replayed"] == "true"  # type: ignore[union-attr]
 
 
 def test_log(sandbox: Process) -> None:
@@ -229,7 +229,7 @@ def test_kill_after_capture(tmp_path: Path) -> None:
         sandbox.process.wait(10)
     with running(tmp_path, port, database) as sandbox:
         assert before == [sandbox.pay(f"k{n}").id for n in range(20)]
-        assert 20 * 1250 == sandbox.client.v1.balance.retrieve().available[0].amount
+        assert sandbox.client.v1.balance.retrieve().available[0].amount == 20 * 1250
 
 
 def test_two_processes_charge_a_key_once(tmp_path: Path) -> None:
@@ -272,6 +272,6 @@ def test_wrong_database(tmp_path: Path, database: str, reason: str) -> None:
     done = subprocess.run(
         COMMAND, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=20, check=False
     )
-    assert 78 == done.returncode
+    assert done.returncode == 78
     assert "SANDBOX_DATABASE" in done.stderr
     assert reason in done.stderr

@@ -43,7 +43,7 @@ def test_no_form_makes_a_500(sandbox: Sandbox, form: dict[str, str], key: str) -
 @given(body=st.binary(max_size=300))
 def test_no_bytes_make_a_500(sandbox: Sandbox, body: bytes) -> None:
     """Any bytes: a 400."""
-    assert 400 == sandbox.post(body).status_code
+    assert sandbox.post(body).status_code == 400
 
 
 @many
@@ -83,9 +83,9 @@ def test_a_key_is_charged_once(sandbox: Sandbox, steps: list[tuple[str, str, str
     for key, amount, method in steps:
         result = sandbox.pay(key, amount=amount, payment_method=method)
         if first.setdefault(key, (amount, method)) != (amount, method):
-            assert "idempotency_error" == result.json["error"]["type"]
+            assert result.json["error"]["type"] == "idempotency_error"
         elif result.status_code in (200, 402):
             assert paid.setdefault(key, result.json) == result.json
     shown = sandbox.shown()
     assert len(paid) == shown["summary"]["intents"]
-    assert 0 == shown["summary"]["keys_captured_more_than_once"]
+    assert shown["summary"]["keys_captured_more_than_once"] == 0

@@ -52,8 +52,8 @@ def test_counter_sees_a_double_capture(store: Store, clock: Clock) -> None:
     clock.now += KEY_HOURS_MAX * 3600 + 1
     sandbox.pay("k1")
     shown = sandbox.shown(idempotency_key="k1")
-    assert 1 == shown["summary"]["keys_captured_more_than_once"]
-    assert {"k1": {"requests": 1, "captured": 2}} == shown["keys"]
+    assert shown["summary"]["keys_captured_more_than_once"] == 1
+    assert shown["keys"] == {"k1": {"requests": 1, "captured": 2}}
 
 
 def test_sweep(store: Store, clock: Clock) -> None:
@@ -66,8 +66,8 @@ def test_sweep(store: Store, clock: Clock) -> None:
     for n in range(15):
         sandbox.pay(f"new-{n}")
         kept.append(sandbox.shown()["summary"]["intents"])
-    assert (19, 15) == (kept[0], kept[-1])
-    assert 0 == store.key_counts({"old-19"})["old-19"]["requests"]
+    assert (kept[0], kept[-1]) == (19, 15)
+    assert store.key_counts({"old-19"})["old-19"]["requests"] == 0
 
 
 def test_survives_reopening(tmp_path: Path) -> None:
@@ -87,9 +87,9 @@ def test_failing_database(tmp_path: Path) -> None:
     path.write_text("this is no database, and long enough to be seen as none")
     sandbox = Sandbox(Store(path))
     result = sandbox.pay("k1")
-    assert (503, "api_error") == (result.status_code, result.json["error"]["type"])
-    assert 503 == sandbox.get("/health").status_code
-    assert 503 == sandbox.get("/_sandbox/payment_intents").status_code
+    assert (result.status_code, result.json["error"]["type"]) == (503, "api_error")
+    assert sandbox.get("/health").status_code == 503
+    assert sandbox.get("/_sandbox/payment_intents").status_code == 503
 
 
 def test_payment_and_key_are_one(store: Store) -> None:
@@ -99,5 +99,5 @@ def test_payment_and_key_are_one(store: Store) -> None:
     intent = sandbox.pay("other").json
     with pytest.raises(sqlite3.IntegrityError):
         store.add(intent, "k1")
-    assert 500 == sandbox.pay("k1", payment_method="pm_sandbox_error_500").status_code
-    assert 1 == sandbox.shown()["summary"]["intents"]
+    assert sandbox.pay("k1", payment_method="pm_sandbox_error_500").status_code == 500
+    assert sandbox.shown()["summary"]["intents"] == 1

@@ -179,7 +179,7 @@ class Router:
             return [line for line in self.log() if line.get("request_id") == request_id]
 
         found = wait_until(lines, what=f"the log line of request {request_id}")
-        assert 1 == len(found)
+        assert len(found) == 1
         return found[0]
 
 
@@ -224,7 +224,7 @@ def router_on(folder: Path, port: int, **more: str) -> Iterator[Router]:
 def _healthy(router: Router) -> bool:
     assert router.process.poll() is None, router.output.read_text()
     try:
-        return 200 == router.ask("GET", "/health").status
+        return router.ask("GET", "/health").status == 200
     except OSError:
         return False
 
@@ -254,10 +254,10 @@ def platform_in(folder: Path, **more: str) -> Iterator[Platform]:
 
 def problem(response: Response) -> tuple[int, str]:
     """Status and code of a problem document, after checking that it is one, whole."""
-    assert "application/problem+json" == response.headers["Content-Type"]
+    assert response.headers["Content-Type"] == "application/problem+json"
     document = response.json()
-    assert {"type", "title", "status", "detail", "code", "request_id"} == set(document)
-    assert "about:blank" == document["type"]
+    assert set(document) == {"type", "title", "status", "detail", "code", "request_id"}
+    assert document["type"] == "about:blank"
     assert response.status == document["status"]
     assert response.headers["X-Request-Id"] == document["request_id"]
     return document["status"], document["code"]

@@ -58,9 +58,9 @@ def test_auth_paths_reach_the_auth_api_without_their_prefix(
     platform: Platform, asked: str, reached: str
 ) -> None:
     """`/auth` and what is below it goes to the Auth API, which does not see the prefix."""
-    assert 200 == platform.router.ask("GET", asked).status
+    assert platform.router.ask("GET", asked).status == 200
     assert [reached] == [seen.path for seen in platform.auth.seen]
-    assert [] == platform.core.seen
+    assert platform.core.seen == []
 
 
 @pytest.mark.parametrize(
@@ -81,9 +81,9 @@ def test_transactions_paths_reach_the_core_api_without_their_prefix(
     platform: Platform, asked: str, reached: str
 ) -> None:
     """`/transactions` and what is below it goes to the Core API, query and body untouched."""
-    assert 200 == platform.router.ask("POST", asked, b'{"amount": 1}').status
+    assert platform.router.ask("POST", asked, b'{"amount": 1}').status == 200
     assert [(reached, b'{"amount": 1}')] == [(seen.path, seen.body) for seen in platform.core.seen]
-    assert [] == platform.auth.seen
+    assert platform.auth.seen == []
 
 
 @pytest.mark.parametrize(
@@ -116,8 +116,8 @@ def test_transactions_paths_reach_the_core_api_without_their_prefix(
 )
 def test_any_other_path_is_the_routers_404(platform: Platform, path: str) -> None:
     """What is not in the contract, however it is spelt, reaches no service."""
-    assert (404, "not-found") == problem(platform.router.ask("GET", path))
-    assert [] == platform.seen()
+    assert problem(platform.router.ask("GET", path)) == (404, "not-found")
+    assert platform.seen() == []
 
 
 @pytest.mark.parametrize("prefix", ["auth", "transactions"])
@@ -143,8 +143,8 @@ def test_no_spelling_of_metrics_reaches_a_service(
     platform: Platform, prefix: str, rest: str
 ) -> None:
     """Metrics are for who is on the machine, not for who comes through the router."""
-    assert (404, "not-found") == problem(platform.router.ask("GET", f"/{prefix}{rest}"))
-    assert [] == platform.seen()
+    assert problem(platform.router.ask("GET", f"/{prefix}{rest}")) == (404, "not-found")
+    assert platform.seen() == []
 
 
 @pytest.mark.parametrize("host", ["platform.localhost:8000", "127.0.0.1", "LOCALHOST", "[::1]:1"])
@@ -152,9 +152,9 @@ def test_no_spelling_of_metrics_reaches_a_service(
 def test_health_is_answered_under_each_name(platform: Platform, host: str, path: str) -> None:
     """The router answers its own health check."""
     response = platform.router.ask("GET", path, headers={"Host": host})
-    assert (200, {"status": "pass"}) == (response.status, response.json())
-    assert "application/health+json" == response.headers["Content-Type"]
-    assert [] == platform.seen()
+    assert (response.status, response.json()) == (200, {"status": "pass"})
+    assert response.headers["Content-Type"] == "application/health+json"
+    assert platform.seen() == []
 
 
 @pytest.mark.parametrize("path", ["/health", "/auth/token", "/nothing"])
@@ -162,33 +162,33 @@ def test_health_is_answered_under_each_name(platform: Platform, host: str, path:
 def test_a_foreign_host_is_misdirected(platform: Platform, host: str, path: str) -> None:
     """A name that was made to lead here (DNS rebinding) gets nothing, not even the health."""
     response = platform.router.ask("GET", path, headers={"Host": host})
-    assert (421, "misdirected-request") == problem(response)
-    assert [] == platform.seen()
+    assert problem(response) == (421, "misdirected-request")
+    assert platform.seen() == []
 
 
 def test_hosts_are_allowed_by_a_setting(tmp_path: Path) -> None:
     """ALLOWED_HOSTS has the names clients use; a service sees one it knows, and the client's."""
     with platform_in(tmp_path, ALLOWED_HOSTS="pay.example www.example") as platform:
         for host in ("pay.example", "WWW.example:443"):
-            assert 200 == platform.router.ask("GET", "/auth/x", headers={"Host": host}).status
+            assert platform.router.ask("GET", "/auth/x", headers={"Host": host}).status == 200
             seen = platform.auth.last().headers
             assert ("localhost", host) == (seen["Host"], seen["X-Forwarded-Host"])
         response = platform.router.ask("GET", "/auth/x", headers={"Host": "example"})
-        assert (421, "misdirected-request") == problem(response)
+        assert problem(response) == (421, "misdirected-request")
 
 
 def test_health_is_only_read(router: Router) -> None:
     """HEAD is answered as GET is, without the body; any other method has nothing there."""
     response = router.ask("HEAD", "/health")
-    assert (200, b"") == (response.status, response.body)
-    assert (404, "not-found") == problem(router.ask("POST", "/health", b"{}"))
+    assert (response.status, response.body) == (200, b"")
+    assert problem(router.ask("POST", "/health", b"{}")) == (404, "not-found")
 
 
 def test_a_services_location_gets_the_prefix_back(platform: Platform) -> None:
     """The Core API says `/{id}`; a client is told where that is for it."""
     platform.core.answers["/"] = Answer(202, (("Location", "/42"),))
     response = platform.router.ask("POST", "/transactions", b"{}")
-    assert (202, ["/transactions/42"]) == (response.status, response.headers.get_all("Location"))
+    assert (response.status, response.headers.get_all("Location")) == (202, ["/transactions/42"])
 
 
 @pytest.mark.parametrize("location", ["https://other.example/42", "//other.example/42"])
@@ -204,7 +204,7 @@ def test_a_location_elsewhere_is_left_alone(platform: Platform, location: str) -
 def test_a_body_of_16_kib_arrives_whole(platform: Platform) -> None:
     """The limit is the largest size that is good."""
     body = bytes(index % 256 for index in range(BODY_BYTES_MAX))
-    assert 200 == platform.router.ask("POST", "/transactions", body).status
+    assert platform.router.ask("POST", "/transactions", body).status == 200
     assert body == platform.core.last().body
 
 
@@ -215,9 +215,9 @@ def test_a_larger_body_is_refused_unread(platform: Platform) -> None:
         started = time.monotonic()
         connection.sendall(head % (BODY_BYTES_MAX + 1))
         response = parse(connection.recv(65_536))
-    assert (413, "payload-too-large") == problem(response)
+    assert problem(response) == (413, "payload-too-large")
     assert time.monotonic() - started < 5
-    assert [] == platform.seen()
+    assert platform.seen() == []
 
 
 @pytest.mark.parametrize("chunk_bytes", [2, 20_000, 2_000_000])
@@ -227,8 +227,8 @@ def test_a_body_in_chunks_is_refused(platform: Platform, chunk_bytes: int) -> No
     with platform.router.connect() as connection:
         connection.sendall(head + b"%x\r\n" % chunk_bytes + b"x" * min(chunk_bytes, 20_000))
         response = parse(connection.recv(65_536))
-    assert (411, "length-required") == problem(response)
-    assert [] == platform.seen()
+    assert problem(response) == (411, "length-required")
+    assert platform.seen() == []
 
 
 def test_a_client_may_ask_before_it_sends_the_body(platform: Platform) -> None:
@@ -236,11 +236,11 @@ def test_a_client_may_ask_before_it_sends_the_body(platform: Platform) -> None:
     head = _POST + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n"
     with platform.router.connect() as connection:
         connection.sendall(head)
-        assert b"HTTP/1.1 100 Continue\r\n\r\n" == connection.recv(1_000)
-        assert [] == platform.seen()
+        assert connection.recv(1_000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert platform.seen() == []
         connection.sendall(b"{}")
         assert connection.recv(1_000).startswith(b"HTTP/1.1 200 OK\r\n")
-    assert (b"{}", None) == (platform.auth.last().body, platform.auth.last().headers["Expect"])
+    assert (platform.auth.last().body, platform.auth.last().headers["Expect"]) == (b"{}", None)
 
 
 def test_slow_senders_do_not_hold_a_service(tmp_path: Path) -> None:
@@ -254,9 +254,9 @@ def test_slow_senders_do_not_hold_a_service(tmp_path: Path) -> None:
             stack.enter_context(router.connect()).sendall(head)
         started = time.monotonic()
         statuses = [router.ask("POST", "/auth/token", b"{}").status for _request in range(5)]
-        assert [200] * 5 == statuses
+        assert statuses == [200] * 5
         assert time.monotonic() - started < 5
-        assert [b"{}"] * 5 == [seen.body for seen in auth.seen]
+        assert [seen.body for seen in auth.seen] == [b"{}"] * 5
 
 
 def test_a_body_that_is_cut_off_reaches_no_service(platform: Platform) -> None:
@@ -266,8 +266,8 @@ def test_a_body_that_is_cut_off_reaches_no_service(platform: Platform) -> None:
         connection.sendall(head)
         connection.shutdown(socket.SHUT_WR)
         response = parse(connection.recv(65_536))
-    assert (408, "request-timeout") == problem(response)
-    assert [] == platform.seen()
+    assert problem(response) == (408, "request-timeout")
+    assert platform.seen() == []
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -281,26 +281,26 @@ def test_a_half_closed_connection_never_gets_an_empty_200(platform: Platform, me
             connection.shutdown(socket.SHUT_WR)
             response = parse(read_all(connection, 5))
         if response.status == 200:
-            assert b"{}" == response.body
+            assert response.body == b"{}"
         else:
-            assert (499, "client-closed-request") == problem(response)
+            assert problem(response) == (499, "client-closed-request")
 
 
 def test_an_answer_without_a_body_passes(platform: Platform) -> None:
     """`OPTIONS` of a service is a 200 of length 0, and stays one."""
     platform.auth.answers["/token"] = Answer(200, (("Allow", "POST, OPTIONS"),), b"")
     response = platform.router.ask("OPTIONS", "/auth/token")
-    assert (200, b"", "POST, OPTIONS") == (
+    assert (
         response.status,
         response.body,
         response.headers["Allow"],
-    )
+    ) == (200, b"", "POST, OPTIONS")
 
 
 def test_a_path_that_is_too_long_is_refused(platform: Platform) -> None:
     """What the services' server would not read gets a problem document."""
-    assert 200 == platform.router.ask("GET", "/auth/" + "x" * 7_990).status
-    assert (414, "uri-too-long") == problem(platform.router.ask("GET", "/auth/" + "x" * 8_000))
+    assert platform.router.ask("GET", "/auth/" + "x" * 7_990).status == 200
+    assert problem(platform.router.ask("GET", "/auth/" + "x" * 8_000)) == (414, "uri-too-long")
 
 
 @pytest.mark.parametrize(
@@ -380,8 +380,8 @@ def test_a_doubtful_framing_is_refused_and_ends_the_connection(
     """Where two readers could see two ends of a request, nothing is passed on, nor what follows."""
     received = platform.router.raw(sent)
     assert re.match(rb"HTTP/1\.1 (400|411|501) ", received)
-    assert 1 == received.count(b"HTTP/1.1 ")
-    assert [] == platform.seen()
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert platform.seen() == []
 
 
 def test_a_request_in_a_body_stays_a_body(platform: Platform) -> None:
@@ -389,8 +389,8 @@ def test_a_request_in_a_body_stays_a_body(platform: Platform) -> None:
     head = _POST + b"Content-Length: %d\r\n\r\n" % len(_SMUGGLED)
     last = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     received = platform.router.raw(head + _SMUGGLED + last)
-    assert 2 == received.count(b"HTTP/1.1 200 OK\r\n")
-    assert [("/token", _SMUGGLED)] == [(seen.path, seen.body) for seen in platform.seen()]
+    assert received.count(b"HTTP/1.1 200 OK\r\n") == 2
+    assert [(seen.path, seen.body) for seen in platform.seen()] == [("/token", _SMUGGLED)]
 
 
 def test_oversize_headers_are_refused(platform: Platform) -> None:
@@ -399,7 +399,7 @@ def test_oversize_headers_are_refused(platform: Platform) -> None:
         b"GET /auth/token HTTP/1.1\r\nHost: localhost\r\nX-Big: " + b"x" * 70_000 + b"\r\n\r\n"
     )
     assert received.startswith(b"HTTP/1.1 431 ")
-    assert [] == platform.seen()
+    assert platform.seen() == []
 
 
 @pytest.mark.parametrize(
@@ -413,7 +413,7 @@ def test_oversize_headers_are_refused(platform: Platform) -> None:
 def test_only_http_1_is_spoken(platform: Platform, preface: bytes) -> None:
     """Another protocol is turned away, and the router goes on."""
     assert b"HTTP/1.1 200" not in platform.router.raw(preface, quiet_seconds=1)
-    assert 200 == platform.router.ask("GET", "/health").status
+    assert platform.router.ask("GET", "/health").status == 200
 
 
 # Headers
@@ -448,7 +448,7 @@ def test_two_request_ids_are_none(platform: Platform) -> None:
         b"Connection: close\r\n\r\n"
     )
     made = parse(received).headers.get_all("X-Request-Id") or []
-    assert 1 == len(made)
+    assert len(made) == 1
     assert UUID.fullmatch(made[0])
     assert made == platform.auth.last().headers.get_all("X-Request-Id")
 
@@ -456,7 +456,7 @@ def test_two_request_ids_are_none(platform: Platform) -> None:
 def test_requests_get_ids_of_their_own(router: Router) -> None:
     """No two requests share a made id."""
     made = {router.ask("GET", "/health").headers["X-Request-Id"] for _request in range(5)}
-    assert 5 == len(made)
+    assert len(made) == 5
 
 
 @pytest.mark.parametrize("method", ["GET", "X" * 33])
@@ -472,8 +472,8 @@ def test_a_problem_carries_the_request_id(router: Router, method: str) -> None:
 def test_an_empty_host_is_a_problem(router: Router) -> None:
     """An HTTP/1.1 request has to say whom it is for."""
     response = parse(router.raw(b"GET /health HTTP/1.1\r\nHost:\r\n\r\n"))
-    assert (400, "bad-request") == problem(response)
-    assert 400 == router.log_of(response.headers["X-Request-Id"])["status"]
+    assert problem(response) == (400, "bad-request")
+    assert router.log_of(response.headers["X-Request-Id"])["status"] == 400
 
 
 def test_a_clients_word_about_its_origin_is_not_believed(platform: Platform) -> None:
@@ -508,7 +508,7 @@ def test_what_is_meant_for_a_service_reaches_it(platform: Platform) -> None:
     response = platform.router.ask("POST", "/transactions", b"{}", sent)
     seen = platform.core.last().headers
     assert sent == {name: seen[name] for name in sent}
-    assert "true" == response.headers["Idempotency-Replayed"]
+    assert response.headers["Idempotency-Replayed"] == "true"
 
 
 def test_a_client_cannot_take_the_routers_headers_away(platform: Platform) -> None:
@@ -516,15 +516,15 @@ def test_a_client_cannot_take_the_routers_headers_away(platform: Platform) -> No
     sent = {"X-Request-Id": "kept", "Connection": "close, X-Request-Id, X-Forwarded-For"}
     platform.router.ask("GET", "/auth/token", headers=sent)
     seen = platform.auth.last().headers
-    assert ("kept", "127.0.0.1") == (seen["X-Request-Id"], seen["X-Forwarded-For"])
+    assert (seen["X-Request-Id"], seen["X-Forwarded-For"]) == ("kept", "127.0.0.1")
 
 
 def test_an_upgrade_is_not_passed_on(platform: Platform) -> None:
     """No connection becomes a tunnel to a service."""
     sent = {"Connection": "Upgrade", "Upgrade": "websocket"}
-    assert 200 == platform.router.ask("GET", "/auth/token", headers=sent).status
+    assert platform.router.ask("GET", "/auth/token", headers=sent).status == 200
     seen = platform.auth.last().headers
-    assert (None, None) == (seen["Upgrade"], seen["Connection"])
+    assert (seen["Upgrade"], seen["Connection"]) == (None, None)
 
 
 @pytest.mark.parametrize("path", ["/health", "/nothing", "/auth/token", "/auth/hang-up"])
@@ -532,7 +532,7 @@ def test_no_answer_names_a_product(platform: Platform, path: str) -> None:
     """Neither the router nor a service (`Server: gunicorn`) says what it runs on."""
     platform.auth.answers["/hang-up"] = Answer(None)
     response = platform.router.ask("GET", path)
-    assert (None, None) == (response.headers["Server"], response.headers["Via"])
+    assert (response.headers["Server"], response.headers["Via"]) == (None, None)
     assert not re.search(
         r"caddy|gunicorn|python", f"{response.headers}{response.body!r}", re.IGNORECASE
     )
@@ -543,7 +543,7 @@ def test_a_small_answer_is_not_compressed(platform: Platform) -> None:
     platform.auth.answers["/token"] = Answer(body=b'{"a": "%s"}' % (b"x" * 4_000))
     response = platform.router.ask("GET", "/auth/token", headers={"Accept-Encoding": "gzip"})
     assert None is response.headers["Content-Encoding"]
-    assert {"a": "x" * 4_000} == response.json()
+    assert response.json() == {"a": "x" * 4_000}
 
 
 def test_the_router_asks_for_no_compression_of_its_own(platform: Platform) -> None:
@@ -569,8 +569,8 @@ def test_a_service_that_hangs_up_is_502(platform: Platform, method: str) -> None
     """It may have done its work, so the router does not ask again, and says so."""
     platform.core.answers["/"] = Answer(None)
     response = platform.router.ask(method, "/transactions", b"{}")
-    assert (502, "bad-gateway") == problem(response)
-    assert 1 == len(platform.core.seen)
+    assert problem(response) == (502, "bad-gateway")
+    assert len(platform.core.seen) == 1
 
 
 def test_a_service_that_is_down_is_503(tmp_path: Path) -> None:
@@ -578,11 +578,11 @@ def test_a_service_that_is_down_is_503(tmp_path: Path) -> None:
     port = free_ports(3)
     with router_on(tmp_path, port) as router:
         response = router.ask("POST", "/transactions", b"{}")
-        assert (503, "service-unavailable") == problem(response)
-        assert "1" == response.headers["Retry-After"]
+        assert problem(response) == (503, "service-unavailable")
+        assert response.headers["Retry-After"] == "1"
         assert str(port + 2).encode() not in response.body
         assert f"127.0.0.1:{port + 2}" in router.log_of(response.headers["X-Request-Id"])["error"]
-        assert 200 == router.ask("GET", "/health").status
+        assert router.ask("GET", "/health").status == 200
 
 
 def test_a_service_at_several_addresses(tmp_path: Path) -> None:
@@ -593,11 +593,11 @@ def test_a_service_at_several_addresses(tmp_path: Path) -> None:
         with service_on(port + 3) as second:
             for service in (first, second):
                 service.answers["/"] = Answer(headers=(("Connection", "close"),))
-            assert {200} == {router.ask("GET", "/transactions").status for _ in range(40)}
-            assert 40 == len(first.seen) + len(second.seen)
+            assert {router.ask("GET", "/transactions").status for _ in range(40)} == {200}
+            assert len(first.seen) + len(second.seen) == 40
             assert first.seen
             assert second.seen
-        assert {200} == {router.ask("GET", "/transactions").status for _ in range(20)}
+        assert {router.ask("GET", "/transactions").status for _ in range(20)} == {200}
 
 
 def test_a_restart_of_a_service_is_bridged(tmp_path: Path) -> None:
@@ -609,7 +609,7 @@ def test_a_restart_of_a_service_is_bridged(tmp_path: Path) -> None:
             # A request on a kept connection that is closed at that very moment is a 502: it may
             # have been read. The claim is about those that come afterwards.
             core.answers["/"] = Answer(headers=(("Connection", "close"),))
-            assert 200 == router.ask("POST", "/transactions", b"{}").status
+            assert router.ask("POST", "/transactions", b"{}").status == 200
         client = threading.Thread(
             target=lambda: answers.append(router.ask("POST", "/transactions", b'{"amount": 1}'))
         )
@@ -617,8 +617,8 @@ def test_a_restart_of_a_service_is_bridged(tmp_path: Path) -> None:
         time.sleep(0.5)
         with service_on(port + 2) as core:
             client.join(10)
-            assert [200] == [answer.status for answer in answers]
-            assert [b'{"amount": 1}'] == [seen.body for seen in core.seen]
+            assert [answer.status for answer in answers] == [200]
+            assert [seen.body for seen in core.seen] == [b'{"amount": 1}']
 
 
 # Logs
@@ -628,18 +628,18 @@ def test_the_access_log_says_what_happened(router: Router) -> None:
     """One JSON line for a request, with what is needed to find and to judge it."""
     router.ask("POST", "/auth/token", b"{}", {"X-Request-Id": "log-1"})
     line = router.log_of("log-1")
-    assert "router" == line["service"]
-    assert (200, 2, 2) == (line["status"], line["size"], line["bytes_read"])
+    assert line["service"] == "router"
+    assert (line["status"], line["size"], line["bytes_read"]) == (200, 2, 2)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", line["time"])
     assert 0 < line["ms"] < 10_000
     request = line["request"]
-    assert ("POST", "/auth/token") == (request["method"], request["uri"])
-    assert "127.0.0.1" == request["remote_ip"]
+    assert (request["method"], request["uri"]) == ("POST", "/auth/token")
+    assert request["remote_ip"] == "127.0.0.1"
 
 
 def test_every_line_of_the_log_is_json_of_the_router(router: Router) -> None:
     """What the router has to say of itself has the same form."""
-    assert {"router"} == {line["service"] for line in router.log()}
+    assert {line["service"] for line in router.log()} == {"router"}
 
 
 def test_a_probe_is_not_worth_a_line(router: Router) -> None:
@@ -647,7 +647,7 @@ def test_a_probe_is_not_worth_a_line(router: Router) -> None:
     router.ask("GET", "/health", headers={"X-Request-Id": "probe"})
     router.ask("GET", "/nowhere", headers={"X-Request-Id": "after-the-probe"})
     router.log_of("after-the-probe")
-    assert [] == [line for line in router.log() if line.get("request_id") == "probe"]
+    assert [line for line in router.log() if line.get("request_id") == "probe"] == []
 
 
 @pytest.mark.parametrize("log_format", ["json", "console", ""])
@@ -696,9 +696,9 @@ def test_what_a_start_leaves_behind(tmp_path: Path) -> None:
     """Without HOME it runs all the same, and it writes nothing outside its own folder."""
     port = free_ports(3)
     with router_on(tmp_path, port) as router:
-        assert 200 == router.ask("GET", "/health").status
-    assert set() == {path.name for path in tmp_path.iterdir()} - {"cwd", "state", "router.log"}
-    assert [] == list((tmp_path / "cwd").iterdir())
+        assert router.ask("GET", "/health").status == 200
+    assert {path.name for path in tmp_path.iterdir()} - {"cwd", "state", "router.log"} == set()
+    assert list((tmp_path / "cwd").iterdir()) == []
 
 
 def test_a_stop_waits_a_little_for_a_request_and_no_longer(tmp_path: Path) -> None:
@@ -713,7 +713,7 @@ def test_a_stop_waits_a_little_for_a_request_and_no_longer(tmp_path: Path) -> No
         wait_until(lambda: auth.seen, what="the request at the service")
         started = time.monotonic()
         router.process.terminate()
-        assert 0 == router.process.wait(10)
+        assert router.process.wait(10) == 0
         assert time.monotonic() - started < 5
 
 
@@ -733,7 +733,7 @@ def test_a_missing_folder_is_told(tmp_path: Path) -> None:
     environ = environment(8000, tmp_path)
     del environ["CADDY_STATE"]
     result = _caddy("run", environ=environ)
-    assert 1 == result.returncode
+    assert result.returncode == 1
     assert "missing root path" in result.stderr
     [line] = re.findall(r"Caddyfile:(\d+)", result.stderr)
     assert "{$CADDY_STATE}" in CONFIG.read_text().splitlines()[int(line) - 1]
@@ -743,7 +743,7 @@ def test_a_folder_with_a_space_will_do(tmp_path: Path) -> None:
     """A checkout's path may have spaces in it, and so has the router's folder."""
     environ = environment(8000, tmp_path / "with a space")
     result = _caddy("validate", environ=environ)
-    assert 0 == result.returncode, result.stderr
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize(
@@ -762,22 +762,22 @@ def test_a_bad_setting_is_named(tmp_path: Path, name: str, value: str | None) ->
     if value is not None:
         environ[name] = value
     result = _caddy("run", environ=environ)
-    assert 1 == result.returncode
+    assert result.returncode == 1
     assert (value or name) in result.stderr
 
 
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error", ""])
 def test_the_log_levels_of_the_services_are_understood(tmp_path: Path, level: str) -> None:
     """One LOG_LEVEL does for the whole stack."""
-    assert 0 == _caddy("validate", environ=environment(8000, tmp_path, LOG_LEVEL=level)).returncode
+    assert _caddy("validate", environ=environment(8000, tmp_path, LOG_LEVEL=level)).returncode == 0
 
 
 def test_the_configuration_is_valid_without_a_warning(tmp_path: Path) -> None:
     """Caddy has nothing to remark, but that there is no HOME, which is meant."""
     result = _caddy("validate", environ=environment(8000, tmp_path))
-    assert 0 == result.returncode
+    assert result.returncode == 0
     warned = [line for line in result.stderr.splitlines() if '"level":"warn"' in line]
-    assert [] == [line for line in warned if "HOME" not in line]
+    assert [line for line in warned if "HOME" not in line] == []
 
 
 def test_the_configuration_is_formatted() -> None:
@@ -792,10 +792,10 @@ def test_it_listens_at_one_address_and_nowhere_else(tmp_path: Path) -> None:
     """HTTP_HOST and HTTP_PORT, and no port for administration."""
     config = _adapted(environment(8123, tmp_path, HTTP_HOST="127.0.0.2"))
     servers = config["apps"]["http"]["servers"].values()
-    assert [["127.0.0.2:8123"]] == [server["listen"] for server in servers]
+    assert [server["listen"] for server in servers] == [["127.0.0.2:8123"]]
     assert config["admin"]["disabled"]
     default = _adapted(environment(8123, tmp_path))["apps"]["http"]["servers"].values()
-    assert [["127.0.0.1:8123"]] == [server["listen"] for server in default]
+    assert [server["listen"] for server in default] == [["127.0.0.1:8123"]]
 
 
 def test_the_clocks_fit_together(tmp_path: Path) -> None:
@@ -813,7 +813,7 @@ def test_the_clocks_fit_together(tmp_path: Path) -> None:
     )
     assert slowest < server["write_timeout"]
     assert transport["keep_alive"]["idle_timeout"] < 75e9
-    assert ["h1"] == server["protocols"]
+    assert server["protocols"] == ["h1"]
 
 
 def _find(node: Any, key: str, value: str) -> list[Any]:
@@ -833,8 +833,8 @@ def test_a_slow_body_is_408(waiting: Waiting, name: str) -> None:
     """A body has 10 s, silence or not; the service never hears of one that takes longer."""
     platform, exchanges = waiting
     response = parse(exchanges[name].result(40))
-    assert (408, "request-timeout") == problem(response)
-    assert [] == platform.auth.seen
+    assert problem(response) == (408, "request-timeout")
+    assert platform.auth.seen == []
 
 
 def test_slow_headers_end_the_connection(waiting: Waiting) -> None:
@@ -847,5 +847,5 @@ def test_a_slow_service_is_504(waiting: Waiting) -> None:
     """The client does not wait for ever, and the service is asked once."""
     platform, exchanges = waiting
     response = parse(exchanges["slow service"].result(40))
-    assert (504, "gateway-timeout") == problem(response)
-    assert ["/slow"] == [seen.path for seen in platform.core.seen]
+    assert problem(response) == (504, "gateway-timeout")
+    assert [seen.path for seen in platform.core.seen] == ["/slow"]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import psutil
+import redis
 
 from devtools.address import BLOCK, PORT_OFFSETS
 from devtools.orphans import is_gone
@@ -50,7 +51,7 @@ class Stack:
         """A fresh token, from the router."""
         body = {"username": username, "password": "password"}
         answer = self.http.post("/auth/token", json=body)
-        assert 200 == answer.status_code, answer.text
+        assert answer.status_code == 200, answer.text
         return str(answer.json()["token"])
 
     def bearer(self, username: str = "alice") -> dict[str, str]:
@@ -126,9 +127,9 @@ class Stack:
         port = self.port + PORT_OFFSETS[name]
         if name == "redis":
             # No file before preflight has written it.
-            with contextlib.suppress(redis.RedisError, OSError):
-                with self.redis(retry=support.ONE_TRY) as client:
-                    return bool(client.ping())
+            found = contextlib.suppress(redis.RedisError, OSError)
+            with found, self.redis(retry=support.ONE_TRY) as client:
+                return bool(client.ping())
             return False
         try:
             return httpx.get(f"http://127.0.0.1:{port}/health", timeout=5).status_code == 200
@@ -209,7 +210,7 @@ def running(
         left = left_of(state)
         for process in left:  # so that a test that fails leaves nothing either
             process.kill()
-        assert [] == left, "processes were left behind"
+        assert left == [], "processes were left behind"
 
 
 def _stop(stack: Stack) -> None:

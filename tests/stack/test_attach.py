@@ -145,11 +145,11 @@ def test_a_redis_elsewhere_with_tls_and_password(tmp_path: Path, authority: Auth
     """REDIS_URL leads there, by TLS that is verified; the stack's own Redis runs idle."""
     port = support.free_ports(1)
     with redis_with_tls(tmp_path, authority, port) as url, running(REDIS_URL=url) as stack:
-        assert "captured" == stack.ended(stack.pay().json()["id"])["status"]
+        assert stack.ended(stack.pay().json()["id"])["status"] == "captured"
         with redis.Redis.from_url(url) as elsewhere:
-            assert 1 == len(list(elsewhere.scan_iter("transaction:*")))
+            assert len(list(elsewhere.scan_iter("transaction:*"))) == 1
         with stack.redis() as own:
-            assert 0 == own.dbsize()
+            assert own.dbsize() == 0
         for log in (stack.state / "logs").iterdir():
             assert PASSWORD not in log.read_text(), log.name
             assert IN_AN_ADDRESS not in log.read_text(), log.name
@@ -181,10 +181,10 @@ def test_a_psp_elsewhere_with_a_key_of_its_own(authority: Authority) -> None:
     before = captured(authority.sandbox)
     where = f"http://localhost:{authority.key_port}"
     with running(PSP_URL=where, PSP_API_KEY=KEY) as stack:
-        assert "captured" == stack.ended(stack.pay().json()["id"])["status"]
+        assert stack.ended(stack.pay().json()["id"])["status"] == "captured"
         assert before + 1 == captured(authority.sandbox)
         own = f"http://127.0.0.1:{stack.port + PORT_OFFSETS['psp-sandbox']}"
-        assert 0 == captured(own, (stack.state / "sandbox-token").read_text().strip())
+        assert captured(own, (stack.state / "sandbox-token").read_text().strip()) == 0
         for log in (stack.state / "logs").iterdir():
             assert KEY not in log.read_text(), log.name
 
@@ -195,11 +195,11 @@ def test_a_psp_that_cannot_be_verified_is_sent_nothing(authority: Authority) -> 
     where = f"https://localhost:{authority.https_port}"
     with running(PSP_URL=where, PSP_API_KEY=KEY, PSP_ATTEMPTS_MAX="2") as stack:
         ended = stack.ended(stack.pay().json()["id"])
-        assert ("failed", 2) == (ended["status"], ended["attempts"])
+        assert (ended["status"], ended["attempts"]) == ("failed", 2)
         assert before == captured(authority.sandbox)
     # Whoever knows the authority gets an answer there, so that it was this that failed.
     trusting = ssl.create_default_context(cafile=str(authority.root))
-    assert 200 == httpx.get(f"{where}/health", verify=trusting).status_code
+    assert httpx.get(f"{where}/health", verify=trusting).status_code == 200
 
 
 def launch_configurations() -> list[dict[str, Any]]:
@@ -234,15 +234,15 @@ def test_a_service_typed_in_the_shell(stack: Stack) -> None:
 def _takes_the_place(
     stack: Stack, name: str, command: Sequence[str], environ: Mapping[str, str]
 ) -> None:
-    assert 0 == stack.compose("process", "stop", name).returncode
+    assert stack.compose("process", "stop", name).returncode == 0
     support.wait_until(lambda: not stack.healthy(name), seconds_max=30, what=f"{name} to stop")
     with support.program(command, environ=environ, output=stack.state / "mine.log") as mine:
         support.wait_until(lambda: stack.healthy(name), seconds_max=60, what=f"my {name}")
-        assert "captured" == stack.ended(stack.pay().json()["id"])["status"]
+        assert stack.ended(stack.pay().json()["id"])["status"] == "captured"
         assert mine.poll() is None
-    assert 0 == stack.compose("process", "start", name).returncode
+    assert stack.compose("process", "start", name).returncode == 0
     stack.wait_healthy()
-    assert "captured" == stack.ended(stack.pay().json()["id"])["status"]
+    assert stack.ended(stack.pay().json()["id"])["status"] == "captured"
 
 
 def test_a_slip_in_dotenv_stops_the_start_and_is_named(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_a_slip_in_dotenv_stops_the_start_and_is_named(tmp_path: Path) -> None:
     with support.program(
         ["process-compose", "up"], environ=environ, output=tmp_path / "output", cwd=tmp_path
     ) as supervisor:
-        assert 78 == supervisor.wait(60)
+        assert supervisor.wait(60) == 78
     said = (state / "logs/preflight.log").read_text()
     slip = ".env: PSP_TIMEOUT_SECOND is not a setting; did you mean PSP_TIMEOUT_SECONDS?"
     assert slip in said
@@ -269,29 +269,29 @@ def test_the_doctor_finds_a_healthy_stack_in_order(stack: Stack) -> None:
         return done.returncode, json.loads(done.stdout)["findings"]
 
     code, found = doctor()
-    assert (0, []) == (code, [one for one in found if one["status"] == "fault"])
+    assert (code, [one for one in found if one["status"] == "fault"]) == (0, [])
     ports = [one for one in found if one["section"] == "ports" and one["value"].isdigit()]
     assert list(PORT_OFFSETS) == [one["name"] for one in ports]
     assert all(one["note"].startswith("ours: ") for one in ports), ports
     health = {one["name"]: one["value"] for one in found if one["section"] == "health"}
     assert {name: "pass" for name in PORT_OFFSETS if name != "redis"} == health
     kept = {one["name"]: one["value"] for one in found if one["section"] == "redis"}
-    assert ("on", "ok", "noeviction") == (
+    assert (
         kept["append-only file"],
         kept["last write to it"],
         kept["when full"],
-    )
-    assert [] == [one for one in found if "other settings" in one["note"]]
+    ) == ("on", "ok", "noeviction")
+    assert [one for one in found if "other settings" in one["note"]] == []
     _, found = doctor(QUEUE_LIMIT="5")
     [note] = [one for one in found if "other settings" in one["note"]]
-    assert ("core-api", "note") == (note["name"], note["status"])
+    assert (note["name"], note["status"]) == ("core-api", "note")
     assert note["note"].endswith(": QUEUE_LIMIT")
-    assert 0 == stack.compose("process", "stop", "auth-api").returncode
+    assert stack.compose("process", "stop", "auth-api").returncode == 0
     support.wait_until(lambda: not stack.healthy("auth-api"), what="auth-api to stop")
     code, found = doctor()
-    assert 1 == code
+    assert code == 1
     [fault] = [one for one in found if (one["section"], one["status"]) == ("ports", "fault")]
-    assert "auth-api" == fault["name"]
+    assert fault["name"] == "auth-api"
     assert "process-compose process start auth-api" in fault["cure"]
-    assert 0 == stack.compose("process", "start", "auth-api").returncode
+    assert stack.compose("process", "start", "auth-api").returncode == 0
     stack.wait_healthy()

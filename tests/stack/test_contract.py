@@ -25,7 +25,7 @@ def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     document: dict[str, Any] = answer.json()
     assert (status, code) == (answer.status_code, document["code"]), answer.text
     assert status == document["status"]
-    assert "application/problem+json" == answer.headers["content-type"]
+    assert answer.headers["content-type"] == "application/problem+json"
     assert document["request_id"] == answer.headers["x-request-id"]
     assert "Traceback" not in answer.text
     assert "127.0.0.1" not in answer.text
@@ -36,9 +36,9 @@ def test_a_token_for_name_and_password(stack: Stack) -> None:
     """POST /auth/token: 200 with token, type and lifetime."""
     body = {"username": "alice", "password": "password"}
     answer = stack.http.post("/auth/token", json=body)
-    assert 200 == answer.status_code
-    assert ("Bearer", 30) == (answer.json()["token_type"], answer.json()["expires_in"])
-    assert {"token", "token_type", "expires_in"} == set(answer.json())
+    assert answer.status_code == 200
+    assert (answer.json()["token_type"], answer.json()["expires_in"]) == ("Bearer", 30)
+    assert set(answer.json()) == {"token", "token_type", "expires_in"}
 
 
 @pytest.mark.parametrize("path", ["/transactions", "/transactions/", "/transactions/transaction"])
@@ -47,12 +47,12 @@ def test_a_payment_end_to_end(stack: Stack, path: str) -> None:
     before = stack.points()
     body = {"amount": 1250, "currency": "USD"}
     answer = stack.http.post(path, json=body, headers=stack.bearer())
-    assert 202 == answer.status_code
+    assert answer.status_code == 202
     assert f"/transactions/{answer.json()['id']}" == answer.headers["location"]
     record = stack.ended(answer.json()["id"])
-    assert ("captured", 12, 1) == (record["status"], record["loyalty_points"], record["attempts"])
+    assert (record["status"], record["loyalty_points"], record["attempts"]) == ("captured", 12, 1)
     assert record["psp_reference"].startswith("pi_")
-    assert ["queued", "processing", "captured"] == [e["event"] for e in record["timeline"]]
+    assert [e["event"] for e in record["timeline"]] == ["queued", "processing", "captured"]
     assert before + 12 == stack.points()
 
 
@@ -66,7 +66,7 @@ def test_the_location_leads_to_the_transaction(stack: Stack) -> None:
 def test_the_token_in_the_body_and_the_amount_as_text(stack: Stack) -> None:
     """As HTTPie's `amount=100 currency=USD token=…` sends it."""
     body = {"amount": "100", "currency": "USD", "token": stack.token()}
-    assert 202 == stack.http.post("/transactions", json=body).status_code
+    assert stack.http.post("/transactions", json=body).status_code == 202
 
 
 def test_transactions_are_listed_newest_first(stack: Stack) -> None:
@@ -81,7 +81,7 @@ def test_transactions_are_listed_newest_first(stack: Stack) -> None:
     more = {"limit": 2, "cursor": first["next_cursor"]}
     second = stack.http.get("/transactions", params=more, headers=headers).json()
     assert ids[0] == second["transactions"][0]["id"]
-    assert {2} == {t["user_id"] for t in first["transactions"] + second["transactions"]}
+    assert {t["user_id"] for t in first["transactions"] + second["transactions"]} == {2}
 
 
 def test_another_users_transaction_is_not_found(stack: Stack) -> None:
@@ -107,14 +107,14 @@ def test_health(stack: Stack, path: str, host: str | None) -> None:
     """The router's own and each service's, under any name of this machine."""
     headers = {"Host": f"{host}:{stack.port}"} if host else {}
     answer = stack.http.get(path, headers=headers)
-    assert (200, "pass") == (answer.status_code, answer.json()["status"])
+    assert (answer.status_code, answer.json()["status"]) == (200, "pass")
 
 
 @pytest.mark.parametrize("service", ["auth", "transactions"])
 def test_openapi(stack: Stack, service: str) -> None:
     """Each service describes itself in OpenAPI 3.1."""
     document = stack.http.get(f"/{service}/openapi.json").json()
-    assert "3.1.0" == document["openapi"]
+    assert document["openapi"] == "3.1.0"
 
 
 @pytest.mark.parametrize("path", ["/", "/authx", "/metrics", "/auth/metrics", "/transactionsx"])
@@ -149,7 +149,7 @@ def test_whatever_is_asked_the_answer_is_of_the_platform(
     """No refusal of an HTTP library comes through as it is, and no limit but those documented."""
     answer = stack.http.request(**{"method": "GET", "url": path} | asked)
     if status == 200:
-        assert 200 == answer.status_code, answer.text
+        assert answer.status_code == 200, answer.text
     else:
         problem(answer, status, answer.json()["code"])
 
@@ -255,7 +255,7 @@ def test_wrong_fields(stack: Stack) -> None:
     """422 with one entry for each."""
     answer = stack.pay(amount=1.5, currency="usd")
     document = problem(answer, 422, "invalid-request")
-    assert ["/amount", "/currency"] == [error["pointer"] for error in document["errors"]]
+    assert [error["pointer"] for error in document["errors"]] == ["/amount", "/currency"]
 
 
 def test_an_idempotency_key(stack: Stack) -> None:
@@ -265,7 +265,7 @@ def test_an_idempotency_key(stack: Stack) -> None:
     first = stack.http.post("/transactions", json=body, headers=headers)
     again = stack.http.post("/transactions", json=body, headers=headers)
     assert (202, first.json()) == (again.status_code, again.json())
-    assert "true" == again.headers["idempotency-replayed"]
+    assert again.headers["idempotency-replayed"] == "true"
     other = stack.http.post("/transactions", json=body | {"amount": 1}, headers=headers)
     problem(other, 422, "idempotency-key-reused")
 
@@ -329,8 +329,8 @@ def test_no_secret_is_in_logs_or_process_titles(stack: Stack) -> None:
 
 def test_secrets_are_the_users_own(stack: Stack) -> None:
     """The state folder is of mode 700, the secret of 600."""
-    assert 0o700 == stack.state.stat().st_mode & 0o777
-    assert 0o600 == (stack.state / "jwt-secret").stat().st_mode & 0o777
+    assert stack.state.stat().st_mode & 0o777 == 0o700
+    assert (stack.state / "jwt-secret").stat().st_mode & 0o777 == 0o600
 
 
 def test_nothing_listens_beyond_the_loopback(stack: Stack) -> None:
@@ -341,5 +341,5 @@ def test_nothing_listens_beyond_the_loopback(stack: Stack) -> None:
         for one in (process, *process.children(recursive=True)):
             found += [c.laddr for c in one.net_connections(kind="inet") if c.status == "LISTEN"]
     assert len(found) >= 6
-    assert {"127.0.0.1"} == {address.ip for address in found}
+    assert {address.ip for address in found} == {"127.0.0.1"}
     assert Path(stack.environ["PC_SOCKET_PATH"]).is_socket()

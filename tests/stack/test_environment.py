@@ -103,17 +103,17 @@ def test_the_stack_runs_in_any_environment(home: Path, umask: int) -> None:
     del umask
     own = {"HOME": str(home), "PYTHONPATH": str(home), "BASH_ENV": str(home / "bash_env")}
     with running(**HOSTILE | own, QUEUE_LIMIT="77") as stack:
-        assert "captured" == stack.ended(stack.pay().json()["id"])["status"]
+        assert stack.ended(stack.pay().json()["id"])["status"] == "captured"
         for name in PORT_OFFSETS:
             inherited = stack.process(name).environ()
-            assert "77" == inherited["QUEUE_LIMIT"], "a setting arrives"
+            assert inherited["QUEUE_LIMIT"] == "77", "a setting arrives"
             assert inherited.keys() & HOSTILE.keys() <= PROXIES | SET_BY_THE_STACK, name
         [hour] = set(re.findall(r"\d{4} (\d\d):[\d:.]+ \* Ready to accept", stack.log("redis")))
         assert f"T{hour}:" in stack.log("auth-api")
         assert f" {hour}:" in (stack.state / "process-compose.log").read_text()
         made = [path for path in stack.state.rglob("*") if path.name != "output"]
-        assert [] == [path for path in made if path.lstat().st_mode & 0o077]
-        assert 0 == stack.platform("down").returncode
+        assert [path for path in made if path.lstat().st_mode & 0o077] == []
+        assert stack.platform("down").returncode == 0
         stack.supervisor.wait(STOP_SECONDS_MAX)
 
 
@@ -138,7 +138,7 @@ def test_no_secret_of_the_state_folder_is_copied(stack: Stack) -> None:
     for process in processes_of(stack.state):
         said += " ".join(process.cmdline()) + str(process.environ())
     for name in ("jwt-secret", "redis-password", "redis-url", "sandbox-token"):
-        assert 0o600 == stat.S_IMODE((stack.state / name).stat().st_mode)
+        assert stat.S_IMODE((stack.state / name).stat().st_mode) == 0o600
         assert (stack.state / name).read_text().strip() not in said
 
 
@@ -148,7 +148,7 @@ def test_the_sandbox_asks_other_users_for_its_token(stack: Stack) -> None:
     for method, path in (("GET", "payment_intents"), ("PUT", "faults"), ("DELETE", "faults")):
         for headers in ({}, {"Authorization": "Bearer sk_test_sandbox"}):
             answer = httpx.request(method, f"{url}/{path}", headers=headers, timeout=10)
-            assert (401, "unauthorized") == (answer.status_code, answer.json()["code"])
+            assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
     token = (stack.state / "sandbox-token").read_text().strip()
     answer = httpx.get(f"{url}/faults", headers={"Authorization": f"Bearer {token}"}, timeout=10)
-    assert 200 == answer.status_code
+    assert answer.status_code == 200

@@ -48,11 +48,11 @@ def test_it_says_how_long_each_process_took(stack: Stack) -> None:
 def test_smoke_passes(stack: Stack) -> None:
     """`platform run smoke` pays through the router of the running stack; exit code as smoke's."""
     done = stack.platform("run", "smoke", seconds_max=90)
-    assert 0 == done.returncode, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     assert "0 failed" in done.stdout
     assert stack.healthy("router")
-    assert 0 == stack.compose("process", "list").returncode, "the socket is still there"
-    assert 0 != stack.platform("run", "smoke", "--", "--url", "http://127.0.0.1:1").returncode
+    assert stack.compose("process", "list").returncode == 0, "the socket is still there"
+    assert stack.platform("run", "smoke", "--", "--url", "http://127.0.0.1:1").returncode != 0
 
 
 @pytest.mark.parametrize("words", [["smok"], ["--", "smoke"], []])
@@ -68,9 +68,9 @@ def test_smoke_passes_with_a_stack_of_its_own() -> None:
     with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as folder:
         environ = environment(Path(folder), support.free_ports(BLOCK))
         done = compose(environ, "run", "smoke", seconds_max=90)
-        assert 0 == done.returncode, done.stdout + done.stderr
+        assert done.returncode == 0, done.stdout + done.stderr
         assert "0 failed" in done.stdout
-        assert [] == left_of(Path(folder))
+        assert left_of(Path(folder)) == []
 
 
 def test_a_process_is_restarted_and_shows_its_log(stack: Stack) -> None:
@@ -99,9 +99,9 @@ def test_slow_clients_hold_nobody_up(stack: Stack) -> None:
                 pool.submit(stack.http.get, path)
                 for path in ("/auth/health", "/transactions/health") * 20
             ]
-            assert {200} == {future.result(20).status_code for future in healths}
+            assert {future.result(20).status_code for future in healths} == {200}
         paid = stack.ended(stack.pay().json()["id"])
-        assert "captured" == paid["status"]
+        assert paid["status"] == "captured"
     finally:
         for client in slow:
             client.close()
@@ -110,10 +110,10 @@ def test_slow_clients_hold_nobody_up(stack: Stack) -> None:
 def test_a_second_up_is_refused(stack: Stack) -> None:
     """`up` in a checkout whose stack runs says so, and the stack goes on."""
     done = stack.compose("up", "-t=false", seconds_max=60)
-    assert 0 != done.returncode
+    assert done.returncode != 0
     told = done.stdout + done.stderr + (stack.state / "process-compose.log").read_text()
     assert "already" in told
-    assert 200 == stack.http.get("/transactions/health").status_code
+    assert stack.http.get("/transactions/health").status_code == 200
 
 
 def test_a_busy_port_stops_the_start_and_is_named() -> None:
@@ -123,7 +123,7 @@ def test_a_busy_port_stops_the_start_and_is_named() -> None:
         socket.create_server(("127.0.0.1", port + 3)),
         running(healthy=False, port=port, QUEUE_LIMIT="many") as stack,
     ):
-        assert 78 == stack.supervisor.wait(60)
+        assert stack.supervisor.wait(60) == 78
         said = stack.log("preflight")
         assert not (stack.state / "logs" / "redis.log").exists()
     assert f"port {port + 3} (psp-connector) is held by" in said
@@ -136,18 +136,18 @@ def test_without_redis_there_is_a_quick_503(stack: Stack) -> None:
     token = stack.bearer()
     # Ended: what becomes of a charge that is under way then, the chaos tests show.
     accepted = stack.ended(stack.pay().json()["id"])["id"]
-    assert 0 == stack.compose("process", "stop", "redis").returncode
+    assert stack.compose("process", "stop", "redis").returncode == 0
     support.wait_until(lambda: not stack.healthy("redis"), what="Redis to stop")
     body = {"amount": 1, "currency": "USD"}
     answer = stack.http.post("/transactions", json=body, headers=token)
-    assert (503, "1") == (answer.status_code, answer.headers["retry-after"])
-    assert "service-unavailable" == answer.json()["code"]
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json()["code"] == "service-unavailable"
     health = stack.http.get("/transactions/health")
-    assert (503, {"redis": "fail"}) == (health.status_code, health.json()["checks"])
-    assert 0 == stack.compose("process", "start", "redis").returncode
+    assert (health.status_code, health.json()["checks"]) == (503, {"redis": "fail"})
+    assert stack.compose("process", "start", "redis").returncode == 0
     stack.wait_healthy()
-    assert "captured" == stack.ended(accepted)["status"]
-    assert "captured" == stack.ended(stack.pay().json()["id"])["status"]
+    assert stack.ended(accepted)["status"] == "captured"
+    assert stack.ended(stack.pay().json()["id"])["status"] == "captured"
 
 
 def test_a_full_queue_is_a_quick_503() -> None:
@@ -155,10 +155,10 @@ def test_a_full_queue_is_a_quick_503() -> None:
     with running(QUEUE_LIMIT="1", PSP_TIMEOUT_SECONDS="20") as stack:
         first = stack.pay(payment_method="pm_sandbox_slow")
         second = stack.pay()
-        assert (202, 503) == (first.status_code, second.status_code)
+        assert (first.status_code, second.status_code) == (202, 503)
         assert "retry-after" in second.headers
-        assert "captured" == stack.ended(first.json()["id"])["status"]
-        assert "captured" == stack.ended(stack.pay().json()["id"])["status"]
+        assert stack.ended(first.json()["id"])["status"] == "captured"
+        assert stack.ended(stack.pay().json()["id"])["status"] == "captured"
 
 
 def test_two_checkouts_run_side_by_side() -> None:
@@ -169,12 +169,12 @@ def test_two_checkouts_run_side_by_side() -> None:
             with running(state=two, port=b_port, PLATFORM_PORT="auto") as b:
                 assert a.port != b.port
                 for stack in (a, b):
-                    assert "captured" == stack.ended(stack.pay().json()["id"])["status"]
+                    assert stack.ended(stack.pay().json()["id"])["status"] == "captured"
                     assert f"the router listens on port {stack.port}" in stack.log("preflight")
-                assert (12, 12) == (a.points(), b.points())
-        assert [] == left_of(two)
-        assert "captured" == a.ended(a.pay().json()["id"])["status"]
-        assert 24 == a.points()
+                assert (a.points(), b.points()) == (12, 12)
+        assert left_of(two) == []
+        assert a.ended(a.pay().json()["id"])["status"] == "captured"
+        assert a.points() == 24
 
 
 @contextlib.contextmanager
@@ -197,7 +197,7 @@ def test_auto_is_never_shifted() -> None:
             socket.create_server(("127.0.0.1", port + 5)),
             running(healthy=False, state=state, port=port, PLATFORM_PORT="auto") as stack,
         ):
-            assert 78 == stack.supervisor.wait(60)
+            assert stack.supervisor.wait(60) == 78
             said = stack.log("preflight")
             assert not (state / "environment").exists()
     assert f"port {port + 5} (redis) is held by" in said
@@ -212,8 +212,8 @@ def test_dot_env_moves_the_stack_and_clients_know() -> None:
         with running(state=state, port=port, cwd=state, PLATFORM_PORT="") as stack:
             shell = {k: v for k, v in stack.environ.items() if k != "PLATFORM_PORT"}
             paid = merchant(shell, "pay", "1250", "USD", "--as", "alice")
-            assert (0, "") == (paid.returncode, paid.stderr)
-            assert 12 == stack.points()
+            assert (paid.returncode, paid.stderr) == (0, "")
+            assert stack.points() == 12
             said = stack.log("ready")
     assert f"http://127.0.0.1:{port}\n" in said
 
@@ -222,7 +222,7 @@ def test_the_shell_beats_dot_env(tmp_path: Path) -> None:
     """`PLATFORM_PORT=8100 process-compose up` is not silently passed over, nor is any other."""
     (tmp_path / ".env").write_text("PLATFORM_PORT=auto\r\nQUEUE_LIMIT=many\r\n", newline="")
     with running(cwd=tmp_path, QUEUE_LIMIT="100", PLATFORM_CHECKOUT=str(tmp_path)) as stack:
-        assert "captured" == stack.ended(stack.pay().json()["id"])["status"]
+        assert stack.ended(stack.pay().json()["id"])["status"] == "captured"
 
 
 def test_what_a_killed_supervisor_left_is_ended_by_the_next_up(stack: Stack) -> None:
@@ -235,18 +235,18 @@ def test_what_a_killed_supervisor_left_is_ended_by_the_next_up(stack: Stack) -> 
             workers = [w for process in left.values() for w in process.children(recursive=True)]
             killed.supervisor.kill()
             killed.supervisor.wait()
-            assert "captured" == killed.ended(killed.pay().json()["id"])["status"], "they work on"
+            assert killed.ended(killed.pay().json()["id"])["status"] == "captured", "they work on"
             with running(healthy=False, state=state, port=killed.port) as again:
                 # Until they are ended, health checks are answered by those that were left.
                 said = support.wait_until(lambda: told(again), seconds_max=60, what="the end")
                 for name, process in left.items():
                     assert f"{name}, pid {process.pid}" in said
-                assert [] == [p for p in [*left.values(), *workers] if not orphans.is_gone(p)]
+                assert [p for p in [*left.values(), *workers] if not orphans.is_gone(p)] == []
                 assert shell.poll() is None
                 shell.kill()
                 again.wait_healthy()
-                assert "captured" == again.ended(accepted)["status"]
-            assert "captured" == stack.ended(stack.pay().json()["id"])["status"]
+                assert again.ended(accepted)["status"] == "captured"
+            assert stack.ended(stack.pay().json()["id"])["status"] == "captured"
 
 
 def told(stack: Stack) -> str:

@@ -127,12 +127,12 @@ def test_no_secret_is_logged_or_shown(log_format: str, tmp_path: Path, users: Pa
         assert "transaction_id" in told["core-api.log"]
         assert "services.core_api" in told["titles"]
         sought = SECRETS | {f"token {number}": token for number, token in enumerate(tokens)}
-        assert [] == [
+        assert [
             (name, where)
             for name, secret in sought.items()
             for where, text in told.items()
             if secret in text
-        ]
+        ] == []
 
 
 def pay_in_every_way(stack: Stack) -> list[str]:
@@ -143,8 +143,8 @@ def pay_in_every_way(stack: Stack) -> list[str]:
     bearer = {"Authorization": f"Bearer {tokens[0]}"}
     body = {"amount": 1250, "currency": "USD"}
     paid = post("/transactions", json=body, headers=bearer)
-    assert 202 == paid.status_code
-    assert 202 == post("/transactions", json=body | {"token": tokens[1]}).status_code
+    assert paid.status_code == 202
+    assert post("/transactions", json=body | {"token": tokens[1]}).status_code == 202
     post("/transactions", json=body | {"payment_method": "pm_sandbox_flaky"}, headers=bearer)
 
     def ended() -> Any:

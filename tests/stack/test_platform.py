@@ -34,7 +34,7 @@ def environ() -> Iterator[dict[str, str]]:
             left = left_of(Path(folder))
             for process in left:
                 process.kill()
-            assert [] == left
+            assert left == []
 
 
 def supervisor(state: Path) -> psutil.Process:
@@ -53,42 +53,42 @@ def test_up_comes_back_when_all_is_healthy_and_down_ends_all(environ: dict[str, 
     """One screen with addresses, seconds, what to type; a second is refused; `down` is final."""
     state = Path(environ["PLATFORM_STATE"])
     done = platform(environ, "up", "-D")
-    assert 0 == done.returncode, done.stderr
+    assert done.returncode == 0, done.stderr
     for name, offset in PORT_OFFSETS.items():
         [line] = [line for line in done.stdout.splitlines() if line.split()[:1] == [name]]
         assert line.endswith(f"://127.0.0.1:{int(environ['PLATFORM_PORT']) + offset}")
         assert "? s" not in line
     assert "merchant pay 1250 USD --as alice" in done.stdout
-    assert 0 == merchant(environ, "pay", "1250", "USD", "--as", "alice").returncode
+    assert merchant(environ, "pay", "1250", "USD", "--as", "alice").returncode == 0
     again = platform(environ, "up", "-D")
-    assert (1, True) == (again.returncode, "already running" in again.stderr)
-    assert 0 == platform(environ, "down").returncode
-    assert [] == left_of(state)
+    assert (again.returncode, "already running" in again.stderr) == (1, True)
+    assert platform(environ, "down").returncode == 0
+    assert left_of(state) == []
     idle = platform(environ, "down")
-    assert (0, "") == (idle.returncode, idle.stderr)
+    assert (idle.returncode, idle.stderr) == (0, "")
     assert "no stack of this checkout is running" in idle.stdout
 
 
 def test_down_ends_what_a_killed_supervisor_left(environ: dict[str, str]) -> None:
     """`kill -9` of process-compose, then `down`: each process is named, and gone."""
     state = Path(environ["PLATFORM_STATE"])
-    assert 0 == platform(environ, "up", "-D").returncode
+    assert platform(environ, "up", "-D").returncode == 0
     boss = supervisor(state)
     boss.kill()
     support.wait_until(lambda: orphans.is_gone(boss), what="the supervisor's end")
     left = left_of(state)
     assert len(left) >= len(PORT_OFFSETS)
     done = platform(environ, "down")
-    assert (0, "") == (done.returncode, done.stderr)
+    assert (done.returncode, done.stderr) == (0, "")
     for name in PORT_OFFSETS:
         assert f"{name}, pid " in done.stdout
-    assert [] == [process for process in left if not orphans.is_gone(process)]
+    assert [process for process in left if not orphans.is_gone(process)] == []
 
 
 def test_up_says_what_keeps_it_from_starting(environ: dict[str, str]) -> None:
     """What preflight finds stands on the terminal, and the exit code is not 0."""
     done = platform(environ | {"QUEUE_LIMIT": "many"}, "up", "-D")
-    assert 1 == done.returncode
+    assert done.returncode == 1
     assert "platform: the stack cannot start\n  QUEUE_LIMIT='many': must be" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -99,7 +99,7 @@ def test_up_names_the_process_that_ends_at_once(environ: dict[str, str], tmp_pat
     broken.write_text("#!/bin/sh\necho out of order\nexit 3\n")
     broken.chmod(0o755)
     done = platform(environ | {"PATH": f"{tmp_path}:{environ['PATH']}"}, "up", "-D")
-    assert 1 == done.returncode
+    assert done.returncode == 1
     assert "platform: router has ended 3 times; the end of its log:\n    out of" in done.stderr
     assert "`platform down` stops it" in done.stderr
 
@@ -107,15 +107,15 @@ def test_up_names_the_process_that_ends_at_once(environ: dict[str, str], tmp_pat
 def test_reset_forgets_only_when_told_so(environ: dict[str, str]) -> None:
     """Without a terminal it wants `--yes`; then the stack is stopped and its state is gone."""
     state = Path(environ["PLATFORM_STATE"])
-    assert 0 == platform(environ, "up", "-D").returncode
-    assert 0 == merchant(environ, "pay", "1250", "USD", "--as", "alice").returncode
+    assert platform(environ, "up", "-D").returncode == 0
+    assert merchant(environ, "pay", "1250", "USD", "--as", "alice").returncode == 0
     (state / "nixw").mkdir()
     refused = platform(environ, "reset")
-    assert (1, True) == (refused.returncode, "--yes" in refused.stderr)
-    assert 0 == merchant(environ, "loyalty", "--as", "alice").returncode
+    assert (refused.returncode, "--yes" in refused.stderr) == (1, True)
+    assert merchant(environ, "loyalty", "--as", "alice").returncode == 0
     done = platform(environ, "reset", "--yes")
-    assert (0, "") == (done.returncode, done.stderr)
-    assert [] == left_of(state)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert left_of(state) == []
     assert noted_port(state) is None
     assert (state / "nixw").is_dir()
     assert not (state / "jwt-secret").exists()
@@ -131,10 +131,10 @@ def test_a_long_path_with_spaces_and_no_home(environ: dict[str, str]) -> None:
         moved.pop("HOME", None)
         stack.callback(platform, moved, "down")
         done = platform(moved, "up", "-D")
-        assert 0 == done.returncode, done.stdout + done.stderr
-        assert 0 == merchant(moved, "pay", "1250", "USD", "--as", "alice").returncode
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert merchant(moved, "pay", "1250", "USD", "--as", "alice").returncode == 0
         assert "listening" in (folder / "logs" / "core-api.log").read_text()
-        assert 0 == platform(moved, "down").returncode
+        assert platform(moved, "down").returncode == 0
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -142,5 +142,5 @@ def test_a_folder_that_cannot_be_written_is_told(environ: dict[str, str], tmp_pa
     """Before anything is started, with the cure."""
     tmp_path.chmod(0o500)
     done = platform(environ | {"PLATFORM_STATE": str(tmp_path / "state")}, "up", "-D")
-    assert 1 == done.returncode
+    assert done.returncode == 1
     assert "cannot be written: give write permission, or set PLATFORM_STATE" in done.stderr

@@ -186,9 +186,9 @@ def test_the_connector_finishes_what_is_in_flight(checkout: Checkout) -> None:
     )
     checkout.save("psp_connector/__main__.py", '"working", ', '"working", code="new", ')
     quick = stack.pay().json()["id"]
-    assert ("captured", 1) == tuple(stack.ended(slow)[key] for key in ("status", "attempts"))
+    assert tuple(stack.ended(slow)[key] for key in ("status", "attempts")) == ("captured", 1)
     checkout.wait_for_log("psp-connector", "code=new")
-    assert ("captured", 1) == tuple(stack.ended(quick)[key] for key in ("status", "attempts"))
+    assert tuple(stack.ended(quick)[key] for key in ("status", "attempts")) == ("captured", 1)
     assert "left_to_others=1" not in stack.log("psp-connector")
 
 
@@ -199,7 +199,7 @@ def test_a_connector_that_breaks_at_its_start(checkout: Checkout) -> None:
     checkout.wait_for_log("psp-connector", "No module named 'threading_'")
     waiting = checkout.stack.pay().json()["id"]
     checkout.save(name, "import threading_", "import threading")
-    assert "captured" == checkout.stack.ended(waiting)["status"]
+    assert checkout.stack.ended(waiting)["status"] == "captured"
 
 
 def test_a_syntax_error_keeps_the_stack_up(checkout: Checkout) -> None:
@@ -241,7 +241,7 @@ def test_a_request_outlives_a_saved_caddyfile(checkout: Checkout) -> None:
     reloads = checkout.stack.log("router").count("successfully reloaded config from file")
     headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
     answer = http.post("/auth/token", content=slowly(), headers=headers)
-    assert 200 == answer.status_code, answer.text
+    assert answer.status_code == 200, answer.text
     checkout.save("router/Caddyfile", '{"status":"saved"}', '{"status":"pass"}')
     checkout.wait_for("/health", "pass")
 
@@ -251,17 +251,17 @@ def test_saved_users_may_log_in(checkout: Checkout) -> None:
     path = checkout.folder / "users.json"
     text = path.read_text()
     body = {"username": "dora", "password": "password"}
-    assert 401 == checkout.stack.http.post("/auth/token", json=body).status_code
+    assert checkout.stack.http.post("/auth/token", json=body).status_code == 401
     alice = userfile.load(path)[0]
     userfile.save(
         path, [*userfile.load(path), alice.model_copy(update={"id": 4, "username": "dora"})]
     )
-    assert 200 == checkout.stack.http.post("/auth/token", json=body).status_code
+    assert checkout.stack.http.post("/auth/token", json=body).status_code == 200
     by_rename(path, "[")
-    assert 200 == checkout.stack.http.post("/auth/token", json=body).status_code
+    assert checkout.stack.http.post("/auth/token", json=body).status_code == 200
     checkout.wait_for_log("auth-api", "users not reloaded, the last good ones stay")
     by_rename(path, text)
-    assert 401 == checkout.stack.http.post("/auth/token", json=body).status_code
+    assert checkout.stack.http.post("/auth/token", json=body).status_code == 401
 
 
 def test_a_syntax_error_at_the_start(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_a_syntax_error_at_the_start(tmp_path: Path) -> None:
         assert stack.supervisor.poll() is None
         path.write_text(good)
         stack.wait_healthy()
-        assert "captured" == stack.ended(stack.pay().json()["id"])["status"]
+        assert stack.ended(stack.pay().json()["id"])["status"] == "captured"
 
 
 def test_stopping_while_services_restart(tmp_path: Path) -> None:

@@ -73,8 +73,8 @@ def test_a_captured_payment_shows_each_hop_and_ends_with_0(platform: Platform) -
         for pattern, line in zip(expected, outcome.lines, strict=True)
     ]
     assert [True] * len(expected) == matched, outcome.stdout
-    assert {"s"} == {line[19] for line in outcome.lines[:-1]}  # where every time ends
-    assert (0, "") == (outcome.code, outcome.stderr)
+    assert {line[19] for line in outcome.lines[:-1]} == {"s"}  # where every time ends
+    assert (outcome.code, outcome.stderr) == (0, "")
 
 
 def test_each_request_has_an_id_of_its_own_and_those_are_printed(platform: Platform) -> None:
@@ -127,23 +127,23 @@ def test_a_repeat_with_the_same_key_is_shown_as_replayed(platform: Platform) -> 
     (transaction_id,) = platform.transactions
     assert first.lines[1].endswith(f"transaction {transaction_id}")
     assert second.lines[1].endswith(f"transaction {transaction_id}, replayed")
-    assert [0, 0] == [first.code, second.code]
+    assert [first.code, second.code] == [0, 0]
 
 
 def test_a_token_that_runs_out_on_the_way_is_replaced() -> None:
     """The merchant notices nothing but one more line."""
     with serving(Platform("a token is good once")) as platform:
         outcome = at(platform, *PAY)
-    assert 2 == len([line for line in outcome.lines if line.startswith("token ")])
-    assert 0 == outcome.code
+    assert len([line for line in outcome.lines if line.startswith("token ")]) == 2
+    assert outcome.code == 0
 
 
 def test_a_token_that_is_never_good_is_replaced_once() -> None:
     """No loop of logins."""
     with serving(Platform("no token is good")) as platform:
         outcome = at(platform, *PAY)
-    assert ["/auth/token", "/transactions"] * 2 == [path for _, path, _ in platform.requests]
-    assert 4 == outcome.code
+    assert [path for _, path, _ in platform.requests] == ["/auth/token", "/transactions"] * 2
+    assert outcome.code == 4
     assert "The token is not valid. (invalid-token)" in outcome.stderr
 
 
@@ -152,8 +152,8 @@ def test_a_platform_that_is_away_for_a_moment_is_asked_on() -> None:
     with serving(Platform(polls_refused=3)) as platform:
         outcome = at(platform, *PAY)
     said = [line for line in outcome.lines if line.startswith("no news: ")]
-    assert ["no news: Redis is away.; asking on until the time is up"] == said
-    assert (0, "captured") == (outcome.code, outcome.lines[-1].split()[0])
+    assert said == ["no news: Redis is away.; asking on until the time is up"]
+    assert (outcome.code, outcome.lines[-1].split()[0]) == (0, "captured")
 
 
 def test_a_platform_that_stays_away_ends_with_4_and_the_id() -> None:
@@ -161,7 +161,7 @@ def test_a_platform_that_stays_away_ends_with_4_and_the_id() -> None:
     with serving(Platform(polls_refused=10_000)) as platform:
         outcome = at(platform, *PAY, "--timeout", "0.5")
     (transaction_id,) = platform.transactions
-    assert 4 == outcome.code
+    assert outcome.code == 4
     assert f"{transaction_id} was accepted, but what became of it?" in outcome.stderr
     assert f"then: merchant show {transaction_id} --as alice" in outcome.stderr
 
@@ -177,7 +177,7 @@ def test_a_payment_without_an_answer_is_not_called_refused(key: list[str], advic
     """Nobody knows whether it was accepted, so it says what is safe to do."""
     with serving(Platform("hangs up on payments")) as platform:
         outcome = at(platform, *PAY, *key)
-    assert 4 == outcome.code
+    assert outcome.code == 4
     assert advice in outcome.stderr
 
 
@@ -202,7 +202,7 @@ def test_a_refusal_says_why_what_to_do_and_the_request(
     """Exit code 4; the problem document's words and the request's id."""
     outcome = at(platform, *words)
     request_id = platform.requests[-1][2]["X-Request-Id"]
-    assert 4 == outcome.code
+    assert outcome.code == 4
     assert says in outcome.stderr
     assert f"  request {request_id}" == outcome.stderr.splitlines()[-1]
 
@@ -210,7 +210,7 @@ def test_a_refusal_says_why_what_to_do_and_the_request(
 def test_retry_after_is_passed_on() -> None:
     with serving(Platform("503 POST /transactions")) as platform:
         outcome = at(platform, *PAY)
-    assert 4 == outcome.code
+    assert outcome.code == 4
     assert "try again in 1 s; a service is away or full" in outcome.stderr
 
 
@@ -218,7 +218,7 @@ def test_a_stack_that_is_not_there_ends_with_4_and_how_to_start_it() -> None:
     with serving(Platform()) as stopped:
         pass
     outcome = at(stopped, *PAY)
-    assert (4, "") == (outcome.code, outcome.stdout)
+    assert (outcome.code, outcome.stdout) == (4, "")
     assert f"merchant: nothing listens at {stopped.url}" == outcome.stderr.splitlines()[0]
     assert "start the stack with `process-compose up`" in outcome.stderr
 
@@ -228,7 +228,7 @@ def test_a_stack_that_hangs_ends_with_4_within_the_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         outcome = merchant(*PAY, "--url", url, "--timeout", "0.3")
-    assert 4 == outcome.code
+    assert outcome.code == 4
     assert f"{url} did not answer within 0.3 s" in outcome.stderr
 
 
@@ -251,7 +251,7 @@ class Stranger(Platform):
 def test_what_is_not_the_platform_ends_with_4(status: int, body: bytes) -> None:
     with serving(Stranger(status, body)) as stranger:
         outcome = at(stranger, *PAY)
-    assert (4, "") == (outcome.code, outcome.stdout)
+    assert (outcome.code, outcome.stdout) == (4, "")
     assert outcome.stderr.startswith("merchant: ")
 
 
@@ -297,7 +297,7 @@ def test_what_a_stranger_sends_cannot_steer_the_terminal() -> None:
     body = json.dumps({"detail": "\x1b[2Jgone", "code": "x"}).encode()
     with serving(Stranger(500, body)) as stranger:
         outcome = at(stranger, *PAY)
-    assert "merchant: ?[2Jgone (x)" == outcome.stderr.splitlines()[0]
+    assert outcome.stderr.splitlines()[0] == "merchant: ?[2Jgone (x)"
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ def test_what_a_stranger_sends_cannot_steer_the_terminal() -> None:
 )
 def test_wrong_usage_ends_with_2_and_says_how(words: list[str], says: str) -> None:
     outcome = merchant(*words)
-    assert (2, "") == (outcome.code, outcome.stdout)
+    assert (outcome.code, outcome.stdout) == (2, "")
     assert says in outcome.stderr
 
 
@@ -344,7 +344,7 @@ def test_a_bad_environment_ends_with_2_and_names_the_variable(
     environ: dict[str, str], says: str
 ) -> None:
     outcome = merchant(*PAY, environ=environ)
-    assert 2 == outcome.code
+    assert outcome.code == 2
     assert says in outcome.stderr
 
 
@@ -353,10 +353,10 @@ def test_the_router_is_found_by_option_then_url_then_port(platform: Platform) ->
     nowhere = "http://localhost:1"
     words = ["token", "--as", "alice"]
     port = platform.url.rpartition(":")[2]
-    assert 0 == merchant(*words, "--url", platform.url, environ={"PLATFORM_URL": nowhere}).code
+    assert merchant(*words, "--url", platform.url, environ={"PLATFORM_URL": nowhere}).code == 0
     by_url = {"PLATFORM_URL": platform.url + "/", "PLATFORM_PORT": "1"}
-    assert 0 == merchant(*words, environ=by_url).code
-    assert 0 == merchant(*words, environ={"PLATFORM_PORT": port, "PLATFORM_URL": ""}).code
+    assert merchant(*words, environ=by_url).code == 0
+    assert merchant(*words, environ={"PLATFORM_PORT": port, "PLATFORM_URL": ""}).code == 0
 
 
 def test_the_password_comes_from_stdin_or_the_environment(platform: Platform) -> None:
@@ -364,12 +364,12 @@ def test_the_password_comes_from_stdin_or_the_environment(platform: Platform) ->
     words = ["token", "--as", "alice"]
     wrong = {"MERCHANT_PASSWORD": "hunter2"}
     assert (
-        0
-        == at(platform, *words, "--password-stdin", typed="\ufeffpassword\r\n", environ=wrong).code
+        at(platform, *words, "--password-stdin", typed="\ufeffpassword\r\n", environ=wrong).code
+        == 0
     )
-    assert 0 == at(platform, *words, environ={"MERCHANT_PASSWORD": "password"}).code
+    assert at(platform, *words, environ={"MERCHANT_PASSWORD": "password"}).code == 0
     refused = at(platform, *words, environ=wrong)
-    assert 4 == refused.code
+    assert refused.code == 4
     assert "hunter2" not in refused.stdout + refused.stderr
 
 
@@ -384,11 +384,11 @@ def test_show_list_and_loyalty_tell_of_a_payment(platform: Platform) -> None:
     at(platform, *PAY)
     (transaction_id,) = platform.transactions
     show = at(platform, "show", transaction_id, "--as", "alice")
-    assert "captured  USD 12.50  12 points  in 35 ms" == show.lines[-2]
+    assert show.lines[-2] == "captured  USD 12.50  12 points  in 35 ms"
     listing = at(platform, "list", "--as", "alice")
     assert f"  {transaction_id}  USD 12.50  captured    12 points" in listing.lines[0]
     loyalty = at(platform, "loyalty", "--as", "alice")
-    assert "12 points" == loyalty.lines[0]
+    assert loyalty.lines[0] == "12 points"
     assert f"  +12  USD 12.50  {transaction_id}" in loyalty.lines[1]
 
 
@@ -403,22 +403,22 @@ def test_a_listing_that_goes_on_says_how_to_see_the_rest(platform: Platform) -> 
     outcome = at(platform, "list", "--as", "alice", "--limit", "1")
     assert "older ones: merchant list --limit 1 --cursor bmV4dA --as alice" in outcome.lines[1]
     at(platform, "list", "--as", "alice", "--limit", "1", "--cursor", "bmV4dA")
-    assert "/transactions?limit=1&cursor=bmV4dA" == platform.requests[-1][1]
+    assert platform.requests[-1][1] == "/transactions?limit=1&cursor=bmV4dA"
 
 
 def test_json_is_one_document_for_every_command(platform: Platform) -> None:
     """Also where it ends badly."""
     paid = json.loads(at(platform, *PAY, "--json").stdout)
-    assert ["token", "accepted", "followed"] == [hop["hop"] for hop in paid["hops"]]
-    assert "captured" == paid["transaction"]["status"]
+    assert [hop["hop"] for hop in paid["hops"]] == ["token", "accepted", "followed"]
+    assert paid["transaction"]["status"] == "captured"
     shown = at(platform, "show", paid["transaction"]["id"], "--as", "alice", "--json")
     assert paid["transaction"] == json.loads(shown.stdout)
     listed = json.loads(at(platform, "list", "--as", "alice", "--json").stdout)
     assert [paid["transaction"]] == listed["transactions"]
-    assert 12 == json.loads(at(platform, "loyalty", "--as", "alice", "--json").stdout)["points"]
+    assert json.loads(at(platform, "loyalty", "--as", "alice", "--json").stdout)["points"] == 12
     refused = at(platform, "pay", "1", "ZZZ", "--as", "alice", "--json")
-    assert "invalid-request" == json.loads(refused.stdout)["error"]["code"]
-    assert 4 == refused.code
+    assert json.loads(refused.stdout)["error"]["code"] == "invalid-request"
+    assert refused.code == 4
 
 
 @pytest.mark.parametrize(
@@ -439,7 +439,7 @@ def test_money_is_shown_in_the_major_unit(amount: int, currency: str, shown: str
 
 
 def test_times_are_shown_in_the_unit_that_reads_best() -> None:
-    assert ["0 ms", "35 ms", "1.42 s"] == [duration(ms) for ms in (0.2, 35, 1420)]
+    assert [duration(ms) for ms in (0.2, 35, 1420)] == ["0 ms", "35 ms", "1.42 s"]
 
 
 def test_help_is_complete_and_loads_no_http_client() -> None:
@@ -453,7 +453,7 @@ def test_help_is_complete_and_loads_no_http_client() -> None:
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=20,
         check=False,
     )  # fmt: skip
-    assert (0, "") == (run.returncode, run.stderr)
+    assert (run.returncode, run.stderr) == (0, "")
     words = [
         "pay",
         "show",
@@ -465,7 +465,7 @@ def test_help_is_complete_and_loads_no_http_client() -> None:
         "PLATFORM_URL",
         "exit codes",
     ]
-    assert [] == [word for word in words if word not in run.stdout]
+    assert [word for word in words if word not in run.stdout] == []
 
 
 def test_the_program_ends_with_the_commands_code_and_no_traceback() -> None:
@@ -474,6 +474,6 @@ def test_the_program_ends_with_the_commands_code_and_no_traceback() -> None:
         [sys.executable, "-m", "devtools.merchant", *PAY, "--url", "http://127.0.0.1:1"],
         cwd=ROOT, capture_output=True, text=True, timeout=20, check=False,
     )  # fmt: skip
-    assert 4 == run.returncode
+    assert run.returncode == 4
     assert run.stderr.startswith("merchant: nothing listens at http://127.0.0.1:1\n")
     assert "Traceback" not in run.stderr

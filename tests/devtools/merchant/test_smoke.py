@@ -74,10 +74,10 @@ def failed(lines: list[str]) -> list[str]:
 def test_a_platform_that_keeps_the_contract_passes_every_check() -> None:
     """A line for each check, the sum at the end, exit code 0."""
     code, lines = smoke(Platform())
-    assert [] == failed(lines)
-    assert ALL == [name for line in lines if line.startswith("ok ") for name in ALL if name in line]
+    assert failed(lines) == []
+    assert [name for line in lines if line.startswith("ok ") for name in ALL if name in line] == ALL
     assert f"smoke: {len(ALL)} passed, 0 failed" == lines[-1]
-    assert 0 == code
+    assert code == 0
 
 
 @pytest.mark.parametrize("fault", BREACHES)
@@ -89,7 +89,7 @@ def test_each_breach_of_the_contract_is_seen(fault: str) -> None:
     assert len(breached) == sum(line.startswith("          expected: ") for line in lines)
     assert len(breached) == sum(line.startswith("          got:      ") for line in lines)
     assert f"smoke: {len(ALL) - len(breached)} passed, {len(breached)} failed" == lines[-1]
-    assert 1 == code
+    assert code == 1
 
 
 def test_every_check_can_fail() -> None:
@@ -104,7 +104,7 @@ def test_payments_that_never_end_do_not_outlast_the_time() -> None:
     assert [name for name in ALL if name not in (ROUTER, AUTH, CORE)] == failed(lines)
     assert "not tried: the 1 s for all checks are over" in lines[-2]
     assert f"smoke: 3 passed, {len(ALL) - 3} failed" == lines[-1]
-    assert 1 == code
+    assert code == 1
 
 
 def test_without_the_secret_it_waits_for_a_token_to_expire() -> None:
@@ -112,7 +112,7 @@ def test_without_the_secret_it_waits_for_a_token_to_expire() -> None:
     code, lines = smoke(Platform(token_seconds=1.5), environ={})
     reason = "neither JWT_SECRET nor JWT_SECRET_FILE is set"
     assert f"        waiting 2 s for a token to expire: {reason}" in lines
-    assert 0 == code
+    assert code == 0
 
 
 def test_a_token_that_outlives_the_wait_is_seen(tmp_path: Path) -> None:
@@ -120,8 +120,8 @@ def test_a_token_that_outlives_the_wait_is_seen(tmp_path: Path) -> None:
     environ = {"JWT_SECRET_FILE": str(tmp_path / "none")}
     _code, lines = smoke(Platform("eternal tokens", token_seconds=0), environ=environ)
     waiting = [line for line in lines if "waiting" in line]
-    assert [True] == ["JWT_SECRET_FILE=" in line and "No such file" in line for line in waiting]
-    assert [EXPIRED] == failed(lines)
+    assert ["JWT_SECRET_FILE=" in line and "No such file" in line for line in waiting] == [True]
+    assert failed(lines) == [EXPIRED]
 
 
 def test_it_reads_the_secret_from_its_file(tmp_path: Path) -> None:
@@ -129,16 +129,16 @@ def test_it_reads_the_secret_from_its_file(tmp_path: Path) -> None:
     (tmp_path / "jwt-secret").write_text(f"{SECRET}\n")
     environ = {"JWT_SECRET_FILE": str(tmp_path / "jwt-secret")}
     code, lines = smoke(Platform(), environ=environ)
-    assert [] == [line for line in lines if "waiting" in line]
-    assert 0 == code
+    assert [line for line in lines if "waiting" in line] == []
+    assert code == 0
 
 
 def test_no_time_left_to_wait_is_a_failure_not_a_skip() -> None:
     """A check that could not be made is not ok."""
     code, lines = smoke(Platform(), "--timeout", "20", environ={})
-    assert [EXPIRED] == failed(lines)
+    assert failed(lines) == [EXPIRED]
     assert "          expected: 31 s to wait for its end" in lines
-    assert 1 == code
+    assert code == 1
 
 
 def test_without_a_router_nothing_else_is_tried() -> None:
@@ -147,11 +147,11 @@ def test_without_a_router_nothing_else_is_tried() -> None:
     with serving(platform):
         pass
     stdout = io.StringIO()
-    assert 1 == main(["smoke", "--url", platform.url], {}, stdout)
+    assert main(["smoke", "--url", platform.url], {}, stdout) == 1
     lines = stdout.getvalue().splitlines()
     assert f"          got:      nothing listens at {platform.url}" == lines[2]
     assert "process-compose up" in lines[3]
-    assert ALL == failed(lines)
+    assert failed(lines) == ALL
     assert f"smoke: 0 passed, {len(ALL)} failed" == lines[-1]
 
 
@@ -159,4 +159,4 @@ def test_neither_tokens_nor_the_secret_are_printed() -> None:
     """Not even by checks that fail."""
     platform = Platform("errors are plain JSON")
     text = "\n".join(smoke(platform)[1])
-    assert [] == [token for token in [*platform.tokens, SECRET, "eyJ"] if token in text]
+    assert [token for token in [*platform.tokens, SECRET, "eyJ"] if token in text] == []

@@ -100,7 +100,7 @@ def trace(platform: Platform, *words: str, **environ: str) -> tuple[int, list[st
 def table(platform: Platform, *words: str, **environ: str) -> list[str]:
     """The lines, with a single blank where there are several."""
     code, lines, stderr = trace(platform, PAYMENT, *words, **environ)
-    assert (0, "") == (code, stderr)
+    assert (code, stderr) == (0, "")
     return [" ".join(line.split()) for line in lines]
 
 
@@ -122,7 +122,7 @@ def test_each_hop_has_its_time(platform: Platform, logs: Path) -> None:
 def test_the_table_is_aligned(platform: Platform, logs: Path) -> None:
     """The times stand one below the other."""
     _code, lines, _stderr = trace(platform, PAYMENT, "--logs", str(logs))
-    assert 1 == len({line.index(" ms ") for line in lines[2:7]})
+    assert len({line.index(" ms ") for line in lines[2:7]}) == 1
 
 
 def test_the_logs_are_in_the_state_folder(platform: Platform, logs: Path) -> None:
@@ -153,13 +153,13 @@ def test_attempts_that_failed_for_now_are_told_apart(platform: Platform, logs: P
     with (logs / "psp-connector.log").open("a") as file:
         file.write(attempt(2, 271, 15) + "\n")
     lines = table(platform, "--logs", str(logs))
-    assert [
+    assert lines[5:10] == [
         "+5.0 psp-connector 37.0 ms attempt 1: retry reason HTTP 500 PSP 30.0 ms finish 7.0 ms",
         "+14.0 psp-sandbox 20.0 ms POST /v1/payment_intents 202",
         "+40.0 queue 200.0 ms waits before the next attempt",
         "+240.0 queue 10.0 ms waits for attempt 2",
         "+250.0 psp-connector 21.0 ms attempt 2: captured PSP 15.0 ms finish 6.0 ms",
-    ] == lines[5:10]
+    ]
     spent = "router 4.0 ms Core API 6.0 ms queue 12.0 ms PSP 45.0 ms finish 13.0 ms"
     assert f"spent {spent} backoff 200.0 ms all 271.0 ms" == lines[10]
 
@@ -217,10 +217,10 @@ def test_a_replayed_transaction_has_two_first_attempts(platform: Platform, logs:
         file.write(attempt(1, 1021, 10) + "\n")
     lines = table(platform, "--logs", str(logs))
     told = [line for line in lines if "PSP" in line and "attempt 1" in line]
-    assert [
+    assert told == [
         "+5.0 psp-connector 37.0 ms attempt 1: failed reason given up PSP 30.0 ms finish 7.0 ms",
         "+1005.0 psp-connector 16.0 ms attempt 1: captured PSP 10.0 ms finish 6.0 ms",
-    ] == told
+    ]
 
 
 def test_a_replay_is_not_taken_for_the_first_attempt(platform: Platform, logs: Path) -> None:
@@ -242,10 +242,10 @@ def test_a_replay_is_not_taken_for_the_first_attempt(platform: Platform, logs: P
 def test_nothing_waits_before_it_was_asked_for(platform: Platform, logs: Path) -> None:
     """The record has whole milliseconds, the logs finer ones: the finer one counts."""
     (logs / "core-api.log").write_text(request("core-api", 9.4, 6, "/") + "\n")
-    assert [
+    assert table(platform, "--logs", str(logs))[3:5] == [
         "+3.4 core-api 6.0 ms POST / 202",
         "+3.4 queue 1.6 ms waits for attempt 1",
-    ] == table(platform, "--logs", str(logs))[3:5]
+    ]
 
 
 def test_a_router_line_of_another_request_is_no_hop(platform: Platform, logs: Path) -> None:
@@ -269,19 +269,22 @@ def test_json_is_one_document_with_rows_sums_and_lines(platform: Platform, logs:
     """For a program: numbers, not words."""
     code, lines, _stderr = trace(platform, PAYMENT, "--logs", str(logs), "--json")
     document = json.loads("\n".join(lines))
-    assert 0 == code
+    assert code == 0
     assert RECORD | {"timeline": captured_at_once()} == document["transaction"]
-    assert ["r-1"] == document["request_ids"]
-    assert {
+    assert document["request_ids"] == ["r-1"]
+    assert document["spent_ms"] == {
         "router": 4, "Core API": 6, "queue": 2, "PSP": 30, "finish": 7
-    } == document["spent_ms"]  # fmt: skip
-    assert 42 == document["all_ms"]
-    assert {
+    }  # fmt: skip
+    assert document["all_ms"] == 42
+    assert document["rows"][3] == {
         "offset_ms": 5, "process": "psp-connector", "ms": 37, "attempt": 1,
         "what": "attempt 1: captured  PSP 30.0 ms  finish 7.0 ms", "hops": {"PSP": 30, "finish": 7},
-    } == document["rows"][3]  # fmt: skip
-    assert ["core-api", "router", "psp-sandbox", "psp-connector"] == [
-        line["process"] for line in document["lines"]
+    }  # fmt: skip
+    assert [line["process"] for line in document["lines"]] == [
+        "core-api",
+        "router",
+        "psp-sandbox",
+        "psp-connector",
     ]
 
 
@@ -291,14 +294,14 @@ def test_an_unknown_id_ends_as_it_does_for_show(platform: Platform, logs: Path) 
     shown = io.StringIO()
     show = ["show", UNKNOWN_ID, "--as", "alice", "--url", platform.url]
     assert main(show, {}, io.StringIO(), stderr=shown) == code == 4
-    assert [] == lines
+    assert lines == []
     assert shown.getvalue().splitlines()[:-1] == stderr.splitlines()[:-1]
 
 
 def test_a_logs_folder_that_is_none_is_wrong_usage(platform: Platform, tmp_path: Path) -> None:
     """Unlike the one that is only supposed: somebody wrote this."""
     code, _lines, stderr = trace(platform, PAYMENT, "--logs", str(tmp_path / "none"))
-    assert 2 == code
+    assert code == 2
     assert "argument --logs: must be a folder with files like core-api.log" in stderr
 
 
@@ -315,7 +318,7 @@ def test_hostile_lines_steer_no_terminal_and_break_nothing(platform: Platform, l
             line = {"transaction_id": PAYMENT, "time": at(50), "level": "info", **fields}
             file.write(json.dumps(line) + "\n")
     code, lines, stderr = trace(platform, PAYMENT, "--logs", str(logs))
-    assert (0, "") == (code, stderr)
+    assert (code, stderr) == (0, "")
     assert 2 + 5 + len(odd) + 2 == len(lines)
     assert "\x1b" not in "".join(lines)
     assert max(map(len, lines)) < 300
