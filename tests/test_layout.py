@@ -77,7 +77,7 @@ def imports_at_load(path: Path) -> set[str]:
 def test_each_service_is_a_process() -> None:
     """A folder with a service.toml is a process that says when it is ready, and no other is."""
     assert {name for name, p in PROCESSES.items() if "ready_log_line" in p} == set(SERVICES)
-    folders = {path.name for path in (ROOT / "services").iterdir() if path.is_dir()}
+    folders = {path.parent.name for path in (ROOT / "services").glob("*/[!_]*")}
     assert folders - {"common", "__pycache__"} == {service.folder for service in SERVICES.values()}
 
 
