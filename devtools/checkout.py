@@ -143,10 +143,7 @@ def rows(place: Place, first_port: int) -> list[Row]:
             stack["SANDBOX_DATABASE"] = str(place.state / "psp-sandbox.sqlite")
             stack["SANDBOX_TOKEN_FILE"] = str(place.state / "sandbox-token")
         for setting in settings.explain({**place.origins, "stack": stack}):
-            value = setting.value
-            if (setting.variable, setting.origin) == ("LOG_FORMAT", "default"):
-                value = "console"  # of the stack, whatever it is for this process
-            key = (setting.variable, value, setting.origin)
+            key = (setting.variable, setting.value, setting.origin)
             found.setdefault(key, []).append(service)
     own = [
         Row("PLATFORM_PORT", str(first_port), _port_origin(place), ("stack",)),

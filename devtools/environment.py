@@ -60,6 +60,7 @@ def defaults(first_port: int, state: Path) -> dict[str, str]:
     port = {name: first_port + service.port_offset for name, service in SERVICES.items()}
     return {
         "JWT_SECRET_FILE": str(state / "jwt-secret"),
+        "LOG_FORMAT": "console",  # as process-compose.yaml has it for all processes
         "REDIS_URL_FILE": str(state / "redis-url"),
         "PSP_URL": f"http://127.0.0.1:{port['psp-sandbox']}",
     }
