@@ -30,7 +30,8 @@ SECONDS_MAX = 30  # one is the aim; the machine of a check is shared and slow at
 def code(folder: Path) -> Path:
     """A checkout to be edited: a copy of what runs."""
     ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(support.ROOT / "services", folder / "services", ignore=ignored)
+    for name in ("devtools", "services"):
+        shutil.copytree(support.ROOT / name, folder / name, ignore=ignored)
     for name in ("process-compose.yaml", "pyproject.toml", ".env.example"):
         shutil.copy(support.ROOT / name, folder)
     return folder
@@ -143,7 +144,7 @@ def test_a_shared_module_restarts_every_service(checkout: Checkout) -> None:
     """All four Python services, and neither the router nor Redis."""
     names = ("auth-api", "core-api", "psp-sandbox", "psp-connector")
     before = {name: checkout.stack.process(name) for name in (*names, "router", "redis")}
-    checkout.save("clock.py", "from __future__", "# changed\nfrom __future__")
+    checkout.save("common/clock.py", "from __future__", "# changed\nfrom __future__")
     for name in names:
         support.wait_until(
             partial(checkout.stack.restarted, name, before[name]),
@@ -285,7 +286,7 @@ def test_stopping_while_services_restart(tmp_path: Path) -> None:
     """`down` leaves nothing, and finds no orphan to end."""
     with running_from(code(tmp_path / "code")) as checkout:
         checkout.wait_for_log("reload", " watching")
-        checkout.save("clock.py", "from __future__", "# changed\nfrom __future__")
+        checkout.save("common/clock.py", "from __future__", "# changed\nfrom __future__")
         checkout.wait_for_log("reload", " restarting")
         done = checkout.stack.platform("down")
         assert (done.returncode, "left behind" in done.stdout) == (0, False)
