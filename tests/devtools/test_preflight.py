@@ -111,7 +111,8 @@ def _say_http(server: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while True:
             connection, _ = server.accept()
-            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            with connection:
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
 
 def test_a_process_of_this_stack_is_named_as_ours(environ: dict[str, str], tmp_path: Path) -> None:
