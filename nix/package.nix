@@ -142,6 +142,7 @@ in
         ../nixw
       ];
       all = wide ++ [
+        ../CONTRIBUTING.md
         ../README.md
         ../docs
         ../flake.nix

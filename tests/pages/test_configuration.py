@@ -1,4 +1,4 @@
-"""Settings are said three times: in the classes, in the README, in .env.example. They agree."""
+"""The settings classes, docs/configuration.md and .env.example agree."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import pytest
 
 from devtools import environment as plan
+from devtools import settings_table
 from services.psp_connector.backoff import Backoff
 from tests.support import ROOT
 
@@ -18,7 +19,6 @@ FIELDS = {
     if name.upper() not in plan.SET_BY_THE_STACK
 }
 EXAMPLE = (ROOT / ".env.example").read_text()
-README = (ROOT / "README.md").read_text()
 
 
 def test_the_example_has_every_setting() -> None:
@@ -27,11 +27,10 @@ def test_the_example_has_every_setting() -> None:
     assert set(FIELDS) | OTHERS | {"JWT_SECRET_FILE"} == named
 
 
-def test_the_readme_has_every_setting() -> None:
-    """The README's table names each variable, and none that does not exist."""
-    table = README[README.index("| variable |") : README.index("A wrong value stops")]
-    named = set(re.findall(r"`([A-Z]+_[A-Z_]+|WORKERS|CONCURRENCY|RELOAD)`", table))
-    assert set(FIELDS) | OTHERS | {"JWT_SECRET_FILE"} == named
+def test_the_page_has_every_setting() -> None:
+    """The table in docs/configuration.md is what `python -m devtools.settings_table` writes."""
+    page = settings_table.PAGE.read_text()
+    assert page == settings_table.updated(page)
 
 
 def test_the_page_says_when_a_payment_is_given_up() -> None:
@@ -40,7 +39,7 @@ def test_the_page_says_when_a_payment_is_given_up() -> None:
     attempts, first, longest, call = (FIELDS[f"PSP_{name.upper()}"].default for name in names)
     backoff = Backoff(first, longest, uniform=lambda _low, high: high)
     waits_seconds = sum(backoff.delay_seconds(attempt) for attempt in range(1, attempts))
-    page = " ".join((ROOT / "docs/configuration.md").read_text().split())
+    page = " ".join(settings_table.PAGE.read_text().split())
     assert f"waits {waits_seconds:g} s at the most" in page
     assert f"beside {attempts} calls" in page
     assert f"failed within {waits_seconds + attempts * call:g} s" in page
@@ -50,9 +49,9 @@ def test_the_page_says_when_a_payment_is_given_up() -> None:
     ("variable", "value"), re.findall(r"^([A-Z_]+)=(\S+)", EXAMPLE, re.MULTILINE)
 )
 def test_the_example_shows_the_default(variable: str, value: str) -> None:
-    """What is not commented out in .env.example is what holds without it."""
+    """A line of .env.example that is not commented out shows the default."""
     if variable in OTHERS:
-        assert value in README
+        assert value in settings_table.DEFAULTS[variable]
         return
     default = FIELDS[variable].get_default(call_default_factory=False)
     if variable == "PSP_API_KEY":
