@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FOLDERS = ("bench", "deploy", "devtools", "docs", "nix", "services", "tests")
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(page for name in FOLDERS for page in (ROOT / name).rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+    *(page for name in FOLDERS for page in (ROOT / name).rglob("*.md")),
+]
 # Of examples: what was tried and taken out again, and a slip of the pen.
 TRIED = {
     *("PSP_KIND", "PSP_TIMEOUT_SECOND", "services/psp_connector/plain_psp.py"),
