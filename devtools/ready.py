@@ -38,14 +38,15 @@ def unhealthy(first_port: int) -> list[str]:
     """The HTTP processes whose health check fails, after waiting for them with a bound."""
     deadline = time.monotonic() + HEALTHY_SECONDS_MAX
     left = [name for name in PORT_OFFSETS if name != "redis"]
-    while left := [name for name in left if not _is_healthy(first_port + PORT_OFFSETS[name])]:
+    while left := [name for name in left if not is_healthy(first_port + PORT_OFFSETS[name])]:
         if time.monotonic() > deadline:
             break
         time.sleep(_POLL_SECONDS)
     return left
 
 
-def _is_healthy(port: int) -> bool:
+def is_healthy(port: int) -> bool:
+    """Whether the health check at this port of the loopback passes."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWER_SECONDS_MAX)
     try:
         connection.request("GET", "/health")

@@ -89,12 +89,31 @@ reset_state() {
   exec python -m devtools.reset forget
 }
 
+help() {
+  cat <<END
+usage: platform [COMMAND] [ARGUMENT…]      the stack of this checkout
+
+  up                  start it in the foreground: process-compose's screen at a terminal
+  up -D               start it in the background, and wait until it is healthy
+  status              show each process with its port and health
+  down                stop it
+  reset               stop it and delete transactions, points, logs and secrets, after asking
+  run smoke           send payments through it and check what comes back
+  attach              open process-compose's screen on a running stack
+  process restart X   restart one process; also stop, start, scale X 2
+
+Anything else goes to process-compose, whose help is \`process-compose --help\`.
+END
+}
+
 # Its .env is read from the working folder.
 cd "${platform_checkout:?}" || exit
 
 [ "$#" -gt 0 ] || set -- up
 [ "$1" != run ] || ! is_running || run_beside "$@"
 case $1 in
+  -h | --help | help) help ;;
+  status) exec python -m devtools.status ;;
   up | run | -*) start "$@" ;;
   down) stop "$@" ;;
   reset)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     import psutil
 
+    from tests.stack.stack import Stack
+
 
 @pytest.fixture
 def environ() -> Iterator[dict[str, str]]:
@@ -67,6 +69,19 @@ def test_up_comes_back_when_all_is_healthy_and_down_ends_all(environ: dict[str, 
     idle = platform(environ, "down")
     assert (idle.returncode, idle.stderr) == (0, "")
     assert "no stack of this checkout is running" in idle.stdout
+
+
+def test_status_shows_each_process(stack: Stack, tmp_path: Path) -> None:
+    """One line each, with port and health; without a stack it says how to start one."""
+    shown = stack.platform("status").stdout.splitlines()
+    lines = {line.split()[0]: line.split()[1:] for line in shown}
+    assert lines["core-api"] == ["Running", str(stack.port + PORT_OFFSETS["core-api"]), "pass"]
+    assert set(lines) == {state.name for state in stack.states()}
+    nowhere = platform(
+        {**stack.environ, "PC_SOCKET_PATH": "/nowhere", "PLATFORM_STATE": ""}, "status"
+    )
+    assert nowhere.returncode == 1
+    assert "`platform up -D` starts one" in nowhere.stdout
 
 
 def test_down_ends_what_a_killed_supervisor_left(environ: dict[str, str]) -> None:

@@ -1,0 +1,62 @@
+"""`platform status`: shows every process of this checkout's stack, with its port and health."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from devtools.address import noted_port, state_folder
+from devtools.catalog import SERVICES
+from devtools.ready import is_healthy
+from devtools.supervisor import Supervisor, SupervisorError
+from services.common.command import run_main
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from devtools.supervisor import ProcessState
+
+_REPLICA_PORTS_APART = 10
+
+
+def row(state: ProcessState, first_port: int) -> tuple[str, ...]:
+    """One line of the screen. Replica n of a scaled service listens 10 n ports further."""
+    found = re.fullmatch(r"(.*?)(?:-(\d+))?", state.name)
+    service = SERVICES.get(found[1]) if found else None
+    port, health = "", ""
+    if found and service and state.is_running:
+        number = first_port + service.port_offset + _REPLICA_PORTS_APART * int(found[2] or 0)
+        port = str(number)
+        health = "" if service.name == "redis" else "pass" if is_healthy(number) else "FAIL"
+    restarts = f"{state.restarts} restarts" if state.restarts else ""
+    exit_code = f"exit code {state.exit_code}" if state.exit_code else ""
+    return state.name, state.status, port, health, restarts or exit_code
+
+
+def _by_port(cells: tuple[str, ...]) -> tuple[bool, str, str]:
+    name, _status, port, *_ = cells
+    return not port, port, name
+
+
+def main(environ: Mapping[str, str]) -> int:
+    """Prints the screen; 1 when no stack of this checkout runs."""
+    try:
+        states = Supervisor(environ.get("PC_SOCKET_PATH", "")).processes()
+    except SupervisorError:
+        sys.stdout.write("no stack of this checkout is running: `platform up -D` starts one\n")
+        return 1
+    first_port = noted_port(state_folder(environ)) or 0
+    with ThreadPoolExecutor(len(states)) as pool:
+        rows = sorted(pool.map(lambda state: row(state, first_port), states), key=_by_port)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for cells in rows:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        sys.stdout.write(line.rstrip() + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_main(lambda: main(os.environ)))
