@@ -153,7 +153,7 @@ class Client:
             waited_seconds = min(REQUEST_SECONDS_MAX, self.deadline.seconds)
             return UnreachableError(
                 f"{self.url} did not answer within {waited_seconds:g} s",
-                hint="see what hangs: `platform list -o wide`",
+                hint="see what hangs: `platform status`",
                 request_id=request_id,
             )
         if isinstance(error, httpx.ConnectError) and "refused" in str(error).lower():
@@ -206,9 +206,9 @@ _HINTS = {
     409: "see `merchant list --as NAME`; if it is not there, pay under another key",
     413: "the router takes bodies of up to 16 KiB",
     500: "the request id leads to it in the logs, in .state/logs",
-    502: "a service is away: `platform list -o wide`",
-    503: "a service is away or full: `platform list -o wide`",
-    504: "a service hangs: `platform list -o wide`",
+    502: "a service is away: `platform status`",
+    503: "a service is away or full: `platform status`",
+    504: "a service hangs: `platform status`",
 }
 
 
