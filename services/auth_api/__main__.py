@@ -12,7 +12,7 @@ from services.common.settings import exit_for, read_or_exit
 
 
 def main() -> None:
-    """Reads the environment, then serves until a signal."""
+    """Reads the settings, then serves until a signal."""
     settings = read_or_exit(AuthSettings, os.environ)
     logs.configure("auth-api", settings)
     try:

@@ -1,4 +1,4 @@
-"""The Auth API: gives a merchant a token that is valid for 30 seconds."""
+"""The Auth API: issues tokens that are valid for 30 seconds."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def create_app(settings: AuthSettings) -> App:
-    """Builds the service.
+    """Creates the app.
 
     Raises:
-        UsersError: when the file of users cannot be used.
+        UsersError: invalid users file.
     """
     users = UserDirectory(settings.users_file)
     token = TokenResource(users, Passwords(), LoginLimits(), Tokens(settings), settings.proxies())

@@ -1,10 +1,9 @@
-"""Slows down whoever guesses passwords, without locking the merchant out.
+"""Rate-limits password guessing without locking the merchant out.
 
-Failures are counted for a user name from one address, and for an address over all names. Past a
-few free ones each further failure doubles the wait, up to a minute. Somebody else's guesses from
-another address do not count against the merchant, and a login that is remembered as verified is
-not asked about at all. Counted in memory, by each worker process for itself: a guesser who is
-spread over N workers has N times the free tries, which changes nothing that matters.
+Failures are counted per user name and address, and per address. After a few free failures, each one
+doubles the wait, up to a minute. Guesses from another address do not count against the merchant,
+and cached logins are not limited. Counts are in memory, per worker process: N workers allow N times
+the free failures, which is acceptable.
 """
 
 from __future__ import annotations
@@ -27,41 +26,41 @@ FREE_FAILURES_OF_AN_ADDRESS = 50
 WAIT_SECONDS_MAX = 60
 _FORGOTTEN_SECONDS = 900
 _COUNTED_MAX = 20_000
-# As long as a login waits for a core (services/auth_api/passwords.py).
+# Same as the wait for a core in services/auth_api/passwords.py.
 _WAIT_SECONDS_MAX = 5.0
 
 
 class LoginLimits:
-    """Counts failed logins, and says when the next try is welcome."""
+    """Counts failed logins and enforces the wait after them."""
 
     def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
         self._timer = timer
         self._changed = threading.Condition()
-        # (what is counted) -> (failures, time at which the next try is welcome)
+        # key -> (failures, time from which the next attempt is allowed)
         self._failures: TTLCache[tuple[str, ...], tuple[int, float]] = TTLCache(
             _COUNTED_MAX, _FORGOTTEN_SECONDS, timer=timer
         )
-        self._under_way: Counter[tuple[str, ...]] = Counter()
+        self._in_flight: Counter[tuple[str, ...]] = Counter()
 
     def attempt(self, username: str, address: str, verify: Callable[[], bool]) -> bool:
-        """What `verify` says of a login, if a try is welcome now; counts it when it failed.
+        """Calls `verify` if an attempt is allowed now, and counts a failure.
 
-        Tries that could be one too many if those under way fail wait for the outcome of those.
+        An attempt that would exceed the limit if those in flight failed waits for them.
 
         Raises:
-            Problem: 429 with Retry-After when no try is welcome, 503 when too many wait.
+            Problem: 429 with Retry-After if not allowed yet, 503 if it waited too long.
         """
         keys = _keys(username, address)
         with self._changed:
             if not self._changed.wait_for(lambda: self._may_try(keys), _WAIT_SECONDS_MAX):
                 raise Unavailable("Too many logins at the moment.")
-            self._under_way.update(keys.keys())
+            self._in_flight.update(keys.keys())
         succeeded = None
         try:
             succeeded = verify()
         finally:
             with self._changed:
-                self._under_way -= Counter(keys.keys())
+                self._in_flight -= Counter(keys.keys())
                 if succeeded:
                     self._failures.pop((username, address), None)
                 elif succeeded is not None:
@@ -71,16 +70,18 @@ class LoginLimits:
 
     def _may_try(self, keys: Mapping[tuple[str, ...], int]) -> bool:
         found = {key: self._failures.get(key, (0, 0.0)) for key in keys}
-        wait_seconds = math.ceil(max(welcome for _, welcome in found.values()) - self._timer())
+        wait_seconds = math.ceil(
+            max(allowed_at for _, allowed_at in found.values()) - self._timer()
+        )
         if wait_seconds > 0:
             raise Problem(
                 429,
-                "Too many failed logins; wait before the next try.",
+                "Too many failed logins; wait before the next attempt.",
                 headers={"Retry-After": str(wait_seconds)},
             )
-        under_way = self._under_way
+        in_flight = self._in_flight
         return all(
-            not under_way[key] or found[key][0] + under_way[key] <= free
+            not in_flight[key] or found[key][0] + in_flight[key] <= free
             for key, free in keys.items()
         )
 
@@ -93,7 +94,7 @@ class LoginLimits:
 
 
 def _keys(username: str, address: str) -> dict[tuple[str, ...], int]:
-    """What a login is counted as, and how many failures of each are free."""
+    """Maps the counters of a login to their free failures."""
     return {
         (username, address): FREE_FAILURES_OF_A_NAME,
         (address,): FREE_FAILURES_OF_AN_ADDRESS,

@@ -1,4 +1,4 @@
-"""The Auth API's own description."""
+"""The Auth API's OpenAPI document."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from services.common import openapi
 
 DOCUMENT = openapi.document(
     "Auth API",
-    "Gives a merchant a token that is valid for 30 seconds.",
+    "Issues tokens that are valid for 30 seconds.",
     {
         "/token": {
             "post": {
-                "summary": "A token for user name and password",
+                "summary": "Get a token for a user name and password",
                 "requestBody": openapi.body(TokenRequest),
                 "responses": {
-                    "200": openapi.answer("A token.", TokenAnswer),
+                    "200": openapi.response("A token.", TokenAnswer),
                     **openapi.errors(
                         e400="Not JSON.",
                         e401="User name or password is wrong.",
                         e413="Over 16 KiB.",
-                        e415="Not declared as JSON.",
-                        e422="A field is missing or wrong; see errors.",
+                        e415="Content-Type is not JSON.",
+                        e422="A field is missing or invalid; see errors.",
                         e429="Too many failed logins; see Retry-After.",
                         e503="Too many logins at the moment; see Retry-After.",
                     ),

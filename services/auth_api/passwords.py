@@ -1,7 +1,7 @@
-"""Argon2id (RFC 9106), and a memory of the logins it has verified.
+"""Password hashing with Argon2id (RFC 9106), and a cache of verified logins.
 
-Argon2id is slow by design, and a merchant logs in again every 30 seconds: without the memory the
-platform would spend more on logins than on payments.
+Argon2id is slow by design, and merchants log in every 30 seconds: without the cache, logins would
+cost more CPU time than payments.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ if TYPE_CHECKING:
 
 PASSWORD_CHARACTERS_MAX = 256
 
-# The least OWASP's Password Storage Cheat Sheet asks for: 19 MiB, 2 passes, 1 lane.
+# The minimum of OWASP's Password Storage Cheat Sheet: 19 MiB, 2 passes, 1 lane.
 _HASHER = argon2.PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 
-REMEMBERED_SECONDS = 300
-_REMEMBERED_MAX = 10_000
+CACHED_SECONDS = 300
+_CACHED_MAX = 10_000
 
-# One hash occupies a core and 19 MiB, so no more run at a time than there are cores; the rest
-# wait so long and are then told to come back, before the router gives up on them. In threads of
-# their own, because glibc keeps the 19 MiB for each thread that ever had them.
+# One hash occupies a core and 19 MiB, so at most one runs per core; the rest wait up to
+# _WAIT_SECONDS_MAX, below the router's timeout, and then get 503. In dedicated threads, because
+# glibc keeps the 19 MiB for each thread that has used them.
 HASHES_AT_ONCE = os.cpu_count() or 1
 _WAIT_SECONDS_MAX = 5.0
 
 
 def hash_password(password: str) -> str:
-    """The password's Argon2id hash in PHC string format."""
+    """Hashes a password; returns the PHC string."""
     return _HASHER.hash(_normalized(password))
 
 
 def _normalized(password: str) -> str:
-    """One form for all ways to type a password: NFKC, as NIST SP 800-63B, 5.1.1.2 asks for."""
+    """NFKC normalization (NIST SP 800-63B, 5.1.1.2)."""
     return unicodedata.normalize("NFKC", password)
 
 
 class Passwords:
-    """Checks passwords, in the same time whether or not there is such a user."""
+    """Verifies passwords, in equal time whether or not the user exists."""
 
     def __init__(
         self,
@@ -61,30 +61,30 @@ class Passwords:
     ) -> None:
         self._check = check
         self._wait_seconds_max = wait_seconds_max
-        # What an unknown user's password is compared with: never equal, just as slow.
-        self._nobody = _HASHER.hash(secrets.token_hex(16))
-        # Memory holds only an HMAC under this key: nothing to attack offline with. The stored
-        # hash is in it too, so a login is forgotten with any change of the password.
+        # For unknown users: never matches, and is just as slow.
+        self._dummy_hash = _HASHER.hash(secrets.token_hex(16))
+        # The cache holds only HMACs under this key, useless for an offline attack. They include the
+        # stored hash, so a changed password invalidates the entry.
         self._key = secrets.token_bytes(32)
-        self._verified: TTLCache[bytes, bool] = TTLCache(
-            _REMEMBERED_MAX, REMEMBERED_SECONDS, timer=timer
-        )
+        self._verified: TTLCache[bytes, bool] = TTLCache(_CACHED_MAX, CACHED_SECONDS, timer=timer)
         self._lock = threading.Lock()
         self._hashing = ThreadPoolExecutor(HASHES_AT_ONCE, thread_name_prefix="hash")
 
-    def remembers(self, username: str, stored_hash: str, password: str) -> bool:
-        """Whether this very login was verified in the last five minutes."""
+    def is_cached(self, username: str, stored_hash: str, password: str) -> bool:
+        """Whether this login was verified in the last five minutes."""
         return self._knows(self._mark(username, stored_hash, _normalized(password)))
 
     def verify(self, username: str, stored_hash: str | None, password: str) -> bool:
-        """Whether the password is the one whose hash is stored; `None` for an unknown user.
+        """Verifies a password against its hash; `stored_hash` is None for an unknown user.
 
         Raises:
-            Unavailable: when too many logins wait for a core.
+            Unavailable: too many logins wait for a core.
         """
         password = _normalized(password)
         mark = self._mark(username, stored_hash, password) if stored_hash else None
-        hashing = self._hashing.submit(self._verify, mark, stored_hash or self._nobody, password)
+        hashing = self._hashing.submit(
+            self._verify, mark, stored_hash or self._dummy_hash, password
+        )
         try:
             return hashing.result(self._wait_seconds_max)
         except TimeoutError:
@@ -92,7 +92,7 @@ class Passwords:
             raise Unavailable("Too many logins at the moment.") from None
 
     def _verify(self, mark: bytes | None, stored_hash: str, password: str) -> bool:
-        # The same login may have come several times at once; one hash answers them all.
+        # One hash serves concurrent identical logins.
         if mark is not None and self._knows(mark):
             return True
         try:

@@ -1,4 +1,4 @@
-"""`POST /token`: user name and password for a token."""
+"""`POST /token`: issues a token for a user name and password."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class TokenRequest(BaseModel):
-    """Who wants a token."""
+    """Credentials."""
 
     model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 
@@ -35,7 +35,7 @@ class TokenRequest(BaseModel):
 
 
 class TokenAnswer(BaseModel):
-    """A token, as RFC 6749, 5.1 names its parts (`token` for `access_token`)."""
+    """A token; field names as in RFC 6749, 5.1, except `token` for `access_token`."""
 
     token: str
     token_type: str = "Bearer"  # noqa: S105  the name of a scheme
@@ -43,7 +43,7 @@ class TokenAnswer(BaseModel):
 
 
 class TokenResource:
-    """Where tokens are made."""
+    """`POST /token`."""
 
     def __init__(
         self,
@@ -60,17 +60,17 @@ class TokenResource:
         self._proxies = proxies
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        wanted = read_json(req, TokenRequest)
-        user = self._log_in(wanted, client_address(req, self._proxies))
+        request = read_json(req, TokenRequest)
+        user = self._log_in(request, client_address(req, self._proxies))
         token = self._tokens.issue(user.id, user.username, enabled=user.enabled)
         req.context.log = {"user_id": user.id}
         resp.set_header("Cache-Control", "no-store")
         resp.media = TokenAnswer(token=token).model_dump()
 
-    def _log_in(self, wanted: TokenRequest, address: str) -> User:
-        name, password = wanted.username, wanted.password
+    def _log_in(self, request: TokenRequest, address: str) -> User:
+        name, password = request.username, request.password
         user = self._users.find(name)
-        if user and self._passwords.remembers(name, user.password_hash, password):
+        if user and self._passwords.is_cached(name, user.password_hash, password):
             return user
         stored = user.password_hash if user else None
 
@@ -83,16 +83,16 @@ class TokenResource:
             401,
             "User name or password is wrong.",
             code="bad-credentials",
-            # RFC 9110, 15.5.2 wants a challenge; no registered scheme means "in the body".
+            # RFC 9110, 15.5.2 requires a challenge; no registered scheme means "in the body".
             headers={"WWW-Authenticate": 'Password realm="platform"'},
         )
 
 
 def client_address(req: falcon.Request, proxies: Sequence[Network]) -> str:
-    """Who a request comes from: the nearest address on its way that is none of `proxies`.
+    """The client's address: the last hop that is not one of the trusted `proxies`.
 
-    Each of those adds at the right of X-Forwarded-For whom it got the request from. What stands to
-    the left of the first stranger is that stranger's word.
+    Each proxy appends its peer's address to X-Forwarded-For, so entries left of the first untrusted
+    hop may be forged.
     """
     client: str = req.remote_addr
     if proxies:

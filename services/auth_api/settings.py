@@ -1,4 +1,4 @@
-"""What the Auth API is told by its environment."""
+"""Auth API settings, read from environment variables."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _networks(text: str) -> str:
         for name in text.split():
             ip_network(name)
     except ValueError:
-        raise ValueError("addresses or networks, such as 10.0.0.0/8, with spaces between") from None
+        raise ValueError("addresses or networks, such as 10.0.0.0/8, separated by spaces") from None
     return text
 
 
@@ -30,9 +30,9 @@ class AuthSettings(TokenSettings):
     """The Auth API's settings."""
 
     users_file: FilePath = Field(default=SHIPPED_USERS, description="the merchants (JSON)")
-    # None by default: on one machine the router, its clients and a guesser have the same address.
+    # None by default: on one machine, the router and all clients have the same address.
     trusted_proxies: Annotated[str, AfterValidator(_networks)] = Field(
-        default="", description="whose X-Forwarded-For is believed: networks, with spaces between"
+        default="", description="networks whose X-Forwarded-For is trusted, separated by spaces"
     )
 
     def proxies(self) -> list[Network]:

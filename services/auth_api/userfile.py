@@ -1,6 +1,6 @@
-"""The JSON file of the merchants who may log in: what is in it, reading it, replacing it.
+"""The JSON file of users: schema, reading and replacing.
 
-Apart from the rest because preflight reads it too, which every start of the stack waits for.
+Separate from the rest because preflight imports it, which delays every start of the stack.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _USERS = TypeAdapter(list[User])
 
 
 class UsersError(Exception):
-    """The file of users cannot be used; the text says what is wrong with it."""
+    """Invalid users file or user; the message says what is wrong."""
 
 
 def load(path: Path) -> list[User]:
-    """The users in the file.
+    """Reads the users.
 
     Raises:
-        UsersError: when it cannot be read, has a wrong entry, or has two with one name or id.
+        UsersError: unreadable file, invalid entry, or duplicate name or id.
     """
     try:
         users = _USERS.validate_json(path.read_bytes())
@@ -50,8 +50,8 @@ def load(path: Path) -> list[User]:
         raise UsersError(f"{path}: {error.strerror}") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UsersError(f"{path}: {place}: {first['msg']}") from None
+        location = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise UsersError(f"{path}: {location}: {first['msg']}") from None
     for what in ("id", "username"):
         values = [getattr(user, what) for user in users]
         if len(set(values)) < len(values):
@@ -60,9 +60,9 @@ def load(path: Path) -> list[User]:
 
 
 def save(path: Path, users: Sequence[User]) -> None:
-    """Replaces the file in one step: a reader sees the old or the new one.
+    """Replaces the file atomically.
 
-    A symbolic link stays, and so do mode and, where the system allows it, owner of the file.
+    Keeps symbolic links, the mode and, if permitted, the owner.
     """
     path = path.resolve()
     before = path.stat()

@@ -1,4 +1,4 @@
-"""The merchants who may log in, kept in a JSON file; and a command to change it.
+"""The user directory, backed by a JSON file, and a command to change it.
 
 python -m services.auth_api.users list
 python -m services.auth_api.users add dora < password.txt
@@ -41,11 +41,11 @@ examples:
   $ python -m services.auth_api.users disable dora
 
 environment:
-  USERS_FILE   the file (services/auth_api/users.json)
+  USERS_FILE   the file (default: services/auth_api/users.json)
 
 exit codes:
   0  done
-  1  there is no such user, or there is one already; the file cannot be used; a bad password
+  1  unknown or existing user, invalid file or invalid password
   2  wrong usage
 """
 
@@ -55,10 +55,9 @@ _log = structlog.get_logger()
 
 
 class UserDirectory:
-    """Finds users by name; a changed file counts from the next login on.
+    """Finds users by name; reloads a changed file at the next login.
 
-    A file that is broken while the service runs does not lock everybody out: the last good one
-    stays in force, and the log says what is wrong.
+    If the changed file is invalid, the previous users stay in force and the error is logged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,12 +67,12 @@ class UserDirectory:
         self._users = {user.username: user for user in load(path)}
 
     def find(self, username: str) -> User | None:
-        """The user of that name, if there is one."""
+        """Returns the user; None if there is none."""
         self._refresh()
         return self._users.get(username)
 
     def check(self) -> None:
-        """Raises UsersError when the file cannot be used as it is now."""
+        """Raises UsersError if the file is currently invalid."""
         load(self._path)
 
     def _refresh(self) -> None:
@@ -88,7 +87,7 @@ class UserDirectory:
                 self._users = {user.username: user for user in load(self._path)}
                 _log.info("users reloaded", count=len(self._users))
             except UsersError as error:
-                _log.error("users not reloaded, the last good ones stay", reason=str(error))
+                _log.error("users not reloaded, keeping previous users", reason=str(error))
 
     def _stamp(self) -> tuple[int, int, int]:
         try:
@@ -99,7 +98,7 @@ class UserDirectory:
 
 
 def main(argv: Sequence[str], path: Path, out: TextIO, read_password: Password) -> int:
-    """The command; returns its exit code."""
+    """Runs the command; returns its exit code."""
     arguments = parser().parse_args(argv)
     try:
         users = load(path)
@@ -119,40 +118,39 @@ def main(argv: Sequence[str], path: Path, out: TextIO, read_password: Password) 
 
 
 def parser() -> argparse.ArgumentParser:
-    """The words of the command."""
-    words = argparse.ArgumentParser(
+    """The command-line parser."""
+    command_line = argparse.ArgumentParser(
         prog="python -m services.auth_api.users",
-        description="Shows and changes the users' file, which is read again at the next login.",
+        description="Lists and changes users. Changes apply at the next login.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    commands = words.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("list", help="all users")
+    commands = command_line.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("list", help="list all users")
     for command, meaning in (
-        ("add", "a new user; the password is read from the terminal or standard input"),
-        ("disable", "may log in, but not make transactions"),
-        ("enable", "may do both again"),
+        ("add", "add a user; reads the password from the terminal or standard input"),
+        ("disable", "allow login, but no transactions"),
+        ("enable", "allow login and transactions"),
     ):
         commands.add_parser(command, help=meaning).add_argument("username")
-    return words
+    return command_line
 
 
 def _change(users: list[User], command: str, username: str, read_password: Password) -> list[User]:
     known = any(user.username == username for user in users)
     if command == "add":
         if known:
-            raise UsersError(f"there is a user {username} already")
+            raise UsersError(f"user {username} exists already")
         password = read_password()
         if re.search("[\ud800-\udfff]", password):
-            raise UsersError("the password must be a text in UTF-8")
+            raise UsersError("the password must be UTF-8 text")
         if not 1 <= len(password) <= PASSWORD_CHARACTERS_MAX:
             raise UsersError(f"a password has 1 to {PASSWORD_CHARACTERS_MAX} characters")
         number = max((user.id for user in users), default=0) + 1
         return [*users, User(id=number, username=username, password_hash=hash_password(password))]
     if not known:
-        who = "`python -m services.auth_api.users list` shows who there is"
-        raise UsersError(f"there is no user {username}; {who}")
+        raise UsersError(f"no user {username}; see `python -m services.auth_api.users list`")
     enabled = command == "enable"
     return [
         user.model_copy(update={"enabled": enabled}) if user.username == username else user
@@ -161,17 +159,17 @@ def _change(users: list[User], command: str, username: str, read_password: Passw
 
 
 def read_password(stdin: TextIO) -> str:
-    """The password typed at a terminal, or the first line of a UTF-8 file (LF or CR LF).
+    """Prompts at a terminal, else reads the first line (UTF-8, LF or CR LF).
 
     Raises:
-        UsersError: the file is in another encoding.
+        UsersError: not UTF-8.
     """
     if stdin.isatty():
         return getpass.getpass("Password: ")
     try:
         return stdin.buffer.readline(_LINE_BYTES_MAX).decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError:
-        raise UsersError("the password must be a text in UTF-8") from None
+        raise UsersError("the password must be UTF-8 text") from None
 
 
 if __name__ == "__main__":

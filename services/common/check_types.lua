@@ -1,6 +1,6 @@
--- Ends the script with an error, before it writes anything, when a key holds another type than the
--- one expected at its place in KEYS (`false`: any type). Redis rolls nothing back when a script fails
--- half-way. `store.script` puts this at the head of every script.
+-- Raises an error if a key has another type than expected at its index in KEYS (`false`: any type).
+-- Call before the first write: Redis does not roll back a failed script. `store.script` prepends
+-- this to every script.
 local function check_types(...)
   for i, expected in ipairs({...}) do
     local found = KEYS[i] and redis.call('TYPE', KEYS[i]).ok

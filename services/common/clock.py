@@ -1,4 +1,4 @@
-"""The time, as the platform writes it."""
+"""Timestamps: milliseconds since the epoch and RFC 3339."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     Clock = Callable[[], float]
-    """Seconds since the epoch; `time.time` unless a test says otherwise."""
+    """Returns seconds since the epoch; `time.time` except in tests."""
 
 
 def now_ms(clock: Clock = time.time) -> int:
@@ -24,7 +24,7 @@ def rfc3339(milliseconds: int) -> str:
     return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
 
 
-# Times are written several times for each transaction, nearly all of them of the same few seconds.
+# Cached: each transaction formats several timestamps, nearly all within the same few seconds.
 @functools.lru_cache(maxsize=64)
 def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")

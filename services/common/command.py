@@ -1,4 +1,4 @@
-"""What every command-line program does around its `main`."""
+"""Exit codes and stream set-up shared by the command-line programs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as the shell has it
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in shells
 EXIT_NO_READER = 141  # 128 + SIGPIPE
 
 
 def run_main(main: Callable[[], int]) -> int:
-    """Calls `main`; returns its exit code, or one for Ctrl-C or a closed pipe (`... | head -1`)."""
+    """Calls `main`; returns its exit code, 130 on Ctrl-C or 141 on a closed pipe."""
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a character gets its escape, not a traceback.
+        # Escape characters that the terminal cannot encode.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         try:
@@ -26,6 +26,6 @@ def run_main(main: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Python flushes once more at its end, and would complain.
+        # Python flushes stdout again at exit, which would raise.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_NO_READER

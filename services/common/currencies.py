@@ -1,7 +1,7 @@
-"""ISO 4217: the currency codes in force and their minor units (list one, as of January 2026).
+"""ISO 4217 currency codes and their minor units (list one, as of January 2026).
 
-Codes without a minor unit (metals, testing, "no currency") are left out: nobody can pay in them.
-BGN went with 2025, ANG gave way to XCG in 2025, and ZWL to ZWG in 2024.
+Codes without a minor unit (metals, testing, "no currency") are left out. Withdrawn codes are, too:
+BGN (end of 2025), ANG (replaced by XCG in 2025), ZWL (replaced by ZWG in 2024).
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _BY_EXPONENT = {
 EXPONENTS: Mapping[str, int] = {
     code: exponent for exponent, codes in _BY_EXPONENT.items() for code in codes.split()
 }
-"""How many decimals the major unit of a currency has: 2 for USD, 0 for JPY, 3 for BHD."""
+"""Number of decimals of the major unit: 2 for USD, 0 for JPY, 3 for BHD."""
 
 
 def major_units(amount: int, currency: str) -> int:
-    """The whole major units in `amount` minor units: 12 for USD 1250, 1 for BHD 1250."""
+    """Converts minor to major units, rounding down: 12 for USD 1250, 1 for BHD 1250."""
     whole: int = amount // 10 ** EXPONENTS[currency]
     return whole

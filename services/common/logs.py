@@ -1,12 +1,12 @@
-"""Logs to standard output, one line an event: structlog's console format or JSON (LOG_FORMAT).
+"""Logs to standard output, one line per event: structlog's console format or JSON (LOG_FORMAT).
 
-Every line carries `time` (RFC 3339, UTC), `level`, `service`, `event`; lines about a request or a
-transaction carry `request_id` and `transaction_id`. What libraries log through the standard
-library comes out in the same form.
+Every line has `time` (RFC 3339, UTC), `level`, `service`, `event`; lines about a request or a
+transaction have `request_id` and `transaction_id`. Messages that libraries send to the standard
+library's `logging` get the same format.
 
-Logging never fails or holds up its caller, which may have taken money already: `Output`. A
-service whose supervisor was killed works on, unlogged: what it accepted is charged, and the next
-start of the stack replaces it (devtools/orphans.py).
+Logging never raises and blocks only briefly (`Output`), because its caller may already have charged
+a card. A service whose supervisor was killed keeps working without logs until the next start of the
+stack replaces it (devtools/orphans.py).
 """
 
 from __future__ import annotations
@@ -33,22 +33,23 @@ if TYPE_CHECKING:
     from services.common.settings import Settings
 
 
-# Without these characters a value is one word.
+# Values with one of these are quoted.
 _NEEDS_QUOTES = re.compile(r'[\s"=]|^$')
 
-# json.dumps makes an encoder at each call.
+# json.dumps would create an encoder on each call.
 _to_json = json.JSONEncoder(default=str).encode
 
-# Without the local variables: they could hold a password.
+# No local variables: they may contain a password.
 _TRACEBACKS = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 )
 
 
 class Output:
-    """A text stream to a descriptor that drops what cannot be written: no reader, or a full disk.
+    """A text stream that drops lines it cannot write: no reader, or a full disk.
 
-    A pipe whose reader stands still is waited for once; then lines are dropped until it reads.
+    If a pipe's reader stalls, one write waits up to STALL_SECONDS_MAX; later lines are dropped
+    until it reads again.
     """
 
     STALL_SECONDS_MAX = 0.5
@@ -60,7 +61,7 @@ class Output:
             os.set_blocking(descriptor, False)
 
     def write(self, text: str) -> None:
-        """Writes the text if it can; never raises."""
+        """Writes or drops the text; never raises."""
         data = text.encode("utf-8", "backslashreplace")
         with contextlib.suppress(OSError):
             try:
@@ -74,11 +75,11 @@ class Output:
             self._stalled = False
 
     def flush(self) -> None:
-        """Nothing is kept back."""
+        """Does nothing: writes are unbuffered."""
 
 
 def configure(service: str, settings: Settings) -> None:
-    """Sets up logging of this process; called once, by its entry point."""
+    """Configures logging for this process; call once, from the entry point."""
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     shared = _shared_processors(service)
     output: Any = Output(sys.stdout.fileno())
@@ -99,13 +100,13 @@ def configure(service: str, settings: Settings) -> None:
         )
     )
     logging.basicConfig(level=max(level, logging.INFO), handlers=[handler], force=True)
-    # These tell of every connection or worker at INFO; our own lines say it already.
+    # At INFO these log every connection or worker, which our own lines cover.
     for noisy in ("gunicorn.error", "httpx", "stripe", "urllib3", "watchfiles"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 def announce(event: str, **fields: Any) -> None:
-    """Logs that a process is ready, whatever LOG_LEVEL is: process-compose waits for it."""
+    """Logs readiness regardless of LOG_LEVEL: process-compose waits for this line."""
     unfiltered = structlog.wrap_logger(
         structlog.get_config()["logger_factory"](),
         structlog.get_config()["processors"],
@@ -163,20 +164,20 @@ def _columns(*, has_colours: bool) -> list[Column]:
 
 
 def _value(value: object) -> str:
-    """A word as it is, everything else in quotes."""
+    """Formats a value as logfmt: quoted unless it is a single printable word."""
     text = value if isinstance(value, str) else _to_json(value)
     is_word = text.isprintable() and not _NEEDS_QUOTES.search(text)
     return text if is_word else _to_json(text)
 
 
 def _printable(text: str) -> str:
-    """Without what could steer a terminal or begin a line."""
+    """Escapes control characters and line breaks."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _traceback(out: TextIO, exc_info: ExcInfo) -> None:
-    """Indented, and without local variables: they could hold a password."""
+    """Writes an indented traceback without local variables: they may contain a password."""
     lines = "".join(traceback.format_exception(*exc_info)).splitlines()
     out.writelines(f"\n    {_printable(line)}" for line in lines)

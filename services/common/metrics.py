@@ -1,9 +1,9 @@
-"""Metrics in Prometheus' text format, for whoever scrapes a service's own port.
+"""Prometheus metrics of an HTTP service, served on its own port.
 
-gunicorn's workers each count for themselves, in a file per worker slot that the worker in the place
-of a killed one goes on with (`SharedCounters`); the worker that is asked adds them up.
-prometheus-client decides where to count when it is first imported, so it is imported here, inside
-functions, and not above. https://prometheus.github.io/client_python/multiprocess/
+Each gunicorn worker counts in the file of its slot, which a replacement worker reuses
+(`SharedCounters`); the worker that is scraped adds up all files. prometheus-client chooses its
+storage on first import, so it is imported inside functions.
+https://prometheus.github.io/client_python/multiprocess/
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-# Some 400 routes with their methods and statuses; there are about 50.
+# Room for some 400 combinations of route, method and status; there are about 50.
 _FILE_BYTES = 1024 * 1024
-# From an answer out of memory (1 ms) to the router's patience (15 s).
+# From a cached response (1 ms) to the router's timeout (15 s).
 DURATION_BUCKETS_SECONDS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15,
 )  # fmt: skip
@@ -35,14 +35,14 @@ _log = structlog.get_logger()
 
 
 class HttpMetrics:
-    """Requests of one app by method, route and status, with their durations."""
+    """Request durations by method, route and status."""
 
     def __init__(self) -> None:
         from prometheus_client import CollectorRegistry, Histogram  # noqa: PLC0415
 
         self.registry = CollectorRegistry()
-        # Looked up here: `labels` makes texts of all three and takes a lock each time.
-        self._seen: dict[tuple[str, str, int], Histogram] = {}
+        # Cache of `labels`, which converts all three to text and takes a lock on each call.
+        self._cache: dict[tuple[str, str, int], Histogram] = {}
         self._durations = Histogram(
             "http_request_duration_seconds",
             "Requests by method, route and status",
@@ -52,27 +52,27 @@ class HttpMetrics:
         )
 
     def observe(self, req: falcon.Request, resp: falcon.Response, seconds: float) -> None:
-        """Counts an answered request. The labels are few, whatever clients send.
+        """Counts a request. The set of labels is bounded, whatever clients send.
 
-        Never raises: the answer stands, and what it says may have been done.
+        Never raises: the request may already have had its effect.
         """
         try:
             self._observe(req, resp, seconds)
-        except Exception as error:  # noqa: BLE001  whatever it is
-            _log.warning("request not counted", reason=repr(error))
+        except Exception as error:  # noqa: BLE001  any failure of the metrics library
+            _log.warning("could not count request", reason=repr(error))
 
     def _observe(self, req: falcon.Request, resp: falcon.Response, seconds: float) -> None:
         method = req.method if req.method in _METHODS else "other"
         route = req.uri_template or "none"
         labels = (method, route, resp.status_code)
-        durations = self._seen.get(labels)
+        durations = self._cache.get(labels)
         if durations is None:
-            durations = self._seen[labels] = self._durations.labels(*labels)
+            durations = self._cache[labels] = self._durations.labels(*labels)
         durations.observe(seconds)
 
 
 class MetricsResource:
-    """`GET /metrics`. The router does not lead here."""
+    """`GET /metrics`; not reachable through the router."""
 
     def __init__(self, metrics: HttpMetrics, *collectors: Collector) -> None:
         self._registry = metrics.registry
@@ -93,17 +93,17 @@ class MetricsResource:
                 registry = CollectorRegistry()
                 multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
             resp.data = generate_latest(registry)
-        except Exception as error:  # noqa: BLE001  files that were removed, or cut off by a full disk
-            _log.warning("metrics not readable", reason=repr(error))
+        except Exception as error:  # noqa: BLE001  files removed, or truncated by a full disk
+            _log.warning("could not read metrics", reason=repr(error))
             raise Unavailable("The counters cannot be read until the next start.") from None
         resp.content_type = CONTENT_TYPE_LATEST
 
 
 class SharedCounters:
-    """The folder in which the workers of one gunicorn count together, and its hooks for that.
+    """The metrics folder shared by the workers of one gunicorn, and the gunicorn hooks for it.
 
-    In the state folder of a stack, so that what a kill leaves is cleared by the next start; for a
-    service that runs elsewhere, a temporary one.
+    Inside the stack's state folder, so that the next start clears files left by a kill; a temporary
+    folder for a service that runs elsewhere.
     """
 
     def __init__(self, port: int) -> None:
@@ -120,18 +120,18 @@ class SharedCounters:
         os.environ[_FOLDER] = str(self._folder)
         from prometheus_client import values  # noqa: PLC0415
 
-        # By slot and not by process id: the files are as many as there are workers at a time.
+        # By slot, not process id: one file for each concurrent worker.
         values.ValueClass = values.MultiProcessValue(self._slot_of_process)  # type: ignore[no-untyped-call]
 
     def when_ready(self, _arbiter: Any) -> None:
-        """Removes counters of earlier processes: none of them runs, for this one has the port."""
+        """Removes counters of earlier processes: this one holds the port, so none of them runs."""
         for path in self._folder.glob("*.db"):
             path.unlink(missing_ok=True)
 
     def pre_fork(self, _arbiter: Any, worker: Any) -> None:
-        """Gives a new worker the lowest slot that is free, and its file all the disk it needs.
+        """Assigns a new worker the lowest free slot and preallocates its file.
 
-        A worker that wrote to a page of its file that finds no disk would be killed (SIGBUS).
+        Without that, a full disk would kill the worker (SIGBUS) when it writes to the mapped file.
         """
         slot = next(slot for slot in itertools.count() if slot not in self._taken)
         self._taken.add(slot)
@@ -142,16 +142,16 @@ class SharedCounters:
                 if hasattr(os, "posix_fallocate"):  # not on macOS
                     os.posix_fallocate(file.fileno(), 0, _FILE_BYTES)
         except OSError as error:
-            _log.warning("metrics are off", reason=str(error))
+            _log.warning("metrics disabled", reason=str(error))
             self._slot = None
 
     def child_exit(self, _arbiter: Any, worker: Any) -> None:
-        """The worker is gone; the next one goes on with its file."""
+        """Frees the worker's slot; the next worker continues its file."""
         self._taken.discard(worker.slot)
 
     def remove(self) -> None:
-        """Removes the folder at the end of the process that made it."""
-        # A worker ends by this way too, and the others go on counting.
+        """Removes the folder when the process that created it ends."""
+        # Workers call this on exit, too.
         if os.getpid() == self._owner:
             shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""OpenAPI 3.1 documents, their schemas taken from the models that check the requests."""
+"""OpenAPI 3.1 documents, with schemas from the models that validate the requests."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _TEMPLATE = "#/components/schemas/{model}"
 
 
 class FieldFault(BaseModel):
-    """A field that is wrong."""
+    """An invalid field."""
 
     pointer: str = Field(description="RFC 6901, into the body")
     detail: str
 
 
 class ProblemDocument(BaseModel):
-    """RFC 9457, with a stable code."""
+    """RFC 9457 problem, with a stable code."""
 
     type: str
     title: str
@@ -41,23 +41,23 @@ def document(
     models: Sequence[type[BaseModel]],
     security: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A whole document. `/health` and its answer are the same for every service."""
+    """Builds a document; adds `/health`, which is the same for every service."""
     described: list[type[BaseModel]] = [*models, ProblemDocument]
-    wanted: list[tuple[type[BaseModel], JsonSchemaMode]] = [
+    inputs: list[tuple[type[BaseModel], JsonSchemaMode]] = [
         (model, "validation") for model in described
     ]
-    _, schemas = models_json_schema(wanted, ref_template=_TEMPLATE)
+    _, schemas = models_json_schema(inputs, ref_template=_TEMPLATE)
     health = {
-        "summary": "Whether the service can do its work",
+        "summary": "Health of the service",
         "responses": {
-            "200": {"description": "It can.", "content": {"application/json": {}}},
-            "503": {"description": "It cannot; the checks say what is missing."},
+            "200": {"description": "Healthy.", "content": {"application/json": {}}},
+            "503": {"description": "Unhealthy; `checks` names what failed."},
         },
     }
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": "1", "description": description},
-        # Relative to this document, so right behind the router and without it.
+        # Relative to this document, so correct both behind the router and without it.
         "servers": [{"url": "."}],
         "paths": {**paths, "/health": {"get": health}},
         "components": {
@@ -68,12 +68,12 @@ def document(
 
 
 def body(model: type[BaseModel]) -> dict[str, Any]:
-    """A request body of this model."""
+    """A JSON request body."""
     return {"required": True, "content": {"application/json": {"schema": ref(model)}}}
 
 
-def answer(description: str, model: type[BaseModel]) -> dict[str, Any]:
-    """A successful answer of this model."""
+def response(description: str, model: type[BaseModel]) -> dict[str, Any]:
+    """A successful JSON response."""
     return {"description": description, "content": {"application/json": {"schema": ref(model)}}}
 
 

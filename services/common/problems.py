@@ -1,7 +1,7 @@
-"""Errors as RFC 9457 problem documents, each with a stable `code` to program against.
+"""Errors as RFC 9457 problem documents, each with a stable `code` for programs.
 
-A service raises `Problem` (or a subclass); Falcon's own errors and whatever nobody thought of are
-turned into the same shape here. Nothing a client sent is echoed: it might be a secret.
+Services raise `Problem`; Falcon's errors and unexpected exceptions are converted to one here.
+Client input is never echoed: it might be a secret.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ _CODES = {
 
 _DETAILS = {
     404: "There is nothing at this path.",
-    405: "This path does not answer that method; the Allow header lists those that it does.",
-    500: "Something went wrong on our side; the request id leads to it in the logs.",
+    405: "This path does not support that method; the Allow header lists those it does.",
+    500: "Internal error; the logs have details under this request id.",
 }
 
 _log = structlog.get_logger()
 
 
 class Problem(Exception):
-    """An answer that is not a success.
+    """An error response.
 
     Args:
-        status: the HTTP status.
-        detail: what is wrong and what to do about it, for a person.
-        code: a stable word for programs; the status's own when not given.
-        errors: one `{"pointer", "detail"}` for each wrong field (pointer as RFC 6901, in the body).
-        headers: to be added to the answer.
+        status: HTTP status.
+        detail: what is wrong and how to fix it, for people.
+        code: stable identifier for programs; by default the one of the status.
+        errors: `{"pointer", "detail"}` for each invalid field (RFC 6901 pointer into the body).
+        headers: added to the response.
     """
 
     def __init__(
@@ -74,21 +74,21 @@ class Problem(Exception):
 
 
 class Unavailable(Problem):
-    """503: something this service needs is away or full; nothing was done."""
+    """503: a dependency is down or full; the request had no effect."""
 
     def __init__(self, detail: str, *, retry_after_seconds: int = 1) -> None:
         super().__init__(503, detail, headers={"Retry-After": str(retry_after_seconds)})
 
 
 def register(app: App) -> None:
-    """Makes `app` answer every error as a problem document."""
+    """Makes `app` return every error as a problem document."""
     app.add_error_handler(Exception, _unexpected)
     app.add_error_handler(falcon.HTTPError, _falcon_error)
     app.add_error_handler(Problem, _problem)
 
 
-def answer(req: falcon.Request, resp: falcon.Response, problem: Problem) -> None:
-    """Turns the answer into the problem's document."""
+def respond(req: falcon.Request, resp: falcon.Response, problem: Problem) -> None:
+    """Writes the problem document to the response."""
     document: dict[str, Any] = {
         "type": "about:blank",
         "title": http.HTTPStatus(problem.status).phrase,
@@ -109,20 +109,20 @@ def answer(req: falcon.Request, resp: falcon.Response, problem: Problem) -> None
 def _problem(
     req: falcon.Request, resp: falcon.Response, problem: Problem, _params: dict[str, Any]
 ) -> None:
-    answer(req, resp, problem)
+    respond(req, resp, problem)
 
 
 def _falcon_error(
     req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, _params: dict[str, Any]
 ) -> None:
-    # Whatever Falcon answers that has no code here is a bad request of some other kind.
+    # Falcon's other statuses are bad requests of some kind.
     status = error.status_code if error.status_code in _CODES else 400
     detail = _DETAILS.get(status) or error.description or error.title or ""
-    answer(req, resp, Problem(status, detail, headers=dict(error.headers or {})))
+    respond(req, resp, Problem(status, detail, headers=dict(error.headers or {})))
 
 
 def _unexpected(
     req: falcon.Request, resp: falcon.Response, _error: Exception, _params: dict[str, Any]
 ) -> None:
     _log.exception("unexpected error", request_id=req.context.get("request_id", ""))
-    answer(req, resp, Problem(500, _DETAILS[500]))
+    respond(req, resp, Problem(500, _DETAILS[500]))

@@ -1,7 +1,7 @@
-"""The setting that says where Redis is.
+"""The REDIS_URL setting.
 
-Apart from `services/common/store.py`, because preflight checks it at every start of the stack,
-which all processes wait for, and `import redis` is a third of preflight's time.
+Separate from `services/common/store.py` because preflight validates it at every start of the stack,
+and `import redis` would take a third of preflight's time.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pydantic import AfterValidator, Field
 from services.common.settings import FILE_ALLOWED, Settings
 
 _RULE = "like redis://host:6379/0, rediss://… for TLS, or unix:///path"
-# redis-py takes any argument of its classes here, above what `store.connect` says: `protocol` or
-# `decode_responses` changes every reply, and `ssl_cert_reqs` switches the verification off.
+# redis-py accepts any constructor argument in the URL, overriding `store.connect`: `protocol` or
+# `decode_responses` would change every reply, `ssl_cert_reqs` would disable verification.
 OPTIONS = {
     "db": r"[0-9]{1,4}",
     "username": r".+",
@@ -30,10 +30,10 @@ OPTIONS = {
 
 
 def _redis_url(url: str) -> str:
-    """Checks all that can be checked without a connection.
+    """Validates the URL without connecting.
 
     Raises:
-        ValueError: with the rule that is broken.
+        ValueError: the message states the violated rule.
     """
     try:
         parts = urlsplit(url)
@@ -47,7 +47,7 @@ def _redis_url(url: str) -> str:
     options = parse_qsl(parts.query, keep_blank_values=True)
     names = [name for name, _ in options]
     if set(names) - OPTIONS.keys() or len(names) > len(set(names)):
-        raise ValueError(f"{_RULE}; the options behind ? are {', '.join(OPTIONS)}, each once")
+        raise ValueError(f"{_RULE}; the options after ? are {', '.join(OPTIONS)}, each once")
     for name, value in options:
         _check_option(name, value, is_tls=parts.scheme == "rediss")
     return url
@@ -66,6 +66,6 @@ RedisUrl = Annotated[str, AfterValidator(_redis_url), FILE_ALLOWED]
 
 
 class RedisSettings(Settings):
-    """Where Redis is, for a process or a command that needs it."""
+    """Settings of a process or command that uses Redis."""
 
     redis_url: RedisUrl = Field(description="where transactions are kept and queued")

@@ -1,8 +1,7 @@
-"""Runs a WSGI app under gunicorn; the same for every HTTP service.
+"""Runs a WSGI app under gunicorn; shared by all HTTP services.
 
-gthread workers with several threads did best of gunicorn's kinds for services that wait for Redis
-or hash outside the interpreter's lock: in a trial on two cores 5,100 requests a second, and 3,800
-with sync workers, which a slow client blocks besides.
+gthread workers suit services that wait for Redis or hash outside the GIL: 5,100 requests/s on two
+cores, against 3,800 with sync workers, which a slow client also blocks.
 """
 
 from __future__ import annotations
@@ -28,19 +27,19 @@ if TYPE_CHECKING:
     from services.common.web import App
 
 THREADS = 8
-# Longer than the router keeps an idle connection (60 s), so that it is the router who closes: a
-# connection closed from this side could have a request on its way, which would be lost.
+# Longer than the router keeps idle connections (60 s), so that the router closes them: closing from
+# this side could lose a request in flight.
 KEEPALIVE_SECONDS = 75
-# Under process-compose's two seconds between SIGTERM and SIGKILL.
+# Below process-compose's 2 s between SIGTERM and SIGKILL.
 GRACE_SECONDS = 1
-# A worker that does not come back to its loop for so long is replaced.
+# A worker whose main loop is blocked for this long is replaced.
 STUCK_SECONDS = 30
 # What a worker with more connections than another waits before it takes one more.
 GIVE_WAY_SECONDS = 0.001
 
 
 class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's own messages, through the standard library to where all logs go."""
+    """Sends gunicorn's own messages through the standard library's `logging`."""
 
     def setup(self, _cfg: Any) -> None:
         self.error_log.handlers = []
@@ -69,7 +68,8 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     def load_config(self) -> None:
         for name, value in self._options.items():
             self.cfg.set(name, value)
-        # From gunicorn 25.1 on: one socket in the user's home, for all services of all checkouts.
+        # Since gunicorn 25.1: one socket in the user's home, so services and checkouts would
+        # collide.
         if "control_socket_disable" in self.cfg.settings:
             self.cfg.set("control_socket_disable", True)
 
@@ -82,7 +82,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
 
 def _worker_started(worker: Any) -> None:
-    """Announces the service once, when its first worker is about to accept connections."""
+    """Announces readiness once, before the first worker accepts connections."""
     if worker.age == 1:
         logs.announce("listening", address=str(worker.sockets[0]))
 
@@ -142,24 +142,24 @@ class _FairWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
 
 def serve(create_app: Callable[[], App], settings: HttpSettings, *, threads: int = THREADS) -> None:
-    """Serves the app until a signal ends it. The app is built once, before the workers fork."""
+    """Serves until a signal. The app is created once, before the workers fork."""
     host = f"[{settings.http_host}]" if ":" in settings.http_host else settings.http_host
     options = {
         "bind": [f"{host}:{settings.http_port}"],
         "workers": settings.workers,
         "worker_class": _FairWorker,
         "threads": threads,
-        # The router's error for 431 and its limit of 8000 bytes for a path say the same.
+        # The router's 431 message and its limit of 8000 bytes for a path depend on these.
         "limit_request_line": 8190,
         "limit_request_fields": 200,
         "limit_request_field_size": 16384,
         "preload_app": True,
         "keepalive": KEEPALIVE_SECONDS,
         "graceful_timeout": GRACE_SECONDS,
-        # Under a debugger a worker stands at a breakpoint as long as somebody looks.
+        # No timeout under a debugger: a breakpoint blocks the worker.
         "timeout": 0 if "_pydevd_bundle" in sys.modules else STUCK_SECONDS,
         "logger_class": _Logger,
-        # The heartbeat file of a worker must not wait for a disk.
+        # A worker's heartbeat file must not block on disk I/O.
         "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108
     }
     counters = metrics.SharedCounters(settings.http_port)

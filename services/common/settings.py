@@ -1,11 +1,11 @@
-"""Reads a service's settings from environment variables, all faults in one message.
+"""Reads settings from environment variables and reports all errors in one message.
 
-A service declares a subclass of `Settings`; a field `jwt_secret` is the variable `JWT_SECRET`.
-A `Secret` prints as `<secret>`. It may come from a file as well, named by the variable with `_FILE`
-behind it (as container images have it), and so may a field marked with FILE_ALLOWED. An empty
-variable counts as unset, as `${NAME:-}` in a compose file makes one.
+A service subclasses `Settings`; the field `jwt_secret` is read from `JWT_SECRET`. A `Secret` prints
+as `<secret>`. Secrets and fields marked FILE_ALLOWED may instead be read from the file named by
+`<NAME>_FILE`, as is usual for container images. An empty variable counts as unset, because
+`${NAME:-}` in a compose file produces one.
 
-`python -m services.<service>.settings` prints them, each with its origin: `print_settings`.
+`python -m services.<service>.settings` prints each setting with its origin.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 EXIT_BAD_SETTINGS = 78  # EX_CONFIG of sysexits(3)
 _SECRET_FILE_BYTES_MAX = 65_536
 FILE_ALLOWED = object()
-"""In a field's annotation: the value may hold a secret, so it may come from a file."""
+"""Annotation: the value may contain a secret, so `<NAME>_FILE` is supported."""
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 
 
 class SettingsError(Exception):
-    """One or more settings are wrong; the text has a line for each, saying what to do."""
+    """One or more invalid settings; the message has one line for each."""
 
     def __init__(self, faults: list[str]) -> None:
         super().__init__("\n".join(faults))
@@ -42,7 +42,7 @@ class SettingsError(Exception):
 
 
 class Secret(SecretStr):
-    """A text that shows as `<secret>` wherever it is printed."""
+    """A string whose repr is `<secret>`."""
 
     def _display(self) -> str:
         return "<secret>" if self.get_secret_value() else ""
@@ -50,17 +50,17 @@ class Secret(SecretStr):
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting as it may be shown."""
+    """A setting, safe to print."""
 
     variable: str
     value: str
-    """`<secret>` in place of one; empty when it is not set."""
+    """`<secret>` for secrets; empty if unset."""
     origin: str
     description: str
 
 
 class Settings(BaseModel):
-    """What every process is told: how to log. Frozen; unknown variables are not its business."""
+    """Settings common to all processes. Immutable; unknown variables are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
@@ -74,16 +74,16 @@ class Settings(BaseModel):
 
     @classmethod
     def variables(cls) -> list[str]:
-        """The names of all variables that are read."""
+        """Names of all variables that are read."""
         fields = cls.model_fields.items()
         return [variable for name, field in fields for variable in _names(name, field)]
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:
-        """Builds the settings from `environ`.
+        """Reads and validates the settings.
 
         Raises:
-            SettingsError: with one line for each variable that is missing or wrong.
+            SettingsError: one line for each missing or invalid variable.
         """
         faults: list[str] = []
         values: dict[str, str] = {}
@@ -97,11 +97,11 @@ class Settings(BaseModel):
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
-            told = {fault.split("_FILE", 1)[0] for fault in faults}
+            reported = {fault.split("_FILE", 1)[0] for fault in faults}
             faults += [
                 _fault(cls, item, values)
                 for item in error.errors(include_url=False, include_input=False)
-                if _variable(item) not in told
+                if _variable(item) not in reported
             ]
         if faults:
             raise SettingsError(faults)
@@ -109,9 +109,9 @@ class Settings(BaseModel):
 
     @classmethod
     def explain(cls, origins: Mapping[str, Mapping[str, str]]) -> list[Setting]:
-        """Each setting of a service; the first of `origins` that has the variable decides.
+        """Lists all settings; the first of `origins` that has a variable wins.
 
-        As with process-compose an empty variable hides what a later origin has, and is then unset.
+        As in process-compose, an empty variable hides later origins and counts as unset.
         """
         return [
             _explain(_names(name, field), field, origins)
@@ -129,29 +129,29 @@ def _ip_address(text: str) -> str:
 
 def _host_names(text: str) -> str:
     if not all(re.fullmatch(r"[A-Za-z0-9.-]+", name) for name in text.split()):
-        raise ValueError("names without scheme and port, with spaces between")
+        raise ValueError("host names without scheme and port, separated by spaces")
     return text
 
 
 class HttpSettings(Settings):
-    """What a process that answers HTTP is told."""
+    """Settings of a process that serves HTTP."""
 
     http_port: Port = Field(description="the port to listen on")
     http_host: Annotated[str, AfterValidator(_ip_address)] = Field(
         default="127.0.0.1", description="the address to listen on"
     )
     allowed_hosts: Annotated[str, AfterValidator(_host_names)] = Field(
-        default="", description="names to answer for besides the loopback's, with spaces between"
+        default="", description="additional Host names to serve, separated by spaces"
     )
     workers: Annotated[int, Field(ge=1, le=64)] = Field(
-        default=1, description="worker processes that answer requests"
+        default=1, description="number of worker processes"
     )
 
     def hosts(self) -> re.Pattern[str]:
-        """What the Host header may be.
+        """Pattern of allowed Host headers.
 
-        Beyond the loopback that is any IP address as well: health checks of container platforms
-        have no name to ask for, and DNS rebinding cannot do without one.
+        If not bound to the loopback, any IP address is allowed: health checks of container
+        platforms use one, and DNS rebinding needs a name.
         """
         hosts = [r"localhost", r"platform\.localhost", r"127(\.\d{1,3}){3}", r"\[::1\]"]
         if not ipaddress.ip_address(self.http_host).is_loopback:
@@ -198,13 +198,13 @@ def _fault(cls: type[Settings], item: Any, values: Mapping[str, str]) -> str:
     if item["type"] == "missing":
         return f"{variable} is not set: {field.description}"
     secret = _is_secret(field.annotation)
-    shown = "<secret>" if secret else repr(masked(values.get(variable.lower(), "")))
+    text = "<secret>" if secret else repr(masked(values.get(variable.lower(), "")))
     rule = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
-    return f"{variable}={shown}: must be {rule} ({field.description})"
+    return f"{variable}={text}: must be {rule} ({field.description})"
 
 
 def masked(text: str) -> str:
-    """The text without the password that a URL in it may have."""
+    """Masks passwords in URLs."""
     text = re.sub(r"(://)[^/@]*@|(://).*@", r"\1\2<secret>@", text)
     return re.sub(r"([?&][a-z_]*password=)[^&#]*", r"\1<secret>", text, flags=re.IGNORECASE)
 
@@ -213,13 +213,13 @@ def _explain(
     names: Sequence[str], field: FieldInfo, origins: Mapping[str, Mapping[str, str]]
 ) -> Setting:
     description = field.description or ""
-    for given in names:
-        value, origin = _look_up(given, origins)
+    for variable in names:
+        value, origin = _look_up(variable, origins)
         if value:
-            if given != names[0]:
-                return Setting(names[0], "<secret>", f"{origin} ({given})", description)
-            shown = "<secret>" if _is_secret(field.annotation) else masked(value)
-            return Setting(names[0], shown, origin, description)
+            if variable != names[0]:
+                return Setting(names[0], "<secret>", f"{origin} ({variable})", description)
+            text = "<secret>" if _is_secret(field.annotation) else masked(value)
+            return Setting(names[0], text, origin, description)
     default = None if field.is_required() else field.get_default(call_default_factory=True)
     if default is None:
         return Setting(names[0], "", "not set", description)
@@ -234,9 +234,10 @@ def _look_up(variable: str, origins: Mapping[str, Mapping[str, str]]) -> tuple[s
 
 
 def print_settings(cls: type[Settings]) -> NoReturn:
-    """Prints a service's settings as this shell has them; leaves with 78 for a bad one.
+    """Prints a service's settings as read from this shell; exits with 78 if one is invalid.
 
-    What only the stack sets (HTTP_PORT, ...) is no fault here. `doctor` reads `.env` as well.
+    Missing ones are no error here, as the stack sets them (HTTP_PORT, ...). `doctor` also reads
+    `.env`.
     """
     rows = cls.explain({"environment": os.environ})
     widths = [
@@ -261,7 +262,7 @@ SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
 def read_or_exit(cls: type[SettingsT], environ: Mapping[str, str]) -> SettingsT:
-    """Reads the settings, or tells every fault on stderr and leaves with 78 (EX_CONFIG)."""
+    """Reads the settings, or prints all errors to stderr and exits with 78 (EX_CONFIG)."""
     try:
         return cls.read(environ)
     except SettingsError as error:
@@ -269,7 +270,7 @@ def read_or_exit(cls: type[SettingsT], environ: Mapping[str, str]) -> SettingsT:
 
 
 def exit_for(faults: Sequence[str]) -> NoReturn:
-    """Tells what is wrong with the settings and leaves, before anything was started."""
+    """Prints settings errors to stderr and exits with 78, before anything is started."""
     lines = "".join(f"  {fault}\n" for fault in faults)
     sys.stderr.write(f"bad settings, nothing was started:\n{lines}")
     raise SystemExit(EXIT_BAD_SETTINGS)

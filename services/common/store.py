@@ -1,21 +1,20 @@
-"""Where everything is kept: each Redis key, its type and its lifetime. And how Redis is reached.
+"""The Redis schema (each key, its type and lifetime) and the Redis client.
 
 | key | type | lifetime | what |
 |---|---|---|---|
-| `transaction:{id}` | hash | FINISHED_DAYS after its end | the transaction; fields below |
+| `transaction:{id}` | hash | FINISHED_DAYS after it is final | the transaction; fields below |
 | `user:{id}:transactions` | sorted set, scores 0 | as its transactions | `<created ms>:<id>` |
-| `user:{id}:points` | string, integer | for ever | loyalty points |
-| `user:{id}:ledger` | list of JSON | for ever | each credit: for what, when |
-| `user:{id}:idempotency:{key}` | hash | 24 hours | `fingerprint` of a request, its `answer` |
+| `user:{id}:points` | string, integer | unlimited | loyalty points |
+| `user:{id}:ledger` | list of JSON | unlimited | loyalty credits |
+| `user:{id}:idempotency:{key}` | hash | 24 hours | `fingerprint` of the request, `answer` |
 | `queue` | stream, a group | until finished | `transaction_id`, `user_id`, `request_id`, `swept` |
-| `retries` | sorted set by due time (ms) | until due | ids that wait for an attempt |
+| `retries` | sorted set by due time (ms) | until due | ids waiting for their next attempt |
 | `deadletters` | stream | DEADLETTER_DAYS | `transaction_id`, `reason`, `entry`, `at` |
-| `connector:{name}` | string | LEASE_SECONDS, renewed | says that this connector lives |
+| `connector:{name}` | string | LEASE_SECONDS, renewed | the lease of a live connector |
 
-The fields of a transaction are those of the public contract; `timeline` is its events as JSON
-objects with commas between them, so that a script appends one without reading the rest. A
-consumer of the group is a connector by its name, or `merchant:{id}`, which holds the entries of
-that merchant that were read and wait for a slot.
+A transaction's fields are those of the public contract; `timeline` is a comma-separated list of
+JSON objects, so that a script can append one without parsing the rest. A consumer of the group is
+either a connector, or `merchant:{id}`, which holds that merchant's entries waiting for a slot.
 """
 
 from __future__ import annotations
@@ -37,10 +36,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 Client: TypeAlias = Any
-"""A `redis.Redis`; redis-py types each reply as one that may have to be awaited."""
+"""A `redis.Redis`; untyped because redis-py types each reply as possibly awaitable."""
 
 ScriptCall: TypeAlias = "tuple[Any, Sequence[str], Sequence[Any]]"
-"""A script of `Client.register_script`, its keys and its arguments."""
+"""A script from `Client.register_script`, its KEYS and its ARGV."""
 
 QUEUE = "queue"
 GROUP = "psp-connector"
@@ -51,8 +50,8 @@ _CHECK_TYPES = (Path(__file__).parent / "check_types.lua").read_text(encoding="u
 
 FINAL = frozenset({"captured", "declined", "failed"})
 
-# In the contract's order. A record has more fields than are shown: `request_id`, and `entry`, the
-# entry of the queue that was made for it last.
+# Public fields, in the contract's order. A record also has `request_id` and `entry`, its latest
+# queue entry.
 _FIELDS: Mapping[str, type[int | str]] = {
     "id": str,
     "user_id": int,
@@ -70,12 +69,12 @@ _FIELDS: Mapping[str, type[int | str]] = {
 
 
 def transaction_key(transaction_id: str) -> str:
-    """The hash of one transaction."""
+    """A transaction's record."""
     return f"transaction:{transaction_id}"
 
 
 def index_key(user_id: int) -> str:
-    """The ids of a user's transactions by age."""
+    """A user's transactions in order of creation."""
     return f"user:{user_id}:transactions"
 
 
@@ -85,40 +84,40 @@ def points_key(user_id: int) -> str:
 
 
 def ledger_key(user_id: int) -> str:
-    """How a user's points came about."""
+    """A user's loyalty credits, oldest first."""
     return f"user:{user_id}:ledger"
 
 
 def idempotency_key(user_id: int, key: str) -> str:
-    """What was answered to a user's request with this Idempotency-Key."""
+    """The stored response for a user's Idempotency-Key."""
     return f"user:{user_id}:idempotency:{key}"
 
 
 def lease_key(name: str) -> str:
-    """Exists as long as the connector of that name lives."""
+    """The lease of a connector; expires when it stops renewing."""
     return f"connector:{name}"
 
 
 def event(name: str, at_ms: int, **details: Any) -> str:
-    """One entry of a timeline, as JSON."""
+    """A timeline event as JSON."""
     return json.dumps({"event": name, "at": rfc3339(at_ms), **details})
 
 
 def public(record: Mapping[str, str]) -> dict[str, Any]:
-    """A transaction's hash as the contract shows it.
+    """Converts a transaction's hash to its public form.
 
     Raises:
-        KeyError, TypeError, ValueError: it is not as it was written.
+        KeyError, TypeError, ValueError: the record is corrupt.
     """
-    shown: dict[str, Any] = {
+    fields: dict[str, Any] = {
         name: kind(record[name]) for name, kind in _FIELDS.items() if name in record
     }
-    shown["timeline"] = from_json(f"[{record['timeline']}]")
-    return shown
+    fields["timeline"] = from_json(f"[{record['timeline']}]")
+    return fields
 
 
-class _OfThread:
-    """Closes a connection when the thread that it is local to ends."""
+class _ThreadConnection:
+    """Closes its connection when the owning thread ends."""
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
@@ -127,17 +126,17 @@ class _OfThread:
         self.connection.disconnect()
 
 
-class _ThreadsPool(redis.ConnectionPool):
-    """A connection for each thread, kept until the thread ends.
+class _PerThreadPool(redis.ConnectionPool):
+    """One connection per thread, kept until the thread ends.
 
-    redis-py's own pool asks a connection whether it still lives before each command, under a lock
-    and with a system call; that was a third of a command's cost. A connection that has died shows
-    when it is used, and `connect` below has the command repeated on a new one.
+    redis-py's own pool checks each connection before each command, with a lock and a system call:
+    a third of a command's cost. Here a broken connection is noticed in use, and the command
+    repeated on a new one (see `connect`).
     """
 
     def reset(self) -> None:
-        """Starts anew, as after a fork."""
-        # First, because redis-py lets other threads go on as soon as its own part is done.
+        """Drops all connections, as after a fork."""
+        # Before super().reset(), after which redis-py lets other threads continue.
         self._own = threading.local()
         super().reset()
 
@@ -145,31 +144,31 @@ class _ThreadsPool(redis.ConnectionPool):
         """This thread's connection, connected."""
         self._checkpid()
         if not hasattr(self._own, "holder"):
-            # make_connection would count it towards max_connections, and nothing counts down.
-            self._own.holder = _OfThread(self.connection_class(**self.connection_kwargs))
+            # make_connection would count it towards max_connections and never count down.
+            self._own.holder = _ThreadConnection(self.connection_class(**self.connection_kwargs))
         connection = self._own.holder.connection
         connection.connect()
         return connection
 
     def release(self, connection: Any) -> None:
-        """It stays this thread's."""
+        """Does nothing: the connection stays with its thread."""
 
 
 def connect(url: str, *, timeout_seconds: float) -> Client:
-    """A client that never waits long: for its caller somebody else is waiting.
+    """Returns a client with short timeouts, in seconds.
 
-    A connection found dead is made anew once; a command is not repeated on a slow Redis. Scripts
-    here do nothing twice, so the repetition is safe.
+    A command on a broken connection is repeated once on a new one, which is safe because all
+    scripts are idempotent. A command that timed out is not repeated.
     """
-    pool = _ThreadsPool.from_url(
+    pool = _PerThreadPool.from_url(
         url,
         decode_responses=True,
-        # What somebody wrote by hand may not be UTF-8; an error here would come back for ever.
+        # Values written by hand may not be UTF-8; an error here would recur on every read.
         encoding_errors="replace",
         socket_timeout=timeout_seconds,
         socket_connect_timeout=min(timeout_seconds, 0.4),
         **({} if url.startswith("unix:") else {"socket_keepalive": True}),
-        # Of Redis Enterprise; in redis-py 8 a reference cycle that keeps sockets open.
+        # For Redis Enterprise only; in redis-py 8 its reference cycle keeps sockets open.
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
         retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
     )
@@ -177,27 +176,27 @@ def connect(url: str, *, timeout_seconds: float) -> Client:
 
 
 def run_scripts(client: Client, calls: Sequence[ScriptCall]) -> list[Any | redis.ResponseError]:
-    """The answer to each call, or the error of that one; all in one round trip.
+    """Runs all calls in one round trip; returns the reply or error of each.
 
-    A Redis that was started anew does not know the scripts: it is told them, and asked again.
+    After a Redis restart, scripts are loaded again and the call is repeated.
 
     Raises:
-        redis.RedisError: Redis is away, or slower than the client waits: what was done is unknown.
+        redis.RedisError: Redis is unavailable or timed out; whether a call ran is unknown.
     """
-    answers = _evaluate(client, calls)
-    unknown = [n for n, a in enumerate(answers) if isinstance(a, redis.exceptions.NoScriptError)]
+    replies = _evaluate(client, calls)
+    unknown = [n for n, r in enumerate(replies) if isinstance(r, redis.exceptions.NoScriptError)]
     if unknown:
         for text in {calls[n][0].script for n in unknown}:
             client.script_load(text)
-        again = _evaluate(client, [calls[n] for n in unknown])
-        for n, answer in zip(unknown, again, strict=True):
-            answers[n] = answer
-    return answers
+        repeated = _evaluate(client, [calls[n] for n in unknown])
+        for n, reply in zip(unknown, repeated, strict=True):
+            replies[n] = reply
+    return replies
 
 
 def _evaluate(client: Client, calls: Sequence[ScriptCall]) -> list[Any]:
-    # Not redis-py's pipeline: that takes up to twice the processor time for the same, and before it
-    # runs scripts it asks each time whether Redis knows them.
+    # Not redis-py's pipeline: it takes up to twice the CPU time, and checks before each run whether
+    # Redis has the scripts.
     commands = [("EVALSHA", s.sha, len(keys), *keys, *args) for s, keys, args in calls]
     pool = client.connection_pool
     connection = pool.get_connection()
@@ -224,7 +223,7 @@ def _reply(connection: Any) -> Any:
 
 
 def script(module: str, name: str) -> str:
-    """The text of a Lua script beside a module (its `__file__`), with `check_types` defined."""
+    """Reads a Lua script next to a module (`__file__`) and prepends `check_types`."""
     text = (Path(module).parent / name).read_text(encoding="utf-8")
     # Redis reads the script's flags from its first line.
     flags, _, body = text.partition("\n")

@@ -1,4 +1,4 @@
-"""The token the Auth API gives and the Core API takes: a JWT (RFC 7519), HS256, 30 seconds."""
+"""Access tokens: JWTs (RFC 7519), HS256, valid for 30 seconds."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ if TYPE_CHECKING:
     from services.common.clock import Clock
 
 LIFETIME_SECONDS = 30
-SECRET_BYTES_MIN = 32  # RFC 7518, 3.2: as many as HS256's hash has
+SECRET_BYTES_MIN = 32  # RFC 7518, 3.2: at least the hash size of HS256
 _ALGORITHM = "HS256"
 _ISSUER = "auth-api"
 _AUDIENCE = "core-api"
 _CLAIMS = ["iss", "aud", "sub", "username", "enabled", "iat", "exp", "jti"]
-# A token of ours has some 350 characters; longer ones are not worth decoding.
+# Valid tokens have some 350 characters.
 _TOKEN_CHARACTERS_MAX = 4096
-# A merchant sends one token with all requests of half a minute; checking it again costs as much as
-# half of what else is done in Python. Some 10 MB when full.
-_REMEMBERED_MAX = 10_000
+# A merchant reuses a token for 30 seconds; verifying it every time would add half as much Python
+# time to each request. Some 10 MB when full.
+_CACHED_MAX = 10_000
 
 _HOW_TO_MAKE = 'make one with: python -c "import secrets; print(secrets.token_hex(32))"'
 
 
 class TokenError(Exception):
-    """The token is not one to believe; the text says why, and holds nothing of it."""
+    """Invalid token. The message never contains the token."""
 
 
 class TokenSettings(HttpSettings):
-    """For a service that makes or checks tokens."""
+    """Settings of a service that issues or verifies tokens."""
 
     jwt_secret: Secret | None = Field(
-        default=None, description="what tokens are signed with; at least 32 bytes"
+        default=None, description="key that signs tokens; at least 32 bytes"
     )
     jwt_secret_previous: Secret | None = Field(
-        default=None, description="also accepted, while the secret is being changed"
+        default=None, description="previous key, still accepted during rotation"
     )
 
     @model_validator(mode="after")
@@ -62,7 +62,7 @@ class TokenSettings(HttpSettings):
 
 
 class Merchant(BaseModel):
-    """Who a token speaks for."""
+    """The claims of a verified token."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -75,27 +75,27 @@ class Merchant(BaseModel):
     @model_validator(mode="after")
     def _short_lived(self) -> Self:
         if self.exp - self.iat > LIFETIME_SECONDS:
-            raise ValueError("lives longer than any token of ours")
+            raise ValueError("lifetime is too long")
         return self
 
     @property
     def user_id(self) -> int:
-        """The user's number."""
+        """The user's id."""
         return int(self.sub)
 
 
 class Tokens:
-    """Makes and checks tokens."""
+    """Issues and verifies tokens."""
 
     def __init__(self, settings: TokenSettings, clock: Clock = time.time) -> None:
         secrets = (settings.jwt_secret, settings.jwt_secret_previous)
         self._keys = [secret.get_secret_value().encode() for secret in secrets if secret]
         self._clock = clock
         self._lock = threading.Lock()
-        self._verified: LRUCache[str, Merchant] = LRUCache(_REMEMBERED_MAX)
+        self._verified: LRUCache[str, Merchant] = LRUCache(_CACHED_MAX)
 
     def issue(self, user_id: int, username: str, *, enabled: bool) -> str:
-        """A new token, good for 30 seconds from now."""
+        """Issues a token, valid for 30 seconds."""
         now = int(self._clock())
         claims = {
             "iss": _ISSUER,
@@ -110,24 +110,24 @@ class Tokens:
         return jwt.encode(claims, self._keys[0], algorithm=_ALGORITHM)
 
     def verify(self, token: str) -> Merchant:
-        """Whom the token speaks for.
+        """Returns the claims of a valid token.
 
         Raises:
-            TokenError: when it is expired, not signed by us, for somebody else, or no token.
+            TokenError: malformed, expired, wrong signature, or wrong issuer or audience.
         """
         if len(token) > _TOKEN_CHARACTERS_MAX:
             raise TokenError("The token is not valid.")
-        merchant = self._remembered(token)
+        merchant = self._cached(token)
         if merchant is None:
             merchant = self._verify(token)
             with self._lock:
                 self._verified[token] = merchant
         return merchant
 
-    def _remembered(self, token: str) -> Merchant | None:
+    def _cached(self, token: str) -> Merchant | None:
         with self._lock:
             merchant = self._verified.get(token)
-        # Past its time it is looked at anew, and the reason for the refusal found there.
+        # Outside its lifetime it is verified again, which raises with the reason.
         return merchant if merchant and merchant.iat <= self._clock() < merchant.exp else None
 
     def _verify(self, token: str) -> Merchant:
@@ -135,8 +135,8 @@ class Tokens:
             return Merchant.model_validate(self._decode(token))
         except jwt.ExpiredSignatureError:
             raise TokenError("The token has expired; get a new one from the Auth API.") from None
-        # PyJWT looks at what claims say before it looks at their types: `"exp": []` is a TypeError.
-        except Exception:  # noqa: BLE001  whatever it stumbles over, the token is not valid
+        # PyJWT uses claims before it checks their types: `"exp": []` raises a TypeError.
+        except Exception:  # noqa: BLE001  any failure means the token is not valid
             raise TokenError("The token is not valid.") from None
 
     def _decode(self, token: str) -> dict[str, Any]:

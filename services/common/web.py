@@ -1,4 +1,4 @@
-"""What every HTTP service here has in common: an app, its bodies, its health, its request log."""
+"""Shared by all HTTP services: app, request bodies, health, request log."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
 App: TypeAlias = "falcon.App[falcon.Request, falcon.Response]"
 Check: TypeAlias = "Callable[[], None]"
-"""Returns when a service can use what the check is named after; raises, with the reason, if not."""
+"""Checks one dependency; raises if it is not usable."""
 
 BODY_BYTES_MAX = 16 * 1024
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-# Asked every few seconds by a probe or a scraper, and not worth a line each time.
+# Probes and scrapers request these every few seconds.
 _UNLOGGED = frozenset({"/health", "/metrics"})
 _log = structlog.get_logger()
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
-# json.dumps takes several times as long for an answer.
+# Several times faster than json.dumps.
 to_json = _ANYTHING.dump_json
 
 
@@ -50,7 +50,7 @@ def make_app(
     openapi: Mapping[str, Any] | None = None,
     collectors: Sequence[Collector] = (),
 ) -> App:
-    """An app with a resource for each path, `/health`, `/metrics`, and problem documents."""
+    """Builds an app with these resources, `/health`, `/metrics` and problem documents."""
     metrics = HttpMetrics()
     app: App = falcon.App(middleware=[Gate(settings.hosts(), metrics)], request_type=Request)
     app.resp_options.media_handlers[falcon.MEDIA_JSON] = falcon.media.JSONHandler(dumps=to_json)
@@ -63,34 +63,34 @@ def make_app(
     }
     for path, resource in everything.items():
         if hasattr(resource, "on_get"):
-            # RFC 9110, 9.3.2: as GET, and Falcon leaves the body away.
+            # RFC 9110, 9.3.2: same as GET; Falcon omits the body.
             setattr(resource, "on_head", resource.on_get)  # noqa: B010
         app.add_route(path, resource)
     return app
 
 
 class Request(falcon.Request):
-    """A request that has its id and its time from the start, whatever becomes of it."""
+    """A request with its id and start time, set before any middleware runs."""
 
     def __init__(self, env: dict[str, Any], options: Any = None) -> None:
         super().__init__(env, options)
-        given = env.get("HTTP_X_REQUEST_ID", "")
-        self.context.request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+        header = env.get("HTTP_X_REQUEST_ID", "")
+        self.context.request_id = header if _REQUEST_ID.fullmatch(header) else str(uuid.uuid4())
         self.context.started = time.perf_counter()
 
 
 class Gate:
-    """Refuses requests for foreign hosts; counts and logs each request when it is answered."""
+    """Middleware: rejects unknown hosts; counts and logs each request."""
 
     def __init__(self, hosts: re.Pattern[str], metrics: HttpMetrics) -> None:
         self._is_host = hosts.fullmatch
         self._metrics = metrics
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
-        # A web page whose name resolves to this machine (DNS rebinding) sends that name; a health
-        # check in HTTP/1.0 need not send any, and no browser speaks that.
+        # Against DNS rebinding: a page whose name resolves to this machine sends that name.
+        # HTTP/1.0 health checks may send no Host; browsers always do.
         if not self._is_host(req.env.get("HTTP_HOST", "localhost")):
-            raise Problem(421, "This service does not answer for that Host; see ALLOWED_HOSTS.")
+            raise Problem(421, "This service does not serve that Host; see ALLOWED_HOSTS.")
 
     def process_response(
         self,
@@ -117,7 +117,7 @@ class Gate:
 
 
 class Health:
-    """`GET /health`: 200 when all checks pass, else 503, naming the checks."""
+    """`GET /health`: 200 if all checks pass, else 503; lists the result of each."""
 
     def __init__(self, checks: Mapping[str, Check]) -> None:
         self._checks = checks
@@ -135,15 +135,15 @@ class Health:
 def _outcome(name: str, check: Check) -> str:
     try:
         check()
-    except Exception as error:  # noqa: BLE001  whatever it is, this check failed
-        # The reason may hold an address or a password: it is for the log, not for the caller.
+    except Exception as error:  # noqa: BLE001  any exception fails the check
+        # Not in the response: the reason may contain an address.
         _log.warning("health check failed", check=name, reason=type(error).__name__)
         return "fail"
     return "pass"
 
 
 class Document:
-    """A JSON document that does not change while the service runs."""
+    """Serves a constant JSON document."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self._document = document
@@ -153,11 +153,11 @@ class Document:
 
 
 def read_json(req: falcon.Request, model: type[ModelT]) -> ModelT:
-    """The request's body as a `model`.
+    """Reads the request body as a `model`.
 
     Raises:
-        Problem: 415 when it is not declared as JSON, 413 when over 16 KiB, 400 when it is not
-            JSON at all or has a name twice, 422 with an entry for each wrong field.
+        Problem: 415 if not declared as JSON, 413 if over 16 KiB, 400 if not JSON or with a
+            duplicate name, 422 with an entry for each invalid field.
     """
     if not is_json(req):
         raise Problem(415, "Send the request as JSON, with Content-Type: application/json.")
@@ -165,15 +165,15 @@ def read_json(req: falcon.Request, model: type[ModelT]) -> ModelT:
 
 
 def is_json(req: falcon.Request) -> bool:
-    """Whether the body is declared as JSON."""
+    """Whether Content-Type is JSON."""
     return (req.content_type or "").partition(";")[0].strip().lower() == falcon.MEDIA_JSON
 
 
 def read_body(req: falcon.Request) -> bytes:
-    """The request's body.
+    """Reads the request body.
 
     Raises:
-        Problem: 413 when over 16 KiB, 415 when it is compressed or otherwise encoded.
+        Problem: 413 if over 16 KiB, 415 if it has a Content-Encoding.
     """
     if req.env.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
         raise Problem(
@@ -182,7 +182,7 @@ def read_body(req: falcon.Request) -> bytes:
     too_large = Problem(413, f"A body may have {BODY_BYTES_MAX} bytes.")
     if (req.content_length or 0) > BODY_BYTES_MAX:
         raise too_large
-    # Not `bounded_stream` for a chunked body: that has no length, and would be empty.
+    # `bounded_stream` would be empty for a chunked body, which has no length.
     stream = req.stream if req.content_length is None else req.bounded_stream
     body: bytes = stream.read(BODY_BYTES_MAX + 1)
     if len(body) > BODY_BYTES_MAX:
@@ -191,28 +191,28 @@ def read_body(req: falcon.Request) -> bytes:
 
 
 def parse_json(body: bytes, model: type[ModelT]) -> ModelT:
-    """The body as a `model`; raises as `read_json` does."""
+    """Parses a body as a `model`; raises the same as `read_json`."""
     try:
         parsed = model.model_validate_json(body)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
         if faults[0]["type"] == "json_invalid":
             raise Problem(400, "The body is not JSON.", code="malformed-json") from None
-        _refuse_repeated_names(body)
+        _reject_duplicate_names(body)
         raise Problem(
-            422, "Some fields are not right; see errors.", errors=[_field_fault(f) for f in faults]
+            422, "Some fields are invalid; see errors.", errors=[_field_fault(f) for f in faults]
         ) from None
-    # A name needs a colon; as many as fields are set are not enough for a repeated one.
+    # Fast path: each name needs a colon, so an equal count leaves none for a duplicate.
     if body.count(b":") != len(parsed.model_fields_set):
-        _refuse_repeated_names(body)
+        _reject_duplicate_names(body)
     return parsed
 
 
-def _refuse_repeated_names(body: bytes) -> None:
-    """RFC 8259, 4 leaves open which of two equal names counts: two readers could see two amounts.
+def _reject_duplicate_names(body: bytes) -> None:
+    """Rejects duplicate names: parsers disagree on which value counts (RFC 8259, 4).
 
     Raises:
-        Problem: 400 when an object in the body has a name twice.
+        Problem: 400 if an object in the body has a name twice.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -221,7 +221,7 @@ def _refuse_repeated_names(body: bytes) -> None:
             raise Problem(400, "The body has a name twice.", code="malformed-json")
         return found
 
-    # It is JSON for pydantic; what Python refuses besides is a number of thousands of digits.
+    # pydantic accepted it; Python only rejects numbers of thousands of digits.
     with contextlib.suppress(ValueError):
         json.loads(body, object_pairs_hook=unique, parse_int=str)
 
@@ -229,7 +229,7 @@ def _refuse_repeated_names(body: bytes) -> None:
 def _field_fault(fault: Any) -> dict[str, str]:
     path = fault["loc"]
     if fault["type"] == "extra_forbidden":
-        # The name is the client's own, and not for repeating: it could be a misplaced secret.
-        return {"pointer": "", "detail": "There is a field that is not known here."}
+        # Not echoed: the name may be a misplaced secret.
+        return {"pointer": "", "detail": "Unknown field."}
     pointer = "".join(f"/{part}" for part in path)
     return {"pointer": pointer, "detail": fault["msg"].removeprefix("Value error, ")}

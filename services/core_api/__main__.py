@@ -11,7 +11,7 @@ from services.core_api.settings import CoreSettings
 
 
 def main() -> None:
-    """Reads the environment, then serves until a signal."""
+    """Reads the settings, then serves until a signal."""
     settings = read_or_exit(CoreSettings, os.environ)
     logs.configure("core-api", settings)
     server.serve(lambda: create_app(settings), settings)

@@ -1,17 +1,17 @@
 #!lua
--- Accepts a transaction: its record, the user's index, the queue entry and the answer to this
--- Idempotency-Key, all of them or none. The flags of the first line (none) make a Redis that is
--- out of memory, or a read-only one, refuse before anything is written.
+-- Accepts a transaction: writes its record, the user's index, the queue entry and the response for
+-- the Idempotency-Key atomically. The first line has no flags, so a full or read-only Redis refuses
+-- the script before its first write.
 --
 -- KEYS  1 transaction:{id}     2 user:{id}:transactions   3 queue   4 retries
 --       5 user:{id}:idempotency:{key}   (only when the client sent a key)
 -- ARGV  1 id   2 user id   3 amount   4 currency   5 payment method   6 now, RFC 3339
 --       7 member of the index   8 first event of the timeline   9 request id   10 queue limit
---       and with a key: 11 fingerprint of the request   12 the answer, JSON   13 lifetime, seconds
--- Returns  {'accepted', ''}  {'replayed', the first answer}  {'mismatch', ''}  {'full', ''}
+--       and with a key: 11 fingerprint of the request   12 the response, JSON   13 lifetime, seconds
+-- Returns  {'accepted', ''}  {'replayed', the first response}  {'mismatch', ''}  {'full', ''}
 check_types('hash', 'zset', 'stream', 'zset', 'hash')
 
--- A client library that lost its connection may send the same call again: it is accepted already.
+-- A client that lost its connection may repeat the call: already accepted.
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return {'accepted', ''}
 end

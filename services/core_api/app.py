@@ -1,4 +1,4 @@
-"""The Core API: takes transactions, queues them, and tells how they stand."""
+"""The Core API: accepts transactions, queues them and reports their status."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from services.common.web import App
     from services.core_api.settings import CoreSettings
 
-# A merchant is told within a second that Redis is away: a refused connection is tried twice at
-# once, a silent one is given up after this.
+# A merchant gets 503 within a second of a Redis failure: a refused connection is retried once at
+# once, a silent one times out after this.
 REDIS_TIMEOUT_SECONDS = 0.8
 
 _log = structlog.get_logger()
 
 
 def create_app(settings: CoreSettings, client: store.Client | None = None) -> App:
-    """Builds the service; it connects to Redis when it first needs it."""
+    """Creates the app; it connects to Redis on first use."""
     if client is None:
         client = store.connect(settings.redis_url, timeout_seconds=REDIS_TIMEOUT_SECONDS)
     transactions = Transactions(client, settings.queue_limit)
@@ -63,9 +63,9 @@ def _check(client: store.Client) -> None:
 def _redis_error(
     req: falcon.Request, resp: falcon.Response, error: redis.RedisError, _params: dict[str, Any]
 ) -> None:
-    # Away, slow, loading, full or read-only: for the client it is all one.
+    # Down, slow, loading, full or read-only: the same to the client.
     _log.error(
-        "redis", request_id=req.context.request_id, reason=f"{type(error).__name__}: {error}"
+        "Redis error", request_id=req.context.request_id, reason=f"{type(error).__name__}: {error}"
     )
-    unavailable = Unavailable("The transactions cannot be reached at the moment.")
-    problems.answer(req, resp, unavailable)
+    unavailable = Unavailable("Transactions are temporarily unavailable.")
+    problems.respond(req, resp, unavailable)

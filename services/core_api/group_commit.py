@@ -1,9 +1,9 @@
-"""Group commit: one round trip to Redis for all the calls that came during the one before.
+"""Group commit: calls that arrive during a round trip to Redis share the next one.
 
-A call that comes alone goes at once. Those that come while it is under way wait, and the first of
-them takes along all that wait by then: nobody waits for more than one round trip but his own, and a
-busy service pays for system calls and thread switches once for several requests: a seventh less
-processor time for one, and a fifth less in Redis. No more wait than the server has threads.
+A single call is sent at once. Calls that arrive meanwhile wait, and the first of them sends all
+that are waiting by then, so each waits for at most one round trip besides its own. Under load this
+saves a seventh of the CPU time per request, and a fifth in Redis. At most as many calls wait as the
+server has threads.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def _taken() -> threading.Lock:
+def _locked() -> threading.Lock:
     lock = threading.Lock()
     lock.acquire()
     return lock
@@ -30,63 +30,63 @@ def _taken() -> threading.Lock:
 class _Call:
     keys: Sequence[str]
     args: Sequence[Any]
-    turn: threading.Lock = field(default_factory=_taken)
-    """Free when the call has its answer, or is the one that goes next."""
-    answered: bool = False
-    answer: Any = None
+    turn: threading.Lock = field(default_factory=_locked)
+    """Released when the call has its reply, or is the one to send the next batch."""
+    done: bool = False
+    reply: Any = None
 
 
 class GroupCommit:
-    """One Lua script, called by many threads at a time."""
+    """A Lua script, called from many threads."""
 
     def __init__(self, client: store.Client, script: Any) -> None:
         self._client = client
         self._script = script
         self._lock = threading.Lock()
         self._waiting: list[_Call] = []
-        self._under_way = False
+        self._in_flight = False
 
     def __call__(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """The script's answer to this call.
+        """Runs the script and returns its reply.
 
         Raises:
-            redis.ResponseError: the script or Redis refused this call; no other is concerned.
-            redis.RedisError: Redis is away or silent. Those that wait are told so, too, and not
-                sent: each would wait as long in vain.
+            redis.ResponseError: the script or Redis rejected this call only.
+            redis.RedisError: Redis is unavailable or timed out. Waiting calls fail with it, unsent:
+                each would time out, too.
         """
         call = _Call(keys, args)
         with self._lock:
             self._waiting.append(call)
-            goes, self._under_way = not self._under_way, True
-        if not goes:
-            # As long as the round trip of another, which the client's time-outs bound.
+            is_sender, self._in_flight = not self._in_flight, True
+        if not is_sender:
+            # Bounded by the round trip of another call, thus by the client's timeouts.
             call.turn.acquire()
-        if not call.answered:
-            self._go()
-        if isinstance(call.answer, Exception):
-            raise call.answer
-        return call.answer
+        if not call.done:
+            self._send_batch()
+        if isinstance(call.reply, Exception):
+            raise call.reply
+        return call.reply
 
-    def _go(self) -> None:
+    def _send_batch(self) -> None:
         with self._lock:
             calls, self._waiting = self._waiting, []
-        away = False
-        answers: list[Any]
+        is_down = False
+        replies: list[Any]
         try:
             scripts = [(self._script, call.keys, call.args) for call in calls]
-            answers = store.run_scripts(self._client, scripts)
-        except Exception as error:  # noqa: BLE001  whatever it was, somebody waits for an answer
-            answers = [error] * len(calls)
-            away = isinstance(error, redis.ConnectionError | redis.TimeoutError)
+            replies = store.run_scripts(self._client, scripts)
+        except Exception as error:  # noqa: BLE001  callers are waiting for a reply
+            replies = [error] * len(calls)
+            is_down = isinstance(error, redis.ConnectionError | redis.TimeoutError)
         with self._lock:
-            if away:
-                answers += [answers[0]] * len(self._waiting)
+            if is_down:
+                replies += [replies[0]] * len(self._waiting)
                 calls += self._waiting
                 self._waiting = []
-            following = self._waiting[0] if self._waiting else None
-            self._under_way = following is not None
-        if following is not None:
-            following.turn.release()
-        for call, answer in zip(calls, answers, strict=True):
-            call.answer, call.answered = answer, True
+            next_sender = self._waiting[0] if self._waiting else None
+            self._in_flight = next_sender is not None
+        if next_sender is not None:
+            next_sender.turn.release()
+        for call, reply in zip(calls, replies, strict=True):
+            call.reply, call.done = reply, True
             call.turn.release()

@@ -1,4 +1,4 @@
-"""The Core API's own description."""
+"""The Core API's OpenAPI document."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from services.core_api.transactions import PAGE_MAX, TransactionRequest
 
 
 class Event(BaseModel):
-    """Something that happened to a transaction."""
+    """An event of a transaction."""
 
     event: str
     at: str = Field(description="RFC 3339, UTC, milliseconds")
 
 
 class Transaction(BaseModel):
-    """A transaction as it stands."""
+    """A transaction."""
 
     id: str
     user_id: int
@@ -44,7 +44,7 @@ class Page(BaseModel):
 
 
 class Credit(BaseModel):
-    """Points for one captured transaction."""
+    """Loyalty points for a captured transaction."""
 
     transaction_id: str
     points: int
@@ -54,7 +54,7 @@ class Credit(BaseModel):
 
 
 class Loyalty(BaseModel):
-    """A user's points, and the newest credits they come from."""
+    """A user's points and newest credits."""
 
     points: int
     ledger: list[Credit]
@@ -62,9 +62,9 @@ class Loyalty(BaseModel):
 
 
 _AUTH = {
-    "e401": "No token, or a bad or expired one.",
+    "e401": "Missing, invalid or expired token.",
     "e403": "The user is not enabled.",
-    "e503": "Redis is away; see Retry-After.",
+    "e503": "Redis is unavailable; see Retry-After.",
 }
 _PAGING: list[dict[str, Any]] = [
     {
@@ -76,8 +76,8 @@ _PAGING: list[dict[str, Any]] = [
 ]
 _SECURITY: list[dict[str, list[str]]] = [{"bearer": []}]
 _POST: dict[str, Any] = {
-    "summary": "Ask for a transaction; it is queued, and charged soon after",
-    # Without the header the token may come in the body.
+    "summary": "Create a transaction; it is queued and charged asynchronously",
+    # Without the header, the body may contain the token.
     "security": [*_SECURITY, {}],
     "parameters": [
         {
@@ -89,13 +89,13 @@ _POST: dict[str, Any] = {
     ],
     "requestBody": openapi.body(TransactionRequest),
     "responses": {
-        "202": openapi.answer("Accepted; Location leads to it.", Transaction),
+        "202": openapi.response("Accepted; see Location.", Transaction),
         **openapi.errors(
-            e400="Not JSON, a token in two places, or a wrong Idempotency-Key.",
-            e409="The key came before, but its answer cannot be read.",
+            e400="Not JSON, a token in both header and body, or an invalid Idempotency-Key.",
+            e409="The key was used before, but its stored response is unreadable.",
             e413="Over 16 KiB.",
-            e415="Not declared as JSON.",
-            e422="A field is wrong, or the key came before with another request.",
+            e415="Content-Type is not JSON.",
+            e422="Invalid field, or the key was used with another request.",
             **_AUTH,
         ),
     },
@@ -103,17 +103,17 @@ _POST: dict[str, Any] = {
 
 
 def _get(summary: str, model: type[BaseModel], **more: Any) -> dict[str, Any]:
-    wrong = {} if "parameters" not in more else {"e422": "A parameter is wrong."}
-    responses = {"200": openapi.answer("As asked.", model), **openapi.errors(**_AUTH, **wrong)}
+    invalid = {} if "parameters" not in more else {"e422": "Invalid parameter."}
+    responses = {"200": openapi.response("OK.", model), **openapi.errors(**_AUTH, **invalid)}
     return {"summary": summary, "security": _SECURITY, "responses": responses, **more}
 
 
 _ONE = _get("One of the caller's transactions", Transaction)
-_ONE["responses"] |= openapi.errors(e404="There is no such transaction of the caller's.")
+_ONE["responses"] |= openapi.errors(e404="The caller has no such transaction.")
 
 DOCUMENT = openapi.document(
     "Core API",
-    "Takes transactions, queues them, and tells how they stand.",
+    "Accepts transactions, queues them and reports their status.",
     {
         "/": {"post": _POST, "get": _get("The caller's transactions", Page, parameters=_PAGING)},
         "/transaction": {"post": {**_POST, "deprecated": True}},

@@ -1,4 +1,4 @@
-"""The Core API's paths: transactions and loyalty points."""
+"""The Core API's resources: transactions and loyalty points."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ if TYPE_CHECKING:
     from services.core_api.transactions import Transactions
 
 _PAGE_DEFAULT = 20
-# Visible ASCII but the comma: a header sent twice arrives joined by one (RFC 9110, 5.3).
+# Visible ASCII without the comma, which joins repeated headers (RFC 9110, 5.3).
 IDEMPOTENCY_KEY = r"[\x21-\x2b\x2d-\x7e]{1,255}"
 _REALM = 'Bearer realm="transactions"'
 
 
 class Authentication:
-    """Finds out who asks (RFC 6750)."""
+    """Authenticates requests by bearer token (RFC 6750)."""
 
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
 
     def merchant(self, req: falcon.Request, token: str | None = None) -> Merchant:
-        """The merchant whose token came in the header, or as `token` from elsewhere.
+        """Returns the merchant of the token in the header, or else of `token`.
 
         Raises:
-            Problem: 401 without a good token, 403 when the merchant is not enabled.
+            Problem: 401 without a valid token, 403 if the merchant is disabled.
         """
         header = req.get_header("Authorization")
         token = token if header is None else _from_header(header)
         if not token:
             raise Problem(
                 401,
-                "Get a token from the Auth API, and send it as Authorization: Bearer.",
+                "Get a token from the Auth API and send it as Authorization: Bearer.",
                 headers={"WWW-Authenticate": _REALM},
             )
         try:
@@ -85,22 +85,22 @@ class TransactionsResource:
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         if req.get_header("Authorization") is not None:
             merchant = self._authentication.merchant(req)
-            wanted = read_json(req, TransactionRequest)
-            if wanted.token is not None:
+            request = read_json(req, TransactionRequest)
+            if request.token is not None:
                 raise Problem(400, "Send the token in the header or in the body, not in both.")
         else:
-            # Who asks comes before what is asked: 401 for a body without a token, however wrong.
+            # Authenticate before validating: no token is 401 even if the body is malformed.
             body = read_body(req) if is_json(req) else b""
             merchant = self._authentication.merchant(req, _token_in(body))
-            wanted = parse_json(body, TransactionRequest)
+            request = parse_json(body, TransactionRequest)
         try:
             accepted = self._transactions.accept(
-                merchant.user_id, wanted, req.context.request_id, _idempotency_key(req)
+                merchant.user_id, request, req.context.request_id, _idempotency_key(req)
             )
         except KeyReusedError:
             raise Problem(
                 422,
-                "This Idempotency-Key came before with another request; use a new one.",
+                "This Idempotency-Key was used with another request; use a new one.",
                 code="idempotency-key-reused",
             ) from None
         except QueueFullError:
@@ -111,18 +111,18 @@ class TransactionsResource:
         if accepted.replayed:
             resp.set_header("Idempotency-Replayed", "true")
         resp.status = falcon.HTTP_202
-        # The router puts its prefix before it: /transactions/{id}.
+        # The router adds its prefix: /transactions/{id}.
         resp.location = f"/{accepted.transaction_id}"
-        resp.text = accepted.answer
+        resp.text = accepted.response
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         merchant = self._authentication.merchant(req)
         limit, cursor = _paging(req)
         try:
-            records, following = self._transactions.page(merchant.user_id, limit, cursor)
+            records, next_cursor = self._transactions.page(merchant.user_id, limit, cursor)
         except CursorError:
             raise _bad_cursor() from None
-        resp.media = _with_cursor({"transactions": records}, following)
+        resp.media = _with_cursor({"transactions": records}, next_cursor)
 
 
 class TransactionPathResource:
@@ -146,13 +146,13 @@ class TransactionResource:
         merchant = self._authentication.merchant(req)
         record = self._transactions.get(merchant.user_id, str(transaction_id))
         if record is None:
-            raise Problem(404, "There is no such transaction of yours.")
+            raise Problem(404, "You have no such transaction.")
         req.context.log |= {"transaction_id": str(transaction_id)}
         resp.media = record
 
 
 class LoyaltyResource:
-    """`GET /loyalty`: the caller's points and how they came about."""
+    """`GET /loyalty`: the caller's points and credits."""
 
     def __init__(self, authentication: Authentication, transactions: Transactions) -> None:
         self._authentication = authentication
@@ -162,12 +162,14 @@ class LoyaltyResource:
         merchant = self._authentication.merchant(req)
         limit, cursor = _paging(req)
         try:
-            points, ledger, following = self._transactions.loyalty(merchant.user_id, limit, cursor)
+            points, ledger, next_cursor = self._transactions.loyalty(
+                merchant.user_id, limit, cursor
+            )
         except CursorError:
             raise _bad_cursor() from None
         except UnreadableError as error:
             raise Unavailable(str(error)) from None
-        resp.media = _with_cursor({"points": points, "ledger": ledger}, following)
+        resp.media = _with_cursor({"points": points, "ledger": ledger}, next_cursor)
 
 
 def _token_in(body: bytes) -> str | None:
@@ -188,7 +190,7 @@ def _idempotency_key(req: falcon.Request) -> str | None:
 
 def _paging(req: falcon.Request) -> tuple[int, str | None]:
     if req.params.keys() - {"limit", "cursor"}:
-        raise _bad_parameter("", "there is a parameter that is not known here")
+        raise _bad_parameter("", "unknown parameter")
     limit = req.get_param("limit", default=str(_PAGE_DEFAULT))
     if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= PAGE_MAX:
         raise _bad_parameter("?limit", f"must be a number from 1 to {PAGE_MAX}")
@@ -196,13 +198,13 @@ def _paging(req: falcon.Request) -> tuple[int, str | None]:
 
 
 def _bad_cursor() -> Problem:
-    return _bad_parameter("?cursor", "must be the next_cursor of an earlier answer")
+    return _bad_parameter("?cursor", "must be the next_cursor of an earlier response")
 
 
 def _bad_parameter(pointer: str, detail: str) -> Problem:
     errors = [{"pointer": pointer, "detail": detail}]
-    return Problem(422, "A parameter is wrong; see errors.", errors=errors)
+    return Problem(422, "A parameter is invalid; see errors.", errors=errors)
 
 
-def _with_cursor(media: dict[str, Any], following: str | None) -> dict[str, Any]:
-    return media | ({"next_cursor": following} if following else {})
+def _with_cursor(media: dict[str, Any], next_cursor: str | None) -> dict[str, Any]:
+    return media | ({"next_cursor": next_cursor} if next_cursor else {})

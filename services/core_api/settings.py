@@ -1,4 +1,4 @@
-"""What the Core API is told by its environment."""
+"""Core API settings, read from environment variables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class CoreSettings(TokenSettings, RedisSettings):
         default=100_000, description="open transactions; more are refused with 503"
     )
     workers: Annotated[int, Field(ge=1, le=64)] = Field(
-        default=2, description="worker processes that answer requests"
+        default=2, description="number of worker processes"
     )
 
 

@@ -1,4 +1,4 @@
-"""Accepts transactions and shows them; all of it in Redis, see `services/common/store.py`."""
+"""Accepts and reads transactions in Redis (schema: `services/common/store.py`)."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ PAGE_MAX = 100
 
 
 class KeyReusedError(Exception):
-    """This Idempotency-Key was sent before with another request."""
+    """The Idempotency-Key was used with another request."""
 
 
 class QueueFullError(Exception):
-    """There are QUEUE_LIMIT open transactions."""
+    """QUEUE_LIMIT transactions are open."""
 
 
 class UnreadableError(Exception):
-    """What Redis holds is not what was written there; the text is for the caller."""
+    """Corrupt data in Redis; the message is for the caller."""
 
 
 class CursorError(ValueError):
-    """This is no cursor that was given out."""
+    """Not a cursor issued by this API."""
 
 
 def _whole_number(value: object) -> object:
-    """`100` or `"100"` (as HTTPie sends), but not `1e2`, `100.0`, `"+1"`, `true`."""
+    """Accepts `100` or `"100"` (as HTTPie sends), not `1e2`, `100.0`, `"+1"`, `true`."""
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,20}", value):
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool):
@@ -61,7 +61,7 @@ def _whole_number(value: object) -> object:
     raise ValueError("must be a whole number in the currency's smallest unit, or digits as text")
 
 
-# 20 digits with leading zeros, of which 8 count.
+# Up to 20 digits, at most 8 of them significant.
 _AMOUNT: dict[str, Any] = {
     "anyOf": [
         {"type": "integer", "minimum": 1, "maximum": AMOUNT_MAX},
@@ -80,14 +80,14 @@ _PAYMENT_METHOD = "pm_[A-Za-z0-9_]{1,64}"
 
 
 def _payment_method(value: str) -> str:
-    # Not `Field(pattern=…)`: a merchant is told in words what is wrong.
+    # Not `Field(pattern=…)`, for a readable error message.
     if not re.fullmatch(_PAYMENT_METHOD, value):
         raise ValueError("must be one of Stripe's test names, such as pm_card_visa")
     return value
 
 
 class TokenInBody(BaseModel):
-    """The one field that is looked at before it is known who asks."""
+    """The only field parsed before authentication."""
 
     model_config = ConfigDict(strict=True, hide_input_in_errors=True)
 
@@ -97,7 +97,7 @@ class TokenInBody(BaseModel):
 
 
 class TransactionRequest(TokenInBody):
-    """What a merchant asks for."""
+    """A request to create a transaction."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -114,22 +114,22 @@ class TransactionRequest(TokenInBody):
     )
 
     def fingerprint(self) -> str:
-        """Equal for requests that ask for the same."""
-        asked = json.dumps([self.amount, self.currency, self.payment_method])
-        return hashlib.sha256(asked.encode()).hexdigest()
+        """A hash that is equal for equal requests."""
+        fields = json.dumps([self.amount, self.currency, self.payment_method])
+        return hashlib.sha256(fields.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """The answer to a request, and whether it was given before."""
+    """The JSON response to a request, and whether it is a replay of an earlier one."""
 
     transaction_id: str
-    answer: str
+    response: str
     replayed: bool
 
 
 class Transactions:
-    """The transactions of all users."""
+    """Transactions and loyalty points of all users."""
 
     def __init__(
         self,
@@ -147,15 +147,19 @@ class Transactions:
         self._accept = GroupCommit(client, script)
 
     def accept(
-        self, user_id: int, wanted: TransactionRequest, request_id: str, idempotency_key: str | None
+        self,
+        user_id: int,
+        request: TransactionRequest,
+        request_id: str,
+        idempotency_key: str | None,
     ) -> Accepted:
-        """Takes a transaction and queues it, in one step.
+        """Stores and queues a transaction atomically.
 
         Raises:
-            KeyReusedError: the key came before with another request.
+            KeyReusedError: the key was used with another request.
             QueueFullError: too many are open; nothing was written.
-            UnreadableError: the key was used before, but its answer cannot be read.
-            redis.RedisError: Redis is away or refuses.
+            UnreadableError: the key was used before, but its stored response is unreadable.
+            redis.RedisError: Redis is unavailable or rejects the write.
         """
         transaction_id = str(self._new_id())
         created_ms = now_ms(self._clock)
@@ -167,39 +171,39 @@ class Transactions:
             store.RETRIES,
         ]
         args = [
-            transaction_id, user_id, wanted.amount, wanted.currency, wanted.payment_method,
+            transaction_id, user_id, request.amount, request.currency, request.payment_method,
             created_at, f"{created_ms:013d}:{transaction_id}", store.event("queued", created_ms),
             request_id, self._queue_limit,
         ]  # fmt: skip
-        answer = _first_answer(transaction_id, user_id, wanted, created_at)
+        response = _response(transaction_id, user_id, request, created_at)
         if idempotency_key is not None:
             keys.append(store.idempotency_key(user_id, idempotency_key))
-            args += [wanted.fingerprint(), answer, IDEMPOTENCY_SECONDS]
-        outcome, earlier_answer = self._accept(keys=keys, args=args)
+            args += [request.fingerprint(), response, IDEMPOTENCY_SECONDS]
+        outcome, earlier_response = self._accept(keys=keys, args=args)
         if outcome == "mismatch":
             raise KeyReusedError
         if outcome == "full":
             raise QueueFullError
         if outcome == "replayed":
-            return Accepted(_id_in(earlier_answer), earlier_answer, replayed=True)
-        return Accepted(transaction_id, answer, replayed=False)
+            return Accepted(_id_in(earlier_response), earlier_response, replayed=True)
+        return Accepted(transaction_id, response, replayed=False)
 
     def get(self, user_id: int, transaction_id: str) -> dict[str, Any] | None:
-        """The user's transaction of that id, or None: of another's nothing is told."""
+        """Returns the transaction; None if missing or owned by another user."""
         try:
             record = self._redis.hgetall(store.transaction_key(transaction_id))
         except redis.ResponseError as error:
             record = error
-        shown = _readable(transaction_id, record)
-        return shown if shown and shown["user_id"] == user_id else None
+        found = _public(transaction_id, record)
+        return found if found and found["user_id"] == user_id else None
 
     def page(
         self, user_id: int, limit: int, cursor: str | None
     ) -> tuple[list[dict[str, Any]], str | None]:
-        """Up to `limit` of the user's transactions, newest first, and the cursor of the next page.
+        """Returns up to `limit` of the user's transactions, newest first, and the next cursor.
 
         Raises:
-            CursorError: the cursor is none of ours.
+            CursorError: invalid cursor.
         """
         start = f"({_decode(cursor, _INDEX_MEMBER)}" if cursor else "+"
         members = self._members(store.index_key(user_id), start, limit + 1)
@@ -207,15 +211,15 @@ class Transactions:
         ids = [member.partition(":")[2] for member in members[:limit]]
         for transaction_id in ids:
             pipeline.hgetall(store.transaction_key(transaction_id))
-        found = map(_readable, ids, pipeline.execute(raise_on_error=False))
+        found = map(_public, ids, pipeline.execute(raise_on_error=False))
         more = len(members) > limit
         own = [one for one in found if one and one["user_id"] == user_id]
         return own, _encode(members[limit - 1]) if more else None
 
     def _members(self, index: str, start: str, count: int) -> list[str]:
-        """Up to `count` members from `start` on; what is none of ours is passed over."""
+        """Returns up to `count` index members from `start` on; skips malformed ones."""
         found: list[str] = []
-        for skipped in range(0, _FOREIGN_PAGES_MAX * count, count):
+        for skipped in range(0, _MALFORMED_PAGES_MAX * count, count):
             members = self._redis.zrevrangebylex(index, start, "-", start=skipped, num=count)
             found += filter(_INDEX_MEMBER.fullmatch, members)
             if len(found) >= count or len(members) < count:
@@ -225,14 +229,14 @@ class Transactions:
     def loyalty(
         self, user_id: int, limit: int, cursor: str | None
     ) -> tuple[int, list[dict[str, Any]], str | None]:
-        """The user's points, the newest credits they come from, and the cursor of the next page.
+        """Returns the user's points, the newest credits, and the next cursor.
 
         Raises:
-            CursorError: the cursor is none of ours.
-            UnreadableError: the points are no number.
+            CursorError: invalid cursor.
+            UnreadableError: the points are not a number.
         """
-        # The ledger only grows, at its right end: a place in it stays what it was.
-        before = int(_decode(cursor, _LEDGER_PLACE)) if cursor else None
+        # The ledger is append-only, so indexes are stable.
+        before = int(_decode(cursor, _LEDGER_INDEX)) if cursor else None
         with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.get(store.points_key(user_id))
             pipeline.llen(store.ledger_key(user_id))
@@ -249,7 +253,7 @@ def _points(text: str | None) -> int:
         return int(text or 0)
     except ValueError:
         _log.error("unreadable points", value=str(text)[:200])
-        raise UnreadableError("Your points cannot be read at the moment.") from None
+        raise UnreadableError("Your points are temporarily unavailable.") from None
 
 
 def _credit(entry: str) -> dict[str, Any] | None:
@@ -260,53 +264,53 @@ def _credit(entry: str) -> dict[str, Any] | None:
     return None
 
 
-def _id_in(answer: str | None) -> str:
-    """The transaction's id in a stored answer."""
+def _id_in(response: str | None) -> str:
+    """Extracts the transaction id from a stored response."""
     try:
-        return str(uuid.UUID(from_json(answer or "")["id"]))
+        return str(uuid.UUID(from_json(response or "")["id"]))
     except (AttributeError, KeyError, TypeError, ValueError):
-        _log.error("unreadable answer", answer=str(answer)[:200])
+        _log.error("unreadable stored response", response=str(response)[:200])
         raise UnreadableError(
-            "This Idempotency-Key was used before, but its answer cannot be read. Look in the "
-            "list of transactions whether the payment was accepted; nothing was now."
+            "This Idempotency-Key was used before, but its stored response is unreadable. Check in "
+            "the list of transactions whether the payment was accepted; this request was not."
         ) from None
 
 
-def _readable(transaction_id: str, record: Any) -> dict[str, Any] | None:
-    """The record as it is shown; None when there is none, or none that can be read.
+def _public(transaction_id: str, record: Any) -> dict[str, Any] | None:
+    """Converts a record to its public form; None if missing or corrupt.
 
-    What somebody broke by hand is logged, and does not hide the other transactions.
+    A corrupt record is logged and does not hide the other transactions.
 
     Raises:
-        redis.RedisError: it is the reply, and does not say that the key holds something else.
+        redis.RedisError: the reply is an error other than WRONGTYPE.
     """
     if isinstance(record, redis.RedisError) and not str(record).startswith("WRONGTYPE"):
         raise record
     if not record:
         return None
     try:
-        shown = store.public(record)
+        transaction = store.public(record)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = repr(error)
     else:
-        if shown.keys() >= _ALWAYS:
-            return shown
-        reason = f"without {', '.join(sorted(_ALWAYS - shown.keys()))}"
+        if transaction.keys() >= _REQUIRED:
+            return transaction
+        reason = f"without {', '.join(sorted(_REQUIRED - transaction.keys()))}"
     _log.error("unreadable record", transaction_id=transaction_id, reason=reason[:200])
     return None
 
 
-def _first_answer(
-    transaction_id: str, user_id: int, wanted: TransactionRequest, created_at: str
+def _response(
+    transaction_id: str, user_id: int, request: TransactionRequest, created_at: str
 ) -> str:
-    """The new transaction, as `store.public` would show what accept.lua writes."""
-    answer = to_json(
+    """The new transaction as JSON: what `store.public` returns for accept.lua's record."""
+    document = to_json(
         {
             "id": transaction_id,
             "user_id": user_id,
-            "amount": wanted.amount,
-            "currency": wanted.currency,
-            "payment_method": wanted.payment_method,
+            "amount": request.amount,
+            "currency": request.currency,
+            "payment_method": request.payment_method,
             "status": "queued",
             "created_at": created_at,
             "updated_at": created_at,
@@ -314,29 +318,31 @@ def _first_answer(
             "timeline": [{"event": "queued", "at": created_at}],
         }
     )
-    return answer.decode()
+    return document.decode()
 
 
-# What accept.lua writes; the rest comes with the end.
-_ALWAYS = frozenset(
+# Written by accept.lua; other fields are set later.
+_REQUIRED = frozenset(
     {"id", "user_id", "amount", "currency", "payment_method", "status", "created_at", "updated_at"}
 )
 _INDEX_MEMBER = re.compile(r"[0-9]{13}:[0-9a-f-]{36}")
-# Pages of an index that may hold nothing of ours before a listing ends.
-_FOREIGN_PAGES_MAX = 10
-_LEDGER_PLACE = re.compile(r"[1-9][0-9]{0,12}")
+# Pages of malformed index members after which a listing ends.
+_MALFORMED_PAGES_MAX = 10
+_LEDGER_INDEX = re.compile(r"[1-9][0-9]{0,12}")
 
 
-def _encode(place: str) -> str:
-    return base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
+def _encode(position: str) -> str:
+    return base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
 
 
-def _decode(cursor: str, form: re.Pattern[str]) -> str:
+def _decode(cursor: str, pattern: re.Pattern[str]) -> str:
     try:
-        place = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        text = place.decode("ascii")
+        position = base64.b64decode(
+            cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True
+        )
+        text = position.decode("ascii")
     except (binascii.Error, ValueError):
         raise CursorError from None
-    if not form.fullmatch(text):
+    if not pattern.fullmatch(text):
         raise CursorError
     return text

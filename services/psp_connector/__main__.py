@@ -1,4 +1,4 @@
-"""`python -m services.psp_connector`: takes transactions from the queue until a signal."""
+"""`python -m services.psp_connector`: charges queued transactions until a signal."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
     from services.common.web import App
 
-# Above the 200 ms that a read of the queue waits, and no more than Redis may hold up the loop.
+# Above the 200 ms that a queue read blocks; also the longest that Redis may block the main loop.
 REDIS_TIMEOUT_SECONDS = 2.0
-# Under the 6 s of process-compose.yaml between SIGTERM and SIGKILL.
+# Below the 6 s between SIGTERM and SIGKILL in process-compose.yaml.
 GRACE_SECONDS = 5.5
-# Asking a PSP that is down costs it something too: never more often than this, in the end.
+# Maximum interval between probes of a PSP that is down.
 _PROBE_SECONDS_MAX = 30.0
 
 _log = structlog.get_logger()
 
 
 def build(settings: ConnectorSettings) -> tuple[Connector, App]:
-    """The connector and its HTTP side; nothing is connected yet."""
+    """Creates the connector and its HTTP app; nothing connects yet."""
     client = store.connect(settings.redis_url, timeout_seconds=REDIS_TIMEOUT_SECONDS)
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     attempts = Attempts()
@@ -56,7 +56,7 @@ def build(settings: ConnectorSettings) -> tuple[Connector, App]:
 
 
 def main() -> None:
-    """Reads the environment and works; the first signal lets it finish, the second does not."""
+    """Runs the connector; the first signal drains it, the second kills it."""
     settings = read_or_exit(ConnectorSettings, os.environ)
     logs.configure("psp-connector", settings)
     try:
@@ -65,7 +65,7 @@ def main() -> None:
         exit_for(error.faults)
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
-        # A second signal ends the process as if there were no handler.
+        # A second signal kills the process.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         connector.stop()
@@ -75,10 +75,10 @@ def main() -> None:
     serve_in_background(app, settings)
     logs.announce("working", concurrency=settings.concurrency)
     connector.run()
-    left = connector.drain(GRACE_SECONDS)
-    _log.info("stopped", left_to_others=left)
+    unfinished = connector.drain(GRACE_SECONDS)
+    _log.info("stopped", unfinished=unfinished)
     sys.stdout.flush()
-    # Not sys.exit: that would wait for threads that the grace has run out for.
+    # Not sys.exit, which would wait for threads that exceeded the grace period.
     os._exit(0)
 
 

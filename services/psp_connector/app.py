@@ -1,4 +1,4 @@
-"""The connector's own address: health and metrics, for whoever runs it."""
+"""The connector's HTTP app: health and metrics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from services.psp_connector.metrics import Attempts
     from services.psp_connector.settings import ConnectorSettings
 
-# The main loop comes round five times a second; a health check of Redis may hold it for a second.
+# The main loop runs five times a second; a slow Redis may delay it by a few seconds.
 _STUCK_SECONDS = 10.0
 _CONNECTION_SECONDS_MAX = 5.0
 
@@ -27,19 +27,19 @@ _CONNECTION_SECONDS_MAX = 5.0
 def create_app(
     settings: ConnectorSettings, connector: Connector, client: store.Client, attempts: Attempts
 ) -> App:
-    """Builds the service's HTTP side."""
+    """Creates the HTTP app."""
 
-    def redis_answers() -> None:
+    def check_redis() -> None:
         client.ping()
 
-    def loop_turns() -> None:
+    def check_loop() -> None:
         if time.monotonic() - connector.last_turn > _STUCK_SECONDS:
             raise TimeoutError
 
     return make_app(
         {},
         settings,
-        checks={"redis": redis_answers, "loop": loop_turns},
+        checks={"redis": check_redis, "loop": check_loop},
         collectors=[attempts, QueueCollector(client)],
     )
 
@@ -56,14 +56,14 @@ class _Handler(WSGIRequestHandler):
     timeout = _CONNECTION_SECONDS_MAX
 
     def log_message(self, *_args: Any) -> None:
-        """The app logs its requests itself."""
+        """Does nothing: the app logs its requests."""
 
 
 def serve_in_background(app: App, settings: ConnectorSettings) -> None:
-    """Answers on HTTP_PORT from a thread, as long as the process lives.
+    """Serves HTTP_PORT from a daemon thread.
 
-    A full server would cost another process; this address is asked a few times a minute, by
-    whoever runs the stack, and is not reachable through the router.
+    gunicorn would cost another process; this port gets a few requests a minute and is not reachable
+    through the router.
     """
     kind = _Server6 if ":" in settings.http_host else _Server
     server = make_server(

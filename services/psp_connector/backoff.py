@@ -1,7 +1,7 @@
 """Exponential backoff with full jitter.
 
-Each wait is anything from nothing to a bound that doubles, so that what failed together does not
-come back together (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+Each delay is random between zero and a bound that doubles, so that simultaneous failures are not
+retried simultaneously (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Backoff:
-    """How long to wait before the next attempt."""
+    """Computes the delay before the next attempt."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class Backoff:
         self._uniform = uniform
 
     def delay_seconds(self, attempt: int, retry_after_seconds: float = 0.0) -> float:
-        """The wait after attempt number `attempt` (from 1), never less than was asked for."""
+        """Delay after attempt number `attempt` (from 1); at least `retry_after_seconds`."""
         doublings = min(attempt - 1, 32)
         bound = min(self._first_seconds * 2**doublings, self._seconds_max)
         return max(self._uniform(0, bound), retry_after_seconds)

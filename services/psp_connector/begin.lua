@@ -1,14 +1,14 @@
 #!lua flags=allow-oom
--- Notes that an attempt begins, for several transactions at once. A record that cannot be read is
--- reported and not touched: an error would hold up the others of this call, again and again.
+-- Begins an attempt for each of several transactions. An unreadable record is reported and left
+-- unchanged; an error would block the others in this call on every retry.
 --
 -- KEYS  transaction:{id} of each
 -- ARGV  1 now, RFC 3339
 -- Returns for each: a list of
 --   user id, amount, currency, payment method, number of this attempt, created at, request id
--- or {reason} when it is not to be worked on.
+-- or {reason} if it cannot be charged.
 
--- Of at most 9 digits, so that the next number is one, too.
+-- At most 9 digits, so that the next number is valid, too.
 local function is_count(text)
   return text and #text < 10 and text:find('^%d+$')
 end

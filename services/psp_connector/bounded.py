@@ -1,8 +1,8 @@
-"""HTTP calls that are bounded as a whole, however their answers come.
+"""HTTP calls with a total timeout.
 
-A read's timeout begins anew with each byte: a server that sends one now and then would hold a
-thread for ever, in the middle of a header too. So a watchdog shuts down the socket of a call whose
-time is over, and the call ends as on any lost connection.
+A read timeout restarts with each byte, so a server that sends one now and then would hold a thread
+forever, even within a header. A watchdog shuts down the socket of an overdue call, which then fails
+like any lost connection.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 
 from services.common.settings import SettingsError, masked
 
-# How late a call may be cut off.
-_LOOK_SECONDS = 0.2
+# Watchdog interval: a call may exceed its timeout by this.
+_WATCH_SECONDS = 0.2
 
 
 class BoundedSession(requests.Session):
-    """A session for several threads; a call, sent and answered, takes `seconds_max` at the most."""
+    """A thread-safe session; a call takes at most `seconds_max` in total."""
 
     def __init__(self, url: str, seconds_max: float, connections_max: int) -> None:
         super().__init__()
-        # No netrc, whose `default` login would replace the PSP's key, and no proxy to the loopback.
+        # No netrc, whose `default` login would replace the PSP's key; no proxy for the loopback.
         self.trust_env = False
         self.proxies = proxies_for(url)
         self._seconds_max = seconds_max
@@ -53,22 +53,22 @@ class BoundedSession(requests.Session):
         finally:
             self._calls.pop(threading.get_ident(), None)
 
-    def is_sent(self, on: socket.socket) -> None:
-        """Is told by a connection that this thread's call waits for its answer there."""
-        self._calls[threading.get_ident()] = (time.monotonic() + self._seconds_max, on)
+    def watch(self, connection: socket.socket) -> None:
+        """Starts the timeout of this thread's call, which uses `connection`."""
+        self._calls[threading.get_ident()] = (time.monotonic() + self._seconds_max, connection)
 
     def _watch(self) -> None:
         while True:
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_WATCH_SECONDS)
             now = time.monotonic()
-            for until, connection in list(self._calls.values()):
-                if now > until:
+            for deadline, connection in list(self._calls.values()):
+                if now > deadline:
                     with contextlib.suppress(OSError):
                         connection.shutdown(socket.SHUT_RDWR)
 
 
 def proxies_for(url: str) -> dict[str, str]:
-    """The user's proxy (`https_proxy`, `no_proxy`, ...) for this address; none to the loopback.
+    """Returns the user's proxy (`https_proxy`, `no_proxy`, ...) for a URL; none for the loopback.
 
     Raises:
         SettingsError: the proxy is neither http:// nor https://.
@@ -96,7 +96,7 @@ def _pool_class(base: type[HTTPConnectionPool], session: BoundedSession) -> Any:
     class Connection(base.ConnectionCls):  # type: ignore[misc, name-defined]
         def request(self, *args: Any, **kwargs: Any) -> None:
             super().request(*args, **kwargs)
-            # Now: when the answer is the connection's last, only its reader knows the socket.
-            session.is_sent(self.sock)
+            # Here, because on a connection's last response only its reader knows the socket.
+            session.watch(self.sock)
 
     return type("Pool", (base,), {"ConnectionCls": Connection})

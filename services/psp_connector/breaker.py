@@ -1,10 +1,10 @@
-"""Stops charging while the PSP is down, and comes back gently.
+"""A circuit breaker: stops charging while the PSP is down, and recovers gradually.
 
-Closed: up to `concurrency` calls at a time. Transient failures in a row may be the payments' own
-fault, so after FAILURES_MAX of them the PSP itself is asked whether it answers; only when it does
-not, the breaker opens. Open: nothing is charged, no transaction's attempts are used up, and the PSP
-is asked at growing intervals. When it answers, one call at a time goes out, then two, four …; a
-failure on the way asks again.
+Closed: up to `concurrency` concurrent calls. Consecutive transient failures may be caused by the
+payments themselves, so after FAILURES_MAX the PSP is probed, and the breaker opens only if the
+probe fails. Open: nothing is charged, so no attempts are used up, and the PSP is probed at growing
+intervals. After a successful probe it allows one concurrent call, then two, four …; a failure
+meanwhile probes again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FAILURES_MAX = 5
 
 
 class Breaker:
-    """How many calls at the PSP may be under way now. For several threads."""
+    """Limits concurrent PSP calls. Thread-safe."""
 
     def __init__(
         self, concurrency: int, backoff: Backoff, timer: Callable[[], float] = time.monotonic
@@ -33,61 +33,61 @@ class Breaker:
         self._lock = threading.Lock()
         self._allowed = concurrency
         self._failures = 0
-        self._asking = False
+        self._checking = False
         self._probes = 0
         self._probe_at = 0.0
 
     @property
     def allowed(self) -> int:
-        """Calls that may be under way at a time; 0 while open."""
+        """Allowed concurrent calls; 0 while open."""
         return self._allowed
 
     def succeeded(self) -> None:
-        """The PSP gave a real answer, a decline included."""
+        """Records a definite PSP response, such as a decline."""
         with self._lock:
-            self._answered()
+            self._succeeded()
 
-    def _answered(self) -> None:
+    def _succeeded(self) -> None:
         self._failures = 0
         if self._allowed:
             self._probes = 0
             self._allowed = min(self._allowed * 2, self._concurrency)
 
     def failed(self) -> bool:
-        """A call got no real answer; returns whether the caller has to `ask` now."""
+        """Records a transient failure; returns whether the caller must `ask` now."""
         with self._lock:
             self._failures += 1
             recovering = self._allowed < self._concurrency
             suspect = recovering or self._failures >= FAILURES_MAX
-            if not self._allowed or self._asking or not suspect:
+            if not self._allowed or self._checking or not suspect:
                 return False
-            self._asking = True
+            self._checking = True
             return True
 
     def ask(self, answers: Callable[[], bool]) -> bool:
-        """Asks the PSP after failures; returns whether that opened the breaker."""
-        answered = False
+        """Checks the PSP after failures; returns whether that opened the breaker."""
+        is_up = False
         try:
-            answered = answers()
+            is_up = answers()
         finally:
             with self._lock:
-                self._asking = False
-                opens = not answered and self._allowed > 0
-                if answered:
-                    self._answered()
+                self._checking = False
+                opens = not is_up and self._allowed > 0
+                if is_up:
+                    self._succeeded()
                 elif opens:
                     self._allowed = 0
                     self._schedule_probe()
         return opens
 
     def probe(self, answers: Callable[[], bool]) -> bool:
-        """Asks, if it is open and time to; returns whether that let calls through again."""
+        """Probes the PSP if open and due; returns whether that closed the breaker."""
         with self._lock:
             if self._allowed or self._timer() < self._probe_at:
                 return False
-        answered = answers()
+        is_up = answers()
         with self._lock:
-            if not answered:
+            if not is_up:
                 self._schedule_probe()
                 return False
             self._allowed = 1

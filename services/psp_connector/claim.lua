@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- Takes a merchant's oldest entries among those that were set aside.
+-- Claims a merchant's oldest entries that were set aside.
 --
 -- KEYS  1 queue
--- ARGV  1 group   2 the merchant's consumer   3 to whom   4 how many at the most
--- Returns  of each entry taken its id and its {name, value, ...} as JSON, in one flat list: a client
---          library takes several times as long to read nested ones
+-- ARGV  1 group   2 the merchant's consumer   3 new consumer   4 maximum count
+-- Returns  for each entry its id and its {name, value, ...} as JSON, in one flat list: client
+--          libraries parse nested lists several times slower
 check_types('stream')
 local ids = {}
 for _, pending in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', ARGV[4], ARGV[2])) do

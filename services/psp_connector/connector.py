@@ -1,4 +1,4 @@
-"""The PSP Connector's work: takes transactions from the queue, charges them, ends them."""
+"""The PSP Connector's main loop: reads the queue, charges, and saves the results."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from services.psp_connector.records import Work
 
 UPKEEP_SECONDS = 1.0
-# Between looks for retries that have fallen due, while entries come without a pause.
+# Interval of promoting due retries under load.
 PROMOTE_SECONDS = 0.05
-# Retries are for spare slots; under load without end they come after so long all the same.
+# Due retries wait for a spare slot, but under continuous load no longer than this.
 _PROMOTE_LATE_SECONDS = 5.0
-_AWAY_PAUSE_SECONDS = 0.5
+_RECONNECT_SECONDS = 0.5
 
 _log = structlog.get_logger()
 
 
 class Connector:
-    """Runs until `stop`."""
+    """Charges queued transactions until `stop`."""
 
     def __init__(
         self,
@@ -65,16 +65,16 @@ class Connector:
         self._slots = Slots(lambda: breaker.allowed)
         self._dispatcher = Dispatcher(queue, self._slots, concurrency)
         self._probing: Future[None] | None = None
-        # No Event: setting one in a signal handler waits for ever if the signal came while this
-        # very thread had the Event's lock.
+        # Not an Event: setting one in a signal handler deadlocks if the interrupted thread holds
+        # the Event's lock.
         self._stopping = False
         self._next_at: dict[str, float] = {}
         self._renewed_at = math.inf
         self.last_turn = time.monotonic()
-        """When the main loop last came round; health looks at it."""
+        """Monotonic time of the main loop's last iteration, for the health check."""
 
     def run(self) -> None:
-        """Works until `stop`; Redis may come and go."""
+        """Runs until `stop`; survives Redis outages."""
         self._saver.start()
         joined = False
         while not self._stopping:
@@ -84,36 +84,36 @@ class Connector:
                     joined = True
                 self._turn()
             except redis.RedisError as error:
-                # Away, or emptied by hand: the group has to be made again.
+                # Redis may have been emptied: create the group again.
                 joined = False
-                _log.warning("queue not reached", reason=f"{type(error).__name__}: {error}")
-                self._sleep(_AWAY_PAUSE_SECONDS)
+                _log.warning("Redis unavailable", reason=f"{type(error).__name__}: {error}")
+                self._sleep(_RECONNECT_SECONDS)
             self.last_turn = time.monotonic()
 
     def stop(self) -> None:
-        """Takes nothing more; `drain` waits for what is in flight."""
+        """Stops starting calls; `drain` waits for those in flight."""
         self._stopping = True
 
     def drain(self, seconds_max: float) -> int:
-        """Waits for what is in flight, then leaves; returns how much was left to the others."""
-        left = self._slots.wait_idle(seconds_max)
+        """Waits for calls in flight, then leaves; returns the number of unfinished ones."""
+        unfinished = self._slots.wait_idle(seconds_max)
         self._saver.stop()
         try:
             self._dispatcher.leave()
             self._queue.leave()
         except redis.RedisError as error:
             _log.warning("could not release lease", reason=type(error).__name__)
-        return left
+        return unfinished
 
     def _turn(self) -> None:
-        """Starts what may start now, or waits a little when there is nothing."""
+        """One iteration: maintenance, then starts calls or waits briefly."""
         if self._is_due("renew", UPKEEP_SECONDS):
             self._queue.renew()
             if time.monotonic() - self._renewed_at > LEASE_SECONDS:
                 self._dispatcher.forget()
             self._renewed_at = time.monotonic()
-        self._keep_up("reclaim", UPKEEP_SECONDS, self._reclaim)
-        self._keep_up("sweep", UPKEEP_SECONDS, self._sweep)
+        self._maintain("reclaim", UPKEEP_SECONDS, self._reclaim)
+        self._maintain("sweep", UPKEEP_SECONDS, self._sweep)
         if self._breaker.allowed == 0:
             if self._probing is None or self._probing.done():
                 self._probing = self._pool.submit(self._probe)
@@ -122,12 +122,12 @@ class Connector:
         works = self._dispatcher.next()
         self._start(works)
         if not works:
-            # Another connector may have set something aside.
+            # Look soon for entries that other connectors have set aside.
             soon = time.monotonic() + BLOCK_MS / 1000
             self._next_at["reclaim"] = min(self._next_at["reclaim"], soon)
         if self._slots.free or self._is_due("late promotion", _PROMOTE_LATE_SECONDS):
             self._next_at["late promotion"] = time.monotonic() + _PROMOTE_LATE_SECONDS
-            self._keep_up("promote", PROMOTE_SECONDS, self._queue.promote)
+            self._maintain("promote", PROMOTE_SECONDS, self._queue.promote)
 
     def _is_due(self, task: str, seconds: float) -> bool:
         now = time.monotonic()
@@ -136,32 +136,32 @@ class Connector:
         self._next_at[task] = now + seconds
         return True
 
-    def _keep_up(self, task: str, seconds: float, do: Callable[[], object]) -> None:
-        """Does a task when it is due. One broken key in Redis must not stop all the rest."""
+    def _maintain(self, task: str, seconds: float, do: Callable[[], object]) -> None:
+        """Runs a task if due. A corrupt key in Redis must not stop the rest."""
         if not self._is_due(task, seconds):
             return
         try:
             do()
         except redis.ResponseError as error:
             self._next_at[task] = time.monotonic() + UPKEEP_SECONDS
-            _log.error("upkeep failed", task=task, reason=str(error))
+            _log.error("maintenance failed", task=task, reason=str(error))
 
     def _probe(self) -> None:
-        """In a thread: a PSP that hangs takes longer to ask than the lease lasts."""
+        """Runs in a thread: a probe of a hanging PSP takes longer than the lease."""
         if self._breaker.probe(self._psp.answers):
-            _log.info("PSP answers again")
+            _log.info("PSP available again")
 
     def _reclaim(self) -> None:
         for entry in self._dispatcher.reclaim():
             _log.info(
-                "taken over",
+                "reclaimed",
                 request_id=entry.fields.get("request_id", "")[:64],
                 transaction_id=entry.transaction_id,
             )
 
     def _sweep(self) -> None:
         for transaction_id in self._queue.sweep():
-            _log.warning("open but in no queue, queued again", transaction_id=transaction_id)
+            _log.warning("orphaned transaction requeued", transaction_id=transaction_id)
 
     def _start(self, works: list[Work]) -> None:
         self._slots.occupy(works)
@@ -176,25 +176,25 @@ class Connector:
             self._metrics.called(seconds)
             self._report(outcome)
             self._saver.put(Attempt(work, self._result(work, outcome), round(seconds * 1000, 2)))
-        except Exception:  # noqa: BLE001  whatever it was, the other transactions go on
-            # The entry stays in the queue under this connector's name, and is found there.
-            _log.exception("attempt broke off", **_ids(work))
+        except Exception:  # noqa: BLE001  the other transactions go on
+            # The entry stays pending for this connector, which reclaims it.
+            _log.exception("attempt crashed", **_ids(work))
             self._slots.release([work])
 
     def _charge(self, work: Work) -> Outcome:
         try:
             return self._psp.charge(work.charge)
-        except Exception as error:  # noqa: BLE001  what a client library raises is without end
-            # Its attempts are bounded like those that the PSP lets fail.
-            _log.exception("charge broke off", **_ids(work))
+        except Exception as error:  # noqa: BLE001  a client library may raise anything
+            # Counts as an attempt, so the number of retries is bounded.
+            _log.exception("charge crashed", **_ids(work))
             return Transient(f"{type(error).__name__} in the connector")
 
     def _report(self, outcome: Outcome) -> None:
-        """To the breaker. When calls fail in a row, asks the PSP itself: it may be the payments."""
+        """Reports the outcome to the breaker, and checks the PSP if the breaker requests it."""
         if not isinstance(outcome, Transient):
             self._breaker.succeeded()
         elif self._breaker.failed() and self._breaker.ask(self._psp.answers):
-            _log.warning("PSP does not answer, charging pauses")
+            _log.warning("PSP unavailable, charging paused")
 
     def _result(self, work: Work, outcome: Outcome) -> Result:
         if isinstance(outcome, Transient) and work.attempt < self._attempts_max:
@@ -203,7 +203,7 @@ class Connector:
         return _final_result(work, outcome)
 
     def saved(self, attempts: list[tuple[Attempt, bool]]) -> None:
-        """For the saver: these are in Redis."""
+        """Called by the saver for results written to Redis."""
         for attempt, effective in attempts:
             result = attempt.result
             if isinstance(result, RetryResult):
@@ -222,7 +222,7 @@ class Connector:
         self._slots.release([attempt.work for attempt, _ in attempts])
 
     def lost(self, attempt: Attempt) -> None:
-        """For the saver: Redis does not take this one."""
+        """Called by the saver for a result it gave up on."""
         self._slots.release([attempt.work])
 
 

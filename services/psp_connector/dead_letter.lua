@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
--- Moves an entry that cannot be worked on to the dead letters. Its transaction, if it is one that is
--- open, has failed: else it would stay open with nothing in the queue that ends it.
+-- Moves an unreadable entry to the dead letters. Its transaction, if open, fails: otherwise it
+-- would stay open with no queue entry to finish it.
 --
 -- KEYS  1 queue   2 deadletters   3 transaction:{id}   (only when the entry names one)
--- ARGV  1 group   2 entry of the queue   3 transaction id or ''   4 reason   5 the entry, cut short
---       6 now, RFC 3339   7 dead letters below this stream id are forgotten
+-- ARGV  1 group   2 entry of the queue   3 transaction id or ''   4 reason   5 the entry, truncated
+--       6 now, RFC 3339   7 stream id below which dead letters are trimmed
 --       8 event for the timeline   9 lifetime of the record, seconds
--- Returns  1, or 0 when another connector has dealt with it
+-- Returns  1, or 0 if another connector has handled it
 check_types('stream', 'stream')
 if #redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[2], ARGV[2], 1) == 0 then
   return 0

@@ -1,4 +1,4 @@
-"""Shows the dead letters and gives failed transactions another try.
+"""Lists dead letters and replays failed transactions.
 
 python -m services.psp_connector.deadletters list
 python -m services.psp_connector.deadletters show 1795417668000-0
@@ -32,28 +32,28 @@ if TYPE_CHECKING:
 _PAGE = 100
 _ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 _REDIS_TIMEOUT_SECONDS = 2.0
-# Stripe, and the sandbox, know an idempotency key for 24 hours from its first use. Later on, a
-# charge whose answer was lost would be made a second time.
+# Stripe and the sandbox keep an idempotency key for 24 hours after its first use. Later, a replay
+# would charge a second time if the first response was lost.
 # https://docs.stripe.com/api/idempotent_requests
-_KEY_IS_KNOWN_HOURS = 23
+_KEY_HOURS_MAX = 23
 
 _WHY_NOT = {
     "old": (
-        f"it was accepted more than {_KEY_IS_KNOWN_HOURS} hours ago, and the PSP may no longer "
-        "know whether it charged it: look for the transaction's id in the payments' metadata "
-        "there, and when it was not captured, replay with --not-captured"
+        f"accepted more than {_KEY_HOURS_MAX} hours ago, so the PSP may no longer know its "
+        "idempotency key: search for the transaction's id in the metadata of payments there, and "
+        "if it was not captured, replay with --not-captured"
     ),
-    "gone": "there is no such dead letter; `deadletters list` shows those there are",
-    "missing": "there is no transaction behind it that could be tried again",
-    "captured": "its transaction was captured after all",
+    "gone": "no such dead letter; see `deadletters list`",
+    "missing": "its transaction does not exist",
+    "captured": "its transaction was captured",
     "declined": "its transaction was declined, which is final",
-    "queued": "its transaction is being tried again already",
-    "processing": "its transaction is being tried again already",
+    "queued": "its transaction is already being retried",
+    "processing": "its transaction is already being retried",
 }
 
 _EPILOG = """\
-A transaction that could not be charged in PSP_ATTEMPTS_MAX attempts has failed, and leaves a dead
-letter for DEADLETTER_DAYS; so does an entry of the queue that cannot be read.
+A transaction that could not be charged in PSP_ATTEMPTS_MAX attempts fails and leaves a dead letter
+for DEADLETTER_DAYS; so does an unreadable queue entry.
 
 examples:
   $ deadletters list
@@ -64,12 +64,12 @@ examples:
   $ deadletters replay --all
 
 environment:
-  REDIS_URL       the platform's Redis; else that of this checkout's stack
+  REDIS_URL       the platform's Redis (default: that of this checkout's stack)
   PLATFORM_STATE  the state folder of that stack
 
 exit codes:
   0  done
-  1  there is no such dead letter, one was not replayed, or Redis is not reached
+  1  no such dead letter, not replayed, or Redis unavailable
   2  wrong usage
 """
 
@@ -83,7 +83,7 @@ class DeadLetters:
         self._replay = client.register_script(store.script(__file__, "replay.lua"))
 
     def all(self) -> Iterator[tuple[str, dict[str, str]]]:
-        """Each with its id, read a page at a time up to the newest at the start."""
+        """Yields id and fields of each, in pages, up to the newest at the time of the call."""
         newest = self._redis.xrevrange(store.DEADLETTERS, count=1)
         start = "-"
         while newest:
@@ -94,16 +94,16 @@ class DeadLetters:
             start = f"({page[-1][0]}"
 
     def get(self, letter_id: str) -> dict[str, str] | None:
-        """One of them."""
+        """Returns the fields of a dead letter; None if missing."""
         found = self._redis.xrange(store.DEADLETTERS, letter_id, letter_id)
         return dict(found[0][1]) if found else None
 
     def replay(self, letter_id: str, *, not_captured: bool = False) -> str:
-        """Queues the transaction again; returns `done`, or why not (a key of `_WHY_NOT`).
+        """Queues the transaction again; returns `done` or a key of `_WHY_NOT`.
 
         Args:
-            letter_id: its dead letter.
-            not_captured: somebody has looked: the PSP has not captured it.
+            letter_id: id of the dead letter.
+            not_captured: the operator has verified that the PSP has not captured it.
         """
         letter = self.get(letter_id)
         if letter is None:
@@ -121,36 +121,36 @@ class DeadLetters:
     def _is_old(self, transaction_id: str, now: int) -> bool:
         try:
             created_at = self._redis.hget(store.transaction_key(transaction_id), "created_at")
-        except redis.ResponseError:  # no transaction: the script says so
+        except redis.ResponseError:  # not a hash: the script reports it
             return False
-        known_since = rfc3339(now - _KEY_IS_KNOWN_HOURS * 3_600_000)
+        known_since = rfc3339(now - _KEY_HOURS_MAX * 3_600_000)
         return created_at is not None and created_at < known_since
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str], out: TextIO, err: TextIO) -> int:
-    """The command; returns its exit code."""
+    """Runs the command; returns its exit code."""
     arguments = parser().parse_args(argv)
     try:
         url = RedisSettings.read(environ).redis_url
     except SettingsError as error:
-        err.write(f"deadletters: {error}: was the stack ever started here?\n")
+        err.write(f"deadletters: {error}: has the stack been started here?\n")
         return 1
     letters = DeadLetters(store.connect(url, timeout_seconds=_REDIS_TIMEOUT_SECONDS))
     try:
         return _run(letters, arguments, out, err)
     except redis.RedisError as error:
-        err.write(f"deadletters: Redis is not reached ({type(error).__name__}): is the stack up?\n")
+        err.write(f"deadletters: Redis unavailable ({type(error).__name__}): is the stack up?\n")
         return 1
 
 
 def _run(letters: DeadLetters, arguments: argparse.Namespace, out: TextIO, err: TextIO) -> int:
     if arguments.command == "list":
-        none = True
+        is_empty = True
         for letter_id, letter in letters.all():
-            none = False
-            shown: dict[str, Any] = {"id": letter_id, **letter}
-            out.write(json.dumps(shown) + "\n" if arguments.json else _line(shown))
-        if none and not arguments.json:
+            is_empty = False
+            row: dict[str, Any] = {"id": letter_id, **letter}
+            out.write(json.dumps(row) + "\n" if arguments.json else _line(row))
+        if is_empty and not arguments.json:
             out.write("none\n")
         return 0
     if arguments.command == "show":
@@ -160,9 +160,9 @@ def _run(letters: DeadLetters, arguments: argparse.Namespace, out: TextIO, err: 
             return 1
         out.write("".join(f"{name:<15} {value}\n" for name, value in found.items()))
         return 0
-    wanted = [i for i, _ in letters.all()] if arguments.all else [arguments.id]
+    ids = [i for i, _ in letters.all()] if arguments.all else [arguments.id]
     code = 0
-    for letter_id in wanted:
+    for letter_id in ids:
         outcome = letters.replay(letter_id, not_captured=arguments.not_captured)
         if outcome == "done":
             out.write(f"{letter_id}: queued again\n")
@@ -180,36 +180,34 @@ def _line(letter: Mapping[str, str]) -> str:
 def _letter_id(text: str) -> str:
     if not _ID.fullmatch(text):
         raise argparse.ArgumentTypeError(
-            "an id is like 1795417668000-0; `deadletters list` shows them"
+            "must be an id such as 1795417668000-0; see `deadletters list`"
         )
     return text
 
 
 def parser() -> argparse.ArgumentParser:
-    """The words of the command."""
-    words = argparse.ArgumentParser(
+    """The command-line parser."""
+    command_line = argparse.ArgumentParser(
         prog="deadletters",
-        description="Shows dead letters and tries failed transactions again.",
+        description="Lists dead letters and replays failed transactions.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    commands = words.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    listing = commands.add_parser("list", help="all of them, oldest first")
-    listing.add_argument("--json", action="store_true", help="one JSON object a line")
-    commands.add_parser("show", help="one with all that is known").add_argument(
-        "id", type=_letter_id
-    )
+    commands = command_line.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    listing = commands.add_parser("list", help="list all, oldest first")
+    listing.add_argument("--json", action="store_true", help="one JSON object per line")
+    commands.add_parser("show", help="show all fields of one").add_argument("id", type=_letter_id)
     replay = commands.add_parser("replay", help="queue a failed transaction again")
     which = replay.add_mutually_exclusive_group(required=True)
     which.add_argument("id", nargs="?", type=_letter_id)
-    which.add_argument("--all", action="store_true", help="every one that can be")
+    which.add_argument("--all", action="store_true", help="all dead letters")
     replay.add_argument(
         "--not-captured",
         action="store_true",
-        help="even after a day: you have looked, and the PSP has not captured it",
+        help="replay even after a day: you have checked that the PSP has not captured it",
     )
-    return words
+    return command_line
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Which entries of the queue are worked on next: each merchant's in its order, within its share.
+"""Fair dispatch: chooses the next entries, in order within each merchant, limited to its share.
 
-The stream is in the order of arrival. An entry whose merchant has its share of the slots waits, and
-those behind it are read: a few wait here, the others are set aside in Redis for whichever connector
-has a slot for that merchant first.
+The stream is in order of arrival. If a merchant already has its share of the slots, its entries
+wait while those behind them are read: a few in memory, the rest set aside in Redis for the first
+connector with a slot for that merchant.
 """
 
 from __future__ import annotations
@@ -19,50 +19,50 @@ if TYPE_CHECKING:
     from services.psp_connector.records import Entry, Work
     from services.psp_connector.slots import Slots
 
-# How long a read of the queue waits; retries that fall due are looked for in between.
+# How long a queue read blocks; due retries are promoted in between.
 BLOCK_MS = 200
-# While entries wait for a slot: between looks for new ones, and how many are read at a time.
+# While entries wait for a slot: the interval between reads, and entries per read.
 _POLL_SECONDS = 0.01
 _READ_MAX = 256
 
 
 class Dispatcher:
-    """For the main loop's thread."""
+    """Chooses entries and begins their attempts. Main thread only."""
 
     def __init__(self, queue: Queue, slots: Slots, concurrency: int) -> None:
         self._queue = queue
         self._slots = slots
-        # So many of a merchant's entries wait here, a round of calls: other connectors may be idle.
+        # Entries per merchant kept in memory: one round of calls, as other connectors may be idle.
         self._ready_max = concurrency
         self._ready: defaultdict[str, deque[Entry]] = defaultdict(deque)
         self._aside: set[str] = set()
         self._waiting: dict[str, None] = {}
-        """Merchants that are in one of both; who was served last comes last."""
+        """Merchants in `_ready` or `_aside`, least recently served first."""
         self._read_at = 0.0
 
     def _held(self) -> list[Entry]:
         return [entry for entries in self._ready.values() for entry in entries]
 
     def forget(self) -> None:
-        """After the lease has lapsed: others may have taken over what waits here."""
+        """Drops waiting entries after the lease expired: others may have reclaimed them."""
         self._ready.clear()
         self._waiting = dict.fromkeys(self._aside)
 
     def leave(self) -> None:
-        """Sets aside what waits here, for the other connectors."""
+        """Sets waiting entries aside for the other connectors."""
         if held := self._held():
             self._queue.assign(held, {})
         self._ready.clear()
 
     def reclaim(self) -> list[Entry]:
-        """Sets aside what dead connectors have abandoned, and what this one lost; returns it."""
+        """Sets aside entries abandoned by dead connectors or lost by this one; returns them."""
         found = self._queue.reclaim(self._slots.in_flight.union(e.id for e in self._held()))
         self._aside.update(found.merchants)
         self._waiting |= dict.fromkeys(found.merchants)
         return found.entries
 
     def next(self) -> list[Work]:
-        """Begins what may start now; waits a little when there is nothing."""
+        """Begins attempts for entries that have a slot; waits briefly if there are none."""
         idle = not self._waiting
         if time.monotonic() < self._read_at or idle:
             self._slots.wait(self._first_waiting(), BLOCK_MS / 1000 if idle else _POLL_SECONDS)
@@ -85,7 +85,7 @@ class Dispatcher:
         return self._queue.begin([e for m, count in shares.items() for e in self._pop(m, count)])
 
     def _first_waiting(self) -> list[str]:
-        """So many that half of them at least have nothing in flight."""
+        """Waiting merchants; enough that at least half of them have nothing in flight."""
         return list(itertools.islice(self._waiting, 2 * self._ready_max))
 
     def _read(self, *, idle: bool) -> list[Entry]:
@@ -98,7 +98,7 @@ class Dispatcher:
         return new
 
     def _sort(self, new: Iterable[Entry]) -> list[Entry]:
-        """Lets new entries wait; returns those to be set aside, behind others of their merchant."""
+        """Queues new entries in memory; returns the surplus, to be set aside."""
         aside: list[Entry] = []
         for entry in new:
             merchant = entry.merchant
@@ -116,7 +116,7 @@ class Dispatcher:
             self._ready[entry.merchant].append(entry)
             self._waiting.setdefault(entry.merchant)
         for merchant in claims:
-            # Fewer than asked for: there are no more. What came meanwhile, `reclaim` finds.
+            # Fewer than requested: none left. `reclaim` finds later ones.
             if sum(entry.merchant == merchant for entry in claimed) < self._ready_max:
                 self._aside.discard(merchant)
 

@@ -1,4 +1,4 @@
-"""What the connector counts, and what it finds in Redis when it is asked."""
+"""The connector's metrics: its own counters, and queue depths read from Redis on scrape."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _PSP_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
 class Attempts:
-    """Attempts by outcome, and how long the PSP took."""
+    """Attempts by outcome, and durations of PSP calls."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._outcomes = Counter(
             "psp_attempts", "Attempts by outcome", ["outcome"], registry=self.registry
         )
-        # There from the start: a rate knows nothing of a counter that comes into being at 5.
+        # Start at 0: a rate misses the first increments of a counter that appears later.
         for outcome in (*sorted(store.FINAL), "retry"):
             self._outcomes.labels(outcome)
         self._seconds = Histogram(
@@ -40,27 +40,27 @@ class Attempts:
         )
 
     def collect(self) -> Iterator[Metric]:
-        """All of it, for another registry."""
+        """Yields all metrics, for another registry."""
         yield from self.registry.collect()
 
     def called(self, seconds: float) -> None:
-        """Counts a call at the PSP."""
+        """Records the duration of a PSP call."""
         self._seconds.observe(seconds)
 
     def ended(self, outcome: str) -> None:
-        """Counts an attempt by what came of it: a final status, or `retry`."""
+        """Counts an attempt by outcome: a final status, or `retry`."""
         self._outcomes.labels(outcome).inc()
 
 
 class QueueCollector:
-    """Depths and ages, read when asked; absent while Redis is."""
+    """Queue depths and age, read on scrape; missing while Redis is unavailable."""
 
     def __init__(self, client: store.Client, clock: Clock = time.time) -> None:
         self._redis = client
         self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
-        """Four gauges, from one round trip."""
+        """Reads four gauges in one round trip."""
         with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.xlen(store.QUEUE)
             pipeline.zcard(store.RETRIES)
@@ -74,8 +74,8 @@ class QueueCollector:
         if oldest:
             age_seconds = max(self._clock() - int(oldest[0][0].partition("-")[0]) / 1000, 0.0)
         for name, what, value in (
-            ("queue_entries", "Entries of the queue, those in flight included", queued),
-            ("queue_retries", "Transactions that wait for their next attempt", waiting),
+            ("queue_entries", "Queue entries, including those in flight", queued),
+            ("queue_retries", "Transactions waiting for their next attempt", waiting),
             ("queue_dead_letters", "Dead letters", dead),
             ("queue_oldest_entry_age_seconds", "Age of the queue's oldest entry", age_seconds),
         ):

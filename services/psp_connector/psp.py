@@ -1,17 +1,17 @@
-"""The Payment Service Provider as the connector sees it: one call, four ways it can end."""
+"""The interface to a Payment Service Provider: one call with four possible outcomes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Protocol
 
-# A PSP that asks for more than that is asked again all the same.
+# Longer Retry-After values are cut to this.
 RETRY_AFTER_SECONDS_MAX = 3600.0
 
 
 @dataclass(frozen=True)
 class Charge:
-    """What is to be charged. `transaction_id` is the idempotency key too: charged at most once."""
+    """A charge request. `transaction_id` is also the idempotency key: charged at most once."""
 
     transaction_id: str
     request_id: str
@@ -22,14 +22,14 @@ class Charge:
 
 @dataclass(frozen=True)
 class Captured:
-    """The money is taken."""
+    """The payment was captured."""
 
     reference: str
 
 
 @dataclass(frozen=True)
 class Declined:
-    """The card says no, and will say so again."""
+    """The card was declined; final."""
 
     code: str
     reference: str = ""
@@ -37,14 +37,14 @@ class Declined:
 
 @dataclass(frozen=True)
 class Refused:
-    """The PSP does not understand or allow this request, and never will."""
+    """The PSP rejects the request permanently."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Transient:
-    """No answer, or not now: worth another attempt."""
+    """No definite response: worth another attempt."""
 
     reason: str
     retry_after_seconds: float = 0.0
@@ -57,7 +57,7 @@ class PSP(Protocol):
     """A Payment Service Provider. Neither method raises."""
 
     def charge(self, charge: Charge) -> Outcome:
-        """Charges, once for each transaction id however often it is called."""
+        """Charges the payment; idempotent by transaction id."""
 
     def answers(self) -> bool:
-        """Whether it would take a charge now; costs no money."""
+        """Whether the PSP is available; charges nothing."""

@@ -1,8 +1,8 @@
 """The queue as a connector uses it: read, set aside, claim, begin, save.
 
-Delivery is at least once: an entry stays with a connector until it is finished, and is set aside
-for the others when the connector's lease has expired. The effect is exactly once: each change is
-one atomic script that does nothing when the transaction has ended already.
+Delivery is at least once: an entry stays pending for a connector until it is finished, and is set
+aside for others when the connector's lease expires. The effect is exactly once: each change is an
+atomic script that does nothing if the transaction is already final.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from services.common.clock import Clock
     from services.psp_connector.settings import ConnectorSettings
 
-# A connector that has not renewed its lease for so long counts as dead.
+# A connector that has not renewed its lease for this long counts as dead.
 LEASE_SECONDS = 5
-# Entries of one dead connector that are set aside in one go; the rest a second later.
+# Entries of one dead connector set aside at once; the rest follow a second later.
 _RECLAIMED_MAX = 1000
 # More than a connector ever holds.
 _PENDING_MAX = 10_000
-_NO_KEY = -2  # what PTTL says then
+_NO_KEY = -2  # PTTL's reply for a missing key
 _ENTRY_CHARACTERS_MAX = 1000
 _DAY_SECONDS = 86_400
 _MERCHANT = "merchant:"
@@ -44,16 +44,16 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Reclaimed:
-    """What a look at the group's consumers found."""
+    """Result of `Queue.reclaim`."""
 
     entries: list[Entry]
-    """Abandoned by dead connectors, or lost by this one; set aside now."""
+    """Entries now set aside: abandoned by dead connectors or lost by this one."""
     merchants: list[str]
-    """Those with entries set aside."""
+    """Merchants with entries set aside."""
 
 
 class Queue:
-    """The queue for one connector. Every method may raise `redis.RedisError`."""
+    """The queue for one connector. All methods may raise `redis.RedisError`."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Queue:
         return self._redis.register_script(store.script(__file__, name))
 
     def join(self) -> None:
-        """Makes the consumer group if need be, and takes a lease."""
+        """Creates the consumer group if missing, and takes a lease."""
         try:
             self._redis.xgroup_create(store.QUEUE, store.GROUP, id="0", mkstream=True)
         except redis.ResponseError as error:
@@ -94,14 +94,14 @@ class Queue:
         self._redis.set(store.lease_key(self.name), "1", ex=LEASE_SECONDS)
 
     def leave(self) -> None:
-        """Gives up the lease: the others take over at once what is still in flight."""
+        """Releases the lease, so that others reclaim unfinished entries at once."""
         self._redis.delete(store.lease_key(self.name))
         self._remove(self.name)
 
     def promote(self, count_max: int = 1000) -> int:
-        """Puts up to `count_max` transactions that are due back into the queue.
+        """Moves up to `count_max` due transactions back into the queue.
 
-        So is one that is due later than any wait is long: the clock was set back.
+        Also those due later than the longest possible delay: the clock was set back.
         """
         now = now_ms(self._clock)
         wait_seconds_max = max(self._settings.psp_backoff_seconds_max, RETRY_AFTER_SECONDS_MAX)
@@ -109,29 +109,29 @@ class Queue:
         return int(self._promote(keys=[store.RETRIES, store.QUEUE], args=args))
 
     def read(self, count_max: int, block_ms: int | None = None) -> list[Entry]:
-        """Up to `count_max` new entries, which are this connector's now; waits for the first.
+        """Reads up to `count_max` new entries; blocks up to `block_ms` for the first.
 
-        What is no entry of this queue goes to the dead letters.
+        Malformed entries become dead letters.
         """
-        answer = self._redis.xreadgroup(
+        reply = self._redis.xreadgroup(
             store.GROUP, self.name, {store.QUEUE: ">"}, count=count_max, block=block_ms
         )
-        return self._valid([Entry(i, fields or {}) for i, fields in (answer or [(0, [])])[0][1]])
+        return self._valid([Entry(i, fields or {}) for i, fields in (reply or [(0, [])])[0][1]])
 
     def assign(self, aside: Sequence[Entry], shares: Mapping[str, int]) -> list[Entry]:
-        """Sets entries of this connector aside, then claims up to so many of each merchant."""
+        """Sets `aside` aside, then claims up to `shares[merchant]` entries of each merchant."""
         calls = [self._setting_aside(self.name, aside)] if aside else []
         calls += [
             (self._claim, [store.QUEUE], [store.GROUP, _MERCHANT + merchant, self.name, count])
             for merchant, count in shares.items()
         ]
-        answers = store.run_scripts(self._redis, calls)
+        replies = store.run_scripts(self._redis, calls)
         claimed: list[Entry] = []
-        for (script, _, _), answer in zip(calls, answers, strict=True):
-            if isinstance(answer, redis.ResponseError):
-                raise answer
+        for (script, _, _), reply in zip(calls, replies, strict=True):
+            if isinstance(reply, redis.ResponseError):
+                raise reply
             if script is self._claim:
-                claimed += _entries(answer)
+                claimed += _entries(reply)
         return self._valid(claimed)
 
     def _setting_aside(self, owner: str, entries: Sequence[Entry]) -> store.ScriptCall:
@@ -141,7 +141,7 @@ class Queue:
         return self._set_aside, [store.QUEUE], args
 
     def reclaim(self, in_flight: Iterable[str]) -> Reclaimed:
-        """Sets aside entries of dead connectors, and those this one holds but does not work on."""
+        """Sets aside entries of dead connectors, and of this one if not in flight."""
         entries: list[Entry] = []
         merchants: list[str] = []
         for consumer in self._redis.xinfo_consumers(store.QUEUE, store.GROUP):
@@ -161,13 +161,13 @@ class Queue:
     def _lives(self, name: str) -> bool:
         left_ms = int(self._redis.pttl(store.lease_key(name)))
         if left_ms > LEASE_SECONDS * 1000:
-            # The clock was set back, and Redis keeps the moment of expiry. A live connector renews
-            # its lease all the same; a dead one must not be waited for for hours.
+            # The clock was set back, and Redis stores an absolute expiry. A live connector will
+            # renew its lease; a dead one's must not last for hours.
             self._redis.pexpire(store.lease_key(name), LEASE_SECONDS * 1000)
         return left_ms != _NO_KEY
 
     def _abandoned(self, name: str, in_flight: frozenset[str]) -> list[Entry]:
-        # As many more as are in flight: those are skipped, and must not hide the rest.
+        # Entries in flight are skipped, and must not use up the limit.
         pending = self._redis.xpending_range(
             store.QUEUE, store.GROUP, "-", "+", _RECLAIMED_MAX + len(in_flight), consumername=name
         )
@@ -193,7 +193,7 @@ class Queue:
         return [entry for entry in entries if entry.transaction_id]
 
     def begin(self, entries: Sequence[Entry]) -> list[Work]:
-        """Begins an attempt for each entry; an unreadable record goes to the dead letters."""
+        """Begins an attempt for each entry; unreadable records become dead letters."""
         if not entries:
             return []
         keys = [store.transaction_key(entry.transaction_id) for entry in entries]
@@ -210,14 +210,14 @@ class Queue:
         return works
 
     def _bad(self, entries: Sequence[tuple[Entry, str]]) -> None:
-        """To the dead letters. One that is refused there stays pending, and is found again."""
+        """Moves entries to the dead letters; one that fails stays pending and is reclaimed."""
         calls = [self._dead_lettering(entry, reason) for entry, reason in entries]
-        for (entry, reason), answer in zip(
+        for (entry, reason), reply in zip(
             entries, store.run_scripts(self._redis, calls) if calls else [], strict=True
         ):
             log = _log.bind(transaction_id=entry.transaction_id, entry=entry.id, reason=reason)
-            if isinstance(answer, redis.ResponseError):
-                log.error("dead letter not saved", error=str(answer))
+            if isinstance(reply, redis.ResponseError):
+                log.error("could not save dead letter", error=str(reply))
             else:
                 log.warning("dead letter")
 
@@ -235,11 +235,11 @@ class Queue:
         return self._dead_letter, keys, args
 
     def save(self, results: Sequence[tuple[Work, Result]]) -> list[bool | redis.ResponseError]:
-        """Ends transactions or schedules their next attempts: in one round trip, each for itself.
+        """Finishes transactions or schedules retries, in one round trip.
 
-        Returns for each whether that had an effect, or the error of that one. It has no effect when
-        the transaction had ended before; nor, except for a real answer of the PSP, when this
-        connector no longer holds the entry.
+        Returns for each whether it had an effect, or its error. It has none if the transaction was
+        already final, or if another connector holds the entry and the PSP gave no definite
+        response.
         """
         now = now_ms(self._clock)
         calls = [
@@ -248,8 +248,8 @@ class Queue:
             else self._finishing(work, result, now)
             for work, result in results
         ]
-        answers = store.run_scripts(self._redis, calls)
-        return [a if isinstance(a, redis.ResponseError) else a == "done" for a in answers]
+        replies = store.run_scripts(self._redis, calls)
+        return [r if isinstance(r, redis.ResponseError) else r == "done" for r in replies]
 
     def _finishing(self, work: Work, result: FinalResult, now: int) -> store.ScriptCall:
         charge = work.charge
@@ -293,6 +293,6 @@ class Queue:
 def _entries(reply: Sequence[str]) -> list[Entry]:
     found = []
     for entry_id, text in zip(reply[::2], reply[1::2], strict=True):
-        words = json.loads(text)
-        found.append(Entry(entry_id, dict(zip(words[::2], words[1::2], strict=True))))
+        flat = json.loads(text)
+        found.append(Entry(entry_id, dict(zip(flat[::2], flat[1::2], strict=True))))
     return found

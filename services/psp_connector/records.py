@@ -1,7 +1,7 @@
-"""What the connector reads from Redis: entries of the queue and transactions' records.
+"""Queue entries and transaction records, validated.
 
-Both may have been written by hand. Everything is checked here, before a charge: after it, a value
-that nothing can be done with would be a payment that is captured and never ends.
+Both may have been edited by hand. Everything is validated before the charge: a bad value found
+later would leave a captured payment that can never be finished.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _MERCHANT = re.compile(r"[0-9]{1,20}")
-# What the Core API accepts; digits are bounded so that Redis and JSON keep them exact.
+# What the Core API accepts; the number of digits keeps them exact in Redis and JSON.
 _FIELDS: Mapping[str, re.Pattern[str]] = {
     "user_id": re.compile(r"[0-9]{1,15}"),
     "amount": re.compile(r"[1-9][0-9]{0,7}"),
@@ -27,39 +27,39 @@ _FIELDS: Mapping[str, re.Pattern[str]] = {
     "payment_method": re.compile(r"pm_[A-Za-z0-9_]{1,64}"),
 }
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_SHOWN_CHARACTERS_MAX = 40
-# One that was in no queue, as after a restored backup, may have been charged long ago. Stripe and
-# the sandbox remember that for 24 hours: https://docs.stripe.com/api/idempotent_requests
+_VALUE_CHARACTERS_MAX = 40
+# A swept transaction (after a restored backup, say) may have been charged before. Stripe and the
+# sandbox keep idempotency keys for 24 hours: https://docs.stripe.com/api/idempotent_requests
 _SWEPT_HOURS_MAX = 23
 
 
 class UnreadableError(ValueError):
-    """The record is not to be worked on; the message is the reason for its dead letter."""
+    """Not chargeable; the message is the reason for the dead letter."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry of the queue, held by a connector or set aside for its merchant."""
+    """A queue entry, held by a connector or set aside for its merchant."""
 
     id: str
     fields: Mapping[str, str]
 
     @property
     def transaction_id(self) -> str:
-        """Empty when it names none."""
+        """Empty if missing or malformed."""
         found = self.fields.get("transaction_id", "")
         return found if _UUID.fullmatch(found) else ""
 
     @property
     def merchant(self) -> str:
-        """Whose share of the slots it counts towards; empty when it does not say."""
+        """The merchant whose share of the slots it uses; empty if missing or malformed."""
         found = self.fields.get("user_id", "")
         return found if _MERCHANT.fullmatch(found) else ""
 
 
 @dataclass(frozen=True)
 class Work:
-    """A transaction in flight: what to charge, and the entry of the queue it came with."""
+    """An attempt in flight: the charge and its queue entry."""
 
     entry_id: str
     user_id: int
@@ -70,11 +70,11 @@ class Work:
 
 
 def read_record(entry: Entry, record: Sequence[str | None], now: int) -> Work:
-    """What begin.lua returned for an entry, at `now` (ms since the epoch).
+    """Parses begin.lua's reply for an entry. `now`: ms since the epoch.
 
     Raises:
-        UnreadableError: begin.lua says why not, a field is not what the Core API writes, or the
-            sweep found it too late for the PSP to know whether it was charged.
+        UnreadableError: rejected by begin.lua, an invalid field, or swept too late for the PSP to
+            still know its idempotency key.
     """
     if len(record) == 1:
         raise UnreadableError(record[0])
@@ -84,12 +84,12 @@ def read_record(entry: Entry, record: Sequence[str | None], now: int) -> Work:
     found = dict(zip(_FIELDS, (user_id, amount, currency, payment_method), strict=True))
     for name, value in found.items():
         if not _FIELDS[name].fullmatch(value):
-            shown = value[:_SHOWN_CHARACTERS_MAX] or "missing"
-            raise UnreadableError(f"unreadable record: {name} is {shown}")
+            text = value[:_VALUE_CHARACTERS_MAX] or "missing"
+            raise UnreadableError(f"unreadable record: {name} is {text}")
     if "swept" in entry.fields and created_at < rfc3339(now - _SWEPT_HOURS_MAX * 3_600_000):
         hours = f"accepted more than {_SWEPT_HOURS_MAX} hours ago"
         raise UnreadableError(f"it was in no queue, {hours}: the PSP may have charged it")
-    # It becomes a header of the request to the PSP.
+    # Sent as a header to the PSP.
     request_id = request_id if _REQUEST_ID.fullmatch(request_id) else ""
     charge = Charge(entry.transaction_id, request_id, int(amount), currency, payment_method)
     return Work(entry.id, int(user_id), int(attempt), created_at, charge, entry.merchant)

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- Removes a consumer that holds nothing from the group. One that holds entries must stay: removing
--- it would take them out of everybody's reach.
+-- Removes an idle consumer from the group. One with pending entries must stay: removing it would
+-- orphan them.
 --
 -- KEYS  1 queue   2 connector:{name}, its lease
 -- ARGV  1 group   2 consumer
--- Returns  1 when it was removed
+-- Returns  1 if removed
 check_types('stream', 'string')
 if redis.call('EXISTS', KEYS[2]) == 1 then
   return 0

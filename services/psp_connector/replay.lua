@@ -1,8 +1,8 @@
 #!lua
--- Gives a failed transaction another round of attempts, and takes its dead letter away. The one
--- way out of a final status, taken by an operator and written in the timeline. What was captured or
--- declined never changes; and for a day (deadletters.py sees to it) the PSP knows the transaction by
--- its id, so an answer that was lost is found again and nothing is charged twice.
+-- Queues a failed transaction again with fresh attempts, and removes its dead letter. The only way
+-- out of a final status; an operator triggers it, and the timeline records it. Captured and
+-- declined transactions never change. Within a day (checked by deadletters.py) the PSP still knows
+-- the idempotency key, so nothing is charged twice.
 --
 -- KEYS  1 transaction:{id}   2 queue   3 deadletters
 -- ARGV  1 id   2 id of the dead letter   3 now, RFC 3339   4 event for the timeline

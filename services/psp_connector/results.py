@@ -1,4 +1,4 @@
-"""What an attempt came to."""
+"""Results of an attempt."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RetryResult:
-    """The attempt gave no answer; another one follows after the delay."""
+    """No definite response; retry after the delay."""
 
     reason: str
     delay_seconds: float
@@ -22,7 +22,7 @@ class FinalResult:
     decline_code: str = ""
     points: int = 0
     reason: str = ""
-    """Why it failed; a dead letter says so, too."""
+    """Why it failed; also the reason of the dead letter."""
 
 
 Result = FinalResult | RetryResult

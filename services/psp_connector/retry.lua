@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- Schedules a transaction's next attempt. Only the connector that holds the entry may: otherwise
--- another one has taken over from it.
+-- Schedules a transaction's next attempt. Only for the connector that holds the entry: otherwise
+-- another one has reclaimed it.
 --
 -- KEYS  1 transaction:{id}   2 queue   3 retries
 -- ARGV  1 id   2 group   3 entry of the queue   4 connector   5 now, RFC 3339
---       6 event for the timeline   7 when it is due, ms
--- Returns  'done', 'taken' when the entry is another connector's, 'final' when it had ended
+--       6 event for the timeline   7 due time, ms
+-- Returns  'done', 'taken' if another connector holds the entry, 'final' if it was final already
 check_types('hash', 'stream', 'zset')
 if #redis.call('XPENDING', KEYS[2], ARGV[2], ARGV[3], ARGV[3], 1, ARGV[4]) == 0 then
   return 'taken'

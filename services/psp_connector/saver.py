@@ -1,8 +1,8 @@
-"""Writes to Redis what came of attempts: as many at a time as have come meanwhile.
+"""Writes results of attempts to Redis in batches.
 
-One thread does it for all that charge: a round trip for each of them would cost more than all else
-the connector does. What Redis does not take is kept and tried again; until it is saved, or given
-up, it counts as in flight, so that no more is kept than the connector may charge at a time.
+One thread serves all charging threads: a round trip for each result would cost more than the rest
+of the connector. Results that Redis rejects are retried; until saved or given up they count as in
+flight, so at most `concurrency` are kept.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from services.psp_connector.results import Result
 
 _AT_ONCE_MAX = 64
-# Tried for 30 s and more; then it stays with the connector's lost entries, and is charged again
-# under the same idempotency key.
+# Retried for at least 30 s; then the entry is reclaimed and charged again under the same
+# idempotency key.
 _TRIES_MAX = 60
 _PAUSE_SECONDS = 0.5
 
@@ -34,7 +34,7 @@ _log = structlog.get_logger()
 
 @dataclass
 class Attempt:
-    """A call at the PSP that is over, and how often it was tried to save what came of it."""
+    """A completed PSP call, and the number of attempts to save its result."""
 
     work: Work
     result: Result
@@ -44,17 +44,17 @@ class Attempt:
 
 
 class Owner(Protocol):
-    """Who is told what became of an attempt."""
+    """Receives the saver's callbacks."""
 
     def saved(self, attempts: list[tuple[Attempt, bool]]) -> None:
-        """These are in Redis; with each, whether it had an effect."""
+        """Results were saved; with each, whether it had an effect."""
 
     def lost(self, attempt: Attempt) -> None:
-        """This one Redis does not take."""
+        """The saver gave up on this result."""
 
 
 class Saver:
-    """A thread that saves."""
+    """Saves results in a background thread."""
 
     def __init__(
         self,
@@ -72,15 +72,15 @@ class Saver:
         self._kept: list[Attempt] = []
 
     def start(self) -> None:
-        """Begins; the thread ends with the process, or by `stop`."""
+        """Starts the thread, which runs until `stop` or the end of the process."""
         threading.Thread(target=self._run, name="save", daemon=True).start()
 
     def put(self, attempt: Attempt) -> None:
-        """From any thread."""
+        """Queues a result to be saved. Thread-safe."""
         self._new.put(attempt)
 
     def stop(self) -> None:
-        """Ends the thread; what is not saved by then stays unsaved."""
+        """Stops the thread; discards unsaved results."""
         self._new.put(None)
 
     def _run(self) -> None:
@@ -91,7 +91,7 @@ class Saver:
                 self._save(due[:_AT_ONCE_MAX])
 
     def _gather(self) -> bool:
-        """Waits for a new one or for one that is due again; False when it is to end."""
+        """Waits for a new result or a due retry; False after `stop`."""
         wait_seconds = None
         if self._kept:
             next_try_at = min(attempt.next_try_at for attempt in self._kept)
@@ -109,7 +109,7 @@ class Saver:
         outcomes: Sequence[bool | Exception]
         try:
             outcomes = self._queue.save([(attempt.work, attempt.result) for attempt in attempts])
-        except Exception as error:  # noqa: BLE001  whatever it was: without this thread all stands still
+        except Exception as error:  # noqa: BLE001  the connector stalls without this thread
             outcomes = [error] * len(attempts)
         saved: list[tuple[Attempt, bool]] = []
         for attempt, outcome in zip(attempts, outcomes, strict=True):
@@ -117,16 +117,16 @@ class Saver:
                 self._kept.remove(attempt)
                 saved.append((attempt, outcome))
             else:
-                self._try_later(attempt, outcome)
+                self._retry_later(attempt, outcome)
         self._owner.saved(saved)
 
-    def _try_later(self, attempt: Attempt, error: Exception) -> None:
+    def _retry_later(self, attempt: Attempt, error: Exception) -> None:
         attempt.tries += 1
         attempt.next_try_at = self._timer() + self._pause_seconds
         charge = attempt.work.charge
         log = _log.bind(request_id=charge.request_id, transaction_id=charge.transaction_id)
-        log.warning("outcome not saved yet", reason=f"{type(error).__name__}: {error}")
+        log.warning("could not save result, retrying", reason=f"{type(error).__name__}: {error}")
         if attempt.tries == _TRIES_MAX:
-            log.error("outcome not saved, the transaction will be tried again")
+            log.error("could not save result, leaving the transaction to be reclaimed")
             self._kept.remove(attempt)
             self._owner.lost(attempt)

@@ -1,13 +1,13 @@
 #!lua flags=allow-oom
--- Hands entries from a consumer to those of their merchants, where they wait for a slot in the order
--- in which they came. Only those that are still the consumer's own: of two connectors that take over
--- from a dead one, the second finds them gone. Not left to XCLAIM's idle time, which is measured on
--- the wall clock: set back, an entry looks busy for hours.
+-- Moves entries from a consumer to its merchants' consumers, where they wait for a slot in order of
+-- arrival. Only entries the consumer still holds: if two connectors reclaim from a dead one, the
+-- second finds none. Does not use XCLAIM's idle time, which depends on the wall clock: after it is
+-- set back, an entry looks busy for hours.
 --
 -- KEYS  1 queue
--- ARGV  1 group   2 from whom   3 how many it may hold between the first and the last, at the most
---       4 ... entries in order, each its id and the consumer of its merchant
--- Returns  the ids of those handed over
+-- ARGV  1 group   2 consumer   3 maximum number of its pending entries between first and last
+--       4 ... entries in order: each its id and its merchant's consumer
+-- Returns  the ids of the moved entries
 check_types('stream')
 local is_own = {}
 for _, pending in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[4], ARGV[#ARGV - 1], ARGV[3],

@@ -1,4 +1,4 @@
-"""What the PSP Connector is told by its environment."""
+"""PSP Connector settings, read from environment variables."""
 
 from __future__ import annotations
 
@@ -24,22 +24,24 @@ class ConnectorSettings(HttpSettings, RedisSettings):
     """The PSP Connector's settings. `HTTP_PORT` is for health and metrics."""
 
     psp_url: Annotated[str, AfterValidator(_http_url)] = Field(
-        description="the Payment Service Provider, which speaks Stripe's API"
+        description="base URL of the PSP, which must implement Stripe's API"
     )
-    psp_api_key: Secret = Field(default=Secret("sk_test_sandbox"), description="the key for it")
-    psp_timeout_seconds: Seconds = Field(default=5, description="for one call at the PSP")
+    psp_api_key: Secret = Field(
+        default=Secret("sk_test_sandbox"), description="API key for the PSP"
+    )
+    psp_timeout_seconds: Seconds = Field(default=5, description="total timeout of a PSP call")
     psp_attempts_max: Annotated[int, Field(ge=1, le=100)] = Field(
-        default=8, description="calls for one transaction, then it has failed"
+        default=8, description="attempts before a transaction fails"
     )
     psp_backoff_seconds: Seconds = Field(
-        default=0.5, description="the longest wait before the second attempt; doubles each time"
+        default=0.5, description="maximum delay before the second attempt; doubles each time"
     )
-    psp_backoff_seconds_max: Seconds = Field(default=60, description="where the doubling ends")
+    psp_backoff_seconds_max: Seconds = Field(default=60, description="upper limit of the delay")
     concurrency: Annotated[int, Field(ge=1, le=256)] = Field(
-        default=12, description="calls at the PSP at a time, of one merchant three quarters"
+        default=12, description="concurrent PSP calls; at most three quarters for one merchant"
     )
-    finished_days: Days = Field(default=90, description="a finished transaction is kept so long")
-    deadletter_days: Days = Field(default=30, description="a dead letter is kept so long")
+    finished_days: Days = Field(default=90, description="retention of final transactions")
+    deadletter_days: Days = Field(default=30, description="retention of dead letters")
 
 
 if __name__ == "__main__":

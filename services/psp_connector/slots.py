@@ -1,7 +1,7 @@
-"""The calls at the PSP that may be under way at a time, shared between merchants.
+"""Slots for concurrent PSP calls, shared between merchants.
 
-A merchant with much to do gets most slots, never all: whoever comes next finds one free, however
-long the calls of the others take.
+A busy merchant gets most slots but never all, so that the next merchant finds one free however long
+calls take.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from services.psp_connector.records import Work
 
-# The last free slot is for a merchant with none in flight; each further one that is free lets a
-# merchant have three more (the dynamic thresholds of Choudhury and Hahne, 1998). Of 12 slots
-# one merchant gets 9 at the most, two get 5 each.
+# The last free slot is reserved for a merchant with none in flight; each further free slot allows a
+# merchant three more (dynamic thresholds, Choudhury and Hahne, 1998). Of 12 slots one merchant gets
+# at most 9, two get 5 each.
 _PER_FREE_SLOT = 3
 # Below half capacity, wait briefly so that one read fills several slots: reading one by one would
 # cost a fast PSP's connector more than the charges.
@@ -25,7 +25,7 @@ _GATHER_SECONDS = 0.002
 
 
 class Slots:
-    """For several threads: one that starts calls, and those that end them."""
+    """Thread-safe: one thread starts calls, others end them."""
 
     def __init__(self, allowed: Callable[[], int]) -> None:
         self._allowed = allowed
@@ -34,38 +34,38 @@ class Slots:
 
     @property
     def free(self) -> int:
-        """How many calls may be started."""
+        """Number of calls that may start now."""
         return max(self._allowed() - len(self._merchants), 0)
 
     @property
     def in_flight(self) -> frozenset[str]:
-        """The entries that are worked on."""
+        """Ids of the entries in flight."""
         with self._changed:
             return frozenset(self._merchants)
 
     def occupy(self, works: Iterable[Work]) -> None:
-        """These calls are about to start."""
+        """Takes slots for calls about to start."""
         with self._changed:
             self._merchants.update((work.entry_id, work.merchant) for work in works)
 
     def release(self, works: Iterable[Work]) -> None:
-        """These are over, and what came of them is saved."""
+        """Frees slots of calls whose results are saved."""
         with self._changed:
             for work in works:
                 self._merchants.pop(work.entry_id, None)
             self._changed.notify_all()
 
-    def shares(self, asking: Mapping[str, int]) -> Counter[str]:
-        """How many calls each merchant may start now, of as many as it asks for.
+    def shares(self, requested: Mapping[str, int]) -> Counter[str]:
+        """Returns how many of the requested calls each merchant may start now.
 
-        The merchant with the fewest in flight comes first; among equals, the one first in `asking`.
+        Merchants with the fewest in flight come first; ties are broken by the order of `requested`.
         """
         with self._changed:
-            return self._shares(asking)
+            return self._shares(requested)
 
-    def _shares(self, asking: Mapping[str, int]) -> Counter[str]:
+    def _shares(self, requested: Mapping[str, int]) -> Counter[str]:
         in_flight, free = Counter(self._merchants.values()), self.free
-        left = {merchant: count for merchant, count in asking.items() if count}
+        left = {merchant: count for merchant, count in requested.items() if count}
         granted: Counter[str] = Counter()
         while left and free:
             merchant = min(left, key=in_flight.__getitem__)
@@ -80,16 +80,16 @@ class Slots:
         return granted
 
     def wait(self, waiting: Collection[str], seconds: float) -> None:
-        """Waits until one of the `waiting`, or when there are none anyone, may start a call."""
-        asking = dict.fromkeys(waiting, 1)
+        """Waits until a merchant in `waiting` (any merchant if empty) may start a call."""
+        requested = dict.fromkeys(waiting, 1)
         with self._changed:
             if self._changed.wait_for(
-                lambda: self._shares(asking) if asking else self.free, seconds
+                lambda: self._shares(requested) if requested else self.free, seconds
             ):
                 self._changed.wait_for(lambda: 2 * self.free > self._allowed(), _GATHER_SECONDS)
 
     def wait_idle(self, seconds: float) -> int:
-        """Waits up to `seconds` until nothing is in flight; returns how much is."""
+        """Waits up to `seconds` until nothing is in flight; returns the number left."""
         with self._changed:
             self._changed.wait_for(lambda: not self._merchants, seconds)
             return len(self._merchants)

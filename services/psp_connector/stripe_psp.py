@@ -1,6 +1,6 @@
-"""Stripe's PaymentIntents API as a PSP, through Stripe's own library.
+"""PSP implementation for Stripe's PaymentIntents API, using Stripe's library.
 
-With `PSP_URL` and a test key it is Stripe's test mode; by default the local sandbox.
+Connects to the local sandbox by default, or to Stripe's test mode with `PSP_URL` and a test key.
 https://docs.stripe.com/api/payment_intents/create, https://docs.stripe.com/error-handling
 """
 
@@ -26,14 +26,14 @@ from services.psp_connector.psp import (
 if TYPE_CHECKING:
     from services.psp_connector.settings import ConnectorSettings
 
-# Statuses that say nothing about this request, only about now. 409: the same key is being worked
-# on. 401 and 403: the key is wrong, which is ours to mend and no merchant's loss.
+# Statuses unrelated to this payment. 409: a request with this idempotency key is in progress. 401,
+# 403: our API key is wrong, which must not fail a merchant's transactions.
 _TRANSIENT_STATUSES = frozenset({401, 403, 408, 409, 425, 429})
 
-# Stripe's decimals for the currencies where it or ISO 4217 has other than two.
+# Stripe's decimals, for currencies where Stripe or ISO 4217 has other than two.
 # https://docs.stripe.com/currencies, "Zero-decimal currencies", "Three-decimal currencies" and
-# "Special cases": ISK and UGX have no decimals, but are charged with two, always 00 (that UGX is in
-# the first list too is older). HUF and TWD are special for payouts only.
+# "Special cases": ISK and UGX have no decimals but are charged with two, always 00 (their first
+# list still has UGX). HUF and TWD are special for payouts only.
 _BY_DECIMALS = {
     0: "BIF CLP DJF GNF JPY KMF KRW MGA PYG RWF VND VUV XAF XOF XPF",
     2: "ISK UGX",
@@ -43,14 +43,14 @@ _DECIMALS = {code: decimals for decimals, codes in _BY_DECIMALS.items() for code
 
 
 class AmountError(ValueError):
-    """Stripe has no amount for this much of this currency. The message starts with a code."""
+    """Not representable in Stripe. The message starts with a code."""
 
 
 def stripe_amount(amount: int, currency: str) -> int:
-    """The amount in Stripe's smallest unit, for one in ISO 4217's.
+    """Converts ISO 4217 minor units to Stripe's smallest unit.
 
     Raises:
-        AmountError: Stripe does not take the currency, or could only be asked for another amount.
+        AmountError: currency not supported, or amount not representable.
     """
     iso_decimals = EXPONENTS.get(currency)
     decimals = _DECIMALS.get(currency, 2)
@@ -59,7 +59,7 @@ def stripe_amount(amount: int, currency: str) -> int:
     if decimals < iso_decimals:
         step = 10 ** (iso_decimals - decimals)
     else:
-        step = 10 if decimals == 3 else 1  # the last digit has to be 0
+        step = 10 if decimals == 3 else 1  # the last digit must be 0
     if amount % step:
         raise AmountError(
             f"amount_not_representable: Stripe takes {currency} in multiples of {step}"
@@ -68,13 +68,13 @@ def stripe_amount(amount: int, currency: str) -> int:
 
 
 class StripePsp:
-    """One client for all threads; a call takes PSP_TIMEOUT_SECONDS at the most."""
+    """A thread-safe client; a call takes at most PSP_TIMEOUT_SECONDS."""
 
     def __init__(self, settings: ConnectorSettings) -> None:
         self._client = stripe.StripeClient(
             settings.psp_api_key.get_secret_value(),
             base_addresses={"api": settings.psp_url},
-            # Retries are the queue's: they survive this process, and show in the timeline.
+            # The queue retries: that survives this process, and shows in the timeline.
             max_network_retries=0,
             http_client=stripe.RequestsClient(
                 timeout=settings.psp_timeout_seconds,
@@ -85,7 +85,7 @@ class StripePsp:
         )
 
     def charge(self, charge: Charge) -> Outcome:
-        """Creates and confirms a PaymentIntent under the transaction's id as idempotency key."""
+        """Creates and confirms a PaymentIntent; the idempotency key is the transaction id."""
         try:
             return _outcome(self._create(charge))
         except AmountError as error:
@@ -94,9 +94,9 @@ class StripePsp:
             return Declined(_decline_code(error.error), _id_in(error.error))
         except stripe.StripeError as error:
             return _failed_call(error)
-        except Exception as error:  # noqa: BLE001  the library's, for JSON that is not Stripe's
-            # It is unknown whether the PSP captured.
-            return Transient(f"unreadable answer: {type(error).__name__}")
+        except Exception as error:  # noqa: BLE001  the library raises these for unexpected JSON
+            # The PSP may have captured.
+            return Transient(f"unreadable response: {type(error).__name__}")
 
     def _create(self, charge: Charge) -> Any:
         return self._client.v1.payment_intents.create(
@@ -105,7 +105,7 @@ class StripePsp:
                 "currency": charge.currency.lower(),
                 "payment_method": charge.payment_method,
                 "confirm": True,
-                # Nobody is there to be redirected to a bank's page.
+                # There is no customer to redirect to a bank's page.
                 "automatic_payment_methods": {"enabled": True, "allow_redirects": "never"},
                 "metadata": {
                     "transaction_id": charge.transaction_id,
@@ -119,10 +119,10 @@ class StripePsp:
         )
 
     def answers(self) -> bool:
-        """Asks for the account's balance, the cheapest call that needs a good key."""
+        """Requests the balance: the cheapest call that needs a valid key."""
         try:
             self._client.v1.balance.retrieve()
-        except Exception:  # noqa: BLE001  also the library's, for JSON that is not Stripe's
+        except Exception:  # noqa: BLE001  including the library's for unexpected JSON
             return False
         return True
 
@@ -140,7 +140,7 @@ def _outcome(intent: Any) -> Outcome:
 
 
 def _decline_code(error: Any) -> str:
-    """The card network's reason, else Stripe's code for the error, else what all declines are."""
+    """The card network's reason, else Stripe's error code, else `card_declined`."""
     reason = getattr(error, "decline_code", None) or getattr(error, "code", None)
     return str(reason or "card_declined")
 
@@ -153,7 +153,7 @@ def _failed_call(error: stripe.StripeError) -> Outcome:
     status = error.http_status
     if status is None:
         return Transient("no answer")
-    # Below 400: an answer that is not the PSP's own, which leaves open whether it captured.
+    # Below 400: not a response of the PSP itself, so it may have captured.
     if status < 400 or status >= 500 or status in _TRANSIENT_STATUSES:
         return Transient(f"HTTP {status}", _retry_after_seconds(error))
     return Refused(f"HTTP {status} {error.code or ''}".strip())

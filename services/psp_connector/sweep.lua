@@ -1,12 +1,11 @@
 #!lua flags=allow-oom
--- Finds transactions that are open and yet in no queue (after XGROUP DELCONSUMER or DEL queue by
--- hand), and queues them again unless it is only to look. Each step of a transaction is one atomic
--- script, so one that is open has, at any moment, an entry that is pending or not yet delivered, or a
--- place among the retries.
+-- Finds orphaned transactions (open, but in no queue: after XGROUP DELCONSUMER or DEL queue by
+-- hand), and queues them again unless in 'look' mode. Each step of a transaction is an atomic
+-- script, so an open one always has an entry that is pending or undelivered, or a scheduled retry.
 --
 -- KEYS  1 queue   2 retries   3 ... transaction:{id} of each
 -- ARGV  1 group   2 'queue' or 'look'   3 ... id of each
--- Returns  the ids of those that were found
+-- Returns  the ids found
 check_types('stream', 'zset')
 
 local function parts(id)
@@ -28,8 +27,8 @@ if not last_ms then
   return {}
 end
 
--- Whether the entry is that transaction's: a stream that was deleted begins again, and may give the
--- same id in the same millisecond.
+-- Whether the entry belongs to the transaction: a stream that was deleted and created again may
+-- reuse an id within the same millisecond.
 local function is_of(entry, id)
   for i = 1, #entry[2], 2 do
     if entry[2][i] == 'transaction_id' then
@@ -43,7 +42,7 @@ local function is_queued(entry, id)
   if not ms then
     return false
   end
-  -- Written by hand it may be too large for a stream id, which is an error: then there is none.
+  -- pcall: edited by hand, it may be too large for a stream id.
   local pending = redis.pcall('XPENDING', KEYS[1], ARGV[1], entry, entry, 1)
   local held = not pending.err and redis.call('XRANGE', KEYS[1], entry, entry)[1]
   if not held or not is_of(held, id) then

@@ -1,8 +1,8 @@
-"""Finds open transactions that are in no queue, and queues them again.
+"""Finds orphaned transactions (open, but in no queue) and queues them again.
 
-The services leave none; `XGROUP DELCONSUMER`, `DEL queue` and the like by hand do. A step looks at
-some 1,000 keys in some 4 ms of Redis' time (measured among 1,000,000 records, on a busy machine).
-With a step each second a million are looked through in 17 minutes, at a constant cost of 0.4 %.
+The services leave none; `XGROUP DELCONSUMER`, `DEL queue` and the like by hand do. A step scans
+some 1,000 keys in some 4 ms of Redis time (measured with 1,000,000 records on a busy machine). At
+one step per second, a million records take 17 minutes at a constant cost of 0.4 %.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _KEY = re.compile(store.transaction_key(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-
 
 
 class Sweep:
-    """Goes round all records again and again. Its methods may raise `redis.RedisError`."""
+    """Scans all records in a cycle. Methods may raise `redis.RedisError`."""
 
     def __init__(self, client: store.Client) -> None:
         self._redis = client
@@ -28,11 +28,11 @@ class Sweep:
         self._cursor = 0
 
     def step(self) -> list[str]:
-        """Looks at the next keys; returns the ids of those that it queued again."""
+        """Scans the next keys; returns the ids that were queued again."""
         return self._step("queue")
 
     def look(self) -> Iterator[list[str]]:
-        """Goes round once and changes nothing; gives the ids found at each step."""
+        """Scans once without changes; yields the ids found at each step."""
         self._cursor = 0
         yield self._step("look")
         while self._cursor:

@@ -16,16 +16,16 @@ from services.psp_sandbox.waiting import THREADS
 
 
 def main() -> None:
-    """Reads the environment, then serves until a signal."""
+    """Reads the settings, then serves until a signal."""
     settings = read_or_exit(SandboxSettings, os.environ)
     logs.configure("psp-sandbox", settings)
-    _try_database(settings)
+    _check_database(settings)
     if os.environ.get("WORKERS", "1") not in ("", "1"):
         structlog.get_logger().warning("WORKERS is ignored: the sandbox is always one process")
     server.serve(lambda: create_app(settings), settings, threads=THREADS)
 
 
-def _try_database(settings: SandboxSettings) -> None:
+def _check_database(settings: SandboxSettings) -> None:
     store = Store(settings.sandbox_database)
     try:
         store.check()

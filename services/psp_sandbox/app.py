@@ -1,4 +1,4 @@
-"""The PSP sandbox: stands in for Stripe, as far as the platform needs it."""
+"""The PSP sandbox: a fake of the part of Stripe's API that the platform uses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import structlog
 from services.common.web import make_app
 from services.psp_sandbox import errors, resources
 from services.psp_sandbox.errors import StripeError
-from services.psp_sandbox.faults import V1, FaultBox, TokenGuard
+from services.psp_sandbox.faults import FaultInjector, StripeMiddleware, TokenGuard
 from services.psp_sandbox.store import Store
 from services.psp_sandbox.waiting import Waiting
 
@@ -32,23 +32,23 @@ def create_app(
     waiting: Waiting | None = None,
     clock: Clock = time.time,
 ) -> App:
-    """Builds the service; the database is opened by the first request."""
+    """Creates the app; the first request opens the database."""
     store = store or Store(settings.sandbox_database, clock)
     waiting = waiting or Waiting()
-    box = FaultBox()
+    injector = FaultInjector()
     app = make_app(
         {
             "/v1/payment_intents": resources.PaymentIntents(store, waiting, clock),
             "/v1/payment_intents/{intent_id}": resources.OnePaymentIntent(store),
             "/v1/balance": resources.Balance(store),
-            "/_sandbox/payment_intents": resources.Shown(store),
-            "/_sandbox/faults": resources.FaultsSwitch(box),
+            "/_sandbox/payment_intents": resources.RecordedPayments(store),
+            "/_sandbox/faults": resources.FaultsResource(injector),
         },
         settings,
         checks={"database": store.check},
     )
     app.add_sink(resources.unrecognized, r"/v1(/|$)")
-    app.add_middleware(V1(box, waiting))
+    app.add_middleware(StripeMiddleware(injector, waiting))
     if settings.sandbox_token:
         app.add_middleware(TokenGuard(settings.sandbox_token))
     app.add_error_handler(StripeError, errors.handle)
@@ -59,10 +59,10 @@ def create_app(
 def _database_failed(
     req: falcon.Request, resp: falcon.Response, error: sqlite3.Error, params: dict[str, Any]
 ) -> None:
-    """A full disk or a file taken away is no mistake of the caller's, who may try again."""
+    """A full disk or a removed file is a 503: the caller may retry."""
     _log.error("database failed", request_id=req.context.request_id, reason=str(error))
-    answer = StripeError(
+    unavailable = StripeError(
         503,
-        "The sandbox's database does not answer; nothing was charged. Try again.",
+        "The sandbox's database is unavailable; nothing was charged. Try again.",
     )
-    errors.handle(req, resp, answer, params)
+    errors.handle(req, resp, unavailable, params)

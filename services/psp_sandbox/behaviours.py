@@ -1,7 +1,7 @@
-"""What each payment method does, and the faults that can be asked for.
+"""Behaviour of each payment method, and the faults that can be injected.
 
-Stripe's own test names behave as https://docs.stripe.com/testing says; the code and the decline
-code of each are from the table there (some declines have no decline code, only a code).
+Stripe's test names behave as in https://docs.stripe.com/testing; codes and decline codes are from
+the table there (some declines have only a code).
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ FaultKind = Literal[
 ]
 
 Delivery = Literal["sent", "held", "dropped"]
-"""`held`: no answer while the client waits; `dropped`: the connection is closed instead."""
+"""`held`: no response until the client gives up; `dropped`: the connection is closed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One way of failing. Without a status the request is done, and only its answer is lost."""
+    """A fault. Without a status the request is processed and only its response is lost."""
 
     status: int = 0
     message: str = ""
     delivery: Delivery = "sent"
 
     def error(self) -> StripeError:
-        """The answer of a request that failed this way."""
+        """The error response for this fault."""
         return StripeError(
             self.status, self.message, code="rate_limit" if self.status == 429 else ""
         )
@@ -56,7 +56,7 @@ FAULTS: Mapping[FaultKind, Fault] = {
 
 @dataclass(frozen=True, slots=True)
 class Decline:
-    """How a card is refused."""
+    """Stripe's error for a declined card."""
 
     code: str
     message: str
@@ -66,13 +66,13 @@ class Decline:
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """What a payment method does.
+    """Behaviour of a payment method.
 
     Args:
-        decline: refuses; captures when there is none.
-        fault: fails this way,
-        fault_count_max: so many times for each idempotency key; every time when None.
-        slow: takes its time first.
+        decline: declines with this; captures if None.
+        fault: fails with this fault.
+        fault_count_max: number of faults per idempotency key; unlimited if None.
+        slow: waits before processing.
     """
 
     decline: Decline | None = None
@@ -121,7 +121,7 @@ PAYMENT_METHODS: Mapping[str, Behaviour] = {
         ),
         _CAPTURED,
     ),
-    # Stripe knows most of them with and without the brand.
+    # Stripe has most of these with and without the brand.
     **{f"pm_card_chargeDeclined{why}": behaviour for why, behaviour in _DECLINED.items()},
     **{f"pm_card_visa_chargeDeclined{why}": behaviour for why, behaviour in _DECLINED.items()},
     "pm_sandbox_slow": Behaviour(slow=True),

@@ -11,14 +11,14 @@ import falcon
 
 
 class StripeError(Exception):
-    """An answer of `/v1` that is not a success.
+    """An error response of `/v1`.
 
     Args:
-        status: the HTTP status.
-        message: what is wrong, for a person.
-        code: Stripe's word for programs.
-        param: the parameter at fault.
-        type_: one of Stripe's error types; the status's own when not given.
+        status: HTTP status.
+        message: what is wrong, for people.
+        code: Stripe's error code.
+        param: the invalid parameter.
+        type_: Stripe's error type; by default derived from the status.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class StripeError(Exception):
 
 
 def doc_url(code: str) -> str:
-    """Where Stripe explains an error code."""
+    """URL of Stripe's documentation of an error code."""
     return f"https://docs.stripe.com/error-codes/{code.replace('_', '-')}"
 
 
@@ -55,9 +55,9 @@ def handle(
         resp.set_header("Retry-After", "1")
 
 
-def crowded() -> StripeError:
-    """So many requests are being held that one more would leave too few threads for the others."""
+def too_many_waiting() -> StripeError:
+    """The response when waiting requests would use up the threads."""
     return StripeError(
         503,
-        "The sandbox holds as many requests as it may already. Try again.",
+        "The sandbox has too many waiting requests. Try again.",
     )

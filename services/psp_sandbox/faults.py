@@ -1,4 +1,4 @@
-"""Faults for all requests, told to the sandbox while it runs; and how answers then go out."""
+"""Fault injection for all `/v1` requests, configured at run time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from services.common import problems
 from services.common.problems import Problem
 from services.common.web import read_body
 from services.psp_sandbox.behaviours import FAULTS, FaultKind
-from services.psp_sandbox.errors import StripeError, crowded, handle
+from services.psp_sandbox.errors import StripeError, handle, too_many_waiting
 from services.psp_sandbox.waiting import hang_up
 
 if TYPE_CHECKING:
@@ -27,25 +27,25 @@ DELAY_MS_MAX = 30_000
 
 
 class Faults(BaseModel):
-    """What is wrong with the sandbox at the moment; by default nothing."""
+    """The faults to inject; none by default."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
 
     delay_ms: Annotated[int, Field(ge=0, le=DELAY_MS_MAX)] = Field(
-        default=0, description="each request waits so long first"
+        default=0, description="delay of each request"
     )
-    down: FaultKind | None = Field(default=None, description="each request fails this way")
+    down: FaultKind | None = Field(default=None, description="fault of each request")
     error_rate: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0, description="this part of the requests fails"
+        default=0, description="fraction of requests that fail"
     )
     kinds: Annotated[list[FaultKind], Field(min_length=1, max_length=20)] = Field(
-        default=["error_500"], description="... in one of these ways, each as likely"
+        default=["error_500"], description="faults used for error_rate, equally likely"
     )
-    seed: int = Field(default=0, description="the same seed makes the same series of faults")
+    seed: int = Field(default=0, description="the same seed gives the same sequence of faults")
 
 
-class FaultBox:
-    """The faults in force, and how many of each kind were given."""
+class FaultInjector:
+    """Decides which requests fail, and counts faults by kind. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -54,36 +54,36 @@ class FaultBox:
     def set(self, faults: Faults) -> None:
         with self._lock:
             self._faults = faults
-            self._random = random.Random(faults.seed)  # noqa: S311  it has to be repeatable
-            self._given: Counter[FaultKind] = Counter()
+            self._random = random.Random(faults.seed)  # noqa: S311  must be reproducible
+            self._counts: Counter[FaultKind] = Counter()
 
     def state(self) -> dict[str, object]:
-        """The faults, and how many requests got one since they were set."""
+        """The configured faults and the number injected since then, by kind."""
         with self._lock:
-            return {"faults": self._faults.model_dump(), "given": dict(self._given)}
+            return {"faults": self._faults.model_dump(), "given": dict(self._counts)}
 
     def draw(self) -> tuple[float, FaultKind | None]:
-        """For the next request: how many seconds it waits, and how it fails."""
+        """Decides for the next request: delay in seconds, and fault if any."""
         with self._lock:
             faults, kind = self._faults, self._faults.down
-            # Both numbers are drawn each time, so that the series depends on the seed alone.
+            # Always draws both numbers, so that the sequence depends only on the seed.
             fails, which = self._random.random() < faults.error_rate, self._random.random()
             if kind is None and fails:
                 kind = faults.kinds[int(which * len(faults.kinds))]
             if kind is not None:
-                self._given[kind] += 1
+                self._counts[kind] += 1
             return faults.delay_ms / 1000, kind
 
 
-class V1:
-    """Middleware for `/v1`: faults first, errors in Stripe's shape, answers as they are to go out.
+class StripeMiddleware:
+    """Middleware: injects faults into `/v1` and converts its errors to Stripe's shape.
 
-    `/_sandbox` is for programs on this machine: not for a web page from elsewhere, which a browser
-    on this machine may show.
+    Rejects cross-origin requests to `/_sandbox`: it is for programs on this machine, not for web
+    pages.
     """
 
-    def __init__(self, box: FaultBox, waiting: Waiting) -> None:
-        self._box = box
+    def __init__(self, injector: FaultInjector, waiting: Waiting) -> None:
+        self._injector = injector
         self._waiting = waiting
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
@@ -92,11 +92,11 @@ class V1:
             if origin is not None and origin.partition("://")[2] != req.get_header("Host"):
                 raise Problem(403, "Pages of other origins may not use the sandbox.")
             return
-        # Before anything waits, for a hang-up is seen only behind the body.
+        # Before waiting: a disconnect is detected only after the body.
         req.context.body = read_body(req)
-        delay_seconds, kind = self._box.draw()
+        delay_seconds, kind = self._injector.draw()
         if delay_seconds and not self._waiting.wait(req.env, delay_seconds):
-            raise crowded()
+            raise too_many_waiting()
         if kind is None:
             return
         fault = FAULTS[kind]
@@ -120,13 +120,13 @@ class V1:
             resp.set_header(name, req.context.request_id)
         delivery = req.context.get("delivery", "sent")
         if delivery == "held" and not self._waiting.wait(req.env, self._waiting.hold_seconds):
-            handle(req, resp, crowded(), {})
+            handle(req, resp, too_many_waiting(), {})
         if delivery == "dropped" and not hang_up(req.env):
             handle(req, resp, FAULTS["unavailable"].error(), {})
 
 
 class TokenGuard:
-    """Middleware for `/_sandbox`: only who knows the token sees payments and switches faults."""
+    """Middleware: `/_sandbox` requires the token."""
 
     def __init__(self, token: Secret) -> None:
         self._expected = f"Bearer {token.get_secret_value()}".encode()
@@ -143,7 +143,7 @@ def _is_v1(req: falcon.Request) -> bool:
 
 
 def _to_stripe_shape(resp: falcon.Response) -> None:
-    """Of a problem document that Falcon or the shared modules made."""
+    """Converts a problem document from Falcon or the shared modules."""
     detail = json.loads(resp.text or "{}").get("detail", "")
     resp.text = None
     resp.content_type = falcon.MEDIA_JSON

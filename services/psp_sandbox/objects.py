@@ -1,4 +1,4 @@
-"""Stripe's objects, as its API writes them.
+"""Stripe's API objects.
 
 Shapes: https://docs.stripe.com/api/payment_intents/object, /api/balance, /api/pagination
 """
@@ -21,7 +21,7 @@ PaymentIntent = dict[str, Any]
 def payment_intent(
     request: PaymentRequest, decline: Decline | None, *, token: str, created_seconds: int
 ) -> PaymentIntent:
-    """A PaymentIntent that was confirmed at once. `token` is random and makes its ids."""
+    """Creates a confirmed PaymentIntent. Its ids are derived from the random `token`."""
     charge = f"ch_{token}"
     return {
         "id": f"pi_{token}",
@@ -61,8 +61,8 @@ def _payment_error(decline: Decline, charge: str, payment_method: str) -> dict[s
     return error
 
 
-def answer(intent: PaymentIntent) -> tuple[int, dict[str, Any]]:
-    """Status and body with which the request that made `intent` is answered, each time."""
+def response(intent: PaymentIntent) -> tuple[int, dict[str, Any]]:
+    """Status and body of the response to the request that created `intent`, replays included."""
     error = intent["last_payment_error"]
     if error is None:
         return 200, intent
@@ -80,7 +80,7 @@ def page(intents: Sequence[PaymentIntent], *, has_more: bool) -> dict[str, Any]:
 
 
 def balance(captured: Mapping[str, int]) -> dict[str, Any]:
-    """The balance, from what was captured in each currency; at once available, without fees."""
+    """The balance: captured amounts by currency, available at once, without fees."""
     funds = [
         {"amount": amount, "currency": currency, "source_types": {"card": amount}}
         for currency, amount in (captured or {"usd": 0}).items()

@@ -1,6 +1,6 @@
 """The parameters of `POST /v1/payment_intents`: a form in Stripe's bracket notation.
 
-Only what a charge at once needs is known; Stripe too refuses parameters that it does not know.
+Only parameters of an immediate charge are supported; like Stripe, others are rejected.
 Rules: https://docs.stripe.com/api/payment_intents/create, /api/metadata, /currencies
 """
 
@@ -20,16 +20,16 @@ FIELDS_MAX = 200
 METADATA_KEYS_MAX = 50
 METADATA_KEY_CHARACTERS_MAX = 40
 METADATA_VALUE_CHARACTERS_MAX = 500
-# Stripe repeats what a client sent in its messages; here not at any length.
+# Stripe echoes client input in messages; truncated here.
 _ECHO_CHARACTERS_MAX = 100
 
-# Currencies with other than two decimals in ISO 4217 that Stripe does not take.
+# ISO 4217 without the currencies of other than two decimals that Stripe does not support.
 _CURRENCIES = {code.lower() for code in EXPONENTS} - {"clf", "iqd", "lyd", "uyi", "uyw"}
-# Amounts have to be a multiple of this: https://docs.stripe.com/currencies, "Special cases" and
+# Amounts must be a multiple of this: https://docs.stripe.com/currencies, "Special cases" and
 # "Three-decimal currencies".
 _STEPS = {"isk": 100, "ugx": 100, **dict.fromkeys(("bhd", "jod", "kwd", "omr", "tnd"), 10)}
 _METADATA = re.compile(r"metadata\[([^\[\]]+)\]")
-# Unless methods that redirect the customer are excluded, Stripe wants to know where to.
+# Without `never`, Stripe requires a return URL for payment methods that redirect.
 _FIXED = {
     "confirm": "true",
     "automatic_payment_methods[enabled]": "true",
@@ -42,7 +42,7 @@ Params = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class PaymentRequest:
-    """What `POST /v1/payment_intents` asks for. `fingerprint` is equal for equal parameters."""
+    """Validated parameters. `fingerprint` is equal for equal parameters."""
 
     amount: int
     currency: str
@@ -52,15 +52,15 @@ class PaymentRequest:
 
 
 def read_payment(form: bytes) -> PaymentRequest:
-    """The checked parameters; of a name that comes twice the last value counts.
+    """Parses and validates a form; the last value of a duplicate name counts.
 
     Raises:
-        StripeError: 400, naming the first parameter that is wrong.
+        StripeError: 400, naming the first invalid parameter.
     """
     try:
         pairs = parse_qsl(form.decode("utf-8", "replace"), True, max_num_fields=FIELDS_MAX)
     except ValueError:
-        raise StripeError(400, f"A request may have {FIELDS_MAX} parameters.") from None
+        raise StripeError(400, f"A request may have at most {FIELDS_MAX} parameters.") from None
     params = dict(pairs)
     for name in params:
         if name not in _KNOWN and not _METADATA.fullmatch(name):
@@ -68,12 +68,12 @@ def read_payment(form: bytes) -> PaymentRequest:
             raise StripeError(400, message, code="parameter_unknown", param=_echo(name))
     currency = _required(params, "currency")
     if currency not in _CURRENCIES:
-        message = f"Invalid currency: {_echo(currency)}. Stripe takes ISO 4217 codes in lower case."
+        message = f"Invalid currency: {_echo(currency)}. Use an ISO 4217 code in lower case."
         raise StripeError(400, message, param="currency")
     amount = _amount(_required(params, "amount"), currency)
     for name, value in _FIXED.items():
         if params.get(name) != value:
-            message = f"This sandbox charges a card at once or not at all: send {name}={value}."
+            message = f"This sandbox only supports immediate charges: send {name}={value}."
             raise StripeError(400, message, param=name)
     return PaymentRequest(
         amount=amount,

@@ -1,4 +1,4 @@
-"""The paths of Stripe's API that are imitated, and those that ask the sandbox itself."""
+"""Resources: the supported part of Stripe's API, and `/_sandbox` for tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import falcon
 from services.common.web import read_json
 from services.psp_sandbox import objects
 from services.psp_sandbox.behaviours import FAULTS, PAYMENT_METHODS
-from services.psp_sandbox.errors import StripeError, crowded
+from services.psp_sandbox.errors import StripeError, too_many_waiting
 from services.psp_sandbox.faults import Faults
 from services.psp_sandbox.params import read_payment
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from services.common.clock import Clock
     from services.psp_sandbox.behaviours import Behaviour
-    from services.psp_sandbox.faults import FaultBox
+    from services.psp_sandbox.faults import FaultInjector
     from services.psp_sandbox.objects import PaymentIntent
     from services.psp_sandbox.params import PaymentRequest
     from services.psp_sandbox.store import Store
@@ -33,9 +33,9 @@ KEY_CHARACTERS_MAX = 255  # https://docs.stripe.com/api/idempotent_requests
 LIMIT_DEFAULT = 10  # https://docs.stripe.com/api/pagination
 LIMIT_MAX = 100
 CURSOR_MAX = 2**63 - 1  # SQLite's largest integer
-SHOWN_LIMIT_DEFAULT = 100
-SHOWN_LIMIT_MAX = 1000
-# What the platform's ids look like; anything else in metadata stays out of the log.
+RECORDED_LIMIT_DEFAULT = 100
+RECORDED_LIMIT_MAX = 1000
+# Ids of the platform; other metadata is not logged.
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -50,21 +50,21 @@ class PaymentIntents:
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         authenticate(req)
-        # Without a key each request is a payment of its own.
+        # Without a key, each request creates a payment.
         key = _idempotency_key(req) or f"none-{secrets.token_hex(12)}"
         payment = read_payment(_form(req))
         if _ID.fullmatch(transaction_id := payment.metadata.get("transaction_id", "")):
             _log(req, transaction_id=transaction_id)
-        with self._keys.use(key) as is_ours:
+        with self._keys.use(key) as acquired:
             known = self._store.note(key, payment.fingerprint)
             if known.fingerprint != payment.fingerprint:
                 raise _other_parameters(key)
-            if not is_ours:
+            if not acquired:
                 raise _key_in_use(key)
             intent, replayed = known.intent, True
             if intent is None:
                 intent, replayed = self._charge(req, payment, key)
-        status, resp.media = objects.answer(intent)
+        status, resp.media = objects.response(intent)
         resp.status = falcon.code_to_http_status(status)
         if replayed:
             resp.set_header("Idempotent-Replayed", "true")
@@ -85,18 +85,18 @@ class PaymentIntents:
     def _charge(
         self, req: falcon.Request, payment: PaymentRequest, key: str
     ) -> tuple[PaymentIntent, bool]:
-        """The payment that answers the key, and whether another process made it meanwhile."""
+        """Returns the payment for the key, and whether another process created it meanwhile."""
         behaviour = PAYMENT_METHODS.get(payment.payment_method)
         if behaviour is None:
-            shown = payment.payment_method[:KEY_CHARACTERS_MAX]
+            name = payment.payment_method[:KEY_CHARACTERS_MAX]
             raise StripeError(
                 400,
-                f"No such PaymentMethod: '{shown}'",
+                f"No such PaymentMethod: '{name}'",
                 code="resource_missing",
                 param="payment_method",
             )
         if behaviour.slow and not self._waiting.wait(req.env, self._waiting.slow_seconds):
-            raise crowded()
+            raise too_many_waiting()
         self._fail(req, behaviour, key)
         intent = objects.payment_intent(
             payment,
@@ -108,7 +108,7 @@ class PaymentIntents:
         return kept, kept is not intent
 
     def _fail(self, req: falcon.Request, behaviour: Behaviour, key: str) -> None:
-        """Raises the fault of a payment method, or marks the answer as one to be lost."""
+        """Raises the payment method's fault, or marks the response to be lost."""
         count_max = behaviour.fault_count_max
         if behaviour.fault is None:
             return
@@ -122,7 +122,7 @@ class PaymentIntents:
 
 
 class KeysInUse:
-    """The idempotency keys whose first request is still being worked on."""
+    """Idempotency keys with a request in progress."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -130,14 +130,14 @@ class KeysInUse:
 
     @contextlib.contextmanager
     def use(self, key: str) -> Iterator[bool]:
-        """Takes a key until the end of the block; False when another request has it."""
+        """Acquires a key for the block; yields False if another request holds it."""
         with self._lock:
-            is_ours = key not in self._keys
+            acquired = key not in self._keys
             self._keys.add(key)
         try:
-            yield is_ours
+            yield acquired
         finally:
-            if is_ours:
+            if acquired:
                 with self._lock:
                     self._keys.discard(key)
 
@@ -157,7 +157,7 @@ class OnePaymentIntent:
 
 
 class Balance:
-    """`GET /v1/balance`: what was captured; cheap enough to ask whether the sandbox is there."""
+    """`GET /v1/balance`: captured amounts; also used as a cheap availability check."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -167,8 +167,8 @@ class Balance:
         resp.media = objects.balance(self._store.captured())
 
 
-class Shown:
-    """`/_sandbox/payment_intents`: what the sandbox was asked, for tests; and to forget it."""
+class RecordedPayments:
+    """`/_sandbox/payment_intents`: lists or deletes recorded payments and keys, for tests."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -176,7 +176,7 @@ class Shown:
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         key = req.get_param("idempotency_key")
         cursor = req.get_param_as_int("cursor", min_value=1, max_value=CURSOR_MAX)
-        limit = _limit(req, SHOWN_LIMIT_DEFAULT, SHOWN_LIMIT_MAX)
+        limit = _limit(req, RECORDED_LIMIT_DEFAULT, RECORDED_LIMIT_MAX)
         page = self._store.page(limit, before=cursor, key=key)
         counts = self._store.counts()
         by_status = counts.pop("by_status")
@@ -200,29 +200,29 @@ class Shown:
         resp.status = falcon.HTTP_204
 
 
-class FaultsSwitch:
-    """`/_sandbox/faults`: what is wrong with the sandbox on purpose."""
+class FaultsResource:
+    """`/_sandbox/faults`: configures fault injection."""
 
-    def __init__(self, box: FaultBox) -> None:
-        self._box = box
+    def __init__(self, injector: FaultInjector) -> None:
+        self._injector = injector
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        resp.media = self._box.state()
+        resp.media = self._injector.state()
 
     def on_put(self, req: falcon.Request, resp: falcon.Response) -> None:
-        self._box.set(read_json(req, Faults))
-        resp.media = self._box.state()
+        self._injector.set(read_json(req, Faults))
+        resp.media = self._injector.state()
 
     def on_delete(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        self._box.set(Faults())
+        self._injector.set(Faults())
         resp.status = falcon.HTTP_204
 
 
 def unrecognized(req: falcon.Request, resp: falcon.Response, **_path: str) -> None:  # noqa: ARG001
-    """Answers the paths of Stripe's API that are not imitated."""
+    """Handles unsupported paths of Stripe's API."""
     authenticate(req)
     raise StripeError(
-        404, f"Unrecognized request URL ({req.method}). The sandbox's README lists what it knows."
+        404, f"Unrecognized request URL ({req.method}). The README lists supported ones."
     )
 
 
@@ -236,12 +236,12 @@ def authenticate(req: falcon.Request) -> None:
     if key.startswith(("sk_live_", "rk_live_")):
         raise StripeError(
             401,
-            "That looks like a live key, and this is a sandbox: it needs one that starts with "
-            "sk_test_. Nothing was done with the key, but look where it came from.",
+            "This looks like a live key; the sandbox needs one that starts with sk_test_. The key "
+            "was not used or stored, but check why it was sent here.",
             code="secret_key_required",
         )
     if not key.startswith(("sk_test_", "rk_test_")):
-        raise StripeError(401, "Invalid API Key provided: a key here starts with sk_test_.")
+        raise StripeError(401, "Invalid API Key provided: it must start with sk_test_.")
 
 
 def _limit(req: falcon.Request, default: int, limit_max: int) -> int:
@@ -261,7 +261,7 @@ def _idempotency_key(req: falcon.Request) -> str:
     if len(key) > KEY_CHARACTERS_MAX:
         raise StripeError(
             400,
-            f"An idempotency key may have {KEY_CHARACTERS_MAX} characters.",
+            f"An idempotency key may have at most {KEY_CHARACTERS_MAX} characters.",
             type_="idempotency_error",
         )
     return key
@@ -275,7 +275,7 @@ def _other_parameters(key: str) -> StripeError:
     return StripeError(
         400,
         "Keys for idempotent requests can only be used with the same parameters they were first "
-        f"used with. '{key}' came with others before.",
+        f"used with. '{key}' was used with others.",
         type_="idempotency_error",
     )
 

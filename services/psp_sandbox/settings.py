@@ -1,4 +1,4 @@
-"""What the PSP sandbox is told by its environment."""
+"""PSP sandbox settings, read from environment variables."""
 
 from __future__ import annotations
 
@@ -12,25 +12,24 @@ from services.common.settings import HttpSettings, Secret, print_settings
 
 def _in_a_folder(path: Path) -> Path:
     if path.is_dir():
-        raise ValueError("a file, and this is a folder")
+        raise ValueError("a file, not a folder")
     if not path.absolute().parent.is_dir():
-        raise ValueError("a file in a folder that exists")
+        raise ValueError("a file in an existing folder")
     return path
 
 
 class SandboxSettings(HttpSettings):
-    """Settings of the PSP sandbox."""
+    """The PSP sandbox's settings."""
 
     sandbox_database: Annotated[Path, AfterValidator(_in_a_folder)] | None = Field(
         default=None,
-        description="the SQLite file that keeps payments and keys; when unset they are in memory",
+        description="SQLite file of payments and keys; in memory if unset",
     )
     sandbox_token: Secret | None = Field(
-        default=None, description="what requests to /_sandbox have to bear; when unset, nothing"
+        default=None, description="token required for /_sandbox; none if unset"
     )
-    # One, whatever the rest of the stack runs with: which keys are in use, which faults are on and
-    # how many requests are held is known to one process only. Threads do the rest.
-    workers: Annotated[int, BeforeValidator(lambda _given: 1)] = Field(
+    # Always 1: keys in use, faults and waiting requests are in-process state.
+    workers: Annotated[int, BeforeValidator(lambda _value: 1)] = Field(
         default=1, description="always 1 here"
     )
 

@@ -1,13 +1,12 @@
-"""What the sandbox remembers, in SQLite: payments and idempotency keys.
+"""The sandbox's SQLite database: payments and idempotency keys.
 
-    payment_intents    one row for each payment, in the order they came; kept 30 days
-    idempotency_keys   one row for each key: what it was first used for, how often it came, the
-                       payment that answers it; forgotten after 24 hours, as at Stripe
+    payment_intents    one row per payment, in order of creation; kept 30 days
+    idempotency_keys   one row per key: fingerprint of its first request, number of requests, its
+                       payment; kept 24 hours, as at Stripe
 
-A payment and the binding of its key to it are one transaction, so there is never the one without
-the other, whenever the process dies. A key that is bound is never bound again: of two processes
-(a worker whose master was killed, and its successor) that charge one key, the second gets the
-payment of the first.
+A payment and the binding of its key are written in one transaction, so a crash cannot separate
+them. A bound key is never rebound: if two processes (a worker whose master was killed, and its
+successor) charge one key, the second gets the payment of the first.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ if TYPE_CHECKING:
 
 KEY_HOURS_MAX = 24
 INTENT_DAYS_MAX = 30
-# Each request adds at most one row to a table, and removes up to so many that are too old; so a
-# table shrinks to what it may hold, and no request pays for the rest.
+# Expired rows deleted per table and request. A request adds at most one row, so tables shrink to
+# their retention, at a bounded cost for each request.
 SWEEP_COUNT_MAX = 2
-# Only another process that is on its way out can hold the file, and not for long.
+# Only a process that is exiting can hold the lock, briefly.
 _BUSY_SECONDS_MAX = 5
 
 _SETUP = """
 PRAGMA journal_mode = WAL;
--- A killed process loses nothing that SQLite gave to the system; only a power cut would, and
--- against that a sandbox need not pay for waiting on the disk.
+-- A killed process loses nothing that was written to the OS; a sandbox need not survive a power
+-- cut.
 PRAGMA synchronous = OFF;
 CREATE TABLE IF NOT EXISTS payment_intents (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -66,7 +65,7 @@ _TABLES = ("payment_intents", "idempotency_keys")
 
 @dataclass(frozen=True, slots=True)
 class KnownKey:
-    """What is known of an idempotency key; `intent` once a payment answers it."""
+    """A stored idempotency key; `intent` is None until its payment exists."""
 
     fingerprint: str
     intent: PaymentIntent | None
@@ -81,9 +80,9 @@ class Page:
 
 
 class Store:
-    """One connection for all threads, used by one at a time: SQLite writes one at a time anyway.
+    """One connection for all threads, with a lock: SQLite serializes writes anyway.
 
-    It is opened by the first use, not here: SQLite connections must not be taken through a fork.
+    Opened on first use, because SQLite connections must not cross a fork.
     """
 
     def __init__(self, path: Path | None, clock: Clock = time.time) -> None:
@@ -93,7 +92,7 @@ class Store:
         self._connection: sqlite3.Connection | None = None
 
     def check(self) -> None:
-        """Raises `sqlite3.Error` when the database does not answer."""
+        """Raises `sqlite3.Error` if the database is unavailable."""
         with self._use() as connection:
             connection.execute("SELECT 1 FROM payment_intents LIMIT 1").fetchone()
 
@@ -104,7 +103,7 @@ class Store:
                 self._connection = None
 
     def note(self, key: str, fingerprint: str) -> KnownKey:
-        """Counts a request for a payment, and says what is known of its key."""
+        """Counts a payment request; returns the state of its key."""
         now = now_ms(self._clock)
         with self._use() as connection:
             _sweep(connection, now)
@@ -121,7 +120,7 @@ class Store:
             return KnownKey(known, _intent(connection, intent_id) if intent_id else None)
 
     def note_fault(self, key: str) -> int:
-        """Counts a fault that a key is about to get, and says how many that makes."""
+        """Counts a fault of a key; returns the new count."""
         with self._use() as connection:
             row = connection.execute(
                 "UPDATE idempotency_keys SET faults = faults + 1 WHERE key = ? RETURNING faults",
@@ -130,14 +129,13 @@ class Store:
         return int(row[0]) if row else 1
 
     def add(self, intent: PaymentIntent, key: str) -> PaymentIntent:
-        """Keeps a payment, and makes it the answer to its key.
+        """Stores a payment and binds its key to it.
 
-        Returns the payment that answers the key: another process' if that was first, and then
-        nothing is kept.
+        Returns the key's payment: if another process was first, that one, and nothing is stored.
         """
         row = (intent["id"], now_ms(self._clock), key, intent["status"], json.dumps(intent))
         with self._use() as connection:
-            # First, because writing opens the transaction, and what is read is then the last word.
+            # Write first: that opens the transaction, so the read below is consistent.
             connection.execute(
                 "UPDATE idempotency_keys SET intent_id = ? WHERE key = ? AND intent_id IS NULL",
                 (intent["id"], key),
@@ -159,7 +157,7 @@ class Store:
             return _intent(connection, intent_id)
 
     def sequence_of(self, intent_id: str) -> int | None:
-        """Where a payment is in the order, as a cursor for `page`."""
+        """The sequence number of a payment, as a cursor for `page`."""
         with self._use() as connection:
             row = connection.execute(
                 "SELECT sequence FROM payment_intents WHERE id = ?", (intent_id,)
@@ -167,7 +165,7 @@ class Store:
         return int(row[0]) if row else None
 
     def page(self, limit: int, *, before: int | None = None, key: str | None = None) -> Page:
-        """The newest `limit` payments, of those before a cursor and of one key if given."""
+        """The newest `limit` payments, optionally before a cursor and of one key."""
         query = (
             "SELECT sequence, idempotency_key, body FROM payment_intents"
             " WHERE (:before IS NULL OR sequence < :before)"
@@ -183,7 +181,7 @@ class Store:
         return Page([(row[1], json.loads(row[2])) for row in rows], rows[-1][0] if more else None)
 
     def key_counts(self, keys: set[str]) -> dict[str, dict[str, int]]:
-        """For each key how many requests came and how many times money was captured."""
+        """The numbers of requests and captures of each key."""
         query = (
             "SELECT (SELECT requests FROM idempotency_keys WHERE key = :key),"
             " (SELECT count(*) FROM payment_intents"
@@ -197,7 +195,7 @@ class Store:
         }
 
     def captured(self) -> dict[str, int]:
-        """What was captured, by currency."""
+        """Captured amounts by currency."""
         with self._use() as connection:
             rows = connection.execute(
                 "SELECT json_extract(body, '$.currency'), sum(json_extract(body, '$.amount'))"
@@ -206,7 +204,7 @@ class Store:
             return dict(rows.fetchall())
 
     def counts(self) -> dict[str, Any]:
-        """How many payments of each status, how many requests, and which keys paid twice."""
+        """Payments by status, number of requests, number of keys captured more than once."""
         with self._use() as connection:
             by_status = connection.execute(
                 "SELECT status, count(*) FROM payment_intents GROUP BY status"
@@ -225,14 +223,14 @@ class Store:
         }
 
     def forget(self) -> None:
-        """Forgets everything."""
+        """Deletes everything."""
         with self._use() as connection:
             for table in _TABLES:
                 connection.execute(f"DELETE FROM {table}")  # noqa: S608  a name from above
 
     @contextlib.contextmanager
     def _use(self) -> Iterator[sqlite3.Connection]:
-        """The connection; what is written is one transaction, none of it kept after an error."""
+        """Yields the connection in a transaction, rolled back on an exception."""
         with self._lock, self._open() as connection:
             yield connection
 

@@ -1,4 +1,4 @@
-"""Lets a request wait on purpose without using up the threads that the others need."""
+"""Bounded waiting: delays requests without using up all threads."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Longer than any client waits (the connector waits PSP_TIMEOUT_SECONDS, 5; Stripe's library 80,
-# which nobody who was warned uses), and not for ever.
+# Longer than clients wait (the connector: PSP_TIMEOUT_SECONDS, 5 s), but bounded.
 HOLD_SECONDS_MAX = 30
 SLOW_SECONDS = 2
-# gunicorn's threads for this service; those that may wait at once leave the rest to the others.
+# gunicorn's threads for this service; at most WAITING_COUNT_MAX of them may wait.
 THREADS = 64
 WAITING_COUNT_MAX = 48
 
 
 class Waiting:
-    """Waits, for at most `WAITING_COUNT_MAX` requests at once."""
+    """Lets at most `WAITING_COUNT_MAX` requests wait at once."""
 
     def __init__(
         self,
@@ -33,19 +32,19 @@ class Waiting:
     ) -> None:
         self.hold_seconds = hold_seconds
         self.slow_seconds = slow_seconds
-        self._places = threading.BoundedSemaphore(count_max)
+        self._slots = threading.BoundedSemaphore(count_max)
 
     def wait(self, environ: Mapping[str, Any], seconds: float) -> bool:
-        """Waits until `seconds` are over or the client is gone; False when all places are taken.
+        """Waits `seconds` or until the client disconnects; False if all slots are taken.
 
-        The request's body has to be read before: a hang-up is seen only behind it.
+        Read the request body first: a disconnect is detected only after it.
         """
-        if not self._places.acquire(blocking=False):
+        if not self._slots.acquire(blocking=False):
             return False
         try:
             _wait(environ.get("gunicorn.socket"), seconds)
         finally:
-            self._places.release()
+            self._slots.release()
         return True
 
 
@@ -70,10 +69,10 @@ def _is_gone(client: socket.socket) -> bool:
 
 
 def hang_up(environ: Mapping[str, Any]) -> bool:
-    """Closes the client's connection; False where there is no telling which that is."""
+    """Closes the client's connection; False if it is unknown (not under gunicorn)."""
     client: socket.socket | None = environ.get("gunicorn.socket")
     if client is None:
         return False
-    with contextlib.suppress(OSError):  # the client was quicker
+    with contextlib.suppress(OSError):  # already closed by the client
         client.shutdown(socket.SHUT_RDWR)
     return True

@@ -14,7 +14,7 @@ from services.auth_api.limits import (
     WAIT_SECONDS_MAX,
     LoginLimits,
 )
-from services.auth_api.passwords import REMEMBERED_SECONDS, Passwords, hash_password
+from services.auth_api.passwords import CACHED_SECONDS, Passwords, hash_password
 from services.auth_api.resources import client_address
 from services.common.problems import Problem, Unavailable
 
@@ -149,8 +149,8 @@ def test_only_trusted_proxies_say_who_asks(
     ("name", "stored", "password", "seconds", "remembered"),
     [
         ("alice", "same", "password", 0, True),
-        ("alice", "same", "password", REMEMBERED_SECONDS - 1, True),
-        ("alice", "same", "password", REMEMBERED_SECONDS, False),
+        ("alice", "same", "password", CACHED_SECONDS - 1, True),
+        ("alice", "same", "password", CACHED_SECONDS, False),
         ("alice", "same", "other", 0, False),
         ("becky", "same", "password", 0, False),
         ("alice", "changed", "password", 0, False),
@@ -165,7 +165,7 @@ def test_a_login_is_remembered_for_five_minutes_and_no_other(
     hashed = {"same": hash_password("password"), "changed": hash_password("password")}
     assert passwords.verify("alice", hashed["same"], "password")
     timer.now += seconds
-    assert remembered is passwords.remembers(name, hashed[stored], password)
+    assert remembered is passwords.is_cached(name, hashed[stored], password)
 
 
 def test_a_failed_login_is_not_remembered() -> None:
@@ -173,4 +173,4 @@ def test_a_failed_login_is_not_remembered() -> None:
     passwords = Passwords()
     stored = hash_password("password")
     assert not passwords.verify("alice", stored, "wrong")
-    assert not passwords.remembers("alice", stored, "wrong")
+    assert not passwords.is_cached("alice", stored, "wrong")

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import argon2
 import pytest
 
-from services.auth_api.passwords import HASHES_AT_ONCE, REMEMBERED_SECONDS, Passwords
+from services.auth_api.passwords import CACHED_SECONDS, HASHES_AT_ONCE, Passwords
 from services.common.problems import Unavailable
 from tests.support import wait_until
 
@@ -81,7 +81,7 @@ def test_a_failed_login_is_not_remembered() -> None:
     passwords = Passwords(check=check)
     assert [passwords.verify("alice", "hash", "wrong") for _ in range(2)] == [False, False]
     assert check.calls == 2
-    assert not passwords.remembers("alice", "hash", "wrong")
+    assert not passwords.is_cached("alice", "hash", "wrong")
 
 
 def test_a_login_is_forgotten_with_its_time_or_its_hash() -> None:
@@ -91,9 +91,9 @@ def test_a_login_is_forgotten_with_its_time_or_its_hash() -> None:
     check.go_on.set()
     passwords = Passwords(lambda: now[0], check=check)
     assert passwords.verify("alice", "hash", "right")
-    assert passwords.remembers("alice", "hash", "right")
-    assert not passwords.remembers("alice", "another hash", "right")
-    assert not passwords.remembers("becky", "hash", "right")
-    assert not passwords.remembers("alice", "hash", "other")
-    now[0] = REMEMBERED_SECONDS
-    assert not passwords.remembers("alice", "hash", "right")
+    assert passwords.is_cached("alice", "hash", "right")
+    assert not passwords.is_cached("alice", "another hash", "right")
+    assert not passwords.is_cached("becky", "hash", "right")
+    assert not passwords.is_cached("alice", "hash", "other")
+    now[0] = CACHED_SECONDS
+    assert not passwords.is_cached("alice", "hash", "right")

@@ -82,7 +82,7 @@ def test_an_unknown_user_costs_a_whole_hash_too() -> None:
     passwords = Passwords()
     # The same parameters, to the letter of the PHC string, are the same work.
     parameters = hash_password("password").rsplit("$", 2)[0]
-    assert parameters == passwords._nobody.rsplit("$", 2)[0]  # noqa: SLF001
+    assert parameters == passwords._dummy_hash.rsplit("$", 2)[0]  # noqa: SLF001
     assert not passwords.verify("nobody", None, "password")
 
 
@@ -219,8 +219,8 @@ def test_a_broken_user_file_leaves_the_last_good_one_in_force(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["add", "alice"], "there is a user alice already"),
-        (["disable", "nobody"], "there is no user nobody"),
+        (["add", "alice"], "user alice exists already"),
+        (["disable", "nobody"], "no user nobody"),
         (["add", "x" * 65], "at most 64 characters"),
     ],
 )

@@ -58,7 +58,7 @@ def test_frozen_and_back(chaos: Chaos) -> None:
             held = freeze_with_work(chaos, frozen)
             time.sleep(LEASE_SECONDS + 3)
             support.wait_until(
-                lambda: chaos.another_log().count('"taken over"') >= held,
+                lambda: chaos.another_log().count('"reclaimed"') >= held,
                 seconds_max=30,
                 what="take-over of all that it held",
             )
@@ -99,7 +99,7 @@ def test_sigterm_finishes_what_is_in_hand(patient: Chaos) -> None:
         assert process.wait(STOP_SECONDS_MAX) == 0
         seconds = time.monotonic() - began
     stopped = json.loads(patient.another_log().splitlines()[-1])
-    assert (stopped["event"], stopped["left_to_others"]) == ("stopped", 0)
+    assert (stopped["event"], stopped["unfinished"]) == ("stopped", 0)
     assert patient.in_flight() == 0
     figures(f"SIGTERM with {IN_FLIGHT} slow charges in flight", left_after=f"{seconds:.1f} s")
     patient.own_connector("start")

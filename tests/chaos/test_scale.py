@@ -78,9 +78,7 @@ def test_scaled_up_and_down(chaos: Chaos) -> None:
     starts = [sum(line["event"] == "working" for line in log) for log in logs]
     assert starts == [1, 2, 1]
     assert all(any(line["event"] == "attempt" for line in log) for log in logs)
-    assert [(log[-1]["event"], log[-1]["left_to_others"]) for log in logs[1:]] == [
-        ("stopped", "0")
-    ] * 2
+    assert [(log[-1]["event"], log[-1]["unfinished"]) for log in logs[1:]] == [("stopped", "0")] * 2
     figures(
         "scaled to 3 and back", kills=chaos.kills, ended=dict(ended),
         attempts_of_each=[int(n) for n in shared],

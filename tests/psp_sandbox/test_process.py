@@ -259,7 +259,7 @@ def test_two_processes_charge_a_key_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("database", "reason"),
-    [("/nowhere/x.sqlite", "a folder that exists"), ("{0}", "not a database")],
+    [("/nowhere/x.sqlite", "an existing folder"), ("{0}", "not a database")],
 )
 def test_wrong_database(tmp_path: Path, database: str, reason: str) -> None:
     """A database that cannot be used is told at once, with the variable's name."""

@@ -173,7 +173,7 @@ def fail_in_every_way(stack: Stack, token: str) -> None:
         stack.http.post("/transactions", json=body, headers=bearer)
     stack.http.get("/transactions/health")
     support.wait_until(
-        lambda: "queue not reached" in stack.log("psp-connector"),
+        lambda: "Redis unavailable" in stack.log("psp-connector"),
         what="the connector's warning",
     )
 

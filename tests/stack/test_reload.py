@@ -190,7 +190,7 @@ def test_the_connector_finishes_what_is_in_flight(checkout: Checkout) -> None:
     assert tuple(stack.ended(slow)[key] for key in ("status", "attempts")) == ("captured", 1)
     checkout.wait_for_log("psp-connector", "code=new")
     assert tuple(stack.ended(quick)[key] for key in ("status", "attempts")) == ("captured", 1)
-    assert "left_to_others=1" not in stack.log("psp-connector")
+    assert "unfinished=1" not in stack.log("psp-connector")
 
 
 def test_a_connector_that_breaks_at_its_start(checkout: Checkout) -> None:
@@ -260,7 +260,7 @@ def test_saved_users_may_log_in(checkout: Checkout) -> None:
     assert checkout.stack.http.post("/auth/token", json=body).status_code == 200
     by_rename(path, "[")
     assert checkout.stack.http.post("/auth/token", json=body).status_code == 200
-    checkout.wait_for_log("auth-api", "users not reloaded, the last good ones stay")
+    checkout.wait_for_log("auth-api", "users not reloaded, keeping previous users")
     by_rename(path, text)
     assert checkout.stack.http.post("/auth/token", json=body).status_code == 401
 

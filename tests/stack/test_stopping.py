@@ -75,4 +75,4 @@ def test_stopping_leaves_nothing(tmp_path: Path, moment: str, way: str) -> None:
         if moment == "healthy":
             assert code == 0
             assert "bye bye" in stack.log("redis")
-            assert "left_to_others=0" in stack.log("psp-connector")
+            assert "unfinished=0" in stack.log("psp-connector")

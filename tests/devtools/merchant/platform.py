@@ -170,7 +170,7 @@ class Platform:
             fault = {"pointer": "/currency", "detail": "must be an ISO 4217 code in force"}
             errors = [] if self.fault == "no pointers" else [fault]
             raise RefusedError(
-                422, "Some fields are not right; see errors.", "invalid-request", errors=errors
+                422, "Some fields are invalid; see errors.", "invalid-request", errors=errors
             )
         key = asked.headers.get("Idempotency-Key", "")
         if key in self.first_answers and self.fault != "no idempotency":
@@ -204,7 +204,7 @@ class Platform:
         transaction = self.transactions.get(transaction_id)
         own = transaction and (transaction["user_id"] == user or self.fault == "no privacy")
         if not transaction or not own:
-            raise RefusedError(404, "There is no such transaction of yours.", "not-found")
+            raise RefusedError(404, "You have no such transaction.", "not-found")
         if transaction["status"] == "queued" and self.fault != "never ends":
             self._end(transaction)
         return Reply(200, transaction)

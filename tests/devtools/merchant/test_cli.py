@@ -192,7 +192,7 @@ def test_a_payment_without_an_answer_is_not_called_refused(key: list[str], advic
         (["pay", "1250", "ZZZ", "--as", "alice"], "  /currency must be an ISO 4217 code in force"),
         (
             ["show", UNKNOWN_ID, "--as", "alice"],
-            "There is no such transaction of yours. (not-found",
+            "You have no such transaction. (not-found",
         ),
     ],
 )

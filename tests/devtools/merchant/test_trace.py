@@ -171,7 +171,7 @@ def test_a_connector_that_died_shows(platform: Platform, logs: Path) -> None:
         event("processing", 6005, attempt=2),
         event("captured", 6030),
     ]
-    taken = {"event": "taken over", "transaction_id": PAYMENT, "time": at(6004)}
+    taken = {"event": "reclaimed", "transaction_id": PAYMENT, "time": at(6004)}
     taken |= {"level": "warning", "service": "psp-connector"}
     lines = [
         json.dumps(taken), attempt(1, 9000, 8990, effective=False, outcome="captured"),
@@ -181,7 +181,7 @@ def test_a_connector_that_died_shows(platform: Platform, logs: Path) -> None:
     shown = table(platform, "--logs", str(logs))
     lost = "+5.0 psp-connector 6000.0 ms attempt 1: no outcome, the connector stopped; taken over"
     assert lost in shown
-    assert "+6004.0 psp-connector taken over" in shown
+    assert "+6004.0 psp-connector reclaimed" in shown
     late = "attempt attempt 1 psp_ms 8990 effective false outcome captured"
     assert f"+9000.0 psp-connector {late}" in shown
 
