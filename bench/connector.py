@@ -29,7 +29,7 @@ class InstantPsp:
         _started()
         return Captured(f"pi_{charge.transaction_id}")
 
-    def answers(self) -> bool:
+    def is_available(self) -> bool:
         return True
 
 

@@ -34,7 +34,7 @@ KEEPALIVE_SECONDS = 75
 GRACE_SECONDS = 1
 # A worker whose main loop is blocked for this long is replaced.
 STUCK_SECONDS = 30
-# What a worker with more connections than another waits before it takes one more.
+# Delay of an accept by a worker with more connections than another.
 GIVE_WAY_SECONDS = 0.001
 
 
@@ -88,57 +88,56 @@ def _worker_started(worker: Any) -> None:
 
 
 class _Shares:
-    """How many connections each worker has, in memory that all see; made before they fork."""
+    """Connection counts of all workers, in shared memory created before the fork."""
 
     _SLOTS = 256
 
     def __init__(self) -> None:
         self._counts = memoryview(mmap.mmap(-1, self._SLOTS * 4)).cast("I")
 
-    def tell(self, age: int, connections: int) -> None:
-        """What a worker has; gunicorn numbers them by age."""
-        # 0 is nobody's. gunicorn counts in several threads without a lock, so never below that.
+    def set(self, age: int, connections: int) -> None:
+        """Sets the count of a worker; `age` is gunicorn's number of it."""
+        # 0 marks a free slot. gunicorn counts without a lock, so its count may be negative.
         self._counts[age % self._SLOTS] = max(connections, 0) + 1
 
     def forget(self, age: int) -> None:
-        """This worker is gone."""
+        """Removes a worker that has ended."""
         self._counts[age % self._SLOTS] = 0
 
     def least(self) -> int:
-        """What the worker with the fewest has."""
+        """The lowest count of all workers."""
         return min((count for count in self._counts if count), default=1) - 1
 
 
 class _FairWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """Leaves a new connection to a worker that has fewer.
+    """Leaves new connections to workers that have fewer.
 
-    gunicorn's own takes all it is woken for, and the first to be woken had all of the router's
-    connections in every second trial. They stay for a long time, so that half the workers did
-    nothing.
+    gunicorn's own worker accepts whenever it wakes up: in every second trial one worker got all of
+    the router's connections, which are long-lived, and half the workers were idle.
     """
 
     def run(self) -> None:
-        self._tell()
+        self._publish()
         if not hasattr(self, "method_queue"):  # gunicorn 24 and newer wake up by themselves
-            # A signal writes to this pipe. Without it the loop ends up to 1 s later.
+            # A signal writes to this pipe; without it, stopping takes up to 1 s longer.
             self.poller.register(self.PIPE[0], selectors.EVENT_READ, lambda pipe: os.read(pipe, 1))
         super().run()
 
     def accept(self, *listener: Any) -> None:
-        self._tell()
+        self._publish()
         if self.nr_conns > self.app.shares.least():
-            # Whoever has fewer is awake by then, too. If it is busy, this one takes it after all.
+            # Meanwhile a worker with fewer accepts; if it is busy, this one does.
             time.sleep(GIVE_WAY_SECONDS)
         super().accept(*listener)
-        self._tell()
+        self._publish()
 
     def murder_keepalived(self, **options: Any) -> None:
-        """The last step of each turn of gunicorn's loop."""
+        """Runs at the end of each iteration of gunicorn's loop."""
         super().murder_keepalived(**options)
-        self._tell()
+        self._publish()
 
-    def _tell(self) -> None:
-        self.app.shares.tell(self.age, self.nr_conns)
+    def _publish(self) -> None:
+        self.app.shares.set(self.age, self.nr_conns)
 
 
 def serve(create_app: Callable[[], App], settings: HttpSettings, *, threads: int = THREADS) -> None:

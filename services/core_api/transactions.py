@@ -147,11 +147,7 @@ class Transactions:
         self._accept = GroupCommit(client, script)
 
     def accept(
-        self,
-        user_id: int,
-        request: TransactionRequest,
-        request_id: str,
-        idempotency_key: str | None,
+        self, user_id: int, request: TransactionRequest, request_id: str, key: str | None
     ) -> Accepted:
         """Stores and queues a transaction atomically.
 
@@ -176,8 +172,8 @@ class Transactions:
             request_id, self._queue_limit,
         ]  # fmt: skip
         response = _response(transaction_id, user_id, request, created_at)
-        if idempotency_key is not None:
-            keys.append(store.idempotency_key(user_id, idempotency_key))
+        if key is not None:
+            keys.append(store.idempotency_key(user_id, key))
             args += [request.fingerprint(), response, IDEMPOTENCY_SECONDS]
         outcome, earlier_response = self._accept(keys=keys, args=args)
         if outcome == "mismatch":

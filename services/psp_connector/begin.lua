@@ -27,19 +27,19 @@ local function why_not(record)
   end
 end
 
-local answers = {}
+local replies = {}
 for i, key in ipairs(KEYS) do
   local record = redis.pcall('HMGET', key, 'status', 'attempts', 'timeline')
   local reason = why_not(record)
   if reason then
-    answers[i] = {reason}
+    replies[i] = {reason}
   else
     local attempt = redis.call('HINCRBY', key, 'attempts', 1)
     local timeline = record[3] .. ', {"event": "processing", "at": "'
       .. ARGV[1] .. '", "attempt": ' .. attempt .. '}'
     redis.call('HSET', key, 'status', 'processing', 'updated_at', ARGV[1], 'timeline', timeline)
-    answers[i] = redis.call('HMGET', key,
+    replies[i] = redis.call('HMGET', key,
       'user_id', 'amount', 'currency', 'payment_method', 'attempts', 'created_at', 'request_id')
   end
 end
-return answers
+return replies

@@ -54,7 +54,7 @@ class Breaker:
             self._allowed = min(self._allowed * 2, self._concurrency)
 
     def failed(self) -> bool:
-        """Records a transient failure; returns whether the caller must `ask` now."""
+        """Records a transient failure; returns whether the caller must `check` now."""
         with self._lock:
             self._failures += 1
             recovering = self._allowed < self._concurrency
@@ -64,11 +64,11 @@ class Breaker:
             self._checking = True
             return True
 
-    def ask(self, answers: Callable[[], bool]) -> bool:
+    def check(self, is_available: Callable[[], bool]) -> bool:
         """Checks the PSP after failures; returns whether that opened the breaker."""
         is_up = False
         try:
-            is_up = answers()
+            is_up = is_available()
         finally:
             with self._lock:
                 self._checking = False
@@ -80,12 +80,12 @@ class Breaker:
                     self._schedule_probe()
         return opens
 
-    def probe(self, answers: Callable[[], bool]) -> bool:
+    def probe(self, is_available: Callable[[], bool]) -> bool:
         """Probes the PSP if open and due; returns whether that closed the breaker."""
         with self._lock:
             if self._allowed or self._timer() < self._probe_at:
                 return False
-        is_up = answers()
+        is_up = is_available()
         with self._lock:
             if not is_up:
                 self._schedule_probe()

@@ -148,7 +148,7 @@ class Connector:
 
     def _probe(self) -> None:
         """Runs in a thread: a probe of a hanging PSP takes longer than the lease."""
-        if self._breaker.probe(self._psp.answers):
+        if self._breaker.probe(self._psp.is_available):
             _log.info("PSP available again")
 
     def _reclaim(self) -> None:
@@ -193,7 +193,7 @@ class Connector:
         """Reports the outcome to the breaker, and checks the PSP if the breaker requests it."""
         if not isinstance(outcome, Transient):
             self._breaker.succeeded()
-        elif self._breaker.failed() and self._breaker.ask(self._psp.answers):
+        elif self._breaker.failed() and self._breaker.check(self._psp.is_available):
             _log.warning("PSP unavailable, charging paused")
 
     def _result(self, work: Work, outcome: Outcome) -> Result:

@@ -59,5 +59,5 @@ class PSP(Protocol):
     def charge(self, charge: Charge) -> Outcome:
         """Charges the payment; idempotent by transaction id."""
 
-    def answers(self) -> bool:
+    def is_available(self) -> bool:
         """Whether the PSP is available; charges nothing."""

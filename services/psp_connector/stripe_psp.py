@@ -118,7 +118,7 @@ class StripePsp:
             },
         )
 
-    def answers(self) -> bool:
+    def is_available(self) -> bool:
         """Requests the balance: the cheapest call that needs a valid key."""
         try:
             self._client.v1.balance.retrieve()

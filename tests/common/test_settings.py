@@ -205,7 +205,7 @@ def _redis_py_options() -> set[str]:
 def test_an_option_that_changes_redis_py_is_refused(option: str) -> None:
     """`protocol`, `decode_responses` and every other argument of its classes but the known ones."""
     [told] = faults(REDIS_URL=f"rediss://host/0?{option}=1")
-    assert "the options behind ? are" in told
+    assert "the options after ? are" in told
 
 
 @given(

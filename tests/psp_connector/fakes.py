@@ -37,7 +37,7 @@ class FakePsp:
                 self.captured[charge.transaction_id] = 1
         return outcome
 
-    def answers(self) -> bool:
+    def is_available(self) -> bool:
         self.probes += 1
         return self.up
 

@@ -55,11 +55,11 @@ def test_it_opens_only_when_the_psp_itself_does_not_answer() -> None:
     breaker = Breaker(8, Backoff(1, 30, longest), Timer())
     for _ in range(100):
         if breaker.failed():
-            assert not breaker.ask(yes)
+            assert not breaker.check(yes)
     assert breaker.allowed == 8
     while not breaker.failed():
         pass
-    assert breaker.ask(no)
+    assert breaker.check(no)
     assert breaker.allowed == 0
 
 
@@ -67,7 +67,7 @@ def opened(timer: Timer) -> Breaker:
     breaker = Breaker(8, Backoff(1, 30, longest), timer)
     while not breaker.failed():
         pass
-    assert breaker.ask(no)
+    assert breaker.check(no)
     return breaker
 
 
@@ -108,10 +108,10 @@ def test_a_failure_while_coming_back_makes_it_ask_at_once() -> None:
     timer.now = 2
     breaker.probe(yes)
     assert breaker.failed()
-    assert not breaker.ask(yes)
+    assert not breaker.check(yes)
     assert breaker.allowed == 2
     assert breaker.failed()
-    assert breaker.ask(no)
+    assert breaker.check(no)
     assert breaker.allowed == 0
     assert not breaker.probe(yes), "not at once"
     timer.now = 4
@@ -132,7 +132,7 @@ def test_allowed_calls_stay_within_bounds(steps: list[str]) -> None:
             breaker.succeeded()
         elif step.startswith("fail"):
             if breaker.failed():
-                breaker.ask(lambda: step == "fail")  # noqa: B023  called at once
+                breaker.check(lambda: step == "fail")  # noqa: B023  called at once
         elif step == "tick":
             timer.now += 10
         else:

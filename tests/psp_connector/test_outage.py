@@ -69,9 +69,9 @@ class DownPsp(FakePsp):
             self.at_once -= 1
         return outcome
 
-    def answers(self) -> bool:
+    def is_available(self) -> bool:
         self.is_up()
-        return super().answers()
+        return super().is_available()
 
 
 def test_ten_minutes_down(

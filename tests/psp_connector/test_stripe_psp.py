@@ -331,7 +331,7 @@ def test_nobody_there_is_transient() -> None:
 def test_answers_needs_a_good_answer(psp: Psp, status: int, body: Any, *, expected: bool) -> None:
     """The breaker's question is answered by a balance that can be read."""
     psp.status, psp.body = status, json.dumps(body).encode()
-    assert expected is client(psp.url).answers()
+    assert expected is client(psp.url).is_available()
     assert psp.seen[0][0] == "/v1/balance"
 
 
