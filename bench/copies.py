@@ -42,7 +42,7 @@ def finished(
 
 def _accepted(client: store.Client, user_id: int) -> str:
     wanted = TransactionRequest(amount=1250, currency="USD")
-    answer = Transactions(client, 10**9).accept(user_id, wanted, "bench", None).answer
+    answer = Transactions(client, 10**9).accept(user_id, wanted, "bench", None).response
     return str(json.loads(answer)["id"])
 
 

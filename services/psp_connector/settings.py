@@ -40,8 +40,8 @@ class ConnectorSettings(HttpSettings, RedisSettings):
     concurrency: Annotated[int, Field(ge=1, le=256)] = Field(
         default=12, description="concurrent PSP calls; at most three quarters for one merchant"
     )
-    finished_days: Days = Field(default=90, description="retention of final transactions")
-    deadletter_days: Days = Field(default=30, description="retention of dead letters")
+    finished_days: Days = Field(default=90, description="days that a final transaction is kept")
+    deadletter_days: Days = Field(default=30, description="days that a dead letter is kept")
 
 
 if __name__ == "__main__":
