@@ -77,9 +77,7 @@ def test_status_shows_each_process(stack: Stack, tmp_path: Path) -> None:
     lines = {line.split()[0]: line.split()[1:] for line in shown}
     assert lines["core-api"] == ["Running", str(stack.port + PORT_OFFSETS["core-api"]), "pass"]
     assert set(lines) == {state.name for state in stack.states()}
-    nowhere = platform(
-        {**stack.environ, "PC_SOCKET_PATH": "/nowhere", "PLATFORM_STATE": ""}, "status"
-    )
+    nowhere = platform({**stack.environ, "PLATFORM_STATE": str(tmp_path)}, "status")
     assert nowhere.returncode == 1
     assert "`platform up -D` starts one" in nowhere.stdout
 
