@@ -7,15 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from devtools import dotenv, names
-from devtools import environment as plan
+from devtools import envfile, environment, names
 from devtools.address import AUTO, running_port
 from services.common.settings import masked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from devtools.dotenv import DotEnv
+    from devtools.envfile import EnvFile
 
 
 @dataclass(frozen=True)
@@ -25,14 +24,14 @@ class Place:
     checkout: Path
     state: Path
     environ: Mapping[str, str]
-    dotenv: DotEnv
+    dotenv: EnvFile
 
     @cached_property
     def origins(self) -> Mapping[str, Mapping[str, str]]:
         """What the shell says, and what `.env` says that the shell does not hide."""
 
         def given(values: Mapping[str, str]) -> dict[str, str]:
-            ours = (item for item in values.items() if item[0] not in plan.SET_BY_THE_STACK)
+            ours = (item for item in values.items() if item[0] not in environment.SET_BY_THE_STACK)
             return {name: value for name, value in ours if value}
 
         file = given(self.dotenv.values)
@@ -63,12 +62,12 @@ class Place:
 def of_the_stack(environ: Mapping[str, str]) -> Place:
     """For a process of the stack, whose working folder may be in the store."""
     checkout = environ.get("PLATFORM_CHECKOUT")
-    return _place(Path(checkout) if checkout else dotenv.checkout(environ), environ)
+    return _place(Path(checkout) if checkout else envfile.checkout(environ), environ)
 
 
 def here(environ: Mapping[str, str]) -> Place:
     """For a command that somebody types: the checkout that the working folder is in."""
-    return _place(dotenv.checkout(environ), environ)
+    return _place(envfile.checkout(environ), environ)
 
 
 def _place(checkout: Path, environ: Mapping[str, str]) -> Place:
@@ -77,16 +76,13 @@ def _place(checkout: Path, environ: Mapping[str, str]) -> Place:
     if given == f"{environ.get('PLATFORM_CHECKOUT', '')}/.state":
         given = ""
     state = checkout.absolute() / (given or ".state")
-    file = dotenv.DotEnv()
-    if "PC_DISABLE_DOTENV" not in environ:
-        file = dotenv.read(checkout / ".env")
-    return Place(checkout, state, environ, file)
+    return Place(checkout, state, environ, envfile.read(checkout / ".env"))
 
 
 def dotenv_faults(place: Place) -> list[str]:
     """A line for each thing in `.env` that would not do what it seems to."""
     values = place.dotenv.values
-    found = place.dotenv.faults + [f".env: {typo}" for typo in names.typos(values)]
+    found = place.dotenv.faults + [f".env: {typo}" for typo in names.typos(values, of_envfile=True)]
     if values.get("PLATFORM_STATE"):
         found.append(
             ".env: PLATFORM_STATE is needed before .env is read: set it in the shell that starts "
@@ -96,32 +92,21 @@ def dotenv_faults(place: Place) -> list[str]:
 
 
 def name_warnings(place: Place) -> list[str]:
-    """A line for each variable that probably does not do what somebody thinks it does."""
+    """A line for each variable that is ignored, and probably meant to do something."""
     values = place.dotenv.values
     dropped = place.environ.get("PLATFORM_DROPPED", "").split()
     shell = [name for name in (*place.environ, *dropped) if name not in values]
-    unused = [
+    ignored = [
         f".env: {name} has no effect: {why}"
-        for name, why in plan.SET_BY_THE_STACK.items()
+        for name, why in environment.SET_BY_THE_STACK.items()
         if values.get(name)
     ]
-    return [
-        *place.dotenv.warnings,
-        *unused,
-        *(f".env: {told}" for told in names.strangers(values)),
-        *(f"in the environment: {typo}" for typo in names.typos(shell)),
+    unknown = [
+        f".env: {name} is not a setting; the processes get it all the same"
+        for name in sorted(values.keys() - names.known())
+        if not names.typos([name], of_envfile=True)
     ]
-
-
-def unread(place: Place) -> list[str]:
-    """For a process of the stack: whether `.env` is another than the one it was started with."""
-    missing = [name for name in place.dotenv.values if name not in place.environ]
-    if not missing:
-        return []
-    told = (
-        f".env was not read: {', '.join(missing[:3])} did not arrive. process-compose takes it from"
-    )
-    return [f"{told} the folder that it is started in: that is {place.checkout}, or use `platform`"]
+    return ignored + unknown + [f"in the environment: {typo}" for typo in names.typos(shell)]
 
 
 @dataclass(frozen=True)
@@ -137,8 +122,8 @@ class Row:
 def rows(place: Place, first_port: int) -> list[Row]:
     """All settings as the stack would have them; where services differ, each has its row."""
     found: dict[tuple[str, str, str], list[str]] = {}
-    for service, settings in plan.SETTINGS.items():
-        stack = plan.environment(service, first_port, place.state, {})
+    for service, settings in environment.SETTINGS.items():
+        stack = environment.environment(service, first_port, place.state, {})
         if service == "psp-sandbox":
             stack["SANDBOX_DATABASE"] = str(place.state / "psp-sandbox.sqlite")
             stack["SANDBOX_TOKEN_FILE"] = str(place.state / "sandbox-token")

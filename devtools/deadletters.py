@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from devtools import dotenv
+from devtools import envfile
 from devtools.address import state_folder
 from services.common.command import run_main
 from services.psp_connector.deadletters import main, parser
@@ -15,7 +15,7 @@ __all__ = ["parser"]
 
 def here() -> int:
     """Runs the command for the Redis of the checkout's stack, or the user's own REDIS_URL."""
-    environ = dotenv.merged(os.environ)
+    environ = envfile.merged(os.environ)
     own = {"REDIS_URL_FILE": str(state_folder(environ) / "redis-url")}
     return main(sys.argv[1:], {**own, **environ}, sys.stdout, sys.stderr)
 

@@ -31,17 +31,15 @@ def faults(environ: Mapping[str, str]) -> list[str]:
     """Everything that would keep the stack from starting, a line each."""
     folder = state_folder(environ)
     where = place.of_the_stack(environ)
-    # process-compose drops a `.env` with a bad line: its other lines are checked all the same.
-    given = {**where.dotenv.values, **environ}
     found = state.prepare(folder) + checks.missing_programs(environ)
     found += place.dotenv_faults(where)
     try:
-        first = chosen_port(given)
-        found += checks.busy_ports(first, folder, given)
+        first = chosen_port(environ)
+        found += checks.busy_ports(first, folder, environ)
     except AddressError as error:
         first = DEFAULT_PORT
         found.append(str(error))
-    found += checks.wrong_settings(first, folder, given) + checks.unreachable_redis(given)
+    found += checks.wrong_settings(first, folder, environ) + checks.unreachable_redis(environ)
     if not found:
         script = environment.script(first, folder.absolute())
         state.write_environment(folder, script, first + PORT_OFFSETS["redis"])
@@ -50,8 +48,7 @@ def faults(environ: Mapping[str, str]) -> list[str]:
 
 def warnings(environ: Mapping[str, str]) -> list[str]:
     """What the stack starts with, but somebody probably meant otherwise."""
-    where = place.of_the_stack(environ)
-    return place.name_warnings(where) + place.unread(where)
+    return place.name_warnings(place.of_the_stack(environ))
 
 
 def main(environ: Mapping[str, str]) -> int:

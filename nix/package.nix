@@ -29,6 +29,7 @@ let
   devPackages = [
     "httpx"
     "psutil"
+    "python-dotenv"
     "watchfiles"
   ];
 
@@ -80,16 +81,16 @@ let
     . ${./platform}/inherited.sh
   '';
 
-  # The real one empties its own log at every command, be it only `process-compose list`, which must
-  # not cost the stack's.
+  # process-compose empties its log file at every command, even `process-compose list`: only those that
+  # start something, with the checkout's `.env`, may have the stack's.
   processCompose = pkgs.writeShellApplication {
     name = "process-compose";
     text = ''
       ${inherited}
       case "''${1-}" in
-        "" | up | run | -*) ;;
-        *) [ -z "''${PC_LOG_FILE-}" ] || export PC_LOG_FILE="''${PC_LOG_FILE%.log}-client.log" ;;
+        "" | up | run | -*) exec python -m devtools.envfile ${pkgs.process-compose}/bin/process-compose "$@" ;;
       esac
+      [ -z "''${PC_LOG_FILE-}" ] || export PC_LOG_FILE="''${PC_LOG_FILE%.log}-client.log"
       exec ${pkgs.process-compose}/bin/process-compose "$@"
     '';
   };

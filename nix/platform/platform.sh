@@ -106,7 +106,6 @@ Anything else goes to process-compose, whose help is \`process-compose --help\`.
 END
 }
 
-# Its .env is read from the working folder.
 cd "${platform_checkout:?}" || exit
 
 [ "$#" -gt 0 ] || set -- up

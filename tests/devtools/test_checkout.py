@@ -83,20 +83,10 @@ def test_preflight_starts_with_a_slip_in_the_shell_and_says_so(checkout: Path) -
     assert not any("PSP_TIMEOUT" in fault for fault in faults(environ))
 
 
-def test_preflight_says_when_dotenv_did_not_arrive(checkout: Path) -> None:
-    """process-compose reads `.env` of the folder it is started in, and no other."""
-    (checkout / ".env").write_text("QUEUE_LIMIT=5\n")
-    environ = {"PLATFORM_CHECKOUT": str(checkout)}
-    [told] = warnings(environ)
-    assert told.startswith(".env was not read: QUEUE_LIMIT did not arrive")
-    assert warnings(environ | {"QUEUE_LIMIT": "5"}) == []
-    assert warnings(environ | {"PC_DISABLE_DOTENV": "1"}) == []
-
-
 def test_what_is_of_no_effect_in_dotenv_is_told(checkout: Path) -> None:
     """HTTP_PORT is the stack's; a stranger is named."""
-    (checkout / ".env").write_text("HTTP_PORT=1\nFAVOURITE=2\nTZ=UTC\n")
+    (checkout / ".env").write_text("HTTP_PORT=1\nFAVOURITE=2\n")
     told = place.name_warnings(place.here({}))
     assert len(told) == 2
     assert told[0].startswith(".env: HTTP_PORT has no effect")
-    assert told[1].startswith(".env: FAVOURITE is not a setting of ours")
+    assert told[1].startswith(".env: FAVOURITE is not a setting")

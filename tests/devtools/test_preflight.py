@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devtools import checks
+from devtools import checks, envfile
 from devtools.address import BLOCK, PORT_OFFSETS, AddressError, chosen_port
 from devtools.preflight import faults
 from devtools.ready import about_localhost, report
@@ -79,6 +79,7 @@ def test_all_that_is_wrong_is_said_at_once(environ: dict[str, str]) -> None:
 def test_a_bad_line_in_dotenv_hides_no_other_fault(environ: dict[str, str], tmp_path: Path) -> None:
     """All of `.env`, of the shell and of the ports is told in one round, a wrong port too."""
     (tmp_path / ".env").write_text("WORKERS 2\nQUEUE_LIMIT=many\nPSP_URL=nowhere\n")
+    environ |= envfile.read(tmp_path / ".env").values
     with socket.create_server(("127.0.0.1", int(environ["PLATFORM_PORT"]) + 5)):
         found = "\n".join(faults(environ | {"CONCURRENCY": "0"}))
     for told in (".env, line 1", "QUEUE_LIMIT='many'", "PSP_URL='nowhere'", "CONCURRENCY='0'"):

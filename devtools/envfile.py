@@ -1,0 +1,77 @@
+"""`.env`, read by python-dotenv for the stack and for the commands beside it.
+
+`python -m devtools.envfile PROGRAM ARG...` runs the program with the checkout's `.env` in its
+environment. process-compose is started this way and does not read the file itself: it drops the
+whole file if one line is wrong.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dotenv.parser import parse_stream
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class EnvFile:
+    """The variables that the file sets, and its faults, which never contain a value."""
+
+    values: Mapping[str, str] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+
+def read(path: Path) -> EnvFile:
+    """Reads the file without expanding `$`. A missing file is an empty one; a later line wins."""
+    try:
+        text = path.read_text("utf-8-sig")
+    except FileNotFoundError:
+        return EnvFile()
+    except OSError as error:
+        return EnvFile(faults=[f"{path.name} cannot be read: {error.strerror}"])
+    except UnicodeDecodeError:
+        return EnvFile(faults=[f"{path.name} is not UTF-8 text: save it as UTF-8"])
+    values, faults = {}, []
+    for key, value, original, is_wrong in parse_stream(io.StringIO(text)):
+        line = f"{path.name}, line {original.line}"
+        if is_wrong or (key and value is None):
+            faults.append(f"{line}: is not NAME=value (comments begin with #)")
+        elif key and value is not None and not f"{key}{value}".isprintable():
+            faults.append(f"{line}: {key!a} contains an invisible character: type it again")
+        elif key and value is not None:
+            values[key] = value
+    return EnvFile(values, faults)
+
+
+def checkout(environ: Mapping[str, str]) -> Path:
+    """The checkout around the working folder, else PLATFORM_CHECKOUT, else the working folder."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "process-compose.yaml").is_file() and (folder / "services").is_dir():
+            return folder
+    return Path(environ.get("PLATFORM_CHECKOUT") or here)
+
+
+def merged(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a command beside the stack: as the stack's own, the shell beats `.env`."""
+    folder = checkout(environ)
+    is_ours = (folder / "process-compose.yaml").is_file()  # not another project's .env
+    return {**(read(folder / ".env").values if is_ours else {}), **environ}
+
+
+def main(command: list[str], environ: Mapping[str, str]) -> None:
+    """Replaces this process by the command. Preflight reports the faults."""
+    folder = Path(environ.get("PLATFORM_CHECKOUT") or checkout(environ))
+    values = read(folder / ".env").values
+    os.execvpe(command[0], command, {**values, **environ, "PC_DISABLE_DOTENV": "1"})  # noqa: S606
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:], os.environ)

@@ -1,0 +1,108 @@
+"""`.env` arrives as it was meant, or is refused with a sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from devtools import envfile
+from tests.support import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ACCEPTED = {
+    "A_COMMENT=two words   # why": "two words",
+    "export B_EXPORT = 3 ": "3",
+    "C_EMPTY=  # 5 s": "",
+    "D_SINGLE='$x # y \"z\"' # why": '$x # y "z"',
+    "E_DOLLAR=$HOME ${HOME}": "$HOME ${HOME}",
+    "F_URL=rediss://u:p%40@host:6380/0?ssl_ca_certs=/a&db=1#b": (
+        "rediss://u:p%40@host:6380/0?ssl_ca_certs=/a&db=1#b"
+    ),
+    "G_UTF8=Žluťoučký": "Žluťoučký",
+    "LOG_LEVEL=file": "shell",
+}
+REFUSED = ["KEY", "KEY hunter2", "=1", "KEY='hunter2", "KEY='a' hunter2", "KEY=a\u00a0b", "KEY=\0"]
+
+
+def test_a_process_gets_the_values(tmp_path: Path) -> None:
+    """Through process-compose, whatever else is wrong in a file with Windows line ends and BOM."""
+    lines = ["KEY='a' b", *ACCEPTED]
+    (tmp_path / ".env").write_text("\ufeff" + "\r\n".join(lines), "utf-8", newline="")
+    code = "import json, os; open('environ', 'w').write(json.dumps(dict(os.environ)))"
+    (tmp_path / "dump.py").write_text(code)
+    (tmp_path / "process-compose.yaml").write_text(
+        f"processes: {{dump: {{command: exec {sys.executable} dump.py}}}}"
+    )
+    subprocess.run(
+        ["process-compose", "up", "-t=false", "-f", "process-compose.yaml"],
+        cwd=tmp_path,
+        env={
+            "PATH": os.environ["PATH"],
+            "PLATFORM_CHECKOUT": str(tmp_path),
+            "PLATFORM_CODE": str(ROOT),
+            "PC_SOCKET_PATH": str(tmp_path / "s"),
+            "PC_LOG_FILE": str(tmp_path / "log"),
+            "PROC_COMP_CONFIG": str(tmp_path),
+            "LOG_LEVEL": "shell",
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    arrived = json.loads((tmp_path / "environ").read_text())
+    expected = {
+        line.removeprefix("export ").split("=")[0].strip(): value
+        for line, value in ACCEPTED.items()
+    }
+    assert {name: arrived.get(name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_a_bad_line_is_named_by_its_number(tmp_path: Path, line: str) -> None:
+    """Never by its value, which may be a secret; the other lines count."""
+    path = tmp_path / ".env"
+    path.write_text(f"GOOD=1\n{line}\nALSO=2\n")
+    found = envfile.read(path)
+    [fault] = found.faults
+    assert fault.startswith(".env, line 2: ")
+    assert "hunter2" not in fault
+    assert found.values == {"GOOD": "1", "ALSO": "2"}
+
+
+def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
+    """A folder or another encoding; no file is none."""
+    path = tmp_path / ".env"
+    assert envfile.read(path) == envfile.EnvFile()
+    path.write_bytes("A=1\n".encode("utf-16"))
+    assert envfile.read(path).faults == [".env is not UTF-8 text: save it as UTF-8"]
+    path.unlink()
+    path.mkdir()
+    assert envfile.read(path).faults == [".env cannot be read: Is a directory"]
+
+
+def test_the_shipped_example_has_no_fault() -> None:
+    """.env.example can be copied as it is."""
+    assert envfile.read(ROOT / ".env.example").faults == []
+
+
+def test_a_command_reads_what_the_stack_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From any folder of the checkout; the shell wins; another project's file is not ours."""
+    (tmp_path / "services/deep").mkdir(parents=True)
+    (tmp_path / "process-compose.yaml").touch()
+    (tmp_path / ".env").write_text("REDIS_URL=redis://a/0\nLOG_LEVEL=debug\n")
+    monkeypatch.chdir(tmp_path / "services/deep")
+    merged = envfile.merged({"LOG_LEVEL": "info"})
+    assert merged == {"REDIS_URL": "redis://a/0", "LOG_LEVEL": "info"}
+    (tmp_path / "process-compose.yaml").unlink()
+    monkeypatch.chdir(tmp_path)
+    assert envfile.merged({}) == {}
