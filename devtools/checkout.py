@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Place:
+class Checkout:
     """A checkout, as a command that runs in it finds it."""
 
-    checkout: Path
+    folder: Path
     state: Path
     environ: Mapping[str, str]
     dotenv: EnvFile
@@ -59,30 +59,32 @@ class Place:
         )
 
 
-def of_the_stack(environ: Mapping[str, str]) -> Place:
+def of_stack(environ: Mapping[str, str]) -> Checkout:
     """For a process of the stack, whose working folder may be in the store."""
-    checkout = environ.get("PLATFORM_CHECKOUT")
-    return _place(Path(checkout) if checkout else envfile.checkout(environ), environ)
+    folder = environ.get("PLATFORM_CHECKOUT")
+    return _at(Path(folder) if folder else envfile.checkout(environ), environ)
 
 
-def here(environ: Mapping[str, str]) -> Place:
+def current(environ: Mapping[str, str]) -> Checkout:
     """For a command that somebody types: the checkout that the working folder is in."""
-    return _place(envfile.checkout(environ), environ)
+    return _at(envfile.checkout(environ), environ)
 
 
-def _place(checkout: Path, environ: Mapping[str, str]) -> Place:
-    given = environ.get("PLATFORM_STATE", "")
-    # As in nix/platform/env.sh: what another checkout's shell worked out is worked out anew.
-    if given == f"{environ.get('PLATFORM_CHECKOUT', '')}/.state":
-        given = ""
-    state = checkout.absolute() / (given or ".state")
-    return Place(checkout, state, environ, envfile.read(checkout / ".env"))
+def _at(folder: Path, environ: Mapping[str, str]) -> Checkout:
+    state = environ.get("PLATFORM_STATE", "")
+    # As in nix/platform/env.sh: ignore the folder that another checkout's shell derived.
+    if state == f"{environ.get('PLATFORM_CHECKOUT', '')}/.state":
+        state = ""
+    path = folder.absolute() / (state or ".state")
+    return Checkout(folder, path, environ, envfile.read(folder / ".env"))
 
 
-def dotenv_faults(place: Place) -> list[str]:
+def dotenv_faults(checkout: Checkout) -> list[str]:
     """A line for each thing in `.env` that would not do what it seems to."""
-    values = place.dotenv.values
-    found = place.dotenv.faults + [f".env: {typo}" for typo in names.typos(values, of_envfile=True)]
+    values = checkout.dotenv.values
+    found = checkout.dotenv.faults + [
+        f".env: {typo}" for typo in names.typos(values, of_envfile=True)
+    ]
     if values.get("PLATFORM_STATE"):
         found.append(
             ".env: PLATFORM_STATE is needed before .env is read: set it in the shell that starts "
@@ -91,11 +93,11 @@ def dotenv_faults(place: Place) -> list[str]:
     return found
 
 
-def name_warnings(place: Place) -> list[str]:
+def name_warnings(checkout: Checkout) -> list[str]:
     """A line for each variable that is ignored, and probably meant to do something."""
-    values = place.dotenv.values
-    dropped = place.environ.get("PLATFORM_DROPPED", "").split()
-    shell = [name for name in (*place.environ, *dropped) if name not in values]
+    values = checkout.dotenv.values
+    dropped = checkout.environ.get("PLATFORM_DROPPED", "").split()
+    shell = [name for name in (*checkout.environ, *dropped) if name not in values]
     ignored = [
         f".env: {name} has no effect: {why}"
         for name, why in environment.SET_BY_THE_STACK.items()
@@ -119,39 +121,39 @@ class Row:
     services: tuple[str, ...]
 
 
-def rows(place: Place, first_port: int) -> list[Row]:
+def rows(checkout: Checkout, first_port: int) -> list[Row]:
     """All settings as the stack would have them; where services differ, each has its row."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for service, settings in environment.SETTINGS.items():
-        stack = environment.environment(service, first_port, place.state, {})
+        stack = environment.environment(service, first_port, checkout.state, {})
         if service == "psp-sandbox":
-            stack["SANDBOX_DATABASE"] = str(place.state / "psp-sandbox.sqlite")
-            stack["SANDBOX_TOKEN_FILE"] = str(place.state / "sandbox-token")
-        for setting in settings.explain({**place.origins, "stack": stack}):
+            stack["SANDBOX_DATABASE"] = str(checkout.state / "psp-sandbox.sqlite")
+            stack["SANDBOX_TOKEN_FILE"] = str(checkout.state / "sandbox-token")
+        for setting in settings.explain({**checkout.origins, "stack": stack}):
             key = (setting.variable, setting.value, setting.origin)
             found.setdefault(key, []).append(service)
     own = [
-        Row("PLATFORM_PORT", str(first_port), _port_origin(place), ("stack",)),
-        Row("PLATFORM_STATE", str(place.state), _state_origin(place), ("stack",)),
-        _merchants(place, "PLATFORM_URL", f"http://127.0.0.1:{first_port}"),
-        _merchants(place, "MERCHANT_PASSWORD", "<secret>"),
+        Row("PLATFORM_PORT", str(first_port), _port_origin(checkout), ("stack",)),
+        Row("PLATFORM_STATE", str(checkout.state), _state_origin(checkout), ("stack",)),
+        _merchants(checkout, "PLATFORM_URL", f"http://127.0.0.1:{first_port}"),
+        _merchants(checkout, "MERCHANT_PASSWORD", "<secret>"),
     ]
     return own + [Row(*key, tuple(services)) for key, services in found.items()]
 
 
-def _port_origin(place: Place) -> str:
-    given = place.merged.get("PLATFORM_PORT", "")
-    origin = place.origin("PLATFORM_PORT")
+def _port_origin(checkout: Checkout) -> str:
+    given = checkout.merged.get("PLATFORM_PORT", "")
+    origin = checkout.origin("PLATFORM_PORT")
     if given == AUTO:
         return f"{origin} ({AUTO})"
-    return origin if given or not (place.state / "environment").exists() else "the last start"
+    return origin if given or not (checkout.state / "environment").exists() else "the last start"
 
 
-def _state_origin(place: Place) -> str:
-    return "default" if place.state == place.checkout / ".state" else "environment"
+def _state_origin(checkout: Checkout) -> str:
+    return "default" if checkout.state == checkout.folder / ".state" else "environment"
 
 
-def _merchants(place: Place, name: str, default: str) -> Row:
-    shown = masked(place.merged.get(name, "")) or default
+def _merchants(checkout: Checkout, name: str, default: str) -> Row:
+    shown = masked(checkout.merged.get(name, "")) or default
     shown = "<secret>" if name.endswith("PASSWORD") else shown
-    return Row(name, shown, place.origin(name), ("merchant",))
+    return Row(name, shown, checkout.origin(name), ("merchant",))

@@ -9,8 +9,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from devtools import environment as plan
-from devtools import ports
+from devtools import environment, ports
 from devtools.address import AUTO, BLOCK, PORT_OFFSETS
 from services.auth_api.userfile import UsersError, load
 from services.common.redis_url import RedisSettings
@@ -43,16 +42,16 @@ def wrong_settings(first: int, state: Path, environ: Mapping[str, str]) -> list[
         if f"{name}_FILE" not in given:
             given.setdefault(name, value)
     faults: dict[str, list[str]] = {}
-    for service, settings_class in plan.SETTINGS.items():
+    for service, settings_class in environment.SETTINGS.items():
         try:
-            settings_class.read(plan.environment(service, first, state, given))
+            settings_class.read(environment.environment(service, first, state, given))
         except SettingsError as error:
             for fault in error.faults:
                 faults.setdefault(fault, []).append(service)
     host = environ.get("HTTP_HOST") or "127.0.0.1"
     if host not in ("127.0.0.1", "0.0.0.0") and not any("HTTP_HOST" in fault for fault in faults):
         rule = "127.0.0.1, where the stack's processes find each other, or 0.0.0.0"
-        faults[f"HTTP_HOST={host!r}: must be {rule}"] = [*plan.SETTINGS, "router"]
+        faults[f"HTTP_HOST={host!r}: must be {rule}"] = [*environment.SETTINGS, "router"]
     told = [f"{fault} [{', '.join(services)}]" for fault, services in faults.items()]
     return told + _wrong_users(given.get("USERS_FILE"))
 

@@ -13,9 +13,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, TextIO
 
-from devtools import checkout as place
-from devtools import checks, findings, machine, versions
-from devtools import environment as plan
+from devtools import checkout, checks, environment, findings, machine, versions
 from devtools.address import DEFAULT_PORT, AddressError
 from devtools.findings import Finding
 from devtools.live_checks import Running
@@ -24,7 +22,7 @@ from services.common.command import run_main
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from devtools.checkout import Place
+    from devtools.checkout import Checkout
 
     Probe = Callable[[], list[Finding]]
 
@@ -53,7 +51,7 @@ _WHERE = {"environment": "in the environment", ".env": "in .env"}
 
 def examine(environ: Mapping[str, str]) -> list[Finding]:
     """All findings, in the order in which they are shown."""
-    here = place.here(environ)
+    here = checkout.current(environ)
     try:
         first, found = here.first_port, []
     except AddressError as error:
@@ -98,7 +96,7 @@ def run(probes: Mapping[str, Probe], seconds_max: float = _PROBES_SECONDS_MAX) -
     ]
 
 
-def settings(here: Place, first_port: int) -> list[Finding]:
+def settings(here: Checkout, first_port: int) -> list[Finding]:
     """Every setting with its origin, then what is wrong with them."""
     rows = [
         Finding(
@@ -108,19 +106,21 @@ def settings(here: Place, first_port: int) -> list[Finding]:
             "ok" if row.origin in {"default", "stack", "not set"} else "note",
             f"{row.origin} [{_readers(row.services)}]",
         )
-        for row in place.rows(here, first_port)
+        for row in checkout.rows(here, first_port)
         if row.variable != "HTTP_PORT"  # the ports are told above
     ]
-    faults = place.dotenv_faults(here) + checks.wrong_settings(first_port, here.state, here.merged)
+    faults = checkout.dotenv_faults(here) + checks.wrong_settings(
+        first_port, here.state, here.merged
+    )
     return [
         *rows,
         *(_sentence(fault, "fault", _cure(fault, here)) for fault in faults),
-        *(_sentence(warning, "warning", "") for warning in place.name_warnings(here)),
+        *(_sentence(warning, "warning", "") for warning in checkout.name_warnings(here)),
     ]
 
 
 def _readers(services: Sequence[str]) -> str:
-    return "every service" if len(services) == len(plan.SETTINGS) else ", ".join(services)
+    return "every service" if len(services) == len(environment.SETTINGS) else ", ".join(services)
 
 
 def _sentence(text: str, status: findings.Status, cure: str) -> Finding:
@@ -130,9 +130,9 @@ def _sentence(text: str, status: findings.Status, cure: str) -> Finding:
     return Finding("settings", name[0] if name else "shell", text, status, "", cure)
 
 
-def _cure(fault: str, here: Place) -> str:
+def _cure(fault: str, here: Checkout) -> str:
     if fault.startswith(".env"):
-        return f"edit {here.checkout / '.env'}"
+        return f"edit {here.folder / '.env'}"
     name = re.match(r"[A-Z_]+", fault)
     origin = here.origin(name[0]) if name else ""
     return f"it is set {_WHERE[origin]}: set it right there" if origin in _WHERE else "set it"

@@ -13,8 +13,7 @@ import httpx
 import psutil
 import redis
 
-from devtools import environment as plan
-from devtools import orphans, ports
+from devtools import environment, orphans, ports
 from devtools.address import BLOCK, PORT_OFFSETS
 from devtools.findings import Finding
 from services.common import store
@@ -25,7 +24,7 @@ from services.psp_connector.sweep import Sweep
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from devtools.checkout import Place
+    from devtools.checkout import Checkout
     from devtools.orphans import Orphan
     from devtools.ports import Holder
 
@@ -39,10 +38,10 @@ _SWEEP_SECONDS_MAX = 8.0
 class Running:
     """The stack as it is now; each port is looked at once."""
 
-    def __init__(self, place: Place, first_port: int) -> None:
-        self._place = place
+    def __init__(self, checkout: Checkout, first_port: int) -> None:
+        self._checkout = checkout
         self._first = first_port
-        self._state = str(place.state.resolve())
+        self._state = str(checkout.state.resolve())
         self._numbers = {name: first_port + offset for name, offset in PORT_OFFSETS.items()}
         self._looking = threading.Lock()
 
@@ -62,7 +61,7 @@ class Running:
 
     @cached_property
     def _orphans(self) -> list[Orphan]:
-        return orphans.find(self._place.state)
+        return orphans.find(self._checkout.state)
 
     @cached_property
     def _is_up(self) -> bool:
@@ -80,7 +79,9 @@ class Running:
         if holder is None:
             if not self._is_up:
                 return Finding("ports", name, str(port), note="free")
-            cure = f"see {self._place.state}/logs/{name}.log; process-compose process start {name}"
+            cure = (
+                f"see {self._checkout.state}/logs/{name}.log; process-compose process start {name}"
+            )
             return Finding("ports", name, str(port), "fault", "nobody listens", cure)
         if holder.state == self._state:
             return Finding("ports", name, str(port), note=f"ours: {holder}")
@@ -111,7 +112,7 @@ class Running:
 
     def _health(self, name: str) -> Finding:
         url = f"http://127.0.0.1:{self._numbers[name]}/health"
-        cure = f"see {self._place.state}/logs/{name}.log"
+        cure = f"see {self._checkout.state}/logs/{name}.log"
         began = time.monotonic()
         try:
             answer = httpx.get(url, timeout=_ANSWER_SECONDS_MAX, trust_env=False)
@@ -125,20 +126,20 @@ class Running:
     def changed(self) -> list[Finding]:
         """Which settings a service was started with that the next start would give otherwise."""
         found = []
-        for service, settings in plan.SETTINGS.items():
+        for service, settings in environment.SETTINGS.items():
             holder = self._holders.get(service)
             if holder is None or holder.state != self._state:
                 continue
             with contextlib.suppress(psutil.Error):
                 given = psutil.Process(holder.pid).environ()
-                next_time = plan.environment(
-                    service, self._first, self._place.state, self._place.merged
+                next_time = environment.environment(
+                    service, self._first, self._checkout.state, self._checkout.merged
                 )
                 other = [
                     name
                     for name in settings.variables()
                     # The same file may have been named by another path.
-                    if name not in plan.SET_BY_THE_STACK and not name.endswith("_FILE")
+                    if name not in environment.SET_BY_THE_STACK and not name.endswith("_FILE")
                     if given.get(name, "") != next_time.get(name, "")
                 ]
                 if other:
@@ -149,12 +150,12 @@ class Running:
 
     def redis(self) -> list[Finding]:
         """Whether what is answered with 202 survives; asks the Redis that the services use."""
-        given = self._place.merged
+        given = self._checkout.merged
         is_own = not (given.get("REDIS_URL") or given.get("REDIS_URL_FILE"))
         if is_own and "redis" not in self._holders:
             return [Finding("redis", "redis", "not running", "note")]
         try:
-            own = {"REDIS_URL_FILE": str(self._place.state / "redis-url")}
+            own = {"REDIS_URL_FILE": str(self._checkout.state / "redis-url")}
             url = RedisSettings.read({**own, **given}).redis_url
         except SettingsError as error:
             return [Finding("redis", "address", "unknown", "fault", str(error), "set it right")]
@@ -164,7 +165,7 @@ class Running:
                 seconds, micros = one.time()
                 lost = _lost(one)
         except (redis.RedisError, OSError, ValueError) as error:
-            log = f"see {self._place.state}/logs/redis.log"
+            log = f"see {self._checkout.state}/logs/redis.log"
             cure = log if is_own else "is REDIS_URL right, and is it reachable from here?"
             return [Finding("redis", masked(url), "no answer", "fault", masked(str(error)), cure)]
         drift = seconds + micros / 1e6 - time.time()

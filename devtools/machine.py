@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from devtools.findings import Finding
 
 if TYPE_CHECKING:
-    from devtools.checkout import Place
+    from devtools.checkout import Checkout
 
 _FILES_MAX = 100_000
 _GIT_SECONDS_MAX = 5
@@ -25,9 +25,9 @@ _DISK_BYTES_NEEDED = 100 * 1024**2
 _FUTURE_SECONDS = 60  # what a network file system's clock may be ahead
 
 
-def state(place: Place) -> list[Finding]:
+def state(checkout: Checkout) -> list[Finding]:
     """The folder with data, secret and logs: whose it is, and who may read it."""
-    folder = place.state
+    folder = checkout.state
     if not folder.exists():
         return [Finding("state", "folder", str(folder), "note", "made by the first start")]
     if not folder.is_dir():
@@ -83,26 +83,26 @@ def _bytes(number: float) -> str:
     return f"{number:.1f} GiB"
 
 
-def dotenv(place: Place) -> list[Finding]:
+def dotenv(checkout: Checkout) -> list[Finding]:
     """Who may read `.env`, when it holds a secret."""
-    path = place.checkout / ".env"
+    path = checkout.folder / ".env"
     if not path.is_file():
         return [Finding("state", ".env", "none", note="every setting has a default")]
     mode = stat.S_IMODE(path.stat().st_mode)
     secret = any(
         name.endswith(("SECRET", "SECRET_PREVIOUS", "_KEY", "PASSWORD")) or "@" in value
-        for name, value in place.dotenv.values.items()
+        for name, value in checkout.dotenv.values.items()
     )
     if secret and mode & 0o077:
         cure = f"chmod 600 {path}"
         note = "others may read the secrets in it"
         return [Finding("state", ".env", f"{mode:o}", "warning", note, cure)]
-    return [Finding("state", ".env", f"{mode:o}", note=f"{len(place.dotenv.values)} settings")]
+    return [Finding("state", ".env", f"{mode:o}", note=f"{len(checkout.dotenv.values)} settings")]
 
 
-def disk(place: Place) -> list[Finding]:
+def disk(checkout: Checkout) -> list[Finding]:
     """Whether Redis and the logs have room."""
-    folder = next(one for one in (place.state, *place.state.parents) if one.is_dir())
+    folder = next(one for one in (checkout.state, *checkout.state.parents) if one.is_dir())
     free = shutil.disk_usage(folder).free
     note = f"on the disk of {folder}"
     cure = "free some: Redis refuses writes when the disk is full, and payments get 503"
@@ -113,24 +113,24 @@ def disk(place: Place) -> list[Finding]:
     return [Finding("machine", "disk", f"{_bytes(free)} free", note=note)]
 
 
-def clock(place: Place) -> list[Finding]:
+def clock(checkout: Checkout) -> list[Finding]:
     """Whether the clock can be right: nothing here is younger than now."""
     now = time.time()
     shown = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     cure = "set the clock: tokens live 30 seconds by it, and TLS certificates have dates"
-    for what, moment in _known_past(place):
+    for what, moment in _known_past(checkout):
         if moment > now + _FUTURE_SECONDS:
             when = datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S")
             note = f"before {what} ({when})"
             return [Finding("machine", "clock", shown, "fault", note, cure)]
-    return [Finding("machine", "clock", shown), *_files_of_the_future(place, now)]
+    return [Finding("machine", "clock", shown), *_files_of_the_future(checkout, now)]
 
 
-def _known_past(place: Place) -> list[tuple[str, float]]:
-    moments = [("the date of the pinned nixpkgs", float(_lock(place).get("lastModified", 0)))]
+def _known_past(checkout: Checkout) -> list[tuple[str, float]]:
+    moments = [("the date of the pinned nixpkgs", float(_lock(checkout).get("lastModified", 0)))]
     try:
         done = subprocess.run(  # noqa: S603 - no shell reads it
-            ["git", "-C", str(place.checkout), "log", "-1", "--format=%ct"],  # noqa: S607 - PATH's
+            ["git", "-C", str(checkout.folder), "log", "-1", "--format=%ct"],  # noqa: S607 - PATH's
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -143,9 +143,9 @@ def _known_past(place: Place) -> list[tuple[str, float]]:
     return moments
 
 
-def _files_of_the_future(place: Place, now: float) -> list[Finding]:
-    candidates = [place.checkout / "process-compose.yaml", place.checkout / ".env"]
-    candidates += [place.state / name for name in ("jwt-secret", "redis", "logs")]
+def _files_of_the_future(checkout: Checkout, now: float) -> list[Finding]:
+    candidates = [checkout.folder / "process-compose.yaml", checkout.folder / ".env"]
+    candidates += [checkout.state / name for name in ("jwt-secret", "redis", "logs")]
     late = [
         path.name
         for path in candidates
@@ -157,16 +157,16 @@ def _files_of_the_future(place: Place, now: float) -> list[Finding]:
     return [Finding("machine", "file times", ", ".join(late), "warning", "in the future", cure)]
 
 
-def flake(place: Place) -> list[Finding]:
+def flake(checkout: Checkout) -> list[Finding]:
     """What is pinned, and where the packages come from."""
-    lock = _lock(place)
+    lock = _lock(checkout)
     if not lock:
         cure = "take it back: git checkout flake.lock"
         return [Finding("machine", "flake.lock", "unreadable", "fault", "nothing is pinned", cure)]
     date = datetime.fromtimestamp(int(lock.get("lastModified", 0)), UTC).strftime("%Y-%m-%d")
     found = [Finding("machine", "pin", str(lock.get("rev"))[:12], note=f"nixpkgs of {date}")]
     try:
-        road = (place.checkout / ".state/nixw/road").read_text("utf-8").strip()
+        road = (checkout.folder / ".state/nixw/road").read_text("utf-8").strip()
     except OSError:
         return found
     told = {"pin": "the pinned nixpkgs", "host": "the machine and its registries (nix/host)"}
@@ -174,9 +174,9 @@ def flake(place: Place) -> list[Finding]:
     return [*found, Finding("machine", "packages", told.get(road, road), note=note)]
 
 
-def _lock(place: Place) -> dict[str, Any]:
+def _lock(checkout: Checkout) -> dict[str, Any]:
     try:
-        lock = json.loads((place.checkout / "flake.lock").read_text("utf-8"))
+        lock = json.loads((checkout.folder / "flake.lock").read_text("utf-8"))
         locked: dict[str, Any] = lock["nodes"]["nixpkgs"]["locked"]
     except (OSError, ValueError, LookupError, TypeError):
         return {}

@@ -11,8 +11,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from devtools import checkout as place
-from devtools import checks, environment, orphans, state
+from devtools import checkout, checks, environment, orphans, state
 from devtools.address import (
     AUTO,
     DEFAULT_PORT,
@@ -30,9 +29,9 @@ if TYPE_CHECKING:
 def faults(environ: Mapping[str, str]) -> list[str]:
     """Everything that would keep the stack from starting, a line each."""
     folder = state_folder(environ)
-    where = place.of_the_stack(environ)
+    here = checkout.of_stack(environ)
     found = state.prepare(folder) + checks.missing_programs(environ)
-    found += place.dotenv_faults(where)
+    found += checkout.dotenv_faults(here)
     try:
         first = chosen_port(environ)
         found += checks.busy_ports(first, folder, environ)
@@ -48,7 +47,7 @@ def faults(environ: Mapping[str, str]) -> list[str]:
 
 def warnings(environ: Mapping[str, str]) -> list[str]:
     """What the stack starts with, but somebody probably meant otherwise."""
-    return place.name_warnings(place.of_the_stack(environ))
+    return checkout.name_warnings(checkout.of_stack(environ))
 
 
 def main(environ: Mapping[str, str]) -> int:

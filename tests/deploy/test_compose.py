@@ -13,7 +13,7 @@ import redis
 import yaml
 
 from devtools import catalog
-from devtools import environment as plan
+from devtools import environment
 from devtools.address import PORT_OFFSETS
 from services.common.settings import FILE_ALLOWED, Secret
 from tests.support import ROOT, free_ports, redis_server
@@ -35,7 +35,7 @@ ROUTER = {"ALLOWED_HOSTS", "LOG_LEVEL"} | {
 
 def variables(service: str) -> set[str]:
     """What the settings class reads, a secret by its file; where it listens is the image's."""
-    fields = plan.SETTINGS[service].model_fields
+    fields = environment.SETTINGS[service].model_fields
     names = {
         f"{name}_file" if field.annotation in (Secret, Secret | None) else name
         for name, field in fields.items()
@@ -61,7 +61,7 @@ def test_it_starts_in_the_same_order(service: str) -> None:
     assert {name: {"condition": "service_healthy"} for name in local} == needed
 
 
-@pytest.mark.parametrize("service", list(plan.SETTINGS))
+@pytest.mark.parametrize("service", list(environment.SETTINGS))
 def test_each_setting_can_be_given(service: str) -> None:
     """A service is told each variable of its settings class, and none that it does not read."""
     assert variables(service) == set(SERVICES[service]["environment"])

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from devtools import checkout as place
 from devtools.address import BLOCK
+from devtools.checkout import current, name_warnings, rows
 from devtools.preflight import faults, warnings
 from tests.support import free_ports
 
@@ -26,8 +26,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def origins(checkout: Path, dotenv: str, **environ: str) -> dict[str, tuple[str, str]]:
     (checkout / ".env").write_text(dotenv)
-    rows = place.rows(place.here(environ), 9000)
-    return {row.variable: (row.value, row.origin) for row in rows}
+    return {row.variable: (row.value, row.origin) for row in rows(current(environ), 9000)}
 
 
 def test_each_setting_has_its_origin(checkout: Path) -> None:
@@ -59,9 +58,9 @@ def test_the_checkout_is_found_from_a_folder_in_it(
     """And another checkout's shell does not lead to that one's state."""
     monkeypatch.chdir(checkout / "services")
     environ = {"PLATFORM_CHECKOUT": "/other", "PLATFORM_STATE": "/other/.state"}
-    found = place.here(environ)
-    assert (checkout, checkout / ".state") == (found.checkout, found.state)
-    assert str(place.here(environ | {"PLATFORM_STATE": "/chosen"}).state) == "/chosen"
+    found = current(environ)
+    assert (checkout, checkout / ".state") == (found.folder, found.state)
+    assert str(current(environ | {"PLATFORM_STATE": "/chosen"}).state) == "/chosen"
 
 
 def test_preflight_refuses_what_dotenv_would_not_do(checkout: Path) -> None:
@@ -86,7 +85,7 @@ def test_preflight_starts_with_a_slip_in_the_shell_and_says_so(checkout: Path) -
 def test_what_is_of_no_effect_in_dotenv_is_told(checkout: Path) -> None:
     """HTTP_PORT is the stack's; a stranger is named."""
     (checkout / ".env").write_text("HTTP_PORT=1\nFAVOURITE=2\n")
-    told = place.name_warnings(place.here({}))
+    told = name_warnings(current({}))
     assert len(told) == 2
     assert told[0].startswith(".env: HTTP_PORT has no effect")
     assert told[1].startswith(".env: FAVOURITE is not a setting")

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from devtools import checkout as place
 from devtools import doctor, findings, machine, versions
 from devtools.address import BLOCK, PORT_OFFSETS
+from devtools.checkout import current
 from devtools.findings import Finding
 from devtools.live_checks import Running
 from services.common import store
@@ -126,7 +126,7 @@ def test_a_slip_of_the_pen_is_a_fault_in_dotenv_and_a_warning_in_the_shell(
 ) -> None:
     """The first is our own file."""
     (checkout / ".env").write_text("PSP_TIMEOUT_SECOND=3\n")
-    [fault, warning] = wrong(doctor.settings(place.here(environ | {"PSP_ATTEMPT_MAX": "3"}), 9000))
+    [fault, warning] = wrong(doctor.settings(current(environ | {"PSP_ATTEMPT_MAX": "3"}), 9000))
     assert (
         "fault",
         "PSP_TIMEOUT_SECOND is not a setting; did you mean PSP_TIMEOUT_SECONDS?",
@@ -140,7 +140,7 @@ def test_a_port_of_somebody_else_is_named_with_a_way_out(environ: dict[str, str]
     """Holder, pid, and a free block."""
     port = int(environ["PLATFORM_PORT"])
     with socket.create_server(("127.0.0.1", port + 2)):
-        items = Running(place.here(environ), port).ports()
+        items = Running(current(environ), port).ports()
     [fault] = wrong(items)
     assert fault.name == "core-api"
     assert f"pid {os.getpid()}" in fault.note
@@ -163,7 +163,7 @@ def test_who_may_read_the_secrets_is_looked_at(environ: dict[str, str], checkout
     (checkout / ".state/jwt-secret").chmod(0o644)
     (checkout / ".env").write_text("PSP_API_KEY=sk_test_1\n")
     (checkout / ".env").chmod(0o644)
-    here = place.here(environ)
+    here = current(environ)
     items = wrong(machine.state(here) + machine.dotenv(here))
     assert [
         ("mode", "fault", f"chmod 700 {checkout}/.state"),
@@ -180,7 +180,7 @@ def test_a_file_in_the_place_of_the_state_folder_is_told(
 ) -> None:
     """It is a fault with a cure, not a traceback."""
     (checkout / ".state").write_text("")
-    [item] = machine.state(place.here(environ))
+    [item] = machine.state(current(environ))
     assert (item.status, item.note) == ("fault", "is no folder")
 
 
@@ -188,12 +188,12 @@ def test_a_clock_that_stands_in_the_past_is_told(environ: dict[str, str], checko
     """Before the pin's date it cannot be right; a file of the future is a warning."""
     (checkout / "process-compose.yaml").touch()
     os.utime(checkout / "process-compose.yaml", (time.time() + 7200,) * 2)
-    [clock, files] = machine.clock(place.here(environ))
+    [clock, files] = machine.clock(current(environ))
     assert (clock.status, files.status) == ("ok", "warning")
     lock = json.loads((checkout / "flake.lock").read_text())
     lock["nodes"]["nixpkgs"]["locked"]["lastModified"] = int(time.time()) + 86_400
     (checkout / "flake.lock").write_text(json.dumps(lock))
-    [clock] = machine.clock(place.here(environ))
+    [clock] = machine.clock(current(environ))
     assert clock.status == "fault"
     assert "before the date of the pinned nixpkgs" in clock.note
 
@@ -201,7 +201,7 @@ def test_a_clock_that_stands_in_the_past_is_told(environ: dict[str, str], checko
 def test_a_lock_that_cannot_be_read_is_told(environ: dict[str, str], checkout: Path) -> None:
     """Without it nothing is pinned."""
     (checkout / "flake.lock").write_text("<<<<<<<")
-    [item] = machine.flake(place.here(environ))
+    [item] = machine.flake(current(environ))
     assert (item.status, item.cure) == ("fault", "take it back: git checkout flake.lock")
 
 
@@ -212,7 +212,7 @@ def test_room_on_the_disk(
     """Under 100 MiB is a fault, under 1 GiB a warning."""
     usage = type("Usage", (), {"free": free * 1024**2})
     monkeypatch.setattr(shutil, "disk_usage", lambda _folder: usage)
-    [item] = machine.disk(place.here(environ))
+    [item] = machine.disk(current(environ))
     assert {50: "fault", 500: "warning", 5000: "ok"}[free] == item.status
 
 
@@ -254,7 +254,7 @@ def test_redis_must_keep_what_it_is_given(
     port = free_ports(1)
     environ["REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
     with redis_server(tmp_path / "redis", port, *options):
-        items = Running(place.here(environ), int(environ["PLATFORM_PORT"])).redis()
+        items = Running(current(environ), int(environ["PLATFORM_PORT"])).redis()
     assert (["append-only file", "when full"] if options else []) == [
         item.name for item in wrong(items)
     ]
@@ -269,9 +269,9 @@ def test_open_transactions_in_no_queue_are_shown(tmp_path: Path, environ: dict[s
         client.xgroup_create(store.QUEUE, store.GROUP, id="0", mkstream=True)
         key = store.transaction_key("00000000-0000-4000-8000-000000000000")
         client.hset(key, mapping={"status": "processing", "entry": "1-1"})
-        items = Running(place.here(environ), int(environ["PLATFORM_PORT"])).redis()
+        items = Running(current(environ), int(environ["PLATFORM_PORT"])).redis()
         client.hset(key, "status", "captured")
-        healthy = Running(place.here(environ), int(environ["PLATFORM_PORT"])).redis()
+        healthy = Running(current(environ), int(environ["PLATFORM_PORT"])).redis()
     item = found(items, "redis", "open, in no queue")
     assert (item.value, item.status, "connector" in item.cure) == ("1", "warning", True)
     assert found(healthy, "redis", "open, in no queue").value == "0"
@@ -282,7 +282,7 @@ def test_a_redis_that_does_not_answer_is_told_soon(environ: dict[str, str]) -> N
     with socket.create_server(("127.0.0.1", 0)) as silent:
         environ["REDIS_URL"] = f"redis://:hunter2@127.0.0.1:{silent.getsockname()[1]}/0"
         began = time.monotonic()
-        [item] = Running(place.here(environ), int(environ["PLATFORM_PORT"])).redis()
+        [item] = Running(current(environ), int(environ["PLATFORM_PORT"])).redis()
     assert (item.value, item.status) == ("no answer", "fault")
     assert "hunter2" not in repr(item)
     assert time.monotonic() - began < 15
@@ -292,7 +292,7 @@ def test_a_service_that_hangs_is_told_and_so_is_a_stranger(environ: dict[str, st
     """Who listens but does not answer /health is a fault."""
     port = int(environ["PLATFORM_PORT"])
     with socket.create_server(("127.0.0.1", port + PORT_OFFSETS["auth-api"])):
-        [item] = Running(place.here(environ), port).health()
+        [item] = Running(current(environ), port).health()
     assert (item.name, item.value, item.status) == ("auth-api", "no answer", "fault")
 
 
@@ -310,7 +310,7 @@ def test_what_was_left_behind_is_told_with_its_pid(environ: dict[str, str], chec
         assert orphan.stdout
         assert orphan.stdin
         orphan.stdout.readline()
-        running = Running(place.here(environ), port)
+        running = Running(current(environ), port)
         [item] = running.left_behind()
         assert f"ours: python, pid {orphan.pid}" == found(running.ports(), "ports", "router").note
         orphan.stdin.close()

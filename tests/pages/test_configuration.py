@@ -6,17 +6,16 @@ import re
 
 import pytest
 
-from devtools import environment as plan
-from devtools import settings_table
+from devtools import environment, settings_table
 from services.psp_connector.backoff import Backoff
 from tests.support import ROOT
 
-OTHERS = set(plan.OTHER_VARIABLES)
+OTHERS = set(environment.OTHER_VARIABLES)
 FIELDS = {
     name.upper(): field
-    for settings in plan.SETTINGS.values()
+    for settings in environment.SETTINGS.values()
     for name, field in settings.model_fields.items()
-    if name.upper() not in plan.SET_BY_THE_STACK
+    if name.upper() not in environment.SET_BY_THE_STACK
 }
 EXAMPLE = (ROOT / ".env.example").read_text()
 

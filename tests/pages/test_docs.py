@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from devtools import environment as plan
+from devtools import environment
 from devtools.catalog import SERVICES
 from services.common.settings import Secret
 from tests.support import ROOT
@@ -33,7 +33,7 @@ TRIED = {
 }
 SETTINGS = {
     name.upper() + suffix
-    for settings in plan.SETTINGS.values()
+    for settings in environment.SETTINGS.values()
     for name, field in settings.model_fields.items()
     for suffix in ("", *(["_FILE"] if field.annotation in (Secret, Secret | None) else []))
 }
