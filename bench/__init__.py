@@ -1,1 +1,1 @@
-"""The benchmark: measures the platform against what it could at best be, side by side."""
+"""The benchmark: measures the platform against the best it could be, side by side."""

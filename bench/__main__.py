@@ -1,7 +1,6 @@
 """`./nixw run .#bench`: measures, prints a table, and keeps the result.
 
-Everything it starts it ends again, on Ctrl-C and failure too. `bench/README.md` says what each row
-is.
+Ends everything it starts, also after Ctrl-C and failure. `bench/README.md` explains each row.
 """
 
 from __future__ import annotations
@@ -52,10 +51,10 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     names = [row.name for row in ROWS]
     parser = argparse.ArgumentParser(prog="bench", description=__doc__.split("\n\n", maxsplit=1)[0])
-    parser.add_argument("--quick", action="store_true", help="a look in one minute")
+    parser.add_argument("--quick", action="store_true", help="a rough run in one minute")
     parser.add_argument("--only", nargs="+", metavar="ITEM", choices=names, default=names,
                         help=f"measure only these: {', '.join(names)}")  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument("--results", type=Path, default=_results_folder(),
                         help="where results are kept (bench/results of the checkout)")  # fmt: skip
     return parser.parse_args(words)
@@ -66,7 +65,7 @@ def _results_folder() -> Path:
 
 
 def main(words: Sequence[str]) -> int:
-    """Measures; returns 0 when every row could be, and 1 otherwise."""
+    """Measures; returns 0 if every row could be measured, else 1."""
     options = parse(words)
     missing = [name for name in _PROGRAMS if shutil.which(name) is None]
     if missing:
@@ -92,7 +91,7 @@ def main(words: Sequence[str]) -> int:
     sys.stdout.write(
         run.model_dump_json(indent=1) + "\n" if options.json else report.table(run, before)
     )
-    _tell(f"kept in {path}, and the chart beside it")
+    _tell(f"saved {path} and its chart")
     return 1 if run.failures else 0
 
 

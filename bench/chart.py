@@ -1,4 +1,4 @@
-"""The chart: each figure as a part of its goal."""
+"""The chart: each figure relative to its goal."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from bench.figures import Result, Run
 
 
-# So that one row that is far beyond its goal does not make the others' bars too short to read.
+# Caps the longest bar, so that the others stay readable.
 _SCORE_MAX = 2.5
 
 
 def score(result: Result) -> float:
-    """The figure by its goal: 1 reaches it, more is better, whichever way the goal points."""
+    """The figure by its goal: 1 reaches it, more is better, also where the goal is a maximum."""
     if result.goal is None:
         return 0.0
     goal, figure = result.goal.goal, result.figure.median
@@ -28,7 +28,7 @@ def score(result: Result) -> float:
 
 
 def label(result: Result) -> str:
-    """The figure and its goal, in the table's words."""
+    """The figure and its goal, as in the table."""
     if result.goal is None:
         return ""
     sign = "at most " if result.goal.at_most else ""
@@ -46,7 +46,7 @@ def _bar(result: Result) -> dict[str, Any]:
 
 
 def write(run: Run, path: Path) -> None:
-    """Writes the chart as SVG, complete in itself: no script, nothing from elsewhere."""
+    """Writes the chart as a self-contained SVG without scripts."""
     pygal = _pygal()
     judged = [result for result in run.results if result.goal is not None]
     chart = pygal.HorizontalBar(
@@ -67,9 +67,9 @@ def write(run: Run, path: Path) -> None:
 
 
 def _pygal() -> Any:
-    """The library, imported late: it then looks for plugins at every import, in a way of old.
+    """Imports pygal, which looks for plugins through an interface that Python 3.12 removed.
 
-    Python 3.11 warns of that each time, and 3.12 has forgotten it; there are no plugins here.
+    Python 3.11 warns about it; we use no plugins.
     """
     finders = list(sys.meta_path)
     try:

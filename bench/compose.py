@@ -28,7 +28,7 @@ def processes(path: Path) -> dict[str, Any]:
 
 
 def expand(text: str, environ: Mapping[str, str]) -> str:
-    """As process-compose does it: `${X}`, `${X:-default}`, and `$$` for a dollar."""
+    """Expands variables as process-compose does: `${X}`, `${X:-default}`, and `$$` for a dollar."""
 
     def value(found: re.Match[str]) -> str:
         if found[0] == "$$":
@@ -42,7 +42,7 @@ def expand(text: str, environ: Mapping[str, str]) -> str:
 def alone(
     name: str, process: Mapping[str, Any], environ: Mapping[str, str], folder: Path
 ) -> Iterator[float]:
-    """Runs it; gives the seconds from its start until its ready line."""
+    """Runs it; returns the seconds from its start to its ready line."""
     log = folder / f"{name}.log"
     began = time.perf_counter()
     with support.program(

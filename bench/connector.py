@@ -1,6 +1,6 @@
-"""`python -m bench.connector instant|sandbox`: the connector as it is, with a PSP that is timed.
+"""`python -m bench.connector instant|sandbox`: the shipped connector with a timed PSP.
 
-`instant` captures everything at once and in this process; `sandbox` is the connector's own PSP.
+`instant` captures everything immediately, in this process; `sandbox` is the connector's own PSP.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _started = Started()
 
 
 class InstantPsp:
-    """Captures everything at once."""
+    """Captures everything immediately."""
 
     def __init__(self, _settings: ConnectorSettings) -> None:
         pass
@@ -34,7 +34,7 @@ class InstantPsp:
 
 
 class TimedStripePsp(StripePsp):
-    """The real one."""
+    """The connector's PSP client, timed."""
 
     def charge(self, charge: Charge) -> Outcome:
         _started()
@@ -42,7 +42,7 @@ class TimedStripePsp(StripePsp):
 
 
 def main(psp: str) -> None:
-    """Works until a signal."""
+    """Runs until a signal."""
     vars(entry)["StripePsp"] = {"instant": InstantPsp, "sandbox": TimedStripePsp}[psp]
     entry.main()
 

@@ -1,4 +1,4 @@
-"""Fills Redis fast: one transaction goes the real way, and is copied inside Redis."""
+"""Fills Redis fast: one transaction is accepted normally and copied inside Redis."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 USER_ID = 1
 _PER_CALL_MAX = 5_000
-"""So that Redis answers others in between."""
+"""Copies per script call, so that Redis can serve other clients between calls."""
 
 
 def copy_id(number: int) -> str:
@@ -22,9 +22,9 @@ def copy_id(number: int) -> str:
 
 
 def queued(client: store.Client, count: int, user_id: int = USER_ID) -> None:
-    """Leaves `count` transactions in the queue."""
+    """Puts `count` transactions into the queue."""
     original = _accepted(client, user_id)
-    # Looked up once: after the first call of the script the last entry is that of a copy.
+    # Read before the first script call, after which the last entry is a copy.
     fields = client.xrevrange(store.QUEUE, count=1)[0][1]
     entry = json.dumps([word for field in fields.items() for word in field])
     _copy(client, user_id, original, count - 1, entry=entry)
@@ -33,7 +33,7 @@ def queued(client: store.Client, count: int, user_id: int = USER_ID) -> None:
 def finished(
     client: store.Client, count: int, finish: Callable[[], object], user_id: int = USER_ID
 ) -> None:
-    """Leaves `count` captured transactions; `finish` is given the first one in the queue."""
+    """Stores `count` captured transactions; `finish` gets the first one in the queue."""
     original = _accepted(client, user_id)
     finish()
     credit = client.lindex(store.ledger_key(user_id), -1)

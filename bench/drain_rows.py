@@ -1,4 +1,4 @@
-"""Transactions a second, from a queue that is full until it is empty."""
+"""Transactions per second while draining a full queue."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _POLL_SECONDS = 0.01
 
 @dataclass(frozen=True)
 class Contender:
-    """A job queue, and how many jobs it is let do at a time."""
+    """A job queue and its concurrency."""
 
     name: str
     concurrency: int
@@ -47,7 +47,7 @@ class Contender:
 
 
 class Drains:
-    """A Redis of its own, as shipped, and what drains it."""
+    """A separate Redis as shipped, and the programs that drain it."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self._folder = folder
@@ -56,17 +56,17 @@ class Drains:
         self._log = folder / "drain.log"
 
     def connector(self, jobs: int, psp: str, **environ: str) -> float:
-        """Transactions a second, by one connector with its default settings."""
+        """Transactions per second of one connector with default settings."""
         with contextlib.closing(self._client) as client:
             client.flushall()
             copies.queued(client, jobs)
         return self._drained(["bench.connector", psp], jobs, environ)
 
     def queue(self, contender: Contender, jobs: int) -> float:
-        """The same, by a job queue that is given the same work."""
+        """Transactions per second of a job queue that does the same work."""
         with contextlib.closing(self._client) as client:
             client.flushall()
-            # One more than there are jobs: the original is nobody's.
+            # One more than the jobs: the original is not a job.
             copies.queued(client, jobs + 1)
             client.delete(store.QUEUE)
         words = [contender.name, str(jobs), str(contender.concurrency)]
@@ -89,7 +89,7 @@ class Drains:
         return jobs / (ended - float(started.read_text()))
 
     def _wait(self, process: subprocess.Popen[bytes], jobs: int, words: Sequence[str]) -> float:
-        """When the last credit was in the ledger."""
+        """The time of the last credit in the ledger."""
         deadline = time.monotonic() + _DRAIN_SECONDS_MAX
         while self._client.llen(store.ledger_key(copies.USER_ID)) < jobs:
             if process.poll() is not None or time.monotonic() > deadline:
@@ -109,7 +109,7 @@ def _drains(bench: Bench) -> Iterator[Drains]:
 
 
 def _contenders(wanted: Sequence[str]) -> list[Contender]:
-    """Each with the connector's concurrency, and where less may be faster, with one as well."""
+    """Each with the connector's concurrency; where less may be faster, also with one."""
     found = []
     for name in wanted or queues.QUEUES:
         if find_spec(name) is None:
@@ -151,8 +151,8 @@ def _trials(
         try:
             trials[contender] = drains.queue(contender, bench.plan.trial_jobs)
         except MeasureError as error:
-            # Too old or too new for what it was made for here: the others still are a floor.
-            bench.tell(f"{row.name:<16} {contender} is left out: {error}")
+            # An incompatible version: the others still are a floor.
+            bench.tell(f"{row.name:<16} {contender} skipped: {error}")
         else:
             bench.tell(f"{row.name:<16} {trials[contender]:,.0f} /s by {contender}")
     if not trials:

@@ -1,7 +1,7 @@
 """`python -m bench.empty core_api`: a service's own entry point, with an empty app.
 
-So the floor has the very same server, with the same settings, workers and threads: what is left
-out is all that the service itself does with a request. It answers `200 {}` to everything.
+The floor has the same server, settings, workers and threads, without the service's own work. Every
+request gets `200 {}`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _HEADERS = [("Content-Type", "application/json"), ("Content-Length", "2")]
 
 
 def app(_environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-    """The least that is an answer."""
+    """The smallest response."""
     start_response("200 OK", _HEADERS)
     return [b"{}"]
 
 
 def main(service: str) -> None:
-    """Serves it as that service."""
+    """Runs the empty app as the named service."""
     entry = importlib.import_module(f"services.{service}.__main__")
     if not hasattr(entry, "create_app"):
         raise SystemExit(f"{entry.__name__} has no create_app to replace")

@@ -1,7 +1,7 @@
-"""Why something could not be measured."""
+"""The benchmark's error."""
 
 from __future__ import annotations
 
 
 class MeasureError(Exception):
-    """A measurement would not mean what it says; the text tells why."""
+    """The measurement would be invalid; the message says why."""

@@ -1,4 +1,4 @@
-"""What came out: figures with their spread, held against their goals and an earlier run."""
+"""Figures with their spread, compared with goals and an earlier run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Spread(BaseModel):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Self:
-        """Of at least one value."""
+        """The spread of at least one value."""
         if len(values) == 1:
             q1 = q3 = values[0]
         else:
@@ -38,7 +38,7 @@ class Spread(BaseModel):
 
 
 class Goal(BaseModel):
-    """What a figure has to reach."""
+    """A bound for a figure."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -63,7 +63,7 @@ class Result(BaseModel):
     name: str
     title: str
     against: str
-    """What the floor is; empty when the amount speaks for itself."""
+    """The name of the floor; empty if the value is judged by itself."""
     unit: str
     kind: Kind
     value: float
@@ -83,7 +83,7 @@ class Result(BaseModel):
 
 
 class Sample(BaseModel):
-    """One round: the value, and the floor measured right beside it."""
+    """One round: the value, and the floor measured next to it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -91,7 +91,7 @@ class Sample(BaseModel):
     floor: float | None = None
 
     def figure(self, kind: Kind) -> float:
-        """The one number that is judged."""
+        """The number that is compared with the goal."""
         if self.floor is None:
             return self.value
         return self.value / self.floor if kind == "ratio" else self.value - self.floor
@@ -117,7 +117,7 @@ class Failure(BaseModel):
 
 
 class Run(BaseModel):
-    """All that one run of the benchmark found, as it is kept in a file."""
+    """The result of one run, as saved to a file."""
 
     mode: str
     started_at: str
@@ -128,7 +128,7 @@ class Run(BaseModel):
 
 
 def change(now: Result, before: Result | None) -> float | None:
-    """By what part the figure changed since an earlier run; None when that cannot be said."""
+    """The relative change since an earlier run; None if not comparable."""
     if before is None or before.kind != now.kind or before.figure.median == 0:
         return None
     return now.figure.median / before.figure.median - 1

@@ -1,7 +1,6 @@
-"""What accepting, finishing and listing cost with much in Redis, beside with little.
+"""The cost of accepting, finishing and listing with a full Redis and with a small one.
 
-All transactions are one user's, which is the worst case: his index and his ledger are as long as
-everything.
+All transactions belong to one user, the worst case: index and ledger have an entry for each.
 """
 
 from __future__ import annotations
@@ -32,13 +31,13 @@ if TYPE_CHECKING:
     from bench.figures import Result
 
 _PAGE = 20
-# As shipped, Redis refuses writes at 1 GB; what a million take up is told in the details.
+# As shipped, Redis refuses writes at 1 GB; the details report the size of a million.
 _OPTIONS = ("--maxmemory", "0", "--auto-aof-rewrite-percentage", "0")
 
 
 @dataclass
 class Side:
-    """A Redis with so many transactions in it, and the services' own hands on it."""
+    """A Redis with a given number of transactions, and the services' clients of it."""
 
     client: Any
     count: int
@@ -64,7 +63,7 @@ class Side:
         """Seconds to finish the one in the queue."""
         works = self.queue.begin(self.queue.read(1, 100))
         if len(works) != 1:
-            raise MeasureError("the queue did not give the one that was accepted")
+            raise MeasureError("the queue returned another transaction than the accepted one")
         ending = FinalResult("captured", psp_reference=f"pi_{uuid.uuid4()}", points=12)
         return _seconds(lambda: self.queue.save([(works[0], ending)]))
 
@@ -95,14 +94,14 @@ def _sides(bench: Bench) -> Iterator[tuple[Side, Side]]:
 
 @dataclass(frozen=True)
 class Growth:
-    """Samples of each call in microseconds, and what the many take up."""
+    """Samples of each call in microseconds, and the memory of the full Redis."""
 
     samples: dict[str, list[Sample]]
     bytes_each: float
 
 
 def _growth(bench: Bench) -> Growth:
-    """All rows come out of the same two servers."""
+    """All rows share the same two servers."""
     found: dict[str, list[Sample]] = {name: [] for name in _CALLS}
     with _sides(bench) as (small, large):
         _round(small, large, bench.plan.growth_calls // 5)
@@ -121,10 +120,10 @@ _CALLS: dict[str, Callable[[Side], float]] = {
 
 
 def _round(small: Side, large: Side, calls: int) -> dict[str, Sample]:
-    """Each call in turn on both, each accepted transaction finished again."""
+    """Each call alternates between both; each accepted transaction is finished."""
     took: dict[tuple[str, bool], list[float]] = {}
     for number in range(calls):
-        # Who comes second finds the code in the processor's caches.
+        # The second call finds the code in the processor's caches.
         sides = (large, small) if number % 2 else (small, large)
         for name, call in _CALLS.items():
             for side in sides:

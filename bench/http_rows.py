@@ -1,4 +1,4 @@
-"""Requests a second, of the platform and of an empty app behind the same router."""
+"""Requests per second of the platform and of an empty app behind the same router."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _EMPTY_DIRECT = "an empty WSGI app, same gunicorn settings"
 
 @dataclass
 class Target:
-    """What is asked, of which process of a stack, and how it has to be answered."""
+    """A request, the process that gets it, and the expected status."""
 
     platform: Platform
     process: str
@@ -47,9 +47,9 @@ class Target:
     """Of each process, for each request."""
 
     def run(self, seconds: float) -> float:
-        """Answers a second."""
+        """Responses per second."""
         requests = self.requests(self.platform)
-        # The last one: of those who log in for the first time, it is one that will not be reached.
+        # The last one: a run of first logins does not reach it.
         answer = self.platform.send(self.process, requests[-1])
         if answer.status_code != self.status:
             raise MeasureError(f"{self.process} answered {answer.status_code}: {answer.text[:200]}")
@@ -67,7 +67,7 @@ class Target:
         return load.rate
 
     def warm(self) -> None:
-        """A run that does not count."""
+        """A warm-up run."""
         self.run(_WARM_SECONDS)
         self.loads.clear()
         self.cpu_us.clear()
@@ -82,13 +82,13 @@ def _compare(bench: Bench, row: Row, target: Target, floor: Target, seconds: flo
 
 
 def latencies(target: Target, prefix: str) -> dict[str, float | str]:
-    """Of the run in the middle."""
+    """The figures of the median run."""
     middle = sorted(target.loads, key=lambda load: load.rate)[len(target.loads) // 2]
     return {f"{prefix}p50_ms": middle.p50_ms, f"{prefix}p99_ms": middle.p99_ms}
 
 
 def _cpu(target: Target, prefix: str) -> dict[str, float | str]:
-    """What each process spent on a request: it does not change with what else the machine does."""
+    """CPU time per process and request, which is independent of other load."""
     medians = {
         name: statistics.median(used.get(name, 0.0) for used in target.cpu_us)
         for name in target.cpu_us[0]
@@ -101,7 +101,7 @@ def _cpu(target: Target, prefix: str) -> dict[str, float | str]:
 
 
 def payments_of(platform: Platform, connections: int) -> Target:
-    """The router asked for transactions over so many connections, warm."""
+    """Accepts transactions through the router over so many connections, after a warm-up."""
     target = Target(platform, "router", _payments("/transactions"), 202, connections)
     target.warm()
     return target
@@ -109,7 +109,7 @@ def payments_of(platform: Platform, connections: int) -> Target:
 
 def _payments(path: str) -> Callable[[Platform], list[Request]]:
     def requests(platform: Platform) -> list[Request]:
-        # Redis is as empty at the start of each run as at that of the one before.
+        # Every run starts with an empty Redis.
         platform.forget()
         return [
             Request("POST", path, stacks.JSON_HEADERS | bearer, stacks.BODY)
@@ -159,14 +159,14 @@ def _both(
 
 
 _FIRST_LOGINS = itertools.count(CONNECTIONS)
-"""Users who have not logged in yet; the first few do so in another row, again and again."""
+"""Users who have not logged in yet; another row logs in the first few repeatedly."""
 
 
 def _first_login(bench: Bench, row: Row) -> Result:
     seconds = bench.plan.login_seconds
 
     def strangers(_platform: Platform) -> list[Request]:
-        # More than two cores can verify in a run; the rest of them stay strangers.
+        # More than two cores can verify in a run; the rest never log in.
         count = int((seconds + 1) * 60 * (os.cpu_count() or 1))
         numbers = [number % stacks.USERS for number in itertools.islice(_FIRST_LOGINS, count)]
         return [stacks.login(number) for number in numbers]
@@ -177,9 +177,9 @@ def _first_login(bench: Bench, row: Row) -> Result:
 
 
 def _verifications(seconds: float) -> float:
-    """Argon2id verifications a second, one at a time on each core and nothing else running.
+    """Argon2id verifications per second, one at a time on each core of an idle machine.
 
-    Threads do, since Argon2id runs outside the interpreter's lock.
+    Uses threads, since Argon2id releases the GIL.
     """
     cores = os.cpu_count() or 1
     stored = hash_password(stacks.PASSWORD)

@@ -1,6 +1,6 @@
-"""The job that the job queues are given: to end a transaction, in one call of a Lua script.
+"""The job of the job queues: finishes a transaction in one call of a Lua script.
 
-Its Redis is named by REDIS_URL. A queue finds the functions again by their names.
+REDIS_URL names its Redis. Workers import the functions by name.
 """
 
 from __future__ import annotations

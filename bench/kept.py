@@ -1,4 +1,4 @@
-"""Where results are kept, and which earlier one to compare with."""
+"""Saved results, and the earlier one to compare with."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def keep(run: Run, folder: Path) -> Path:
 
 
 def previous(folder: Path, mode: str) -> dict[str, Result]:
-    """The newest result of each row in that mode; one that is committed counts as others do."""
+    """The newest result of each row in that mode, committed or not."""
     runs = [run for path in folder.glob("*.json") if (run := _read(path)) and run.mode == mode]
     runs.sort(key=lambda run: run.started_at)
     return {result.name: result for run in runs for result in run.results}

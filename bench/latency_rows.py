@@ -1,4 +1,4 @@
-"""How long a transaction takes from its acceptance to its end, when there is no other."""
+"""Time from acceptance to final status of a single transaction."""
 
 from __future__ import annotations
 

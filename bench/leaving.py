@@ -1,4 +1,4 @@
-"""Leaves nothing behind: not on Ctrl-C, not on failure, not when a signal comes at a bad moment."""
+"""Ends all started processes after Ctrl-C, failures and signals at any moment."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# A stack stops within 10 s, on a machine that is not busy with other things.
+# A stack stops within 10 s on an idle machine.
 _STOP_SECONDS_MAX = 25
 _KILL_SECONDS_MAX = 5
 
 
 @contextlib.contextmanager
 def nothing_behind() -> Iterator[None]:
-    """Signals leave through every `finally`; what was started and is still there then, is ended.
+    """Turns signals into exceptions, so that every `finally` runs; then ends remaining children.
 
-    Something is, when the signal came after a program was started and before anybody knew of it.
+    A child remains if the signal came between its start and the `try` that ends it.
     """
     for number in _SIGNALS:
         signal.signal(number, _leave)
@@ -34,14 +34,14 @@ def nothing_behind() -> Iterator[None]:
 
 
 def _ignore_signals() -> None:
-    """A second Ctrl-C must not cut short what the first one asked for."""
+    """Ignores further signals: a second Ctrl-C must not interrupt the cleanup."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _leave(number: int, _frame: object) -> None:
     _ignore_signals()
-    sys.stderr.write("bench: ending what was started\n")
+    sys.stderr.write("bench: ending started processes\n")
     raise SystemExit(128 + number)
 
 

@@ -1,7 +1,7 @@
-"""The load generator, wrk: what it sends, and what it tells.
+"""The load generator wrk: its requests and its output.
 
-Requests are made beforehand and sent in turn. What wrk is given lies in a file that only the user
-can read, since tokens do not belong into a list of processes.
+Requests are built beforehand and sent in turn. wrk reads them from a file with mode 600, because
+tokens must not appear in the process list.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Request:
     body: str | None = None
 
     def lua(self) -> str:
-        """The call that makes wrk's text of it."""
+        """The Lua call that formats it for wrk."""
         headers = ", ".join(f"[ {_quoted(k)} ] = {_quoted(v)}" for k, v in self.headers.items())
         body = "nil" if self.body is None else _quoted(self.body)
         return f"wrk.format({_quoted(self.method)}, {_quoted(self.path)}, {{{headers}}}, {body})"
@@ -67,40 +67,40 @@ end
 
 @dataclass(frozen=True)
 class Load:
-    """What came of one run."""
+    """The result of one run."""
 
     requests: int
     seconds: float
     refused: int
-    """Answers with a status of 400 or more."""
+    """Responses with a status of 400 or more."""
     p50_ms: float
     p99_ms: float
 
     @property
     def rate(self) -> float:
-        """Good answers a second."""
+        """Responses below 400 per second."""
         return (self.requests - self.refused) / self.seconds
 
     @property
     def refusal_rate(self) -> float:
-        """Refusals a second."""
+        """Refusals per second."""
         return self.refused / self.seconds
 
 
 def parse(output: str) -> Load:
-    """What wrk's output says.
+    """Parses wrk's output.
 
     Raises:
-        MeasureError: it says nothing, or that requests were left without an answer.
+        MeasureError: no result, or requests without a response.
     """
     lines = [line for line in output.splitlines() if line.startswith('{"requests"')]
     if not lines:
-        raise MeasureError(f"wrk told nothing: {output.strip()[:300]}")
+        raise MeasureError(f"no result from wrk: {output.strip()[:300]}")
     told = json.loads(lines[-1])
     if told["broken"]:
-        raise MeasureError(f"{told['broken']} of {told['requests']} requests had no answer")
+        raise MeasureError(f"{told['broken']} of {told['requests']} requests got no response")
     if not told["requests"]:
-        raise MeasureError("no request was answered")
+        raise MeasureError("no request got a response")
     return Load(
         requests=told["requests"],
         seconds=told["microseconds"] / 1e6,
@@ -118,12 +118,12 @@ def generate(
     seconds: float,
     refusals: bool = False,
 ) -> Load:
-    """Sends the requests in turn for so long, each connection the next as soon as it is answered.
+    """Sends the requests in turn for so long; each connection sends the next after a response.
 
-    wrk counts whole seconds only, so a shorter time is kept by ending it, as Ctrl-C would.
+    wrk takes whole seconds; a shorter run is ended with SIGINT.
 
     Raises:
-        MeasureError: a request had no answer, or was refused and `refusals` does not expect that.
+        MeasureError: a request got no response, or was refused and `refusals` does not expect that.
     """
     script = _SCRIPT % "\n  ".join(f"requests[#requests + 1] = {r.lua()}" for r in requests)
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:  # mode 600

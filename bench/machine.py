@@ -1,4 +1,4 @@
-"""What it was measured on."""
+"""The machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib import metadata
 
 
 def facts() -> dict[str, str]:
-    """Cores, load and versions: figures of two machines are not to be compared."""
+    """Cores, load and versions: figures of different machines are not comparable."""
     return {
         "cores": str(os.cpu_count()),
         "load": f"{os.getloadavg()[0]:.1f}",

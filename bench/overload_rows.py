@@ -1,4 +1,4 @@
-"""What becomes of the platform when more is asked of it than it can do."""
+"""The platform under more load than it can process."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _overload(bench: Bench, row: Row) -> Result:
 
 
 def _refusals(bench: Bench) -> dict[str, float | str]:
-    """The queue is full, and the crowd goes on asking."""
+    """The queue is full, and requests continue."""
     platform, seconds = bench.platform, bench.plan.load_seconds
     _fill_queue(platform)
     found: dict[str, float | str] = {}
@@ -64,11 +64,13 @@ def _refused(platform: Platform, connections: int, seconds: float) -> Load:
     ]
     answer = platform.send("router", requests[0])
     if answer.status_code != 503 or "Retry-After" not in answer.headers:
-        raise MeasureError(f"a full queue was answered with {answer.status_code}")
+        raise MeasureError(f"with a full queue the response was {answer.status_code}")
     url = platform.url("router")
     load = generate(url, requests, connections=connections, seconds=seconds, refusals=True)
     if load.refused != load.requests:
-        raise MeasureError(f"{load.requests - load.refused} were accepted by a full queue")
+        raise MeasureError(
+            f"{load.requests - load.refused} requests were accepted with a full queue"
+        )
     return load
 
 

@@ -1,17 +1,17 @@
-"""How much is measured: all of it in ten minutes, or a look in one."""
+"""The size of a run: ten minutes, or one with --quick."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 CONNECTIONS = 16
-# No round begins later than this; the last one, and ending the stacks, fit into ten minutes.
+# No round starts later, so that the last one and the stop of the stacks fit into ten minutes.
 TOTAL_SECONDS_MAX = 560
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The size of everything."""
+    """The size of each measurement."""
 
     mode: str
     rounds: int
@@ -20,15 +20,15 @@ class Plan:
     login_seconds: float
     drain_jobs: int
     trial_jobs: int
-    """For finding the best job queue, each is given so many."""
+    """Jobs for each job queue in the search for the fastest."""
     queues: tuple[str, ...]
-    """Those job queues alone are tried; all when it is empty."""
+    """The job queues to try; all if empty."""
     sandbox_jobs: int
     latency_pairs: int
-    """Transactions of a round, one at a time, each beside one call at the PSP."""
+    """Transactions per round, one at a time, each next to one call at the PSP."""
     start_rounds: int
     idle_seconds: float
-    """How long a fresh stack rests before its memory is read."""
+    """Idle time of a fresh stack before its memory is read."""
     growth_small: int
     growth_large: int
     growth_calls: int

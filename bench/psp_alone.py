@@ -1,6 +1,6 @@
-"""`python -m bench.psp_alone CHARGES THREADS`: the connector's PSP client and nothing around it.
+"""`python -m bench.psp_alone CHARGES THREADS`: the connector's PSP client alone.
 
-Prints how many charges it made a second. PSP_URL names the PSP.
+Prints charges per second. PSP_URL names the PSP.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from services.psp_connector.stripe_psp import StripePsp
 
 
 def charge() -> Charge:
-    """A charge that nobody has made before."""
+    """A new charge."""
     return Charge(str(uuid.uuid4()), "bench", 1250, "USD", "pm_card_visa")
 
 
@@ -28,7 +28,7 @@ def client(psp_url: str) -> StripePsp:
 
 
 def rate(psp: StripePsp, charges: int, threads: int) -> float:
-    """Charges a second."""
+    """Charges per second."""
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(psp.charge, [charge() for _ in range(threads)]))  # connects
         began = time.perf_counter()

@@ -1,7 +1,7 @@
-"""`python -m bench.queues NAME JOBS THREADS`: a job queue, filled and then worked off.
+"""`python -m bench.queues NAME JOBS THREADS`: fills a job queue, then drains it.
 
-Each is set up as its documentation advises for throughput where results are not asked for. It
-works until it is ended from outside.
+Each is set up as its documentation advises for throughput without results, and runs until it is
+stopped.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def dramatiq(url: str, ids: list[str], threads: int) -> None:
     from dramatiq.brokers.redis import RedisBroker  # noqa: PLC0415
     from dramatiq.middleware import default_middleware  # noqa: PLC0415
 
-    # Its metrics would take a port of their own.
+    # Its metrics would listen on a port.
     middleware = [kind() for kind in default_middleware if kind.__name__ != "Prometheus"]
     broker = RedisBroker(url=url, middleware=middleware)
     actor: Any = Actor(

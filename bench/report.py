@@ -27,7 +27,7 @@ _MARKS = {"beyond": "++", "goal": "+", "missed": "MISSED", "": ""}
 
 
 def table(run: Run, before: Mapping[str, Result]) -> str:
-    """A line for each row, and below them what the machine was and what failed."""
+    """A line per row, then the machine and the failures."""
     lines = [_cells(result, before.get(result.name)) for result in run.results]
     lines.insert(0, _HEAD)
     text = _columns(lines)
@@ -64,7 +64,7 @@ def figure(result: Result, value: float) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits or more, with thousands apart."""
+    """At least three digits, with thousands separators."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 

@@ -1,4 +1,4 @@
-"""What a row of the table is, and what rows share."""
+"""The rows of the table and their shared state."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Bench:
     kept: dict[str, Any] = field(default_factory=dict)
 
     def once(self, name: str, measure: Callable[[], T]) -> T:
-        """What `measure` gives or raises, done once though several rows come out of it."""
+        """The result or error of `measure`, run once and shared by several rows."""
         if name not in self.kept:
             try:
                 self.kept[name] = measure()
@@ -53,14 +53,14 @@ class Bench:
         return found
 
     def check_time(self) -> None:
-        """Raises OutOfTime when nothing more is to be begun."""
+        """Raises OutOfTime if nothing more may start."""
         if time.monotonic() > self.deadline:
             raise OutOfTime
 
     def rounds(self, count: int) -> Iterator[int]:
-        """Numbers from 1; ends early when time is up, and raises when not one is possible.
+        """Numbers from 1; ends early when time is up, and raises if there was no time for one.
 
-        A round is not begun when the longest one so far would not fit.
+        A round does not start if the longest one so far would not fit.
         """
         longest_seconds = 0.0
         for number in range(1, count + 1):
@@ -74,12 +74,12 @@ class Bench:
 
     @cached_property
     def platform(self) -> Platform:
-        """The stack whose requests are measured; its connector rests."""
+        """The measured stack; its connector is stopped."""
         return self._start(floor=False)
 
     @cached_property
     def floor(self) -> Platform:
-        """The stack with empty apps; its connector rests too."""
+        """The stack with empty apps; its connector is stopped."""
         return self._start(floor=True)
 
     def _start(self, *, floor: bool) -> Platform:
@@ -102,7 +102,7 @@ class Row:
     measure: Callable[[Bench, Row], Result]
 
     def result(self, samples: list[Sample], details: Details | None = None) -> Result:
-        """This row with what was measured."""
+        """This row with its samples."""
         value, floor, figure = summary(samples, self.kind)
         return Result(
             name=self.name, title=self.title, against=self.against, unit=self.unit,
@@ -114,7 +114,7 @@ class Row:
 def interleaved(
     bench: Bench, row: Row, value: Callable[[], float], floor: Callable[[], float]
 ) -> list[Sample]:
-    """Value and floor in turn, so that the noise of the machine hits both."""
+    """Measures value and floor in turn, so that noise affects both."""
     samples = []
     for number in bench.rounds(bench.plan.rounds):
         sample = Sample(value=value(), floor=floor())

@@ -1,4 +1,4 @@
-"""What the processes of a running stack use."""
+"""CPU time and memory of a running stack."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def cpu_seconds(stack: Stack) -> dict[str, float]:
 
 
 def pss_megabytes(stack: Stack) -> dict[str, float]:
-    """Memory of each: what is shared is divided among those who share it (Linux only)."""
+    """Memory of each: shared pages are divided among their users (Linux only)."""
     used: dict[str, float] = defaultdict(float)
     for name, process in _named(stack):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -36,12 +36,12 @@ def pss_megabytes(stack: Stack) -> dict[str, float]:
 
 
 def _named(stack: Stack) -> Iterator[tuple[str, psutil.Process]]:
-    """The supervisor, and all below it under the name of the one that it started."""
+    """The supervisor, and its descendants by the name of the process they belong to."""
     supervisor = psutil.Process(stack.supervisor.pid)
     yield SUPERVISOR, supervisor
     for started in supervisor.children():
         with contextlib.suppress(psutil.Error):
-            # Redis writes its title over its environment.
+            # Redis overwrites its environment with its title.
             name = started.environ().get("PC_PROC_NAME") or started.name()
             for process in (started, *started.children(recursive=True)):
                 yield name, process

@@ -32,8 +32,8 @@ EMPTIED = ("auth_api", "core_api")
 PASSWORD = "password"  # noqa: S105  of users that exist for some minutes
 USERS = 4_000
 _FIRST_USER_ID = 1000
-# The connector rests while requests are measured, so that its work is not part of theirs, and
-# nothing is refused for what an earlier run has queued.
+# The connector is stopped while requests are measured, so that its work is not part of theirs; the
+# limit is high, so that the backlog of an earlier run causes no refusals.
 QUEUE_LIMIT = 200_000
 JSON_HEADERS = {"Content-Type": "application/json"}
 BODY = '{"amount":1250,"currency":"USD"}'
@@ -41,7 +41,7 @@ BODY = '{"amount":1250,"currency":"USD"}'
 
 @dataclass(frozen=True)
 class Platform:
-    """A running stack and the users who may use it."""
+    """A running stack and its users."""
 
     stack: Stack
     is_floor: bool = False
@@ -55,7 +55,7 @@ class Platform:
         return self.stack.redis()
 
     def bearers(self) -> list[dict[str, str]]:
-        """The headers of as many merchants as there are connections, good for 30 s."""
+        """Headers for one merchant per connection, valid for 30 s."""
         settings = TokenSettings.read(
             {"JWT_SECRET_FILE": str(self.stack.state / "jwt-secret"), "HTTP_PORT": "1"}
         )
@@ -66,7 +66,7 @@ class Platform:
         ]
 
     def send(self, process: str, request: Request) -> httpx.Response:
-        """One request, by hand."""
+        """Sends one request."""
         return httpx.request(
             request.method,
             self.url(process) + request.path,
@@ -76,14 +76,14 @@ class Platform:
         )
 
     def rest(self, process: str) -> None:
-        """Stops one process; the supervisor does not bring it back."""
+        """Stops one process; the supervisor does not restart it."""
         done = self.stack.compose("process", "stop", process)
         if done.returncode != 0:
             raise MeasureError(f"{process} could not be stopped: {done.stderr.strip()}")
 
     @contextlib.contextmanager
     def awake(self, process: str) -> Iterator[None]:
-        """Starts one process that rests, for a while."""
+        """Runs one stopped process within the block."""
         done = self.stack.compose("process", "start", process)
         if done.returncode != 0:
             raise MeasureError(f"{process} could not be started: {done.stderr.strip()}")
@@ -94,29 +94,29 @@ class Platform:
             self.rest(process)
 
     def forget(self) -> None:
-        """Empties Redis, so that no run weighs on the next."""
+        """Empties Redis, so that no run affects the next."""
         with contextlib.closing(self.redis()) as client:
             client.flushall()
 
 
 def username(number: int) -> str:
-    """Of one of the users that exist for the benchmark."""
+    """The name of a benchmark user."""
     return f"merchant-{number:05d}"
 
 
 def user_id(number: int) -> int:
-    """Of the same user."""
+    """The password of a benchmark user."""
     return _FIRST_USER_ID + number
 
 
 def login(number: int) -> Request:
-    """The request with which a user logs in."""
+    """The login request of a user."""
     body = json.dumps({"username": username(number), "password": PASSWORD})
     return Request("POST", "/auth/token", JSON_HEADERS, body)
 
 
 def write_users(path: Path) -> None:
-    """Users with one hash for all: each is verified for itself all the same."""
+    """Users who share one hash; each is verified separately."""
     password_hash = hash_password(PASSWORD)
     users = [
         {"id": user_id(n), "username": username(n), "password_hash": password_hash}
@@ -130,7 +130,7 @@ def floor_file(compose: str) -> str:
     """The stack's compose file with the apps of its HTTP services emptied.
 
     Raises:
-        MeasureError: a service is started in another way than is known here.
+        MeasureError: a service has an unknown command.
     """
     for service in EMPTIED:
         command = f"python -m services.{service}"
@@ -163,7 +163,7 @@ def running(
         yield Platform(stack, floor)
 
 
-# What a user's shell sets for a stack of his own would be measured in place of the defaults.
+# Settings of the user's shell would replace the defaults.
 _SETTINGS = ("WORKERS", "CONCURRENCY", "RELOAD", "THREADS", "FINISHED_DAYS", "DEADLETTER_DAYS")
 
 

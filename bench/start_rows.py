@@ -1,4 +1,4 @@
-"""How long the stack takes to start, and what memory it has when nobody asks it anything."""
+"""The stack's start time and idle memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _READY_SECONDS_MAX = 60
 
 @dataclass(frozen=True)
 class Fresh:
-    """What was seen of a stack that had just started."""
+    """Measurements of a stack that has just started."""
 
     seconds: float
     slowest_alone: float
@@ -37,7 +37,7 @@ class Fresh:
 
 
 class Alone:
-    """The stack's processes, each started with nothing beside it but Redis."""
+    """The stack's processes, each started alone with Redis."""
 
     def __init__(self, bench: Bench, ending: contextlib.ExitStack) -> None:
         self._folder = bench.folder / "alone"
@@ -66,7 +66,7 @@ class Alone:
 
 
 def _fresh(bench: Bench) -> tuple[str, list[Fresh]]:
-    """Both rows look at the same stacks."""
+    """Both rows use the same stacks."""
     found = []
     with contextlib.ExitStack() as ending:
         alone = Alone(bench, ending)
@@ -83,9 +83,9 @@ def _fresh(bench: Bench) -> tuple[str, list[Fresh]]:
 
 def _start(bench: Bench) -> tuple[float, dict[str, float]]:
     began = time.time()
-    # Not waited for by asking each service: on two cores that would be a good part of the start.
+    # Polling each service would take a good part of the start on two cores.
     with stacks.running(bench.folder, healthy=False) as platform:
-        # The last processes say what to type next, and end.
+        # The last processes print the greeting and end.
         support.wait_until(
             lambda: _has_started(platform.stack),
             seconds_max=_READY_SECONDS_MAX,
@@ -120,7 +120,7 @@ def _up(bench: Bench, row: Row) -> Result:
 def _memory(bench: Bench, row: Row) -> Result:
     _, found = bench.once("fresh", lambda: _fresh(bench))
     if not found[0].megabytes:
-        raise MeasureError("only Linux tells the proportional set size of a process")
+        raise MeasureError("the proportional set size of a process needs Linux")
     samples = [Sample(value=sum(fresh.megabytes.values())) for fresh in found]
     last = found[-1].megabytes
     by_process = {f"{name} MB": round(megabytes, 1) for name, megabytes in sorted(last.items())}

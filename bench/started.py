@@ -1,4 +1,4 @@
-"""Notes in a file when the first job began, so that starting a process is not measured with it."""
+"""Records the start of the first job in a file, so that process start-up is not measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ VARIABLE = "BENCH_STARTED_FILE"
 
 
 class Started:
-    """Called at each job; only the first call does something."""
+    """Called for each job; only the first call has an effect."""
 
     def __init__(self) -> None:
         self._noted = False

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Gets compose.yaml what it starts from: --help says what.
+# Builds and loads the images and creates the secrets of compose.yaml; see --help.
 set -eu
 unset CDPATH
 cd "$(dirname "$0")/.."
@@ -18,8 +18,8 @@ done
 # shellcheck disable=SC2086 # words
 [ "$#" -gt 0 ] || set -- $images
 
-# A container reads a secret as a user of its own, so the files are for all to read, in a folder that
-# nobody but this user can enter.
+# A container reads secrets under another uid, so the files are world-readable, in a folder that only this
+# user can enter.
 folder=.state/compose
 mkdir -p "$folder"
 chmod 700 .state "$folder"
@@ -33,7 +33,7 @@ random() { head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n'; }
 random | make_secret jwt-secret
 random | make_secret sandbox-token
 echo "redis://platform:$(random)@redis:8005/0" | make_secret redis-url
-# Without the password only the health check's question is answered.
+# Without the password only the health check is allowed.
 make_secret redis.conf <<END
 user default on nopass resetkeys resetchannels -@all +ping
 user platform on >$(sed 's/.*platform://; s/@.*//' "$folder/redis-url") ~* &* +@all
@@ -45,6 +45,6 @@ for name in "$@"; do
     echo "prepare: no image of $name. Images are made on Linux, from nixpkgs: see docs/images.md" >&2
     exit 1
   }
-  # What is built is a program that writes the image.
+  # The build result is a program that writes the image.
   "$folder/image-$name" | "${DOCKER:-docker}" load
 done

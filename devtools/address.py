@@ -1,8 +1,8 @@
-"""Where the stack of a checkout listens: for who starts it, and for who speaks to it.
+"""The ports and the state folder of a checkout's stack, for its start and for its clients.
 
-Preflight asks `chosen_port` and writes the answer to `environment` in the state folder, from where
-the processes take it. A client asks `running_port` or `router_url`, whose rule is: what the caller
-said, then what was written down, then the default.
+Preflight writes `chosen_port` to `environment` in the state folder, which the processes source.
+Clients use `running_port` or `router_url`: the caller's value, then the recorded one, then the
+default.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 8000
 AUTO = "auto"
 
-# What is added to the router's port.
+# Added to the router's port.
 PORT_OFFSETS: Mapping[str, int] = {
     service.name: service.port_offset for service in SERVICES.values()
 }
@@ -37,44 +37,43 @@ _AUTO_BLOCKS = 240
 
 
 class AddressError(ValueError):
-    """PLATFORM_PORT is neither a port nor `auto`; the text says what it must be."""
+    """PLATFORM_PORT is neither a port nor `auto`."""
 
 
 def state_folder(environ: Mapping[str, str]) -> Path:
-    """Where the stack keeps what is its own."""
+    """The state folder."""
     return Path(environ.get("PLATFORM_STATE") or ".state")
 
 
 def chosen_port(environ: Mapping[str, str]) -> int:
-    """The router's port of a stack that is started with these variables.
+    """The router's port of a stack started with these variables.
 
     Raises:
         AddressError: PLATFORM_PORT is wrong.
     """
-    given = _given(environ)
+    given = _checked(environ)
     return derived_port(state_folder(environ)) if given == AUTO else int(given or DEFAULT_PORT)
 
 
 def running_port(environ: Mapping[str, str]) -> int:
-    """The router's port of the stack that a client with these variables means.
+    """The router's port of the stack that a client with these variables uses.
 
-    A number in PLATFORM_PORT was chosen by whoever called, and is never silently passed over. Else
-    it is what this checkout's stack was last started with, which knows `.env` and `auto`.
+    A number in PLATFORM_PORT wins, else the port of the last start, which includes `.env` and
+    `auto`.
 
     Raises:
         AddressError: PLATFORM_PORT is wrong.
     """
-    given = _given(environ)
+    given = _checked(environ)
     if given and given != AUTO:
         return int(given)
     return noted_port(state_folder(environ)) or chosen_port(environ)
 
 
 def router_url(environ: Mapping[str, str]) -> str:
-    """The router's address, for a client. PLATFORM_URL, which is not looked into, wins.
+    """The router's URL for a client. PLATFORM_URL wins and is not validated.
 
-    Never `localhost`: that may be the IPv6 loopback alone, or first, where another program may
-    listen on the same port.
+    Never `localhost`, which may resolve to ::1, where another program may use the same port.
 
     Raises:
         AddressError: PLATFORM_PORT is wrong.
@@ -83,14 +82,14 @@ def router_url(environ: Mapping[str, str]) -> str:
 
 
 def derived_port(state: Path) -> int:
-    """The block of `auto`: the same for the same folder, by whatever name it is reached."""
+    """The first port of `auto`, derived from the folder's real path."""
     name = os.fsencode(os.path.realpath(state))
     number = int.from_bytes(hashlib.sha256(name).digest()[:8], "big")
     return _AUTO_FIRST + _AUTO_STEP * (number % _AUTO_BLOCKS)
 
 
 def noted_port(state: Path) -> int | None:
-    """What preflight wrote down; None when there is nothing of use."""
+    """The port of the last start; None without a valid record."""
     try:
         text = (state / "environment").read_text("utf-8")
     except (OSError, UnicodeDecodeError):
@@ -99,7 +98,7 @@ def noted_port(state: Path) -> int | None:
     return int(found[1]) if found and _is_port(found[1]) else None
 
 
-def _given(environ: Mapping[str, str]) -> str:
+def _checked(environ: Mapping[str, str]) -> str:
     text = environ.get("PLATFORM_PORT", "")
     if text and text != AUTO and not _is_port(text):
         raise AddressError(

@@ -1,4 +1,4 @@
-"""The stack's processes, as each describes itself in `services/<folder>/service.toml`.
+"""The stack's processes, read from `services/<folder>/service.toml`.
 
 Nix reads the same files for packages and images (nix/package.nix).
 """
@@ -22,16 +22,16 @@ class Service:
     """One process that listens on a port."""
 
     name: str
-    """As process-compose knows it, such as `core-api`."""
+    """The name in process-compose.yaml, such as `core-api`."""
     description: str
     port_offset: int
     """Added to PLATFORM_PORT."""
     route: str = ""
-    """The router's prefix without slashes; empty for a process that the router does not lead to."""
+    """The router's prefix without slashes; empty if the router does not route to it."""
     needs: tuple[str, ...] = ()
     """Processes that must be ready before this one starts."""
     packages: tuple[str, ...] = ()
-    """Python packages that it imports; empty for Redis and the router, which are not in Python."""
+    """Python packages that it imports; empty for Redis and the router."""
 
     @property
     def folder(self) -> str:
@@ -40,11 +40,11 @@ class Service:
 
     @property
     def variable(self) -> str:
-        """The first part of its variables, such as `CORE_API` in CORE_API_PORT."""
+        """The prefix of its variables, such as `CORE_API` in CORE_API_PORT."""
         return self.folder.upper()
 
     def settings(self) -> type[Settings]:
-        """The service's own settings class, which its module `settings` defines."""
+        """The settings class in the service's module `settings`."""
         from services.common.settings import Settings  # noqa: PLC0415 - a client needs no settings
 
         module = importlib.import_module(f"services.{self.folder}.settings")

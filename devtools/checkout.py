@@ -1,4 +1,4 @@
-"""Where this checkout, its state and its `.env` are, and which origin each setting has."""
+"""A checkout: its folders, its `.env`, and the origin of each setting."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Checkout:
-    """A checkout, as a command that runs in it finds it."""
+    """A checkout and the environment of the command that runs in it."""
 
     folder: Path
     state: Path
@@ -28,24 +28,24 @@ class Checkout:
 
     @cached_property
     def origins(self) -> Mapping[str, Mapping[str, str]]:
-        """What the shell says, and what `.env` says that the shell does not hide."""
+        """The non-empty variables of the shell, and those of `.env` that it does not override."""
 
-        def given(values: Mapping[str, str]) -> dict[str, str]:
+        def effective(values: Mapping[str, str]) -> dict[str, str]:
             ours = (item for item in values.items() if item[0] not in environment.SET_BY_THE_STACK)
             return {name: value for name, value in ours if value}
 
-        file = given(self.dotenv.values)
+        file = effective(self.dotenv.values)
         seen = {name: value for name, value in file.items() if name not in self.environ}
-        return {"environment": given(self.environ), ".env": seen}
+        return {"environment": effective(self.environ), ".env": seen}
 
     @cached_property
     def merged(self) -> Mapping[str, str]:
-        """What the stack's processes would be given."""
+        """The environment of the stack's processes at the next start."""
         return {**self.origins[".env"], **self.origins["environment"]}
 
     @property
     def first_port(self) -> int:
-        """Where the stack listens, or would.
+        """The router's port, of the running stack or of the next start.
 
         Raises:
             AddressError: PLATFORM_PORT is wrong.
@@ -53,20 +53,20 @@ class Checkout:
         return running_port({**self.merged, "PLATFORM_STATE": str(self.state)})
 
     def origin(self, name: str) -> str:
-        """Who sets the variable."""
+        """Where the variable is set."""
         return next(
             (origin for origin, values in self.origins.items() if name in values), "default"
         )
 
 
 def of_stack(environ: Mapping[str, str]) -> Checkout:
-    """For a process of the stack, whose working folder may be in the store."""
+    """The checkout of a process of the stack, whose working folder may be in the store."""
     folder = environ.get("PLATFORM_CHECKOUT")
     return _at(Path(folder) if folder else envfile.checkout(environ), environ)
 
 
 def current(environ: Mapping[str, str]) -> Checkout:
-    """For a command that somebody types: the checkout that the working folder is in."""
+    """The checkout around the working folder, for a command."""
     return _at(envfile.checkout(environ), environ)
 
 
@@ -80,7 +80,7 @@ def _at(folder: Path, environ: Mapping[str, str]) -> Checkout:
 
 
 def dotenv_faults(checkout: Checkout) -> list[str]:
-    """A line for each thing in `.env` that would not do what it seems to."""
+    """A line for each fault in `.env`."""
     values = checkout.dotenv.values
     found = checkout.dotenv.faults + [
         f".env: {typo}" for typo in names.typos(values, of_envfile=True)
@@ -94,7 +94,7 @@ def dotenv_faults(checkout: Checkout) -> list[str]:
 
 
 def name_warnings(checkout: Checkout) -> list[str]:
-    """A line for each variable that is ignored, and probably meant to do something."""
+    """A line for each variable that is probably a mistake."""
     values = checkout.dotenv.values
     dropped = checkout.environ.get("PLATFORM_DROPPED", "").split()
     shell = [name for name in (*checkout.environ, *dropped) if name not in values]
@@ -113,7 +113,7 @@ def name_warnings(checkout: Checkout) -> list[str]:
 
 @dataclass(frozen=True)
 class Row:
-    """A setting with its origin, and who reads it."""
+    """A setting, its origin, and the services that read it."""
 
     variable: str
     value: str
@@ -122,7 +122,7 @@ class Row:
 
 
 def rows(checkout: Checkout, first_port: int) -> list[Row]:
-    """All settings as the stack would have them; where services differ, each has its row."""
+    """All settings at the next start; one row per distinct value."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for service, settings in environment.SETTINGS.items():
         stack = environment.environment(service, first_port, checkout.state, {})

@@ -1,4 +1,4 @@
-"""Looks for everything that would keep the stack from starting, and says it all at once."""
+"""Checks for everything that would prevent a start. Each returns all its faults."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def missing_programs(environ: Mapping[str, str]) -> list[str]:
 
 
 def wrong_settings(first: int, state: Path, environ: Mapping[str, str]) -> list[str]:
-    """A line for each setting that a service would refuse, each told once."""
+    """A line for each invalid setting, with the services that read it."""
     given = {name: value for name, value in environ.items() if value}
     for name, value in _MADE_BY_THE_START.items():
         if f"{name}_FILE" not in given:
@@ -57,7 +57,7 @@ def wrong_settings(first: int, state: Path, environ: Mapping[str, str]) -> list[
 
 
 def _wrong_users(path: str | None) -> list[str]:
-    if not path or not Path(path).is_file():  # that it is no file was told above
+    if not path or not Path(path).is_file():  # reported by the settings already
         return []
     try:
         load(Path(path))
@@ -67,12 +67,12 @@ def _wrong_users(path: str | None) -> list[str]:
 
 
 def unreachable_redis(environ: Mapping[str, str]) -> list[str]:
-    """A line when the user's own Redis gives no good answer; the stack's is not up yet."""
+    """A line if an external Redis cannot be used. The stack's own is not running yet."""
     if not (environ.get("REDIS_URL") or environ.get("REDIS_URL_FILE")):
         return []
     try:
         url = RedisSettings.read(environ).redis_url
-    except SettingsError:  # told among the settings
+    except SettingsError:  # reported by wrong_settings
         return []
     failure = ["no answer"]
     # In a thread: the resolver of names has no timeout.
@@ -83,7 +83,7 @@ def unreachable_redis(environ: Mapping[str, str]) -> list[str]:
 
 
 def _ask_redis(url: str, failure: list[str]) -> None:
-    import redis  # noqa: PLC0415 - a third of preflight's time, for who has a Redis of their own
+    import redis  # noqa: PLC0415 - slow to import, and needed only with an external Redis
 
     from services.common import store  # noqa: PLC0415
 
@@ -97,7 +97,7 @@ def _ask_redis(url: str, failure: list[str]) -> None:
 
 
 def busy_ports(first: int, state: Path, environ: Mapping[str, str]) -> list[str]:
-    """A line for each port of the stack that somebody holds."""
+    """A line for each port of the stack that is in use."""
     numbers = {first + offset: name for name, offset in PORT_OFFSETS.items()}
     busy = [port for port in numbers if not ports.is_free(port)]
     if not busy:

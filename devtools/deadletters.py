@@ -1,4 +1,4 @@
-"""`deadletters`: runs services/psp_connector/deadletters.py for the stack of this checkout."""
+"""`deadletters`: runs services/psp_connector/deadletters.py on this checkout's stack."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["parser"]
 
 
 def here() -> int:
-    """Runs the command for the Redis of the checkout's stack, or the user's own REDIS_URL."""
+    """Runs the command on the stack's Redis, or on REDIS_URL."""
     environ = envfile.merged(os.environ)
     own = {"REDIS_URL_FILE": str(state_folder(environ) / "redis-url")}
     return main(sys.argv[1:], {**own, **environ}, sys.stdout, sys.stderr)

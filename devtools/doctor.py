@@ -1,6 +1,6 @@
-"""`doctor`: looks at everything that can keep the stack from working, running or not.
+"""`doctor`: checks everything that can keep the stack from working, running or not.
 
-Exit code 0 when nothing is wrong, 1 when something is; warnings are no fault. It changes nothing.
+Read-only. Exit code 0 without faults, else 1; warnings are not faults.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ if TYPE_CHECKING:
 
     Probe = Callable[[], list[Finding]]
 
-# Every probe has bounds of its own; this one is for what has none, such as a dead network disk.
+# Probes have their own timeouts; this one covers calls without any, such as a hung network disk.
 _PROBES_SECONDS_MAX = 20.0
 _EPILOG = """\
-It changes nothing. X marks a fault, ! a warning; what to do stands below.
+Read-only. X marks a fault, ! a warning; -> shows the remedy.
 
 example:
   $ doctor
   ...
-  X core-api       8002  nobody listens
+  X core-api       8002  not listening
       -> see .state/logs/core-api.log; process-compose process start core-api
   1 fault (X), 0 warnings (!)
 
 environment:
-  What the stack reads: it is shown, with where each setting comes from.
+  All settings of the stack; the report shows the origin of each.
 
 exit codes:
-  0  nothing is wrong, but for warnings
-  1  there is a fault
+  0  no fault; there may be warnings
+  1  at least one fault
   2  wrong usage
 """
 _WHERE = {"environment": "in the environment", ".env": "in .env"}
 
 
 def examine(environ: Mapping[str, str]) -> list[Finding]:
-    """All findings, in the order in which they are shown."""
+    """All findings in the order of the report."""
     here = checkout.current(environ)
     try:
         first, found = here.first_port, []
@@ -72,15 +72,15 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
 
 
 def run(probes: Mapping[str, Probe], seconds_max: float = _PROBES_SECONDS_MAX) -> list[Finding]:
-    """Runs all at once; one that fails or hangs is a finding itself, and stops no other."""
+    """Runs all probes concurrently; one that fails or hangs becomes a fault."""
     done: dict[str, list[Finding]] = {}
 
     def attempt(name: str, probe: Probe) -> None:
         try:
             done[name] = probe()
-        except Exception as error:  # noqa: BLE001 - told below, and the others go on
-            told = f"{type(error).__name__}: {error}"
-            done[name] = [Finding(name, "probe", "failed", "fault", told, "please report it")]
+        except Exception as error:  # noqa: BLE001 - reported below; the other probes continue
+            message = f"{type(error).__name__}: {error}"
+            done[name] = [Finding(name, "probe", "failed", "fault", message, "please report it")]
 
     deadline = time.monotonic() + seconds_max
     threads = [threading.Thread(target=attempt, args=item, daemon=True) for item in probes.items()]
@@ -97,7 +97,7 @@ def run(probes: Mapping[str, Probe], seconds_max: float = _PROBES_SECONDS_MAX) -
 
 
 def settings(here: Checkout, first_port: int) -> list[Finding]:
-    """Every setting with its origin, then what is wrong with them."""
+    """Every setting with its origin, then faults and warnings."""
     rows = [
         Finding(
             "settings",
@@ -107,7 +107,7 @@ def settings(here: Checkout, first_port: int) -> list[Finding]:
             f"{row.origin} [{_readers(row.services)}]",
         )
         for row in checkout.rows(here, first_port)
-        if row.variable != "HTTP_PORT"  # the ports are told above
+        if row.variable != "HTTP_PORT"  # the section `ports` has them
     ]
     faults = checkout.dotenv_faults(here) + checks.wrong_settings(
         first_port, here.state, here.merged
@@ -139,20 +139,22 @@ def _cure(fault: str, here: Checkout) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The words of the command."""
-    words = argparse.ArgumentParser(
+    """The command's arguments."""
+    arguments = argparse.ArgumentParser(
         prog="doctor",
-        description="Looks at everything that can keep the stack from working, running or not.",
+        description="Checks everything that can keep the stack from working, running or not.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    words.add_argument("--json", action="store_true", help="one JSON document, of stable shape")
-    return words
+    arguments.add_argument(
+        "--json", action="store_true", help="print one JSON document of a stable schema"
+    )
+    return arguments
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str], out: TextIO) -> int:
-    """Looks, tells; returns the exit code."""
+    """Prints the report; returns the exit code."""
     options = parser().parse_args(argv)
     found = examine(environ)
     out.write((findings.as_json if options.json else findings.as_text)(found))

@@ -29,11 +29,11 @@ OTHER_VARIABLES: Mapping[str, str] = {
     "PLATFORM_STATE": "data, logs, secret and socket",
     "RELOAD": "1 restarts a service when its code is saved, 0 does not",
     "PLATFORM_URL": "where merchant finds the router",
-    "MERCHANT_PASSWORD": "what merchant asks for tokens with",
+    "MERCHANT_PASSWORD": "the password that merchant logs in with",
 }
 # Set by the flake's scripts and by nixw, for each other.
 INTERNAL_VARIABLES = ("PLATFORM_CHECKOUT", "PLATFORM_CODE", "PLATFORM_DROPPED")
-# Set for each process by the stack, whatever the environment says.
+# Set for each process by the stack, overriding the environment.
 SET_BY_THE_STACK: Mapping[str, str] = {
     "HTTP_PORT": "each service's port follows PLATFORM_PORT: set that",
     "SANDBOX_DATABASE": "the sandbox's file is in the state folder",
@@ -43,7 +43,7 @@ SET_BY_THE_STACK: Mapping[str, str] = {
 
 
 def fixed(first_port: int, state: Path) -> dict[str, str]:
-    """What follows from the router's port and the state folder, and cannot be set otherwise."""
+    """Variables derived from the router's port and the state folder; they cannot be set."""
     ports = {service: first_port + service.port_offset for service in SERVICES.values()}
     return {
         "PLATFORM_PORT": str(first_port),
@@ -56,7 +56,7 @@ def fixed(first_port: int, state: Path) -> dict[str, str]:
 
 
 def defaults(first_port: int, state: Path) -> dict[str, str]:
-    """What the stack sets unless the user did."""
+    """Variables that the stack sets unless the user does."""
     port = {name: first_port + service.port_offset for name, service in SERVICES.items()}
     return {
         "JWT_SECRET_FILE": str(state / "jwt-secret"),
@@ -80,9 +80,9 @@ def script(first_port: int, state: Path) -> str:
 def environment(
     service: str, first_port: int, state: Path, environ: Mapping[str, str]
 ) -> dict[str, str]:
-    """What one service will be given when the stack is started with `environ`.
+    """The environment of one service if the stack is started with `environ`.
 
-    Without the sandbox's files, which are there only after the first start.
+    Without the sandbox's files, which exist only after the first start.
     """
     port = str(first_port + SERVICES[service].port_offset)
     given = {name: value for name, value in environ.items() if value}

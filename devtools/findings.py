@@ -1,4 +1,4 @@
-"""What the doctor found, and how it is shown: to people in columns, to machines as JSON."""
+"""The doctor's findings, as columns or as JSON."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 Status = Literal["ok", "note", "warning", "fault"]
 
 _MARKS = {"ok": "  ", "note": "  ", "warning": "! ", "fault": "X "}
-_COLUMN_CHARACTERS_MAX = 44  # a longer cell pushes the rest of its own line only
+_COLUMN_CHARACTERS_MAX = 44  # longer cells shift only their line
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: in which section, of what, what was found, and what to do about it."""
+    """One line of the report."""
 
     section: str
     name: str
@@ -35,7 +35,7 @@ def count(findings: Iterable[Finding], status: Status) -> int:
 
 
 def as_json(findings: Sequence[Finding]) -> str:
-    """One document; `version` changes when its shape does."""
+    """One JSON document; `version` changes with its schema."""
     document = {
         "version": 1,
         "faults": count(findings, "fault"),
@@ -46,7 +46,7 @@ def as_json(findings: Sequence[Finding]) -> str:
 
 
 def as_text(findings: Sequence[Finding]) -> str:
-    """A section under the other, each with columns of its own, and the sum at the end."""
+    """Sections with aligned columns, then the totals."""
     lines: list[str] = []
     for section in dict.fromkeys(finding.section for finding in findings):
         lines += ["", section, *_lines([one for one in findings if one.section == section])]

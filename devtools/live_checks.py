@@ -1,4 +1,4 @@
-"""What the doctor asks the running stack: who holds the ports, who is healthy, what Redis keeps."""
+"""The doctor's checks of the running stack: ports, health, Redis."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _SWEEP_SECONDS_MAX = 8.0
 
 
 class Running:
-    """The stack as it is now; each port is looked at once."""
+    """The running stack; each port is inspected once."""
 
     def __init__(self, checkout: Checkout, first_port: int) -> None:
         self._checkout = checkout
@@ -47,7 +47,7 @@ class Running:
 
     @property
     def _holders(self) -> Mapping[str, Holder]:
-        """Who listens, for each process of the stack whose port is held."""
+        """The listener of each of the stack's ports that is in use."""
         # The sections are threads. From Python 3.12 on cached_property does not lock, and two
         # of them that try a port at the same time would find each other.
         with self._looking:
@@ -65,7 +65,7 @@ class Running:
 
     @cached_property
     def _is_up(self) -> bool:
-        """Whether a process of this checkout's stack is there that somebody would stop."""
+        """Whether a supervised process of this checkout's stack runs."""
         left = {orphan.process.pid for orphan in self._orphans}
         ours = [one for one in self._holders.values() if one.state == self._state]
         return any(one.pid not in left for one in ours)
@@ -82,7 +82,7 @@ class Running:
             cure = (
                 f"see {self._checkout.state}/logs/{name}.log; process-compose process start {name}"
             )
-            return Finding("ports", name, str(port), "fault", "nobody listens", cure)
+            return Finding("ports", name, str(port), "fault", "not listening", cure)
         if holder.state == self._state:
             return Finding("ports", name, str(port), note=f"ours: {holder}")
         if self._is_up:
@@ -94,7 +94,7 @@ class Running:
         return Finding("ports", name, str(port), "fault", f"held by {holder}{whose}", cure)
 
     def left_behind(self) -> list[Finding]:
-        """Processes of this checkout's stack that no supervisor stops any more."""
+        """Processes of this checkout's stack without a supervisor."""
         if not self._orphans:
             return [Finding("ports", "left behind", "nothing")]
         named = "; ".join(map(str, self._orphans))
@@ -103,7 +103,7 @@ class Running:
         return [Finding("ports", "left behind", named, "fault", note, cure)]
 
     def health(self) -> list[Finding]:
-        """What each process that listens says of itself."""
+        """The health of each HTTP process."""
         asked = [name for name in self._holders if name != "redis"]
         if not asked:
             return [Finding("health", "stack", "not running", "note", "start: `platform up`")]
@@ -124,7 +124,7 @@ class Running:
         return Finding("health", name, str(answer.status_code), "fault", _failing(answer), cure)
 
     def changed(self) -> list[Finding]:
-        """Which settings a service was started with that the next start would give otherwise."""
+        """Services whose settings differ from those of the next start."""
         found = []
         for service, settings in environment.SETTINGS.items():
             holder = self._holders.get(service)
@@ -143,13 +143,13 @@ class Running:
                     if given.get(name, "") != next_time.get(name, "")
                 ]
                 if other:
-                    told = f"was started with other settings: {', '.join(other)}"
+                    note = f"was started with other settings: {', '.join(other)}"
                     cure = "for those of now: process-compose down, then up"
-                    found.append(Finding("health", service, "pass", "note", told, cure))
+                    found.append(Finding("health", service, "pass", "note", note, cure))
         return found
 
     def redis(self) -> list[Finding]:
-        """Whether what is answered with 202 survives; asks the Redis that the services use."""
+        """Whether accepted transactions survive, from the Redis that the services use."""
         given = self._checkout.merged
         is_own = not (given.get("REDIS_URL") or given.get("REDIS_URL_FILE"))
         if is_own and "redis" not in self._holders:
@@ -173,7 +173,7 @@ class Running:
 
 
 def _lost(client: store.Client) -> Finding:
-    """Open transactions that are in no queue: nothing ends them until the connector's sweep."""
+    """Open transactions that are in no queue, which only the connector's sweep finishes."""
     name, count, until = "open, in no queue", 0, time.monotonic() + _SWEEP_SECONDS_MAX
     try:
         for ids in Sweep(client).look():
@@ -204,7 +204,7 @@ def _redis_findings(facts: Mapping[str, Any], drift_seconds: float) -> list[Find
             "append-only file",
             "on" if facts.get("aof_enabled") else "off",
             "on",
-            "appendonly yes: without it a kill -9 loses what was answered with 202",
+            "appendonly yes: without it a kill -9 loses accepted transactions",
         ),
         _held(
             "last write to it",

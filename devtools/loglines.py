@@ -32,7 +32,7 @@ _FIELD = re.compile(r' (\w+)=("(?:[^"\\]|\\.)*"|\S*)')
 
 @dataclass(frozen=True)
 class Line:
-    """What a process logged; values of `fields` are as in JSON, or plain text."""
+    """One log line; values of `fields` are as in JSON, or plain text."""
 
     at: datetime
     level: str
@@ -41,7 +41,7 @@ class Line:
 
 
 def process_of(path: Path) -> str:
-    """Whose log file it is; core-api's may be core-api-2026-11-24T13-19-17.055.log.gz, too."""
+    """The process that wrote the file, also a rotated one (core-api-2026-11-24T13-19-17.055.log.gz)."""
     return re.split(r"-20\d\d-\d\d-\d\dT|\.log", path.name)[0]
 
 
@@ -74,7 +74,7 @@ def _open(path: Path) -> IO[bytes] | gzip.GzipFile:
 
 
 def parse(text: str) -> Line | None:
-    """None where the text does not begin a line of the log, as within a traceback."""
+    """None if the text does not start a log line, as within a traceback."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", text.rstrip("\n"))
     with contextlib.suppress(ValueError, LookupError, TypeError, StopIteration, RecursionError):
         if text.startswith("{"):

@@ -1,4 +1,4 @@
-"""What the doctor looks at on the machine itself: state folder, disk, clock, flake."""
+"""The doctor's checks of the machine: state folder, disk, clock, flake."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 _FILES_MAX = 100_000
 _GIT_SECONDS_MAX = 5
-# Redis needs as much again as its file has, while it rewrites it.
+# A rewrite of the append-only file needs its size again.
 _DISK_BYTES_WANTED = 1024**3
 _DISK_BYTES_NEEDED = 100 * 1024**2
-_FUTURE_SECONDS = 60  # what a network file system's clock may be ahead
+_FUTURE_SECONDS = 60  # a network file system's clock may be ahead
 
 
 def state(checkout: Checkout) -> list[Finding]:
-    """The folder with data, secret and logs: whose it is, and who may read it."""
+    """Owner, mode and size of the state folder."""
     folder = checkout.state
     if not folder.exists():
         return [Finding("state", "folder", str(folder), "note", "made by the first start")]
@@ -84,7 +84,7 @@ def _bytes(number: float) -> str:
 
 
 def dotenv(checkout: Checkout) -> list[Finding]:
-    """Who may read `.env`, when it holds a secret."""
+    """Whether others can read a secret in `.env`."""
     path = checkout.folder / ".env"
     if not path.is_file():
         return [Finding("state", ".env", "none", note="every setting has a default")]
@@ -101,7 +101,7 @@ def dotenv(checkout: Checkout) -> list[Finding]:
 
 
 def disk(checkout: Checkout) -> list[Finding]:
-    """Whether Redis and the logs have room."""
+    """Free space for Redis and the logs."""
     folder = next(one for one in (checkout.state, *checkout.state.parents) if one.is_dir())
     free = shutil.disk_usage(folder).free
     note = f"on the disk of {folder}"
@@ -114,7 +114,7 @@ def disk(checkout: Checkout) -> list[Finding]:
 
 
 def clock(checkout: Checkout) -> list[Finding]:
-    """Whether the clock can be right: nothing here is younger than now."""
+    """Whether the clock is plausible: not before the pin, the last commit or the files."""
     now = time.time()
     shown = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     cure = "set the clock: tokens live 30 seconds by it, and TLS certificates have dates"
@@ -139,7 +139,7 @@ def _known_past(checkout: Checkout) -> list[tuple[str, float]]:
         )
         moments.append(("the checkout's last commit", float(done.stdout)))
     except (OSError, subprocess.SubprocessError, ValueError):
-        pass  # no git, or no repository: a copy of the files will do
+        pass  # no git, or not a repository
     return moments
 
 
@@ -158,7 +158,7 @@ def _files_of_the_future(checkout: Checkout, now: float) -> list[Finding]:
 
 
 def flake(checkout: Checkout) -> list[Finding]:
-    """What is pinned, and where the packages come from."""
+    """The nixpkgs pin and the source of the packages."""
     lock = _lock(checkout)
     if not lock:
         cure = "take it back: git checkout flake.lock"

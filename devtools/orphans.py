@@ -43,7 +43,7 @@ _SUPERVISOR = re.compile(r"\.?process-compose[\w.-]*")
 
 @dataclass(frozen=True)
 class Orphan:
-    """One of them, with the name it has in process-compose.yaml; its children go with it."""
+    """An orphan and its name in process-compose.yaml. Its children end with it."""
 
     name: str
     process: psutil.Process
@@ -53,7 +53,7 @@ class Orphan:
 
 
 def look(get: Callable[[], T], otherwise: T) -> T:
-    """What `get` returns, or `otherwise` if its process has just ended or may not be looked at."""
+    """What `get` returns, or `otherwise` if the process has ended or access is denied."""
     try:
         return get()
     except (psutil.Error, OSError):
@@ -94,7 +94,7 @@ def _name(process: psutil.Process, folder: str) -> str:
 
 
 def _is_on_its_own(process: psutil.Process, marked: Container[int]) -> bool:
-    """Whether no supervisor is above it, and no other process of the stack, which will end it."""
+    """Whether neither a supervisor nor another process of the stack is its ancestor."""
     return process.ppid() not in marked and not any(map(_is_supervisor, process.parents()))
 
 
@@ -104,7 +104,7 @@ def _is_supervisor(process: psutil.Process) -> bool:
 
 
 def end(orphans: Sequence[Orphan]) -> list[Orphan]:
-    """Ends them and their children, Redis after those that write to it; returns who is left."""
+    """Ends them and their children, Redis last; returns those that are left."""
     redis = [orphan for orphan in orphans if orphan.name == "redis"]
     others = [orphan for orphan in orphans if orphan.name != "redis"]
     _end(others, _STOP_SECONDS_MAX)
@@ -132,7 +132,7 @@ def _wait(processes: Sequence[psutil.Process], seconds_max: float) -> None:
 
 
 def is_gone(process: psutil.Process) -> bool:
-    """Whether it has ended. A zombie has, though not every machine's first process reaps it."""
+    """Whether it has ended. A zombie has, even if init does not reap it."""
     return look(
         lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE,
         otherwise=True,
@@ -140,7 +140,7 @@ def is_gone(process: psutil.Process) -> bool:
 
 
 def clear(state: Path) -> tuple[str, list[str]]:
-    """Ends the orphans; a sentence that names them, and a fault for each that is still there."""
+    """Ends the orphans; returns a sentence that names them, and a fault for each survivor."""
     found = find(state)
     if not found:
         return "", []
@@ -151,7 +151,7 @@ def clear(state: Path) -> tuple[str, list[str]]:
 
 
 def main() -> int:
-    """Ends them, names them; returns the exit code."""
+    """Ends and names them; returns the exit code."""
     said, faults = clear(state_folder(os.environ))
     if said:
         sys.stdout.write(f"platform: {said}\n")

@@ -1,4 +1,4 @@
-"""Who listens on a port of this machine."""
+"""The processes that listen on this machine's ports."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Holder:
-    """The process that listens on a port, as far as this user may know it."""
+    """The process that listens on a port, as far as this user may inspect it."""
 
     pid: int | None
     name: str
     state: str = ""
-    """The state folder it was given, when it is a process of a stack like this one."""
+    """Its state folder, if it belongs to a platform stack."""
 
     def __str__(self) -> str:
         return f"{self.name}, pid {self.pid}" if self.pid else "a process of another user"
 
 
 def is_free(port: int) -> bool:
-    """Whether a program could listen on the port of the loopback now."""
+    """Whether the loopback port is free."""
     with socket.socket() as probe:
-        # As the servers do: a port whose last connections are still closing counts as free.
+        # As the servers do: a port in TIME_WAIT counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -42,7 +42,7 @@ def is_free(port: int) -> bool:
 
 
 def localhost() -> set[str]:
-    """The addresses of `localhost`, as a client asks for them.
+    """The addresses to which `localhost` resolves for a client.
 
     Asked for IPv4 alone, the C library answers 127.0.0.1 even where there is only ::1.
     """
@@ -53,7 +53,7 @@ def localhost() -> set[str]:
 
 
 def holders(ports: Iterable[int]) -> Mapping[int, Holder]:
-    """The process that listens on each of these ports; no entry where nobody is found."""
+    """The listener of each of these ports that has one."""
     wanted = set(ports)
     found: dict[int, Holder] = {}
     for pid, port in _listeners(wanted):
@@ -65,7 +65,7 @@ def holders(ports: Iterable[int]) -> Mapping[int, Holder]:
 def _listeners(ports: set[int]) -> list[tuple[int | None, int]]:
     try:
         connections = psutil.net_connections(kind="tcp")
-    except psutil.AccessDenied:  # macOS tells only root about all
+    except psutil.AccessDenied:  # macOS shows all of them only to root
         return _own_listeners(ports)
     return [
         (connection.pid, connection.laddr.port)
@@ -115,7 +115,7 @@ def _holder(pid: int | None) -> Holder:
 
 
 def free_block(first: int, count: int) -> int | None:
-    """The first port of a free block at `first` + 100, + 200, …; None when 50 tries find none."""
+    """The first port of a free block at `first` + 100, + 200, …; None after 50 tries."""
     for candidate in range(first + 100, min(first + 5100, 65_536 - count), 100):
         if all(is_free(port) for port in range(candidate, candidate + count)):
             return candidate

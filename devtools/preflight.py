@@ -1,8 +1,8 @@
 """`python -m devtools.preflight`: the stack's first process; the others wait for it.
 
-Makes the state folder and the secret, ends what a killed supervisor left behind, checks programs,
-settings and ports, and writes down which ports they are. Says everything that is wrong in one go,
-each with its cure, and leaves with 78 (EX_CONFIG), which stops the stack.
+Creates the state folder and the secrets, ends orphans of a killed supervisor, checks programs,
+settings and ports, and writes `environment`. Reports all faults at once, each with its remedy, and
+exits with 78 (EX_CONFIG), which stops the stack.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def faults(environ: Mapping[str, str]) -> list[str]:
-    """Everything that would keep the stack from starting, a line each."""
+    """Everything that prevents a start, a line each."""
     folder = state_folder(environ)
     here = checkout.of_stack(environ)
     found = state.prepare(folder) + checks.missing_programs(environ)
@@ -46,7 +46,7 @@ def faults(environ: Mapping[str, str]) -> list[str]:
 
 
 def warnings(environ: Mapping[str, str]) -> list[str]:
-    """What the stack starts with, but somebody probably meant otherwise."""
+    """Probable mistakes that do not prevent a start."""
     return checkout.name_warnings(checkout.of_stack(environ))
 
 

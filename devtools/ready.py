@@ -35,7 +35,7 @@ Next, in another shell (`nix develop`):
 
 
 def unhealthy(first_port: int) -> list[str]:
-    """The HTTP processes whose health check fails, after waiting for them with a bound."""
+    """The HTTP processes whose health check still fails after a bounded wait."""
     deadline = time.monotonic() + HEALTHY_SECONDS_MAX
     left = [name for name in PORT_OFFSETS if name != "redis"]
     while left := [name for name in left if not is_healthy(first_port + PORT_OFFSETS[name])]:
@@ -58,7 +58,7 @@ def is_healthy(port: int) -> bool:
 
 
 def report(first_port: int, states: Sequence[ProcessState]) -> str:
-    """The screen a newcomer sees: addresses, and seconds from start to ready where known."""
+    """The greeting: addresses, and seconds from start to ready where known."""
     by_name = {state.name: state for state in states}
     lines = [
         _line(name, first_port + offset, by_name.get(name)) for name, offset in PORT_OFFSETS.items()
@@ -83,10 +83,10 @@ def _line(name: str, port: int, state: ProcessState | None) -> str:
 
 
 def about_localhost(addresses: set[str]) -> str:
-    """A line for a machine whose `localhost` is the IPv6 loopback alone, or nothing."""
+    """A line if `localhost` is not 127.0.0.1."""
     if "127.0.0.1" in addresses:
         return ""
-    return "On this machine `localhost` is not 127.0.0.1: write 127.0.0.1 in its place.\n"
+    return "On this machine `localhost` is not 127.0.0.1: use 127.0.0.1 instead.\n"
 
 
 def main(environ: Mapping[str, str]) -> int:

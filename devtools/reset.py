@@ -1,4 +1,4 @@
-"""`platform reset`, in two steps with the stack's stop between them.
+"""`platform reset`, in two steps; the stack stops between them.
 
 `python -m devtools.reset ask [--yes]` asks whether to forget the state of this checkout,
 and `... forget` does it.

@@ -94,10 +94,10 @@ def _refuse(why: str) -> int:
 
 
 def _lnav(args: argparse.Namespace, lines: int, files: Sequence[str]) -> list[str]:
-    """The call of lnav; it shows `lines` when nothing narrows them down."""
+    """The lnav command line; it prints the last `lines` without a filter."""
     commands = []
     if args.transaction:
-        # The router knows requests only, so the ids of those about the transaction are looked up.
+        # The router logs no transaction id: look up the transaction's request ids first.
         # Not of those that only read it: a client that waits for it sends many.
         commands += [
             r":filter-out method\W+(GET|HEAD)\b",
@@ -127,13 +127,13 @@ def _about(request_id: str) -> str:
 
 
 def _followed(args: argparse.Namespace, files: Sequence[str]) -> Iterator[bytes]:
-    """What is written from now on. lnav follows on a screen only."""
+    """Prints new lines. lnav follows only at a terminal."""
     about = re.compile(args.transaction or (_about(args.request) if args.request else ""))
     levels = loglines.LEVELS[loglines.LEVELS.index(args.level or loglines.LEVELS[0]) :]
     is_shown = False
     for raw in _output(["tail", "-q", "-n", "0", "-F", *files], stderr=subprocess.DEVNULL):
         text = raw.decode("utf-8", "replace")
-        # What is no line of its own, as within a traceback, goes with the line before.
+        # A continuation, such as a traceback, belongs to the line before.
         if line := loglines.parse(text):
             is_shown = line.level in levels and bool(about.search(text))
         if is_shown:
@@ -150,7 +150,7 @@ def _output(command: Sequence[str], **options: Any) -> Iterator[bytes]:
 
 
 def _write(lines: Iterator[bytes], *, at_once: bool = False) -> bool:
-    """Prints them; whether there were any."""
+    """Prints them; returns whether there were any."""
     has_any = False
     for line in lines:
         sys.stdout.buffer.write(line)
@@ -162,35 +162,37 @@ def _write(lines: Iterator[bytes], *, at_once: bool = False) -> bool:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The arguments of the command."""
-    words = argparse.ArgumentParser(
+    """The command's arguments."""
+    arguments = argparse.ArgumentParser(
         prog="logs",
         description="Shows what all processes of the stack log, merged in time order.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    about = words.add_mutually_exclusive_group()
+    about = arguments.add_mutually_exclusive_group()
     about.add_argument("--request", metavar="ID", help="the lines about one request")
     about.add_argument(
         "--transaction", type=uuid.UUID, metavar="ID",
         help="the lines about one transaction and the requests that changed it",
     )  # fmt: skip
-    words.add_argument(
+    arguments.add_argument(
         "--service", action="append", default=[], metavar="NAME",
         help="only this process, such as core-api, router or redis; may be repeated",
     )  # fmt: skip
-    words.add_argument("--level", choices=loglines.LEVELS, help="the least severe level shown")
-    words.add_argument(
+    arguments.add_argument("--level", choices=loglines.LEVELS, help="lowest level to show")
+    arguments.add_argument(
         "--since", type=_since, metavar="TIME",
         help="from then on: 30s, 5m, 2h, 1d ago, or a time like 2026-11-24T13:19:00Z",
     )  # fmt: skip
-    words.add_argument(
+    arguments.add_argument(
         "-n", dest="lines", type=_line_count, metavar="LINES",
         help=f"print the last of them ({_LINES}; all with an id or --since)",
     )  # fmt: skip
-    words.add_argument("-f", "--follow", action="store_true", help="print what comes, in a pipe")
-    return words
+    arguments.add_argument(
+        "-f", "--follow", action="store_true", help="print new lines, in a pipe too"
+    )
+    return arguments
 
 
 def _line_count(text: str) -> int:

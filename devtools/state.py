@@ -1,4 +1,4 @@
-"""The state folder of a checkout: what is in it, which version made it, and how to forget it."""
+"""The state folder of a checkout: its contents, version and removal."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Raised when what is in the folder changes so that older code would do harm with it.
+# Raised when older code would damage a newer folder.
 VERSION = 1
 _VERSION_CHARACTERS_MAX = 20
 
 _FOLDERS = ("redis", "caddy", "metrics")
-# Random, made once, for the user's eyes alone: what signs tokens, what Redis asks for, and what the
-# sandbox asks for before it changes its behaviour.
+# Random, created once, mode 600: the token secret, the Redis password, the sandbox's control token.
 _SECRETS = ("jwt-secret", "redis-password", "sandbox-token")
 _FILES = (
     *("version", "environment", "port", "redis-url", *_SECRETS, "*.new"),
@@ -26,7 +25,7 @@ _FILES = (
 
 
 def version_of(state: Path) -> str | None:
-    """The folder's version mark; empty when it is from before there was one, None when new."""
+    """The folder's version; empty if older than versions, None if new."""
     try:
         with (state / "version").open(encoding="utf-8", errors="replace") as file:
             return file.read(_VERSION_CHARACTERS_MAX).strip()
@@ -35,7 +34,7 @@ def version_of(state: Path) -> str | None:
 
 
 def prepare(state: Path) -> list[str]:
-    """Makes the state folder and the secrets where they are missing; returns what went wrong.
+    """Creates the state folder and the secrets where missing; returns faults.
 
     A folder without a version mark is taken over as it is: it differs in nothing but the mark.
     """
@@ -74,21 +73,21 @@ def _not_ours(state: Path) -> str:
 def _make_folders(state: Path) -> None:
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     state.chmod(0o700)
-    # First of all: it says that the folders are ours to remove.
+    # First: it marks the folders as ours to remove.
     _write(state / "version", str(VERSION))
     for name in ("logs", *_FOLDERS):
         (state / name).mkdir(mode=0o700, exist_ok=True)
 
 
 def write_environment(state: Path, script: str, redis_port: int) -> None:
-    """Writes where the stack and its Redis listen: for its processes, and for its clients."""
+    """Writes `environment` for the processes and `redis-url` for clients."""
     _write(state / "environment", script.rstrip("\n"))
     password = (state / "redis-password").read_text("ascii").strip()
     _write(state / "redis-url", f"redis://:{password}@127.0.0.1:{redis_port}/0")
 
 
 def _write(path: Path, text: str) -> None:
-    # Under another name first: a start that is killed leaves no half of it, and nobody reads one.
+    # Replaced atomically: no reader sees a partial file.
     draft = path.with_name(path.name + ".new")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -98,21 +97,21 @@ def _write(path: Path, text: str) -> None:
 
 
 def is_ours(state: Path) -> bool:
-    """Whether a stack was ever started with this folder; if not, nothing in it is ours."""
+    """Whether a stack was ever started with this folder."""
     return version_of(state) is not None
 
 
 def bytes_of(state: Path) -> int:
-    """What there is to forget, in bytes."""
+    """The size of what a reset removes, in bytes."""
     found = [path for name in _FOLDERS for path in (state / name).rglob("*")]
     found += [path for pattern in _FILES for path in state.glob(pattern)]
     return sum(path.lstat().st_size for path in found if path.is_file())
 
 
 def forget(state: Path) -> list[str]:
-    """Removes what preflight and the processes made; returns the names of what stays.
+    """Removes what preflight and the processes created; returns the names of what is kept.
 
-    `nixw` keeps its own things here, and process-compose the settings of its screen.
+    The files of `nixw` and process-compose's screen settings are kept.
     """
     for name in _FOLDERS:
         if (state / name).is_dir():

@@ -1,4 +1,4 @@
-"""A client of process-compose's HTTP API on its Unix socket: what the stack's own tools need of it.
+"""A client of process-compose's HTTP API on its Unix socket, as far as our commands use it.
 
 The routes are those of https://f1bonacc1.github.io/process-compose/client/.
 """
@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Stopping a process answers when it is gone: the connector may take 6 s, then it is killed.
+# A stop returns when the process has ended: the connector has 6 s before it is killed.
 _ANSWER_SECONDS_MAX = 10.0
 
 
 class SupervisorError(Exception):
-    """process-compose does not answer, or refuses; the text says what was asked."""
+    """process-compose does not respond, or refuses the request."""
 
 
 @dataclass(frozen=True)
 class ProcessState:
-    """One process as process-compose sees it now."""
+    """The state of one process."""
 
     name: str
     status: str
@@ -38,11 +38,11 @@ class ProcessState:
     has_succeeded: bool
     """Whether it ended with exit code 0."""
     has_failed: bool
-    """Whether it ended by itself with an error, and may be waiting for its next start."""
+    """Whether it failed; process-compose may restart it."""
     restarts: int
     exit_code: int
     started_at: datetime | None
-    """First start; None before it, and on process-compose older than 1.110."""
+    """First start; None before it, and with process-compose older than 1.110."""
     ready_at: datetime | None
 
 
@@ -56,12 +56,12 @@ class Supervisor:
         """All processes of the stack, replicas one by one.
 
         Raises:
-            SupervisorError: process-compose does not answer.
+            SupervisorError: process-compose does not respond.
         """
         return [_state(entry) for entry in self._call("GET", "/processes")["data"]]
 
     def stop(self, name: str) -> None:
-        """Stops a process and waits until it is gone.
+        """Stops a process and waits until it has ended.
 
         Raises:
             SupervisorError: there is no such process, or it does not run.
@@ -69,7 +69,7 @@ class Supervisor:
         self._call("PATCH", f"/process/stop/{name}")
 
     def start(self, name: str) -> None:
-        """Starts a process that does not run.
+        """Starts a stopped process.
 
         Raises:
             SupervisorError: there is no such process, or it runs.

@@ -1,4 +1,4 @@
-"""Which versions of the programs are here, and how they stand to the pin."""
+"""Versions of the programs, compared with the pin."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _START = "start from `nix develop`, or with `nix run`"
 
 @dataclass(frozen=True)
 class Program:
-    """How a program is asked, and between which versions the stack was tried."""
+    """How to get a program's version, and the versions that the stack was tested with."""
 
     name: str
     questions: Sequence[Sequence[str]]
@@ -40,7 +40,7 @@ class Program:
 PROGRAMS = (
     Program("redis-server", [["--version"]], "redis", ((7, 0), (8, 99))),
     Program("redis-cli", [["--version"]], "redis", ((7, 0), (8, 99))),
-    # Built by Go's own `install`, Caddy knows its version only as the name of its module.
+    # Built by `go install`, Caddy reports its version only as that of its module.
     Program("caddy", [["version"], ["build-info"]], "caddy", ((2, 11), (2, 11))),
     Program(
         "process-compose", [["version", "--short"]], "process-compose", ((1, 100), (1, 122))
@@ -52,13 +52,13 @@ _PYTHON = Program("python", [], "python", ((3, 11), (3, 14)))
 
 
 def pinned() -> Mapping[str, str]:
-    """The versions that the pin of flake.lock carries, as far as they are known."""
+    """The versions in the nixpkgs that flake.lock pins, as far as known."""
     known: Mapping[str, str] = json.loads((_ROOT / "nix/host/pinned.json").read_text("utf-8"))
     return known
 
 
 def findings(environ: Mapping[str, str]) -> list[Finding]:
-    """One for each program."""
+    """One finding per program."""
     python = Path(sys.executable).resolve()
     from_pin = python.is_relative_to("/nix/store")
     version = platform.python_version()
@@ -85,7 +85,7 @@ def _finding(program: Program, environ: Mapping[str, str], *, from_pin: bool) ->
 
 
 def _answer(command: Sequence[str], environ: Mapping[str, str]) -> str:
-    # Not into the stack's log file, which process-compose would begin anew.
+    # process-compose would truncate the stack's log file.
     given = {**environ, "PC_LOG_FILE": "/dev/null"}
     try:
         done = subprocess.run(  # noqa: S603 - the programs of PROGRAMS, as PATH has them
@@ -113,7 +113,7 @@ def _judged(program: Program, version: str, *, from_pin: bool) -> Finding:
             cure = f"take the one of the flake: {_START}"
             return Finding("programs", program.name, version, "fault", f"needs {shown} on", cure)
     if version == "unknown" and program.needed:
-        status, note = "warning", "it did not say which it is"
+        status, note = "warning", "version not recognised"
     return Finding("programs", program.name, version, status, note)
 
 

@@ -31,7 +31,7 @@ LOG_LINES = 15
 
 
 def faults(states: Sequence[ProcessState]) -> dict[str, str]:
-    """Why each process that is not ready is not; processes that wait for others come last."""
+    """Why each unready process is not ready; those that wait for others come last."""
     found = {}
     for state in states:
         if state.name in PORT_OFFSETS and state.is_running and not state.is_ready:
@@ -60,7 +60,7 @@ def say_why(state_dir: Path, reasons: Mapping[str, str]) -> None:
 
 
 def say_gone(state_dir: Path) -> None:
-    """Says why process-compose has ended: preflight ends the stack when a check fails."""
+    """Prints why process-compose has ended, such as a failed check of preflight."""
     _, found, text = log_tail(state_dir, "preflight").rpartition(
         "    preflight: the stack cannot start\n"
     )
@@ -68,7 +68,7 @@ def say_gone(state_dir: Path) -> None:
         lines = textwrap.indent(textwrap.dedent(text), "  ")
         sys.stderr.write(f"platform: the stack cannot start\n{lines}")
     else:
-        say_why(state_dir, {"process-compose": "has ended, or does not answer"})
+        say_why(state_dir, {"process-compose": "has ended or does not respond"})
 
 
 def wait(supervisor: Supervisor, state_dir: Path) -> int:
@@ -99,7 +99,7 @@ def wait(supervisor: Supervisor, state_dir: Path) -> int:
 
 
 def main(environ: Mapping[str, str]) -> int:
-    """Waits; Ctrl-C ends the waiting and leaves the stack as it is."""
+    """Waits; Ctrl-C ends only the wait, not the stack."""
     try:
         return wait(Supervisor(environ["PC_SOCKET_PATH"]), state_folder(environ))
     except KeyboardInterrupt:

@@ -1,10 +1,10 @@
-# What `nix flake check` runs. Each check prints, and leaves as its output, one line
+# The checks of `nix flake check`. Each check prints, and leaves as its output, one line
 # `N passed, N failed[, N skipped]` for nixw and CI to add up.
 {
   lib,
   pkgs,
   package,
-  # What is built, by name: programs and images.
+  # Built packages by name: programs and images.
   packages,
   formatter,
 }:
@@ -16,7 +16,7 @@ let
         variables
         // {
           nativeBuildInputs = inputs;
-          # The tests speak to servers of their own on loopback, which macOS forbids unless told.
+          # The tests start servers on loopback, which macOS forbids by default.
           __darwinAllowLocalNetworking = true;
         }
       )
@@ -31,7 +31,7 @@ let
         cd "$TMPDIR/src"
         export PLATFORM_CODE="$PWD" PYTHONPATH="$PWD" COUNTS="$TMPDIR/counts"
 
-        # Nix's sandbox takes every process along when a check is interrupted. The host package set has
+        # Nix's sandbox kills every process when a check is interrupted. The host package set has
         # none: there a PID namespace does it, where the system grants one.
         alone="unshare --map-current-user --pid --fork --kill-child --mount-proc"
         $alone true 2>/dev/null || alone=""

@@ -1,6 +1,6 @@
-# Container images of the stack's processes, from the packages and the code that run locally. What an
-# image runs is said here once; from it come the image, where the package set can make one, and
-# `image-configs`, a file with which the tests run exactly the same commands.
+# Container images of the stack's processes, from the packages and the code that run locally. Each
+# configuration is defined once, for the image, where the package set can build one, and for
+# `image-configs`, a file from which the tests run exactly the same commands.
 {
   lib,
   pkgs,
@@ -8,7 +8,7 @@
   revision,
 }:
 let
-  # Nobody's files but ours: an id that no distribution gives to anybody.
+  # An id that no distribution assigns, so that it owns only our files.
   user = "65532:65532";
 
   second = 1000000000; # in the nanoseconds that the format wants
@@ -17,7 +17,7 @@ let
     Interval = 10 * second;
     Timeout = 2 * second;
     Retries = 3;
-    # While it starts, a failure counts for nothing, and an answer is there at once.
+    # Failures during the start period do not count.
     StartPeriod = 20 * second;
     StartInterval = second / 2;
   };
@@ -34,7 +34,7 @@ let
       python = package.pythonOf folder;
     in
     {
-      # Apart, so that other words run a command of this service: `-m services.auth_api.users list`.
+      # Separate, so that other arguments run a command of this service: `-m services.auth_api.users list`.
       Entrypoint = [ "${python}/bin/python" ];
       Cmd = [
         "-m"
@@ -73,8 +73,8 @@ let
         "HTTP_HOST=0.0.0.0"
         "HTTP_PORT=${ports.router}"
       ];
-      # Caddy cannot ask anybody, so curl is here too. Not every version of it reads variables: with
-      # another HTTP_PORT the health check needs another address.
+      # Caddy has no HTTP client, so curl is included. Not every curl expands variables: with another
+      # HTTP_PORT the health check needs another address.
       Healthcheck = healthcheck [
         "${pkgs.curl}/bin/curl"
         "-fsS"
@@ -84,7 +84,7 @@ let
       ];
     };
 
-    # Open to all who reach it, unless a secret says who may do what (deploy/prepare.sh makes one).
+    # Without authentication, unless a secret is set (deploy/prepare.sh creates one).
     redis = {
       Entrypoint = [ "${pkgs.redis}/bin/redis-server" ];
       Cmd = [
@@ -125,7 +125,7 @@ let
     // image
   ) images;
 
-  # Without a time: the same sources make the same image, to the byte.
+  # No timestamps: the same sources build the same image, to the byte.
   imageOf =
     name: config:
     pkgs.dockerTools.streamLayeredImage {
@@ -142,7 +142,7 @@ let
           extraGroupLines = [ "platform:x:65532:" ];
         })
       ];
-      # /data is for who keeps something: a new volume that is mounted there takes its owner over.
+      # For persistent data: a new volume mounted on /data takes over its owner.
       fakeRootCommands = ''
         mkdir -m 1777 tmp
         mkdir -m 700 data
@@ -164,7 +164,7 @@ in
         printf '%s\n' "$description" >$out
       '';
 }
-# An image has programs for Linux in it, from a package set whose programs need nothing around them.
+# Images need Linux programs from a package set whose programs are self-contained.
 // lib.optionalAttrs (pkgs ? dockerTools && pkgs.stdenv.hostPlatform.isLinux) (
   lib.mapAttrs' (name: config: lib.nameValuePair "image-${name}" (imageOf name config)) configs
 )

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# The lint check, run at the root of the sources. Every tool has its turn, whatever the one before
-# it said; the counts go to the file named by COUNTS.
+# The lint check, run at the root of the sources. Every tool runs, even after failures;
+# the counts go to the file named by COUNTS.
 set -uo pipefail
 
 passed=0 failed=0 skipped=0

@@ -1,4 +1,4 @@
-# The code as it is run and as it is tested, and the Python packages it needs.
+# The code for running and for testing, and its Python packages.
 { lib, pkgs }:
 let
   inherit (lib) fileset;
@@ -17,7 +17,7 @@ let
       fileset = fileset.unions files;
     };
 
-  # What each service says of itself, by its folder.
+  # Each service.toml, by folder.
   services = lib.mapAttrs (folder: _: lib.importTOML (../services + "/${folder}/service.toml")) (
     lib.filterAttrs (
       folder: _: builtins.pathExists (../services + "/${folder}/service.toml")
@@ -65,7 +65,7 @@ let
 
   python = pkgs.python3.withPackages runtimePackages;
 
-  # Compiled beforehand, because nothing can be written here later and start-up counts.
+  # Compiled at build time: the store is read-only, and start-up time matters.
   compiled =
     name: folders: files:
     pkgs.runCommand name { nativeBuildInputs = [ python ]; } ''
@@ -75,7 +75,7 @@ let
       python -m compileall -q --invalidation-mode unchecked-hash ${folders}
     '';
 
-  # Every program of ours begins with it.
+  # Sourced first by each program.
   inherited = ''
     # shellcheck source=/dev/null
     . ${./platform}/inherited.sh
@@ -100,7 +100,7 @@ in
   pythonForTests = pkgs.python3.withPackages (ps: runtimePackages ps ++ testPackages ps);
   pythonForBench = pkgs.python3.withPackages (ps: runtimePackages ps ++ benchPackages ps);
 
-  # What the processes of process-compose.yaml and `logs` find on PATH besides Python.
+  # Programs on the PATH of the stack's processes and of `logs`, besides Python.
   programs = [
     pkgs.bash
     pkgs.caddy
@@ -111,7 +111,7 @@ in
     processCompose
   ];
 
-  # What each check reads and nothing else, so that a change reruns only the checks that it concerns.
+  # The inputs of each check, so that a change reruns only the affected checks.
   checkedSources =
     let
       testsIn =
@@ -172,7 +172,7 @@ in
 
   code = compiled "platform-code" "devtools services" code;
 
-  # Its stack is started as the tests start theirs.
+  # Starts stacks with the tests' helpers.
   bench = compiled "platform-bench" "bench devtools services tests" (
     code
     ++ [
@@ -182,7 +182,7 @@ in
     ]
   );
 
-  # For a container image: what one folder of services/ needs and nothing else, code and packages.
+  # For a container image: only the code and packages of one folder of services/.
   inherit packagesOf services;
   codeOf =
     folder:

@@ -22,22 +22,22 @@ pkgs.mkShellNoCC {
     ++ (if pkgs ? nixfmt then [ pkgs.nixfmt ] else [ ]);
 
   shellHook = ''
-    # A value from outside, say of another checkout's shell, would run that one's code.
+    # An inherited value, such as from another checkout's shell, would run that one's code.
     unset PLATFORM_CODE
     . ${./platform}/env.sh
 
-    # By which an editor that is started from here (`code .`), or reads .vscode/settings.json, finds the
-    # interpreter with all packages. It is no venv that anything could be installed to.
+    # Shows editors (`code .`, .vscode/settings.json) the interpreter with all packages. Read-only,
+    # unlike a venv.
     export VIRTUAL_ENV=${package.pythonForTests}
 
     # Where bash-completion and fish look for completions, at the first Tab after a command.
     XDG_DATA_DIRS=${stack.completions}/share:${pkgs.httpie}/share:''${XDG_DATA_DIRS:-/usr/local/share:/usr/share}
     export XDG_DATA_DIRS
 
-    # Only for somebody who is going to type: not for `nix develop -c`, not for direnv.
+    # Interactive shells only, not `nix develop -c` and direnv.
     case $- in
       *i*)
-        # Perhaps the user's own bash has it already.
+        # The user's bash may have loaded it already.
         if [ -z "''${BASH_COMPLETION_VERSINFO-}" ] && [ -r ${bashCompletion} ]; then
           . ${bashCompletion}
         fi

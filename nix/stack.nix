@@ -1,12 +1,12 @@
-# What is started: the stack (`platform`), and the commands that run one module of ours.
+# Programs: the stack (`platform`), and the commands that run one Python module each.
 {
   lib,
   pkgs,
   package,
 }:
 let
-  # `nix run .#<name>`, and `<name>` in the development shell, where Tab completes the words of
-  # `parser`. A further command is one entry here.
+  # `nix run .#<name>`, and `<name>` in the development shell, where Tab completes the arguments of
+  # `parser`. A new command is one entry here.
   modules = {
     merchant = {
       module = "devtools.merchant";
@@ -30,22 +30,22 @@ let
     doctor = {
       module = "devtools.doctor";
       parser = "devtools.doctor.parser";
-      description = "tells versions, ports, settings, state and health, and what is wrong with them";
+      description = "checks versions, ports, settings, state and health";
       inputs = package.programs ++ [ pkgs.git ];
     };
   };
 
   runtimeInputs = package.programs ++ [ package.python ];
 
-  # The code is the one in the store, whatever a surrounding development shell says. Where no checkout
-  # is around (`nix run github:…`), state is kept in a folder of the user's, not in the current one.
+  # Runs the code in the store, even within a development shell. Outside a checkout
+  # (`nix run github:…`) the state is in the user's state folder, not in the current one.
   fromStore = ''
     export PLATFORM_CODE=${package.code}
     PLATFORM_CHECKOUT=''${PLATFORM_CHECKOUT:-''${XDG_STATE_HOME:-~/.local/state}/platform}
     export PLATFORM_CHECKOUT
   '';
 
-  # `platform` passes its arguments on, after `command` where that is given.
+  # `platform` passes its arguments on, after `command` if set.
   platformOf =
     {
       name ? "platform",
@@ -86,8 +86,8 @@ let
       meta.description = description;
     };
 
-  # What a shell reads at the first Tab after a command. The words are those of the checkout, asked
-  # for then: nothing is built anew when they change, and opening the shell takes no longer.
+  # Shell completions, loaded at the first Tab after a command. They ask the checkout's code, so that a
+  # change needs no rebuild and the shell opens as fast.
   completionOf =
     name:
     { parser, ... }:
@@ -104,7 +104,7 @@ let
     mkdir -p $bash $fish
     echo 'eval "$(process-compose completion bash 2>/dev/null)"' >$bash/process-compose
     echo 'process-compose completion fish 2>/dev/null | source' >$fish/process-compose.fish
-    # `platform` takes process-compose's words.
+    # `platform` completes as process-compose does.
     echo '. "''${BASH_SOURCE%/*}/process-compose"
     eval "$(complete -p process-compose | sed "s/[^ ]*$/platform/")"' >$bash/platform
     ${lib.concatStrings (lib.attrValues (lib.mapAttrs completionOf modules))}

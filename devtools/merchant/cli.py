@@ -1,4 +1,4 @@
-"""The command line of `merchant`: its words, its environment, its exit codes."""
+"""The command line of `merchant`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def main(
     stdin: TextIO | None = None,
     stderr: TextIO | None = None,
 ) -> int:
-    """Runs one command; its exit code."""
+    """Runs one command; returns its exit code."""
     stderr = stderr or sys.stderr
     try:
         with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
@@ -102,7 +102,7 @@ def _as_json(error: PlatformError) -> dict[str, Any]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The words of the command."""
+    """The command's arguments."""
     words = argparse.ArgumentParser(
         prog="merchant",
         description="Pays through the platform's router, as a merchant would.",
@@ -133,7 +133,7 @@ def parser() -> argparse.ArgumentParser:
     smoke = commands.add_parser(
         "smoke",
         help="checks the running stack through the router",
-        description="Pays a few times through the router, and checks what comes back.",
+        description="Sends payments through the router and checks the responses.",
         epilog=helptexts.OF_COMMAND["smoke"],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

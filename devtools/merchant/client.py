@@ -1,4 +1,4 @@
-"""Speaks HTTP to the router, and to nothing else.
+"""The HTTP client of the router.
 
 `Client` sends and gives back what was answered, whatever the status; `Session` keeps a merchant
 logged in; `expect` turns an answer that is no success into an error a person can act on.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Self
 
-# A bit more than the router's slowest answer takes (15 s, then it says 504).
+# More than the router's own limit (15 s, then 504).
 REQUEST_SECONDS_MAX = 20.0
 # A page of a hundred transactions has some 60 KiB.
 BODY_BYTES_MAX = 1024 * 1024
@@ -29,7 +29,7 @@ BODY_BYTES_MAX = 1024 * 1024
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back for one request. `body` is None when it was not JSON."""
+    """One response. `body` is None if it was not JSON."""
 
     url: str
     status: int
@@ -40,13 +40,13 @@ class Answer:
 
     @property
     def code(self) -> str:
-        """The problem document's code, or nothing."""
+        """The problem document's code, or empty."""
         return str(self.body.get("code", "")) if isinstance(self.body, dict) else ""
 
 
 @dataclass
 class Deadline:
-    """When all of a command has to be over."""
+    """The deadline of a whole command."""
 
     seconds: float
     clock: Callable[[], float] = time.monotonic
@@ -56,12 +56,12 @@ class Deadline:
         self.started = self.clock()
 
     def seconds_left(self) -> float:
-        """Seconds that are left, never below zero."""
+        """Seconds left, at least 0."""
         return max(0.0, self.started + self.seconds - self.clock())
 
 
 class Client:
-    """Sends single requests, each with a request id of its own and within the deadline."""
+    """Sends single requests, each with a new request id, within the deadline."""
 
     def __init__(self, url: str, deadline: Deadline) -> None:
         self.url = url
@@ -77,7 +77,7 @@ class Client:
         self._http.close()
 
     def token(self, username: str, password: str) -> Answer:
-        """Asks for a token."""
+        """Requests a token."""
         return self.send("POST", "/auth/token", {"username": username, "password": password})
 
     def post_transaction(
@@ -88,20 +88,20 @@ class Client:
         *,
         path: str = "/transactions",
     ) -> Answer:
-        """Asks for a transaction. Without a token the header is left out."""
+        """Creates a transaction. Without a token, sends no Authorization header."""
         headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
         return self.send("POST", path, wanted, token=token, headers=headers)
 
     def get(self, token: str, transaction_id: str) -> Answer:
-        """Asks for one transaction."""
+        """Reads one transaction."""
         return self.send("GET", f"/transactions/{transaction_id}", token=token)
 
     def list(self, token: str, limit: int, cursor: str | None = None) -> Answer:
-        """Asks for the caller's transactions."""
+        """Lists the caller's transactions."""
         return self.send("GET", f"/transactions?{_page(limit, cursor)}", token=token)
 
     def loyalty(self, token: str, limit: int, cursor: str | None = None) -> Answer:
-        """Asks for the caller's points."""
+        """Reads the caller's points."""
         return self.send("GET", f"/transactions/loyalty?{_page(limit, cursor)}", token=token)
 
     def send(
@@ -116,7 +116,7 @@ class Client:
         """Sends one request.
 
         Raises:
-            UnreachableError: when no whole answer comes in time.
+            UnreachableError: no complete response within the deadline.
         """
         request_id = str(uuid.uuid4())
         sent = {"X-Request-Id": request_id, **(headers or {})}
@@ -143,7 +143,7 @@ class Client:
             for piece in response.iter_bytes():
                 content += piece
                 if len(content) > BODY_BYTES_MAX:
-                    raise httpx.DecodingError("more than 1 MiB in one answer")
+                    raise httpx.DecodingError("response larger than 1 MiB")
                 if not self.deadline.seconds_left():
                     raise httpx.ReadTimeout("the time is up")
             return response.status_code, response.headers, content
@@ -171,7 +171,7 @@ class Client:
 
 
 class Session:
-    """A merchant who stays logged in: a token that ran out is replaced, once a request."""
+    """A merchant who stays logged in: an expired token is replaced, once per request."""
 
     def __init__(self, client: Client, username: str, password: str) -> None:
         self._client = client
@@ -191,7 +191,7 @@ class Session:
         return token
 
     def send(self, request: Callable[[str], Answer]) -> Answer:
-        """Does a request with the token; when it is not accepted any more, with a new one."""
+        """Sends a request with the token; after a 401 once more with a new one."""
         answer = request(self._token or self.login())
         return request(self.login()) if answer.status == 401 else answer
 
@@ -202,7 +202,7 @@ _LOGIN_HINTS = {
 }
 _HINTS = {
     403: "pay as a user who is enabled; `python -m services.auth_api.users list` shows them",
-    404: "an id is one of the caller's own: see `merchant list --as NAME`",
+    404: "not one of this merchant's ids: see `merchant list --as NAME`",
     409: "see `merchant list --as NAME`; if it is not there, pay under another key",
     413: "the router takes bodies of up to 16 KiB",
     500: "the request id leads to it in the logs, in .state/logs",
@@ -213,10 +213,10 @@ _HINTS = {
 
 
 def expect(answer: Answer, status: int, hints: Mapping[int, str] | None = None) -> Answer:
-    """The answer, if it has this status.
+    """The response, if it has this status.
 
     Raises:
-        PlatformError: with what the problem document says, and what to do.
+        PlatformError: any other status, with the problem document's detail and a hint.
     """
     if answer.status == status:
         return answer

@@ -1,4 +1,4 @@
-"""What each command does, once its words are understood."""
+"""The commands, after their arguments are parsed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _EXITS = {"captured": 0, "declined": 1, "failed": 1}
 
 
 def run(args: argparse.Namespace, url: str, password: str, stdout: TextIO) -> int:
-    """Does the command; its exit code.
+    """Runs the command; returns its exit code.
 
     Raises:
         PlatformError: the platform cannot be reached, or refuses.
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace, url: str, password: str, stdout: TextIO) -> in
 
 
 class Command:
-    """A command's words, and what it works with."""
+    """A command's arguments and its client, screen and session."""
 
     def __init__(
         self, args: argparse.Namespace, client: Client, password: str, stdout: TextIO
@@ -51,18 +51,18 @@ class Command:
         self._stdout = stdout
 
     def ask(self, request: Callable[[str], Answer]) -> Answer:
-        """Does a request that has to end with 200."""
+        """Sends a request that must get 200."""
         return expect(self.session.send(request), 200)
 
     def again(self, words: str) -> str:
-        """A command to type next, for the same merchant at the same platform."""
+        """A follow-up command for the same merchant and platform."""
         more = ["--as", self.args.username]
         more += ["--url", self.args.url] if self.args.url else []
         more += ["--password-stdin"] if self.args.password_stdin else []
         return f"merchant {words} {shlex.join(more)}"
 
     def print_json(self, document: object) -> None:
-        """The one document of --json."""
+        """Prints the document of --json."""
         print(json.dumps(document, indent=2), file=self._stdout, flush=True)
 
     def end(self, answer: Answer, following: str | None) -> None:
@@ -128,26 +128,26 @@ def _loyalty(command: Command) -> int:
 
 @dataclass
 class Payment:
-    """A payment on its way, and what is told of it."""
+    """A payment in progress and its report."""
 
     command: Command
     hops: list[dict[str, Any]] = field(default_factory=list)
     events_shown: int = 0
 
     def hop(self, name: str, ms: float, request_id: str, text: str) -> None:
-        """A hop this client sees; --json has them all in its document."""
+        """Prints a hop of this client; --json collects them."""
         self.hops.append({"hop": name, "ms": round(ms, 2), "request_id": request_id})
         if not self.command.args.json:
             self.command.screen.request(name, ms, request_id, text)
 
     def events(self, transaction: Transaction) -> None:
-        """What the platform did since the last time."""
+        """Prints the new events of the timeline."""
         if not self.command.args.json:
             self.command.screen.events(transaction, self.events_shown)
         self.events_shown = len(transaction.timeline)
 
     def end(self, answer: Answer, transaction: Transaction, more: str = "") -> None:
-        """How it ended."""
+        """Prints the result."""
         if self.command.args.json:
             what_to_do = {"what_to_do": more} if more else {}
             self.command.print_json({"hops": self.hops, "transaction": answer.body, **what_to_do})
@@ -191,7 +191,7 @@ def _post(command: Command) -> Answer:
             lambda token: command.client.post_transaction(token, wanted, args.idempotency_key)
         )
     except UnreachableError as error:
-        # Without an answer nobody knows whether it was accepted, and money may be on its way.
+        # Without a response the payment may still have been accepted.
         look = f"look whether it was accepted before you pay again: {command.again('list')}"
         repeat = "repeat the same command: its idempotency key makes that safe"
         error.hint += "\n" + (repeat if args.idempotency_key else look)

@@ -1,4 +1,4 @@
-"""What can go wrong, each with what to do about it. No heavy import: `--help` passes here."""
+"""The client's errors, with hints. No slow import: `--help` loads this module."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ if TYPE_CHECKING:
 
 
 class UsageError(Exception):
-    """The command was not given as it must be; the text says how."""
+    """Wrong usage of a command."""
 
 
 @dataclass(eq=False)
 class PlatformError(Exception):
-    """The platform cannot be reached, refuses, or answers what nobody understands.
+    """The platform is unreachable, refuses, or sends an unknown response.
 
     Attributes:
         detail: what happened, for a person; the problem document's own where there is one.
-        hint: what to do about it; may have several lines.
+        hint: the remedy; may have several lines.
         code: the problem document's code.
         request_id: leads through the platform's logs.
         errors: one text for each wrong field.
-        status: the HTTP status, 0 without an answer.
+        status: the HTTP status, 0 without a response.
     """
 
     detail: str
@@ -35,4 +35,4 @@ class PlatformError(Exception):
 
 
 class UnreachableError(PlatformError):
-    """No answer came, or half of one: what was asked may or may not have happened."""
+    """No complete response: the request may or may not have been processed."""

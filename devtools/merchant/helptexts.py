@@ -1,4 +1,4 @@
-"""What `merchant --help` and each command's `--help` say below their words: real sessions."""
+"""The epilogs of `merchant --help` and of each command: real sessions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ examples:
   merchant show {_ID} --as alice
   merchant trace {_ID} --as alice     where its time went
   http POST 127.0.0.1:8000/transactions amount=1250 currency=USD token=$(merchant token --as alice)
-  merchant COMMAND --help                      a command's words, and what it prints
+  merchant COMMAND --help                      a command's arguments and output
 
 {_ENVIRONMENT}\
   PLATFORM_STATE      the stack's state folder, with its logs (.state): for trace

@@ -1,4 +1,4 @@
-"""Follows a transaction to its end."""
+"""Follows a transaction to its final status."""
 
 from __future__ import annotations
 

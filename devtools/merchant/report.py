@@ -1,4 +1,4 @@
-"""How things are shown to a person: money, times, a line for each hop."""
+"""Output for a terminal: money, times, a line per hop."""
 
 from __future__ import annotations
 
@@ -30,41 +30,41 @@ def points(count: int) -> str:
 
 
 def duration(ms: float) -> str:
-    """`35 ms`, from a second on `1.42 s`."""
+    """`35 ms`; from 1000 ms, `1.42 s`."""
     return f"{ms:.0f} ms" if ms < _MS_OF_A_SECOND else f"{ms / _MS_OF_A_SECOND:.2f} s"
 
 
 def moment(at: datetime) -> str:
-    """To the second, in UTC as the platform writes it."""
+    """UTC, to the second."""
     return at.strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 class Screen:
-    """Writes lines, each at once: what is followed is seen as it happens."""
+    """Writes lines, flushing each."""
 
     def __init__(self, stdout: TextIO) -> None:
         self._stdout = stdout
 
     def say(self, text: str) -> None:
-        """One line. What a stranger on the platform's port sends cannot steer the terminal."""
+        """Prints a line, without control characters that could steer the terminal."""
         shown = "".join(c if c.isprintable() else "?" for c in text)
         print(shown, file=self._stdout, flush=True)
 
     def hop(self, name: str, time: str, text: str = "") -> None:
-        """A line of the way a transaction takes."""
+        """Prints a hop of a transaction."""
         self.say(f"{name:<11}{time:>9}  {text}".rstrip())
 
     def request(self, name: str, ms: float, request_id: str, text: str) -> None:
-        """A hop that was a request of this client."""
+        """Prints a request of this client."""
         self.hop(name, duration(ms), f"request {request_id}  {text}")
 
     def events(self, transaction: Transaction, seen: int = 0) -> None:
-        """The timeline, without the first `seen` events."""
+        """Prints the timeline after the first `seen` events."""
         for event in transaction.timeline[seen:]:
             self.hop(event.event, _offset(transaction, event), _details(event))
 
     def outcome(self, transaction: Transaction, more: str = "") -> None:
-        """The last line."""
+        """Prints the last line."""
         facts = [transaction.status, money(transaction.amount, transaction.currency)]
         if transaction.status == "captured":
             facts.append(points(transaction.loyalty_points or 0))
@@ -75,7 +75,7 @@ class Screen:
         self.say("  ".join([*facts, more or f"in {duration(transaction.milliseconds)}"]))
 
     def transaction(self, transaction: Transaction) -> None:
-        """All of one transaction."""
+        """Prints all fields of a transaction."""
         self.say(f"transaction  {transaction.id}")
         self.say(f"created      {moment(transaction.created_at)}")
         self.say(f"method       {transaction.payment_method}")

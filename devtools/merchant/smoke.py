@@ -1,4 +1,4 @@
-"""Pays a few times through the router, as the shipped users, and checks what comes back.
+"""Sends payments through the router as the shipped users, and checks the responses.
 
 Each check has a control where "refused" alone would not tell why: the same request with the one
 thing put right is accepted.
@@ -36,7 +36,7 @@ _NAME_WIDTH = 64
 
 
 class CheckFailedError(Exception):
-    """What was expected, and what came; with a hint when there is nothing to go on with."""
+    """Expected and actual result; with a hint, the remaining checks are pointless."""
 
     def __init__(self, expected: str, got: str, hint: str = "") -> None:
         super().__init__(f"expected {expected}, got {got}")
@@ -46,14 +46,14 @@ class CheckFailedError(Exception):
 
 
 class SigningSettings(Settings):
-    """What a token is signed with, where this process may know it."""
+    """The secret that signs tokens, where this process may read it."""
 
     jwt_secret: Secret | None = Field(default=None, description="what tokens are signed with")
 
 
 @dataclass(frozen=True)
 class Smoke:
-    """What the checks work with."""
+    """What the checks share."""
 
     client: Client
     password: str
@@ -61,7 +61,7 @@ class Smoke:
     screen: Screen
 
     def login(self, username: str) -> Token:
-        """A new token of the merchant."""
+        """A new token for the merchant."""
         answer = self.client.token(username, self.password)
         _status(answer, 200)
         return read(Token, answer)
@@ -71,12 +71,12 @@ class Smoke:
         return self.login(username).token
 
     def post(self, username: str, amount: int, currency: str, **more: str) -> Answer:
-        """Asks for a transaction."""
+        """Creates a transaction."""
         wanted = {"amount": amount, "currency": currency, **more}
         return self.client.post_transaction(self.token(username), wanted)
 
     def finish(self, username: str, accepted: Answer) -> Transaction:
-        """An accepted transaction in its final state."""
+        """The final state of an accepted transaction."""
         _status(accepted, 202)
         transaction = read(Transaction, accepted)
         _equal("Location", f"/transactions/{transaction.id}", accepted.headers.get("Location", ""))
@@ -113,7 +113,7 @@ class Smoke:
 def run(
     url: str, password: str, environ: Mapping[str, str], stdout: TextIO, *, seconds_max: float
 ) -> int:
-    """Does all checks, a line for each; 0 when all passed, else 1."""
+    """Runs all checks, printing a line each; returns 0 if all pass, else 1."""
     screen = Screen(stdout)
     passed, stop = 0, ""
     with Client(url, Deadline(seconds_max)) as client:
@@ -168,14 +168,14 @@ def _equal(what: str, expected: str, got: str) -> None:
 
 
 def _status(answer: Answer, status: int) -> None:
-    """The status, and the request's own id, which no answer may lack."""
+    """Checks the status, and that the response has the request's id."""
     if answer.status != status:
         raise CheckFailedError(f"{status}", f"{answer.status} {answer.code}".rstrip())
     _equal("X-Request-Id", answer.request_id, answer.headers.get("X-Request-Id", ""))
 
 
 def _refused(answer: Answer, status: int) -> None:
-    """The status with a problem document (RFC 9457); a 401 tells how to log in (RFC 9110)."""
+    """Checks for a problem document (RFC 9457); a 401 needs WWW-Authenticate (RFC 9110)."""
     _status(answer, status)
     content_type = answer.headers.get("Content-Type", "").partition(";")[0]
     _equal("Content-Type", "application/problem+json", content_type)

@@ -1,9 +1,9 @@
-"""Where a transaction's time went: its record and the logs of all processes, as one table.
+"""A transaction's timing: its record and the logs of all processes in one table.
 
-Each row is a span: when it began, how long it took, who says so. Spans overlap: the router waits
-for the Core API, the connector for the PSP, and the connector may begin before the Core API has
-answered. So a hop's time is its own, and the hops need not add up to the whole. `finish` is what
-the connector took of an attempt besides the PSP: taking it in hand, and writing how it ended.
+Each row is a span: start, duration, source. Spans overlap: the router waits for the Core API, the
+connector for the PSP, and the connector may start before the Core API has responded. A hop's time
+excludes the hops below it, so the hops need not add up to the total. `finish` is the connector's
+part of an attempt without the PSP: claiming it and writing its result.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from devtools.merchant.report import Screen
 
 # In the order in which a transaction passes them. The last three are seen only when an attempt
-# failed for now, when no log tells what the PSP took, and when a connector died.
+# failed for now, when no log has the time of the PSP, and when a connector crashed.
 HOPS = ("router", "Core API", "queue", "PSP", "finish", "backoff", "attempt", "lost")
 
 # Two clocks of one machine, one of them cut to whole milliseconds.
@@ -50,7 +50,7 @@ class Row:
 
 @dataclass
 class Trace:
-    """A transaction's rows, oldest first, and what the logs were like."""
+    """A transaction's rows, oldest first, and notes on the logs."""
 
     rows: list[Row] = field(default_factory=list)
     lines: Sequence[Line] = ()
@@ -58,13 +58,13 @@ class Trace:
 
     @property
     def request_ids(self) -> list[str]:
-        """Of the requests that the lines name, in order."""
+        """The request ids in the lines, in order."""
         ids = (line.fields.get("request_id") for line in self.lines)
         return list(dict.fromkeys(id_ for id_ in ids if id_))
 
     @property
     def began(self) -> datetime:
-        """When the first row began."""
+        """The start of the first row."""
         return self.rows[0].at
 
     @property
@@ -78,13 +78,13 @@ class Trace:
 
     @property
     def all_ms(self) -> float:
-        """From the first row's beginning to the end of the last hop."""
+        """Milliseconds from the first row's start to the end of the last hop."""
         ends = [_ms(self.began, row.at) + (row.ms or 0.0) for row in self.rows if row.hops]
         return max(ends, default=0.0)
 
 
 def trace(transaction: Transaction, folder: Path) -> Trace:
-    """The trace of a transaction; without logs, what its record alone tells."""
+    """The trace of a transaction; without logs, from its record alone."""
     lines = loglines.about(folder, transaction.id)
     attempts = _Attempts(lines)
     waits = attempts.rows(transaction.timeline)
@@ -170,9 +170,9 @@ class _Attempts:
         self._waiting = due
 
     def _line(self, event: Event, attempt: int | None) -> Line | None:
-        """The connector's line about the attempt that ended with this event."""
+        """The connector's log line on the attempt that ended with this event."""
         for line in self._lines:
-            # After a replay from the dead letters the numbers begin again: the time decides. What
+            # After a replay from the dead letters the numbers restart: match by time. What
             # had no effect was another connector's, too late.
             is_near = abs(line.at - event.at) <= _SAID_WITHIN
             is_same = is_near and line.fields.get("attempt") == str(attempt)
@@ -204,7 +204,7 @@ def _process(line: Line) -> str:
 
 
 def _inside(line: Line, ms: float, others: Sequence[Line]) -> float | None:
-    """What the Core API took of the router's request; None when this one went elsewhere."""
+    """The Core API's part of the router's request; None if it was for another service."""
     began = _began(line, ms) - _SLACK
     for other in others:
         if _process(other) == "core-api" and began <= other.at <= line.at + _SLACK:
@@ -219,7 +219,7 @@ def _same_request(line: Line, other: Line) -> bool:
 
 
 def _request_ms(line: Line) -> float | None:
-    """How long a request took, if the line is one about a request: it is written at its end."""
+    """A request's duration; None if the line is not about a request."""
     is_request = line.fields.get("event") in {"request", "handled request"}
     return _number(line.fields, "ms") if is_request else None
 
@@ -258,7 +258,7 @@ def _words(name: str, details: dict[str, Any]) -> str:
 
 
 def show(traced: Trace, transaction: Transaction, screen: Screen) -> None:
-    """The table, what each hop took, how it ended, and what has to be known about the logs."""
+    """Prints the table, the time per hop, the result, and notes on the logs."""
     screen.say(f"transaction  {transaction.id}")
     for request_id in traced.request_ids:
         screen.say(f"request      {request_id}")
@@ -275,7 +275,7 @@ def show(traced: Trace, transaction: Transaction, screen: Screen) -> None:
 
 
 def as_json(traced: Trace) -> dict[str, Any]:
-    """The same for a program, with the lines of the logs as they are."""
+    """The trace as JSON, with the unchanged log lines."""
     rows = [
         {
             "offset_ms": round(_ms(traced.began, row.at), 3),
@@ -301,9 +301,7 @@ def _notes(traced: Trace) -> list[str]:
     if traced.lines:
         return []
     where = "say where the logs are with --logs or PLATFORM_STATE"
-    return [
-        f"no log in {traced.folder} tells of it, so this is what the record alone says; {where}"
-    ]
+    return [f"no log in {traced.folder} mentions it, so this is from the record alone; {where}"]
 
 
 def _short(text: str) -> str:

@@ -1,5 +1,5 @@
-# nixpkgs' trivial builders. A builder here is the machine's bash, unsandboxed; besides what it is
-# given it has the machine's coreutils, and no environment.
+# nixpkgs' trivial builders. Builders run in the machine's bash, without a sandbox, with its
+# coreutils and no environment besides the derivation's.
 { system }:
 let
   pathOf = inputs: builtins.concatStringsSep "" (map (input: "${input}/bin:") inputs);

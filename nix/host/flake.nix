@@ -1,6 +1,6 @@
 # The host package set: the part of nixpkgs' interface that our flake uses, and no more, made from
-# what a Debian or Ubuntu machine and the package registries give. nixw puts it in nixpkgs' place
-# where no binary cache answers. It builds on Linux only, and evaluates anywhere.
+# what a Debian or Ubuntu machine and the package registries give. nixw uses it instead of nixpkgs
+# where no binary cache responds. It builds on Linux only, and evaluates anywhere.
 {
   description = "The part of nixpkgs that our flake uses, for machines that reach no binary cache";
 

@@ -16,7 +16,7 @@ let
     in
     start >= 0 && builtins.substring start (-1) text == suffix;
 
-  # A path stands for all that is below it.
+  # A path includes everything below it.
   member =
     set: path: type:
     if builtins.isFunction set then
@@ -53,7 +53,7 @@ in
     seen: item: if builtins.elem item seen then seen else seen ++ [ item ]
   ) [ ];
 
-  # Here a fileset is a function that says of a path whether it belongs to it.
+  # A fileset is a predicate on paths.
   fileset = {
     unions =
       sets: path: type:

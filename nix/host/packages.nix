@@ -4,7 +4,7 @@ let
   build = import ./build.nix { inherit system; };
   inherit (build) runCommand writeShellApplication;
 
-  # What nixw found out about the machine, and put here.
+  # Facts about the machine, written by nixw.
   machine = builtins.fromJSON (builtins.readFile ./machine.json);
 
   python = import ./python.nix {
@@ -12,7 +12,7 @@ let
     interpreter = machine.python;
   };
 
-  # Programs of the machine, by name and place.
+  # Programs of the machine, by name and path.
   fromMachine =
     name: places:
     runCommand name { } ''

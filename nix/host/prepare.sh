@@ -1,9 +1,9 @@
 # shellcheck shell=sh
 # shellcheck disable=SC2034,SC2154 # nixw uses and sets them
-# Sourced by nixw where no binary cache answers: installs the programs that the host package set takes
+# Sourced by nixw where no binary cache responds: installs the programs that the host package set takes
 # from the machine, finds the facts it is built on, builds what the command needs, and hands it to Nix.
 
-# What is handed to Nix lies where no path has a space, which Nix 2.8 cannot read.
+# Nix 2.8 cannot read paths with a space, so its inputs are copied to paths without.
 handed=/nix/var/nixw/${handed##*/}
 builder_environment=/nix/var/nixw/environment
 said_minutes=1440
@@ -42,7 +42,7 @@ find_go() {
 }
 
 # Builders see no environment, so the registries' settings are left in a file for them. No derivation
-# depends on it, and nobody else may read it: a proxy's address can hold a password.
+# depends on it. Mode 600: a proxy's address can contain a password.
 write_builder_environment() (
   mkdir -p "${builder_environment%/*}"
   umask 077
@@ -63,7 +63,7 @@ write_builder_environment() (
 )
 export_line() { printf "export %s='%s'\n" "$1" "$(printf %s "$2" | sed "s/'/'\\\\''/g")"; }
 
-# The path of the machine's own process-compose, when it is a version that the stack runs on.
+# The path of the machine's process-compose, if the stack supports its version.
 process_compose_of_machine() {
   path=$(command -v process-compose || true)
   case $path in '' | /nix/*) return ;; esac
@@ -71,7 +71,7 @@ process_compose_of_machine() {
   [ "${minor:-0}" -lt 100 ] || [ "$minor" -gt 122 ] || readlink -f "$path"
 }
 
-# Puts nix/host, with the facts of this machine beside it, where Nix is pointed to.
+# Copies nix/host and the facts of this machine to the folder that Nix reads.
 hand_over() {
   printf '{"python": "%s"%s}\n' "$(readlink -f /usr/bin/python3)" \
     "${process_compose:+, \"processCompose\": \"$process_compose\"}" | remember machine.json
@@ -83,7 +83,7 @@ hand_over() {
   cmp -s "$state/machine.json" "$handed/host/machine.json" || cp "$state/machine.json" "$handed/host/"
 }
 
-# The version that the pin of flake.lock carries; `doctor` and packages.nix read the same list.
+# The version in the pinned nixpkgs; `doctor` and packages.nix read the same list.
 pinned() { sed -n "s/.*\"$1\": \"\(.*\)\".*/\1/p" "$root/nix/host/pinned.json"; }
 
 process_compose_version() {

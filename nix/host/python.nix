@@ -45,8 +45,8 @@ let
   findLinks =
     packages: lib.concatStrings (map (lock: "--find-links ${lock.wheels} ") (locksOf packages));
 
-  # The bytecode is checked against nothing, since the store gives all files the same old date, by
-  # which Python would take it for stale and compile anew at every start.
+  # Bytecode is unchecked: all files in the store have the same old date, so Python would consider it
+  # stale and recompile at every start.
   environment =
     name: packages:
     runCommand name { } ''

@@ -2,7 +2,7 @@
 # shellcheck disable=SC2034,SC2154 # nixw sets and uses them
 # `nixw test [CHECK…]` and `nixw flake check`, sourced by nixw: runs the checks, shows their logs, and ends
 # with one line `N passed, N failed[, N skipped]` over all of them. With CI set every check is executed
-# again; else Nix does not repeat one when nothing it depends on has changed, and that is said.
+# again; else Nix skips checks whose inputs have not changed, which is reported.
 
 # One line for each check: name, derivation, output.
 list_checks() {

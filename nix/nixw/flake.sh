@@ -1,8 +1,8 @@
 # shellcheck shell=sh
 # shellcheck disable=SC2034,SC2154 # nixw uses and sets them
-# Sourced by nixw: what Nix is given as the flake.
+# Sourced by nixw: chooses the flake reference.
 
-# Sets `flake` to what Nix is given: the checkout, from which Nix takes what git tracks, or a copy of the
+# Sets `flake` to the reference for Nix: the checkout, from which Nix takes what git tracks, or a copy of the
 # project's own files. A folder without git would be copied whole into the store, secrets included,
 # and Nix 2.8 cannot take paths with a space or worktrees of a shallow clone.
 name_flake() {

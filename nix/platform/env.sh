@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # Where this checkout's code, state, logs and socket are. Sourced by bin/platform and by the
-# development shell, so that both speak to the same stack.
+# development shell, so that both use the same stack.
 
 # The checkout: the nearest folder, from here upwards, that holds the stack; else that of the surrounding
 # shell, or the folder that a program from the store names.
@@ -18,19 +18,19 @@ until [ -f "$platform_checkout/process-compose.yaml" ] && [ -d "$platform_checko
 done
 
 PLATFORM_CODE=${PLATFORM_CODE:-$platform_checkout}
-# Python below is the shell's own: another one's standard library would break it.
+# Another Python's standard library would break ours.
 unset CDPATH PYTHONHOME
 PYTHONPATH=$PLATFORM_CODE
 
-# In the shell of one checkout another one's stack can be started: a state folder that was worked out
-# before, and not chosen by the user, is worked out anew.
+# Another checkout's stack can be started in this shell: replace a state folder that was derived, not set by
+# the user.
 [ "${PLATFORM_STATE-}" != "${PLATFORM_CHECKOUT-}/.state" ] || unset PLATFORM_STATE
 PLATFORM_CHECKOUT=$platform_checkout
 case ${PLATFORM_STATE:=.state} in
   /*) ;;
   *) PLATFORM_STATE=$platform_checkout/$PLATFORM_STATE ;;
 esac
-# Root may write everywhere, and in some containers owns nothing that it sees.
+# Root may write everywhere, and in some containers owns none of the files.
 platform_foreign=
 if [ "$(id -u)" -ne 0 ]; then
   platform_foreign=$(find "$PLATFORM_STATE" ! -user "$(id -u)" 2>/dev/null | head -n 1)
@@ -50,7 +50,7 @@ fi
 
 # A Unix socket's path has room for 104 bytes on macOS and 108 on Linux, and process-compose gives
 # no reason when it is longer. The other folder is the same for every shell of this user, as
-# XDG_RUNTIME_DIR is not, and the user's alone, so that nobody else can put a socket there.
+# XDG_RUNTIME_DIR is not, and has mode 700, so that no other user can create a socket there.
 PC_SOCKET_PATH=$PLATFORM_STATE/pc.sock
 if [ "$(printf %s "$PC_SOCKET_PATH" | wc -c)" -gt 100 ]; then
   platform_sockets=/tmp/platform-$(id -u)

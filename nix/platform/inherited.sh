@@ -20,7 +20,7 @@ platform_kept=" ${platform_kept//[[:space:]]/ } "
 # Not `compgen -e`, which nixpkgs' bash lacks.
 for platform_name in $(declare -xp | sed -nE 's/^declare -[a-zA-Z]+ ([A-Za-z_][A-Za-z0-9_]*).*/\1/p'); do
   case $platform_kept in *" $platform_name "*) continue ;; esac
-  # Names alone, in which preflight and doctor look for misspelt settings.
+  # Only names, which preflight and doctor check for misspelt settings.
   PLATFORM_DROPPED="${PLATFORM_DROPPED-} $platform_name"
   # Some of bash's own variables cannot be unset.
   unset "$platform_name" 2>/dev/null || export -n "${platform_name?}"
@@ -30,6 +30,6 @@ for platform_name in $(declare -Fx | sed 's/.* //'); do
 done
 
 export PLATFORM_DROPPED="${PLATFORM_DROPPED-}"
-# Logs are in UTC, files are the user's alone, and no package of the user's own is imported.
+# UTC logs, files with mode 600, no packages from the user's home.
 export TZ=UTC LANG=C.UTF-8 PYTHONPATH=${PLATFORM_CODE:-.} PYTHONNOUSERSITE=1
 umask 077

@@ -1,11 +1,11 @@
 # shellcheck shell=bash
 # The body of bin/platform, sourced after env.sh.
 
-# Not listening is curl's code 7; any other outcome means that somebody holds the socket.
+# Not listening is curl's code 7; any other outcome means that the socket is in use.
 is_running() {
   [ -S "$PC_SOCKET_PATH" ] || return 1
   local code=0
-  # Neither the user's ~/.curlrc nor a proxy has a say in it.
+  # Without ~/.curlrc and proxies.
   curl --disable --noproxy '*' --silent --max-time 2 --unix-socket "$PC_SOCKET_PATH" --output /dev/null http://pc/live || code=$?
   [ "$code" -ne 7 ]
 }
@@ -27,7 +27,7 @@ say_what_is_served() {
   esac
 }
 
-# What `up` and its flags ask for: attached, detached, or no start at all.
+# The mode of `up` and its flags: attached, detached, or no start.
 mode_of() {
   local word mode=attached
   for word in "$@"; do
@@ -67,8 +67,7 @@ start() {
     say_what_is_served
   fi
   [ "$mode" = detached ] || exec process-compose "$@"
-  # Whatever becomes of the processes it comes back with 0, and with 1 when they were stopped before
-  # it looked; what became of them is told below.
+  # Its exit code does not tell whether the processes started; devtools.wait does.
   process-compose "$@" || true
   exec python -m devtools.wait
 }
@@ -79,7 +78,7 @@ stop() {
   else
     echo "platform: no stack of this checkout is running (its state is in $PLATFORM_STATE)"
   fi
-  # Those of a supervisor that was killed.
+  # Processes of a killed supervisor.
   python -m devtools.orphans
 }
 

@@ -58,7 +58,7 @@ def test_what_wrk_tells_is_read() -> None:
 
 def test_a_request_without_an_answer_spoils_the_run() -> None:
     """A rate that leaves out what never came back would flatter."""
-    with pytest.raises(MeasureError, match="3 of 600 requests had no answer"):
+    with pytest.raises(MeasureError, match="3 of 600 requests got no response"):
         parse(TOLD % 3)
 
 

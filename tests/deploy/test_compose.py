@@ -12,8 +12,7 @@ import pytest
 import redis
 import yaml
 
-from devtools import catalog
-from devtools import environment
+from devtools import catalog, environment
 from devtools.address import PORT_OFFSETS
 from services.common.settings import FILE_ALLOWED, Secret
 from tests.support import ROOT, free_ports, redis_server

@@ -237,8 +237,8 @@ def test_versions_are_held_against_the_pin_and_what_was_tried(
     assert ("7.2.1", "note", f"the pin has {pin['redis']}") == told["redis-server"]
     assert told["redis-cli"] == ("6.0.16", "fault", "needs 7.0 on")
     assert (pin["caddy"], "ok", "as pinned") == told["caddy"]
-    assert told["process-compose"] == ("unknown", "warning", "it did not say which it is")
-    assert told["curl"] == ("unknown", "warning", "it did not say which it is")
+    assert told["process-compose"] == ("unknown", "warning", "version not recognised")
+    assert told["curl"] == ("unknown", "warning", "version not recognised")
     assert told["nix"][:2] == ("missing", "note")
     nothing = found(versions.findings({}), "programs", "caddy")
     assert (nothing.value, nothing.status) == ("missing", "fault")

@@ -160,7 +160,7 @@ def test_any_port_is_taken_or_refused(text: str) -> None:
 
 def test_a_localhost_of_ipv6_alone_is_told() -> None:
     """Where both are there, or only 127.0.0.1, nothing needs to be said."""
-    assert "write 127.0.0.1" in about_localhost({"::1"})
+    assert "use 127.0.0.1" in about_localhost({"::1"})
     assert about_localhost({"::1", "127.0.0.1"}) == ""
 
 

@@ -138,7 +138,7 @@ def test_without_logs_the_record_tells_what_it_can(platform: Platform, tmp_path:
         "+2.0 psp-connector 35.0 ms attempt 1: captured",
         "spent queue 2.0 ms attempt 35.0 ms all 37.0 ms",
     ]
-    assert lines[-1].startswith(f"note: no log in {tmp_path}/elsewhere/logs tells of it")
+    assert lines[-1].startswith(f"note: no log in {tmp_path}/elsewhere/logs mentions it")
     assert lines[-1].endswith("say where the logs are with --logs or PLATFORM_STATE")
 
 
