@@ -41,7 +41,7 @@ class Line:
 
 
 def process_of(path: Path) -> str:
-    """The process that wrote the file, also a rotated one (core-api-2026-11-24T13-19-17.055.log.gz)."""
+    """The process that wrote the file, also a rotated one (core-api-2026-11-24T13-19.log.gz)."""
     return re.split(r"-20\d\d-\d\d-\d\dT|\.log", path.name)[0]
 
 
