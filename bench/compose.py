@@ -44,6 +44,7 @@ def alone(
 ) -> Iterator[float]:
     """Runs it; returns the seconds from its start to its ready line."""
     log = folder / f"{name}.log"
+    log.unlink(missing_ok=True)  # of the run before, with its ready line
     began = time.perf_counter()
     with support.program(
         ["bash", "-c", expand(process["command"], environ)],
