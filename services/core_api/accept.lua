@@ -9,36 +9,39 @@
 --       7 member of the index   8 first event of the timeline   9 request id   10 queue limit
 --       and with a key: 11 fingerprint of the request   12 the response, JSON   13 lifetime, seconds
 -- Returns  {'accepted', ''}  {'replayed', the first response}  {'mismatch', ''}  {'full', ''}
+local transaction, index, queue, retries, idempotency = unpack(KEYS)
+local id, user_id, amount, currency, payment_method, now, member, event, request_id,
+  queue_limit, fingerprint, response, lifetime_seconds = unpack(ARGV)
 check_types('hash', 'zset', 'stream', 'zset', 'hash')
 
 -- A client that lost its connection may repeat the call: already accepted.
-if redis.call('EXISTS', KEYS[1]) == 1 then
+if redis.call('EXISTS', transaction) == 1 then
   return {'accepted', ''}
 end
 
-if KEYS[5] then
-  local first = redis.call('HMGET', KEYS[5], 'fingerprint', 'answer')
+if idempotency then
+  local first = redis.call('HMGET', idempotency, 'fingerprint', 'answer')
   if first[1] then
-    if first[1] ~= ARGV[11] then
+    if first[1] ~= fingerprint then
       return {'mismatch', ''}
     end
     return {'replayed', first[2]}
   end
 end
 
-if redis.call('XLEN', KEYS[3]) + redis.call('ZCARD', KEYS[4]) >= tonumber(ARGV[10]) then
+if redis.call('XLEN', queue) + redis.call('ZCARD', retries) >= tonumber(queue_limit) then
   return {'full', ''}
 end
 
-local entry = redis.call('XADD', KEYS[3], '*',
-  'transaction_id', ARGV[1], 'request_id', ARGV[9], 'user_id', ARGV[2])
-redis.call('HSET', KEYS[1],
-  'id', ARGV[1], 'user_id', ARGV[2], 'amount', ARGV[3], 'currency', ARGV[4],
-  'payment_method', ARGV[5], 'status', 'queued', 'created_at', ARGV[6], 'updated_at', ARGV[6],
-  'attempts', '0', 'timeline', ARGV[8], 'request_id', ARGV[9], 'entry', entry)
-redis.call('ZADD', KEYS[2], 0, ARGV[7])
-if KEYS[5] then
-  redis.call('HSET', KEYS[5], 'fingerprint', ARGV[11], 'answer', ARGV[12])
-  redis.call('EXPIRE', KEYS[5], ARGV[13])
+local entry = redis.call('XADD', queue, '*',
+  'transaction_id', id, 'request_id', request_id, 'user_id', user_id)
+redis.call('HSET', transaction,
+  'id', id, 'user_id', user_id, 'amount', amount, 'currency', currency,
+  'payment_method', payment_method, 'status', 'queued', 'created_at', now, 'updated_at', now,
+  'attempts', '0', 'timeline', event, 'request_id', request_id, 'entry', entry)
+redis.call('ZADD', index, 0, member)
+if idempotency then
+  redis.call('HSET', idempotency, 'fingerprint', fingerprint, 'answer', response)
+  redis.call('EXPIRE', idempotency, lifetime_seconds)
 end
 return {'accepted', ''}

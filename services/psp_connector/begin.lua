@@ -7,7 +7,7 @@
 -- Returns for each: a list of
 --   user id, amount, currency, payment method, number of this attempt, created at, request id
 -- or {reason} if it cannot be charged.
-
+local now = ARGV[1]
 -- At most 9 digits, so that the next number is valid, too.
 local function is_count(text)
   return text and #text < 10 and text:find('^%d+$')
@@ -36,8 +36,8 @@ for i, key in ipairs(KEYS) do
   else
     local attempt = redis.call('HINCRBY', key, 'attempts', 1)
     local timeline = record[3] .. ', {"event": "processing", "at": "'
-      .. ARGV[1] .. '", "attempt": ' .. attempt .. '}'
-    redis.call('HSET', key, 'status', 'processing', 'updated_at', ARGV[1], 'timeline', timeline)
+      .. now .. '", "attempt": ' .. attempt .. '}'
+    redis.call('HSET', key, 'status', 'processing', 'updated_at', now, 'timeline', timeline)
     replies[i] = redis.call('HMGET', key,
       'user_id', 'amount', 'currency', 'payment_method', 'attempts', 'created_at', 'request_id')
   end

@@ -7,18 +7,21 @@
 --       6 now, RFC 3339   7 stream id below which dead letters are trimmed
 --       8 event for the timeline   9 lifetime of the record, seconds
 -- Returns  1, or 0 if another connector has handled it
+local queue, deadletters, transaction = unpack(KEYS)
+local group, entry_id, transaction_id, reason, entry, now, letters_oldest, event,
+  lifetime_seconds = unpack(ARGV)
 check_types('stream', 'stream')
-if #redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[2], ARGV[2], 1) == 0 then
+if #redis.call('XPENDING', queue, group, entry_id, entry_id, 1) == 0 then
   return 0
 end
-redis.call('XADD', KEYS[2], 'MINID', '~', ARGV[7], '*',
-  'transaction_id', ARGV[3], 'reason', ARGV[4], 'entry', ARGV[5], 'at', ARGV[6])
-local record = KEYS[3] and redis.pcall('HMGET', KEYS[3], 'status', 'timeline') or {}
+redis.call('XADD', deadletters, 'MINID', '~', letters_oldest, '*',
+  'transaction_id', transaction_id, 'reason', reason, 'entry', entry, 'at', now)
+local record = transaction and redis.pcall('HMGET', transaction, 'status', 'timeline') or {}
 if record[1] == 'queued' or record[1] == 'processing' then
-  redis.call('HSET', KEYS[3], 'status', 'failed', 'updated_at', ARGV[6],
-    'timeline', (record[2] and record[2] .. ', ' or '') .. ARGV[8])
-  redis.call('EXPIRE', KEYS[3], ARGV[9])
+  redis.call('HSET', transaction, 'status', 'failed', 'updated_at', now,
+    'timeline', (record[2] and record[2] .. ', ' or '') .. event)
+  redis.call('EXPIRE', transaction, lifetime_seconds)
 end
-redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])
-redis.call('XDEL', KEYS[1], ARGV[2])
+redis.call('XACK', queue, group, entry_id)
+redis.call('XDEL', queue, entry_id)
 return 1

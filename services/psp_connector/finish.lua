@@ -11,70 +11,73 @@
 --       14 stream id below which dead letters are trimmed   15 connector
 -- Returns  'done', 'final' if it was final already, 'missing' if there is no such transaction,
 --          'taken' if it failed here while another connector holds the entry
-local credit = ARGV[4] == 'captured' and tonumber(ARGV[9]) > 0
-local letter = ARGV[13] ~= ''
-check_types('hash', 'stream', credit and 'string', credit and 'list', 'zset', 'zset',
-  letter and 'stream')
+local transaction, queue, points, ledger, index, retries, deadletters = unpack(KEYS)
+local id, group, entry_id, final_status, now, event, psp_reference, decline_code, credit,
+  ledger_entry, lifetime_seconds, index_oldest, letter_reason, letters_oldest, connector = unpack(ARGV)
+local is_credited = final_status == 'captured' and tonumber(credit) > 0
+local has_letter = letter_reason ~= ''
+check_types('hash', 'stream', is_credited and 'string', is_credited and 'list', 'zset', 'zset',
+  has_letter and 'stream')
 
 local function acknowledge(entry)
-  redis.call('XACK', KEYS[2], ARGV[2], entry)
-  redis.call('XDEL', KEYS[2], entry)
+  redis.call('XACK', queue, group, entry)
+  redis.call('XDEL', queue, entry)
 end
 
 -- The PSP's response is the same for every connector; a missing response is not. A connector that
 -- was thought dead may give up while the one that reclaimed the entry gets `captured`.
-if ARGV[4] == 'failed'
-    and #redis.call('XPENDING', KEYS[2], ARGV[2], ARGV[3], ARGV[3], 1, ARGV[15]) == 0 then
+if final_status == 'failed'
+    and #redis.call('XPENDING', queue, group, entry_id, entry_id, 1, connector) == 0 then
   return 'taken'
 end
-local record = redis.call('HMGET', KEYS[1], 'status', 'timeline', 'entry')
+local record = redis.call('HMGET', transaction, 'status', 'timeline', 'entry')
 local status, timeline, entry = record[1], record[2], record[3]
 if status ~= 'queued' and status ~= 'processing' then
-  acknowledge(ARGV[3])
+  acknowledge(entry_id)
   return status and 'final' or 'missing'
 end
 
-if credit then
+if is_credited then
   -- Checked now, because INCRBY would fail after the first write.
-  local points = redis.call('GET', KEYS[3]) or '0'
-  if #points > 15 or not points:find('^%-?%d+$') then
-    return redis.error_reply('WRONGTYPE ' .. KEYS[3] .. ' is no whole number of up to 15 digits')
+  local balance = redis.call('GET', points) or '0'
+  if #balance > 15 or not balance:find('^%-?%d+$') then
+    return redis.error_reply('WRONGTYPE ' .. points .. ' is no whole number of up to 15 digits')
   end
 end
 
-local fields = {'status', ARGV[4], 'updated_at', ARGV[5],
-  'timeline', (timeline and timeline .. ', ' or '') .. ARGV[6]}
+local fields = {'status', final_status, 'updated_at', now,
+  'timeline', (timeline and timeline .. ', ' or '') .. event}
 local function set(name, value)
   fields[#fields + 1] = name
   fields[#fields + 1] = value
 end
-if ARGV[7] ~= '' then
-  set('psp_reference', ARGV[7])
+if psp_reference ~= '' then
+  set('psp_reference', psp_reference)
 end
-if ARGV[8] ~= '' then
-  set('decline_code', ARGV[8])
+if decline_code ~= '' then
+  set('decline_code', decline_code)
 end
-if ARGV[4] == 'captured' then
-  set('loyalty_points', ARGV[9])
+if final_status == 'captured' then
+  set('loyalty_points', credit)
 end
-if letter then
-  redis.call('XADD', KEYS[7], 'MINID', '~', ARGV[14], '*',
-    'transaction_id', ARGV[1], 'reason', ARGV[13], 'at', ARGV[5])
+if has_letter then
+  redis.call('XADD', deadletters, 'MINID', '~', letters_oldest, '*',
+    'transaction_id', id, 'reason', letter_reason, 'at', now)
 end
-redis.call('HSET', KEYS[1], unpack(fields))
-redis.call('EXPIRE', KEYS[1], ARGV[11])
-if credit then
-  redis.call('INCRBY', KEYS[3], ARGV[9])
-  redis.call('RPUSH', KEYS[4], ARGV[10])
+redis.call('HSET', transaction, unpack(fields))
+redis.call('EXPIRE', transaction, lifetime_seconds)
+if is_credited then
+  redis.call('INCRBY', points, credit)
+  redis.call('RPUSH', ledger, ledger_entry)
 end
-redis.call('ZREMRANGEBYLEX', KEYS[5], '-', '(' .. ARGV[12])
+redis.call('ZREMRANGEBYLEX', index, '-', '(' .. index_oldest)
 -- If this connector lost its lease, another may have scheduled a retry. Remove it: it would only
 -- find the transaction final and leave a dead letter.
-redis.call('ZREM', KEYS[6], ARGV[1])
-if entry and entry ~= ARGV[3] then
+redis.call('ZREM', retries, id)
+if entry and entry ~= entry_id then
   -- pcall: edited by hand, it may be an invalid stream id.
-  redis.pcall('XACK', KEYS[2], ARGV[2], entry)
-  redis.pcall('XDEL', KEYS[2], entry)
+  redis.pcall('XACK', queue, group, entry)
+  redis.pcall('XDEL', queue, entry)
 end
-acknowledge(ARGV[3])
+acknowledge(entry_id)
 return 'done'

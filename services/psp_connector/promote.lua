@@ -5,9 +5,11 @@
 -- KEYS  1 retries   2 queue
 -- ARGV  1 now, ms   2 maximum count   3 latest possible due time, ms; later ones are due, too
 -- Returns  the count
+local retries, queue = unpack(KEYS)
+local now_ms, count_max, latest_ms = unpack(ARGV)
 check_types('zset', 'stream')
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
-local misled = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. ARGV[3], '+inf', 'LIMIT', 0, ARGV[2] - #due)
+local due = redis.call('ZRANGEBYSCORE', retries, '-inf', now_ms, 'LIMIT', 0, count_max)
+local misled = redis.call('ZRANGEBYSCORE', retries, '(' .. latest_ms, '+inf', 'LIMIT', 0, count_max - #due)
 for _, id in ipairs(misled) do
   due[#due + 1] = id
 end
@@ -15,11 +17,11 @@ for _, id in ipairs(due) do
   local key = 'transaction:' .. id
   -- pcall: edited by hand, it may be no hash; begin.lua reports that.
   local record = redis.pcall('HMGET', key, 'status', 'request_id', 'user_id')
-  local entry = redis.call('XADD', KEYS[2], '*', 'transaction_id', id,
+  local entry = redis.call('XADD', queue, '*', 'transaction_id', id,
     'request_id', record[2] or '', 'user_id', record[3] or '')
   if record[1] then
     redis.call('HSET', key, 'entry', entry)
   end
-  redis.call('ZREM', KEYS[1], id)
+  redis.call('ZREM', retries, id)
 end
 return #due

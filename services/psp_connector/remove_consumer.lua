@@ -5,12 +5,14 @@
 -- KEYS  1 queue   2 connector:{name}, its lease
 -- ARGV  1 group   2 consumer
 -- Returns  1 if removed
+local queue, lease = unpack(KEYS)
+local group, consumer = unpack(ARGV)
 check_types('stream', 'string')
-if redis.call('EXISTS', KEYS[2]) == 1 then
+if redis.call('EXISTS', lease) == 1 then
   return 0
 end
-if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) > 0 then
+if #redis.call('XPENDING', queue, group, '-', '+', 1, consumer) > 0 then
   return 0
 end
-redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
+redis.call('XGROUP', 'DELCONSUMER', queue, group, consumer)
 return 1

@@ -7,21 +7,23 @@
 -- KEYS  1 transaction:{id}   2 queue   3 deadletters
 -- ARGV  1 id   2 id of the dead letter   3 now, RFC 3339   4 event for the timeline
 -- Returns  'done', 'missing', 'gone' (no such dead letter) or the status that is not `failed`
+local transaction, queue, deadletters = unpack(KEYS)
+local id, letter_id, now, event = unpack(ARGV)
 check_types(false, 'stream', 'stream')
-if #redis.call('XRANGE', KEYS[3], ARGV[2], ARGV[2]) == 0 then
+if #redis.call('XRANGE', deadletters, letter_id, letter_id) == 0 then
   return 'gone'
 end
-local record = redis.pcall('HMGET', KEYS[1], 'status', 'timeline', 'request_id', 'user_id')
+local record = redis.pcall('HMGET', transaction, 'status', 'timeline', 'request_id', 'user_id')
 if not record[1] then
   return 'missing'
 end
 if record[1] ~= 'failed' then
   return record[1]
 end
-local entry = redis.call('XADD', KEYS[2], '*', 'transaction_id', ARGV[1],
+local entry = redis.call('XADD', queue, '*', 'transaction_id', id,
   'request_id', record[3] or '', 'user_id', record[4] or '')
-redis.call('HSET', KEYS[1], 'status', 'queued', 'attempts', 0, 'updated_at', ARGV[3],
-  'timeline', (record[2] and record[2] .. ', ' or '') .. ARGV[4], 'entry', entry)
-redis.call('PERSIST', KEYS[1])
-redis.call('XDEL', KEYS[3], ARGV[2])
+redis.call('HSET', transaction, 'status', 'queued', 'attempts', 0, 'updated_at', now,
+  'timeline', (record[2] and record[2] .. ', ' or '') .. event, 'entry', entry)
+redis.call('PERSIST', transaction)
+redis.call('XDEL', deadletters, letter_id)
 return 'done'

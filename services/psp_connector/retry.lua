@@ -6,17 +6,19 @@
 -- ARGV  1 id   2 group   3 entry of the queue   4 connector   5 now, RFC 3339
 --       6 event for the timeline   7 due time, ms
 -- Returns  'done', 'taken' if another connector holds the entry, 'final' if it was final already
+local transaction, queue, retries = unpack(KEYS)
+local id, group, entry_id, connector, now, event, due_ms = unpack(ARGV)
 check_types('hash', 'stream', 'zset')
-if #redis.call('XPENDING', KEYS[2], ARGV[2], ARGV[3], ARGV[3], 1, ARGV[4]) == 0 then
+if #redis.call('XPENDING', queue, group, entry_id, entry_id, 1, connector) == 0 then
   return 'taken'
 end
-local record = redis.call('HMGET', KEYS[1], 'status', 'timeline')
+local record = redis.call('HMGET', transaction, 'status', 'timeline')
 local is_open = record[1] == 'processing'
 if is_open then
-  redis.call('HSET', KEYS[1], 'status', 'queued', 'updated_at', ARGV[5],
-    'timeline', (record[2] and record[2] .. ', ' or '') .. ARGV[6])
-  redis.call('ZADD', KEYS[3], ARGV[7], ARGV[1])
+  redis.call('HSET', transaction, 'status', 'queued', 'updated_at', now,
+    'timeline', (record[2] and record[2] .. ', ' or '') .. event)
+  redis.call('ZADD', retries, due_ms, id)
 end
-redis.call('XACK', KEYS[2], ARGV[2], ARGV[3])
-redis.call('XDEL', KEYS[2], ARGV[3])
+redis.call('XACK', queue, group, entry_id)
+redis.call('XDEL', queue, entry_id)
 return is_open and 'done' or 'final'

@@ -8,10 +8,12 @@
 -- ARGV  1 group   2 consumer   3 maximum number of its pending entries between first and last
 --       4 ... entries in order: each its id and its merchant's consumer
 -- Returns  the ids of the moved entries
+local queue = KEYS[1]
+local group, consumer, pending_max, first_id = unpack(ARGV)
 check_types('stream')
 local is_own = {}
-for _, pending in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[4], ARGV[#ARGV - 1], ARGV[3],
-    ARGV[2])) do
+for _, pending in ipairs(redis.call('XPENDING', queue, group, first_id, ARGV[#ARGV - 1], pending_max,
+    consumer)) do
   is_own[pending[1]] = true
 end
 local moved, of = {}, {}
@@ -25,6 +27,6 @@ for i = 4, #ARGV, 2 do
 end
 for merchant, ids in pairs(of) do
   table.insert(ids, 'JUSTID')
-  redis.call('XCLAIM', KEYS[1], ARGV[1], merchant, 0, unpack(ids))
+  redis.call('XCLAIM', queue, group, merchant, 0, unpack(ids))
 end
 return moved

@@ -6,6 +6,8 @@
 -- KEYS  1 queue   2 retries   3 ... transaction:{id} of each
 -- ARGV  1 group   2 'queue' or 'look'   3 ... id of each
 -- Returns  the ids found
+local queue, retries = unpack(KEYS)
+local group, mode = unpack(ARGV)
 check_types('stream', 'zset')
 
 local function parts(id)
@@ -14,12 +16,12 @@ local function parts(id)
 end
 
 local last_ms, last_number
-for _, group in ipairs(redis.call('EXISTS', KEYS[1]) == 1 and redis.call('XINFO', 'GROUPS', KEYS[1]) or {}) do
+for _, facts in ipairs(redis.call('EXISTS', queue) == 1 and redis.call('XINFO', 'GROUPS', queue) or {}) do
   local about = {}
-  for i = 1, #group, 2 do
-    about[group[i]] = group[i + 1]
+  for i = 1, #facts, 2 do
+    about[facts[i]] = facts[i + 1]
   end
-  if about.name == ARGV[1] then
+  if about.name == group then
     last_ms, last_number = parts(about['last-delivered-id'])
   end
 end
@@ -43,8 +45,8 @@ local function is_queued(entry, id)
     return false
   end
   -- pcall: edited by hand, it may be too large for a stream id.
-  local pending = redis.pcall('XPENDING', KEYS[1], ARGV[1], entry, entry, 1)
-  local held = not pending.err and redis.call('XRANGE', KEYS[1], entry, entry)[1]
+  local pending = redis.pcall('XPENDING', queue, group, entry, entry, 1)
+  local held = not pending.err and redis.call('XRANGE', queue, entry, entry)[1]
   if not held or not is_of(held, id) then
     return false
   end
@@ -56,16 +58,16 @@ for i = 3, #KEYS do
   local status = redis.pcall('HGET', KEYS[i], 'status')
   local is_open = status == 'queued' or status == 'processing'
   local record = is_open and redis.call('HMGET', KEYS[i], 'status', 'entry', 'request_id', 'user_id')
-  if is_open and not is_queued(record[2], ARGV[i]) and not redis.call('ZSCORE', KEYS[2], ARGV[i]) then
+  if is_open and not is_queued(record[2], ARGV[i]) and not redis.call('ZSCORE', retries, ARGV[i]) then
     found[#found + 1] = ARGV[i]
-    if ARGV[2] == 'queue' then
-      local entry = redis.call('XADD', KEYS[1], '*', 'transaction_id', ARGV[i],
+    if mode == 'queue' then
+      local entry = redis.call('XADD', queue, '*', 'transaction_id', ARGV[i],
         'request_id', record[3] or '', 'user_id', record[4] or '', 'swept', '1')
       redis.call('HSET', KEYS[i], 'entry', entry)
-      local old = redis.pcall('XRANGE', KEYS[1], record[2] or '', record[2] or '')[1]
+      local old = redis.pcall('XRANGE', queue, record[2] or '', record[2] or '')[1]
       if old and is_of(old, ARGV[i]) then
-        redis.call('XACK', KEYS[1], ARGV[1], record[2])
-        redis.call('XDEL', KEYS[1], record[2])
+        redis.call('XACK', queue, group, record[2])
+        redis.call('XDEL', queue, record[2])
       end
     end
   end
