@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 CONNECTIONS = 16
 BURSTS = 12
 BURSTS_SHARED_MIN = 9
+ROUNDS_MAX = 3
 _APP = """
 import os, sys
 
@@ -72,10 +73,14 @@ def ask(connection: http.client.HTTPConnection) -> int:
 
 
 def assert_shared(port: int) -> None:
-    # Not half and half, and not each time: on a busy machine a worker may be without a core for a
-    # burst. gunicorn's own workers share every second one.
-    bursts = [workers(port) for _ in range(BURSTS)]
-    assert sum(len(shares) == 2 for shares in bursts) >= BURSTS_SHARED_MIN, bursts
+    # Not half and half, and not each time: on a busy machine a worker may be without a core for
+    # some bursts, so a round may be repeated. gunicorn's own workers share every second burst, and
+    # 1 round in 14 by chance.
+    for _ in range(ROUNDS_MAX):
+        bursts = [workers(port) for _ in range(BURSTS)]
+        if sum(len(shares) == 2 for shares in bursts) >= BURSTS_SHARED_MIN:
+            return
+    pytest.fail(f"one worker had all connections: {bursts}")
 
 
 def test_workers_share_what_comes_at_once(port: int) -> None:
