@@ -33,7 +33,8 @@ esac
 # Root may write everywhere, and in some containers owns none of the files.
 platform_foreign=
 if [ "$(id -u)" -ne 0 ]; then
-  platform_foreign=$(find "$PLATFORM_STATE" ! -user "$(id -u)" 2>/dev/null | head -n 1)
+  # Before the first start there is no such folder, which must not end a shell with pipefail.
+  platform_foreign=$(find "$PLATFORM_STATE" ! -user "$(id -u)" 2>/dev/null | head -n 1 || true)
 fi
 if [ -n "$platform_foreign" ]; then
   echo "platform: $platform_foreign belongs to another user. After a start with sudo take it back with" \

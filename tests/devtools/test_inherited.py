@@ -19,7 +19,7 @@ FOLDER = ROOT / "nix/platform"
 def sourced(file: str, show: str, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Sources one of the folder's files as the programs do, then runs `show`."""
     return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", f'. "{FOLDER}/{file}" && {show}'],
+        ["bash", "-euo", "pipefail", "-c", f'. "{FOLDER}/{file}"; {show}'],
         cwd=ROOT,
         env={"PATH": os.environ["PATH"], "PLATFORM_CODE": str(ROOT)} | environ,
         capture_output=True,
@@ -65,14 +65,24 @@ def test_a_long_path_has_one_socket_whatever_the_session(tmp_path: Path) -> None
     assert len(path.strip()) < 100
 
 
+def as_user_4711(folder: Path) -> dict[str, str]:
+    """For a state folder below `folder`, what env.sh sees when this user runs it."""
+    (folder / "id").write_text("#!/bin/sh\necho 4711\n")
+    (folder / "id").chmod(0o755)
+    return {"PATH": f"{folder}:{os.environ['PATH']}", "PLATFORM_STATE": str(folder / "state")}
+
+
 def test_state_of_another_user_is_named(tmp_path: Path) -> None:
     """After a start with sudo: which file, and the command that takes it back."""
-    (tmp_path / "id").write_text("#!/bin/sh\necho 4711\n")
-    (tmp_path / "id").chmod(0o755)
     (tmp_path / "state").mkdir()
-    path = f"{tmp_path}:{os.environ['PATH']}"
-    environ = {"PATH": path, "PLATFORM_STATE": str(tmp_path / "state")}
-    done = sourced("env.sh", "true", environ)
+    done = sourced("env.sh", "true", as_user_4711(tmp_path))
     assert done.returncode == 1
     assert f"{tmp_path}/state belongs to another user" in done.stderr
     assert f"sudo chown -R 4711 {tmp_path}/state" in done.stderr
+
+
+def test_a_user_without_state_gets_it(tmp_path: Path) -> None:
+    """At the first start, which for root takes another way through env.sh."""
+    done = sourced("env.sh", "true", as_user_4711(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "state/logs").is_dir()
