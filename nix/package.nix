@@ -90,7 +90,7 @@ let
       case "''${1-}" in
         "" | up | run | -*) exec python -m devtools.envfile ${pkgs.process-compose}/bin/process-compose "$@" ;;
       esac
-      [ -z "''${PC_LOG_FILE-}" ] || export PC_LOG_FILE="''${PC_LOG_FILE%.log}-client.log"
+      case "''${PC_LOG_FILE-}" in *.log) export PC_LOG_FILE="''${PC_LOG_FILE%.log}-client.log" ;; esac
       exec ${pkgs.process-compose}/bin/process-compose "$@"
     '';
   };

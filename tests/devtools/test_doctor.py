@@ -78,6 +78,18 @@ def test_a_stack_that_does_not_run_is_no_fault(environ: dict[str, str], checkout
     assert before == sorted(checkout.rglob("*"))
 
 
+def test_asking_for_a_version_writes_no_log(tmp_path: Path) -> None:
+    """With /dev/null as its log process-compose makes no file beside it, which only root may."""
+    null = tmp_path / "null"
+    null.symlink_to("/dev/null")
+    environ = {"PATH": os.environ["PATH"], "PROC_COMP_CONFIG": str(tmp_path)}
+    command = ["process-compose", "version", "--short"]
+    subprocess.run(
+        command, env=environ | {"PC_LOG_FILE": str(null)}, stdout=subprocess.DEVNULL, check=True
+    )
+    assert list(tmp_path.iterdir()) == [null]
+
+
 def test_json_has_the_same_in_a_stable_shape(environ: dict[str, str]) -> None:
     """One document: version, sums, and findings with six texts each."""
     done = run("--json", **environ, QUEUE_LIMIT="many")
