@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from services.common.settings import Settings
 
-FILE = "environment"
-
 SETTINGS: Mapping[str, type[Settings]] = {
     service.name: service.settings() for service in SERVICES.values() if service.packages
 }

@@ -10,7 +10,6 @@ is a checkout.
 from __future__ import annotations
 
 import os
-import re
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -73,17 +72,12 @@ def watch(services: Path, supervisor: Supervisor) -> None:
         files = sorted({str(Path(path).relative_to(services)) for _, path in changes})
         names = affected(files)
         try:
-            states = [state for state in supervisor.processes() if _service(state) in names]
+            states = [state for state in supervisor.processes() if state.service in names]
         except SupervisorError as error:
             _log.error("restart failed", reason=str(error))
             continue
         with ThreadPoolExecutor(len(states) or 1) as pool:
             list(pool.map(partial(_restart, supervisor, files), states))
-
-
-def _service(state: ProcessState) -> str:
-    """The name without the replica number that a scaled process has."""
-    return re.sub(r"-\d+$", "", state.name)
 
 
 def _restart(supervisor: Supervisor, files: list[str], state: ProcessState) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -24,11 +23,10 @@ _REPLICA_PORTS_APART = 10
 
 def row(state: ProcessState, first_port: int) -> tuple[str, ...]:
     """One line of the screen. Replica n of a scaled service listens 10 n ports further."""
-    found = re.fullmatch(r"(.*?)(?:-(\d+))?", state.name)
-    service = SERVICES.get(found[1]) if found else None
+    service = SERVICES.get(state.service)
     port, health = "", ""
-    if found and service and state.is_running:
-        number = first_port + service.port_offset + _REPLICA_PORTS_APART * int(found[2] or 0)
+    if service and state.is_running:
+        number = first_port + service.port_offset + _REPLICA_PORTS_APART * state.replica
         port = str(number)
         health = "" if service.name == "redis" else "pass" if is_healthy(number) else "FAIL"
     restarts = f"{state.restarts} restarts" if state.restarts else ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 from dataclasses import dataclass
 from datetime import datetime
@@ -44,6 +45,16 @@ class ProcessState:
     started_at: datetime | None
     """First start; None before it, and with process-compose older than 1.110."""
     ready_at: datetime | None
+
+    @property
+    def service(self) -> str:
+        """The name without the replica number that a scaled process has."""
+        return re.sub(r"-\d+$", "", self.name)
+
+    @property
+    def replica(self) -> int:
+        """The replica number; 0 for a process that is not scaled."""
+        return int(self.name.removeprefix(self.service)[1:] or 0)
 
 
 class Supervisor:

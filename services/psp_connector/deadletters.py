@@ -23,6 +23,7 @@ from services.common.clock import now_ms, rfc3339
 from services.common.command import run_main
 from services.common.redis_url import RedisSettings
 from services.common.settings import SettingsError
+from services.psp_connector.psp import IDEMPOTENCY_KEY_HOURS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -32,14 +33,10 @@ if TYPE_CHECKING:
 _PAGE = 100
 _ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 _REDIS_TIMEOUT_SECONDS = 2.0
-# Stripe and the sandbox keep an idempotency key for 24 hours after its first use. Later, a replay
-# would charge a second time if the first response was lost.
-# https://docs.stripe.com/api/idempotent_requests
-_KEY_HOURS_MAX = 23
 
 _WHY_NOT = {
     "old": (
-        f"accepted more than {_KEY_HOURS_MAX} hours ago, so the PSP may no longer know its "
+        f"accepted more than {IDEMPOTENCY_KEY_HOURS} hours ago, so the PSP may no longer know its "
         "idempotency key: search for the transaction's id in the metadata of payments there, and "
         "if it was not captured, replay with --not-captured"
     ),
@@ -123,7 +120,7 @@ class DeadLetters:
             created_at = self._redis.hget(store.transaction_key(transaction_id), "created_at")
         except redis.ResponseError:  # not a hash: the script reports it
             return False
-        known_since = rfc3339(now - _KEY_HOURS_MAX * 3_600_000)
+        known_since = rfc3339(now - IDEMPOTENCY_KEY_HOURS * 3_600_000)
         return created_at is not None and created_at < known_since
 
 

@@ -8,6 +8,11 @@ from typing import Protocol
 # Longer Retry-After values are cut to this.
 RETRY_AFTER_SECONDS_MAX = 3600.0
 
+# Stripe and the sandbox keep an idempotency key for 24 hours after its first use. Later, the same
+# request would charge a second time if the first response was lost.
+# https://docs.stripe.com/api/idempotent_requests
+IDEMPOTENCY_KEY_HOURS = 23
+
 
 @dataclass(frozen=True)
 class Charge:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from services.common.clock import rfc3339
 from services.common.currencies import EXPONENTS
-from services.psp_connector.psp import Charge
+from services.psp_connector.psp import IDEMPOTENCY_KEY_HOURS, Charge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,9 +28,6 @@ _FIELDS: Mapping[str, re.Pattern[str]] = {
 }
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _VALUE_CHARACTERS_MAX = 40
-# A swept transaction (after a restored backup, say) may have been charged before. Stripe and the
-# sandbox keep idempotency keys for 24 hours: https://docs.stripe.com/api/idempotent_requests
-_SWEPT_HOURS_MAX = 23
 
 
 class UnreadableError(ValueError):
@@ -86,8 +83,9 @@ def read_record(entry: Entry, record: Sequence[str | None], now: int) -> Work:
         if not _FIELDS[name].fullmatch(value):
             text = value[:_VALUE_CHARACTERS_MAX] or "missing"
             raise UnreadableError(f"unreadable record: {name} is {text}")
-    if "swept" in entry.fields and created_at < rfc3339(now - _SWEPT_HOURS_MAX * 3_600_000):
-        hours = f"accepted more than {_SWEPT_HOURS_MAX} hours ago"
+    # After a restored backup, say, a swept transaction may have been charged before.
+    if "swept" in entry.fields and created_at < rfc3339(now - IDEMPOTENCY_KEY_HOURS * 3_600_000):
+        hours = f"accepted more than {IDEMPOTENCY_KEY_HOURS} hours ago"
         raise UnreadableError(f"it was in no queue, {hours}: the PSP may have charged it")
     # Sent as a header to the PSP.
     request_id = request_id if _REQUEST_ID.fullmatch(request_id) else ""
