@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
+from structlog.contextvars import bind_contextvars
 
 from services.auth_api.passwords import PASSWORD_CHARACTERS_MAX
 from services.auth_api.userfile import USERNAME_CHARACTERS_MAX
@@ -63,7 +64,7 @@ class TokenResource:
         request = read_json(req, TokenRequest)
         user = self._log_in(request, client_address(req, self._proxies))
         token = self._tokens.issue(user.id, user.username, enabled=user.enabled)
-        req.context.log = {"user_id": user.id}
+        bind_contextvars(user_id=user.id)
         resp.set_header("Cache-Control", "no-store")
         resp.media = TokenAnswer(token=token).model_dump()
 

@@ -1,8 +1,8 @@
 """Logs to standard output, one line per event: structlog's console format or JSON (LOG_FORMAT).
 
 Every line has `time` (RFC 3339, UTC), `level`, `service`, `event`; lines about a request or a
-transaction have `request_id` and `transaction_id`. Messages that libraries send to the standard
-library's `logging` get the same format.
+transaction have `request_id` and `transaction_id`, from structlog's context variables. Messages
+that libraries send to the standard library's `logging` get the same format.
 
 Logging never raises and blocks only briefly (`Output`), because its caller may already have charged
 a card. A service whose supervisor was killed keeps working without logs until the next start of the
@@ -120,6 +120,7 @@ def _shared_processors(service: str) -> list[Processor]:
         return {"service": service, **event}
 
     return [
+        structlog.contextvars.merge_contextvars,
         add_service,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),

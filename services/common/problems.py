@@ -95,7 +95,7 @@ def respond(req: falcon.Request, resp: falcon.Response, problem: Problem) -> Non
         "status": problem.status,
         "detail": problem.detail,
         "code": problem.code,
-        "request_id": req.context.get("request_id", ""),
+        "request_id": req.context.request_id,
     }
     if problem.errors:
         document["errors"] = list(problem.errors)
@@ -103,7 +103,6 @@ def respond(req: falcon.Request, resp: falcon.Response, problem: Problem) -> Non
     resp.content_type = CONTENT_TYPE
     resp.text = json.dumps(document)
     resp.set_headers(problem.headers)
-    req.context.code = problem.code
 
 
 def _problem(
@@ -124,5 +123,5 @@ def _falcon_error(
 def _unexpected(
     req: falcon.Request, resp: falcon.Response, _error: Exception, _params: dict[str, Any]
 ) -> None:
-    _log.exception("unexpected error", request_id=req.context.get("request_id", ""))
+    _log.exception("unexpected error")
     respond(req, resp, Problem(500, _DETAILS[500]))

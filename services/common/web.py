@@ -13,6 +13,7 @@ import falcon
 import falcon.media
 import structlog
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from services.common import problems
 from services.common.metrics import HttpMetrics, MetricsResource
@@ -70,13 +71,18 @@ def make_app(
 
 
 class Request(falcon.Request):
-    """A request with its id and start time, set before any middleware runs."""
+    """A request with its id and start time, set before any middleware runs.
+
+    The thread's log lines have the id until its next request; a resource may bind more.
+    """
 
     def __init__(self, env: dict[str, Any], options: Any = None) -> None:
         super().__init__(env, options)
         header = env.get("HTTP_X_REQUEST_ID", "")
         self.context.request_id = header if _REQUEST_ID.fullmatch(header) else str(uuid.uuid4())
         self.context.started = time.perf_counter()
+        clear_contextvars()
+        bind_contextvars(request_id=self.context.request_id)
 
 
 class Gate:
@@ -107,12 +113,10 @@ class Gate:
             return
         _log.info(
             "request",
-            request_id=context.request_id,
             method=req.method,
             path=req.path,
             status=resp.status_code,
             ms=round(seconds * 1000, 2),
-            **(context.get("log") or {}),
         )
 
 

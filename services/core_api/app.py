@@ -64,8 +64,5 @@ def _redis_error(
     req: falcon.Request, resp: falcon.Response, error: redis.RedisError, _params: dict[str, Any]
 ) -> None:
     # Down, slow, loading, full or read-only: the same to the client.
-    _log.error(
-        "Redis error", request_id=req.context.request_id, reason=f"{type(error).__name__}: {error}"
-    )
-    unavailable = Unavailable("Transactions are temporarily unavailable.")
-    problems.respond(req, resp, unavailable)
+    _log.error("Redis error", reason=f"{type(error).__name__}: {error}")
+    problems.respond(req, resp, Unavailable("Transactions are temporarily unavailable."))

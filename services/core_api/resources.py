@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import falcon
 from pydantic import ValidationError
+from structlog.contextvars import bind_contextvars
 
 from services.common.problems import Problem, Unavailable
 from services.common.tokens import TokenError
@@ -57,7 +58,7 @@ class Authentication:
             merchant = self._tokens.verify(token)
         except TokenError as error:
             raise _bad_token(str(error)) from None
-        req.context.log = {"user_id": merchant.user_id}
+        bind_contextvars(user_id=merchant.user_id)
         if not merchant.enabled:
             raise Problem(403, "This user is not enabled for transactions.", code="user-disabled")
         return merchant
@@ -107,7 +108,7 @@ class TransactionsResource:
             raise Unavailable("The queue is full; nothing was accepted.") from None
         except UnreadableError as error:
             raise Problem(409, str(error), code="idempotency-answer-unreadable") from None
-        req.context.log |= {"transaction_id": accepted.transaction_id}
+        bind_contextvars(transaction_id=accepted.transaction_id)
         if accepted.replayed:
             resp.set_header("Idempotency-Replayed", "true")
         resp.status = falcon.HTTP_202
@@ -147,7 +148,7 @@ class TransactionResource:
         record = self._transactions.get(merchant.user_id, str(transaction_id))
         if record is None:
             raise Problem(404, "You have no such transaction.")
-        req.context.log |= {"transaction_id": str(transaction_id)}
+        bind_contextvars(transaction_id=str(transaction_id))
         resp.media = record
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 import structlog
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from services.common.currencies import major_units
 from services.psp_connector.dispatch import BLOCK_MS, Dispatcher
@@ -169,6 +170,7 @@ class Connector:
             self._pool.submit(self._process, work)
 
     def _process(self, work: Work) -> None:
+        bind_contextvars(**work.ids)
         try:
             started = time.perf_counter()
             outcome = self._charge(work)
@@ -178,15 +180,17 @@ class Connector:
             self._saver.put(Attempt(work, self._result(work, outcome), round(seconds * 1000, 2)))
         except Exception:  # noqa: BLE001  the other transactions go on
             # The entry stays pending for this connector, which reclaims it.
-            _log.exception("attempt crashed", **_ids(work))
+            _log.exception("attempt crashed")
             self._slots.release([work])
+        finally:
+            clear_contextvars()
 
     def _charge(self, work: Work) -> Outcome:
         try:
             return self._psp.charge(work.charge)
         except Exception as error:  # noqa: BLE001  a client library may raise anything
             # Counts as an attempt, so the number of retries is bounded.
-            _log.exception("charge crashed", **_ids(work))
+            _log.exception("charge crashed")
             return Transient(f"{type(error).__name__} in the connector")
 
     def _report(self, outcome: Outcome) -> None:
@@ -215,7 +219,7 @@ class Connector:
                 details = {"points": result.points, **code}
             self._metrics.ended(outcome)
             _log.info(
-                "attempt", **_ids(attempt.work), attempt=attempt.work.attempt,
+                "attempt", **attempt.work.ids, attempt=attempt.work.attempt,
                 psp_ms=attempt.psp_ms, outcome=outcome, reason=result.reason, **details,
                 effective=effective,
             )  # fmt: skip
@@ -224,11 +228,6 @@ class Connector:
     def lost(self, attempt: Attempt) -> None:
         """Called by the saver for a result it gave up on."""
         self._slots.release([attempt.work])
-
-
-def _ids(work: Work) -> dict[str, str]:
-    charge = work.charge
-    return {"request_id": charge.request_id, "transaction_id": charge.transaction_id}
 
 
 def _final_result(work: Work, outcome: Outcome) -> FinalResult:

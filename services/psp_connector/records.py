@@ -65,6 +65,12 @@ class Work:
     charge: Charge
     merchant: str = ""
 
+    @property
+    def ids(self) -> dict[str, str]:
+        """The fields of its log lines."""
+        charge = self.charge
+        return {"request_id": charge.request_id, "transaction_id": charge.transaction_id}
+
 
 def read_record(entry: Entry, record: Sequence[str | None], now: int) -> Work:
     """Parses begin.lua's reply for an entry. `now`: ms since the epoch.

@@ -123,8 +123,7 @@ class Saver:
     def _retry_later(self, attempt: Attempt, error: Exception) -> None:
         attempt.tries += 1
         attempt.next_try_at = self._timer() + self._pause_seconds
-        charge = attempt.work.charge
-        log = _log.bind(request_id=charge.request_id, transaction_id=charge.transaction_id)
+        log = _log.bind(**attempt.work.ids)
         log.warning("could not save result, retrying", reason=f"{type(error).__name__}: {error}")
         if attempt.tries == _TRIES_MAX:
             log.error("could not save result, leaving the transaction to be reclaimed")

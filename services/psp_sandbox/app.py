@@ -60,7 +60,7 @@ def _database_failed(
     req: falcon.Request, resp: falcon.Response, error: sqlite3.Error, params: dict[str, Any]
 ) -> None:
     """A full disk or a removed file is a 503: the caller may retry."""
-    _log.error("database failed", request_id=req.context.request_id, reason=str(error))
+    _log.error("database failed", reason=str(error))
     unavailable = StripeError(
         503,
         "The sandbox's database is unavailable; nothing was charged. Try again.",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import falcon
 from pydantic import BaseModel, ConfigDict, Field
+from structlog.contextvars import bind_contextvars
 
 from services.common import problems
 from services.common.problems import Problem
@@ -101,7 +102,7 @@ class StripeMiddleware:
             return
         fault = FAULTS[kind]
         req.context.delivery = fault.delivery
-        req.context.log = {"fault": kind}
+        bind_contextvars(fault=kind)
         if fault.status:
             raise fault.error()
 

@@ -7,9 +7,10 @@ import re
 import secrets
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import falcon
+from structlog.contextvars import bind_contextvars
 
 from services.common.web import read_json
 from services.psp_sandbox import objects
@@ -54,7 +55,7 @@ class PaymentIntents:
         key = _idempotency_key(req) or f"none-{secrets.token_hex(12)}"
         payment = read_payment(_form(req))
         if _ID.fullmatch(transaction_id := payment.metadata.get("transaction_id", "")):
-            _log(req, transaction_id=transaction_id)
+            bind_contextvars(transaction_id=transaction_id)
         with self._keys.use(key) as acquired:
             known = self._store.note(key, payment.fingerprint)
             if known.fingerprint != payment.fingerprint:
@@ -69,7 +70,7 @@ class PaymentIntents:
         if replayed:
             resp.set_header("Idempotent-Replayed", "true")
         resp.set_header("Idempotency-Key", key)
-        _log(req, payment_intent=intent["id"], replayed=replayed)
+        bind_contextvars(payment_intent=intent["id"], replayed=replayed)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         authenticate(req)
@@ -116,7 +117,7 @@ class PaymentIntents:
             return
         fault = FAULTS[behaviour.fault]
         req.context.delivery = fault.delivery
-        _log(req, fault=behaviour.fault)
+        bind_contextvars(fault=behaviour.fault)
         if fault.status:
             raise fault.error()
 
@@ -265,10 +266,6 @@ def _idempotency_key(req: falcon.Request) -> str:
             type_="idempotency_error",
         )
     return key
-
-
-def _log(req: falcon.Request, **fields: Any) -> None:
-    req.context.log = {**(req.context.get("log") or {}), **fields}
 
 
 def _other_parameters(key: str) -> StripeError:

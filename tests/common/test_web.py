@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
+from structlog.contextvars import bind_contextvars, merge_contextvars
+from structlog.testing import capture_logs
 
 from services.common.settings import HttpSettings
 from services.common.web import make_app, read_json
@@ -24,6 +26,7 @@ class Notes:
         resp.media = {"notes": []}
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        bind_contextvars(note="mine")
         resp.media = read_json(req, Note).model_dump()
 
 
@@ -127,3 +130,12 @@ def test_an_encoded_body_is_refused(
     result: Any = api.simulate_post("/notes", json={}, headers={"Content-Encoding": encoding})
     assert status == result.status_code
     assert ("identity" if status == 415 else None) == result.headers.get("Accept-Encoding")
+
+
+def test_log_lines_have_the_fields_of_their_request_only(api: falcon.testing.TestClient) -> None:
+    """What one request binds is on its lines and not on those of the next on that thread."""
+    with capture_logs([merge_contextvars]) as lines:
+        api.simulate_post("/notes", json={}, headers={"X-Request-Id": "r-1"})
+        api.simulate_get("/notes", headers={"X-Request-Id": "r-2"})
+    found = [(line["request_id"], line.get("note")) for line in lines]
+    assert found == [("r-1", "mine"), ("r-2", None)]
