@@ -8,7 +8,9 @@ from services.auth_api.limits import LoginLimits
 from services.auth_api.openapi import DOCUMENT
 from services.auth_api.passwords import Passwords
 from services.auth_api.resources import TokenResource
+from services.auth_api.userfile import UsersError
 from services.auth_api.users import UserDirectory
+from services.common.settings import SettingsError
 from services.common.tokens import Tokens
 from services.common.web import make_app
 
@@ -21,8 +23,11 @@ def create_app(settings: AuthSettings) -> App:
     """Creates the app.
 
     Raises:
-        UsersError: invalid users file.
+        SettingsError: invalid users file.
     """
-    users = UserDirectory(settings.users_file)
+    try:
+        users = UserDirectory(settings.users_file)
+    except UsersError as error:
+        raise SettingsError([f"USERS_FILE: {error}"]) from None
     token = TokenResource(users, Passwords(), LoginLimits(), Tokens(settings), settings.proxies())
     return make_app({"/token": token}, settings, checks={"users": users.check}, openapi=DOCUMENT)

@@ -19,11 +19,12 @@ from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import ThreadWorker
 
 from services.common import logs, metrics
+from services.common.settings import SettingsError, exit_for, read_or_exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from services.common.settings import HttpSettings
+    from services.common.settings import HttpSettings, HttpSettingsT
     from services.common.web import App
 
 THREADS = 8
@@ -138,6 +139,25 @@ class _FairWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _publish(self) -> None:
         self.app.shares.set(self.age, self.nr_conns)
+
+
+def run(
+    name: str,
+    kind: type[HttpSettingsT],
+    create_app: Callable[[HttpSettingsT], App],
+    *,
+    threads: int = THREADS,
+) -> None:
+    """Reads the settings, then serves until a signal.
+
+    Bad settings end the process with 78, also those that `create_app` rejects (SettingsError).
+    """
+    settings = read_or_exit(kind, os.environ)
+    logs.configure(name, settings)
+    try:
+        serve(lambda: create_app(settings), settings, threads=threads)
+    except SettingsError as error:
+        exit_for(error.faults)
 
 
 def serve(create_app: Callable[[], App], settings: HttpSettings, *, threads: int = THREADS) -> None:

@@ -259,6 +259,7 @@ def print_settings(cls: type[Settings]) -> NoReturn:
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
+HttpSettingsT = TypeVar("HttpSettingsT", bound=HttpSettings)
 
 
 def read_or_exit(cls: type[SettingsT], environ: Mapping[str, str]) -> SettingsT:

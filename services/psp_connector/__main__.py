@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
 import socket
-import sys
 from typing import TYPE_CHECKING
 
-import structlog
-
-from services.common import logs, store
-from services.common.settings import SettingsError, exit_for, read_or_exit
-from services.psp_connector.app import create_app, serve_in_background
+from services.common import store, worker
+from services.psp_connector.app import create_app
 from services.psp_connector.backoff import Backoff
 from services.psp_connector.breaker import Breaker
 from services.psp_connector.connector import Connector
@@ -23,18 +18,12 @@ from services.psp_connector.settings import ConnectorSettings
 from services.psp_connector.stripe_psp import StripePsp
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from services.common.web import App
 
 # Above the 200 ms that a queue read blocks; also the longest that Redis may block the main loop.
 REDIS_TIMEOUT_SECONDS = 2.0
-# Below the 6 s between SIGTERM and SIGKILL in process-compose.yaml.
-GRACE_SECONDS = 5.5
 # Maximum interval between probes of a PSP that is down.
 _PROBE_SECONDS_MAX = 30.0
-
-_log = structlog.get_logger()
 
 
 def build(settings: ConnectorSettings) -> tuple[Connector, App]:
@@ -56,30 +45,8 @@ def build(settings: ConnectorSettings) -> tuple[Connector, App]:
 
 
 def main() -> None:
-    """Runs the connector; the first signal drains it, the second kills it."""
-    settings = read_or_exit(ConnectorSettings, os.environ)
-    logs.configure("psp-connector", settings)
-    try:
-        connector, app = build(settings)
-    except SettingsError as error:
-        exit_for(error.faults)
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        # A second signal kills the process.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        connector.stop()
-
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
-    serve_in_background(app, settings)
-    logs.announce("working", concurrency=settings.concurrency)
-    connector.run()
-    unfinished = connector.drain(GRACE_SECONDS)
-    _log.info("stopped", unfinished=unfinished)
-    sys.stdout.flush()
-    # Not sys.exit, which would wait for threads that exceeded the grace period.
-    os._exit(0)
+    """Runs the connector until a signal."""
+    worker.run("psp-connector", ConnectorSettings, build)
 
 
 if __name__ == "__main__":

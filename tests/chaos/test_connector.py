@@ -52,7 +52,7 @@ def test_killed_at_each_step(lasting: Chaos, step: str) -> None:
 def test_frozen_and_back(chaos: Chaos) -> None:
     """SIGSTOP past its lease with work in hand, SIGCONT: what it does late does no harm."""
     with chaos.connector():
-        support.wait_until(lambda: "working" in chaos.another_log(), what="another connector")
+        support.wait_until(lambda: "listening" in chaos.another_log(), what="another connector")
         frozen = chaos.stack.process("psp-connector")
         with chaos.traffic((SLOW, *[CAPTURES] * 9)):
             held = freeze_with_work(chaos, frozen)

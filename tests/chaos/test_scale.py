@@ -75,7 +75,7 @@ def test_scaled_up_and_down(chaos: Chaos) -> None:
         assert [attempts(chaos, number) for number in range(1, REPLICAS)] == [0, 0]
     ended = chaos.check()
     logs = [events(chaos, number) for number in range(REPLICAS)]
-    starts = [sum(line["event"] == "working" for line in log) for log in logs]
+    starts = [sum(line["event"] == "listening" for line in log) for log in logs]
     assert starts == [1, 2, 1]
     assert all(any(line["event"] == "attempt" for line in log) for log in logs)
     assert [(log[-1]["event"], log[-1]["unfinished"]) for log in logs[1:]] == [("stopped", "0")] * 2

@@ -185,7 +185,7 @@ def test_the_connector_finishes_what_is_in_flight(checkout: Checkout) -> None:
         ),
         what="the charge to begin",
     )
-    checkout.save("psp_connector/__main__.py", '"working", ', '"working", code="new", ')
+    checkout.save("psp_connector/backoff.py", "import random", 'import random\n\nprint("code=new")')
     quick = stack.pay().json()["id"]
     assert tuple(stack.ended(slow)[key] for key in ("status", "attempts")) == ("captured", 1)
     checkout.wait_for_log("psp-connector", "code=new")

@@ -1,0 +1,102 @@
+"""Runs a process that works until a signal, with health and metrics served from a thread."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import structlog
+
+from services.common import logs
+from services.common.settings import SettingsError, exit_for, read_or_exit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from services.common.settings import HttpSettings, HttpSettingsT
+    from services.common.web import App
+
+# Below the 6 s between SIGTERM and SIGKILL in process-compose.yaml.
+GRACE_SECONDS = 5.5
+_CONNECTION_SECONDS_MAX = 5.0
+
+_log = structlog.get_logger()
+
+
+class Worker(Protocol):
+    """What the process does."""
+
+    def run(self) -> None:
+        """Works until `stop` is called."""
+
+    def stop(self) -> None:
+        """Ends `run` soon; called from a signal handler."""
+
+    def drain(self, seconds: float) -> int:
+        """Finishes what is in flight within `seconds`; returns how much was left."""
+
+
+def run(
+    name: str, kind: type[HttpSettingsT], build: Callable[[HttpSettingsT], tuple[Worker, App]]
+) -> NoReturn:
+    """Reads the settings and runs the worker; the first signal drains it, the second kills it.
+
+    Bad settings end the process with 78, also those that `build` rejects (SettingsError).
+    """
+    settings = read_or_exit(kind, os.environ)
+    logs.configure(name, settings)
+    try:
+        worker, app = build(settings)
+    except SettingsError as error:
+        exit_for(error.faults)
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        worker.stop()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    _serve_in_background(app, settings)
+    logs.announce("listening", address=f"{settings.http_host}:{settings.http_port}")
+    worker.run()
+    unfinished = worker.drain(GRACE_SECONDS)
+    _log.info("stopped", unfinished=unfinished)
+    sys.stdout.flush()
+    # Not sys.exit, which would wait for threads that exceeded the grace period.
+    os._exit(0)
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = _CONNECTION_SECONDS_MAX
+
+    def log_message(self, *_args: Any) -> None:
+        """Does nothing: the app logs its requests."""
+
+
+def _serve_in_background(app: App, settings: HttpSettings) -> None:
+    """Serves HTTP_PORT from a daemon thread.
+
+    gunicorn would cost another process; this port gets a few requests a minute and is not reachable
+    through the router.
+    """
+    kind = _Server6 if ":" in settings.http_host else _Server
+    server = make_server(
+        settings.http_host, settings.http_port, app, server_class=kind, handler_class=_Handler
+    )
+    threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
