@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from services.auth_api.limits import LoginLimits
-from services.auth_api.openapi import DOCUMENT
 from services.auth_api.passwords import Passwords
 from services.auth_api.resources import TokenResource
 from services.auth_api.userfile import UsersError
 from services.auth_api.users import UserDirectory
+from services.common import openapi
 from services.common.settings import SettingsError
 from services.common.tokens import Tokens
 from services.common.web import make_app
@@ -30,4 +30,6 @@ def create_app(settings: AuthSettings) -> App:
     except UsersError as error:
         raise SettingsError([f"USERS_FILE: {error}"]) from None
     token = TokenResource(users, Passwords(), LoginLimits(), Tokens(settings), settings.proxies())
-    return make_app({"/token": token}, settings, checks={"users": users.check}, openapi=DOCUMENT)
+    routes = {"/token": token}
+    document = openapi.described("Auth API", "Issues tokens that are valid for 30 seconds.", routes)
+    return make_app(routes, settings, checks={"users": users.check}, openapi=document)

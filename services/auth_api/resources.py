@@ -10,6 +10,7 @@ from structlog.contextvars import bind_contextvars
 
 from services.auth_api.passwords import PASSWORD_CHARACTERS_MAX
 from services.auth_api.userfile import USERNAME_CHARACTERS_MAX
+from services.common import openapi
 from services.common.problems import Problem
 from services.common.tokens import LIFETIME_SECONDS, Tokens
 from services.common.web import read_json
@@ -60,6 +61,17 @@ class TokenResource:
         self._tokens = tokens
         self._proxies = proxies
 
+    @openapi.operation(
+        "Get a token for a user name and password",
+        TokenAnswer,
+        request=TokenRequest,
+        success=(200, "A token."),
+        errors={
+            401: "User name or password is wrong.",
+            429: "Too many failed logins; see Retry-After.",
+            503: "Too many logins at the moment; see Retry-After.",
+        },
+    )
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         request = read_json(req, TokenRequest)
         user = self._log_in(request, client_address(req, self._proxies))

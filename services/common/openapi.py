@@ -1,8 +1,12 @@
-"""OpenAPI 3.1 documents, with schemas from the models that validate the requests."""
+"""OpenAPI 3.1 documents, from what the routes' responders say of themselves with `operation`.
+
+The schemas are those of the models that validate the requests.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, Field
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
@@ -10,9 +14,19 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from services.common import problems
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _TEMPLATE = "#/components/schemas/{model}"
+_METHODS = ("get", "post", "put", "patch", "delete")
+# What `web.read_json` rejects.
+_BODY_ERRORS = {
+    400: "Not JSON.",
+    413: "Over 16 KiB.",
+    415: "Content-Type is not JSON.",
+    422: "A field is missing or invalid; see errors.",
+}
+
+ResponderT = TypeVar("ResponderT", bound="Callable[..., None]")
 
 
 class FieldFault(BaseModel):
@@ -32,6 +46,60 @@ class ProblemDocument(BaseModel):
     code: str
     request_id: str
     errors: list[FieldFault] = []
+
+
+def operation(
+    summary: str,
+    response: type[BaseModel],
+    *,
+    request: type[BaseModel] | None = None,
+    success: tuple[int, str] = (200, "OK."),
+    errors: Mapping[int, str] | None = None,
+    **more: Any,
+) -> Callable[[ResponderT], ResponderT]:
+    """Describes a responder, such as `on_get`.
+
+    `errors` are problem documents by status; `request` adds those of its body. `more` are further
+    fields of an OpenAPI operation.
+    """
+    problem = {problems.CONTENT_TYPE: {"schema": ref(ProblemDocument)}}
+    meanings = {**(_BODY_ERRORS if request else {}), **(errors or {})}
+    status, meaning = success
+    fields = {
+        "summary": summary,
+        **({"requestBody": {"required": True, "content": _json(request)}} if request else {}),
+        "responses": {
+            str(status): {"description": meaning, "content": _json(response)},
+            **{str(s): {"description": d, "content": problem} for s, d in meanings.items()},
+        },
+        **more,
+    }
+
+    def describe(responder: ResponderT) -> ResponderT:
+        vars(responder)["openapi"] = (fields, [model for model in (request, response) if model])
+        return responder
+
+    return describe
+
+
+def _json(model: type[BaseModel]) -> dict[str, Any]:
+    return {"application/json": {"schema": ref(model)}}
+
+
+def described(
+    title: str, description: str, routes: Mapping[str, object], **more: Any
+) -> dict[str, Any]:
+    """Builds the document of these routes, by path, from what their responders are marked with."""
+    paths: dict[str, Any] = {}
+    models: dict[type[BaseModel], None] = {}
+    for path, resource in routes.items():
+        item = paths.setdefault(re.sub(r"{(\w+):\w+}", r"{\1}", path), {})
+        for method in _METHODS:
+            fields, used = getattr(getattr(resource, f"on_{method}", None), "openapi", ({}, ()))
+            if fields:
+                item[method] = fields
+                models |= dict.fromkeys(used)
+    return document(title, description, paths, list(models), **more)
 
 
 def document(

@@ -165,7 +165,8 @@ def serve(create_app: Callable[[], App], settings: HttpSettings, *, threads: int
     host = f"[{settings.http_host}]" if ":" in settings.http_host else settings.http_host
     options = {
         "bind": [f"{host}:{settings.http_port}"],
-        "workers": settings.workers,
+        # Only a service that may run more than one process has the setting.
+        "workers": getattr(settings, "workers", 1),
         "worker_class": _FairWorker,
         "threads": threads,
         # The router's 431 message and its limit of 8000 bytes for a path depend on these.

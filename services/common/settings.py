@@ -143,9 +143,6 @@ class HttpSettings(Settings):
     allowed_hosts: Annotated[str, AfterValidator(_host_names)] = Field(
         default="", description="additional Host names to serve, separated by spaces"
     )
-    workers: Annotated[int, Field(ge=1, le=64)] = Field(
-        default=1, description="number of worker processes"
-    )
 
     def hosts(self) -> re.Pattern[str]:
         """Pattern of allowed Host headers.
@@ -158,6 +155,14 @@ class HttpSettings(Settings):
             hosts += [r"\d{1,3}(\.\d{1,3}){3}", r"\[[0-9a-f:.]+\]"]
         hosts += map(re.escape, self.allowed_hosts.split())
         return re.compile(rf"({'|'.join(hosts)})(:\d{{1,5}})?", re.IGNORECASE | re.ASCII)
+
+
+class ServerSettings(HttpSettings):
+    """Settings of a process that serves HTTP with gunicorn."""
+
+    workers: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1, description="number of worker processes"
+    )
 
 
 def _names(name: str, field: FieldInfo) -> list[str]:

@@ -11,7 +11,7 @@ import jwt
 from cachetools import LRUCache
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
 
-from services.common.settings import HttpSettings, Secret
+from services.common.settings import Secret, ServerSettings
 
 if TYPE_CHECKING:
     from typing import Self
@@ -37,7 +37,7 @@ class TokenError(Exception):
     """Invalid token. The message never contains the token."""
 
 
-class TokenSettings(HttpSettings):
+class TokenSettings(ServerSettings):
     """Settings of a service that issues or verifies tokens."""
 
     jwt_secret: Secret | None = Field(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path  # noqa: TC003  pydantic reads the annotation when this runs
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 from services.common.settings import HttpSettings, Secret, print_settings
 
@@ -19,7 +19,10 @@ def _in_a_folder(path: Path) -> Path:
 
 
 class SandboxSettings(HttpSettings):
-    """The PSP sandbox's settings."""
+    """The PSP sandbox's settings.
+
+    One process, without WORKERS: keys in use, faults and waiting requests are in-process state.
+    """
 
     sandbox_database: Annotated[Path, AfterValidator(_in_a_folder)] | None = Field(
         default=None,
@@ -27,10 +30,6 @@ class SandboxSettings(HttpSettings):
     )
     sandbox_token: Secret | None = Field(
         default=None, description="token required for /_sandbox; none if unset"
-    )
-    # Always 1: keys in use, faults and waiting requests are in-process state.
-    workers: Annotated[int, BeforeValidator(lambda _value: 1)] = Field(
-        default=1, description="always 1 here"
     )
 
 

@@ -26,7 +26,7 @@ _APP = """
 import os, sys
 
 from services.common import server
-from services.common.settings import HttpSettings
+from services.common.settings import ServerSettings
 
 
 def app(_environ, start_response):
@@ -35,7 +35,7 @@ def app(_environ, start_response):
     return [answer]
 
 
-server.serve(lambda: app, HttpSettings.read({"HTTP_PORT": sys.argv[1], "WORKERS": "2"}))
+server.serve(lambda: app, ServerSettings.read({"HTTP_PORT": sys.argv[1], "WORKERS": "2"}))
 """
 
 

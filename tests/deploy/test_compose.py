@@ -42,9 +42,7 @@ def variables(service: str) -> set[str]:
     names |= {f"{name}_file" for name, field in fields.items() if FILE_ALLOWED in field.metadata}
     # A second secret only while it is being changed, so it has no file that must be there.
     names = {"jwt_secret_previous" if n == "jwt_secret_previous_file" else n for n in names}
-    # One process each, whatever is set.
-    alone = {"workers"} if service in {"psp-connector", "psp-sandbox"} else set()
-    return {name.upper() for name in names - {"http_port", "http_host"} - alone}
+    return {name.upper() for name in names - {"http_port", "http_host"}}
 
 
 def test_it_runs_the_same_processes() -> None:

@@ -115,12 +115,12 @@ def test_saved_python_is_served(checkout: Checkout) -> None:
     traffic = threading.Thread(target=pay)
     traffic.start()
     try:
-        checkout.save("auth_api/openapi.py", "Auth API", "Another API")
+        checkout.save("auth_api/app.py", '"Auth API"', '"Another API"')
         checkout.wait_for("/auth/openapi.json", "Another API")
     finally:
         stop.set()
         traffic.join(SECONDS_MAX)
-    checkout.save("auth_api/openapi.py", "Another API", "Auth API")
+    checkout.save("auth_api/app.py", "Another API", "Auth API")
     checkout.wait_for("/auth/openapi.json", "Auth API")
     assert statuses == {202}
 
