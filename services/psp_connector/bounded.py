@@ -1,4 +1,4 @@
-"""HTTP calls with a total timeout.
+"""HTTP calls with a total timeout and a maximum size, without redirects.
 
 A read timeout restarts with each byte, so a server that sends one now and then would hold a thread
 forever, even within a header. A watchdog shuts down the socket of an overdue call, which then fails
@@ -24,6 +24,9 @@ from services.common.settings import SettingsError, masked
 
 # Watchdog interval: a call may exceed its timeout by this.
 _WATCH_SECONDS = 0.2
+_RESPONSE_BYTES_MAX = 1024 * 1024
+# Read at once; a thousand times as many when unpacked.
+_CHUNK_BYTES = 16 * 1024
 
 
 class BoundedSession(requests.Session):
@@ -49,9 +52,14 @@ class BoundedSession(requests.Session):
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         try:
-            return super().send(request, **kwargs)
+            response = super().send(request, **kwargs | {"stream": True})
+            _read(response)
+            return response
         finally:
             self._calls.pop(threading.get_ident(), None)
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """None: a redirect would send the payment elsewhere, each time with a new timeout."""
 
     def watch(self, connection: socket.socket) -> None:
         """Starts the timeout of this thread's call, which uses `connection`."""
@@ -65,6 +73,22 @@ class BoundedSession(requests.Session):
                 if now > deadline:
                     with contextlib.suppress(OSError):
                         connection.shutdown(socket.SHUT_RDWR)
+
+
+def _read(response: requests.Response) -> None:
+    """Reads the body into `response.content`.
+
+    Raises:
+        requests.ConnectionError: it is longer than 1 MiB.
+    """
+    content = bytearray()
+    for chunk in response.iter_content(_CHUNK_BYTES):
+        content += chunk
+        if len(content) > _RESPONSE_BYTES_MAX:
+            response.close()
+            raise requests.ConnectionError("the response is too long")
+    # As requests does itself without `stream`.
+    response._content = bytes(content)  # noqa: SLF001
 
 
 def proxies_for(url: str) -> dict[str, str]:

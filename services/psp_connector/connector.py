@@ -14,7 +14,7 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from services.common.currencies import major_units
 from services.psp_connector.dispatch import BLOCK_MS, Dispatcher
 from services.psp_connector.metrics import Attempts
-from services.psp_connector.psp import Captured, Declined, Outcome, Refused, Transient
+from services.psp_connector.psp import Captured, Declined, Outcome, Refused, Transient, text
 from services.psp_connector.queue import LEASE_SECONDS, Queue
 from services.psp_connector.results import FinalResult, Result, RetryResult
 from services.psp_connector.saver import Attempt, Saver
@@ -203,7 +203,7 @@ class Connector:
     def _result(self, work: Work, outcome: Outcome) -> Result:
         if isinstance(outcome, Transient) and work.attempt < self._attempts_max:
             delay = self._backoff.delay_seconds(work.attempt, outcome.retry_after_seconds)
-            return RetryResult(outcome.reason, delay)
+            return RetryResult(text(outcome.reason), delay)
         return _final_result(work, outcome)
 
     def saved(self, attempts: list[tuple[Attempt, bool]]) -> None:
@@ -234,10 +234,11 @@ def _final_result(work: Work, outcome: Outcome) -> FinalResult:
     match outcome:
         case Captured(reference):
             points = major_units(work.charge.amount, work.charge.currency)
-            return FinalResult("captured", psp_reference=reference, points=points)
+            return FinalResult("captured", psp_reference=text(reference), points=points)
         case Declined(code, reference):
-            return FinalResult("declined", psp_reference=reference, decline_code=code)
+            return FinalResult("declined", psp_reference=text(reference), decline_code=text(code))
         case Refused(reason):
-            return FinalResult("failed", reason=f"refused by the PSP: {reason}")
+            return FinalResult("failed", reason=f"refused by the PSP: {text(reason)}")
         case Transient(reason):
-            return FinalResult("failed", reason=f"given up after {work.attempt} attempts: {reason}")
+            reason = f"given up after {work.attempt} attempts: {text(reason)}"
+            return FinalResult("failed", reason=reason)

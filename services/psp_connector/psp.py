@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +13,14 @@ RETRY_AFTER_SECONDS_MAX = 3600.0
 # request would charge a second time if the first response was lost.
 # https://docs.stripe.com/api/idempotent_requests
 IDEMPOTENCY_KEY_HOURS = 23
+
+# Stripe's ids have at most 255 characters.
+_CHARACTERS_MAX = 255
+
+
+def text(value: object) -> str:
+    """Converts a value from the PSP, which may be anything, to short printable ASCII."""
+    return re.sub("[^ -~]", "?", str(value)[:_CHARACTERS_MAX])
 
 
 @dataclass(frozen=True)

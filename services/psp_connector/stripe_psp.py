@@ -87,7 +87,8 @@ class StripePsp:
     def charge(self, charge: Charge) -> Outcome:
         """Creates and confirms a PaymentIntent; the idempotency key is the transaction id."""
         try:
-            return _outcome(self._create(charge))
+            intent = self._create(charge)
+            return _outcome(intent) if _is_of(charge, intent) else _OTHER
         except AmountError as error:
             return Refused(str(error))
         except stripe.CardError as error:
@@ -127,6 +128,23 @@ class StripePsp:
         return True
 
 
+_OTHER = Transient("the response is for another payment")
+
+
+def _is_of(charge: Charge, intent: Any) -> bool:
+    """Whether no field contradicts the request, such as a captured amount."""
+    if intent.status != "succeeded":
+        return True
+    amount = stripe_amount(charge.amount, charge.currency)
+    requested = {"amount": amount, "amount_received": amount, "currency": charge.currency.lower()}
+    metadata = getattr(intent, "metadata", None)
+    return (
+        bool(intent.id and isinstance(intent.id, str))
+        and all(getattr(intent, name, value) == value for name, value in requested.items())
+        and getattr(metadata, "transaction_id", charge.transaction_id) == charge.transaction_id
+    )
+
+
 def _outcome(intent: Any) -> Outcome:
     if intent.status == "succeeded":
         return Captured(intent.id)
@@ -153,8 +171,9 @@ def _failed_call(error: stripe.StripeError) -> Outcome:
     status = error.http_status
     if status is None:
         return Transient("no answer")
-    # Below 400: not a response of the PSP itself, so it may have captured.
-    if status < 400 or status >= 500 or status in _TRANSIENT_STATUSES:
+    # Below 400, or without Stripe's error object: not a response of the PSP itself, but of a proxy,
+    # say. It may have captured.
+    if status < 400 or status >= 500 or status in _TRANSIENT_STATUSES or not error.error:
         return Transient(f"HTTP {status}", _retry_after_seconds(error))
     return Refused(f"HTTP {status} {error.code or ''}".strip())
 

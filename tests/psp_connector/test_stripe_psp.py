@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gzip
 import itertools
 import json
 import threading
 import time
+import tracemalloc
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode
@@ -112,6 +114,9 @@ def client(url: str, key: str = "sk_test_of_this_test") -> StripePsp:
             }
         )
     )
+
+
+OTHER = Transient("the response is for another payment")
 
 
 def error(kind: str, **more: Any) -> dict[str, Any]:
@@ -287,6 +292,15 @@ def test_what_is_sent_the_sandbox_takes() -> None:
         (402, error("card_error", payment_intent="pi_2"), Declined("card_declined")),
         (402, {"error": "no"}, Transient("unreadable response: AttributeError")),
         (200, "<html>a proxy of somebody's</html>", Transient("HTTP 200")),
+        (404, "<html>not the PSP</html>", Transient("HTTP 404")),
+        (407, "", Transient("HTTP 407")),
+        (400, [], Transient("HTTP 400")),
+        (200, {"id": None, "status": "succeeded"}, OTHER),
+        (200, {"id": "", "status": "succeeded"}, OTHER),
+        (200, {"id": "pi_1", "status": "succeeded", "amount": 1251}, OTHER),
+        (200, {"id": "pi_1", "status": "succeeded", "amount_received": 1}, OTHER),
+        (200, {"id": "pi_1", "status": "succeeded", "currency": "jpy"}, OTHER),
+        (200, {"id": "pi_1", "status": "succeeded", "metadata": {"transaction_id": "t"}}, OTHER),
     ],
 )
 def test_each_answer_has_its_outcome(psp: Psp, status: int, body: Any, expected: Any) -> None:
@@ -294,6 +308,30 @@ def test_each_answer_has_its_outcome(psp: Psp, status: int, body: Any, expected:
     psp.status = status
     psp.body = (body if isinstance(body, str) else json.dumps(body)).encode()
     assert expected == client(psp.url).charge(CHARGE)
+
+
+def test_a_redirect_is_not_followed(psp: Psp) -> None:
+    """It would send the payment elsewhere, or read as captured what a GET finds there."""
+    psp.status, psp.headers = 307, {"Location": f"{psp.url}/elsewhere"}
+    assert Transient("HTTP 307") == client(psp.url).charge(CHARGE)
+    assert [path for path, _, _ in psp.seen] == ["/v1/payment_intents"]
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_a_response_without_end_fills_no_memory(psp: Psp, encoding: str) -> None:
+    """One of more than 1 MiB is not read to its end, nor unpacked; the next call works."""
+    body = b'{"id": "pi_1", "status": "succeeded"' + b" " * 200_000_000 + b"}"
+    psp.headers = {"Content-Encoding": encoding}
+    psp.body = gzip.compress(body, 1) if encoding == "gzip" else body
+    bounded = client(psp.url)
+    tracemalloc.start()
+    try:
+        assert Transient("no answer") == bounded.charge(CHARGE)
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
+    psp.headers, psp.body = {}, b'{"id": "pi_1", "status": "succeeded"}'
+    assert Captured("pi_1") == bounded.charge(CHARGE)
 
 
 @pytest.mark.parametrize(
