@@ -5,12 +5,13 @@
 -- KEYS  transaction:{id} of each
 -- ARGV  1 now, RFC 3339
 -- Returns for each: a list of
---   user id, amount, currency, payment method, number of this attempt, created at, request id
+--   user id, amount, currency, payment method, number of this attempt, created at, request id,
+--   not captured at
 -- or {reason} if it cannot be charged.
 local now = ARGV[1]
--- At most 9 digits, so that the next number is valid, too.
+-- At most 9 digits, so that the next number is valid, too. HINCRBY rejects leading zeros.
 local function is_count(text)
-  return text and #text < 10 and text:find('^%d+$')
+  return text and #text < 10 and (text == '0' or text:find('^[1-9]%d*$'))
 end
 
 local function why_not(record)

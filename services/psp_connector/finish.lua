@@ -38,9 +38,9 @@ if status ~= 'queued' and status ~= 'processing' then
 end
 
 if is_credited then
-  -- Checked now, because INCRBY would fail after the first write.
+  -- Checked now, because INCRBY would fail after the first write. It rejects leading zeros.
   local balance = redis.call('GET', points) or '0'
-  if #balance > 15 or not balance:find('^%-?%d+$') then
+  if #balance > 15 or not (balance == '0' or balance:find('^%-?[1-9]%d*$')) then
     return redis.error_reply('WRONGTYPE ' .. points .. ' is no whole number of up to 15 digits')
   end
 end
