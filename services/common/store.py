@@ -50,8 +50,8 @@ _CHECK_TYPES = (Path(__file__).parent / "check_types.lua").read_text(encoding="u
 
 FINAL = frozenset({"captured", "declined", "failed"})
 
-# Public fields, in the contract's order. A record also has `request_id` and `entry`, its latest
-# queue entry.
+# Public fields, in the contract's order. A record also has `request_id`, `entry` (its latest queue
+# entry) and, after `deadletters replay --not-captured`, `not_captured_at`.
 _FIELDS: Mapping[str, type[int | str]] = {
     "id": str,
     "user_id": int,

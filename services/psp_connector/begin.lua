@@ -40,7 +40,8 @@ for i, key in ipairs(KEYS) do
       .. now .. '", "attempt": ' .. attempt .. '}'
     redis.call('HSET', key, 'status', 'processing', 'updated_at', now, 'timeline', timeline)
     replies[i] = redis.call('HMGET', key,
-      'user_id', 'amount', 'currency', 'payment_method', 'attempts', 'created_at', 'request_id')
+      'user_id', 'amount', 'currency', 'payment_method', 'attempts', 'created_at', 'request_id',
+      'not_captured_at')
   end
 end
 return replies

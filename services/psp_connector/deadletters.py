@@ -24,6 +24,7 @@ from services.common.command import run_main
 from services.common.redis_url import RedisSettings
 from services.common.settings import SettingsError
 from services.psp_connector.psp import IDEMPOTENCY_KEY_HOURS
+from services.psp_connector.records import is_old
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -111,17 +112,25 @@ class DeadLetters:
             return "old"
         outcome = self._replay(
             keys=[store.transaction_key(transaction_id), store.QUEUE, store.DEADLETTERS],
-            args=[transaction_id, letter_id, rfc3339(now), store.event("replayed", now)],
+            args=[
+                transaction_id,
+                letter_id,
+                rfc3339(now),
+                store.event("replayed", now),
+                "1" if not_captured else "",
+            ],
         )
         return str(outcome)
 
     def _is_old(self, transaction_id: str, now: int) -> bool:
+        key = store.transaction_key(transaction_id)
         try:
-            created_at = self._redis.hget(store.transaction_key(transaction_id), "created_at")
+            status, created_at, not_captured_at = self._redis.hmget(
+                key, "status", "created_at", "not_captured_at"
+            )
         except redis.ResponseError:  # not a hash: the script reports it
             return False
-        known_since = rfc3339(now - IDEMPOTENCY_KEY_HOURS * 3_600_000)
-        return created_at is not None and created_at < known_since
+        return status == "failed" and is_old(created_at, not_captured_at, now)
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str], out: TextIO, err: TextIO) -> int:

@@ -21,11 +21,12 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 _MERCHANT = re.compile(r"[0-9]{1,20}")
 # What the Core API accepts; the number of digits keeps them exact in Redis and JSON.
 _FIELDS: Mapping[str, re.Pattern[str]] = {
-    "user_id": re.compile(r"[0-9]{1,15}"),
+    "user_id": re.compile(r"0|[1-9][0-9]{0,14}"),
     "amount": re.compile(r"[1-9][0-9]{0,7}"),
     "currency": re.compile("|".join(EXPONENTS)),
     "payment_method": re.compile(r"pm_[A-Za-z0-9_]{1,64}"),
 }
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{12}Z")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _VALUE_CHARACTERS_MAX = 40
 
@@ -72,16 +73,30 @@ class Work:
         return {"request_id": charge.request_id, "transaction_id": charge.transaction_id}
 
 
+def is_old(created_at: str | None, not_captured_at: str | None, now: int) -> bool:
+    """Whether the PSP may no longer know a transaction's idempotency key. `now`: ms.
+
+    Times are RFC 3339; a missing or malformed one counts as old. `not_captured_at`: when an
+    operator confirmed that the PSP had not captured the transaction.
+    """
+    known_since = rfc3339(now - IDEMPOTENCY_KEY_HOURS * 3_600_000)
+    return max(_time(created_at), _time(not_captured_at)) < known_since
+
+
+def _time(found: str | None) -> str:
+    return found if found and _TIME.fullmatch(found) else ""
+
+
 def read_record(entry: Entry, record: Sequence[str | None], now: int) -> Work:
     """Parses begin.lua's reply for an entry. `now`: ms since the epoch.
 
     Raises:
-        UnreadableError: rejected by begin.lua, an invalid field, or swept too late for the PSP to
-            still know its idempotency key.
+        UnreadableError: rejected by begin.lua, an invalid field, or possibly charged so long ago
+            that the PSP no longer knows its idempotency key.
     """
     if len(record) == 1:
         raise UnreadableError(record[0])
-    user_id, amount, currency, payment_method, attempt, created_at, request_id = (
+    user_id, amount, currency, payment_method, attempt, created_at, request_id, not_captured_at = (
         field or "" for field in record
     )
     found = dict(zip(_FIELDS, (user_id, amount, currency, payment_method), strict=True))
@@ -89,10 +104,11 @@ def read_record(entry: Entry, record: Sequence[str | None], now: int) -> Work:
         if not _FIELDS[name].fullmatch(value):
             text = value[:_VALUE_CHARACTERS_MAX] or "missing"
             raise UnreadableError(f"unreadable record: {name} is {text}")
-    # After a restored backup, say, a swept transaction may have been charged before.
-    if "swept" in entry.fields and created_at < rfc3339(now - IDEMPOTENCY_KEY_HOURS * 3_600_000):
+    # An earlier attempt may have charged it, before the stack was down for a day, say. So may a
+    # swept transaction's, after a restored backup.
+    if (int(attempt) > 1 or "swept" in entry.fields) and is_old(created_at, not_captured_at, now):
         hours = f"accepted more than {IDEMPOTENCY_KEY_HOURS} hours ago"
-        raise UnreadableError(f"it was in no queue, {hours}: the PSP may have charged it")
+        raise UnreadableError(f"attempted before, {hours}: the PSP may have charged it")
     # Sent as a header to the PSP.
     request_id = request_id if _REQUEST_ID.fullmatch(request_id) else ""
     charge = Charge(entry.transaction_id, request_id, int(amount), currency, payment_method)

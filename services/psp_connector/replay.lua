@@ -6,9 +6,10 @@
 --
 -- KEYS  1 transaction:{id}   2 queue   3 deadletters
 -- ARGV  1 id   2 id of the dead letter   3 now, RFC 3339   4 event for the timeline
+--       5 '' or, if the operator has verified that the PSP has not captured it, '1'
 -- Returns  'done', 'missing', 'gone' (no such dead letter) or the status that is not `failed`
 local transaction, queue, deadletters = unpack(KEYS)
-local id, letter_id, now, event = unpack(ARGV)
+local id, letter_id, now, event, not_captured = unpack(ARGV)
 check_types(false, 'stream', 'stream')
 if #redis.call('XRANGE', deadletters, letter_id, letter_id) == 0 then
   return 'gone'
@@ -24,6 +25,9 @@ local entry = redis.call('XADD', queue, '*', 'transaction_id', id,
   'request_id', record[3] or '', 'user_id', record[4] or '')
 redis.call('HSET', transaction, 'status', 'queued', 'attempts', 0, 'updated_at', now,
   'timeline', (record[2] and record[2] .. ', ' or '') .. event, 'entry', entry)
+if not_captured ~= '' then
+  redis.call('HSET', transaction, 'not_captured_at', now)
+end
 redis.call('PERSIST', transaction)
 redis.call('XDEL', deadletters, letter_id)
 return 'done'

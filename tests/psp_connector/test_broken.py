@@ -10,7 +10,8 @@ import pytest
 
 from services.common import store
 from services.common.clock import now_ms, rfc3339
-from services.psp_connector.psp import Captured, Outcome, Refused, Transient
+from services.psp_connector.deadletters import DeadLetters
+from services.psp_connector.psp import Captured, Declined, Outcome, Refused, Transient
 from services.psp_connector.queue import Queue
 from services.psp_connector.sweep import Sweep
 from tests.psp_connector.fakes import FakePsp, take
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
     [
         ("amount", "9" * 5000), ("amount", "many"), ("amount", "0"), ("amount", "-5"),
         ("amount", "1.5"), ("amount", None), ("attempts", "9223372036854775807"),
-        ("attempts", "x"), ("attempts", None), ("currency", "usd"), ("currency", "XXX"),
-        ("currency", None), ("user_id", "1" + "0" * 40), ("user_id", "1:points"),
+        ("attempts", "x"), ("attempts", "007"), ("attempts", None), ("currency", "usd"),
+        ("currency", "XXX"), ("currency", None), ("user_id", "1" + "0" * 40),
+        ("user_id", "1:points"), ("user_id", "01"),
         ("payment_method", "pm_" + "x" * 1_000_000), ("payment_method", "pm\r\nX: y"),
         ("timeline", None),
     ],
@@ -78,6 +80,21 @@ def test_a_charge_that_always_breaks_off_ends(
     assert nothing_left(client)
 
 
+@pytest.mark.parametrize(
+    "said", ["\ud800", "x" * 3_000_000, "a\r\nb"], ids=["surrogate", "long", "lines"]
+)
+@pytest.mark.parametrize("outcome", [Captured, Declined, Refused, Transient])
+def test_text_from_the_psp_is_stored_short_and_printable(
+    client: Any, settings: ConnectorSettings, accept: Accept, outcome: Any, said: str
+) -> None:
+    """Whatever it sends: a result that cannot be saved would hold up those saved with it."""
+    transaction_id = accept()
+    with running(make(client, settings, FakePsp(lambda *_: outcome(said)))):
+        wait_until(lambda: ended(client, transaction_id))
+    stored = client.hgetall(store.transaction_key(transaction_id))
+    assert all(len(value) < 2000 and value.isprintable() for value in stored.values())
+
+
 @contextlib.contextmanager
 def abandoned(connector: Connector) -> Iterator[None]:
     """Runs a connector that dies at the end: it waits for nothing that is in flight."""
@@ -94,6 +111,8 @@ def abandoned(connector: Connector) -> Iterator[None]:
 KEYS = {
     "ledger": (store.ledger_key(1), "x"),
     "points": (store.points_key(1), "abc"),
+    "points with a leading zero": (store.points_key(1), "007"),
+    "negative zero": (store.points_key(1), "-0"),
     "too many points": (store.points_key(1), "9223372036854775807"),
     "index": (store.index_key(1), "x"),
     "retries": (store.RETRIES, "x"),
@@ -217,6 +236,36 @@ def test_what_the_psp_may_have_forgotten_is_not_charged_again(
     [(_, letter)] = client.xrange(store.DEADLETTERS)
     assert (transaction_id, True) == (letter["transaction_id"], "may have" in letter["reason"])
     assert not psp.calls
+
+
+@pytest.mark.parametrize("attempted", [False, True])
+def test_an_old_payment_is_attempted_a_first_time_only(
+    client: Any, settings: ConnectorSettings, accept: Accept, *, attempted: bool
+) -> None:
+    """After a day without the stack, the PSP may have charged an earlier attempt and forgotten."""
+    transaction_id = accept()
+    key = store.transaction_key(transaction_id)
+    if attempted:
+        queue = Queue(client, settings, "killed")
+        queue.join()
+        take(queue)
+        queue.leave()
+    client.hset(key, "created_at", rfc3339(now_ms() - 24 * 3_600_000))
+    psp = FakePsp()
+    with running(make(client, settings, psp)):
+        wait_until(lambda: ended(client, transaction_id))
+    assert record(client, transaction_id)["status"] == ("failed" if attempted else "captured")
+    assert bool(psp.calls) is not attempted
+    if not attempted:
+        return
+    [(letter_id, letter)] = client.xrange(store.DEADLETTERS)
+    assert "may have" in letter["reason"]
+    assert DeadLetters(client).replay(letter_id) == "old"
+    assert DeadLetters(client).replay(letter_id, not_captured=True) == "done"
+    flaky = FakePsp(lambda _, call: Transient("HTTP 500") if call == 1 else Captured("pi"))
+    with running(make(client, settings, flaky)):
+        wait_until(lambda: ended(client, transaction_id))
+    assert record(client, transaction_id)["status"] == "captured"
 
 
 def test_the_connector_sweeps(client: Any, settings: ConnectorSettings, accept: Accept) -> None:
