@@ -10,9 +10,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.common import store
+from services.psp_connector import connector
 from services.psp_connector.backoff import Backoff
 from services.psp_connector.breaker import Breaker
-from services.psp_connector.connector import Connector
+from services.psp_connector.connector import PROMOTE_SECONDS, Connector
 from services.psp_connector.psp import Captured, Declined, Refused, Transient
 from services.psp_connector.queue import LEASE_SECONDS, Queue
 from services.psp_connector.results import FinalResult, RetryResult
@@ -371,3 +372,34 @@ def test_finished_things_have_a_lifetime(
     days = settings.finished_days * 86_400
     assert days - 60 < client.ttl(store.transaction_key(transaction_id)) <= days
     assert client.zcard(store.index_key(1)) == 1
+
+
+@pytest.mark.parametrize(("late_seconds", "waits"), [(5.0, True), (PROMOTE_SECONDS, False)])
+def test_a_due_retry_waits_for_a_spare_slot_but_not_for_ever(
+    client: Any,
+    settings: ConnectorSettings,
+    accept: Accept,
+    monkeypatch: pytest.MonkeyPatch,
+    late_seconds: float,
+    *,
+    waits: bool,
+) -> None:
+    """In the queue it would be ahead of fresh payments of others that arrive meanwhile."""
+    monkeypatch.setattr(connector, "_PROMOTE_LATE_SECONDS", late_seconds)
+    release = threading.Event()
+
+    def answer(_charge: Charge, _call: int) -> Captured:
+        release.wait(10)
+        return Captured("pi")
+
+    psp = FakePsp(answer)
+    with running(make(client, settings, psp)):
+        busy = [accept(user_id) for user_id in (1, 2, 3, 4)]
+        wait_until(lambda: set(busy) == set(psp.calls))
+        retried = accept(5)
+        client.xdel(store.QUEUE, client.hget(store.transaction_key(retried), "entry"))
+        client.zadd(store.RETRIES, {retried: 0})
+        time.sleep(10 * PROMOTE_SECONDS)
+        assert (client.zscore(store.RETRIES, retried) is not None) is waits
+        release.set()
+        wait_until(lambda: ended(client, retried))
