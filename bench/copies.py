@@ -6,7 +6,8 @@ import json
 from typing import TYPE_CHECKING
 
 from services.common import store
-from services.core_api.transactions import TransactionRequest, Transactions
+from services.core_api.models import TransactionRequest
+from services.core_api.transactions import Transactions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,7 +19,8 @@ from bench import copies
 from bench.errors import MeasureError
 from bench.figures import Goal, Sample
 from bench.rows import Bench, Row, tell_sample
-from services.core_api.transactions import TransactionRequest, Transactions
+from services.core_api.models import TransactionRequest
+from services.core_api.transactions import Transactions
 from services.psp_connector.queue import Queue
 from services.psp_connector.results import FinalResult
 from services.psp_connector.settings import ConnectorSettings

@@ -5,7 +5,6 @@ REDIS_URL names its Redis. Workers import the functions by name.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from functools import cache
@@ -18,6 +17,7 @@ from bench.copies import USER_ID
 from bench.started import Started
 from services.common import store
 from services.common.clock import now_ms, rfc3339
+from services.common.transaction import Credit, Event
 
 _RECORD_SECONDS = 90 * 86_400
 _POINTS = 12
@@ -45,19 +45,15 @@ async def end_by_saq(_context: Any, *, transaction_id: str) -> None:
 
 def _call(transaction_id: str) -> tuple[list[str], list[Any]]:
     now = now_ms(time.time)
-    credit = {
-        "transaction_id": transaction_id,
-        "points": _POINTS,
-        "amount": 1250,
-        "currency": "USD",
-        "at": rfc3339(now),
-    }
+    credit = Credit(
+        transaction_id=transaction_id, points=_POINTS, amount=1250, currency="USD", at=rfc3339(now)
+    )
     keys = [
         store.transaction_key(transaction_id), store.points_key(USER_ID), store.ledger_key(USER_ID),
     ]  # fmt: skip
     args = [
-        rfc3339(now), store.event("captured", now), f"pi_{transaction_id}", _POINTS,
-        json.dumps(credit), _RECORD_SECONDS,
+        rfc3339(now), Event.of("captured", now).to_json(), f"pi_{transaction_id}", _POINTS,
+        credit.to_json(), _RECORD_SECONDS,
     ]  # fmt: skip
     return keys, args
 

@@ -13,6 +13,7 @@ from bench.errors import MeasureError
 from bench.figures import Goal, Sample
 from bench.rows import Bench, Row, tell_sample
 from services.common import store
+from services.common.transaction import FINAL
 
 if TYPE_CHECKING:
     from bench.figures import Result
@@ -56,7 +57,7 @@ def _transaction_ms(http: httpx.Client, client: store.Client, bearer: dict[str, 
     if answer.status_code != 202:
         raise MeasureError(f"not accepted: {answer.status_code} {answer.text[:200]}")
     key = store.transaction_key(answer.json()["id"])
-    while (status := client.hget(key, "status")) not in store.FINAL:
+    while (status := client.hget(key, "status")) not in FINAL:
         if time.perf_counter() - accepted > _CAPTURED_SECONDS_MAX:
             raise MeasureError(f"still {status} after {_CAPTURED_SECONDS_MAX} s")
         time.sleep(_POLL_SECONDS)

@@ -2,7 +2,7 @@
 
 | key | type | lifetime | what |
 |---|---|---|---|
-| `transaction:{id}` | hash | FINISHED_DAYS after it is final | the transaction; fields below |
+| `transaction:{id}` | hash | FINISHED_DAYS after it is final | `common/transaction.py` |
 | `user:{id}:transactions` | sorted set, scores 0 | as its transactions | `<created ms>:<id>` |
 | `user:{id}:points` | string, integer | unlimited | loyalty points |
 | `user:{id}:ledger` | list of JSON | unlimited | loyalty credits |
@@ -12,28 +12,23 @@
 | `deadletters` | stream | DEADLETTER_DAYS | `transaction_id`, `reason`, `entry`, `at` |
 | `connector:{name}` | string | LEASE_SECONDS, renewed | the lease of a live connector |
 
-A transaction's fields are those of the public contract; `timeline` is a comma-separated list of
-JSON objects, so that a script can append one without parsing the rest. A consumer of the group is
-either a connector, or `merchant:{id}`, which holds that merchant's entries waiting for a slot.
+A consumer of the group is either a connector, or `merchant:{id}`, which holds that merchant's
+entries waiting for a slot.
 """
 
 from __future__ import annotations
 
-import json
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import redis
-from pydantic_core import from_json
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
-from services.common.clock import rfc3339
-
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 Client: TypeAlias = Any
 """A `redis.Redis`; untyped because redis-py types each reply as possibly awaitable."""
@@ -47,25 +42,6 @@ RETRIES = "retries"
 DEADLETTERS = "deadletters"
 
 _CHECK_TYPES = (Path(__file__).parent / "check_types.lua").read_text(encoding="utf-8")
-
-FINAL = frozenset({"captured", "declined", "failed"})
-
-# Public fields, in the contract's order. A record also has `request_id`, `entry` (its latest queue
-# entry) and, after `deadletters replay --not-captured`, `not_captured_at`.
-_FIELDS: Mapping[str, type[int | str]] = {
-    "id": str,
-    "user_id": int,
-    "amount": int,
-    "currency": str,
-    "payment_method": str,
-    "status": str,
-    "created_at": str,
-    "updated_at": str,
-    "attempts": int,
-    "psp_reference": str,
-    "decline_code": str,
-    "loyalty_points": int,
-}
 
 
 def transaction_key(transaction_id: str) -> str:
@@ -96,24 +72,6 @@ def idempotency_key(user_id: int, key: str) -> str:
 def lease_key(name: str) -> str:
     """The lease of a connector; expires when it stops renewing."""
     return f"connector:{name}"
-
-
-def event(name: str, at_ms: int, **details: Any) -> str:
-    """A timeline event as JSON."""
-    return json.dumps({"event": name, "at": rfc3339(at_ms), **details})
-
-
-def public(record: Mapping[str, str]) -> dict[str, Any]:
-    """Converts a transaction's hash to its public form.
-
-    Raises:
-        KeyError, TypeError, ValueError: the record is corrupt.
-    """
-    fields: dict[str, Any] = {
-        name: kind(record[name]) for name, kind in _FIELDS.items() if name in record
-    }
-    fields["timeline"] = from_json(f"[{record['timeline']}]")
-    return fields
 
 
 class _ThreadConnection:

@@ -5,13 +5,13 @@
 --
 -- KEYS  1 transaction:{id}     2 user:{id}:transactions   3 queue   4 retries
 --       5 user:{id}:idempotency:{key}   (only when the client sent a key)
--- ARGV  1 id   2 user id   3 amount   4 currency   5 payment method   6 now, RFC 3339
---       7 member of the index   8 first event of the timeline   9 request id   10 queue limit
---       and with a key: 11 fingerprint of the request   12 the response, JSON   13 lifetime, seconds
+-- ARGV  1 id   2 user id   3 member of the index   4 request id   5 queue limit
+--       6 fingerprint of the request   7 the response, JSON   8 lifetime of the key, seconds
+--       9 ... the record: name, value, ...
 -- Returns  {'accepted', ''}  {'replayed', the first response}  {'mismatch', ''}  {'full', ''}
 local transaction, index, queue, retries, idempotency = unpack(KEYS)
-local id, user_id, amount, currency, payment_method, now, member, event, request_id,
-  queue_limit, fingerprint, response, lifetime_seconds = unpack(ARGV)
+local id, user_id, member, request_id, queue_limit, fingerprint, response,
+  lifetime_seconds = unpack(ARGV)
 check_types('hash', 'zset', 'stream', 'zset', 'hash')
 
 -- A client that lost its connection may repeat the call: already accepted.
@@ -35,10 +35,7 @@ end
 
 local entry = redis.call('XADD', queue, '*',
   'transaction_id', id, 'request_id', request_id, 'user_id', user_id)
-redis.call('HSET', transaction,
-  'id', id, 'user_id', user_id, 'amount', amount, 'currency', currency,
-  'payment_method', payment_method, 'status', 'queued', 'created_at', now, 'updated_at', now,
-  'attempts', '0', 'timeline', event, 'request_id', request_id, 'entry', entry)
+redis.call('HSET', transaction, 'request_id', request_id, 'entry', entry, unpack(ARGV, 9))
 redis.call('ZADD', index, 0, member)
 if idempotency then
   redis.call('HSET', idempotency, 'fingerprint', fingerprint, 'answer', response)

@@ -2,64 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
-from pydantic import BaseModel, Field
+from typing import TYPE_CHECKING, Any
 
 from services.common import openapi
+from services.common.transaction import Transaction
+from services.core_api.models import Loyalty, Page, TransactionRequest
 from services.core_api.resources import IDEMPOTENCY_KEY
-from services.core_api.transactions import PAGE_MAX, TransactionRequest
+from services.core_api.transactions import PAGE_MAX
 
-
-class Event(BaseModel):
-    """An event of a transaction."""
-
-    event: str
-    at: str = Field(description="RFC 3339, UTC, milliseconds")
-
-
-class Transaction(BaseModel):
-    """A transaction."""
-
-    id: str
-    user_id: int
-    amount: int = Field(description="in the currency's smallest unit")
-    currency: str
-    payment_method: str
-    status: Literal["queued", "processing", "captured", "declined", "failed"]
-    created_at: str
-    updated_at: str
-    attempts: int
-    psp_reference: str | None = None
-    decline_code: str | None = None
-    loyalty_points: int | None = None
-    timeline: list[Event]
-
-
-class Page(BaseModel):
-    """Transactions, newest first."""
-
-    transactions: list[Transaction]
-    next_cursor: str | None = None
-
-
-class Credit(BaseModel):
-    """Loyalty points for a captured transaction."""
-
-    transaction_id: str
-    points: int
-    amount: int
-    currency: str
-    at: str
-
-
-class Loyalty(BaseModel):
-    """A user's points and newest credits."""
-
-    points: int
-    ledger: list[Credit]
-    next_cursor: str | None = None
-
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 _AUTH = {
     "e401": "Missing, invalid or expired token.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import falcon
 from pydantic import ValidationError
@@ -12,13 +12,12 @@ from structlog.contextvars import bind_contextvars
 from services.common.problems import Problem, Unavailable
 from services.common.tokens import TokenError
 from services.common.web import is_json, parse_json, read_body, read_json
+from services.core_api.models import TokenInBody, TransactionRequest
 from services.core_api.transactions import (
     PAGE_MAX,
     CursorError,
     KeyReusedError,
     QueueFullError,
-    TokenInBody,
-    TransactionRequest,
     UnreadableError,
 )
 
@@ -118,12 +117,11 @@ class TransactionsResource:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         merchant = self._authentication.merchant(req)
-        limit, cursor = _paging(req)
         try:
-            records, next_cursor = self._transactions.page(merchant.user_id, limit, cursor)
+            page = self._transactions.page(merchant.user_id, *_paging(req))
         except CursorError:
             raise _bad_cursor() from None
-        resp.media = _with_cursor({"transactions": records}, next_cursor)
+        resp.text = page.model_dump_json(exclude_none=True)
 
 
 class TransactionPathResource:
@@ -145,11 +143,11 @@ class TransactionResource:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, transaction_id: UUID) -> None:
         merchant = self._authentication.merchant(req)
-        record = self._transactions.get(merchant.user_id, str(transaction_id))
-        if record is None:
+        transaction = self._transactions.get(merchant.user_id, str(transaction_id))
+        if transaction is None:
             raise Problem(404, "You have no such transaction.")
         bind_contextvars(transaction_id=str(transaction_id))
-        resp.media = record
+        resp.text = transaction.to_json()
 
 
 class LoyaltyResource:
@@ -161,16 +159,13 @@ class LoyaltyResource:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         merchant = self._authentication.merchant(req)
-        limit, cursor = _paging(req)
         try:
-            points, ledger, next_cursor = self._transactions.loyalty(
-                merchant.user_id, limit, cursor
-            )
+            loyalty = self._transactions.loyalty(merchant.user_id, *_paging(req))
         except CursorError:
             raise _bad_cursor() from None
         except UnreadableError as error:
             raise Unavailable(str(error)) from None
-        resp.media = _with_cursor({"points": points, "ledger": ledger}, next_cursor)
+        resp.text = loyalty.model_dump_json(exclude_none=True)
 
 
 def _token_in(body: bytes) -> str | None:
@@ -205,7 +200,3 @@ def _bad_cursor() -> Problem:
 def _bad_parameter(pointer: str, detail: str) -> Problem:
     errors = [{"pointer": pointer, "detail": detail}]
     return Problem(422, "A parameter is invalid; see errors.", errors=errors)
-
-
-def _with_cursor(media: dict[str, Any], next_cursor: str | None) -> dict[str, Any]:
-    return media | ({"next_cursor": next_cursor} if next_cursor else {})

@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
-import hashlib
-import json
+import itertools
 import re
 import time
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import redis
 import structlog
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import ValidationError
 from pydantic_core import from_json
 
 from services.common import store
 from services.common.clock import now_ms, rfc3339
-from services.common.currencies import EXPONENTS
-from services.common.web import to_json
+from services.common.transaction import Credit, Event, Transaction
 from services.core_api.group_commit import GroupCommit
+from services.core_api.models import Loyalty, Page
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from services.common.clock import Clock
+    from services.core_api.models import TransactionRequest
 
 _log = structlog.get_logger()
 
-AMOUNT_MAX = 99_999_999
 IDEMPOTENCY_SECONDS = 24 * 3600
 PAGE_MAX = 100
 
@@ -50,73 +48,6 @@ class UnreadableError(Exception):
 
 class CursorError(ValueError):
     """Not a cursor issued by this API."""
-
-
-def _whole_number(value: object) -> object:
-    """Accepts `100` or `"100"` (as HTTPie sends), not `1e2`, `100.0`, `"+1"`, `true`."""
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,20}", value):
-        return int(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    raise ValueError("must be a whole number in the currency's smallest unit, or digits as text")
-
-
-# Up to 20 digits, at most 8 of them significant.
-_AMOUNT: dict[str, Any] = {
-    "anyOf": [
-        {"type": "integer", "minimum": 1, "maximum": AMOUNT_MAX},
-        {"type": "string", "pattern": "^0{0,12}[1-9][0-9]{0,7}$"},
-    ]
-}
-
-
-def _currency(value: str) -> str:
-    if value not in EXPONENTS:
-        raise ValueError("must be an ISO 4217 code in force, in upper case, such as USD")
-    return value
-
-
-_PAYMENT_METHOD = "pm_[A-Za-z0-9_]{1,64}"
-
-
-def _payment_method(value: str) -> str:
-    # Not `Field(pattern=…)`, for a readable error message.
-    if not re.fullmatch(_PAYMENT_METHOD, value):
-        raise ValueError("must be one of Stripe's test names, such as pm_card_visa")
-    return value
-
-
-class TokenInBody(BaseModel):
-    """The only field parsed before authentication."""
-
-    model_config = ConfigDict(strict=True, hide_input_in_errors=True)
-
-    token: Annotated[str, Field(max_length=8192)] | None = Field(
-        default=None, description="instead of the Authorization header"
-    )
-
-
-class TransactionRequest(TokenInBody):
-    """A request to create a transaction."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    amount: Annotated[
-        int, Field(ge=1, le=AMOUNT_MAX), BeforeValidator(_whole_number), WithJsonSchema(_AMOUNT)
-    ] = Field(description="in the currency's smallest unit")
-    currency: Annotated[str, AfterValidator(_currency)] = Field(
-        description="ISO 4217", json_schema_extra={"enum": [*sorted(EXPONENTS)]}
-    )
-    payment_method: Annotated[str, AfterValidator(_payment_method)] = Field(
-        default="pm_card_visa",
-        description="one of Stripe's test names, or the sandbox's",
-        json_schema_extra={"pattern": f"^{_PAYMENT_METHOD}$"},
-    )
-
-    def fingerprint(self) -> str:
-        """A hash that is equal for equal requests."""
-        fields = json.dumps([self.amount, self.currency, self.payment_method])
-        return hashlib.sha256(fields.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -157,24 +88,24 @@ class Transactions:
             UnreadableError: the key was used before, but its stored response is unreadable.
             redis.RedisError: Redis is unavailable or rejects the write.
         """
-        transaction_id = str(self._new_id())
         created_ms = now_ms(self._clock)
-        created_at = rfc3339(created_ms)
+        transaction = _queued(str(self._new_id()), user_id, request, created_ms)
+        response = transaction.to_json()
         keys = [
-            store.transaction_key(transaction_id),
+            store.transaction_key(transaction.id),
             store.index_key(user_id),
             store.QUEUE,
             store.RETRIES,
         ]
-        args = [
-            transaction_id, user_id, request.amount, request.currency, request.payment_method,
-            created_at, f"{created_ms:013d}:{transaction_id}", store.event("queued", created_ms),
-            request_id, self._queue_limit,
-        ]  # fmt: skip
-        response = _response(transaction_id, user_id, request, created_at)
+        idempotency: list[Any] = ["", "", 0]
         if key is not None:
             keys.append(store.idempotency_key(user_id, key))
-            args += [request.fingerprint(), response, IDEMPOTENCY_SECONDS]
+            idempotency = [request.fingerprint(), response, IDEMPOTENCY_SECONDS]
+        record = itertools.chain.from_iterable(transaction.record().items())
+        args = [
+            transaction.id, user_id, f"{created_ms:013d}:{transaction.id}", request_id,
+            self._queue_limit, *idempotency, *record,
+        ]  # fmt: skip
         outcome, earlier_response = self._accept(keys=keys, args=args)
         if outcome == "mismatch":
             raise KeyReusedError
@@ -182,20 +113,18 @@ class Transactions:
             raise QueueFullError
         if outcome == "replayed":
             return Accepted(_id_in(earlier_response), earlier_response, replayed=True)
-        return Accepted(transaction_id, response, replayed=False)
+        return Accepted(transaction.id, response, replayed=False)
 
-    def get(self, user_id: int, transaction_id: str) -> dict[str, Any] | None:
+    def get(self, user_id: int, transaction_id: str) -> Transaction | None:
         """Returns the transaction; None if missing or owned by another user."""
         try:
             record = self._redis.hgetall(store.transaction_key(transaction_id))
         except redis.ResponseError as error:
             record = error
-        found = _public(transaction_id, record)
-        return found if found and found["user_id"] == user_id else None
+        found = _transaction(transaction_id, record)
+        return found if found and found.user_id == user_id else None
 
-    def page(
-        self, user_id: int, limit: int, cursor: str | None
-    ) -> tuple[list[dict[str, Any]], str | None]:
+    def page(self, user_id: int, limit: int, cursor: str | None) -> Page:
         """Returns up to `limit` of the user's transactions, newest first, and the next cursor.
 
         Raises:
@@ -207,10 +136,12 @@ class Transactions:
         ids = [member.partition(":")[2] for member in members[:limit]]
         for transaction_id in ids:
             pipeline.hgetall(store.transaction_key(transaction_id))
-        found = map(_public, ids, pipeline.execute(raise_on_error=False))
+        found = map(_transaction, ids, pipeline.execute(raise_on_error=False))
         more = len(members) > limit
-        own = [one for one in found if one and one["user_id"] == user_id]
-        return own, _encode(members[limit - 1]) if more else None
+        return Page(
+            transactions=[one for one in found if one and one.user_id == user_id],
+            next_cursor=_encode(members[limit - 1]) if more else None,
+        )
 
     def _members(self, index: str, start: str, count: int) -> list[str]:
         """Returns up to `count` index members from `start` on; skips malformed ones."""
@@ -222,9 +153,7 @@ class Transactions:
                 break
         return found[:count]
 
-    def loyalty(
-        self, user_id: int, limit: int, cursor: str | None
-    ) -> tuple[int, list[dict[str, Any]], str | None]:
+    def loyalty(self, user_id: int, limit: int, cursor: str | None) -> Loyalty:
         """Returns the user's points, the newest credits, and the next cursor.
 
         Raises:
@@ -240,8 +169,22 @@ class Transactions:
         stop = min(length if before is None else before, length)
         start = max(stop - limit, 0)
         entries = self._redis.lrange(store.ledger_key(user_id), start, stop - 1) if stop else []
-        newest_first = filter(None, map(_credit, reversed(entries)))
-        return _points(points), list(newest_first), _encode(str(start)) if start else None
+        return Loyalty(
+            points=_points(points),
+            ledger=[credit for entry in reversed(entries) if (credit := _credit(entry))],
+            next_cursor=_encode(str(start)) if start else None,
+        )
+
+
+def _queued(
+    transaction_id: str, user_id: int, request: TransactionRequest, created_ms: int
+) -> Transaction:
+    created_at = rfc3339(created_ms)
+    return Transaction(
+        id=transaction_id, user_id=user_id, **request.payment(), status="queued",
+        created_at=created_at, updated_at=created_at, attempts=0,
+        timeline=[Event.of("queued", created_ms)],
+    )  # fmt: skip
 
 
 def _points(text: str | None) -> int:
@@ -252,12 +195,12 @@ def _points(text: str | None) -> int:
         raise UnreadableError("Your points are temporarily unavailable.") from None
 
 
-def _credit(entry: str) -> dict[str, Any] | None:
-    with contextlib.suppress(ValueError):
-        if isinstance(credit := from_json(entry), dict):
-            return credit
-    _log.error("unreadable ledger entry", entry=entry[:200])
-    return None
+def _credit(entry: str) -> Credit | None:
+    try:
+        return Credit.model_validate_json(entry)
+    except ValidationError as error:
+        _log.error("unreadable ledger entry", reason=_reason(error))
+        return None
 
 
 def _id_in(response: str | None) -> str:
@@ -272,55 +215,35 @@ def _id_in(response: str | None) -> str:
         ) from None
 
 
-def _public(transaction_id: str, record: Any) -> dict[str, Any] | None:
-    """Converts a record to its public form; None if missing or corrupt.
+def _transaction(transaction_id: str, record: Any) -> Transaction | None:
+    """Reads a record; None if missing or corrupt.
 
     A corrupt record is logged and does not hide the other transactions.
 
     Raises:
         redis.RedisError: the reply is an error other than WRONGTYPE.
     """
-    if isinstance(record, redis.RedisError) and not str(record).startswith("WRONGTYPE"):
-        raise record
-    if not record:
+    if isinstance(record, redis.RedisError):
+        if not str(record).startswith("WRONGTYPE"):
+            raise record
+        reason = str(record)
+    elif not record:
         return None
-    try:
-        transaction = store.public(record)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = repr(error)
     else:
-        if transaction.keys() >= _REQUIRED:
-            return transaction
-        reason = f"without {', '.join(sorted(_REQUIRED - transaction.keys()))}"
-    _log.error("unreadable record", transaction_id=transaction_id, reason=reason[:200])
+        try:
+            return Transaction.model_validate(record)
+        except ValidationError as error:
+            reason = _reason(error)
+    _log.error("unreadable record", transaction_id=transaction_id, reason=reason)
     return None
 
 
-def _response(
-    transaction_id: str, user_id: int, request: TransactionRequest, created_at: str
-) -> str:
-    """The new transaction as JSON: what `store.public` returns for accept.lua's record."""
-    document = to_json(
-        {
-            "id": transaction_id,
-            "user_id": user_id,
-            "amount": request.amount,
-            "currency": request.currency,
-            "payment_method": request.payment_method,
-            "status": "queued",
-            "created_at": created_at,
-            "updated_at": created_at,
-            "attempts": 0,
-            "timeline": [{"event": "queued", "at": created_at}],
-        }
-    )
-    return document.decode()
+def _reason(error: ValidationError) -> str:
+    """The first fault, without the value: `amount: Input should be a valid integer`."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return ": ".join([*map(str, first["loc"]), first["msg"]])[:200]
 
 
-# Written by accept.lua; other fields are set later.
-_REQUIRED = frozenset(
-    {"id", "user_id", "amount", "currency", "payment_method", "status", "created_at", "updated_at"}
-)
 _INDEX_MEMBER = re.compile(r"[0-9]{13}:[0-9a-f-]{36}")
 # Pages of malformed index members after which a listing ends.
 _MALFORMED_PAGES_MAX = 10

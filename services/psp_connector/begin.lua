@@ -3,11 +3,8 @@
 -- unchanged; an error would block the others in this call on every retry.
 --
 -- KEYS  transaction:{id} of each
--- ARGV  1 now, RFC 3339
--- Returns for each: a list of
---   user id, amount, currency, payment method, number of this attempt, created at, request id,
---   not captured at
--- or {reason} if it cannot be charged.
+-- ARGV  1 now, RFC 3339   2 ... fields to return, more than one
+-- Returns  for each a list of those fields, or {reason} if it cannot be charged
 local now = ARGV[1]
 -- At most 9 digits, so that the next number is valid, too. HINCRBY rejects leading zeros.
 local function is_count(text)
@@ -39,9 +36,7 @@ for i, key in ipairs(KEYS) do
     local timeline = record[3] .. ', {"event": "processing", "at": "'
       .. now .. '", "attempt": ' .. attempt .. '}'
     redis.call('HSET', key, 'status', 'processing', 'updated_at', now, 'timeline', timeline)
-    replies[i] = redis.call('HMGET', key,
-      'user_id', 'amount', 'currency', 'payment_method', 'attempts', 'created_at', 'request_id',
-      'not_captured_at')
+    replies[i] = redis.call('HMGET', key, unpack(ARGV, 2))
   end
 end
 return replies

@@ -23,6 +23,7 @@ from services.common.clock import now_ms, rfc3339
 from services.common.command import run_main
 from services.common.redis_url import RedisSettings
 from services.common.settings import SettingsError
+from services.common.transaction import Event
 from services.psp_connector.psp import IDEMPOTENCY_KEY_HOURS
 from services.psp_connector.records import is_old
 
@@ -116,7 +117,7 @@ class DeadLetters:
                 transaction_id,
                 letter_id,
                 rfc3339(now),
-                store.event("replayed", now),
+                Event.of("replayed", now).to_json(),
                 "1" if not_captured else "",
             ],
         )

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 
 from services.common import store
+from services.common.transaction import FINAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +31,7 @@ class Attempts:
             "psp_attempts", "Attempts by outcome", ["outcome"], registry=self.registry
         )
         # Start at 0: a rate misses the first increments of a counter that appears later.
-        for outcome in (*sorted(store.FINAL), "retry"):
+        for outcome in (*sorted(FINAL), "retry"):
             self._outcomes.labels(outcome)
         self._seconds = Histogram(
             "psp_request_duration_seconds",

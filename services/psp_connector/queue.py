@@ -17,8 +17,15 @@ import structlog
 
 from services.common import store
 from services.common.clock import now_ms, rfc3339
+from services.common.transaction import Credit, Event
 from services.psp_connector.psp import RETRY_AFTER_SECONDS_MAX
-from services.psp_connector.records import Entry, UnreadableError, Work, read_record
+from services.psp_connector.records import (
+    RECORD_FIELDS,
+    Entry,
+    UnreadableError,
+    Work,
+    read_record,
+)
 from services.psp_connector.results import FinalResult, Result, RetryResult
 from services.psp_connector.sweep import Sweep
 
@@ -198,7 +205,7 @@ class Queue:
             return []
         keys = [store.transaction_key(entry.transaction_id) for entry in entries]
         now = now_ms(self._clock)
-        records = self._begin(keys=keys, args=[rfc3339(now)])
+        records = self._begin(keys=keys, args=[rfc3339(now), *RECORD_FIELDS])
         works: list[Work] = []
         bad: list[tuple[Entry, str]] = []
         for entry, record in zip(entries, records, strict=True):
@@ -229,7 +236,8 @@ class Queue:
         args = [
             store.GROUP, entry.id, entry.transaction_id, reason,
             json.dumps(dict(entry.fields))[:_ENTRY_CHARACTERS_MAX],
-            rfc3339(now), self._oldest_deadletter(), store.event("failed", now, reason=reason),
+            rfc3339(now), self._oldest_deadletter(),
+            Event.of("failed", now, reason=reason).to_json(),
             self._settings.finished_days * _DAY_SECONDS,
         ]  # fmt: skip
         return self._dead_letter, keys, args
@@ -254,14 +262,10 @@ class Queue:
     def _finishing(self, work: Work, result: FinalResult, now: int) -> store.ScriptCall:
         charge = work.charge
         at = rfc3339(now)
-        details = {"reason": result.reason} if result.reason else {}
-        credit = {
-            "transaction_id": charge.transaction_id,
-            "points": result.points,
-            "amount": charge.amount,
-            "currency": charge.currency,
-            "at": at,
-        }
+        credit = Credit(
+            transaction_id=charge.transaction_id, points=result.points, amount=charge.amount,
+            currency=charge.currency, at=at,
+        )  # fmt: skip
         forget_ms = now - self._settings.finished_days * _DAY_SECONDS * 1000
         keys = [
             store.transaction_key(charge.transaction_id), store.QUEUE,
@@ -270,8 +274,8 @@ class Queue:
         ]  # fmt: skip
         args = [
             charge.transaction_id, store.GROUP, work.entry_id, result.status, at,
-            store.event(result.status, now, **details), result.psp_reference,
-            result.decline_code, result.points, json.dumps(credit),
+            Event.of(result.status, now, reason=result.reason or None).to_json(),
+            result.psp_reference, result.decline_code, result.points, credit.to_json(),
             self._settings.finished_days * _DAY_SECONDS, f"{forget_ms:013d}",
             result.reason, self._oldest_deadletter(), self.name,
         ]  # fmt: skip
@@ -280,9 +284,17 @@ class Queue:
     def _retrying(self, work: Work, result: RetryResult, now: int) -> store.ScriptCall:
         due = now + int(result.delay_seconds * 1000)
         transaction_id = work.charge.transaction_id
-        event = store.event("retry", now, reason=result.reason, next_attempt_at=rfc3339(due))
+        event = Event.of("retry", now, reason=result.reason, next_attempt_at=rfc3339(due))
         keys = [store.transaction_key(transaction_id), store.QUEUE, store.RETRIES]
-        args = [transaction_id, store.GROUP, work.entry_id, self.name, rfc3339(now), event, due]
+        args = [
+            transaction_id,
+            store.GROUP,
+            work.entry_id,
+            self.name,
+            rfc3339(now),
+            event.to_json(),
+            due,
+        ]
         return self._retry, keys, args
 
     def _oldest_deadletter(self) -> str:

@@ -10,8 +10,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pydantic import BaseModel, ValidationError
+
 from services.common.clock import rfc3339
-from services.common.currencies import EXPONENTS
+from services.common.transaction import Amount, Currency, PaymentMethod, UserId
 from services.psp_connector.psp import IDEMPOTENCY_KEY_HOURS, Charge
 
 if TYPE_CHECKING:
@@ -19,16 +21,25 @@ if TYPE_CHECKING:
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _MERCHANT = re.compile(r"[0-9]{1,20}")
-# What the Core API accepts; the number of digits keeps them exact in Redis and JSON.
-_FIELDS: Mapping[str, re.Pattern[str]] = {
-    "user_id": re.compile(r"0|[1-9][0-9]{0,14}"),
-    "amount": re.compile(r"[1-9][0-9]{0,7}"),
-    "currency": re.compile("|".join(EXPONENTS)),
-    "payment_method": re.compile(r"pm_[A-Za-z0-9_]{1,64}"),
-}
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{12}Z")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _VALUE_CHARACTERS_MAX = 40
+
+
+class _Record(BaseModel):
+    """The fields of a record that a charge needs."""
+
+    user_id: UserId
+    amount: Amount
+    currency: Currency
+    payment_method: PaymentMethod
+    attempts: int
+    created_at: str = ""
+    request_id: str = ""
+    not_captured_at: str = ""
+
+
+RECORD_FIELDS = tuple(_Record.model_fields)
 
 
 class UnreadableError(ValueError):
@@ -62,7 +73,6 @@ class Work:
     entry_id: str
     user_id: int
     attempt: int
-    created_at: str
     charge: Charge
     merchant: str = ""
 
@@ -96,20 +106,22 @@ def read_record(entry: Entry, record: Sequence[str | None], now: int) -> Work:
     """
     if len(record) == 1:
         raise UnreadableError(record[0])
-    user_id, amount, currency, payment_method, attempt, created_at, request_id, not_captured_at = (
-        field or "" for field in record
-    )
-    found = dict(zip(_FIELDS, (user_id, amount, currency, payment_method), strict=True))
-    for name, value in found.items():
-        if not _FIELDS[name].fullmatch(value):
-            text = value[:_VALUE_CHARACTERS_MAX] or "missing"
-            raise UnreadableError(f"unreadable record: {name} is {text}")
+    found = dict(zip(RECORD_FIELDS, record, strict=True))
+    try:
+        read = _Record.model_validate({n: text for n, text in found.items() if text is not None})
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        text = (found[name] or "")[:_VALUE_CHARACTERS_MAX] or "missing"
+        raise UnreadableError(f"unreadable record: {name} is {text}") from None
     # An earlier attempt may have charged it, before the stack was down for a day, say. So may a
     # swept transaction's, after a restored backup.
-    if (int(attempt) > 1 or "swept" in entry.fields) and is_old(created_at, not_captured_at, now):
+    may_be_charged = read.attempts > 1 or "swept" in entry.fields
+    if may_be_charged and is_old(read.created_at, read.not_captured_at, now):
         hours = f"accepted more than {IDEMPOTENCY_KEY_HOURS} hours ago"
         raise UnreadableError(f"attempted before, {hours}: the PSP may have charged it")
     # Sent as a header to the PSP.
-    request_id = request_id if _REQUEST_ID.fullmatch(request_id) else ""
-    charge = Charge(entry.transaction_id, request_id, int(amount), currency, payment_method)
-    return Work(entry.id, int(user_id), int(attempt), created_at, charge, entry.merchant)
+    request_id = read.request_id if _REQUEST_ID.fullmatch(read.request_id) else ""
+    charge = Charge(
+        entry.transaction_id, request_id, read.amount, read.currency, read.payment_method
+    )
+    return Work(entry.id, read.user_id, read.attempts, charge, entry.merchant)

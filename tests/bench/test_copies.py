@@ -14,12 +14,12 @@ def test_copies_are_like_the_transaction_they_are_of(client: Any) -> None:
     """Record, index, queue and API show each copy as if it had come the same way."""
     copies.queued(client, 10)
     transactions = Transactions(client, 1000)
-    records, _ = transactions.page(copies.USER_ID, 100, None)
-    assert len({record["id"] for record in records}) == 10
-    assert [copies.copy_id(n) for n in range(8, -1, -1)] == [r["id"] for r in records][1:]
-    assert len({json.dumps(record | {"id": ""}) for record in records}) == 1
+    records = transactions.page(copies.USER_ID, 100, None).transactions
+    assert len({record.id for record in records}) == 10
+    assert [copies.copy_id(n) for n in range(8, -1, -1)] == [r.id for r in records][1:]
+    assert len({record.model_copy(update={"id": ""}).to_json() for record in records}) == 1
     entries = [fields["transaction_id"] for _, fields in client.xrange(store.QUEUE)]
-    assert {record["id"] for record in records} == set(entries)
+    assert {record.id for record in records} == set(entries)
 
 
 @pytest.fixture(autouse=True)

@@ -24,6 +24,7 @@ import redis
 from devtools.address import PORT_OFFSETS
 from services.common import store
 from services.common.currencies import major_units
+from services.common.transaction import FINAL
 from tests import support
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ class Chaos:
     def ended(self, ids: list[str]) -> bool:
         """Whether all of them have come to their end; False while Redis is away."""
         try:
-            return self.statuses(ids).keys() <= store.FINAL
+            return self.statuses(ids).keys() <= FINAL
         except redis.RedisError:
             return False
 
@@ -306,7 +307,7 @@ class Chaos:
     def _check_charges(self, records: dict[str, dict[str, str]]) -> None:
         by_status = {
             status: {i for i, record in records.items() if record["status"] == status}
-            for status in store.FINAL
+            for status in FINAL
         }
         charged = Counter(key for key, intent in self.intents() if intent["status"] == "succeeded")
         assert {key: times for key, times in charged.items() if times > 1} == {}, "charged twice"

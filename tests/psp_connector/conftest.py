@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from services.core_api.transactions import TransactionRequest, Transactions
+from services.core_api.models import TransactionRequest
+from services.core_api.transactions import Transactions
 from services.psp_connector.settings import ConnectorSettings
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.common import store
+from services.common.transaction import FINAL, Transaction
 from services.psp_connector import connector
 from services.psp_connector.backoff import Backoff
 from services.psp_connector.breaker import Breaker
@@ -54,11 +55,12 @@ def running(connector: Connector) -> Iterator[Connector]:
 
 
 def record(client: Any, transaction_id: str) -> dict[str, Any]:
-    return store.public(client.hgetall(store.transaction_key(transaction_id)))
+    found = client.hgetall(store.transaction_key(transaction_id))
+    return Transaction.model_validate(found).model_dump(exclude_none=True)
 
 
 def ended(client: Any, *ids: str) -> bool:
-    return all(record(client, i)["status"] in store.FINAL for i in ids)
+    return all(record(client, i)["status"] in FINAL for i in ids)
 
 
 def nothing_left(client: Any) -> bool:

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from services.common import store
-from services.core_api.transactions import TransactionRequest, Transactions
+from services.common.transaction import FINAL
+from services.core_api.models import TransactionRequest
+from services.core_api.transactions import Transactions
 from services.psp_connector.__main__ import build
 from services.psp_connector.settings import ConnectorSettings
 from tests import support
@@ -89,7 +91,7 @@ def seconds_taken(client: Any, transaction_id: str) -> float | None:
     status, created_at, updated_at = client.hmget(
         store.transaction_key(transaction_id), "status", "created_at", "updated_at"
     )
-    if status not in store.FINAL:
+    if status not in FINAL:
         return None
     assert status == "captured"
     took = datetime.fromisoformat(updated_at) - datetime.fromisoformat(created_at)

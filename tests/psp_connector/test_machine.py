@@ -32,7 +32,9 @@ from hypothesis.stateful import (
 
 from services.common import store
 from services.common.currencies import major_units
-from services.core_api.transactions import KeyReusedError, TransactionRequest, Transactions
+from services.common.transaction import FINAL
+from services.core_api.models import TransactionRequest
+from services.core_api.transactions import KeyReusedError, Transactions
 from services.psp_connector.deadletters import DeadLetters
 from services.psp_connector.queue import Queue
 from services.psp_connector.results import FinalResult, RetryResult
@@ -85,7 +87,7 @@ class Record:
 
     @property
     def final(self) -> bool:
-        return self.status in store.FINAL
+        return self.status in FINAL
 
     @property
     def points(self) -> int:
@@ -644,7 +646,7 @@ class Machine(RuleBasedStateMachine):
         statuses = {
             i: self.client.hget(store.transaction_key(i), "status") for i in self.model.records
         }
-        assert {i: status for i, status in statuses.items() if status not in store.FINAL} == {}
+        assert {i: status for i, status in statuses.items() if status not in FINAL} == {}
         for i, status in self.ended.items():
             assert status == statuses[i]
         for i, status in statuses.items():

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from services.common import store
+from services.common.transaction import FINAL
 from services.psp_connector.backoff import Backoff
 from services.psp_connector.breaker import Breaker
 from services.psp_connector.connector import Connector
@@ -95,9 +96,7 @@ def test_ten_minutes_down(
     thread.start()
     keys = [store.transaction_key(transaction_id) for transaction_id in ids]
     try:
-        wait_until(
-            lambda: {client.hget(key, "status") for key in keys} <= store.FINAL, seconds_max=60
-        )
+        wait_until(lambda: {client.hget(key, "status") for key in keys} <= FINAL, seconds_max=60)
     finally:
         connector.stop()
         thread.join(10)

@@ -63,7 +63,7 @@ class Told:
 
 
 def attempt(entry_id: str) -> Attempt:
-    return Attempt(Work(entry_id, 1, 1, "", Charge("t", "r", 1250, "USD", "pm")), CAPTURED, 1.0)
+    return Attempt(Work(entry_id, 1, 1, Charge("t", "r", 1250, "USD", "pm")), CAPTURED, 1.0)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from services.psp_connector.slots import Slots
 def occupied(slots: Slots, granted: dict[str, int]) -> None:
     for merchant, count in granted.items():
         charge = Charge("t", "r", 1, "USD", "pm")
-        slots.occupy(Work(f"{merchant}-{n}", 1, 1, "", charge, merchant) for n in range(count))
+        slots.occupy(Work(f"{merchant}-{n}", 1, 1, charge, merchant) for n in range(count))
 
 
 @given(st.integers(2, 64), st.integers(1, 1000))

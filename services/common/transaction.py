@@ -1,0 +1,106 @@
+"""The transaction: its fields are defined here, for the record in Redis, the response and OpenAPI.
+
+A new field needs a default, because records without it are kept for months.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import from_json
+
+from services.common.clock import rfc3339
+from services.common.currencies import EXPONENTS
+
+if TYPE_CHECKING:
+    from typing import Self
+
+AMOUNT_MAX = 99_999_999
+PAYMENT_METHOD = "pm_[A-Za-z0-9_]{1,64}"
+FINAL = frozenset({"captured", "declined", "failed"})
+
+
+def _currency(value: str) -> str:
+    if value not in EXPONENTS:
+        raise ValueError("must be an ISO 4217 code in force, in upper case, such as USD")
+    return value
+
+
+def _payment_method(value: str) -> str:
+    # Not `Field(pattern=…)`, for a readable error message.
+    if not re.fullmatch(PAYMENT_METHOD, value):
+        raise ValueError("must be one of Stripe's test names, such as pm_card_visa")
+    return value
+
+
+UserId = Annotated[int, Field(ge=0, lt=10**15)]
+Amount = Annotated[int, Field(ge=1, le=AMOUNT_MAX, description="in the currency's smallest unit")]
+Currency = Annotated[str, AfterValidator(_currency)]
+PaymentMethod = Annotated[str, AfterValidator(_payment_method)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    def to_json(self) -> str:
+        """The JSON form, without fields that are not set."""
+        return self.model_dump_json(exclude_none=True)
+
+
+class Event(_Model):
+    """An event of a transaction."""
+
+    event: str
+    at: str = Field(description="RFC 3339, UTC, milliseconds")
+    attempt: int | None = None
+    reason: str | None = None
+    next_attempt_at: str | None = None
+
+    @classmethod
+    def of(cls, event: str, at_ms: int, **details: Any) -> Self:
+        """An event at a time in milliseconds since the epoch."""
+        return cls(event=event, at=rfc3339(at_ms), **details)
+
+
+def _timeline(value: object) -> object:
+    return from_json(f"[{value}]") if isinstance(value, str) else value
+
+
+class Transaction(_Model):
+    """A transaction."""
+
+    id: str
+    user_id: UserId
+    amount: Amount
+    currency: Currency
+    payment_method: PaymentMethod
+    status: Literal["queued", "processing", "captured", "declined", "failed"]
+    created_at: str
+    updated_at: str
+    attempts: int
+    psp_reference: str | None = None
+    decline_code: str | None = None
+    loyalty_points: int | None = None
+    # A record has it as a comma-separated list, so that a script can append an event.
+    timeline: Annotated[list[Event], BeforeValidator(_timeline)]
+
+    def record(self) -> dict[str, Any]:
+        """The hash in Redis; `model_validate` reads it.
+
+        It also gets `request_id`, `entry` (its latest queue entry) and, after
+        `deadletters replay --not-captured`, `not_captured_at`.
+        """
+        fields = self.model_dump(exclude_none=True, exclude={"timeline"})
+        return fields | {"timeline": ",".join(event.to_json() for event in self.timeline)}
+
+
+class Credit(_Model):
+    """Loyalty points for a captured transaction."""
+
+    transaction_id: str
+    points: int
+    amount: int
+    currency: str
+    at: str
