@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import re
 import socket
 import threading
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 
 from services.common import store
 from services.common.tokens import Tokens
+from services.common.transaction import Credit
 from services.core_api.app import create_app
 from services.core_api.models import TransactionRequest
 from services.core_api.settings import CoreSettings
@@ -390,14 +390,8 @@ def test_loyalty_shows_points_and_where_they_come_from(api: Client, client: Any)
     """Points and the ledger, newest first, in pages."""
     client.set(store.points_key(1), 6)
     for points in (1, 2, 3):
-        credit = {
-            "transaction_id": "t",
-            "points": points,
-            "amount": 1,
-            "currency": "JPY",
-            "at": "x",
-        }
-        client.rpush(store.ledger_key(1), json.dumps(credit))
+        credit = Credit(transaction_id="t", points=points, amount=1, currency="JPY", at="x")
+        client.rpush(store.ledger_key(1), credit.to_json())
     first = api.simulate_get("/loyalty", headers=bearer(), params={"limit": 2}).json
     assert (first["points"], [credit["points"] for credit in first["ledger"]]) == (6, [3, 2])
     params = {"limit": 2, "cursor": first["next_cursor"]}
