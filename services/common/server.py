@@ -6,17 +6,19 @@ cores, against 3,800 with sync workers, which a slow client also blocks.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
-import selectors
+import signal
+import socket
 import sys
 import time
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
-from gunicorn.workers.gthread import ThreadWorker
 
 from services.common import logs, metrics
 from services.common.settings import SettingsError, exit_for, read_or_exit
@@ -60,10 +62,10 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self._options = options | {
             "when_ready": counters.when_ready,
             "pre_fork": counters.pre_fork,
-            "post_worker_init": _worker_started,
+            "post_worker_init": self._worker_started,
             "child_exit": self._worker_ended,
         }
-        self.shares = _Shares()
+        self._shares = _Shares()
         super().__init__()
 
     def load_config(self) -> None:
@@ -77,15 +79,16 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     def load(self) -> App:
         return self._create_app()
 
+    def _worker_started(self, worker: Any) -> None:
+        """Announces readiness once, before the first worker accepts connections."""
+        if worker.age == 1:
+            logs.announce("listening", address=str(worker.sockets[0]))
+        listeners = [_Listener(sock, self._shares, worker.age) for sock in worker.sockets]
+        worker.sockets = [*listeners, _Alarm()]
+
     def _worker_ended(self, arbiter: Any, worker: Any) -> None:
         self._counters.child_exit(arbiter, worker)
-        self.shares.forget(worker.age)
-
-
-def _worker_started(worker: Any) -> None:
-    """Announces readiness once, before the first worker accepts connections."""
-    if worker.age == 1:
-        logs.announce("listening", address=str(worker.sockets[0]))
+        self._shares.forget(worker.age)
 
 
 class _Shares:
@@ -98,8 +101,7 @@ class _Shares:
 
     def set(self, age: int, connections: int) -> None:
         """Sets the count of a worker; `age` is gunicorn's number of it."""
-        # 0 marks a free slot. gunicorn counts without a lock, so its count may be negative.
-        self._counts[age % self._SLOTS] = max(connections, 0) + 1
+        self._counts[age % self._SLOTS] = connections + 1  # 0 marks a free slot
 
     def forget(self, age: int) -> None:
         """Removes a worker that has ended."""
@@ -110,35 +112,59 @@ class _Shares:
         return min((count for count in self._counts if count), default=1) - 1
 
 
-class _FairWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """Leaves new connections to workers that have fewer.
+class _Listener:
+    """A worker's listening socket; leaves new connections to workers that have fewer.
 
-    gunicorn's own worker accepts whenever it wakes up: in every second trial one worker got all of
-    the router's connections, which are long-lived, and half the workers were idle.
+    gunicorn accepts whenever it wakes up: in every second trial one worker got all of the router's
+    connections, which are long-lived, and half the workers were idle.
     """
 
-    def run(self) -> None:
+    def __init__(self, listener: Any, shares: _Shares, age: int) -> None:
+        self._listener = listener
+        self._shares = shares
+        self._age = age
+        self._accepted: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._publish()
-        if not hasattr(self, "method_queue"):  # gunicorn 24 and newer wake up by themselves
-            # A signal writes to this pipe; without it, stopping takes up to 1 s longer.
-            self.poller.register(self.PIPE[0], selectors.EVENT_READ, lambda pipe: os.read(pipe, 1))
-        super().run()
 
-    def accept(self, *listener: Any) -> None:
-        self._publish()
-        if self.nr_conns > self.app.shares.least():
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._listener, name)
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Accepts a connection; raises BlockingIOError if another worker has."""
+        if self._publish() > self._shares.least():
             # Meanwhile a worker with fewer accepts; if it is busy, this one does.
             time.sleep(GIVE_WAY_SECONDS)
-        super().accept(*listener)
+        connection: socket.socket
+        connection, address = self._listener.accept()
+        self._accepted.add(connection)
         self._publish()
+        return connection, address
 
-    def murder_keepalived(self, **options: Any) -> None:
-        """Runs at the end of each iteration of gunicorn's loop."""
-        super().murder_keepalived(**options)
-        self._publish()
+    def _publish(self) -> int:
+        """Counts the open connections."""
+        count = sum(connection.fileno() >= 0 for connection in list(self._accepted))
+        self._shares.set(self._age, count)
+        return count
 
-    def _publish(self) -> None:
-        self.app.shares.set(self.age, self.nr_conns)
+
+class _Alarm:
+    """Readable after a signal, so that a worker's loop sees at once that it should stop.
+
+    Else its wait takes up to 1 s; gunicorn 24 and newer wake up by themselves.
+    """
+
+    def __init__(self) -> None:
+        self._receiver, self._sender = socket.socketpair()
+        self._sender.setblocking(False)
+        signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._receiver, name)
+
+    def accept(self) -> Any:
+        """Consumes the wake-up; there is no connection."""
+        self._receiver.recv(4096)
+        raise BlockingIOError(errno.EAGAIN, "a signal, no connection")
 
 
 def run(
@@ -167,7 +193,7 @@ def serve(create_app: Callable[[], App], settings: HttpSettings, *, threads: int
         "bind": [f"{host}:{settings.http_port}"],
         # Only a service that may run more than one process has the setting.
         "workers": getattr(settings, "workers", 1),
-        "worker_class": _FairWorker,
+        "worker_class": "gthread",
         "threads": threads,
         # The router's 431 message and its limit of 8000 bytes for a path depend on these.
         "limit_request_line": 8190,
