@@ -177,7 +177,8 @@ def read_body(req: falcon.Request) -> bytes:
     """Reads the request body.
 
     Raises:
-        Problem: 413 if over 16 KiB, 415 if it has a Content-Encoding.
+        Problem: 413 if over 16 KiB, 415 if it has a Content-Encoding, 400 if it does not arrive
+            whole.
     """
     if req.env.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
         raise Problem(
@@ -188,7 +189,11 @@ def read_body(req: falcon.Request) -> bytes:
         raise too_large
     # `bounded_stream` would be empty for a chunked body, which has no length.
     stream = req.stream if req.content_length is None else req.bounded_stream
-    body: bytes = stream.read(BODY_BYTES_MAX + 1)
+    try:
+        body: bytes = stream.read(BODY_BYTES_MAX + 1)
+    # gunicorn's exceptions have no common class, and some contain a part of the body.
+    except Exception:  # noqa: BLE001
+        raise Problem(400, "The body is malformed or incomplete.") from None
     if len(body) > BODY_BYTES_MAX:
         raise too_large
     return body

@@ -6,6 +6,8 @@ from typing import Any
 
 import falcon.testing
 import pytest
+from gunicorn.http.body import Body, ChunkedReader
+from gunicorn.http.unreader import IterUnreader
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
@@ -139,3 +141,16 @@ def test_log_lines_have_the_fields_of_their_request_only(api: falcon.testing.Tes
         api.simulate_get("/notes", headers={"X-Request-Id": "r-2"})
     found = [(line["request_id"], line.get("note")) for line in lines]
     assert found == [("r-1", "mine"), ("r-2", None)]
+
+
+@pytest.mark.parametrize("chunks", [b"0x2\r\n{}", b"-2\r\n{}", b"2\r\n{}{}\r\n", b"4\r\n{}", b"4"])
+def test_a_body_that_gunicorn_cannot_read_is_a_bad_request(
+    api: falcon.testing.TestClient, chunks: bytes
+) -> None:
+    """Chunks reach only a service's own port: the router requires a Content-Length."""
+    result: Any = api.simulate_post(
+        "/notes",
+        headers={"Content-Type": "application/json"},
+        extras={"wsgi.input": Body(ChunkedReader(None, IterUnreader([chunks])))},
+    )
+    assert result.status_code == 400
