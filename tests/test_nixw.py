@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -93,6 +94,17 @@ def test_an_archive_is_handed_over_without_secrets(checkout: Path) -> None:
         "services/app.py",
     }
     assert nixw(checkout, "run")[1] == flake
+
+
+def test_an_archive_is_handed_over_whole(checkout: Path) -> None:
+    """Each path that nix/package.nix names: without flake.lock nothing would be pinned."""
+    names = set(re.findall(r"\.\./(\.?\w[\w./-]*)", (ROOT / "nix/package.nix").read_text()))
+    for name in names:
+        path = checkout / name if (ROOT / name).is_file() else checkout / name / "file"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    copy = Path(nixw(checkout, "run")[1].removeprefix("path:"))
+    assert {name for name in names if not (copy / name).exists()} == set()
 
 
 @pytest.mark.parametrize(

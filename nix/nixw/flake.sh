@@ -26,7 +26,7 @@ project_files() {
     git -C "$root" ls-files -z --cached
   else
     cd "$root" || return
-    sed -n 's|^ *\.\./\([^ ]*\)$|\1|p' nix/package.nix | sort -u |
+    sed -n 's|^ *\.\./\([^ ]*\).*|\1|p' nix/package.nix | sort -u |
       xargs sh -c 'find "$@" -type f ! -name .env ! -name jwt-secret ! -path "*/__pycache__/*" -print0' _
   fi
 }
