@@ -20,6 +20,7 @@ from devtools.address import (
     chosen_port,
     state_folder,
 )
+from services.common.command import run_main
 from services.common.settings import EXIT_BAD_SETTINGS
 
 if TYPE_CHECKING:
@@ -71,4 +72,4 @@ def main(environ: Mapping[str, str]) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(os.environ))
+    raise SystemExit(run_main(lambda: main(os.environ)))

@@ -8,6 +8,7 @@ the report of the process `ready` is printed.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import textwrap
 import time
@@ -28,6 +29,7 @@ HEALTHY_SECONDS_MAX = 60
 POLL_SECONDS = 0.1
 RESTARTS_MAX = 3  # a process that ended so often before it was ready will not recover by itself
 LOG_LINES = 15
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # of process-compose
 
 
 def faults(states: Sequence[ProcessState]) -> dict[str, str]:
@@ -47,7 +49,8 @@ def log_tail(state_dir: Path, name: str) -> str:
     log = state_dir / "logs" / f"{name}.log"
     try:
         with log.open(encoding="utf-8", errors="replace") as lines:
-            return "".join(f"    {line.rstrip()}\n" for line in deque(lines, LOG_LINES))
+            tail = (_COLOUR.sub("", line.rstrip()) for line in deque(lines, LOG_LINES))
+            return "".join(f"    {line}\n" for line in tail)
     except OSError:
         return f"    (nothing in {log})\n"
 

@@ -13,11 +13,22 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in shells
 EXIT_NO_READER = 141  # 128 + SIGPIPE
 
 
+def printable(text: str, keep: str = "") -> str:
+    """Escapes what could steer a terminal or fake a line, except the characters in `keep`."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
+
+
 def run_main(main: Callable[[], int]) -> int:
-    """Calls `main`; returns its exit code, 130 on Ctrl-C or 141 on a closed pipe."""
+    """Calls `main`; returns its exit code, 130 on Ctrl-C or 141 on a closed pipe.
+
+    Escapes control characters in its output, which may contain data of others.
+    """
     for stream in (sys.stdout, sys.stderr):
         # Escape characters that the terminal cannot encode.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        stream.write = _escaping(stream.write)  # type: ignore[method-assign]
     try:
         try:
             return main()
@@ -29,3 +40,7 @@ def run_main(main: Callable[[], int]) -> int:
         # Python flushes stdout again at exit, which would raise.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_NO_READER
+
+
+def _escaping(write: Callable[[str], int]) -> Callable[[str], int]:
+    return lambda text: write(printable(text, keep="\n\t"))

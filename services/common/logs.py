@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from structlog.dev import Column, ConsoleRenderer
 
+from services.common.command import printable
+
 if TYPE_CHECKING:
     from typing import TextIO
 
@@ -157,7 +159,7 @@ def _columns(*, has_colours: bool) -> list[Column]:
         Column("time", lambda _, time: f"{style.timestamp}{str(time)[:23]}Z{end}"),
         Column("level", lambda _, level: f"{levels.get(str(level), '')}{level!s:7}{end}"),
         Column("service", lambda _, name: f"{style.logger_name}{name!s:13}{end}"),
-        Column("event", lambda _, event: f"{style.bright}{_printable(str(event))}{end}"),
+        Column("event", lambda _, event: f"{style.bright}{printable(str(event))}{end}"),
         Column(
             "", lambda key, value: f"{style.kv_key}{key}{end}={style.kv_value}{_value(value)}{end}"
         ),
@@ -171,14 +173,7 @@ def _value(value: object) -> str:
     return text if is_word else _to_json(text)
 
 
-def _printable(text: str) -> str:
-    """Escapes control characters and line breaks."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 def _traceback(out: TextIO, exc_info: ExcInfo) -> None:
     """Writes an indented traceback without local variables: they may contain a password."""
     lines = "".join(traceback.format_exception(*exc_info)).splitlines()
-    out.writelines(f"\n    {_printable(line)}" for line in lines)
+    out.writelines(f"\n    {printable(line)}" for line in lines)

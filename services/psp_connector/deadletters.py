@@ -20,7 +20,7 @@ import redis
 
 from services.common import store
 from services.common.clock import now_ms, rfc3339
-from services.common.command import run_main
+from services.common.command import printable, run_main
 from services.common.redis_url import RedisSettings
 from services.common.settings import SettingsError
 from services.common.transaction import Event
@@ -165,7 +165,9 @@ def _run(letters: DeadLetters, arguments: argparse.Namespace, out: TextIO, err: 
         if found is None:
             err.write(f"{arguments.id}: {_WHY_NOT['gone']}\n")
             return 1
-        out.write("".join(f"{name:<15} {value}\n" for name, value in found.items()))
+        out.write(
+            "".join(f"{printable(name):<15} {printable(value)}\n" for name, value in found.items())
+        )
         return 0
     ids = [i for i, _ in letters.all()] if arguments.all else [arguments.id]
     code = 0
@@ -181,7 +183,8 @@ def _run(letters: DeadLetters, arguments: argparse.Namespace, out: TextIO, err: 
 
 def _line(letter: Mapping[str, str]) -> str:
     transaction_id, at = letter.get("transaction_id") or "-", letter.get("at", "")
-    return f"{letter['id']:<20} {at:<24} {transaction_id:<36} {letter.get('reason', '')}\n"
+    line = f"{letter['id']:<20} {at:<24} {transaction_id:<36} {letter.get('reason', '')}"
+    return printable(line) + "\n"
 
 
 def _letter_id(text: str) -> str:

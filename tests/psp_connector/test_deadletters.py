@@ -44,6 +44,14 @@ def test_list_and_show(redis_port: int, client: Any, failed: str) -> None:
     assert failed in run(redis_port, "show", letter_id)[1]
 
 
+def test_what_a_queue_entry_holds_fakes_no_line(redis_port: int, client: Any) -> None:
+    """One line for each letter, and for each field of it."""
+    letter = {"transaction_id": "x\ny", "reason": "\x1b[2J\nfake", "a\nb": "c"}
+    letter_id = client.xadd(store.DEADLETTERS, letter)
+    assert len(run(redis_port, "list")[1].splitlines()) == 1
+    assert len(run(redis_port, "show", letter_id)[1].splitlines()) == len(letter)
+
+
 def test_an_empty_list_says_so(redis_port: int, client: Any) -> None:  # noqa: ARG001
     """`none` for a person, nothing for a program."""
     assert run(redis_port, "list") == (0, "none\n", "")
