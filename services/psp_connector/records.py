@@ -113,10 +113,10 @@ def read_record(entry: Entry, record: Sequence[str | None], now: int) -> Work:
         name = str(error.errors()[0]["loc"][0])
         text = (found[name] or "")[:_VALUE_CHARACTERS_MAX] or "missing"
         raise UnreadableError(f"unreadable record: {name} is {text}") from None
-    # An earlier attempt may have charged it, before the stack was down for a day, say. So may a
-    # swept transaction's, after a restored backup.
-    may_be_charged = read.attempts > 1 or "swept" in entry.fields
-    if may_be_charged and is_old(read.created_at, read.not_captured_at, now):
+    # An earlier attempt may have charged it, before the stack was down for a day, say. Its count
+    # is lost by a replay, and by a restored backup, after which the transaction is swept.
+    is_repeated = read.attempts > 1 or not {"swept", "replayed"}.isdisjoint(entry.fields)
+    if is_repeated and is_old(read.created_at, read.not_captured_at, now):
         hours = f"accepted more than {IDEMPOTENCY_KEY_HOURS} hours ago"
         raise UnreadableError(f"attempted before, {hours}: the PSP may have charged it")
     # Sent as a header to the PSP.

@@ -22,7 +22,7 @@ if record[1] ~= 'failed' then
   return record[1]
 end
 local entry = redis.call('XADD', queue, '*', 'transaction_id', id,
-  'request_id', record[3] or '', 'user_id', record[4] or '')
+  'request_id', record[3] or '', 'user_id', record[4] or '', 'replayed', '1')
 redis.call('HSET', transaction, 'status', 'queued', 'attempts', 0, 'updated_at', now,
   'timeline', (record[2] and record[2] .. ', ' or '') .. event, 'entry', entry)
 if not_captured ~= '' then

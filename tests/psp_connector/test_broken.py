@@ -238,25 +238,29 @@ def test_what_the_psp_may_have_forgotten_is_not_charged_again(
     assert not psp.calls
 
 
-@pytest.mark.parametrize("attempted", [False, True])
+@pytest.mark.parametrize("history", ["accepted", "attempted", "replayed"])
 def test_an_old_payment_is_attempted_a_first_time_only(
-    client: Any, settings: ConnectorSettings, accept: Accept, *, attempted: bool
+    client: Any, settings: ConnectorSettings, accept: Accept, history: str
 ) -> None:
     """After a day without the stack, the PSP may have charged an earlier attempt and forgotten."""
     transaction_id = accept()
-    key = store.transaction_key(transaction_id)
-    if attempted:
+    if history == "attempted":
         queue = Queue(client, settings, "killed")
         queue.join()
         take(queue)
         queue.leave()
-    client.hset(key, "created_at", rfc3339(now_ms() - 24 * 3_600_000))
+    elif history == "replayed":
+        with running(make(client, settings, FakePsp(lambda *_: Refused("HTTP 400")))):
+            wait_until(lambda: ended(client, transaction_id))
+        [(letter_id, _)] = client.xrange(store.DEADLETTERS)
+        assert DeadLetters(client).replay(letter_id) == "done"
+    yesterday = rfc3339(now_ms() - 24 * 3_600_000)
+    client.hset(store.transaction_key(transaction_id), "created_at", yesterday)
     psp = FakePsp()
     with running(make(client, settings, psp)):
         wait_until(lambda: ended(client, transaction_id))
-    assert record(client, transaction_id)["status"] == ("failed" if attempted else "captured")
-    assert bool(psp.calls) is not attempted
-    if not attempted:
+    assert bool(psp.calls) is (history == "accepted")
+    if psp.calls:
         return
     [(letter_id, letter)] = client.xrange(store.DEADLETTERS)
     assert "may have" in letter["reason"]
