@@ -65,4 +65,10 @@ def _redis_error(
 ) -> None:
     # Down, slow, loading, full or read-only: the same to the client.
     _log.error("Redis error", reason=f"{type(error).__name__}: {error}")
-    problems.respond(req, resp, Unavailable("Transactions are temporarily unavailable."))
+    detail = "Transactions are temporarily unavailable."
+    if req.method == "POST" and not isinstance(error, redis.ResponseError):
+        # A stalled Redis executes what it was sent when it continues.
+        detail += (
+            " The request may have been accepted: send it again with the same Idempotency-Key."
+        )
+    problems.respond(req, resp, Unavailable(detail))

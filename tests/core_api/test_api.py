@@ -426,6 +426,20 @@ def test_redis_away_is_a_quick_503(silent_port: int, away: str) -> None:
     assert (health.status_code, health.json["checks"]) == (503, {"redis": "fail"})
 
 
+def test_a_redis_that_stalls_may_accept_after_the_503(api: Client, client: Any) -> None:
+    """It finds the request when it goes on: the answer says so, and the same key finds it."""
+    stall = "local t = redis.call('TIME')[1] + 2 while redis.call('TIME')[1] + 0 < t do end"
+    with ThreadPoolExecutor(1) as pool:
+        stalled = pool.submit(client.eval, stall, 0)
+        time.sleep(0.1)
+        result = pay(api, **{"Idempotency-Key": "k"})
+        stalled.result(10)
+    assert result.status_code == 503
+    assert "may have been accepted" in result.json["detail"]
+    assert pay(api, **{"Idempotency-Key": "k"}).status_code == 202
+    assert client.zcard(store.index_key(1)) == 1
+
+
 @pytest.mark.parametrize("trouble", ["full", "read-only"])
 def test_a_redis_that_refuses_to_write_writes_nothing(
     api: Client, client: Any, trouble: str
