@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from services.common.clock import rfc3339
 from services.common.transaction import Amount, Currency, PaymentMethod, UserId
@@ -26,11 +26,18 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _VALUE_CHARACTERS_MAX = 40
 
 
+def _decimal(value: str) -> str:
+    # Lua and Redis would read " 1", "01" or "1.0" differently.
+    if not re.fullmatch("0|[1-9][0-9]*", value):
+        raise ValueError("must be a whole number")
+    return value
+
+
 class _Record(BaseModel):
     """The fields of a record that a charge needs."""
 
-    user_id: UserId
-    amount: Amount
+    user_id: Annotated[UserId, BeforeValidator(_decimal)]
+    amount: Annotated[Amount, BeforeValidator(_decimal)]
     currency: Currency
     payment_method: PaymentMethod
     attempts: int
