@@ -160,7 +160,13 @@ in
           [ "stack/stack.py" ]
           ++ lib.filter (name: !lib.elem name apart) (lib.attrNames (builtins.readDir ../tests))
         );
-      stack = common ++ [ ../docs/configuration.md ] ++ testsIn [ "stack" ];
+      stack =
+        common
+        ++ [
+          ../.vscode/launch.json
+          ../docs/configuration.md
+        ]
+        ++ testsIn [ "stack" ];
       chaos =
         common
         ++ testsIn [
