@@ -18,12 +18,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from devtools import loglines
+from devtools import arguments, loglines
+from devtools.catalog import SERVICES
 from services.common.command import run_main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+PROCESSES = arguments.Suggestions(
+    lambda: [*SERVICES, "preflight", "ready", "reload", "smoke", "process-compose"]
+)
 _FORMATS = Path(__file__).parent / "lnav"
 _LINES = 100
 _LINES_MAX = 10**9
@@ -163,36 +167,32 @@ def _write(lines: Iterator[bytes], *, at_once: bool = False) -> bool:
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser(
-        prog="logs",
-        description="Shows what all processes of the stack log, merged in time order.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = arguments.parser(
+        "logs", "Shows what all processes of the stack log, merged in time order.", _EPILOG
     )
-    about = arguments.add_mutually_exclusive_group()
+    about = parser.add_mutually_exclusive_group()
     about.add_argument("--request", metavar="ID", help="the lines about one request")
     about.add_argument(
         "--transaction", type=uuid.UUID, metavar="ID",
         help="the lines about one transaction and the requests that changed it",
     )  # fmt: skip
-    arguments.add_argument(
-        "--service", action="append", default=[], metavar="NAME",
+    parser.add_argument(
+        "--service", action="append", default=[], metavar="NAME", choices=PROCESSES,
         help="only this process, such as core-api, router or redis; may be repeated",
     )  # fmt: skip
-    arguments.add_argument("--level", choices=loglines.LEVELS, help="lowest level to show")
-    arguments.add_argument(
+    parser.add_argument("--level", choices=loglines.LEVELS, help="lowest level to show")
+    parser.add_argument(
         "--since", type=_since, metavar="TIME",
         help="from then on: 30s, 5m, 2h, 1d ago, or a time like 2026-11-24T13:19:00Z",
     )  # fmt: skip
-    arguments.add_argument(
+    parser.add_argument(
         "-n", dest="lines", type=_line_count, metavar="LINES",
         help=f"print the last of them ({_LINES}; all with an id or --since)",
     )  # fmt: skip
-    arguments.add_argument(
+    parser.add_argument(
         "-f", "--follow", action="store_true", help="print new lines, in a pipe too"
     )
-    return arguments
+    return parser
 
 
 def _line_count(text: str) -> int:

@@ -41,6 +41,8 @@ pkgs.mkShellNoCC {
         if [ -z "''${BASH_COMPLETION_VERSINFO-}" ] && [ -r ${bashCompletion} ]; then
           . ${bashCompletion}
         fi
+        # Set by Nix before this; a shell within this one has the marker already.
+        case ''${PS1-} in *"(platform)"*) ;; *) PS1="(platform) ''${PS1-}" ;; esac
         echo "process-compose up        start the stack here   (platform up -D: in the background)"
         echo "merchant pay 1250 USD --as alice                 send a payment through it"
         echo "logs -f                   watch what all processes say"

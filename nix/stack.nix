@@ -102,11 +102,11 @@ let
   completions = pkgs.runCommand "platform-completions" { } ''
     bash=$out/share/bash-completion/completions fish=$out/share/fish/vendor_completions.d
     mkdir -p $bash $fish
-    echo 'eval "$(process-compose completion bash 2>/dev/null)"' >$bash/process-compose
+    cp ${./platform/complete.sh} $bash/process-compose
+    cp ${./platform/complete.sh} $bash/platform
     echo 'process-compose completion fish 2>/dev/null | source' >$fish/process-compose.fish
-    # `platform` completes as process-compose does.
-    echo '. "''${BASH_SOURCE%/*}/process-compose"
-    eval "$(complete -p process-compose | sed "s/[^ ]*$/platform/")"' >$bash/platform
+    echo 'complete -c platform --wraps process-compose
+    complete -c platform -n __fish_use_subcommand -a "reset status"' >$fish/platform.fish
     ${lib.concatStrings (lib.attrValues (lib.mapAttrs completionOf modules))}
   '';
 

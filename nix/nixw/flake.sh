@@ -20,6 +20,12 @@ name_flake() {
   fi
 }
 
+# say_untracked FOLDER…: names the new files in them, which Nix reports only as missing.
+say_untracked() {
+  files=$(cd "$root" && git ls-files --others --exclude-standard -- "$@" 2>/dev/null | tr '\n' ' ')
+  [ -z "$files" ] || say "Nix does not see files that git does not track: git add $files"
+}
+
 # The files that the flake reads; nix/package.nix lists them.
 project_files() {
   if [ -e "$root/.git" ]; then

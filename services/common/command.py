@@ -7,7 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from typing import TextIO
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in shells
 EXIT_NO_READER = 141  # 128 + SIGPIPE
@@ -18,6 +19,15 @@ def printable(text: str, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
+
+
+def has_colors(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether to print colours: at a terminal, unless NO_COLOR or FORCE_COLOR decides."""
+    if environ.get("NO_COLOR"):
+        return False
+    return bool(environ.get("FORCE_COLOR")) or (
+        stream.isatty() and environ.get("TERM", "dumb") != "dumb"
+    )
 
 
 def run_main(main: Callable[[], int]) -> int:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from structlog.dev import Column, ConsoleRenderer
 
-from services.common.command import printable
+from services.common.command import has_colors, printable
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -132,7 +132,7 @@ def _shared_processors(service: str) -> list[Processor]:
 def _renderers(settings: Settings) -> list[Processor]:
     if settings.log_format == "json":
         return [_TRACEBACKS, structlog.processors.JSONRenderer()]
-    has_colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    has_colours = has_colors(sys.stdout, os.environ)
     return [
         _ids_last,
         ConsoleRenderer(

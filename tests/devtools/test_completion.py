@@ -14,19 +14,30 @@ from tests.support import ROOT
 STACK = (ROOT / "nix/stack.nix").read_text()
 PARSERS = dict(re.findall(r'    (\w+) = \{\s+module = "[\w.]+";\s+parser = "([\w.]+)";', STACK))
 
+# Without process-compose's own completions, which need bash-completion.
+PLATFORM = f". {ROOT}/nix/platform/complete.sh; __start_process-compose() {{ :; }}"
+SOURCES = {"platform": PLATFORM} | {
+    name: f'eval "$("$PYTHON" -m shtab --shell bash --prefix {name} {parser})"'
+    for name, parser in PARSERS.items()
+}
 # As bash does it at a Tab.
 TAB = """\
-eval "$("$PYTHON" -m shtab --shell bash --prefix "$1" "$2")"
-COMP_WORDS=("${@:3}") COMP_CWORD=$(($# - 3))
+eval "$1"; shift
+COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
 "$(complete -p "$1" | sed 's/.* -F \\([^ ]*\\) .*/\\1/')" "$1" "${@: -1}"
-printf '%s\\n' "${COMPREPLY[@]}"
+printf '%s\n' "${COMPREPLY[@]}"
 """
 
 
 def bash(script: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", "-c", script, "tab", *words],
-        env={**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(ROOT)},
+        env={
+            **os.environ,
+            "PYTHON": sys.executable,
+            "PYTHONPATH": str(ROOT),
+            "PC_CONFIG_FILES": str(ROOT / "process-compose.yaml"),
+        },
         capture_output=True,
         text=True,
         timeout=60,
@@ -46,11 +57,18 @@ def bash(script: str, *words: str) -> subprocess.CompletedProcess[str]:
         (("deadletters", "replay", "--a"), ["--all"]),
         (("logs", "--re"), ["--request"]),
         (("logs", "--level", ""), ["debug", "error", "info", "warning"]),
+        (("logs", "--service", "core"), ["core-api"]),
+        (("merchant", "list", "--as", "al"), ["alice"]),
+        (("merchant", "pay", "--payment-method", "pm_sandbox_f"), ["pm_sandbox_flaky"]),
+        (("platform", "re"), ["reset"]),
+        (("platform", "reset", ""), ["--yes"]),
+        (("platform", "run", "sm"), ["smoke"]),
+        (("platform", "process", "restart", "psp-"), ["psp-connector", "psp-sandbox"]),
     ],
 )
 def test_tab_completes(words: tuple[str, ...], completed: list[str]) -> None:
-    done = bash(TAB, words[0], PARSERS[words[0]], *words)
-    assert (completed, "") == (sorted(done.stdout.split()), done.stderr)
+    done = bash(TAB, SOURCES[words[0]], *words)
+    assert (sorted(done.stdout.split()), done.stderr) == (completed, "")
 
 
 def test_every_command_has_words() -> None:
