@@ -1,7 +1,7 @@
 """The HTTP client of the router.
 
-`Client` sends and gives back what was answered, whatever the status; `Session` keeps a merchant
-logged in; `expect` turns an answer that is no success into an error a person can act on.
+`Client` returns responses of any status; `Session` keeps a merchant logged in; `expect` turns an
+unexpected status into an error with a remedy.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 import httpx
 
 from devtools.merchant.errors import PlatformError, UnreachableError
+from devtools.merchant.models import Token, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,176 +26,7 @@ REQUEST_SECONDS_MAX = 20.0
 # A page of a hundred transactions has some 60 KiB.
 BODY_BYTES_MAX = 1024 * 1024
 
-
-@dataclass(frozen=True)
-class Answer:
-    """One response. `body` is None if it was not JSON."""
-
-    url: str
-    status: int
-    headers: Mapping[str, str]
-    body: Any
-    request_id: str
-    ms: float
-
-    @property
-    def code(self) -> str:
-        """The problem document's code, or empty."""
-        return str(self.body.get("code", "")) if isinstance(self.body, dict) else ""
-
-
-@dataclass
-class Deadline:
-    """The deadline of a whole command."""
-
-    seconds: float
-    clock: Callable[[], float] = time.monotonic
-    started: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.started = self.clock()
-
-    def seconds_left(self) -> float:
-        """Seconds left, at least 0."""
-        return max(0.0, self.started + self.seconds - self.clock())
-
-
-class Client:
-    """Sends single requests, each with a new request id, within the deadline."""
-
-    def __init__(self, url: str, deadline: Deadline) -> None:
-        self.url = url
-        self.deadline = deadline
-        # A proxy of the environment has no business between a merchant and a local platform.
-        # Certificates take 90 ms to load, and there are none to check without TLS.
-        self._http = httpx.Client(trust_env=False, verify=url.startswith("https:"))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._http.close()
-
-    def token(self, username: str, password: str) -> Answer:
-        """Requests a token."""
-        return self.send("POST", "/auth/token", {"username": username, "password": password})
-
-    def post_transaction(
-        self,
-        token: str,
-        wanted: Mapping[str, object],
-        idempotency_key: str | None = None,
-        *,
-        path: str = "/transactions",
-    ) -> Answer:
-        """Creates a transaction. Without a token, sends no Authorization header."""
-        headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
-        return self.send("POST", path, wanted, token=token, headers=headers)
-
-    def get(self, token: str, transaction_id: str) -> Answer:
-        """Reads one transaction."""
-        return self.send("GET", f"/transactions/{transaction_id}", token=token)
-
-    def list(self, token: str, limit: int, cursor: str | None = None) -> Answer:
-        """Lists the caller's transactions."""
-        return self.send("GET", f"/transactions?{_page(limit, cursor)}", token=token)
-
-    def loyalty(self, token: str, limit: int, cursor: str | None = None) -> Answer:
-        """Reads the caller's points."""
-        return self.send("GET", f"/transactions/loyalty?{_page(limit, cursor)}", token=token)
-
-    def send(
-        self,
-        method: str,
-        path: str,
-        body: Mapping[str, object] | None = None,
-        *,
-        token: str = "",
-        headers: Mapping[str, str] | None = None,
-    ) -> Answer:
-        """Sends one request.
-
-        Raises:
-            UnreachableError: no complete response within the deadline.
-        """
-        request_id = str(uuid.uuid4())
-        sent = {"X-Request-Id": request_id, **(headers or {})}
-        if token:
-            sent["Authorization"] = f"Bearer {token}"
-        started = time.perf_counter()
-        try:
-            status, answered, content = self._exchange(
-                method, self.url + path, headers=sent, json=body
-            )
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
-            raise self._unreachable(error, request_id) from None
-        ms = (time.perf_counter() - started) * 1000
-        return Answer(self.url + path, status, answered, _json(content), request_id, ms)
-
-    def _exchange(self, method: str, url: str, **request: Any) -> tuple[int, httpx.Headers, bytes]:
-        seconds_left = self.deadline.seconds_left()
-        if not seconds_left:
-            raise httpx.ReadTimeout("the time is up")
-        # httpx bounds the wait for each piece; the loop, the time and the size of all of them.
-        timeout_seconds = min(REQUEST_SECONDS_MAX, seconds_left)
-        content = b""
-        with self._http.stream(method, url, timeout=timeout_seconds, **request) as response:
-            for piece in response.iter_bytes():
-                content += piece
-                if len(content) > BODY_BYTES_MAX:
-                    raise httpx.DecodingError("response larger than 1 MiB")
-                if not self.deadline.seconds_left():
-                    raise httpx.ReadTimeout("the time is up")
-            return response.status_code, response.headers, content
-
-    def _unreachable(self, error: Exception, request_id: str) -> UnreachableError:
-        if isinstance(error, httpx.TimeoutException):
-            waited_seconds = min(REQUEST_SECONDS_MAX, self.deadline.seconds)
-            return UnreachableError(
-                f"{self.url} did not answer within {waited_seconds:g} s",
-                hint="see what hangs: `platform status`",
-                request_id=request_id,
-            )
-        if isinstance(error, httpx.ConnectError) and "refused" in str(error).lower():
-            return UnreachableError(
-                f"nothing listens at {self.url}",
-                hint="start the stack with `process-compose up` (or `./nixw run`)\n"
-                "or say where it is, with --url or PLATFORM_URL or PLATFORM_PORT",
-                request_id=request_id,
-            )
-        return UnreachableError(
-            f"no use of {self.url}: {error}",
-            hint="is that the platform's router? say where it is, with --url or PLATFORM_URL",
-            request_id=request_id,
-        )
-
-
-class Session:
-    """A merchant who stays logged in: an expired token is replaced, once per request."""
-
-    def __init__(self, client: Client, username: str, password: str) -> None:
-        self._client = client
-        self._username = username
-        self._password = password
-        self._token = ""
-        self.on_login: Callable[[Answer], None] = lambda _answer: None
-
-    def login(self) -> str:
-        """Gets a new token."""
-        answer = expect(self._client.token(self._username, self._password), 200, _LOGIN_HINTS)
-        token = answer.body.get("token") if isinstance(answer.body, dict) else None
-        if not isinstance(token, str) or not token.isascii() or not token:
-            raise PlatformError(f"{answer.url} answered 200, but gave no token")
-        self._token = token
-        self.on_login(answer)
-        return token
-
-    def send(self, request: Callable[[str], Answer]) -> Answer:
-        """Sends a request with the token; after a 401 once more with a new one."""
-        answer = request(self._token or self.login())
-        return request(self.login()) if answer.status == 401 else answer
-
-
+_WHERE = "--url or PLATFORM_URL or PLATFORM_PORT"
 _LOGIN_HINTS = {
     401: "see --as, and the password: MERCHANT_PASSWORD or --password-stdin",
     429: "too many wrong passwords; wait, then see MERCHANT_PASSWORD or --password-stdin",
@@ -212,38 +43,182 @@ _HINTS = {
 }
 
 
-def expect(answer: Answer, status: int, hints: Mapping[int, str] | None = None) -> Answer:
+@dataclass(frozen=True)
+class Response:
+    """One response. `body` is None if it was not JSON."""
+
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+    request_id: str
+    ms: float
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The body, or empty if it is no JSON object."""
+        return self.body if isinstance(self.body, dict) else {}
+
+    @property
+    def code(self) -> str:
+        """The problem document's code, or empty."""
+        return str(self.document.get("code", ""))
+
+
+@dataclass
+class Deadline:
+    """The deadline of a whole command."""
+
+    seconds: float
+    started: float = field(default_factory=time.monotonic)
+
+    def seconds_left(self) -> float:
+        """Seconds left, at least 0."""
+        return max(0.0, self.started + self.seconds - time.monotonic())
+
+
+class Client:
+    """Sends single requests, each with a new request id, within the deadline."""
+
+    def __init__(self, url: str, deadline: Deadline) -> None:
+        self.url = url
+        self.deadline = deadline
+        # Without the environment's proxy. Certificates take 90 ms to load: only for TLS.
+        self._http = httpx.Client(trust_env=False, verify=url.startswith("https:"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._http.close()
+
+    def token(self, username: str, password: str) -> Response:
+        """Requests a token."""
+        return self.send("POST", "/auth/token", body={"username": username, "password": password})
+
+    def post_transaction(
+        self, token: str, body: Mapping[str, object], idempotency_key: str | None = None
+    ) -> Response:
+        """Creates a transaction."""
+        headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
+        return self.send("POST", "/transactions", token=token, body=body, headers=headers)
+
+    def get(self, token: str, transaction_id: str) -> Response:
+        """Reads one transaction."""
+        return self.send("GET", f"/transactions/{transaction_id}", token=token)
+
+    def page(self, path: str, token: str, limit: int, cursor: str | None = None) -> Response:
+        """Reads a page of /transactions or /transactions/loyalty."""
+        query = httpx.QueryParams({"limit": limit} | ({"cursor": cursor} if cursor else {}))
+        return self.send("GET", f"{path}?{query}", token=token)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        token: str = "",
+        body: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        """Sends one request; without a token, no Authorization header.
+
+        Raises:
+            UnreachableError: no complete response within the deadline.
+        """
+        request_id = str(uuid.uuid4())
+        authorization = {"Authorization": f"Bearer {token}"} if token else {}
+        sent = {"X-Request-Id": request_id, **authorization, **(headers or {})}
+        url, started = self.url + path, time.perf_counter()
+        try:
+            response, content = self._exchange(method, url, headers=sent, json=body)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
+            raise self._unreachable(error, request_id) from None
+        ms = (time.perf_counter() - started) * 1000
+        return Response(url, response.status_code, response.headers, _json(content), request_id, ms)
+
+    def _exchange(self, method: str, url: str, **request: Any) -> tuple[httpx.Response, bytes]:
+        seconds_left = self.deadline.seconds_left()
+        if not seconds_left:
+            raise httpx.ReadTimeout("the time is up")
+        # httpx bounds the wait for each piece; the loop bounds their sum in time and size.
+        timeout_seconds = min(REQUEST_SECONDS_MAX, seconds_left)
+        content = b""
+        with self._http.stream(method, url, timeout=timeout_seconds, **request) as response:
+            for piece in response.iter_bytes():
+                content += piece
+                if len(content) > BODY_BYTES_MAX:
+                    raise httpx.DecodingError("response larger than 1 MiB")
+                if not self.deadline.seconds_left():
+                    raise httpx.ReadTimeout("the time is up")
+            return response, content
+
+    def _unreachable(self, error: Exception, request_id: str) -> UnreachableError:
+        if isinstance(error, httpx.TimeoutException):
+            seconds = min(REQUEST_SECONDS_MAX, self.deadline.seconds)
+            detail = f"{self.url} did not answer within {seconds:g} s"
+            hint = "see what hangs: `platform status`"
+        elif isinstance(error, httpx.ConnectError) and "refused" in str(error).lower():
+            detail = f"nothing listens at {self.url}"
+            hint = f"start the stack with `platform up -D`\nor say where it is, with {_WHERE}"
+        else:
+            detail = f"no use of {self.url}: {error}"
+            hint = f"is that the platform's router? say where it is, with {_WHERE}"
+        return UnreachableError(detail, hint, request_id=request_id)
+
+
+class Session:
+    """A merchant who stays logged in: an expired token is replaced, once per request."""
+
+    def __init__(
+        self,
+        client: Client,
+        username: str,
+        password: str,
+        on_login: Callable[[Response], None] = lambda _response: None,
+    ) -> None:
+        self._client = client
+        self._credentials = username, password
+        self._on_login = on_login
+        self._token = ""
+
+    def login(self) -> str:
+        """Gets a new token."""
+        response = expect(self._client.token(*self._credentials), 200, _LOGIN_HINTS)
+        self._token = read(Token, response).token
+        self._on_login(response)
+        return self._token
+
+    def send(self, request: Callable[[str], Response]) -> Response:
+        """Sends a request with the token; after a 401 once more with a new one."""
+        response = request(self._token or self.login())
+        return request(self.login()) if response.status == 401 else response
+
+
+def expect(response: Response, status: int, hints: Mapping[int, str] = _HINTS) -> Response:
     """The response, if it has this status.
 
     Raises:
         PlatformError: any other status, with the problem document's detail and a hint.
     """
-    if answer.status == status:
-        return answer
-    problem = answer.body if isinstance(answer.body, dict) else {}
-    hint = {**_HINTS, **(hints or {})}.get(answer.status, "")
-    if (retry_after := answer.headers.get("Retry-After", "")).isdecimal():
+    if response.status == status:
+        return response
+    problem = response.document
+    hint = hints.get(response.status) or _HINTS.get(response.status, "")
+    if (retry_after := response.headers.get("Retry-After", "")).isdecimal():
         hint = f"try again in {retry_after} s; {hint}".removesuffix("; ")
-    if answer.status < 300 or not problem:
-        hint = hint or "is that the platform? see --url, PLATFORM_URL and PLATFORM_PORT"
+    if response.status < 300 or not problem:
+        hint = hint or f"is that the platform? see {_WHERE}"
+    errors = problem.get("errors")
+    faults = [e for e in errors if isinstance(e, dict)] if isinstance(errors, list) else []
     raise PlatformError(
-        str(problem.get("detail") or f"{answer.url} answered {answer.status}, not {status}"),
+        str(problem.get("detail") or f"{response.url} answered {response.status}, not {status}"),
         hint=hint,
-        code=answer.code,
-        request_id=answer.request_id,
-        errors=_faults(problem.get("errors")),
-        status=answer.status,
+        code=response.code,
+        request_id=response.request_id,
+        errors=[f"{fault.get('pointer', '')} {fault.get('detail', '')}" for fault in faults],
+        status=response.status,
     )
-
-
-def _faults(errors: object) -> list[str]:
-    if not isinstance(errors, list):
-        return []
-    return [f"{e.get('pointer', '')} {e.get('detail', '')}" for e in errors if isinstance(e, dict)]
-
-
-def _page(limit: int, cursor: str | None) -> str:
-    return urlencode({"limit": limit} | ({"cursor": cursor} if cursor else {}))
 
 
 def _json(content: bytes) -> Any:

@@ -5,190 +5,188 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from devtools.merchant.answers import Loyalty, Page, Transaction, read
 from devtools.merchant.client import Client, Deadline, Session, expect
 from devtools.merchant.errors import PlatformError, UnreachableError
+from devtools.merchant.models import Loyalty, Page, Transaction, read
 from devtools.merchant.payment import follow
 from devtools.merchant.report import Screen, points
 from devtools.merchant.trace import as_json, show, trace
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import TextIO
 
-    from devtools.merchant.client import Answer
+    from devtools.merchant.client import Response
 
 EXIT_OPEN = 3
 _EXITS = {"captured": 0, "declined": 1, "failed": 1}
 
 
-def run(args: argparse.Namespace, url: str, password: str, stdout: TextIO) -> int:
+def run(
+    args: argparse.Namespace,
+    url: str,
+    password: str,
+    environ: Mapping[str, str],
+    stdout: TextIO,
+) -> int:
     """Runs the command; returns its exit code.
 
     Raises:
         PlatformError: the platform cannot be reached, or refuses.
     """
     with Client(url, Deadline(args.timeout)) as client:
-        command = Command(args, client, password, stdout)
-        action: Callable[[Command], int] = _ACTIONS[args.command]
-        return action(command)
+        command = Command(args, client, password, environ, stdout)
+        action: Callable[[Command], int | None] = _ACTIONS[args.command]
+        return action(command) or 0
 
 
 class Command:
-    """A command's arguments and its client, screen and session."""
+    """A command's arguments, client and output: lines, or one document with --json."""
 
     def __init__(
-        self, args: argparse.Namespace, client: Client, password: str, stdout: TextIO
+        self,
+        args: argparse.Namespace,
+        client: Client,
+        password: str,
+        environ: Mapping[str, str],
+        stdout: TextIO,
     ) -> None:
         self.args = args
         self.client = client
-        self.session = Session(client, args.username, password)
-        self.screen = Screen(stdout)
+        self.session = Session(client, args.username, password, self._on_login)
+        self.screen = Screen(stdout, environ)
+        self.hops: list[dict[str, Any]] = []
         self._stdout = stdout
 
-    def ask(self, request: Callable[[str], Answer]) -> Answer:
+    @property
+    def is_json(self) -> bool:
+        """Whether to print one JSON document and nothing else."""
+        return bool(getattr(self.args, "json", False))
+
+    def ask(self, request: Callable[[str], Response]) -> Response:
         """Sends a request that must get 200."""
         return expect(self.session.send(request), 200)
 
-    def again(self, words: str) -> str:
+    def transaction(self) -> tuple[Response, Transaction]:
+        """The transaction of the argument ID."""
+        response = self.ask(lambda token: self.client.get(token, self.args.id))
+        return response, read(Transaction, response)
+
+    def again(self, arguments: str) -> str:
         """A follow-up command for the same merchant and platform."""
         more = ["--as", self.args.username]
         more += ["--url", self.args.url] if self.args.url else []
         more += ["--password-stdin"] if self.args.password_stdin else []
-        return f"merchant {words} {shlex.join(more)}"
+        return f"merchant {arguments} {shlex.join(more)}"
 
-    def print_json(self, document: object) -> None:
+    def hop(self, name: str, ms: float, response: Response, text: str) -> None:
+        """Prints a hop of `pay`, or collects it for the document."""
+        self.hops.append({"hop": name, "ms": round(ms, 2), "request_id": response.request_id})
+        if not self.is_json:
+            self.screen.request(name, ms, response.request_id, text)
+
+    def _on_login(self, response: Response) -> None:
+        if self.args.command == "pay":
+            self.hop("token", response.ms, response, f"for {self.args.username}")
+
+    def document(self, document: object) -> None:
         """Prints the document of --json."""
         print(json.dumps(document, indent=2), file=self._stdout, flush=True)
 
-    def end(self, answer: Answer, following: str | None) -> None:
-        """The last lines of a listing."""
-        if following:
-            words = f"{self.args.command} --limit {self.args.limit} --cursor {following}"
-            self.screen.say(f"older ones: {self.again(words)}")
-        self.screen.say(f"request {answer.request_id}")
+    def end(self, response: Response, cursor: str | None) -> None:
+        """Prints the last lines of a listing."""
+        if cursor:
+            following = f"{self.args.command} --limit {self.args.limit} --cursor {cursor}"
+            self.screen.say(f"older ones: {self.again(following)}")
+        self.screen.say(f"request {response.request_id}")
 
 
-def _token(command: Command) -> int:
+def _token(command: Command) -> None:
     command.screen.say(command.session.login())
-    return 0
 
 
-def _show(command: Command) -> int:
-    answer = command.ask(lambda token: command.client.get(token, command.args.id))
-    if command.args.json:
-        command.print_json(answer.body)
-        return 0
-    command.screen.transaction(read(Transaction, answer))
-    command.screen.say(f"request {answer.request_id}")
-    return 0
+def _show(command: Command) -> None:
+    response, transaction = command.transaction()
+    if command.is_json:
+        command.document(response.body)
+        return
+    command.screen.transaction(transaction)
+    command.screen.say(f"request {response.request_id}")
 
 
-def _trace(command: Command) -> int:
-    answer = command.ask(lambda token: command.client.get(token, command.args.id))
-    transaction = read(Transaction, answer)
+def _trace(command: Command) -> None:
+    response, transaction = command.transaction()
     traced = trace(transaction, command.args.logs)
-    if command.args.json:
-        command.print_json({"transaction": answer.body, **as_json(traced)})
+    if command.is_json:
+        command.document({"transaction": response.body, **as_json(traced)})
     else:
         show(traced, transaction, command.screen)
-    return 0
 
 
-def _list(command: Command) -> int:
-    args, client = command.args, command.client
-    answer = command.ask(lambda token: client.list(token, args.limit, args.cursor))
-    if args.json:
-        command.print_json(answer.body)
-        return 0
-    page = read(Page, answer)
+def _list(command: Command) -> None:
+    response = _page(command, "/transactions")
+    page = read(Page, response)
+    if command.is_json:
+        command.document(response.body)
+        return
     if not page.transactions:
         command.screen.say(f"none; a first one: {command.again('pay 1250 USD')}")
     command.screen.transactions(page.transactions)
-    command.end(answer, page.next_cursor)
-    return 0
+    command.end(response, page.next_cursor)
 
 
-def _loyalty(command: Command) -> int:
-    args, client = command.args, command.client
-    answer = command.ask(lambda token: client.loyalty(token, args.limit, args.cursor))
-    if args.json:
-        command.print_json(answer.body)
-        return 0
-    loyalty = read(Loyalty, answer)
+def _loyalty(command: Command) -> None:
+    response = _page(command, "/transactions/loyalty")
+    loyalty = read(Loyalty, response)
+    if command.is_json:
+        command.document(response.body)
+        return
     command.screen.say(points(loyalty.points))
     command.screen.credits(loyalty.ledger)
-    command.end(answer, loyalty.next_cursor)
-    return 0
+    command.end(response, loyalty.next_cursor)
 
 
-@dataclass
-class Payment:
-    """A payment in progress and its report."""
-
-    command: Command
-    hops: list[dict[str, Any]] = field(default_factory=list)
-    events_shown: int = 0
-
-    def hop(self, name: str, ms: float, request_id: str, text: str) -> None:
-        """Prints a hop of this client; --json collects them."""
-        self.hops.append({"hop": name, "ms": round(ms, 2), "request_id": request_id})
-        if not self.command.args.json:
-            self.command.screen.request(name, ms, request_id, text)
-
-    def events(self, transaction: Transaction) -> None:
-        """Prints the new events of the timeline."""
-        if not self.command.args.json:
-            self.command.screen.events(transaction, self.events_shown)
-        self.events_shown = len(transaction.timeline)
-
-    def end(self, answer: Answer, transaction: Transaction, more: str = "") -> None:
-        """Prints the result."""
-        if self.command.args.json:
-            what_to_do = {"what_to_do": more} if more else {}
-            self.command.print_json({"hops": self.hops, "transaction": answer.body, **what_to_do})
-        else:
-            self.command.screen.outcome(transaction, more)
+def _page(command: Command, path: str) -> Response:
+    args = command.args
+    return command.ask(lambda token: command.client.page(path, token, args.limit, args.cursor))
 
 
 def _pay(command: Command) -> int:
-    payment = Payment(command)
-    name = command.args.username
-    command.session.on_login = lambda answer: payment.hop(
-        "token", answer.ms, answer.request_id, f"for {name}"
-    )
-    answer = _post(command)
-    transaction = read(Transaction, answer)
-    replayed = ", replayed" if answer.headers.get("Idempotency-Replayed") == "true" else ""
-    what = f"transaction {transaction.id}{replayed}"
-    payment.hop("accepted", answer.ms, answer.request_id, what)
-    payment.events(transaction)
-    show = command.again(f"show {transaction.id}")
-    if command.args.no_wait:
-        payment.end(answer, transaction, f"not waited for; look later: {show}")
-        return 0
-    answer, transaction = _follow(payment, answer, transaction)
+    response = _post(command)
+    transaction = read(Transaction, response)
+    is_replay = response.headers.get("Idempotency-Replayed") == "true"
+    text = f"transaction {transaction.id}{', replayed' if is_replay else ''}"
+    command.hop("accepted", response.ms, response, text)
+    if not command.is_json:
+        command.screen.events(transaction)
+    show_it = command.again(f"show {transaction.id}")
+    more, exit_code = f"not waited for; look later: {show_it}", 0
+    if not command.args.no_wait:
+        response, transaction = _follow(command, response, transaction)
+        more = f"still open after {command.args.timeout:g} s; look again: {show_it}"
+        exit_code = _EXITS.get(transaction.status, EXIT_OPEN)
     if transaction.is_final:
-        payment.end(answer, transaction)
+        more = ""
+    if command.is_json:
+        what_to_do = {"what_to_do": more} if more else {}
+        command.document({"hops": command.hops, "transaction": response.body, **what_to_do})
     else:
-        more = f"still open after {command.args.timeout:g} s; look again: {show}"
-        payment.end(answer, transaction, more)
-    return _EXITS.get(transaction.status, EXIT_OPEN)
+        command.screen.outcome(transaction, more)
+    return exit_code
 
 
-def _post(command: Command) -> Answer:
+def _post(command: Command) -> Response:
     args = command.args
-    wanted = {"amount": args.amount, "currency": args.currency}
+    body = {"amount": args.amount, "currency": args.currency}
     if args.payment_method is not None:
-        wanted["payment_method"] = args.payment_method
+        body["payment_method"] = args.payment_method
     command.session.login()
     try:
-        answer = command.session.send(
-            lambda token: command.client.post_transaction(token, wanted, args.idempotency_key)
+        response = command.session.send(
+            lambda token: command.client.post_transaction(token, body, args.idempotency_key)
         )
     except UnreachableError as error:
         # Without a response the payment may still have been accepted.
@@ -196,36 +194,38 @@ def _post(command: Command) -> Answer:
         repeat = "repeat the same command: its idempotency key makes that safe"
         error.hint += "\n" + (repeat if args.idempotency_key else look)
         raise
-    return expect(answer, 202)
+    return expect(response, 202)
 
 
 def _follow(
-    payment: Payment, answer: Answer, transaction: Transaction
-) -> tuple[Answer, Transaction]:
-    command, transaction_id = payment.command, transaction.id
-    latest, asked, started = (answer, transaction), 0, time.perf_counter()
+    command: Command, response: Response, transaction: Transaction
+) -> tuple[Response, Transaction]:
+    polls, started, seen = 0, time.perf_counter(), len(transaction.timeline)
+    latest, transaction_id = (response, transaction), transaction.id
 
-    def ask() -> Answer:
+    def get() -> Response:
         return command.session.send(lambda token: command.client.get(token, transaction_id))
 
-    def say(error: PlatformError) -> None:
-        if not command.args.json:
+    def on_trouble(error: PlatformError) -> None:
+        if not command.is_json:
             command.screen.say(f"no news: {error.detail}; asking on until the time is up")
 
     try:
-        for latest in follow(ask, command.client.deadline, say):
-            payment.events(latest[1])
-            asked += 1
+        for latest in follow(get, command.client.deadline, on_trouble):
+            polls += 1
+            if not command.is_json:
+                command.screen.events(latest[1], seen)
+            seen = len(latest[1].timeline)
     except PlatformError as error:
         error.detail = f"{transaction_id} was accepted, but what became of it? {error.detail}"
         error.hint = f"{error.hint}\nthen: {command.again(f'show {transaction_id}')}".strip()
         raise
     ms = (time.perf_counter() - started) * 1000
-    payment.hop("followed", ms, latest[0].request_id, f"the last of {asked}")
+    command.hop("followed", ms, latest[0], f"the last of {polls}")
     return latest
 
 
-_ACTIONS: dict[str, Callable[[Command], int]] = {
+_ACTIONS: dict[str, Callable[[Command], int | None]] = {
     "pay": _pay,
     "show": _show,
     "trace": _trace,

@@ -1,4 +1,4 @@
-"""The client's errors, with hints. No slow import: `--help` loads this module."""
+"""The client's errors, with hints. Must stay quick to import: `--help` loads this module."""
 
 from __future__ import annotations
 
@@ -15,23 +15,21 @@ class UsageError(Exception):
 
 @dataclass(eq=False)
 class PlatformError(Exception):
-    """The platform is unreachable, refuses, or sends an unknown response.
-
-    Attributes:
-        detail: what happened, for a person; the problem document's own where there is one.
-        hint: the remedy; may have several lines.
-        code: the problem document's code.
-        request_id: leads through the platform's logs.
-        errors: one text for each wrong field.
-        status: the HTTP status, 0 without a response.
-    """
+    """The platform is unreachable, refuses, or sends an unknown response."""
 
     detail: str
+    """What happened: the problem document's own text, if there is one."""
     hint: str = ""
+    """The remedy; may have several lines."""
     code: str = ""
     request_id: str = ""
     errors: Sequence[str] = ()
+    """One text for each wrong field."""
     status: int = 0
+    """The HTTP status; 0 without a response."""
+
+    def __str__(self) -> str:
+        return f"{self.detail} ({self.code})" if self.code else self.detail
 
 
 class UnreachableError(PlatformError):

@@ -1,18 +1,18 @@
-"""Output for a terminal: money, times, a line per hop."""
+"""A merchant's output: money, times, a line per hop."""
 
 from __future__ import annotations
 
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from devtools.terminal import Output, columns
 from services.common.currencies import EXPONENTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
-    from typing import TextIO
 
-    from devtools.merchant.answers import Credit, Event, Transaction
+    from devtools.merchant.models import Credit, Transaction
 
 _MS_OF_A_SECOND = 1000
 
@@ -34,21 +34,12 @@ def duration(ms: float) -> str:
     return f"{ms:.0f} ms" if ms < _MS_OF_A_SECOND else f"{ms / _MS_OF_A_SECOND:.2f} s"
 
 
-def moment(at: datetime) -> str:
-    """UTC, to the second."""
+def _moment(at: datetime) -> str:
     return at.strftime("%Y-%m-%d %H:%M:%SZ")
 
 
-class Screen:
-    """Writes lines, flushing each."""
-
-    def __init__(self, stdout: TextIO) -> None:
-        self._stdout = stdout
-
-    def say(self, text: str) -> None:
-        """Prints a line, without control characters that could steer the terminal."""
-        shown = "".join(c if c.isprintable() else "?" for c in text)
-        print(shown, file=self._stdout, flush=True)
+class Screen(Output):
+    """Prints transactions."""
 
     def hop(self, name: str, time: str, text: str = "") -> None:
         """Prints a hop of a transaction."""
@@ -61,7 +52,9 @@ class Screen:
     def events(self, transaction: Transaction, seen: int = 0) -> None:
         """Prints the timeline after the first `seen` events."""
         for event in transaction.timeline[seen:]:
-            self.hop(event.event, _offset(transaction, event), _details(event))
+            ms = (event.at - transaction.created_at).total_seconds() * 1000
+            details = "  ".join(f"{name} {value}" for name, value in event.details.items())
+            self.hop(event.event, f"+{duration(ms)}", details)
 
     def outcome(self, transaction: Transaction, more: str = "") -> None:
         """Prints the last line."""
@@ -72,12 +65,13 @@ class Screen:
             facts.append(transaction.decline_code or "no decline code")
         elif transaction.status == "failed":
             facts.append(f"attempts: {transaction.attempts}")
-        self.say("  ".join([*facts, more or f"in {duration(transaction.milliseconds)}"]))
+        facts.append(more or f"in {duration(transaction.milliseconds)}")
+        self.say("  ".join(facts), transaction.status)
 
     def transaction(self, transaction: Transaction) -> None:
         """Prints all fields of a transaction."""
         self.say(f"transaction  {transaction.id}")
-        self.say(f"created      {moment(transaction.created_at)}")
+        self.say(f"created      {_moment(transaction.created_at)}")
         self.say(f"method       {transaction.payment_method}")
         if transaction.psp_reference:
             self.say(f"reference    {transaction.psp_reference}")
@@ -86,30 +80,26 @@ class Screen:
         self.outcome(transaction, "" if transaction.is_final else "still open")
 
     def transactions(self, transactions: Sequence[Transaction]) -> None:
-        """A line for each."""
-        amounts = [money(each.amount, each.currency) for each in transactions]
-        width = max(map(len, amounts), default=0)
-        for each, amount in zip(transactions, amounts, strict=True):
-            end = each.decline_code or (
-                "" if each.loyalty_points is None else points(each.loyalty_points)
+        """Prints a line for each."""
+        rows = [
+            (
+                _moment(each.created_at),
+                each.id,
+                money(each.amount, each.currency),
+                f"{each.status:<10}",
+                each.decline_code
+                or ("" if each.loyalty_points is None else points(each.loyalty_points)),
             )
-            when = moment(each.created_at)
-            self.say(f"{when}  {each.id}  {amount:>{width}}  {each.status:<10}  {end}".rstrip())
+            for each in transactions
+        ]
+        for line, each in zip(columns(rows, right="2"), transactions, strict=True):
+            self.say(line, each.status)
 
     def credits(self, ledger: Sequence[Credit]) -> None:
-        """A line for each."""
-        amounts = [money(each.amount, each.currency) for each in ledger]
-        width = max(map(len, amounts), default=0)
-        digits = max((len(str(each.points)) for each in ledger), default=0)
-        for each, amount in zip(ledger, amounts, strict=True):
-            credit = f"+{each.points:<{digits}}"
-            self.say(f"{moment(each.at)}  {credit}  {amount:>{width}}  {each.transaction_id}")
-
-
-def _offset(transaction: Transaction, event: Event) -> str:
-    ms = (event.at - transaction.created_at).total_seconds() * 1000
-    return f"+{duration(ms)}"
-
-
-def _details(event: Event) -> str:
-    return "  ".join(f"{name} {value}" for name, value in event.details.items())
+        """Prints a line for each."""
+        rows = [
+            (_moment(c.at), f"+{c.points}", money(c.amount, c.currency), c.transaction_id)
+            for c in ledger
+        ]
+        for line in columns(rows, right="2"):
+            self.say(line)

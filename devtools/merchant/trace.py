@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from devtools.loglines import Line
-    from devtools.merchant.answers import Event, Transaction
+    from devtools.merchant.models import Event, Transaction
     from devtools.merchant.report import Screen
 
 # In the order in which a transaction passes them. The last three are seen only when an attempt

@@ -220,7 +220,7 @@ def test_a_stack_that_is_not_there_ends_with_4_and_how_to_start_it() -> None:
     outcome = at(stopped, *PAY)
     assert (outcome.code, outcome.stdout) == (4, "")
     assert f"merchant: nothing listens at {stopped.url}" == outcome.stderr.splitlines()[0]
-    assert "start the stack with `process-compose up`" in outcome.stderr
+    assert "start the stack with `platform up -D`" in outcome.stderr
 
 
 def test_a_stack_that_hangs_ends_with_4_within_the_time() -> None:

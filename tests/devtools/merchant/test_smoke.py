@@ -150,7 +150,7 @@ def test_without_a_router_nothing_else_is_tried() -> None:
     assert main(["smoke", "--url", platform.url], {}, stdout) == 1
     lines = stdout.getvalue().splitlines()
     assert f"          got:      nothing listens at {platform.url}" == lines[2]
-    assert "process-compose up" in lines[3]
+    assert "`platform up -D`" in lines[3]
     assert failed(lines) == ALL
     assert f"smoke: 0 passed, {len(ALL)} failed" == lines[-1]
 

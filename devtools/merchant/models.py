@@ -1,6 +1,6 @@
-"""What the platform answers, as far as this client reads it. Fields it does not know are kept out.
+"""Response bodies, as far as this client reads them; other fields are ignored.
 
-Declared here and not taken from the services: a client knows the contract, not their code.
+Declared here because a client knows the contract, not the services' code.
 """
 
 from __future__ import annotations
@@ -12,38 +12,36 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from devtools.merchant.errors import PlatformError
 
 if TYPE_CHECKING:
-    from devtools.merchant.client import Answer
+    from devtools.merchant.client import Response
 
 
-class _Read(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", hide_input_in_errors=True)
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
 
-class Token(_Read):
-    """What a login gives."""
+class Token(_Body):
+    """The response to a login."""
 
-    token: str
+    token: Annotated[str, Field(pattern=r"^[!-~]+$")]
     expires_in: Annotated[float, Field(ge=0)]
 
 
-class Event(BaseModel):
-    """A line of a transaction's timeline; whatever else it says is shown as it is."""
+class Event(_Body):
+    """A line of a transaction's timeline."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="allow")
 
     event: str
     at: AwareDatetime
 
     @property
     def details(self) -> dict[str, object]:
-        """What the event says besides its name and time."""
+        """All other fields."""
         return dict(self.__pydantic_extra__ or {})
 
 
-class Transaction(_Read):
-    """A transaction as it stands."""
-
-    model_config = ConfigDict(strict=False)  # times come as text
+class Transaction(_Body):
+    """A transaction."""
 
     id: str
     amount: int
@@ -60,7 +58,7 @@ class Transaction(_Read):
 
     @property
     def is_final(self) -> bool:
-        """Whether this status never changes again."""
+        """Whether the status is final."""
         return self.status in ("captured", "declined", "failed")
 
     @property
@@ -69,17 +67,15 @@ class Transaction(_Read):
         return (self.updated_at - self.created_at).total_seconds() * 1000
 
 
-class Page(_Read):
+class Page(_Body):
     """Transactions, newest first."""
 
     transactions: list[Transaction]
     next_cursor: str | None = None
 
 
-class Credit(_Read):
+class Credit(_Body):
     """The points for one captured transaction."""
-
-    model_config = ConfigDict(strict=False)  # times come as text
 
     transaction_id: str
     points: int
@@ -88,8 +84,8 @@ class Credit(_Read):
     at: AwareDatetime
 
 
-class Loyalty(_Read):
-    """A merchant's points, and the newest credits they come from."""
+class Loyalty(_Body):
+    """A merchant's points and newest credits."""
 
     points: int
     ledger: list[Credit]
@@ -99,18 +95,18 @@ class Loyalty(_Read):
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
-def read(model: type[ModelT], answer: Answer) -> ModelT:
-    """The answer's body as a `model`.
+def read(model: type[ModelT], response: Response) -> ModelT:
+    """The response's body as a `model`.
 
     Raises:
-        PlatformError: the body is of another shape; the text names the fields.
+        PlatformError: the body does not match; the text names the fields.
     """
     try:
-        return model.model_validate(answer.body)
+        return model.model_validate(response.body)
     except ValidationError as error:
         fields = ", ".join(".".join(map(str, fault["loc"])) or "body" for fault in error.errors())
         raise PlatformError(
-            f"{answer.url} answered {answer.status} in an unknown shape ({fields})",
-            request_id=answer.request_id,
+            f"{response.url} answered {response.status} in an unknown shape ({fields})",
+            request_id=response.request_id,
             hint="is that the platform, and as old as this client?",
         ) from None

@@ -1,0 +1,50 @@
+"""Lines for a terminal: printable, with a coloured word, in columns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from services.common.command import has_colors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import TextIO
+
+_GREEN, _RED, _YELLOW = 32, 31, 33
+_COLORS = {
+    **dict.fromkeys(("ok", "pass", "captured"), _GREEN),
+    **dict.fromkeys(("NOT ok", "FAIL", "X", "declined", "failed"), _RED),
+    **dict.fromkeys(("!", "queued", "processing"), _YELLOW),
+}
+
+
+class Output:
+    """Writes lines, flushing each."""
+
+    def __init__(self, stream: TextIO, environ: Mapping[str, str]) -> None:
+        self._stream = stream
+        self._has_colors = has_colors(stream, environ)
+
+    def say(self, text: str, status: str = "") -> None:
+        """Prints a line with `status` in its colour, without control characters."""
+        line = printable(text)
+        if self._has_colors and status in _COLORS:
+            line = line.replace(status, f"\x1b[{_COLORS[status]}m{status}\x1b[0m", 1)
+        print(line, file=self._stream, flush=True)
+
+
+def printable(text: str) -> str:
+    """The text with `?` for characters that could steer the terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def columns(rows: Sequence[Sequence[str]], right: str = "") -> list[str]:
+    """The rows with aligned cells; the columns whose numbers are in `right` align right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if str(number) in right else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
