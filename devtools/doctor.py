@@ -5,7 +5,6 @@ Read-only. Exit code 0 without faults, else 1; warnings are not faults.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import sys
@@ -13,13 +12,15 @@ import threading
 import time
 from typing import TYPE_CHECKING, TextIO
 
-from devtools import checkout, checks, environment, findings, machine, versions
+from devtools import arguments, checkout, checks, environment, findings, machine, versions
 from devtools.address import DEFAULT_PORT, AddressError
 from devtools.findings import Finding
 from devtools.live_checks import Running
+from devtools.terminal import Output
 from services.common.command import run_main
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Mapping, Sequence
 
     from devtools.checkout import Checkout
@@ -114,8 +115,8 @@ def settings(here: Checkout, first_port: int) -> list[Finding]:
     )
     return [
         *rows,
-        *(_sentence(fault, "fault", _cure(fault, here)) for fault in faults),
-        *(_sentence(warning, "warning", "") for warning in checkout.name_warnings(here)),
+        *(_message(fault, "fault", here) for fault in faults),
+        *(_message(warning, "warning", here) for warning in checkout.name_warnings(here)),
     ]
 
 
@@ -123,41 +124,39 @@ def _readers(services: Sequence[str]) -> str:
     return "every service" if len(services) == len(environment.SETTINGS) else ", ".join(services)
 
 
-def _sentence(text: str, status: findings.Status, cure: str) -> Finding:
+def _message(text: str, status: findings.Status, here: Checkout) -> Finding:
+    """A finding from a text that begins with `.env` or with the name of a variable."""
     if text.startswith(".env"):
-        return Finding("settings", ".env", text[4:].lstrip(":, "), status, "", cure)
-    name = re.match(r"[A-Z][A-Z_]+", text)
-    return Finding("settings", name[0] if name else "shell", text, status, "", cure)
-
-
-def _cure(fault: str, here: Checkout) -> str:
-    if fault.startswith(".env"):
-        return f"edit {here.folder / '.env'}"
-    name = re.match(r"[A-Z_]+", fault)
-    origin = here.origin(name[0]) if name else ""
-    return f"it is set {_WHERE[origin]}: set it right there" if origin in _WHERE else "set it"
+        name, text, cure = ".env", text[4:].lstrip(":, "), f"edit {here.folder / '.env'}"
+    else:
+        match = re.match(r"[A-Z][A-Z_]+", text)
+        name = match[0] if match else "shell"
+        where = _WHERE.get(here.origin(name))
+        cure = f"it is set {where}: set it right there" if where else "set it"
+    return Finding("settings", name, text, status, "", cure if status == "fault" else "")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser(
-        prog="doctor",
-        description="Checks everything that can keep the stack from working, running or not.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = arguments.parser(
+        "doctor",
+        "Checks everything that can keep the stack from working, running or not.",
+        _EPILOG,
     )
-    arguments.add_argument(
+    parser.add_argument(
         "--json", action="store_true", help="print one JSON document of a stable schema"
     )
-    return arguments
+    return parser
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str], out: TextIO) -> int:
     """Prints the report; returns the exit code."""
     options = parser().parse_args(argv)
     found = examine(environ)
-    out.write((findings.as_json if options.json else findings.as_text)(found))
+    if options.json:
+        out.write(findings.as_json(found))
+    else:
+        findings.print_text(found, Output(out, environ))
     return 1 if findings.count(found, "fault") else 0
 
 

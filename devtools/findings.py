@@ -7,14 +7,18 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from devtools.terminal import columns
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from devtools.terminal import Output
 
 # ok; of interest, but fine; may bite; has to be mended.
 Status = Literal["ok", "note", "warning", "fault"]
 
-_MARKS = {"ok": "  ", "note": "  ", "warning": "! ", "fault": "X "}
-_COLUMN_CHARACTERS_MAX = 44  # longer cells shift only their line
+_MARKS = {"ok": "", "note": "", "warning": "!", "fault": "X"}
+_CELL_CHARACTERS_MAX = 44  # longer cells shift only their line
 
 
 @dataclass(frozen=True)
@@ -45,28 +49,25 @@ def as_json(findings: Sequence[Finding]) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
-def as_text(findings: Sequence[Finding]) -> str:
-    """Sections with aligned columns, then the totals."""
-    lines: list[str] = []
-    for section in dict.fromkeys(finding.section for finding in findings):
-        lines += ["", section, *_lines([one for one in findings if one.section == section])]
-    return "\n".join([*lines[1:], "", _sum(findings)]) + "\n"
+def print_text(findings: Sequence[Finding], output: Output) -> None:
+    """Prints sections with aligned columns, then the totals."""
+    for number, section in enumerate(dict.fromkeys(finding.section for finding in findings)):
+        if number:
+            output.say("")
+        output.say(section)
+        found = [finding for finding in findings if finding.section == section]
+        rows = [(f"{_MARKS[one.status]:2}{one.name}", one.value, one.note) for one in found]
+        for one, line in zip(
+            found, columns(rows, characters_max=_CELL_CHARACTERS_MAX), strict=True
+        ):
+            output.say(line, _MARKS[one.status])
+            if one.cure:
+                output.say(f"    -> {one.cure}")
+    output.say("")
+    output.say(_total(findings))
 
 
-def _lines(findings: Sequence[Finding]) -> list[str]:
-    names = max(len(finding.name) for finding in findings)
-    values = [len(one.value) for one in findings if len(one.value) <= _COLUMN_CHARACTERS_MAX]
-    widths = (names, max(values, default=0))
-    lines = []
-    for one in findings:
-        cells = f"{one.name.ljust(widths[0])}  {one.value.ljust(widths[1])}  {one.note}"
-        lines.append(f"{_MARKS[one.status]}{cells}".rstrip())
-        if one.cure:
-            lines.append(f"    -> {one.cure}")
-    return lines
-
-
-def _sum(findings: Sequence[Finding]) -> str:
+def _total(findings: Sequence[Finding]) -> str:
     faults, warnings = count(findings, "fault"), count(findings, "warning")
     if not faults and not warnings:
         return "nothing is wrong"

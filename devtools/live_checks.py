@@ -43,14 +43,13 @@ class Running:
         self._first = first_port
         self._state = str(checkout.state.resolve())
         self._numbers = {name: first_port + offset for name, offset in PORT_OFFSETS.items()}
-        self._looking = threading.Lock()
+        self._lock = threading.Lock()
 
     @property
     def _holders(self) -> Mapping[str, Holder]:
         """The listener of each of the stack's ports that is in use."""
-        # The sections are threads. From Python 3.12 on cached_property does not lock, and two
-        # of them that try a port at the same time would find each other.
-        with self._looking:
+        # The sections are threads: two that try a port at the same time would find each other.
+        with self._lock:
             return self._found
 
     @cached_property
@@ -66,9 +65,12 @@ class Running:
     @cached_property
     def _is_up(self) -> bool:
         """Whether a supervised process of this checkout's stack runs."""
-        left = {orphan.process.pid for orphan in self._orphans}
+        pids = {orphan.process.pid for orphan in self._orphans}
         ours = [one for one in self._holders.values() if one.state == self._state]
-        return any(one.pid not in left for one in ours)
+        return any(one.pid not in pids for one in ours)
+
+    def _log(self, name: str) -> str:
+        return f"see {self._checkout.state}/logs/{name}.log"
 
     def ports(self) -> list[Finding]:
         """Each port and its holder."""
@@ -76,20 +78,18 @@ class Running:
 
     def _port(self, name: str, port: int) -> Finding:
         holder = self._holders.get(name)
-        if holder is None:
-            if not self._is_up:
-                return Finding("ports", name, str(port), note="free")
-            cure = (
-                f"see {self._checkout.state}/logs/{name}.log; process-compose process start {name}"
-            )
+        if holder is None and self._is_up:
+            cure = f"{self._log(name)}; process-compose process start {name}"
             return Finding("ports", name, str(port), "fault", "not listening", cure)
+        if holder is None:
+            return Finding("ports", name, str(port), note="free")
         if holder.state == self._state:
             return Finding("ports", name, str(port), note=f"ours: {holder}")
         if self._is_up:
             note = f"{holder}, not of this stack: yours, in its place?"
             return Finding("ports", name, str(port), "warning", note)
-        other = ports.free_block(self._first, BLOCK)
-        cure = f"end it, or start with PLATFORM_PORT={other or '...'}"
+        free = ports.free_block(self._first, BLOCK)
+        cure = f"end it, or start with PLATFORM_PORT={free or '...'}"
         whose = f", of the stack in {holder.state}" if holder.state else ""
         return Finding("ports", name, str(port), "fault", f"held by {holder}{whose}", cure)
 
@@ -104,24 +104,25 @@ class Running:
 
     def health(self) -> list[Finding]:
         """The health of each HTTP process."""
-        asked = [name for name in self._holders if name != "redis"]
-        if not asked:
+        names = [name for name in self._holders if name != "redis"]
+        if not names:
             return [Finding("health", "stack", "not running", "note", "start: `platform up`")]
-        with ThreadPoolExecutor(len(asked)) as pool:
-            return list(pool.map(self._health, asked))
+        with ThreadPoolExecutor(len(names)) as pool:
+            return list(pool.map(self._health, names))
 
     def _health(self, name: str) -> Finding:
         url = f"http://127.0.0.1:{self._numbers[name]}/health"
-        cure = f"see {self._checkout.state}/logs/{name}.log"
-        began = time.monotonic()
+        started = time.monotonic()
         try:
-            answer = httpx.get(url, timeout=_ANSWER_SECONDS_MAX, trust_env=False)
+            response = httpx.get(url, timeout=_ANSWER_SECONDS_MAX, trust_env=False)
         except httpx.HTTPError as error:
-            return Finding("health", name, "no answer", "fault", type(error).__name__, cure)
-        took = f"{(time.monotonic() - began) * 1000:.0f} ms"
-        if answer.status_code == 200:
-            return Finding("health", name, "pass", note=took)
-        return Finding("health", name, str(answer.status_code), "fault", _failing(answer), cure)
+            note = type(error).__name__
+            return Finding("health", name, "no answer", "fault", note, self._log(name))
+        if response.status_code == 200:
+            ms = (time.monotonic() - started) * 1000
+            return Finding("health", name, "pass", note=f"{ms:.0f} ms")
+        note, value = _failing(response), str(response.status_code)
+        return Finding("health", name, value, "fault", note, self._log(name))
 
     def changed(self) -> list[Finding]:
         """Services whose settings differ from those of the next start."""
@@ -131,45 +132,106 @@ class Running:
             if holder is None or holder.state != self._state:
                 continue
             with contextlib.suppress(psutil.Error):
-                given = psutil.Process(holder.pid).environ()
-                next_time = environment.environment(
+                current = psutil.Process(holder.pid).environ()
+                following = environment.environment(
                     service, self._first, self._checkout.state, self._checkout.merged
                 )
-                other = [
+                names = [
                     name
                     for name in settings.variables()
                     # The same file may have been named by another path.
                     if name not in environment.SET_BY_THE_STACK and not name.endswith("_FILE")
-                    if given.get(name, "") != next_time.get(name, "")
+                    if current.get(name, "") != following.get(name, "")
                 ]
-                if other:
-                    note = f"was started with other settings: {', '.join(other)}"
-                    cure = "for those of now: process-compose down, then up"
+                if names:
+                    note = f"was started with other settings: {', '.join(names)}"
+                    cure = "to apply them: process-compose down, then up"
                     found.append(Finding("health", service, "pass", "note", note, cure))
         return found
 
     def redis(self) -> list[Finding]:
         """Whether accepted transactions survive, from the Redis that the services use."""
-        given = self._checkout.merged
-        is_own = not (given.get("REDIS_URL") or given.get("REDIS_URL_FILE"))
+        variables = self._checkout.merged
+        is_own = not (variables.get("REDIS_URL") or variables.get("REDIS_URL_FILE"))
         if is_own and "redis" not in self._holders:
             return [Finding("redis", "redis", "not running", "note")]
         try:
             own = {"REDIS_URL_FILE": str(self._checkout.state / "redis-url")}
-            url = RedisSettings.read({**own, **given}).redis_url
+            url = RedisSettings.read({**own, **variables}).redis_url
         except SettingsError as error:
             return [Finding("redis", "address", "unknown", "fault", str(error), "set it right")]
         try:
             with contextlib.closing(store.connect(url, timeout_seconds=_ANSWER_SECONDS_MAX)) as one:
-                facts = one.info("persistence") | one.info("memory")
-                seconds, micros = one.time()
-                lost = _lost(one)
+                return [Finding("redis", "address", masked(url)), *_redis(one)]
         except (redis.RedisError, OSError, ValueError) as error:
-            log = f"see {self._checkout.state}/logs/redis.log"
-            cure = log if is_own else "is REDIS_URL right, and is it reachable from here?"
+            unreachable = "is REDIS_URL right, and is it reachable from here?"
+            cure = self._log("redis") if is_own else unreachable
             return [Finding("redis", masked(url), "no answer", "fault", masked(str(error)), cure)]
-        drift = seconds + micros / 1e6 - time.time()
-        return [Finding("redis", "address", masked(url)), *_redis_findings(facts, drift), lost]
+
+
+def _failing(response: httpx.Response) -> str:
+    with contextlib.suppress(ValueError, AttributeError):
+        checks = response.json().get("checks", {})
+        return "failing: " + ", ".join(name for name, said in checks.items() if said != "pass")
+    return "no health document"
+
+
+def _redis(client: store.Client) -> list[Finding]:
+    facts = client.info("persistence") | client.info("memory")
+    seconds, micros = client.time()
+    is_rewriting = facts.get("aof_rewrite_in_progress")
+    return [
+        _required(
+            "append-only file",
+            "on" if facts.get("aof_enabled") else "off",
+            "on",
+            "appendonly yes: without it a kill -9 loses accepted transactions",
+        ),
+        _required(
+            "last write to it",
+            facts.get("aof_last_write_status"),
+            "ok",
+            "is the disk full, or the folder not writable? Redis refuses writes until it can",
+        ),
+        _required(
+            "last rewrite",
+            "ok" if is_rewriting else facts.get("aof_last_bgrewrite_status"),
+            "ok",
+            "is there memory and disk for a second copy? see the log of Redis",
+        ),
+        _required(
+            "when full",
+            facts.get("maxmemory_policy"),
+            "noeviction",
+            "maxmemory-policy noeviction: any other lets transactions disappear",
+        ),
+        _memory(facts),
+        _drift(seconds + micros / 1e6 - time.time()),
+        _lost(client),
+    ]
+
+
+def _required(name: str, value: object, required: str, cure: str) -> Finding:
+    if value == required:
+        return Finding("redis", name, required)
+    return Finding("redis", name, str(value), "fault", f"must be {required}", cure)
+
+
+def _memory(facts: Mapping[str, Any]) -> Finding:
+    used, limit = int(facts.get("used_memory", 0)), int(facts.get("maxmemory", 0))
+    value = f"{used / 1024**2:.1f} MiB"
+    note = f"of {limit / 1024**2:.0f} MiB" if limit else "no limit"
+    if limit and used > limit * _MEMORY_SHARE_MAX:
+        cure = "a full Redis refuses writes: drain the queue, or raise maxmemory"
+        return Finding("redis", "memory", value, "warning", note, cure)
+    return Finding("redis", "memory", value, note=note)
+
+
+def _drift(seconds: float) -> Finding:
+    if abs(seconds) <= _CLOCKS_APART_SECONDS:
+        return Finding("redis", "clock", "as ours")
+    cure = "set both clocks: due times and leases are compared between them"
+    return Finding("redis", "clock", f"{seconds:+.1f} s", "warning", "apart from ours", cure)
 
 
 def _lost(client: store.Client) -> Finding:
@@ -181,77 +243,10 @@ def _lost(client: store.Client) -> Finding:
             if time.monotonic() > until:
                 return Finding("redis", name, f"{count} so far", note="not all records looked at")
     except redis.ResponseError as error:
-        cure = "a key was overwritten by hand: delete it, and payments go on"
-        return Finding("redis", name, "not known", "fault", str(error), cure)
+        cure = "a key was overwritten by hand: delete it, and payments continue"
+        return Finding("redis", name, "unknown", "fault", str(error), cure)
     if not count:
         return Finding("redis", name, "0")
+    note = "queue or group was changed by hand?"
     cure = "the connector queues them again, a thousand records a second: is it running?"
-    return Finding(
-        "redis", name, str(count), "warning", "queue or group was changed by hand?", cure
-    )
-
-
-def _failing(answer: httpx.Response) -> str:
-    with contextlib.suppress(ValueError, AttributeError):
-        checks = answer.json().get("checks", {})
-        return "failing: " + ", ".join(name for name, said in checks.items() if said != "pass")
-    return "no health document"
-
-
-def _redis_findings(facts: Mapping[str, Any], drift_seconds: float) -> list[Finding]:
-    return [
-        _held(
-            "append-only file",
-            "on" if facts.get("aof_enabled") else "off",
-            "on",
-            "appendonly yes: without it a kill -9 loses accepted transactions",
-        ),
-        _held(
-            "last write to it",
-            str(facts.get("aof_last_write_status", "unknown")),
-            "ok",
-            "is the disk full, or the folder not writable? Redis refuses writes until it can",
-        ),
-        _held(
-            "last rewrite",
-            "running"
-            if facts.get("aof_rewrite_in_progress")
-            else str(facts.get("aof_last_bgrewrite_status", "unknown")),
-            "ok",
-            "is there memory and disk for a second copy? see the log of Redis",
-            also="running",
-        ),
-        _held(
-            "when full",
-            str(facts.get("maxmemory_policy", "unknown")),
-            "noeviction",
-            "maxmemory-policy noeviction: any other lets transactions disappear",
-        ),
-        _memory(facts),
-        _drift(drift_seconds),
-    ]
-
-
-def _held(name: str, value: str, wanted: str, cure: str, also: str = "") -> Finding:
-    if value in {wanted, also}:
-        return Finding("redis", name, value)
-    return Finding("redis", name, value, "fault", f"must be {wanted}", cure)
-
-
-def _memory(facts: Mapping[str, Any]) -> Finding:
-    used, limit = int(facts.get("used_memory", 0)), int(facts.get("maxmemory", 0))
-    shown = f"{used / 1024**2:.1f} MiB"
-    if not limit:
-        return Finding("redis", "memory", shown, note="no limit")
-    note = f"of {limit / 1024**2:.0f} MiB"
-    if used > limit * _MEMORY_SHARE_MAX:
-        cure = "a full Redis refuses writes: drain the queue, or raise maxmemory"
-        return Finding("redis", "memory", shown, "warning", note, cure)
-    return Finding("redis", "memory", shown, note=note)
-
-
-def _drift(seconds: float) -> Finding:
-    if abs(seconds) <= _CLOCKS_APART_SECONDS:
-        return Finding("redis", "clock", "as ours")
-    cure = "set both clocks: due times and leases are compared between them"
-    return Finding("redis", "clock", f"{seconds:+.1f} s", "warning", "apart from ours", cure)
+    return Finding("redis", name, str(count), "warning", note, cure)

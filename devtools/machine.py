@@ -6,23 +6,28 @@ import json
 import os
 import shutil
 import stat
-import subprocess
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from devtools.findings import Finding
+from devtools.state import bytes_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from devtools.checkout import Checkout
 
-_FILES_MAX = 100_000
-_GIT_SECONDS_MAX = 5
 # A rewrite of the append-only file needs its size again.
-_DISK_BYTES_WANTED = 1024**3
-_DISK_BYTES_NEEDED = 100 * 1024**2
+_DISK_MIB_MIN = 1024
+_DISK_MIB_NEEDED = 100
+_MIB = 1024**2
 _FUTURE_SECONDS = 60  # a network file system's clock may be ahead
+_SOURCES = {
+    "pin": "the pinned nixpkgs",
+    "offline": "the pinned nixpkgs, from this store",
+    "host": "the machine and its registries (nix/host)",
+}
 
 
 def state(checkout: Checkout) -> list[Finding]:
@@ -32,25 +37,22 @@ def state(checkout: Checkout) -> list[Finding]:
         return [Finding("state", "folder", str(folder), "note", "made by the first start")]
     if not folder.is_dir():
         cure = "move it away, or name another folder in PLATFORM_STATE"
-        return [Finding("state", "folder", str(folder), "fault", "is no folder", cure)]
+        return [Finding("state", "folder", str(folder), "fault", "not a folder", cure)]
     found = [Finding("state", "folder", str(folder)), _mode(folder, 0o700), _owner(folder)]
-    secret = folder / "jwt-secret"
-    if secret.exists():
+    if (secret := folder / "jwt-secret").exists():
         found.append(_mode(secret, 0o600))
-    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        cure = f"chmod u+rwx {folder}"
-        return [*found, Finding("state", "access", "denied", "fault", "not writable", cure)]
-    return [*found, _size(folder)]
+    size = f"{bytes_of(folder) // _MIB} MiB"
+    return [*found, Finding("state", "size", size, note="`platform reset` removes it")]
 
 
-def _mode(path: Path, wanted: int) -> Finding:
+def _mode(path: Path, required: int) -> Finding:
+    """Preflight corrects it at each start; until then others may read a secret."""
     mode = stat.S_IMODE(path.stat().st_mode)
     name = "mode" if path.is_dir() else f"mode of {path.name}"
-    if mode == wanted:
+    if mode == required:
         return Finding("state", name, f"{mode:o}")
-    cure = f"chmod {wanted:o} {path}"
-    # Preflight mends it at each start; until then others may read a secret.
-    return Finding("state", name, f"{mode:o}", "fault", f"must be {wanted:o}", cure)
+    note, cure = f"must be {required:o}", f"chmod {required:o} {path}"
+    return Finding("state", name, f"{mode:o}", "fault", note, cure)
 
 
 def _owner(folder: Path) -> Finding:
@@ -61,117 +63,57 @@ def _owner(folder: Path) -> Finding:
     return Finding("state", "owner", f"uid {owner}", "fault", f"you are uid {os.geteuid()}", cure)
 
 
-def _size(folder: Path) -> Finding:
-    total = files = 0
-    for root, _folders, names in os.walk(folder):
-        for name in names:
-            files += 1
-            try:
-                total += Path(root, name).lstat().st_size
-            except OSError:  # rotated away meanwhile
-                continue
-        if files > _FILES_MAX:
-            break
-    return Finding("state", "size", _bytes(total), note=f"{files} files")
-
-
-def _bytes(number: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if number < 1024:
-            return f"{number:.0f} {unit}"
-        number /= 1024
-    return f"{number:.1f} GiB"
-
-
 def dotenv(checkout: Checkout) -> list[Finding]:
     """Whether others can read a secret in `.env`."""
     path = checkout.folder / ".env"
     if not path.is_file():
         return [Finding("state", ".env", "none", note="every setting has a default")]
-    mode = stat.S_IMODE(path.stat().st_mode)
-    secret = any(
-        name.endswith(("SECRET", "SECRET_PREVIOUS", "_KEY", "PASSWORD")) or "@" in value
-        for name, value in checkout.dotenv.values.items()
-    )
-    if secret and mode & 0o077:
-        cure = f"chmod 600 {path}"
-        note = "others may read the secrets in it"
+    mode, values = stat.S_IMODE(path.stat().st_mode), checkout.dotenv.values
+    secrets = ("SECRET", "SECRET_PREVIOUS", "_KEY", "PASSWORD")
+    has_secret = any(n.endswith(secrets) or "@" in value for n, value in values.items())
+    if has_secret and mode & 0o077:
+        note, cure = "others may read the secrets in it", f"chmod 600 {path}"
         return [Finding("state", ".env", f"{mode:o}", "warning", note, cure)]
-    return [Finding("state", ".env", f"{mode:o}", note=f"{len(checkout.dotenv.values)} settings")]
+    return [Finding("state", ".env", f"{mode:o}", note=f"{len(values)} settings")]
 
 
 def disk(checkout: Checkout) -> list[Finding]:
-    """Free space for Redis and the logs."""
-    folder = next(one for one in (checkout.state, *checkout.state.parents) if one.is_dir())
-    free = shutil.disk_usage(folder).free
-    note = f"on the disk of {folder}"
+    """Free disk space."""
+    folder = next(path for path in (checkout.state, *checkout.state.parents) if path.exists())
+    free_mib = shutil.disk_usage(folder).free // _MIB
+    note, value = f"on the disk of {folder}", f"{free_mib / 1024:.1f} GiB free"
+    if free_mib >= _DISK_MIB_MIN:
+        return [Finding("machine", "disk", value, note=note)]
     cure = "free some: Redis refuses writes when the disk is full, and payments get 503"
-    if free < _DISK_BYTES_NEEDED:
-        return [Finding("machine", "disk", f"{_bytes(free)} free", "fault", note, cure)]
-    if free < _DISK_BYTES_WANTED:
-        return [Finding("machine", "disk", f"{_bytes(free)} free", "warning", note, cure)]
-    return [Finding("machine", "disk", f"{_bytes(free)} free", note=note)]
+    status: Any = "fault" if free_mib < _DISK_MIB_NEEDED else "warning"
+    return [Finding("machine", "disk", value, status, note, cure)]
 
 
 def clock(checkout: Checkout) -> list[Finding]:
-    """Whether the clock is plausible: not before the pin, the last commit or the files."""
-    now = time.time()
-    shown = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    """Whether the clock is plausible: not before the date of the pinned nixpkgs."""
+    pinned = float(_lock(checkout).get("lastModified", 0))
+    value = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    if pinned <= time.time() + _FUTURE_SECONDS:
+        return [Finding("machine", "clock", value)]
+    note = "before the date of the pinned nixpkgs"
     cure = "set the clock: tokens live 30 seconds by it, and TLS certificates have dates"
-    for what, moment in _known_past(checkout):
-        if moment > now + _FUTURE_SECONDS:
-            when = datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S")
-            note = f"before {what} ({when})"
-            return [Finding("machine", "clock", shown, "fault", note, cure)]
-    return [Finding("machine", "clock", shown), *_files_of_the_future(checkout, now)]
-
-
-def _known_past(checkout: Checkout) -> list[tuple[str, float]]:
-    moments = [("the date of the pinned nixpkgs", float(_lock(checkout).get("lastModified", 0)))]
-    try:
-        done = subprocess.run(  # noqa: S603 - no shell reads it
-            ["git", "-C", str(checkout.folder), "log", "-1", "--format=%ct"],  # noqa: S607 - PATH's
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_GIT_SECONDS_MAX,
-            check=True,
-        )
-        moments.append(("the checkout's last commit", float(done.stdout)))
-    except (OSError, subprocess.SubprocessError, ValueError):
-        pass  # no git, or not a repository
-    return moments
-
-
-def _files_of_the_future(checkout: Checkout, now: float) -> list[Finding]:
-    candidates = [checkout.folder / "process-compose.yaml", checkout.folder / ".env"]
-    candidates += [checkout.state / name for name in ("jwt-secret", "redis", "logs")]
-    late = [
-        path.name
-        for path in candidates
-        if path.exists() and path.stat().st_mtime > now + _FUTURE_SECONDS
-    ]
-    if not late:
-        return []
-    cure = "the clock went back, or they were copied from a machine that is ahead: touch them"
-    return [Finding("machine", "file times", ", ".join(late), "warning", "in the future", cure)]
+    return [Finding("machine", "clock", value, "fault", note, cure)]
 
 
 def flake(checkout: Checkout) -> list[Finding]:
     """The nixpkgs pin and the source of the packages."""
     lock = _lock(checkout)
     if not lock:
-        cure = "take it back: git checkout flake.lock"
+        cure = "restore it: git checkout flake.lock"
         return [Finding("machine", "flake.lock", "unreadable", "fault", "nothing is pinned", cure)]
-    date = datetime.fromtimestamp(int(lock.get("lastModified", 0)), UTC).strftime("%Y-%m-%d")
-    found = [Finding("machine", "pin", str(lock.get("rev"))[:12], note=f"nixpkgs of {date}")]
+    date = datetime.fromtimestamp(int(lock.get("lastModified", 0)), UTC)
+    found = [Finding("machine", "pin", str(lock.get("rev"))[:12], note=f"nixpkgs of {date:%F}")]
     try:
-        road = (checkout.folder / ".state/nixw/road").read_text("utf-8").strip()
+        source = (checkout.folder / ".state/nixw/road").read_text("utf-8").strip()
     except OSError:
         return found
-    told = {"pin": "the pinned nixpkgs", "host": "the machine and its registries (nix/host)"}
     note = "nixw looks again after: rm -r .state/nixw"
-    return [*found, Finding("machine", "packages", told.get(road, road), note=note)]
+    return [*found, Finding("machine", "packages", _SOURCES.get(source, source), note=note)]
 
 
 def _lock(checkout: Checkout) -> dict[str, Any]:

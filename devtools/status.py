@@ -11,6 +11,7 @@ from devtools.address import noted_port, state_folder
 from devtools.catalog import SERVICES
 from devtools.ready import is_healthy
 from devtools.supervisor import Supervisor, SupervisorError
+from devtools.terminal import Output, columns
 from services.common.command import run_main
 
 if TYPE_CHECKING:
@@ -49,10 +50,9 @@ def main(environ: Mapping[str, str]) -> int:
     first_port = noted_port(state_folder(environ)) or 0
     with ThreadPoolExecutor(len(states)) as pool:
         rows = sorted(pool.map(lambda state: row(state, first_port), states), key=_by_port)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for cells in rows:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
-        sys.stdout.write(line.rstrip() + "\n")
+    output = Output(sys.stdout, environ)
+    for cells, line in zip(rows, columns(rows), strict=True):
+        output.say(line, cells[3])
     return 0
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from services.common.command import has_colors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from typing import TextIO
 
 _GREEN, _RED, _YELLOW = 32, 31, 33
@@ -38,12 +38,20 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def columns(rows: Sequence[Sequence[str]], right: str = "") -> list[str]:
-    """The rows with aligned cells; the columns whose numbers are in `right` align right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+def columns(
+    rows: Sequence[Sequence[str]], *, right: Collection[int] = (), characters_max: int = 200
+) -> list[str]:
+    """The rows with aligned cells; those of the columns `right` align right.
+
+    A cell of more than `characters_max` shifts only its own line.
+    """
+    widths = [
+        max((len(cell) for cell in column if len(cell) <= characters_max), default=0)
+        for column in zip(*rows, strict=True)
+    ]
     return [
         "  ".join(
-            cell.rjust(width) if str(number) in right else cell.ljust(width)
+            cell.rjust(width) if number in right else cell.ljust(width)
             for number, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows

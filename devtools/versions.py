@@ -31,10 +31,10 @@ class Program:
     """How to get a program's version, and the versions that the stack was tested with."""
 
     name: str
-    questions: Sequence[Sequence[str]]
+    options: Sequence[Sequence[str]]
     pin: str = ""
-    tried: tuple[tuple[int, int], tuple[int, int]] | None = None
-    needed: bool = True
+    tested: tuple[tuple[int, int], tuple[int, int]] | None = None
+    is_needed: bool = True
 
 
 PROGRAMS = (
@@ -46,7 +46,7 @@ PROGRAMS = (
         "process-compose", [["version", "--short"]], "process-compose", ((1, 100), (1, 122))
     ),
     Program("curl", [["--version"]]),
-    Program("nix", [["--version"]], needed=False),
+    Program("nix", [["--version"]], is_needed=False),
 )  # fmt: skip
 _PYTHON = Program("python", [], "python", ((3, 11), (3, 14)))
 
@@ -59,68 +59,53 @@ def pinned() -> Mapping[str, str]:
 
 def findings(environ: Mapping[str, str]) -> list[Finding]:
     """One finding per program."""
-    python = Path(sys.executable).resolve()
-    from_pin = python.is_relative_to("/nix/store")
-    version = platform.python_version()
-    found = [_judged(_PYTHON, version, from_pin=from_pin)]
     with ThreadPoolExecutor(len(PROGRAMS)) as pool:
-        found += pool.map(lambda program: _finding(program, environ, from_pin=from_pin), PROGRAMS)
-    return found
+        found = list(pool.map(lambda program: _finding(program, environ), PROGRAMS))
+    return [_judged(_PYTHON, platform.python_version(), sys.executable), *found]
 
 
-def _finding(program: Program, environ: Mapping[str, str], *, from_pin: bool) -> Finding:
+def _finding(program: Program, environ: Mapping[str, str]) -> Finding:
     path = shutil.which(program.name, path=environ.get("PATH", ""))
-    if path is None and program.needed:
+    if path is None and program.is_needed:
         return Finding("programs", program.name, "missing", "fault", "not on PATH", _START)
     if path is None:
         return Finding("programs", program.name, "missing", "note", "only needed to build")
-    stored = Path(path).resolve().is_relative_to("/nix/store")
-    text = ""
-    for question in program.questions:
-        text = _answer([path, *question], environ)
-        if _NUMBER.search(text):
-            break
-    match = re.search(r"caddy/v2\s+v(\S+)", text) or _NUMBER.search(text)
-    return _judged(program, match[1] if match else "unknown", from_pin=from_pin and stored)
+    for options in program.options:
+        text = _output([path, *options], environ)
+        if match := re.search(r"caddy/v2\s+v(\S+)", text) or _NUMBER.search(text):
+            return _judged(program, match[1], path)
+    status: Status = "warning" if program.is_needed else "ok"
+    return Finding("programs", program.name, "unknown", status, "version not recognised")
 
 
-def _answer(command: Sequence[str], environ: Mapping[str, str]) -> str:
-    # process-compose would truncate the stack's log file.
-    given = {**environ, "PC_LOG_FILE": "/dev/null"}
+def _output(command: Sequence[str], environ: Mapping[str, str]) -> str:
     try:
-        done = subprocess.run(  # noqa: S603 - the programs of PROGRAMS, as PATH has them
+        return subprocess.run(  # noqa: S603 - the programs of PROGRAMS, as PATH has them
             command,
-            env=given,
+            # process-compose would truncate the stack's log file.
+            env={**environ, "PC_LOG_FILE": "/dev/null"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="replace",
             timeout=_ANSWER_SECONDS_MAX,
             check=False,
-        )
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout
 
 
-def _judged(program: Program, version: str, *, from_pin: bool) -> Finding:
-    note, status = _against_pin(program, version, from_pin=from_pin)
-    numbers = re.findall(r"\d+", version)[:2]
-    if program.tried and len(numbers) == 2:
-        lowest, highest = program.tried
-        if not lowest <= (int(numbers[0]), int(numbers[1])) <= highest:
-            shown = ".".join(map(str, lowest))
-            cure = f"take the one of the flake: {_START}"
-            return Finding("programs", program.name, version, "fault", f"needs {shown} on", cure)
-    if version == "unknown" and program.needed:
-        status, note = "warning", "version not recognised"
-    return Finding("programs", program.name, version, status, note)
-
-
-def _against_pin(program: Program, version: str, *, from_pin: bool) -> tuple[str, Status]:
+def _judged(program: Program, version: str, path: str) -> Finding:
+    numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
+    if program.tested and not program.tested[0] <= numbers <= program.tested[1]:
+        lowest = ".".join(map(str, program.tested[0]))
+        cure = f"take the one of the flake: {_START}"
+        return Finding("programs", program.name, version, "fault", f"needs {lowest} on", cure)
     if not program.pin:
-        return "not of the pin", "ok"
-    if from_pin:
-        return "of the pin", "ok"
-    wanted = pinned()[program.pin]
-    return ("as pinned", "ok") if version == wanted else (f"the pin has {wanted}", "note")
+        return Finding("programs", program.name, version, note="not of the pin")
+    # With the host package set some programs are in the store, but not Python.
+    if all(Path(p).resolve().is_relative_to("/nix/store") for p in (sys.executable, path)):
+        return Finding("programs", program.name, version, note="of the pin")
+    if version == (pin := pinned()[program.pin]):
+        return Finding("programs", program.name, version, note="as pinned")
+    return Finding("programs", program.name, version, "note", f"the pin has {pin}")

@@ -92,7 +92,7 @@ class Screen(Output):
             )
             for each in transactions
         ]
-        for line, each in zip(columns(rows, right="2"), transactions, strict=True):
+        for line, each in zip(columns(rows, right=(2,)), transactions, strict=True):
             self.say(line, each.status)
 
     def credits(self, ledger: Sequence[Credit]) -> None:
@@ -101,5 +101,5 @@ class Screen(Output):
             (_moment(c.at), f"+{c.points}", money(c.amount, c.currency), c.transaction_id)
             for c in ledger
         ]
-        for line in columns(rows, right="2"):
+        for line in columns(rows, right=(2,)):
             self.say(line)
