@@ -1,4 +1,4 @@
-"""A small platform behind one port, to the contract; each `fault` makes it break one promise."""
+"""A fake platform behind one port that keeps the contract; each `fault` breaks one promise."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import json
 import threading
 import time
 import uuid
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jwt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from jwt.types import Options
 
@@ -23,167 +23,149 @@ SECRET = "0123456789abcdef0123456789abcdef"
 USERS = {"alice": (1, True), "becky": (2, True), "charlie": (3, False)}
 _DIVISORS = {"USD": 100, "JPY": 1, "BHD": 1000}
 HANG_UP = 0
-"""In place of a status: the connection ends without an answer."""
+"""In place of a status: the connection ends without a response."""
 
 
-@dataclass
-class Asked:
-    """A request."""
-
+class Request(NamedTuple):
+    method: str
     path: str
     headers: dict[str, str]
     body: dict[str, Any]
 
+    @property
+    def route(self) -> str:
+        return self.path.partition("?")[0]
 
-@dataclass
-class Reply:
-    """An answer: its status, its body (a dict is JSON, bytes are sent as they are)."""
+
+class Reply(NamedTuple):
+    """A dict is sent as JSON, bytes unchanged."""
 
     status: int
     body: dict[str, Any] | bytes
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 class RefusedError(Exception):
     """A problem document."""
 
-    def __init__(self, status: int, detail: str, code: str, **more: Any) -> None:
+    def __init__(self, status: int, code: str, detail: str, **more: Any) -> None:
         super().__init__(detail)
-        self.status, self.detail, self.code, self.more = status, detail, code, more
+        self.status = status
+        self.document = {"status": status, "code": code, "detail": detail, **more}
 
 
 class Platform:
-    """The state, and what is done with it. One lock: a request at a time."""
+    """State and routes; handles one request at a time."""
 
     def __init__(
         self, fault: str = "", *, token_seconds: float = 30, polls_refused: int = 0
     ) -> None:
         self.fault = fault
-        self.secret = SECRET[::-1] if fault == "another secret" else SECRET
         self.token_seconds = token_seconds
         self.polls_refused = polls_refused
         self.url = ""
-        self.requests: list[tuple[str, str, dict[str, str]]] = []
+        self.requests: list[Request] = []
         self.transactions: dict[str, dict[str, Any]] = {}
         self.ledgers: dict[int, list[dict[str, Any]]] = {1: [], 2: [], 3: []}
-        self.first_answers: dict[str, dict[str, Any]] = {}
-        self.lock = threading.Lock()
+        self.accepted: dict[str, dict[str, Any]] = {}
         self.tokens: dict[str, float] = {}
 
-    def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Reply:
-        self.requests.append((method, path, headers))
-        route = path.partition("?")[0]
+    def respond(self, request: Request) -> Reply:
+        self.requests.append(request)
         try:
-            self._break(method, route)
-            if method == "POST":
-                return self._post(route, Asked(path, headers, _read(body)))
-            return self._read(route, Asked(path, headers, {}))
+            self._fail(request)
+            return self._post(request) if request.method == "POST" else self._get(request)
         except RefusedError as refused:
-            return self._problem(refused, headers.get("X-Request-Id", ""))
+            return self._problem(refused, request.headers.get("X-Request-Id", ""))
 
-    def _break(self, method: str, route: str) -> None:
-        is_poll = method == "GET" and route.count("-") == 4
-        if self.fault == f"503 {method} {route}" or (is_poll and self.polls_refused > 0):
+    def _fail(self, request: Request) -> None:
+        is_poll = request.method == "GET" and request.route.count("-") == 4
+        is_refused = self.fault == f"503 {request.method} {request.route}"
+        if is_refused or (is_poll and self.polls_refused > 0):
             self.polls_refused -= 1
-            raise RefusedError(503, "Redis is away.", "service-unavailable")
+            raise RefusedError(503, "service-unavailable", "Redis is away.")
 
     def _problem(self, refused: RefusedError, request_id: str) -> Reply:
-        document = {
-            "type": "about:blank",
-            "status": refused.status,
-            "detail": refused.detail,
-            "code": refused.code,
-            "request_id": request_id,
-            **refused.more,
-        }
-        headers = {"Content-Type": "application/problem+json"}
+        is_json = self.fault == "errors are plain JSON"
+        headers = {"Content-Type": f"application/{'' if is_json else 'problem+'}json"}
         if refused.status == 401 and self.fault != "no WWW-Authenticate":
             headers["WWW-Authenticate"] = "Bearer"
         if refused.status == 503:
             headers["Retry-After"] = "1"
-        if self.fault == "errors are plain JSON":
-            headers["Content-Type"] = "application/json"
-        return Reply(refused.status, document, headers)
+        return Reply(refused.status, {**refused.document, "request_id": request_id}, headers)
 
-    def _read(self, route: str, asked: Asked) -> Reply:
-        if route in ("/health", "/auth/health", "/transactions/health"):
-            status = "fail" if self.fault == f"failing {route}" else "pass"
-            return Reply(200 if status == "pass" else 503, {"status": status})
-        user = self._user(asked)
+    def _get(self, request: Request) -> Reply:
+        route = request.route
+        if route.endswith("/health"):
+            is_failing = self.fault == f"failing {route}"
+            return Reply(503 if is_failing else 200, {"status": "fail" if is_failing else "pass"})
+        user = self._user(request)
         if route == "/transactions":
             newest = [t for t in reversed(self.transactions.values()) if t["user_id"] == user]
-            limit = int(asked.path.partition("limit=")[2].partition("&")[0])
+            limit = int(request.path.partition("limit=")[2].partition("&")[0])
             more = {"next_cursor": "bmV4dA"} if len(newest) > limit else {}
             return Reply(200, {"transactions": newest[:limit]} | more)
         if route == "/transactions/loyalty":
-            ledger = list(reversed(self.ledgers[user]))
-            lost = len(ledger) if self.fault == "points and ledger differ" else 0
-            return Reply(200, {"points": sum(c["points"] for c in ledger) - lost, "ledger": ledger})
-        return self._get(route.rpartition("/")[2], user)
+            ledger = self.ledgers[user][::-1]
+            points = sum(credit["points"] for credit in ledger)
+            return Reply(200, {"points": points, "ledger": ledger})
+        transaction = self.transactions.get(route.rpartition("/")[2])
+        if not transaction or (transaction["user_id"] != user and self.fault != "no privacy"):
+            raise RefusedError(404, "not-found", "You have no such transaction.")
+        if transaction["status"] == "queued" and self.fault != "never ends":
+            self._finish(transaction)
+        return Reply(200, transaction)
 
-    def _post(self, route: str, asked: Asked) -> Reply:
-        if route == "/auth/token":
-            return self._token(asked.body)
-        if route == "/transactions/transaction" and self.fault == "no older path":
-            raise RefusedError(404, "There is nothing at this path.", "not-found")
+    def _post(self, request: Request) -> Reply:
+        if request.route == "/auth/token":
+            return self._token(request.body)
+        if request.route == "/transactions/transaction" and self.fault == "no older path":
+            raise RefusedError(404, "not-found", "There is nothing at this path.")
         if self.fault == "hangs up on payments":
             return Reply(HANG_UP, {})
-        return self._pay(asked)
+        return self._pay(request)
 
     def _token(self, body: dict[str, Any]) -> Reply:
         user_id, enabled = USERS.get(str(body.get("username")), (0, False))
-        known = user_id and body.get("password") == "password"
-        if not known or (self.fault == "no token for charlie" and not enabled):
-            raise RefusedError(401, "User name or password is wrong.", "invalid-credentials")
+        if not user_id or body.get("password") != "password":
+            raise RefusedError(401, "invalid-credentials", "User name or password is wrong.")
         now = int(time.time())
         claims = {"sub": str(user_id), "enabled": enabled, "iat": now, "exp": now + 30}
-        token = jwt.encode({**claims, "jti": str(uuid.uuid4())}, self.secret, algorithm="HS256")
+        token = jwt.encode({**claims, "jti": str(uuid.uuid4())}, SECRET, algorithm="HS256")
         self.tokens[token] = time.monotonic() + self.token_seconds
-        expires_in = max(0, self.token_seconds)
-        return Reply(200, {"token": token, "token_type": "Bearer", "expires_in": expires_in})
+        return Reply(200, {"token": token, "expires_in": max(0, self.token_seconds)})
 
-    def _user(self, asked: Asked) -> int:
-        token = asked.headers.get("Authorization", "").removeprefix("Bearer ")
+    def _user(self, request: Request) -> int:
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if not token and self.fault != "no token in the body":
-            token = str(asked.body.get("token", ""))
+            token = str(request.body.get("token", ""))
+        is_eternal = self.fault == "eternal tokens"
+        is_verified = self.fault != "any signature"
+        options: Options = {"verify_signature": is_verified, "verify_exp": not is_eternal}
         try:
-            options: Options = {
-                "verify_signature": self.fault != "any signature",
-                "verify_exp": self.fault != "eternal tokens",
-                "verify_aud": False,
-            }
-            claims = jwt.decode(token, self.secret, algorithms=["HS256"], options=options)
-            over = self.tokens.get(token, time.monotonic() + 1) < time.monotonic()
-            if (over and self.fault != "eternal tokens") or self.fault == "no token is good":
+            claims = jwt.decode(token, SECRET, algorithms=["HS256"], options=options)
+            is_over = self.tokens.get(token, time.monotonic() + 1) < time.monotonic()
+            if (is_over and not is_eternal) or self.fault == "no token is good":
                 raise jwt.ExpiredSignatureError
-            if self.fault == "a token is good once":
-                self.tokens[token] = 0
         except jwt.PyJWTError:
-            raise RefusedError(401, "The token is not valid.", "invalid-token") from None
+            raise RefusedError(401, "invalid-token", "The token is not valid.") from None
+        if self.fault == "a token is good once":
+            self.tokens[token] = 0
         if not claims["enabled"] and self.fault != "charlie may":
-            raise RefusedError(403, "This user is not enabled for transactions.", "user-disabled")
+            raise RefusedError(403, "user-disabled", "This user is not enabled for transactions.")
         return int(claims["sub"])
 
-    def _pay(self, asked: Asked) -> Reply:
-        user, body = self._user(asked), asked.body
+    def _pay(self, request: Request) -> Reply:
+        user, body = self._user(request), request.body
         if body["currency"] not in _DIVISORS and self.fault != "any currency":
-            fault = {"pointer": "/currency", "detail": "must be an ISO 4217 code in force"}
-            errors = [] if self.fault == "no pointers" else [fault]
-            raise RefusedError(
-                422, "Some fields are invalid; see errors.", "invalid-request", errors=errors
-            )
-        key = asked.headers.get("Idempotency-Key", "")
-        if key in self.first_answers and self.fault != "no idempotency":
-            first = self.first_answers[key]
-            replayed = {} if self.fault == "replay not said" else {"Idempotency-Replayed": "true"}
-            return Reply(202, first, {"Location": f"/transactions/{first['id']}"} | replayed)
-        transaction = self._accept(user, body)
-        if key:
-            self.first_answers[key] = transaction
+            errors = [{"pointer": "/currency", "detail": "must be an ISO 4217 code in force"}]
+            raise RefusedError(422, "invalid-request", "Some fields are invalid.", errors=errors)
+        key = request.headers.get("Idempotency-Key", "")
         prefix = "" if self.fault == "Location without prefix" else "/transactions"
-        return Reply(202, transaction, {"Location": f"{prefix}/{transaction['id']}"})
-
-    def _accept(self, user: int, body: dict[str, Any]) -> dict[str, Any]:
+        if key in self.accepted and self.fault != "no idempotency":
+            first = self.accepted[key]
+            headers = {"Location": f"{prefix}/{first['id']}", "Idempotency-Replayed": "true"}
+            return Reply(202, first, headers)
         at = _rfc3339(0)
         transaction = {
             "id": str(uuid.uuid4()),
@@ -198,24 +180,17 @@ class Platform:
             "timeline": [{"event": "queued", "at": at}],
         }
         self.transactions[transaction["id"]] = transaction
-        return transaction | {"timeline": list(transaction["timeline"])}
+        response = transaction | {"timeline": list(transaction["timeline"])}
+        if key:
+            self.accepted[key] = response
+        return Reply(202, response, {"Location": f"{prefix}/{transaction['id']}"})
 
-    def _get(self, transaction_id: str, user: int) -> Reply:
-        transaction = self.transactions.get(transaction_id)
-        own = transaction and (transaction["user_id"] == user or self.fault == "no privacy")
-        if not transaction or not own:
-            raise RefusedError(404, "You have no such transaction.", "not-found")
-        if transaction["status"] == "queued" and self.fault != "never ends":
-            self._end(transaction)
-        return Reply(200, transaction)
-
-    def _end(self, transaction: dict[str, Any]) -> None:
-        """An attempt, and its outcome: when it is asked for the first time."""
+    def _finish(self, transaction: dict[str, Any]) -> None:
+        """An attempt and its outcome, at the first poll."""
         if transaction["payment_method"] == "pm_sandbox_error_500":
             outcome: dict[str, Any] = {"status": "failed"}
         elif "Declined" in transaction["payment_method"] and self.fault != "never declines":
-            code = "stolen" if self.fault == "another decline code" else "generic_decline"
-            outcome = {"status": "declined", "decline_code": code}
+            outcome = {"status": "declined", "decline_code": "generic_decline"}
         else:
             outcome = self._capture(transaction)
         attempt, end = (_rfc3339(ms, transaction["created_at"]) for ms in (4, 35))
@@ -228,20 +203,12 @@ class Platform:
     def _capture(self, transaction: dict[str, Any]) -> dict[str, Any]:
         divisor = 100 if self.fault == "cents everywhere" else _DIVISORS[transaction["currency"]]
         points = transaction["amount"] // divisor
-        credit = {
-            "transaction_id": transaction["id"],
-            "points": points,
-            "amount": transaction["amount"],
-            "currency": transaction["currency"],
-            "at": transaction["created_at"],
-        }
-        credited = 0 if self.fault == "no credit" else 2 if self.fault == "double credit" else 1
+        credit = {name: transaction[name] for name in ("amount", "currency")}
+        credit |= {"transaction_id": transaction["id"], "points": points}
+        credit["at"] = transaction["created_at"]
+        credited = {"no credit": 0, "double credit": 2}.get(self.fault, 1)
         self.ledgers[transaction["user_id"]] += [credit] * credited
         return {"status": "captured", "loyalty_points": points, "psp_reference": "pi_1"}
-
-
-def _read(body: bytes) -> dict[str, Any]:
-    return dict(json.loads(body)) if body else {}
 
 
 def _rfc3339(ms_later: int, after: str = "") -> str:
@@ -251,29 +218,35 @@ def _rfc3339(ms_later: int, after: str = "") -> str:
 
 
 def _handler(platform: Platform) -> type[BaseHTTPRequestHandler]:
+    lock = threading.Lock()
+
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
         timeout = 5
 
         def do_GET(self) -> None:
-            length = int(self.headers.get("Content-Length", 0))
-            with platform.lock:
-                body = self.rfile.read(length)
-                reply = platform.answer(self.command, self.path, dict(self.headers.items()), body)
-                sent = reply.body
-                content = sent if isinstance(sent, bytes) else json.dumps(sent).encode()
-            headers = {"Content-Type": "application/json", **reply.headers}
-            if platform.fault != "no request id":
-                headers["X-Request-Id"] = self.headers.get("X-Request-Id", "")
+            content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            body = json.loads(content) if content else {}
+            with lock:
+                reply = platform.respond(
+                    Request(self.command, self.path, dict(self.headers.items()), body)
+                )
             if reply.status == HANG_UP:
                 self.close_connection = True
                 return
+            sent = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
+            headers = {"Content-Type": "application/json", "Content-Length": str(len(sent))}
+            if platform.fault != "no request id":
+                headers["X-Request-Id"] = self.headers.get("X-Request-Id", "")
             self.send_response(reply.status)
-            for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            for name, value in {**headers, **reply.headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(content)
+            try:
+                self.wfile.write(sent)
+            except ConnectionError:  # the client stopped reading
+                self.close_connection = True
 
         do_POST = do_GET  # noqa: N815  as http.server names it
 
@@ -286,14 +259,13 @@ def _handler(platform: Platform) -> type[BaseHTTPRequestHandler]:
 @contextlib.contextmanager
 def serving(platform: Platform) -> Iterator[Platform]:
     """The platform at a free port of the loopback, until the end of the block."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(platform))
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    platform.url = f"http://127.0.0.1:{server.server_port}"
-    try:
-        yield platform
-    finally:
-        server.shutdown()
-        thread.join(5)
-        server.server_close()
+    with ThreadingHTTPServer(("127.0.0.1", 0), _handler(platform)) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        platform.url = f"http://127.0.0.1:{server.server_port}"
+        try:
+            yield platform
+        finally:
+            server.shutdown()
+            thread.join(5)
