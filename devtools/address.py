@@ -51,8 +51,8 @@ def chosen_port(environ: Mapping[str, str]) -> int:
     Raises:
         AddressError: PLATFORM_PORT is wrong.
     """
-    given = _checked(environ)
-    return derived_port(state_folder(environ)) if given == AUTO else int(given or DEFAULT_PORT)
+    port = _checked(environ)
+    return derived_port(state_folder(environ)) if port == AUTO else int(port or DEFAULT_PORT)
 
 
 def running_port(environ: Mapping[str, str]) -> int:
@@ -64,9 +64,9 @@ def running_port(environ: Mapping[str, str]) -> int:
     Raises:
         AddressError: PLATFORM_PORT is wrong.
     """
-    given = _checked(environ)
-    if given and given != AUTO:
-        return int(given)
+    port = _checked(environ)
+    if port and port != AUTO:
+        return int(port)
     return noted_port(state_folder(environ)) or chosen_port(environ)
 
 

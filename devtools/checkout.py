@@ -142,11 +142,11 @@ def rows(checkout: Checkout, first_port: int) -> list[Row]:
 
 
 def _port_origin(checkout: Checkout) -> str:
-    given = checkout.merged.get("PLATFORM_PORT", "")
+    value = checkout.merged.get("PLATFORM_PORT", "")
     origin = checkout.origin("PLATFORM_PORT")
-    if given == AUTO:
+    if value == AUTO:
         return f"{origin} ({AUTO})"
-    return origin if given or not (checkout.state / "environment").exists() else "the last start"
+    return origin if value or not (checkout.state / "environment").exists() else "the last start"
 
 
 def _state_origin(checkout: Checkout) -> str:
@@ -154,6 +154,6 @@ def _state_origin(checkout: Checkout) -> str:
 
 
 def _merchants(checkout: Checkout, name: str, default: str) -> Row:
-    shown = masked(checkout.merged.get(name, "")) or default
-    shown = "<secret>" if name.endswith("PASSWORD") else shown
-    return Row(name, shown, checkout.origin(name), ("merchant",))
+    value = masked(checkout.merged.get(name, "")) or default
+    value = "<secret>" if name.endswith("PASSWORD") else value
+    return Row(name, value, checkout.origin(name), ("merchant",))

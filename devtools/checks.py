@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from devtools.ports import Holder
 
 PROGRAMS = ("redis-server", "redis-cli", "caddy", "curl")
-# What a start makes itself, for a look before the first one.
+# Created by a start, so missing before the first one.
 _MADE_BY_THE_START = {"JWT_SECRET": "-" * 64, "REDIS_URL": "redis://127.0.0.1"}
 _REDIS_SECONDS_MAX = 2.5  # names that do not resolve included
 
@@ -37,14 +37,14 @@ def missing_programs(environ: Mapping[str, str]) -> list[str]:
 
 def wrong_settings(first: int, state: Path, environ: Mapping[str, str]) -> list[str]:
     """A line for each invalid setting, with the services that read it."""
-    given = {name: value for name, value in environ.items() if value}
+    variables = {name: value for name, value in environ.items() if value}
     for name, value in _MADE_BY_THE_START.items():
-        if f"{name}_FILE" not in given:
-            given.setdefault(name, value)
+        if f"{name}_FILE" not in variables:
+            variables.setdefault(name, value)
     faults: dict[str, list[str]] = {}
-    for service, settings_class in environment.SETTINGS.items():
+    for service, settings in environment.SETTINGS.items():
         try:
-            settings_class.read(environment.environment(service, first, state, given))
+            settings.read(environment.environment(service, first, state, variables))
         except SettingsError as error:
             for fault in error.faults:
                 faults.setdefault(fault, []).append(service)
@@ -52,8 +52,8 @@ def wrong_settings(first: int, state: Path, environ: Mapping[str, str]) -> list[
     if host not in ("127.0.0.1", "0.0.0.0") and not any("HTTP_HOST" in fault for fault in faults):
         rule = "127.0.0.1, where the stack's processes find each other, or 0.0.0.0"
         faults[f"HTTP_HOST={host!r}: must be {rule}"] = [*environment.SETTINGS, "router"]
-    told = [f"{fault} [{', '.join(services)}]" for fault, services in faults.items()]
-    return told + _wrong_users(given.get("USERS_FILE"))
+    lines = [f"{fault} [{', '.join(services)}]" for fault, services in faults.items()]
+    return lines + _wrong_users(variables.get("USERS_FILE"))
 
 
 def _wrong_users(path: str | None) -> list[str]:
@@ -75,14 +75,14 @@ def unreachable_redis(environ: Mapping[str, str]) -> list[str]:
     except SettingsError:  # reported by wrong_settings
         return []
     failure = ["no answer"]
-    # In a thread: the resolver of names has no timeout.
-    asking = threading.Thread(target=_ask_redis, args=(url, failure), daemon=True)
-    asking.start()
-    asking.join(_REDIS_SECONDS_MAX)
+    # In a thread, because the resolver of names has no timeout.
+    thread = threading.Thread(target=_ping, args=(url, failure), daemon=True)
+    thread.start()
+    thread.join(_REDIS_SECONDS_MAX)
     return [f"REDIS_URL={masked(url)!r}: Redis is not reached: {failure[0]}"] if failure else []
 
 
-def _ask_redis(url: str, failure: list[str]) -> None:
+def _ping(url: str, failure: list[str]) -> None:
     import redis  # noqa: PLC0415 - slow to import, and needed only with an external Redis
 
     from services.common import store  # noqa: PLC0415
@@ -106,18 +106,17 @@ def busy_ports(first: int, state: Path, environ: Mapping[str, str]) -> list[str]
     unknown = ports.Holder(None, "")
     other = ports.free_block(first, BLOCK)
     cure = f"start with PLATFORM_PORT={other}" if other else "choose another PLATFORM_PORT"
-    if environ.get("PLATFORM_PORT") == AUTO:  # it means these ports, and never takes others
+    if environ.get("PLATFORM_PORT") == AUTO:  # always the same ports
         cure = f"end that, or {cure}"
     return [_busy(port, numbers[port], found.get(port, unknown), state, cure) for port in busy]
 
 
 def _busy(port: int, process: str, holder: Holder, state: Path, cure: str) -> str:
+    whose = f", of the stack in {holder.state}" if holder.state else ""
     if holder.state == os.path.realpath(state):
+        whose = ""
         cure = (
             "a stack of this checkout is running: `platform down`, or if nothing answers that, kill"
             f" {holder.pid}"
         )
-    elif holder.state:
-        holder_of = f"{holder}, of the stack in {holder.state}"
-        return f"port {port} ({process}) is held by {holder_of}: {cure}"
-    return f"port {port} ({process}) is held by {holder}: {cure}"
+    return f"port {port} ({process}) is held by {holder}{whose}: {cure}"

@@ -83,7 +83,7 @@ def environment(
     Without the sandbox's files, which exist only after the first start.
     """
     port = str(first_port + SERVICES[service].port_offset)
-    given = {name: value for name, value in environ.items() if value}
+    user = {name: value for name, value in environ.items() if value}
     stack = fixed(first_port, state) | {"HTTP_PORT": port}
-    every = {**defaults(first_port, state), **given, **stack}
-    return {name: value for name, value in every.items() if not name.startswith("SANDBOX_")}
+    variables = {**defaults(first_port, state), **user, **stack}
+    return {name: value for name, value in variables.items() if not name.startswith("SANDBOX_")}

@@ -26,20 +26,17 @@ def known() -> frozenset[str]:
 
 def typos(names: Iterable[str], *, of_envfile: bool = False) -> list[str]:
     """A sentence for each name that is probably a misspelt setting."""
-    ours = known()
+    settings = sorted(known())
     found = {
-        name: _meant(name.upper(), of_envfile=of_envfile) for name in sorted(set(names) - ours)
+        name: _similar(name.upper(), settings, of_envfile=of_envfile)
+        for name in sorted(set(names).difference(settings))
     }
-    return [
-        f"{name} is not a setting; did you mean {near[0]}?" for name, near in found.items() if near
-    ]
+    return [f"{n} is not a setting; did you mean {s[0]}?" for n, s in found.items() if s]
 
 
-def _meant(name: str, *, of_envfile: bool) -> list[str]:
-    ours = sorted(known())
-    family = [
-        one for one in ours if of_envfile and one.split("_")[0] == name.split("_", maxsplit=1)[0]
-    ]
-    return difflib.get_close_matches(name, ours, 1, _NEAR) or difflib.get_close_matches(
+def _similar(name: str, settings: list[str], *, of_envfile: bool) -> list[str]:
+    first = name.partition("_")[0]
+    family = [one for one in settings if of_envfile and one.partition("_")[0] == first]
+    return difflib.get_close_matches(name, settings, 1, _NEAR) or difflib.get_close_matches(
         name, family, 1, _SAME_FIRST_WORD
     )

@@ -7,7 +7,7 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -41,51 +41,24 @@ def is_free(port: int) -> bool:
     return True
 
 
-def localhost() -> set[str]:
-    """The addresses to which `localhost` resolves for a client.
-
-    Asked for IPv4 alone, the C library answers 127.0.0.1 even where there is only ::1.
-    """
-    try:
-        return {str(found[4][0]) for found in socket.getaddrinfo("localhost", None)}
-    except OSError:
-        return set()
-
-
 def holders(ports: Iterable[int]) -> Mapping[int, Holder]:
     """The listener of each of these ports that has one."""
-    wanted = set(ports)
-    found: dict[int, Holder] = {}
-    for pid, port in _listeners(wanted):
-        if port not in found:
-            found[port] = _holder(pid)
-    return found
+    numbers = set(ports)
+    found = {port: pid for pid, port in reversed(_listeners()) if port in numbers}
+    return {port: _holder(pid) for port, pid in found.items()}
 
 
-def _listeners(ports: set[int]) -> list[tuple[int | None, int]]:
+def _listeners() -> list[tuple[int | None, int]]:
     try:
-        connections = psutil.net_connections(kind="tcp")
+        sockets: list[tuple[int | None, Any]] = [
+            (one.pid, one) for one in psutil.net_connections(kind="tcp")
+        ]
     except psutil.AccessDenied:  # macOS shows all of them only to root
-        return _own_listeners(ports)
-    return [
-        (connection.pid, connection.laddr.port)
-        for connection in connections
-        if connection.status == psutil.CONN_LISTEN
-        and connection.laddr
-        and connection.laddr.port in ports
-    ]
-
-
-def _own_listeners(ports: set[int]) -> list[tuple[int | None, int]]:
-    found: list[tuple[int | None, int]] = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            found += [
-                (process.pid, connection.laddr.port)
-                for connection in process.net_connections(kind="tcp")
-                if connection.status == psutil.CONN_LISTEN and connection.laddr.port in ports
-            ]
-    return found
+        sockets = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                sockets += [(process.pid, one) for one in process.net_connections(kind="tcp")]
+    return [(pid, one.laddr.port) for pid, one in sockets if one.status == psutil.CONN_LISTEN]
 
 
 def _leader(process: psutil.Process) -> psutil.Process:

@@ -14,7 +14,6 @@ import time
 from typing import TYPE_CHECKING
 
 from devtools.address import DEFAULT_PORT, PORT_OFFSETS, noted_port, state_folder
-from devtools.ports import localhost
 from devtools.supervisor import Supervisor, SupervisorError
 
 if TYPE_CHECKING:
@@ -67,10 +66,7 @@ def report(first_port: int, states: Sequence[ProcessState]) -> str:
     ended = [state.ready_at for state in states if state.ready_at and state.name in PORT_OFFSETS]
     took = f", {(max(ended) - min(began)).total_seconds():.1f} s after its start" if ended else ""
     return (
-        f"The platform is healthy{took}: http://127.0.0.1:{first_port}\n"
-        + "".join(lines)
-        + about_localhost(localhost())
-        + _NEXT
+        f"The platform is healthy{took}: http://127.0.0.1:{first_port}\n" + "".join(lines) + _NEXT
     )
 
 
@@ -80,13 +76,6 @@ def _line(name: str, port: int, state: ProcessState | None) -> str:
         took = f"{(state.ready_at - state.started_at).total_seconds():.2f} s"
     scheme = "redis" if name == "redis" else "http"
     return f"  {name:<14} {took:>7}   {scheme}://127.0.0.1:{port}\n"
-
-
-def about_localhost(addresses: set[str]) -> str:
-    """A line if `localhost` is not 127.0.0.1."""
-    if "127.0.0.1" in addresses:
-        return ""
-    return "On this machine `localhost` is not 127.0.0.1: use 127.0.0.1 instead.\n"
 
 
 def main(environ: Mapping[str, str]) -> int:

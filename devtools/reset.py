@@ -1,6 +1,6 @@
 """`platform reset`, in two steps; the stack stops between them.
 
-`python -m devtools.reset ask [--yes]` asks whether to forget the state of this checkout,
+`python -m devtools.reset ask [--yes]` asks whether to delete the state of this checkout,
 and `... forget` does it.
 """
 
@@ -23,29 +23,29 @@ EXIT_USAGE = 2
 _MB = 1_000_000
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Does one step; returns the exit code."""
     folder = state_folder(os.environ).absolute()
-    if words[:1] == ["forget"]:
+    if arguments[:1] == ["forget"]:
         return _forget(folder)
-    if list(words[1:]) not in ([], ["--yes"]):
+    if list(arguments[1:]) not in ([], ["--yes"]):
         sys.stderr.write("platform: reset takes nothing but --yes\n")
         return EXIT_USAGE
     if not state.is_ours(folder):
         sys.stderr.write(f"platform: there is nothing to reset: no stack has used {folder}\n")
         return EXIT_NOT_DONE
-    return 0 if "--yes" in words or _agrees(folder) else EXIT_NOT_DONE
+    return 0 if "--yes" in arguments or _agrees(folder) else EXIT_NOT_DONE
 
 
 def _agrees(folder: Path) -> bool:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         sys.stderr.write(
-            "platform: reset asks first, and here is no terminal: `platform reset --yes`"
-            " (`nix run .#reset -- --yes`) does it unasked\n"
+            "platform: reset asks first, which needs a terminal; `platform reset --yes`"
+            " (`nix run .#reset -- --yes`) does not ask\n"
         )
         return False
     sys.stdout.write(
-        "platform: this stops the stack and forgets its transactions, points, logs and secret"
+        "platform: this stops the stack and deletes its transactions, points, logs and secrets"
         f" ({state.bytes_of(folder) / _MB:.1f} MB in {folder})\nplatform: go on? [y/N] "
     )
     sys.stdout.flush()
@@ -57,14 +57,14 @@ def _agrees(folder: Path) -> bool:
 
 def _forget(folder: Path) -> int:
     if left := orphans.find(folder):
-        sys.stderr.write(f"platform: {left[0]}, still runs; nothing was forgotten\n")
+        sys.stderr.write(f"platform: {left[0]} still runs; nothing was deleted\n")
         return EXIT_NOT_DONE
     try:
         kept = state.forget(folder)
     except OSError as error:
         sys.stderr.write(f"platform: {error.filename}: {error.strerror}\n")
         return EXIT_NOT_DONE
-    stays = f" (what is not its own stays: {', '.join(kept)})" if kept else ""
+    stays = f" (other files stay: {', '.join(kept)})" if kept else ""
     sys.stdout.write(f"platform: {folder} is as before the first start{stays}\n")
     return 0
 

@@ -7,6 +7,7 @@ devtools/lnav has the format of our lines.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from devtools import arguments, loglines
 from devtools.catalog import SERVICES
-from services.common.command import run_main
+from services.common.command import has_colors, run_main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -43,20 +44,20 @@ _BEGIN = ";UPDATE lnav_views SET top = max(0, inner_height - {lines}) WHERE name
 _EPILOG = """\
 examples:
   logs                                  the viewer; in a pipe, the last 100 lines
-  logs -f | grep attempt                what comes, until Ctrl-C
+  logs -f | grep attempt                new lines, until Ctrl-C
   logs -n 20 --service core-api         print the last 20 lines of one process
   logs --request 9339e5dd-5789-48dc-a602-082401da5db4
   logs --transaction 3ffad832-4908-4697-aaed-7256802ccb64
   logs --level warning --since 5m
 
-In the viewer: q leaves, ? helps, / searches, e and w go to the next error and warning.
+In the viewer: q quits, ? helps, / searches, e and w go to the next error and warning.
 
 environment:
   PLATFORM_STATE   the stack's state folder, with its logs (.state)
   NO_COLOR         any value: plain lines at a terminal, too
 
 exit codes:
-  0  shown                                  2    wrong usage
+  0  done                                   2    wrong usage
   1  no logs, or nothing about that id      130  interrupted
 """
 
@@ -72,24 +73,27 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     if unknown := set(args.service).difference(names):
         return _refuse(f"no log of {', '.join(unknown)}; there are: {', '.join(names)}")
     chosen = [str(path) for path in files if files[path] in (args.service or names)]
-    about = args.request or args.transaction
-    is_plain = environ.get("NO_COLOR") or environ.get("TERM", "dumb") == "dumb" or args.lines
-    is_screen = sys.stdin.isatty() and sys.stdout.isatty() and not is_plain
-    if args.follow and not is_screen:
-        growing = [path for path in chosen if not path.endswith(".gz")]
-        _write(_followed(args, growing), at_once=True)
-        return 0
-    with tempfile.TemporaryDirectory(prefix="lnav-") as home:
-        # In its home lnav keeps filters for the next session.
-        own = {"HOME": home, "TMPDIR": home, "TZ": "UTC"}
-        env = {name: environ[name] for name in environ if name != "XDG_CONFIG_HOME"} | own
-        if is_screen:
+    is_viewer = sys.stdin.isatty() and sys.stdout.isatty() and not args.lines
+    if is_viewer and has_colors(sys.stdout, environ):
+        with _environ(environ) as env:
             page = shutil.get_terminal_size().lines - 5
             return subprocess.call(_lnav(args, page, chosen), env=env)  # noqa: S603 - no shell reads it
+    if args.follow:
+        _write(_followed(args, [path for path in chosen if not path.endswith(".gz")]), flush=True)
+        return 0
+    with _environ(environ) as env:
         command = [*_lnav(args, _LINES, chosen), "-n"]
-        if not _write(_output(command, env=env, stdin=subprocess.DEVNULL)) and about:
-            return _refuse(f"nothing about {about} in {folder}")
-    return 0
+        has_any = _write(_output(command, env=env, stdin=subprocess.DEVNULL))
+    about = args.request or args.transaction
+    return _refuse(f"nothing about {about} in {folder}") if about and not has_any else 0
+
+
+@contextlib.contextmanager
+def _environ(environ: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
+    """The environment with a temporary home: there lnav keeps filters for the next session."""
+    with tempfile.TemporaryDirectory(prefix="lnav-") as home:
+        own = {"HOME": home, "TMPDIR": home, "TZ": "UTC"}
+        yield {name: environ[name] for name in environ if name != "XDG_CONFIG_HOME"} | own
 
 
 def _refuse(why: str) -> int:
@@ -132,15 +136,15 @@ def _about(request_id: str) -> str:
 
 def _followed(args: argparse.Namespace, files: Sequence[str]) -> Iterator[bytes]:
     """Prints new lines. lnav follows only at a terminal."""
-    about = re.compile(args.transaction or (_about(args.request) if args.request else ""))
+    about = re.compile(_about(args.request) if args.request else str(args.transaction or ""))
     levels = loglines.LEVELS[loglines.LEVELS.index(args.level or loglines.LEVELS[0]) :]
-    is_shown = False
+    is_chosen = False
     for raw in _output(["tail", "-q", "-n", "0", "-F", *files], stderr=subprocess.DEVNULL):
         text = raw.decode("utf-8", "replace")
         # A continuation, such as a traceback, belongs to the line before.
         if line := loglines.parse(text):
-            is_shown = line.level in levels and bool(about.search(text))
-        if is_shown:
+            is_chosen = line.level in levels and bool(about.search(text))
+        if is_chosen:
             yield raw
 
 
@@ -153,12 +157,12 @@ def _output(command: Sequence[str], **options: Any) -> Iterator[bytes]:
             process.kill()
 
 
-def _write(lines: Iterator[bytes], *, at_once: bool = False) -> bool:
+def _write(lines: Iterator[bytes], *, flush: bool = False) -> bool:
     """Prints them; returns whether there were any."""
     has_any = False
     for line in lines:
         sys.stdout.buffer.write(line)
-        if at_once:
+        if flush:
             sys.stdout.buffer.flush()
         has_any = True
     sys.stdout.buffer.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 import time
@@ -57,14 +58,10 @@ class Command:
         self.args = args
         self.client = client
         self.session = Session(client, args.username, password, self._on_login)
-        self.screen = Screen(stdout, environ)
+        self.is_json = bool(getattr(args, "json", False))
+        self.screen = Screen(io.StringIO() if self.is_json else stdout, environ)
         self.hops: list[dict[str, Any]] = []
         self._stdout = stdout
-
-    @property
-    def is_json(self) -> bool:
-        """Whether to print one JSON document and nothing else."""
-        return bool(getattr(self.args, "json", False))
 
     def ask(self, request: Callable[[str], Response]) -> Response:
         """Sends a request that must get 200."""
@@ -75,6 +72,11 @@ class Command:
         response = self.ask(lambda token: self.client.get(token, self.args.id))
         return response, read(Transaction, response)
 
+    def page(self, path: str) -> Response:
+        """The page of a listing that the arguments choose."""
+        args = self.args
+        return self.ask(lambda token: self.client.page(path, token, args.limit, args.cursor))
+
     def again(self, arguments: str) -> str:
         """A follow-up command for the same merchant and platform."""
         more = ["--as", self.args.username]
@@ -83,25 +85,26 @@ class Command:
         return f"merchant {arguments} {shlex.join(more)}"
 
     def hop(self, name: str, ms: float, response: Response, text: str) -> None:
-        """Prints a hop of `pay`, or collects it for the document."""
+        """Prints a hop of `pay`, and keeps it for the document."""
         self.hops.append({"hop": name, "ms": round(ms, 2), "request_id": response.request_id})
-        if not self.is_json:
-            self.screen.request(name, ms, response.request_id, text)
+        self.screen.request(name, ms, response.request_id, text)
 
     def _on_login(self, response: Response) -> None:
         if self.args.command == "pay":
             self.hop("token", response.ms, response, f"for {self.args.username}")
 
-    def document(self, document: object) -> None:
-        """Prints the document of --json."""
-        print(json.dumps(document, indent=2), file=self._stdout, flush=True)
-
-    def end(self, response: Response, cursor: str | None) -> None:
-        """Prints the last lines of a listing."""
+    def end(self, response: Response, cursor: str | None = None) -> None:
+        """Prints the last lines, or the document: the response's body."""
         if cursor:
             following = f"{self.args.command} --limit {self.args.limit} --cursor {cursor}"
             self.screen.say(f"older ones: {self.again(following)}")
         self.screen.say(f"request {response.request_id}")
+        self.document(response.body)
+
+    def document(self, document: object) -> None:
+        """Prints the document of --json."""
+        if self.is_json:
+            print(json.dumps(document, indent=2), file=self._stdout, flush=True)
 
 
 def _token(command: Command) -> None:
@@ -110,28 +113,20 @@ def _token(command: Command) -> None:
 
 def _show(command: Command) -> None:
     response, transaction = command.transaction()
-    if command.is_json:
-        command.document(response.body)
-        return
     command.screen.transaction(transaction)
-    command.screen.say(f"request {response.request_id}")
+    command.end(response)
 
 
 def _trace(command: Command) -> None:
     response, transaction = command.transaction()
     traced = trace(transaction, command.args.logs)
-    if command.is_json:
-        command.document({"transaction": response.body, **as_json(traced)})
-    else:
-        show(traced, transaction, command.screen)
+    show(traced, transaction, command.screen)
+    command.document({"transaction": response.body, **as_json(traced)})
 
 
 def _list(command: Command) -> None:
-    response = _page(command, "/transactions")
+    response = command.page("/transactions")
     page = read(Page, response)
-    if command.is_json:
-        command.document(response.body)
-        return
     if not page.transactions:
         command.screen.say(f"none; a first one: {command.again('pay 1250 USD')}")
     command.screen.transactions(page.transactions)
@@ -139,19 +134,11 @@ def _list(command: Command) -> None:
 
 
 def _loyalty(command: Command) -> None:
-    response = _page(command, "/transactions/loyalty")
+    response = command.page("/transactions/loyalty")
     loyalty = read(Loyalty, response)
-    if command.is_json:
-        command.document(response.body)
-        return
     command.screen.say(points(loyalty.points))
     command.screen.credits(loyalty.ledger)
     command.end(response, loyalty.next_cursor)
-
-
-def _page(command: Command, path: str) -> Response:
-    args = command.args
-    return command.ask(lambda token: command.client.page(path, token, args.limit, args.cursor))
 
 
 def _pay(command: Command) -> int:
@@ -160,8 +147,7 @@ def _pay(command: Command) -> int:
     is_replay = response.headers.get("Idempotency-Replayed") == "true"
     text = f"transaction {transaction.id}{', replayed' if is_replay else ''}"
     command.hop("accepted", response.ms, response, text)
-    if not command.is_json:
-        command.screen.events(transaction)
+    command.screen.events(transaction)
     show_it = command.again(f"show {transaction.id}")
     more, exit_code = f"not waited for; look later: {show_it}", 0
     if not command.args.no_wait:
@@ -170,11 +156,9 @@ def _pay(command: Command) -> int:
         exit_code = _EXITS.get(transaction.status, EXIT_OPEN)
     if transaction.is_final:
         more = ""
-    if command.is_json:
-        what_to_do = {"what_to_do": more} if more else {}
-        command.document({"hops": command.hops, "transaction": response.body, **what_to_do})
-    else:
-        command.screen.outcome(transaction, more)
+    command.screen.outcome(transaction, more)
+    what_to_do = {"what_to_do": more} if more else {}
+    command.document({"hops": command.hops, "transaction": response.body, **what_to_do})
     return exit_code
 
 
@@ -207,14 +191,12 @@ def _follow(
         return command.session.send(lambda token: command.client.get(token, transaction_id))
 
     def on_trouble(error: PlatformError) -> None:
-        if not command.is_json:
-            command.screen.say(f"no news: {error.detail}; asking on until the time is up")
+        command.screen.say(f"no news: {error.detail}; asking on until the time is up")
 
     try:
         for latest in follow(get, command.client.deadline, on_trouble):
             polls += 1
-            if not command.is_json:
-                command.screen.events(latest[1], seen)
+            command.screen.events(latest[1], seen)
             seen = len(latest[1].timeline)
     except PlatformError as error:
         error.detail = f"{transaction_id} was accepted, but what became of it? {error.detail}"

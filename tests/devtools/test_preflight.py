@@ -1,3 +1,5 @@
+"""Preflight names everything that prevents a start, with its remedy."""
+
 from __future__ import annotations
 
 import contextlib
@@ -13,13 +15,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from devtools import checks, envfile
-from devtools.address import BLOCK, PORT_OFFSETS, AddressError, chosen_port
+from devtools.address import BLOCK, PORT_OFFSETS
 from devtools.preflight import faults
-from devtools.ready import about_localhost, report
+from devtools.ready import report
 from devtools.supervisor import ProcessState
 from tests.support import ROOT, free_ports
 
@@ -41,8 +41,8 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_the_first_start_makes_state_and_secret(environ: dict[str, str], tmp_path: Path) -> None:
-    """Nothing is wrong, the folder is the user's alone, and so is the secret, made once."""
+def test_the_first_start_creates_state_and_secret(environ: dict[str, str], tmp_path: Path) -> None:
+    """No fault; folder and secret are private; the secret is created once."""
     assert faults(environ) == []
     secret = tmp_path / "state" / "jwt-secret"
     assert (mode(secret.parent), mode(secret)) == (0o700, 0o600)
@@ -50,12 +50,12 @@ def test_the_first_start_makes_state_and_secret(environ: dict[str, str], tmp_pat
     assert len(first.strip()) == 64
     secret.chmod(0o644)
     assert faults(environ) == []
-    assert first == secret.read_text()
+    assert secret.read_text() == first
     assert mode(secret) == 0o600
 
 
-def test_all_that_is_wrong_is_said_at_once(environ: dict[str, str]) -> None:
-    """A busy port with its holder and a free block, and each bad setting, in one go."""
+def test_all_faults_are_reported_at_once(environ: dict[str, str]) -> None:
+    """A busy port with its holder and a free block, and each invalid setting."""
     port = int(environ["PLATFORM_PORT"]) + 2
     environ |= {"REDIS_URL": "localhost", "QUEUE_LIMIT": "many", "WORKERS": "0", "HTTP_HOST": "::1"}
     with socket.create_server(("127.0.0.1", port)):
@@ -76,14 +76,16 @@ def test_all_that_is_wrong_is_said_at_once(environ: dict[str, str]) -> None:
         assert line.endswith(services)
 
 
-def test_a_bad_line_in_dotenv_hides_no_other_fault(environ: dict[str, str], tmp_path: Path) -> None:
-    """All of `.env`, of the shell and of the ports is told in one round, a wrong port too."""
+def test_an_invalid_line_in_dotenv_hides_no_other_fault(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    """Faults of `.env`, the shell and the ports are one report."""
     (tmp_path / ".env").write_text("WORKERS 2\nQUEUE_LIMIT=many\nPSP_URL=nowhere\n")
     environ |= envfile.read(tmp_path / ".env").values
     with socket.create_server(("127.0.0.1", int(environ["PLATFORM_PORT"]) + 5)):
         found = "\n".join(faults(environ | {"CONCURRENCY": "0"}))
-    for told in (".env, line 1", "QUEUE_LIMIT='many'", "PSP_URL='nowhere'", "CONCURRENCY='0'"):
-        assert told in found
+    for fault in (".env, line 1", "QUEUE_LIMIT='many'", "PSP_URL='nowhere'", "CONCURRENCY='0'"):
+        assert fault in found
     assert "(redis) is held by" in found
     found = "\n".join(faults(environ | {"PLATFORM_PORT": "x"}))
     assert "PLATFORM_PORT='x'" in found
@@ -91,21 +93,19 @@ def test_a_bad_line_in_dotenv_hides_no_other_fault(environ: dict[str, str], tmp_
 
 
 @pytest.mark.parametrize("port_is", ["closed", "silent", "another server's"])
-def test_a_redis_that_is_not_reached_is_named_within_3_s(
-    environ: dict[str, str], port_is: str
-) -> None:
-    """The user's own Redis refuses, is silent or is none; the fault does not show the password."""
+def test_an_unreachable_redis_is_reported_within_3_s(environ: dict[str, str], port_is: str) -> None:
+    """It refuses, hangs or is another server; the fault does not contain the password."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         if port_is == "another server's":
             threading.Thread(target=_say_http, args=(server,), daemon=True).start()
         port = server.getsockname()[1]
         if port_is == "closed":
             server.close()
-        began = time.monotonic()
-        [told] = faults(environ | {"REDIS_URL": f"redis://:hunter2@127.0.0.1:{port}/0"})
-    assert time.monotonic() - began < 3
-    assert told.startswith(f"REDIS_URL='redis://<secret>@127.0.0.1:{port}/0': Redis is not reached")
-    assert "hunter2" not in told
+        started = time.monotonic()
+        [fault] = faults(environ | {"REDIS_URL": f"redis://:hunter2@127.0.0.1:{port}/0"})
+    assert time.monotonic() - started < 3
+    assert fault.startswith(f"REDIS_URL='redis://<secret>@127.0.0.1:{port}/0': Redis is not")
+    assert "hunter2" not in fault
 
 
 def _say_http(server: socket.socket) -> None:
@@ -116,8 +116,8 @@ def _say_http(server: socket.socket) -> None:
                 connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
 
-def test_a_process_of_this_stack_is_named_as_ours(environ: dict[str, str], tmp_path: Path) -> None:
-    """A holder that a supervisor started with this state folder is of a stack of this checkout."""
+def test_a_process_of_this_stack_is_recognised(environ: dict[str, str], tmp_path: Path) -> None:
+    """By its environment: the state folder, and a name that a supervisor set."""
     port = int(environ["PLATFORM_PORT"])
     code = (
         "import socket, sys;"
@@ -133,62 +133,37 @@ def test_a_process_of_this_stack_is_named_as_ours(environ: dict[str, str], tmp_p
         assert orphan.stdout
         assert orphan.stdin
         orphan.stdout.readline()
-        [told] = checks.busy_ports(port, tmp_path / "state", environ)
+        [fault] = checks.busy_ports(port, tmp_path / "state", environ)
         orphan.stdin.close()
-    assert "a stack of this checkout is running" in told
-    assert f"kill {orphan.pid}" in told
-
-
-@pytest.mark.parametrize(
-    "port", ["0", "80", str(65_537 - BLOCK), "-1", "8000.0", "abc", "٨٠٠٠", "9" * 5000]
-)
-def test_a_wrong_port_is_refused_with_its_rule(environ: dict[str, str], port: str) -> None:
-    """PLATFORM_PORT leaves room for all ports and needs no root."""
-    [told] = faults(environ | {"PLATFORM_PORT": port})
-    assert f"must be a number from 1024 to {65_536 - BLOCK}" in told
-
-
-@given(st.text(max_size=12))
-def test_any_port_is_taken_or_refused(text: str) -> None:
-    """No text whatever makes anything but a number in range or a ValueError."""
-    try:
-        port = chosen_port({"PLATFORM_PORT": text})
-    except AddressError:
-        return
-    assert 1024 <= port <= 65_530
-
-
-def test_a_localhost_of_ipv6_alone_is_told() -> None:
-    """Where both are there, or only 127.0.0.1, nothing needs to be said."""
-    assert "use 127.0.0.1" in about_localhost({"::1"})
-    assert about_localhost({"::1", "127.0.0.1"}) == ""
+    assert "a stack of this checkout is running" in fault
+    assert f"kill {orphan.pid}" in fault
 
 
 def test_a_missing_program_is_named(environ: dict[str, str], tmp_path: Path) -> None:
-    """Outside the devshell each missing program is named, with where to start from."""
+    """Outside the development shell: each one, and where to start from."""
     found = faults(environ | {"PATH": str(tmp_path)})
     for program in checks.PROGRAMS:
         assert any(fault.startswith(f"{program} is not on PATH") for fault in found)
 
 
-def test_a_state_folder_that_cannot_be_made_is_named(
+def test_a_state_folder_that_cannot_be_created_is_named(
     environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """A fault with its cure, not a traceback."""
-    (tmp_path / "state").touch()  # a file in its place, which stops root as well
+    """With the remedy, not a traceback."""
+    (tmp_path / "state").touch()  # stops root as well
     [fault] = [fault for fault in faults(environ) if "PLATFORM_STATE" in fault]
     assert "give write permission" in fault
 
 
-def test_a_broken_users_file_is_told(environ: dict[str, str], tmp_path: Path) -> None:
-    """USERS_FILE is looked into before the Auth API is started."""
+def test_an_invalid_users_file_is_reported(environ: dict[str, str], tmp_path: Path) -> None:
+    """Before the Auth API starts."""
     (tmp_path / "users.json").write_text('[{"id": 0}]')
-    [told] = faults(environ | {"USERS_FILE": str(tmp_path / "users.json")})
-    assert told.startswith("USERS_FILE")
+    [fault] = faults(environ | {"USERS_FILE": str(tmp_path / "users.json")})
+    assert fault.startswith("USERS_FILE")
 
 
-def test_the_process_leaves_with_ex_config(environ: dict[str, str]) -> None:
-    """What process-compose sees is 78 and the faults on standard error."""
+def test_the_process_exits_with_ex_config(environ: dict[str, str]) -> None:
+    """78, with the faults on standard error."""
     done = subprocess.run(
         [sys.executable, "-m", "devtools.preflight"],
         cwd=ROOT,
@@ -204,7 +179,7 @@ def test_the_process_leaves_with_ex_config(environ: dict[str, str]) -> None:
 
 
 def test_the_report_names_every_process(environ: dict[str, str]) -> None:
-    """It lists addresses, and seconds where process-compose knows the times."""
+    """With its address, and its seconds where process-compose knows the times."""
     began = datetime(2026, 11, 26, tzinfo=UTC)
     redis = ProcessState(
         "redis", "Running", 1, True, True, False, False, False, 0, 0,
@@ -218,4 +193,3 @@ def test_the_report_names_every_process(environ: dict[str, str]) -> None:
         [line] = [line for line in text.splitlines() if line.split()[:1] == [name]]
         assert line.endswith(f":{port + offset}")
         assert ("1.25 s" in line) == (name == "redis")
-    assert "localhost" not in text
