@@ -31,7 +31,8 @@ def row(state: ProcessState, first_port: int) -> tuple[str, ...]:
         port = str(number)
         health = "" if service.name == "redis" else "pass" if is_healthy(number) else "FAIL"
     restarts = f"{state.restarts} restarts" if state.restarts else ""
-    exit_code = f"exit code {state.exit_code}" if state.exit_code else ""
+    has_exit_code = state.exit_code and not state.is_running
+    exit_code = f"exit code {state.exit_code}" if has_exit_code else ""
     return state.name, state.status, port, health, restarts or exit_code
 
 

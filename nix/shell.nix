@@ -41,12 +41,16 @@ pkgs.mkShellNoCC {
         if [ -z "''${BASH_COMPLETION_VERSINFO-}" ] && [ -r ${bashCompletion} ]; then
           . ${bashCompletion}
         fi
-        # Set by Nix before this; a shell within this one has the marker already.
+        # Once: a shell within this one inherits both.
         case ''${PS1-} in *"(platform)"*) ;; *) PS1="(platform) ''${PS1-}" ;; esac
-        echo "process-compose up        start the stack here   (platform up -D: in the background)"
-        echo "merchant pay 1250 USD --as alice                 send a payment through it"
-        echo "logs -f                   watch what all processes say"
-        echo "pytest                    run the tests          (./nixw flake check: all checks)"
+        if [ "''${PLATFORM_SHELL-}" != "$PLATFORM_CHECKOUT" ]; then
+          export PLATFORM_SHELL="$PLATFORM_CHECKOUT"
+          echo "platform up -D                    start the stack in the background"
+          echo "merchant pay 1250 USD --as alice  send a payment through it"
+          echo "logs -f                           follow the logs of all processes"
+          echo "pytest                            run the tests  (./nixw test: all checks)"
+          echo "platform --help                   all commands"
+        fi
         ;;
     esac
   '';

@@ -97,11 +97,18 @@ usage: platform [COMMAND] [ARGUMENT…]      the stack of this checkout
   status              show each process with its port and health
   down                stop it
   reset               stop it and delete transactions, points, logs and secrets, after asking
-  run smoke           send payments through it and check what comes back
+  run smoke           send payments through it and check the responses
   attach              open process-compose's screen on a running stack
   process restart X   restart one process; also stop, start, scale X 2
 
-Anything else goes to process-compose, whose help is \`process-compose --help\`.
+examples:
+  platform up -D && merchant pay 1250 USD --as alice
+  PLATFORM_PORT=auto platform up -D     a second checkout beside this one
+  platform process restart core-api
+  platform reset --yes                  without asking
+
+The other commands: merchant, logs, deadletters, doctor; each has --help. Anything else goes to
+process-compose, whose help is \`process-compose --help\`.
 END
 }
 
