@@ -90,7 +90,7 @@ class Transaction(_Model):
         """The hash in Redis; `model_validate` reads it.
 
         It also gets `request_id`, `entry` (its latest queue entry) and, after
-        `deadletters replay --not-captured`, `not_captured_at`.
+        a replay with `--not-captured`, `not_captured_at`.
         """
         fields = self.model_dump(exclude_none=True, exclude={"timeline"})
         return fields | {"timeline": ",".join(event.to_json() for event in self.timeline)}
