@@ -1,4 +1,4 @@
-"""`./nixw run .#bench`: measures, prints a table, and keeps the result.
+"""`./nixw run .#bench`: measures, prints a table, and saves the result.
 
 Ends everything it starts, also after Ctrl-C and failure. `bench/README.md` explains each row.
 """
@@ -6,114 +6,117 @@ Ends everything it starts, also after Ctrl-C and failure. `bench/README.md` expl
 from __future__ import annotations
 
 import argparse
-import contextlib
+import importlib
 import os
+import platform
+import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import (
-    drain_rows,
-    growth_rows,
-    http_rows,
-    kept,
-    latency_rows,
-    machine,
-    overload_rows,
-    report,
-    start_rows,
-)
-from bench.figures import Failure, Run
+from bench import report, results
 from bench.leaving import nothing_behind
 from bench.plan import FULL, QUICK, TOTAL_SECONDS_MAX
-from bench.rows import Bench, OutOfTime, Row
+from bench.results import Failure, Run
+from bench.rows import MEASURES, Bench, OutOfTimeError, log
 from tests import support
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
-ROWS: tuple[Row, ...] = (
-    *http_rows.ROWS,
-    *drain_rows.ROWS,
-    *latency_rows.ROWS,
-    *start_rows.ROWS,
-    *growth_rows.ROWS,
-    *overload_rows.ROWS,
-)
+    from bench.results import Row
+    from bench.rows import Measure
+
+# Each registers its rows, in the order of the table.
+for _module in ("http", "drain", "latency", "start", "growth"):
+    importlib.import_module(f"bench.{_module}_rows")
 _PROGRAMS = ("wrk", "redis-server", "caddy", "process-compose")
 
 
-def parse(words: Sequence[str]) -> argparse.Namespace:
+def parse(args: Sequence[str]) -> argparse.Namespace:
     """The command line."""
-    names = [row.name for row in ROWS]
+    names = [row.name for rows, _ in MEASURES for row in rows]
+    folder = Path(os.environ.get("PLATFORM_CHECKOUT") or support.ROOT) / "bench" / "results"
     parser = argparse.ArgumentParser(prog="bench", description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--quick", action="store_true", help="a rough run in one minute")
-    parser.add_argument("--only", nargs="+", metavar="ITEM", choices=names, default=names,
+    parser.add_argument("--only", nargs="+", metavar="ROW", choices=names, default=names,
                         help=f"measure only these: {', '.join(names)}")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    parser.add_argument("--results", type=Path, default=_results_folder(),
-                        help="where results are kept (bench/results of the checkout)")  # fmt: skip
-    return parser.parse_args(words)
+    parser.add_argument("--results", type=Path, default=folder,
+                        help="where results are saved (bench/results of the checkout)")  # fmt: skip
+    return parser.parse_args(args)
 
 
-def _results_folder() -> Path:
-    return Path(os.environ.get("PLATFORM_CHECKOUT") or support.ROOT) / "bench" / "results"
-
-
-def main(words: Sequence[str]) -> int:
+def main(args: Sequence[str]) -> int:
     """Measures; returns 0 if every row could be measured, else 1."""
-    options = parse(words)
+    options = parse(args)
     missing = [name for name in _PROGRAMS if shutil.which(name) is None]
     if missing:
-        sys.stderr.write(
-            f"bench: not on PATH: {', '.join(missing)}; start it with ./nixw run .#bench\n"
-        )
+        log(f"not on PATH: {', '.join(missing)}; start it with ./nixw run .#bench")
         return 1
     plan = QUICK if options.quick else FULL
-    run = Run(mode=plan.mode, started_at=_now(), machine=machine.facts())
+    run = Run(mode=plan.mode, started_at=_now(), machine=_machine())
     began = time.monotonic()
-    with (
-        tempfile.TemporaryDirectory(prefix="bench-") as folder,
-        nothing_behind(),
-        contextlib.ExitStack() as ending,
-    ):
-        bench = Bench(plan, Path(folder), _tell, began + TOTAL_SECONDS_MAX, ending)
-        for row in ROWS:
-            if row.name in options.only:
-                _measure(bench, row, run)
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, nothing_behind():
+        bench = Bench(plan, Path(folder), began + TOTAL_SECONDS_MAX)
+        with bench.ending:
+            for rows, measure in MEASURES:
+                _measure(bench, rows, measure, options.only, run)
     run.seconds = time.monotonic() - began
-    before = kept.previous(options.results, plan.mode)
-    path = kept.keep(run, options.results)
+    before = results.previous(options.results, plan.mode)
+    path = results.save(run, options.results)
+    report.chart(run, path.with_suffix(".svg"))
     sys.stdout.write(
         run.model_dump_json(indent=1) + "\n" if options.json else report.table(run, before)
     )
-    _tell(f"saved {path} and its chart")
+    log(f"saved {path} and its chart")
     return 1 if run.failures else 0
 
 
-def _measure(bench: Bench, row: Row, run: Run) -> None:
+def _measure(
+    bench: Bench, rows: Sequence[Row], measure: Measure, names: Collection[str], run: Run
+) -> None:
+    """Adds the named rows to the run, each as a result or a failure."""
+    left = [row for row in rows if row.name in names]
+    if not left:
+        return
     try:
-        bench.check_time()
-        run.results.append(row.measure(bench, row))
-    except OutOfTime:
-        run.failures.append(Failure(name=row.name, reason="no time was left"))
+        for row, (samples, details) in zip(rows, measure(bench), strict=True):
+            if row in left:
+                run.results.append(row.result(samples, details))
+                left.remove(row)
+    except OutOfTimeError:
+        run.failures += [Failure(name=row.name, reason="no time was left") for row in left]
     except Exception as error:  # noqa: BLE001  one row that fails is no reason to lose the others
         reason = f"{type(error).__name__}: {error}"
-        run.failures.append(Failure(name=row.name, reason=reason))
-        _tell(f"{row.name} failed: {reason}")
+        run.failures += [Failure(name=row.name, reason=reason) for row in left]
+        log(f"{', '.join(row.name for row in left)} failed: {reason}")
 
 
 def _now() -> str:
     return datetime.now(tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _tell(text: str) -> None:
-    sys.stderr.write(f"bench: {text}\n")
-    sys.stderr.flush()
+def _machine() -> dict[str, str]:
+    """Cores, load and versions: figures of different machines are not comparable."""
+    redis = subprocess.run(
+        ["redis-server", "--version"], capture_output=True, text=True, check=True, timeout=10
+    ).stdout
+    return {
+        "cores": str(os.cpu_count()),
+        "load": f"{os.getloadavg()[0]:.1f}",
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "falcon": metadata.version("falcon"),
+        "gunicorn": metadata.version("gunicorn"),
+        "redis": re.findall(r"v=(\S+)", redis)[0],
+    }
 
 
 if __name__ == "__main__":

@@ -22,39 +22,36 @@ def copy_id(number: int) -> str:
     return f"{number:08x}-0000-4000-8000-000000000000"
 
 
-def queued(client: store.Client, count: int, user_id: int = USER_ID) -> None:
+def queued(client: store.Client, count: int) -> None:
     """Puts `count` transactions into the queue."""
-    original = _accepted(client, user_id)
-    # Read before the first script call, after which the last entry is a copy.
-    fields = client.xrevrange(store.QUEUE, count=1)[0][1]
+    original = _accepted(client)
+    [(_, fields)] = client.xrange(store.QUEUE)
     entry = json.dumps([word for field in fields.items() for word in field])
-    _copy(client, user_id, original, count - 1, entry=entry)
+    _copy(client, original, count - 1, entry=entry)
 
 
-def finished(
-    client: store.Client, count: int, finish: Callable[[], object], user_id: int = USER_ID
-) -> None:
+def finished(client: store.Client, count: int, finish: Callable[[], object]) -> None:
     """Stores `count` captured transactions; `finish` gets the first one in the queue."""
-    original = _accepted(client, user_id)
+    original = _accepted(client)
     finish()
-    credit = client.lindex(store.ledger_key(user_id), -1)
-    _copy(client, user_id, original, count - 1, credit=credit)
+    credit = client.lindex(store.ledger_key(USER_ID), -1)
+    _copy(client, original, count - 1, credit=credit)
 
 
-def _accepted(client: store.Client, user_id: int) -> str:
-    wanted = TransactionRequest(amount=1250, currency="USD")
-    answer = Transactions(client, 10**9).accept(user_id, wanted, "bench", None).response
-    return str(json.loads(answer)["id"])
+def _accepted(client: store.Client) -> str:
+    request = TransactionRequest(amount=1250, currency="USD")
+    response = Transactions(client, 10**9).accept(USER_ID, request, "bench", None).response
+    return str(json.loads(response)["id"])
 
 
 def _copy(
-    client: store.Client, user_id: int, original: str, count: int, entry: str = "", credit: str = ""
+    client: store.Client, original: str, count: int, entry: str = "", credit: str = ""
 ) -> None:
-    member = client.zrevrangebylex(store.index_key(user_id), "+", "-", start=0, num=1)[0]
+    [member] = client.zrange(store.index_key(USER_ID), 0, -1)
     copy = client.register_script(store.script(__file__, "copies.lua"))
     keys = [
-        store.transaction_key(original), store.index_key(user_id), store.QUEUE,
-        store.ledger_key(user_id),
+        store.transaction_key(original), store.index_key(USER_ID), store.QUEUE,
+        store.ledger_key(USER_ID),
     ]  # fmt: skip
     for number in range(0, count, _PER_CALL_MAX):
         batch = min(_PER_CALL_MAX, count - number)

@@ -7,173 +7,158 @@ import os
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import argon2
+import httpx
 
 from bench import stacks
-from bench.errors import MeasureError
-from bench.figures import Goal
-from bench.load import Load, Request, generate
+from bench.load import Load, generate
 from bench.plan import CONNECTIONS
-from bench.rows import Bench, Row, interleaved
-from bench.stack_processes import cpu_seconds
+from bench.results import Details, MeasureError, Row, Sample
+from bench.rows import Bench, measures
 from services.auth_api.passwords import hash_password
+from services.common import store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from bench.figures import Result
-    from bench.stacks import Platform
+    from tests.stack.stack import Stack
+
+    Measured = Iterator[tuple[list[Sample], Details]]
 
 _WARM_SECONDS = 0.5
 _CPU_US_MIN = 1
-_EMPTY = "an empty WSGI app, same gunicorn settings, same router"
-_EMPTY_DIRECT = "an empty WSGI app, same gunicorn settings"
+_CROWD = 16 * CONNECTIONS
+_FILL = "for _ = 1, ARGV[1] do redis.call('XADD', KEYS[1], '*', 'transaction_id', '') end"
+_FILL_PER_CALL = 10_000
 
 
-@dataclass
 class Target:
-    """A request, the process that gets it, and the expected status."""
+    """A process and the requests it gets."""
 
-    platform: Platform
-    process: str
-    requests: Callable[[Platform], Sequence[Request]]
-    status: int
-    connections: int = CONNECTIONS
-    loads: list[Load] = field(default_factory=list)
-    cpu_us: list[dict[str, float]] = field(default_factory=list)
-    """Of each process, for each request."""
+    def __init__(
+        self,
+        stack: Stack,
+        requests: Callable[[Stack], Sequence[httpx.Request]],
+        status: int = 200,
+        connections: int = CONNECTIONS,
+    ) -> None:
+        self._stack = stack
+        self._requests = requests
+        self._status = status
+        self._connections = connections
+        self._loads: list[Load] = []
+        self._cpu_us: list[dict[str, float]] = []
 
     def run(self, seconds: float) -> float:
         """Responses per second."""
-        requests = self.requests(self.platform)
+        requests = self._requests(self._stack)
         # The last one: a run of first logins does not reach it.
-        answer = self.platform.send(self.process, requests[-1])
-        if answer.status_code != self.status:
-            raise MeasureError(f"{self.process} answered {answer.status_code}: {answer.text[:200]}")
-        url = self.platform.url(self.process)
-        before = cpu_seconds(self.platform.stack)
-        load = generate(url, requests, connections=self.connections, seconds=seconds)
-        after = cpu_seconds(self.platform.stack)
-        self.loads.append(load)
-        self.cpu_us.append(
-            {
-                name: (used - before.get(name, 0)) / load.requests * 1e6
-                for name, used in after.items()
-            }
+        send(requests[-1], self._status)
+        before = stacks.cpu_seconds(self._stack)
+        load = generate(requests, connections=self._connections, seconds=seconds)
+        after = stacks.cpu_seconds(self._stack)
+        self._loads.append(load)
+        self._cpu_us.append(
+            {name: (after[name] - before.get(name, 0)) / load.requests * 1e6 for name in after}
         )
         return load.rate
 
     def warm(self) -> None:
         """A warm-up run."""
         self.run(_WARM_SECONDS)
-        self.loads.clear()
-        self.cpu_us.clear()
+        self._loads.clear()
+        self._cpu_us.clear()
+
+    def latencies(self, prefix: str = "") -> Details:
+        """The latencies of the median run."""
+        middle = sorted(self._loads, key=lambda load: load.rate)[len(self._loads) // 2]
+        return {f"{prefix}p50_ms": middle.p50_ms, f"{prefix}p99_ms": middle.p99_ms}
+
+    def details(self, prefix: str = "") -> Details:
+        """Latencies, and CPU time per process and request, which is independent of other load."""
+        medians = {
+            name: statistics.median(used.get(name, 0.0) for used in self._cpu_us)
+            for name in sorted(self._cpu_us[0])
+        }
+        spent = {f"{prefix}cpu_us": sum(medians.values())} | {
+            f"{prefix}{name}_cpu_us": us for name, us in medians.items() if us >= _CPU_US_MIN
+        }
+        return self.latencies(prefix) | {name: round(us) for name, us in spent.items()}
 
 
-def _compare(bench: Bench, row: Row, target: Target, floor: Target, seconds: float) -> Result:
-    for side in (target, floor):
-        side.warm()
-    samples = interleaved(bench, row, lambda: target.run(seconds), lambda: floor.run(seconds))
-    details = latencies(target, "") | latencies(floor, "floor_")
-    return row.result(samples, details | _cpu(target, "") | _cpu(floor, "floor_"))
+def send(request: httpx.Request, status: int) -> httpx.Response:
+    """Sends one request.
+
+    Raises:
+        MeasureError: the response has another status.
+    """
+    with httpx.Client(timeout=10) as http:
+        response = http.send(request)
+    if response.status_code != status:
+        raise MeasureError(f"{request.url} answered {response.status_code}: {response.text[:200]}")
+    return response
 
 
-def latencies(target: Target, prefix: str) -> dict[str, float | str]:
-    """The figures of the median run."""
-    middle = sorted(target.loads, key=lambda load: load.rate)[len(target.loads) // 2]
-    return {f"{prefix}p50_ms": middle.p50_ms, f"{prefix}p99_ms": middle.p99_ms}
-
-
-def _cpu(target: Target, prefix: str) -> dict[str, float | str]:
-    """CPU time per process and request, which is independent of other load."""
-    medians = {
-        name: statistics.median(used.get(name, 0.0) for used in target.cpu_us)
-        for name in target.cpu_us[0]
-    }
-    spent: dict[str, float | str] = {f"{prefix}cpu_us": round(sum(medians.values()))}
-    for name, us in sorted(medians.items()):
-        if us >= _CPU_US_MIN:
-            spent[f"{prefix}{name}_cpu_us"] = round(us)
-    return spent
-
-
-def payments_of(platform: Platform, connections: int) -> Target:
-    """Accepts transactions through the router over so many connections, after a warm-up."""
-    target = Target(platform, "router", _payments("/transactions"), 202, connections)
-    target.warm()
-    return target
-
-
-def _payments(path: str) -> Callable[[Platform], list[Request]]:
-    def requests(platform: Platform) -> list[Request]:
-        # Every run starts with an empty Redis.
-        platform.forget()
-        return [
-            Request("POST", path, stacks.JSON_HEADERS | bearer, stacks.BODY)
-            for bearer in platform.bearers()
-        ]
+def _payments(process: str, path: str) -> Callable[[Stack], Sequence[httpx.Request]]:
+    def requests(stack: Stack) -> Sequence[httpx.Request]:
+        stacks.flush(stack)
+        return stacks.payments(stack, process, path)
 
     return requests
 
 
-def _accept(bench: Bench, row: Row) -> Result:
-    return _both(bench, row, "router", _payments("/transactions"), 202)
+_THROUGH_ROUTER = _payments("router", "/transactions")
 
 
-def _accept_direct(bench: Bench, row: Row) -> Result:
-    return _both(bench, row, "core-api", _payments("/"), 202)
+def _compare(
+    name: str, bench: Bench, requests: Callable[[Stack], Sequence[httpx.Request]], status: int
+) -> Measured:
+    seconds = bench.plan.load_seconds
+    target, floor = Target(bench.platform, requests, status), Target(bench.floor, requests)
+    target.warm()
+    floor.warm()
+    samples = bench.interleaved(name, partial(target.run, seconds), partial(floor.run, seconds))
+    yield samples, target.details() | floor.details("floor_")
 
 
-def _login_again(bench: Bench, row: Row) -> Result:
-    logins = [stacks.login(number) for number in range(CONNECTIONS)]
-    return _both(bench, row, "router", lambda _platform: logins, 200)
+@measures(Row.of("accept", "POST /transactions through the router", "/s", 0.5, 0.65))
+def _accept(bench: Bench) -> Measured:
+    return _compare("accept", bench, _THROUGH_ROUTER, 202)
 
 
-def _get(bench: Bench, row: Row) -> Result:
-    bench.platform.forget()
-    paths = []
-    for bearer in bench.platform.bearers():
-        request = Request("POST", "/transactions", stacks.JSON_HEADERS | bearer, stacks.BODY)
-        paths.append(bench.platform.send("router", request).headers["Location"])
-
-    def requests(platform: Platform) -> list[Request]:
-        bearers = platform.bearers()
-        return [Request("GET", p, b) for p, b in zip(paths, bearers, strict=True)]
-
-    return _both(bench, row, "router", requests, 200)
+@measures(Row.of("accept-direct", "POST /transactions, direct", "/s", 0.4, 0.55))
+def _accept_direct(bench: Bench) -> Measured:
+    return _compare("accept-direct", bench, _payments("core-api", "/"), 202)
 
 
-def _both(
-    bench: Bench,
-    row: Row,
-    process: str,
-    requests: Callable[[Platform], Sequence[Request]],
-    status: int,
-) -> Result:
-    target = Target(bench.platform, process, requests, status)
-    floor = Target(bench.floor, process, requests, 200)
-    return _compare(bench, row, target, floor, bench.plan.load_seconds)
+@measures(Row.of("login-again", "POST /auth/token, logged in before", "/s", 0.5, 0.65))
+def _login_again(bench: Bench) -> Measured:
+    def logins(stack: Stack) -> list[httpx.Request]:
+        return [stacks.login(stack, number) for number in range(CONNECTIONS)]
+
+    return _compare("login-again", bench, logins, 200)
 
 
 _FIRST_LOGINS = itertools.count(CONNECTIONS)
 """Users who have not logged in yet; another row logs in the first few repeatedly."""
 
 
-def _first_login(bench: Bench, row: Row) -> Result:
-    seconds = bench.plan.login_seconds
+@measures(Row.of("login-first", "POST /auth/token, first login", "/s", 0.9, 0.95))
+def _first_login(bench: Bench) -> Measured:
+    seconds = bench.plan.load_seconds
 
-    def strangers(_platform: Platform) -> list[Request]:
+    def strangers(stack: Stack) -> list[httpx.Request]:
         # More than two cores can verify in a run; the rest never log in.
         count = int((seconds + 1) * 60 * (os.cpu_count() or 1))
-        numbers = [number % stacks.USERS for number in itertools.islice(_FIRST_LOGINS, count)]
-        return [stacks.login(number) for number in numbers]
+        numbers = itertools.islice(_FIRST_LOGINS, count)
+        return [stacks.login(stack, number % stacks.USERS) for number in numbers]
 
-    target = Target(bench.platform, "router", strangers, 200)
-    samples = interleaved(bench, row, lambda: target.run(seconds), lambda: _verifications(seconds))
-    return row.result(samples, latencies(target, "") | _cpu(target, ""))
+    target = Target(bench.platform, strangers)
+    run, verify = partial(target.run, seconds), partial(_verifications, seconds)
+    yield bench.interleaved("login-first", run, verify), target.details()
 
 
 def _verifications(seconds: float) -> float:
@@ -181,36 +166,63 @@ def _verifications(seconds: float) -> float:
 
     Uses threads, since Argon2id releases the GIL.
     """
-    cores = os.cpu_count() or 1
     stored = hash_password(stacks.PASSWORD)
-    with ThreadPoolExecutor(cores) as pool:
-        return sum(pool.map(_verify_for, [stored] * cores, [seconds] * cores))
-
-
-def _verify_for(stored: str, seconds: float) -> float:
     hasher = argon2.PasswordHasher.from_parameters(argon2.extract_parameters(stored))
-    began, count = time.perf_counter(), 0
-    while time.perf_counter() - began < seconds:
-        hasher.verify(stored, stacks.PASSWORD)
-        count += 1
-    return count / (time.perf_counter() - began)
+
+    def verify(_core: int) -> float:
+        began, count = time.perf_counter(), 0
+        while time.perf_counter() - began < seconds:
+            hasher.verify(stored, stacks.PASSWORD)
+            count += 1
+        return count / (time.perf_counter() - began)
+
+    cores = os.cpu_count() or 1
+    with ThreadPoolExecutor(cores) as pool:
+        return sum(pool.map(verify, range(cores)))
 
 
-def _row(name: str, title: str, against: str, goals: tuple[float, float], measure: Any) -> Row:
-    goal = Goal(goal=goals[0], beyond=goals[1])
-    return Row(name, title, against, "/s", "ratio", goal, measure)
+@measures(Row.of("get", "GET /transactions/{id}", "/s", 0.5, 0.65))
+def _get(bench: Bench) -> Measured:
+    stored = [send(payment, 202) for payment in _THROUGH_ROUTER(bench.platform)]
+    paths = [response.headers["Location"] for response in stored]
+
+    def requests(stack: Stack) -> list[httpx.Request]:
+        router = stacks.url(stack, "router")
+        return [
+            httpx.Request("GET", router + path, headers=bearer)
+            for path, bearer in zip(paths, stacks.bearers(stack), strict=True)
+        ]
+
+    return _compare("get", bench, requests, 200)
 
 
-ROWS = (
-    _row("accept", "POST /transactions through the router", _EMPTY, (0.5, 0.65), _accept),
-    _row("accept-direct", "POST /transactions, direct", _EMPTY_DIRECT, (0.4, 0.55), _accept_direct),
-    _row("login-again", "POST /auth/token, logged in before", _EMPTY, (0.5, 0.65), _login_again),
-    _row(
-        "login-first",
-        "POST /auth/token, first login",
-        "Argon2id verifications with the same parameters, one at a time on each core",
-        (0.9, 0.95),
-        _first_login,
-    ),
-    _row("get", "GET /transactions/{id}", _EMPTY, (0.5, 0.65), _get),
-)
+@measures(Row.of("overload", "POST /transactions from 256 connections", "/s", 0.9))
+def _overload(bench: Bench) -> Measured:
+    seconds = bench.plan.load_seconds
+    crowd = Target(bench.platform, _THROUGH_ROUTER, 202, _CROWD)
+    held = Target(bench.platform, _THROUGH_ROUTER, 202)
+    crowd.warm()
+    held.warm()
+    samples = bench.interleaved("overload", partial(crowd.run, seconds), partial(held.run, seconds))
+    details = crowd.latencies() | held.latencies("held_")
+    with bench.platform.redis() as client:
+        fill = client.register_script(_FILL)
+        for _batch in range(stacks.QUEUE_LIMIT // _FILL_PER_CALL):
+            fill(keys=[store.QUEUE], args=[_FILL_PER_CALL])
+    for connections in (CONNECTIONS, _CROWD):
+        details |= _refusals(bench, connections)
+    stacks.flush(bench.platform)
+    yield samples, details
+
+
+def _refusals(bench: Bench, connections: int) -> Details:
+    """How quickly a full queue refuses."""
+    requests = stacks.payments(bench.platform, "router", "/transactions")
+    seconds = bench.plan.load_seconds
+    if "Retry-After" not in send(requests[0], 503).headers:
+        raise MeasureError("a full queue refuses without Retry-After")
+    load = generate(requests, connections=connections, seconds=seconds, refusals=True)
+    if load.rate:
+        raise MeasureError(f"a full queue accepted {load.requests - load.refused} requests")
+    found = {"/s": round(load.refused / load.seconds), "p50_ms": load.p50_ms, "p99_ms": load.p99_ms}
+    return {f"refusals to {connections}: {name}": value for name, value in found.items()}

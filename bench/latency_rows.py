@@ -2,61 +2,73 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 
-from bench import psp_alone, stacks
-from bench.errors import MeasureError
-from bench.figures import Goal, Sample
-from bench.rows import Bench, Row, tell_sample
+from bench import psp, stacks
+from bench.results import Details, MeasureError, Row, Sample
+from bench.rows import Bench, measures
 from services.common import store
 from services.common.transaction import FINAL
+from tests import support
 
 if TYPE_CHECKING:
-    from bench.figures import Result
-    from services.psp_connector.stripe_psp import StripePsp
+    from collections.abc import Iterator
 
 _CAPTURED_SECONDS_MAX = 10
 _POLL_SECONDS = 0.0005
 
 
-def _latency(bench: Bench, row: Row) -> Result:
-    platform = bench.platform
-    platform.forget()
-    with platform.awake("psp-connector"), httpx.Client(base_url=platform.url("router")) as http:
-        psp = psp_alone.client(platform.url("psp-sandbox"))
-        client = platform.redis()
-        _pairs(http, client, platform.bearers()[0], psp, 3)
-        samples = []
-        for number in bench.rounds(bench.plan.rounds):
-            bearer = platform.bearers()[0]
-            sample = _pairs(http, client, bearer, psp, bench.plan.latency_pairs)
-            samples.append(sample)
-            tell_sample(bench, row, number, bench.plan.rounds, sample)
-    return row.result(samples, {"transactions": len(samples) * bench.plan.latency_pairs})
+@measures(
+    Row.of(
+        "latency",
+        "accepted to captured, one at a time",
+        "ms",
+        5,
+        3,
+        at_most=True,
+        kind="difference",
+    )
+)
+def _latency(bench: Bench) -> Iterator[tuple[list[Sample], Details]]:
+    stack, pairs = bench.platform, bench.plan.latency_pairs
+    stacks.flush(stack)
+    client = psp.client(stacks.url(stack, "psp-sandbox"))
+    alone: list[float] = []
 
+    def transactions() -> float:
+        """The median; a call at the PSP comes after each, for the floor."""
+        bearer, through = stacks.bearers(stack)[0], []
+        alone.clear()
+        for _pair in range(pairs):
+            through.append(_transaction_ms(http, redis, bearer))
+            began = time.perf_counter()
+            psp.charge(client)
+            alone.append((time.perf_counter() - began) * 1000)
+        return statistics.median(through)
 
-def _pairs(
-    http: httpx.Client, client: store.Client, bearer: dict[str, str], psp: StripePsp, count: int
-) -> Sample:
-    """Medians of transactions and calls at the PSP, one after the other."""
-    through, alone = [], []
-    for _pair in range(count):
-        through.append(_transaction_ms(http, client, bearer))
-        alone.append(_call_ms(psp))
-    return Sample(value=statistics.median(through), floor=statistics.median(alone))
+    stacks.supervisor(stack).start("psp-connector")
+    try:
+        support.wait_until(lambda: stack.healthy("psp-connector"), what="the connector")
+        router = httpx.Client(base_url=stacks.url(stack, "router"))
+        with router as http, contextlib.closing(stack.redis()) as redis:
+            transactions()  # connects
+            samples = bench.interleaved("latency", transactions, lambda: statistics.median(alone))
+    finally:
+        stacks.supervisor(stack).stop("psp-connector")
+    yield samples, {"transactions": len(samples) * pairs}
 
 
 def _transaction_ms(http: httpx.Client, client: store.Client, bearer: dict[str, str]) -> float:
-    headers = stacks.JSON_HEADERS | bearer
-    answer = http.post("/transactions", content=stacks.BODY, headers=headers)
+    response = http.post("/transactions", json=stacks.PAYMENT, headers=bearer)
     accepted = time.perf_counter()
-    if answer.status_code != 202:
-        raise MeasureError(f"not accepted: {answer.status_code} {answer.text[:200]}")
-    key = store.transaction_key(answer.json()["id"])
+    if response.status_code != 202:
+        raise MeasureError(f"not accepted: {response.status_code} {response.text[:200]}")
+    key = store.transaction_key(response.json()["id"])
     while (status := client.hget(key, "status")) not in FINAL:
         if time.perf_counter() - accepted > _CAPTURED_SECONDS_MAX:
             raise MeasureError(f"still {status} after {_CAPTURED_SECONDS_MAX} s")
@@ -64,23 +76,3 @@ def _transaction_ms(http: httpx.Client, client: store.Client, bearer: dict[str, 
     if status != "captured":
         raise MeasureError(f"ended as {status}")
     return (time.perf_counter() - accepted) * 1000
-
-
-def _call_ms(psp: StripePsp) -> float:
-    charge: Any = psp_alone.charge()
-    began = time.perf_counter()
-    psp.charge(charge)
-    return (time.perf_counter() - began) * 1000
-
-
-ROWS = (
-    Row(
-        "latency",
-        "accepted to captured, one at a time",
-        "the call at the PSP alone, in between",
-        "ms",
-        "difference",
-        Goal(goal=5, beyond=3, at_most=True),
-        _latency,
-    ),
-)

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # A stack stops within 10 s on an idle machine.
 _STOP_SECONDS_MAX = 25
-_KILL_SECONDS_MAX = 5
 
 
 @contextlib.contextmanager
@@ -30,7 +29,12 @@ def nothing_behind() -> Iterator[None]:
         yield
     finally:
         _ignore_signals()
-        _end_children()
+        children = psutil.Process().children(recursive=True)
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.terminate()
+        for child in psutil.wait_procs(children, _STOP_SECONDS_MAX)[1]:
+            child.kill()
 
 
 def _ignore_signals() -> None:
@@ -43,20 +47,3 @@ def _leave(number: int, _frame: object) -> None:
     _ignore_signals()
     sys.stderr.write("bench: ending started processes\n")
     raise SystemExit(128 + number)
-
-
-def _end_children() -> None:
-    children = psutil.Process().children()
-    if not children:
-        return
-    pids = ", ".join(str(child.pid) for child in children)
-    sys.stderr.write(f"bench: still there, and ended now: {pids}\n")
-    everything = psutil.Process().children(recursive=True)
-    for child in children:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.terminate()
-    psutil.wait_procs(children, _STOP_SECONDS_MAX)
-    for process in everything:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(everything, _KILL_SECONDS_MAX)

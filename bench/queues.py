@@ -1,7 +1,6 @@
-"""`python -m bench.queues NAME JOBS THREADS`: fills a job queue, then drains it.
+"""`python -m bench.queues NAME JOBS THREADS`: fills a job queue, then drains it until a signal.
 
-Each is set up as its documentation advises for throughput without results, and runs until it is
-stopped.
+Each is set up as its documentation advises for throughput without results.
 """
 
 from __future__ import annotations
@@ -10,13 +9,10 @@ import asyncio
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench import jobs
 from bench.copies import copy_id
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _PREFETCH = 100
 _WORKER_SECONDS_MAX = 600
@@ -83,53 +79,39 @@ def rq(url: str, ids: list[str], _threads: int) -> None:
     SimpleWorker([queue], connection=connection).work(logging_level="ERROR")
 
 
-def taskiq(url: str, ids: list[str], threads: int) -> None:
+async def taskiq(url: str, ids: list[str], threads: int) -> None:
     """Coroutines over a stream."""
     from taskiq.api import run_receiver_task  # noqa: PLC0415
     from taskiq_redis import RedisStreamBroker  # noqa: PLC0415
 
-    async def work() -> None:
-        broker = RedisStreamBroker(url)
-        task: Any = broker.register_task(jobs.end_async, task_name="end")
-        await broker.startup()
-        for transaction_id in ids:
-            await task.kiq(transaction_id)
-        broker.is_worker_process = True
-        await run_receiver_task(broker, max_async_tasks=threads, max_prefetch=_PREFETCH)
-
-    asyncio.run(work())
+    broker = RedisStreamBroker(url)
+    task: Any = broker.register_task(jobs.end_async, task_name="end")
+    await broker.startup()
+    for transaction_id in ids:
+        await task.kiq(transaction_id)
+    broker.is_worker_process = True
+    await run_receiver_task(broker, max_async_tasks=threads, max_prefetch=_PREFETCH)
 
 
-def saq(url: str, ids: list[str], threads: int) -> None:
+async def saq(url: str, ids: list[str], threads: int) -> None:
     """Coroutines over a list."""
     from saq import Queue, Worker  # noqa: PLC0415
 
-    async def work() -> None:
-        queue: Any = Queue.from_url(url, name="bench")
-        await queue.connect()
-        for transaction_id in ids:
-            await queue.enqueue("end_by_saq", transaction_id=transaction_id, ttl=-1)
-        worker: Any = Worker(queue, functions=[jobs.end_by_saq], concurrency=threads)
-        await worker.start()
-
-    asyncio.run(work())
-
-
-QUEUES: dict[str, Callable[[str, list[str], int], None]] = {
-    "dramatiq": dramatiq,
-    "huey": huey,
-    "celery": celery,
-    "rq": rq,
-    "taskiq": taskiq,
-    "saq": saq,
-}
-COROUTINES = frozenset({"taskiq", "saq"})
+    queue: Any = Queue.from_url(url, name="bench")
+    await queue.connect()
+    for transaction_id in ids:
+        await queue.enqueue("end_by_saq", transaction_id=transaction_id, ttl=-1)
+    worker: Any = Worker(queue, functions=[jobs.end_by_saq], concurrency=threads)
+    await worker.start()
 
 
 def main(name: str, count: str, threads: str) -> None:
     """Fills the queue, then works."""
     signal.alarm(_WORKER_SECONDS_MAX)
-    QUEUES[name](os.environ["REDIS_URL"], [copy_id(n) for n in range(int(count))], int(threads))
+    ids = [copy_id(n) for n in range(int(count))]
+    run = globals()[name](os.environ["REDIS_URL"], ids, int(threads))
+    if asyncio.iscoroutine(run):
+        asyncio.run(run)
 
 
 if __name__ == "__main__":

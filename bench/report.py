@@ -1,47 +1,38 @@
-"""The table for the terminal."""
+"""The table for the terminal, and the chart."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from bench.figures import Result, change
+import sys
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
-    from bench.figures import Run
+    from bench.results import Result, Run
 
 _HEAD = (
-    "item",
-    "value",
-    "floor",
-    "figure",
-    "quartiles",
-    "extremes",
-    "goal",
-    "beyond",
-    "",
-    "before",
-)
-_MARKS = {"beyond": "++", "goal": "+", "missed": "MISSED", "": ""}
+    "item", "value", "floor", "figure", "quartiles", "extremes", "goal", "beyond", "", "before",
+)  # fmt: skip
+_MARKS = {"beyond": "++", "goal": "+", "missed": "MISSED"}
+_COLOURS = {"beyond": "#2a7f3f", "goal": "#7fb46a", "missed": "#c0504d"}
+# Caps the longest bar, so that the others stay readable.
+_SCORE_MAX = 2.5
 
 
 def table(run: Run, before: Mapping[str, Result]) -> str:
-    """A line per row, then the machine and the failures."""
-    lines = [_cells(result, before.get(result.name)) for result in run.results]
-    lines.insert(0, _HEAD)
-    text = _columns(lines)
-    for failure in run.failures:
-        text += f"\n{failure.name}: not measured: {failure.reason}"
-    notes = "\n".join(_note(result) for result in run.results)
+    """A line per row, then failures, details and the machine."""
+    lines = [_HEAD, *(_cells(result, before.get(result.name)) for result in run.results)]
+    failures = [f"{failure.name}: not measured: {failure.reason}" for failure in run.failures]
     machine = ", ".join(f"{name} {value}" for name, value in run.machine.items())
-    return f"{text}\n\n{notes}\n\n{run.mode}, {run.seconds:.0f} s, {machine}\n"
+    end = f"{run.mode}, {run.seconds:.0f} s, {machine}\n"
+    return "\n".join([*_columns(lines), *failures, "", *map(_details, run.results), "", end])
 
 
 def _cells(result: Result, before: Result | None) -> tuple[str, ...]:
     spread, goal = result.figure, result.goal
-    sign = "<= " if goal and goal.at_most else ""
-    changed = change(result, before)
+    sign = "<= " if goal.at_most else ""
+    comparable = before is not None and before.kind == result.kind and before.figure.median
     return (
         result.title,
         f"{number(result.value)} {result.unit}",
@@ -49,10 +40,10 @@ def _cells(result: Result, before: Result | None) -> tuple[str, ...]:
         figure(result, spread.median),
         f"{figure(result, spread.q1)}..{figure(result, spread.q3)}",
         f"{figure(result, spread.low)}..{figure(result, spread.high)}",
-        f"{sign}{figure(result, goal.goal)}" if goal else "",
-        f"{sign}{figure(result, goal.beyond)}" if goal and goal.beyond is not None else "",
+        f"{sign}{figure(result, goal.goal)}",
+        "" if goal.beyond is None else f"{sign}{figure(result, goal.beyond)}",
         _MARKS[result.verdict],
-        "" if changed is None else f"{changed:+.0%}",
+        f"{spread.median / comparable - 1:+.0%}" if comparable else "",
     )
 
 
@@ -68,22 +59,66 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _columns(lines: Sequence[tuple[str, ...]]) -> str:
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    shown = [
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
+def _columns(lines: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows = [
+        "  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]).rstrip()
+        for first, *others in lines
     ]
-    return "\n".join([shown[0], "-" * max(map(len, shown)), *shown[1:]])
+    return [rows[0], "-" * max(map(len, rows)), *rows[1:]]
 
 
-def _note(result: Result) -> str:
+def _details(result: Result) -> str:
     details = ", ".join(
-        f"{name} {number(value) if isinstance(value, float | int) else value}"
+        f"{name} {value if isinstance(value, str) else number(value)}"
         for name, value in result.details.items()
     )
-    against = f"against {result.against}; " if result.against else ""
-    return f"{result.name}: {against}{details or 'no details'}; {result.rounds} rounds"
+    return f"{result.name}: {result.rounds} rounds; {details}"
+
+
+def score(result: Result) -> float:
+    """The figure by its goal: 1 reaches it, more is better, also where the goal is a maximum."""
+    goal, figure = result.goal.goal, result.figure.median
+    if result.goal.at_most:
+        return goal / figure if figure > goal / _SCORE_MAX else _SCORE_MAX
+    return min(figure / goal, _SCORE_MAX)
+
+
+def chart(run: Run, path: Path) -> None:
+    """Writes the scores as a self-contained SVG without scripts."""
+    pygal = _pygal()
+    bars = pygal.HorizontalBar(
+        style=pygal.style.CleanStyle(value_font_size=11, label_font_size=11),
+        js=[],
+        width=1000,
+        height=120 + 40 * max(len(run.results), 1),
+        title="Figures by their goals: at 1 a goal is reached, whichever way it points",
+        show_legend=False,
+        print_values=True,
+        print_values_position="top",
+        range=(0, _SCORE_MAX),
+    )
+    upwards = run.results[::-1]
+    bars.x_labels = [result.title for result in upwards]
+    bars.add("figure by goal", [_bar(result) for result in upwards])
+    path.write_bytes(bars.render())
+
+
+def _bar(result: Result) -> dict[str, Any]:
+    sign = "at most " if result.goal.at_most else ""
+    label = f"{figure(result, result.figure.median)} ({sign}{figure(result, result.goal.goal)})"
+    colour = _COLOURS[result.verdict]
+    return {"value": score(result), "color": colour, "formatter": lambda _value: label}
+
+
+def _pygal() -> Any:
+    """Imports pygal, which looks for plugins through an interface that Python 3.12 removed.
+
+    Python 3.11 warns about it; we use no plugins.
+    """
+    finders = list(sys.meta_path)
+    try:
+        import pygal  # noqa: PLC0415
+    finally:
+        sys.meta_path[:] = finders
+    return pygal

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-from dataclasses import dataclass
-from functools import partial
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import httpx
+import psutil
 
-from bench.errors import MeasureError
-from bench.load import Request
 from bench.plan import CONNECTIONS
+from bench.results import MeasureError
 from devtools.address import PORT_OFFSETS
+from devtools.supervisor import Supervisor
 from services.auth_api.passwords import hash_password
 from services.common.tokens import Tokens, TokenSettings
 from tests import support
@@ -24,106 +23,40 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from services.common import store
     from tests.stack.stack import Stack
 
 COMPOSE_FILE = support.ROOT / "process-compose.yaml"
 EMPTIED = ("auth_api", "core_api")
 PASSWORD = "password"  # noqa: S105  of users that exist for some minutes
 USERS = 4_000
-_FIRST_USER_ID = 1000
+PAYMENT = {"amount": 1250, "currency": "USD"}
 # The connector is stopped while requests are measured, so that its work is not part of theirs; the
 # limit is high, so that the backlog of an earlier run causes no refusals.
 QUEUE_LIMIT = 200_000
-JSON_HEADERS = {"Content-Type": "application/json"}
-BODY = '{"amount":1250,"currency":"USD"}'
+_FIRST_USER_ID = 1000
+_SUPERVISOR = "supervisor"
+# Values in the user's shell would replace the defaults.
+_SETTINGS = ("WORKERS", "CONCURRENCY", "THREADS", "FINISHED_DAYS", "DEADLETTER_DAYS")
 
 
-@dataclass(frozen=True)
-class Platform:
-    """A running stack and its users."""
-
-    stack: Stack
-    is_floor: bool = False
-
-    def url(self, process: str) -> str:
-        """Where a process listens."""
-        return f"http://127.0.0.1:{self.stack.port + PORT_OFFSETS[process]}"
-
-    def redis(self) -> store.Client:
-        """A client of the stack's Redis."""
-        return self.stack.redis()
-
-    def bearers(self) -> list[dict[str, str]]:
-        """Headers for one merchant per connection, valid for 30 s."""
-        settings = TokenSettings.read(
-            {"JWT_SECRET_FILE": str(self.stack.state / "jwt-secret"), "HTTP_PORT": "1"}
-        )
-        tokens = Tokens(settings)
-        return [
-            {"Authorization": f"Bearer {tokens.issue(user_id(n), username(n), enabled=True)}"}
-            for n in range(CONNECTIONS)
-        ]
-
-    def send(self, process: str, request: Request) -> httpx.Response:
-        """Sends one request."""
-        return httpx.request(
-            request.method,
-            self.url(process) + request.path,
-            headers=dict(request.headers),
-            content=request.body,
-            timeout=10,
-        )
-
-    def rest(self, process: str) -> None:
-        """Stops one process; the supervisor does not restart it."""
-        done = self.stack.compose("process", "stop", process)
-        if done.returncode != 0:
-            raise MeasureError(f"{process} could not be stopped: {done.stderr.strip()}")
-
-    @contextlib.contextmanager
-    def awake(self, process: str) -> Iterator[None]:
-        """Runs one stopped process within the block."""
-        done = self.stack.compose("process", "start", process)
-        if done.returncode != 0:
-            raise MeasureError(f"{process} could not be started: {done.stderr.strip()}")
-        support.wait_until(partial(self.stack.healthy, process), seconds_max=30, what=process)
-        try:
-            yield
-        finally:
-            self.rest(process)
-
-    def forget(self) -> None:
-        """Empties Redis, so that no run affects the next."""
-        with contextlib.closing(self.redis()) as client:
-            client.flushall()
-
-
-def username(number: int) -> str:
-    """The name of a benchmark user."""
-    return f"merchant-{number:05d}"
-
-
-def user_id(number: int) -> int:
-    """The password of a benchmark user."""
-    return _FIRST_USER_ID + number
-
-
-def login(number: int) -> Request:
-    """The login request of a user."""
-    body = json.dumps({"username": username(number), "password": PASSWORD})
-    return Request("POST", "/auth/token", JSON_HEADERS, body)
-
-
-def write_users(path: Path) -> None:
-    """Users who share one hash; each is verified separately."""
-    password_hash = hash_password(PASSWORD)
-    users = [
-        {"id": user_id(n), "username": username(n), "password_hash": password_hash}
-        for n in range(USERS)
-    ]
-    path.write_text(json.dumps(users))
-    path.chmod(0o600)
+def running(
+    folder: Path, *, floor: bool = False, healthy: bool = True
+) -> contextlib.AbstractContextManager[Stack]:
+    """Runs a stack with logs, append-only file and validation as shipped; waits until healthy."""
+    users = folder / "users.json"
+    if not users.exists():
+        _write_users(users)
+    settings = dict.fromkeys(_SETTINGS, "") | {
+        "USERS_FILE": str(users),
+        "QUEUE_LIMIT": str(QUEUE_LIMIT),
+        "LOG_FORMAT": "json",
+        "LOG_LEVEL": "info",
+    }
+    if floor:
+        path = folder / "floor.yaml"
+        path.write_text(floor_file(COMPOSE_FILE.read_text()))
+        settings["PC_CONFIG_FILES"] = str(path)
+    return stacks.running(healthy=healthy, port=None, state=None, cwd=support.ROOT, **settings)
 
 
 def floor_file(compose: str) -> str:
@@ -140,37 +73,86 @@ def floor_file(compose: str) -> str:
     return compose
 
 
-@contextlib.contextmanager
-def running(
-    folder: Path, *, floor: bool = False, healthy: bool = True, **environ: str
-) -> Iterator[Platform]:
-    """A stack with logs, append-only file and validation as shipped; waits until it is healthy."""
-    if not (folder / "users.json").exists():
-        write_users(folder / "users.json")
-    more = {
-        "USERS_FILE": str(folder / "users.json"),
-        "QUEUE_LIMIT": str(QUEUE_LIMIT),
-        "LOG_FORMAT": "json",
-        "LOG_LEVEL": "info",
-        **environ,
-    }
-    if floor:
-        path = folder / "floor.yaml"
-        path.write_text(floor_file(COMPOSE_FILE.read_text()))
-        more["PC_CONFIG_FILES"] = str(path)
-    started = stacks.running(healthy=healthy, port=None, state=None, cwd=support.ROOT, **more)
-    with _without_settings(), started as stack:
-        yield Platform(stack, floor)
+def supervisor(stack: Stack) -> Supervisor:
+    """A client of the stack's process-compose."""
+    return Supervisor(stack.environ["PC_SOCKET_PATH"])
 
 
-# Settings of the user's shell would replace the defaults.
-_SETTINGS = ("WORKERS", "CONCURRENCY", "RELOAD", "THREADS", "FINISHED_DAYS", "DEADLETTER_DAYS")
+def url(stack: Stack, process: str) -> str:
+    """The URL of a process, without a trailing slash."""
+    return f"http://127.0.0.1:{stack.port + PORT_OFFSETS[process]}"
 
 
-@contextlib.contextmanager
-def _without_settings() -> Iterator[None]:
-    set_aside = {name: os.environ.pop(name) for name in _SETTINGS if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(set_aside)
+def flush(stack: Stack) -> None:
+    """Empties Redis, so that no run affects the next."""
+    with contextlib.closing(stack.redis()) as client:
+        client.flushall()
+
+
+def _write_users(path: Path) -> None:
+    """Users who share one hash; each is verified separately."""
+    password_hash = hash_password(PASSWORD)
+    users = [
+        {"id": _FIRST_USER_ID + n, "username": _username(n), "password_hash": password_hash}
+        for n in range(USERS)
+    ]
+    path.write_text(json.dumps(users))
+    path.chmod(0o600)
+
+
+def _username(number: int) -> str:
+    return f"merchant-{number:05d}"
+
+
+def login(stack: Stack, number: int) -> httpx.Request:
+    """The login request of a user."""
+    body = {"username": _username(number), "password": PASSWORD}
+    return httpx.Request("POST", f"{url(stack, 'router')}/auth/token", json=body)
+
+
+def bearers(stack: Stack) -> list[dict[str, str]]:
+    """Headers for one merchant per connection, valid for 30 s."""
+    secret = {"JWT_SECRET_FILE": str(stack.state / "jwt-secret"), "HTTP_PORT": "1"}
+    tokens = Tokens(TokenSettings.read(secret))
+    issued = [
+        tokens.issue(_FIRST_USER_ID + n, _username(n), enabled=True) for n in range(CONNECTIONS)
+    ]
+    return [{"Authorization": f"Bearer {token}"} for token in issued]
+
+
+def payments(stack: Stack, process: str, path: str) -> list[httpx.Request]:
+    """One payment of each merchant."""
+    address = url(stack, process) + path
+    return [
+        httpx.Request("POST", address, headers=bearer, json=PAYMENT) for bearer in bearers(stack)
+    ]
+
+
+def cpu_seconds(stack: Stack) -> dict[str, float]:
+    """User and system time of each process of the stack so far, its workers included."""
+    used: dict[str, float] = defaultdict(float)
+    for name, process in _processes(stack):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            used[name] += sum(process.cpu_times()[:2])
+    return dict(used)
+
+
+def pss_megabytes(stack: Stack) -> dict[str, float]:
+    """Memory of each: shared pages are divided among their users (Linux only)."""
+    used: dict[str, float] = defaultdict(float)
+    for name, process in _processes(stack):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            used[name] += process.memory_full_info().pss / 1e6
+    return dict(used)
+
+
+def _processes(stack: Stack) -> Iterator[tuple[str, psutil.Process]]:
+    """The supervisor, and its descendants by the name of the process they belong to."""
+    started_by = psutil.Process(stack.supervisor.pid)
+    yield _SUPERVISOR, started_by
+    for started in started_by.children():
+        with contextlib.suppress(psutil.Error):
+            # Redis overwrites its environment with its title.
+            name = started.environ().get("PC_PROC_NAME") or started.name()
+            for process in (started, *started.children(recursive=True)):
+                yield name, process

@@ -164,6 +164,7 @@ in
         common
         ++ [
           ../.vscode/launch.json
+          ../bench
           ../docs/configuration.md
         ]
         ++ testsIn [ "stack" ];

@@ -10,26 +10,25 @@ from services.common import store
 from services.core_api.transactions import Transactions
 
 
-def test_copies_are_like_the_transaction_they_are_of(client: Any) -> None:
-    """Record, index, queue and API show each copy as if it had come the same way."""
-    copies.queued(client, 10)
-    transactions = Transactions(client, 1000)
-    records = transactions.page(copies.USER_ID, 100, None).transactions
-    assert len({record.id for record in records}) == 10
-    assert [copies.copy_id(n) for n in range(8, -1, -1)] == [r.id for r in records][1:]
-    assert len({record.model_copy(update={"id": ""}).to_json() for record in records}) == 1
-    entries = [fields["transaction_id"] for _, fields in client.xrange(store.QUEUE)]
-    assert {record.id for record in records} == set(entries)
-
-
 @pytest.fixture(autouse=True)
 def several_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes more than one call of the script must come out as if it took one."""
+    """Spreads the copies over several calls of the script."""
     monkeypatch.setattr(copies, "_PER_CALL_MAX", 4)
 
 
-def test_copies_of_a_finished_one_have_their_credit(client: Any) -> None:
-    """The ledger has an entry for each, and the queue has none."""
+def test_copies_equal_their_original(client: Any) -> None:
+    """Record, index, queue and API show each copy as if it had been accepted normally."""
+    copies.queued(client, 10)
+    records = Transactions(client, 1000).page(copies.USER_ID, 100, None).transactions
+    assert len({record.id for record in records}) == 10
+    assert [r.id for r in records][1:] == [copies.copy_id(n) for n in range(8, -1, -1)]
+    assert len({record.model_copy(update={"id": ""}).to_json() for record in records}) == 1
+    entries = [fields["transaction_id"] for _, fields in client.xrange(store.QUEUE)]
+    assert set(entries) == {record.id for record in records}
+
+
+def test_copies_of_a_finished_transaction_have_its_credit(client: Any) -> None:
+    """The ledger has a credit for each copy, and the queue has no entry."""
 
     def finish() -> None:
         (entry,) = client.xrange(store.QUEUE)
