@@ -132,7 +132,8 @@ def redis_with_tls(folder: Path, authority: Authority, port: int) -> Iterator[st
     url = f"rediss://:{IN_AN_ADDRESS}@localhost:{port}/0?ssl_ca_certs={authority.root}"
 
     def answers() -> bool:
-        with contextlib.suppress(redis.ConnectionError), redis.Redis.from_url(url) as client:
+        client = redis.Redis.from_url(url, retry=support.ONE_TRY)
+        with contextlib.suppress(redis.ConnectionError), client:
             return bool(client.ping())
         return False
 

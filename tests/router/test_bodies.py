@@ -1,0 +1,237 @@
+"""The size, the framing and the pace of requests."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.router.helpers import (
+    Answer,
+    OneThreadServer,
+    Platform,
+    parse,
+    problem,
+    read_all,
+    router_on,
+    service_on,
+)
+from tests.support import free_ports
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BODY_BYTES_MAX = 16_384
+
+
+def test_a_body_of_16_kib_arrives_whole(platform: Platform) -> None:
+    """A body of exactly the limit passes unchanged."""
+    body = bytes(index % 256 for index in range(BODY_BYTES_MAX))
+    assert platform.router.ask("POST", "/transactions", body).status == 200
+    assert platform.core.last().body == body
+
+
+def test_a_larger_body_is_refused_unread(platform: Platform) -> None:
+    """A body above the limit is 413 at once, before any of it was sent."""
+    head = b"POST /transactions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+    with platform.router.connect() as connection:
+        started = time.monotonic()
+        connection.sendall(head % (BODY_BYTES_MAX + 1))
+        response = parse(connection.recv(65_536))
+    assert problem(response) == (413, "payload-too-large")
+    assert time.monotonic() - started < 5
+    assert platform.seen() == []
+
+
+@pytest.mark.parametrize("chunk_bytes", [2, 20_000, 2_000_000])
+def test_a_body_in_chunks_is_refused(platform: Platform, chunk_bytes: int) -> None:
+    """A body without a length is 411 at any size: WSGI has none."""
+    head = b"POST /transactions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with platform.router.connect() as connection:
+        connection.sendall(head + b"%x\r\n" % chunk_bytes + b"x" * min(chunk_bytes, 20_000))
+        response = parse(connection.recv(65_536))
+    assert problem(response) == (411, "length-required")
+    assert platform.seen() == []
+
+
+def test_expect_100_continue(platform: Platform) -> None:
+    """The router answers `Expect: 100-continue`; the service gets headers and body together."""
+    head = _POST + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+    with platform.router.connect() as connection:
+        connection.sendall(head)
+        assert connection.recv(1_000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert platform.seen() == []
+        connection.sendall(b"{}")
+        assert connection.recv(1_000).startswith(b"HTTP/1.1 200 OK\r\n")
+    assert (platform.auth.last().body, platform.auth.last().headers["Expect"]) == (b"{}", None)
+
+
+def test_slow_senders_do_not_hold_a_service(tmp_path: Path) -> None:
+    """With 32 half-sent bodies open, a service with one thread still answers other requests."""
+    port = free_ports(3)
+    head = b"POST /auth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
+    with ExitStack() as stack:
+        auth = stack.enter_context(service_on(port + 1, OneThreadServer))
+        router = stack.enter_context(router_on(tmp_path, port))
+        for _client in range(32):
+            stack.enter_context(router.connect()).sendall(head)
+        started = time.monotonic()
+        statuses = [router.ask("POST", "/auth/token", b"{}").status for _request in range(5)]
+        assert statuses == [200] * 5
+        assert time.monotonic() - started < 5
+        assert [seen.body for seen in auth.seen] == [b"{}"] * 5
+
+
+def test_a_body_that_is_cut_off_reaches_no_service(platform: Platform) -> None:
+    """A body cut off by the client is 408 and never reaches the service."""
+    head = b"POST /auth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n\r\n0123456789"
+    with platform.router.connect() as connection:
+        connection.sendall(head)
+        connection.shutdown(socket.SHUT_WR)
+        response = parse(connection.recv(65_536))
+    assert problem(response) == (408, "request-timeout")
+    assert platform.seen() == []
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_half_closed_connection_never_gets_an_empty_200(platform: Platform, method: str) -> None:
+    """A half-closed connection gets the response, or a 499 that leaves the outcome open."""
+    platform.auth.answers["/token"] = Answer(wait_seconds=0.05)
+    head = f"{method} /auth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{}}"
+    for _ in range(20):
+        with platform.router.connect() as connection:
+            connection.sendall(head.encode())
+            connection.shutdown(socket.SHUT_WR)
+            response = parse(read_all(connection, 5))
+        if response.status == 200:
+            assert response.body == b"{}"
+        else:
+            assert problem(response) == (499, "client-closed-request")
+
+
+def test_an_answer_without_a_body_passes(platform: Platform) -> None:
+    """A service's 200 of length 0 (as for OPTIONS) passes unchanged."""
+    platform.auth.answers["/token"] = Answer(200, (("Allow", "POST, OPTIONS"),), b"")
+    response = platform.router.ask("OPTIONS", "/auth/token")
+    assert (response.status, response.body) == (200, b"")
+    assert response.headers["Allow"] == "POST, OPTIONS"
+
+
+def test_a_path_that_is_too_long_is_refused(platform: Platform) -> None:
+    """A path that the services' server would not read is 414, as a problem document."""
+    assert platform.router.ask("GET", "/auth/" + "x" * 7_990).status == 200
+    assert problem(platform.router.ask("GET", "/auth/" + "x" * 8_000)) == (414, "uri-too-long")
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, "bad-request"), (431, "headers-too-large"), (501, "not-implemented")]
+)
+def test_html_errors_of_a_service_become_problems(
+    platform: Platform, status: int, code: str
+) -> None:
+    """The HTML errors of a service's HTTP server are replaced by problem documents."""
+    html = (("Content-Type", "text/html"), ("Connection", "close"))
+    platform.auth.answers["/token"] = Answer(status, html, b"<html>" * 100)
+    response = platform.router.ask("POST", "/auth/token", b"{}")
+    assert problem(response) == (status, code)
+
+
+# Requests inside requests
+
+_SMUGGLED = b"GET /transactions/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
+_POST = b"POST /auth/token HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(
+            _POST
+            + b"Content-Length: %d\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n%s"
+            % (5 + len(_SMUGGLED), _SMUGGLED),
+            id="length and chunks",
+        ),
+        pytest.param(
+            _POST
+            + b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n%x\r\n%s\r\n0\r\n\r\n"
+            % (len(_SMUGGLED), _SMUGGLED),
+            id="chunks and length",
+        ),
+        pytest.param(
+            _POST
+            + b"Content-Length: 0\r\nContent-Length: %d\r\n\r\n%s" % (len(_SMUGGLED), _SMUGGLED),
+            id="two lengths",
+        ),
+        pytest.param(
+            _POST + b"Content-Length: %d, 0\r\n\r\n%s" % (len(_SMUGGLED), _SMUGGLED),
+            id="a list of lengths",
+        ),
+        pytest.param(
+            _POST + b"Content-Length: +%d\r\n\r\n%s" % (len(_SMUGGLED), _SMUGGLED),
+            id="a signed length",
+        ),
+        pytest.param(
+            _POST + b"Transfer-Encoding: xchunked\r\nContent-Length: 0\r\n\r\n" + _SMUGGLED,
+            id="an unknown coding",
+        ),
+        pytest.param(
+            _POST + b"Transfer-Encoding : chunked\r\nContent-Length: 0\r\n\r\n" + _SMUGGLED,
+            id="a space before the colon",
+        ),
+        pytest.param(
+            _POST
+            + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n"
+            + _SMUGGLED,
+            id="two codings",
+        ),
+        pytest.param(
+            _POST + b"X: a\rContent-Length: 0\r\n\r\n" + _SMUGGLED, id="a bare carriage return"
+        ),
+        pytest.param(
+            b"POST /auth/x\tHTTP/1.1\r\nHost: localhost\r\n\r\n" + _SMUGGLED,
+            id="a tab in the first line",
+        ),
+    ],
+)
+def test_ambiguous_framing_ends_the_connection(platform: Platform, sent: bytes) -> None:
+    """Ambiguous framing (request smuggling) is refused, and nothing after it is read."""
+    received = platform.router.raw(sent)
+    assert re.match(rb"HTTP/1\.1 (400|411|501) ", received)
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert platform.seen() == []
+
+
+def test_a_request_in_a_body_stays_a_body(platform: Platform) -> None:
+    """A request inside a body stays body, and the connection is usable after it."""
+    head = _POST + b"Content-Length: %d\r\n\r\n" % len(_SMUGGLED)
+    last = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    received = platform.router.raw(head + _SMUGGLED + last)
+    assert received.count(b"HTTP/1.1 200 OK\r\n") == 2
+    assert [(seen.path, seen.body) for seen in platform.seen()] == [("/token", _SMUGGLED)]
+
+
+def test_oversize_headers_are_refused(platform: Platform) -> None:
+    """Headers over 64 KiB (and the 4 KiB that Go adds) are 431 and reach no service."""
+    received = platform.router.raw(
+        b"GET /auth/token HTTP/1.1\r\nHost: localhost\r\nX-Big: " + b"x" * 70_000 + b"\r\n\r\n"
+    )
+    assert received.startswith(b"HTTP/1.1 431 ")
+    assert platform.seen() == []
+
+
+@pytest.mark.parametrize(
+    "preface",
+    [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00",
+        b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03",
+    ],
+    ids=["h2c", "TLS"],
+)
+def test_only_http_1_is_spoken(platform: Platform, preface: bytes) -> None:
+    """HTTP/2 and TLS are refused, and the router keeps running."""
+    assert b"HTTP/1.1 200" not in platform.router.raw(preface, quiet_seconds=1)
+    assert platform.router.ask("GET", "/health").status == 200

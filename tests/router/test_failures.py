@@ -1,0 +1,117 @@
+"""Services that fail, hang or restart, and clients that are too slow."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.router.helpers import (
+    Answer,
+    Platform,
+    Response,
+    parse,
+    problem,
+    router_on,
+    service_on,
+)
+from tests.support import free_ports
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+    from pathlib import Path
+
+
+def test_a_services_own_error_passes_untouched(platform: Platform) -> None:
+    """A service's 503 passes unchanged; only the router's own errors get a problem document."""
+    body = b'{"type": "about:blank", "code": "queue-full"}'
+    headers = (("Content-Type", "application/problem+json"), ("Retry-After", "7"))
+    platform.core.answers["/"] = Answer(503, headers, body)
+    response = platform.router.ask("POST", "/transactions", b"{}")
+    assert (response.status, response.body) == (503, body)
+    assert response.headers["Retry-After"] == "7"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_service_that_hangs_up_is_502(platform: Platform, method: str) -> None:
+    """A service that closes the connection may have done its work: 502, and no retry."""
+    platform.core.answers["/"] = Answer(None)
+    response = platform.router.ask(method, "/transactions", b"{}")
+    assert problem(response) == (502, "bad-gateway")
+    assert len(platform.core.seen) == 1
+
+
+def test_a_service_that_is_down_is_503(tmp_path: Path) -> None:
+    """A stopped service is 503 with Retry-After; its address is in the log only."""
+    port = free_ports(3)
+    with router_on(tmp_path, port) as router:
+        response = router.ask("POST", "/transactions", b"{}")
+        assert problem(response) == (503, "service-unavailable")
+        assert response.headers["Retry-After"] == "1"
+        assert str(port + 2).encode() not in response.body
+        assert f"127.0.0.1:{port + 2}" in router.log_of(response.headers["X-Request-Id"])["error"]
+        assert router.ask("GET", "/health").status == 200
+
+
+def test_a_service_at_several_addresses(tmp_path: Path) -> None:
+    """All addresses of a service get requests; when one does not listen, the others respond."""
+    port = free_ports(4)
+    both = f"127.0.0.1:{port + 2} 127.0.0.1:{port + 3}"
+    with service_on(port + 2) as first, router_on(tmp_path, port, CORE_API_ADDRESS=both) as router:
+        with service_on(port + 3) as second:
+            for service in (first, second):
+                service.answers["/"] = Answer(headers=(("Connection", "close"),))
+            assert {router.ask("GET", "/transactions").status for _ in range(40)} == {200}
+            assert len(first.seen) + len(second.seen) == 40
+            assert first.seen
+            assert second.seen
+        assert {router.ask("GET", "/transactions").status for _ in range(20)} == {200}
+
+
+def test_a_restart_of_a_service_is_bridged(tmp_path: Path) -> None:
+    """A request during a restart waits for the service, and its body arrives whole."""
+    port = free_ports(3)
+    answers: list[Response] = []
+    with router_on(tmp_path, port) as router:
+        with service_on(port + 2) as core:
+            # A request on a kept connection that is closed at that very moment is a 502: it may
+            # have been read. The claim is about those that come afterwards.
+            core.answers["/"] = Answer(headers=(("Connection", "close"),))
+            assert router.ask("POST", "/transactions", b"{}").status == 200
+        client = threading.Thread(
+            target=lambda: answers.append(router.ask("POST", "/transactions", b'{"amount": 1}'))
+        )
+        client.start()
+        time.sleep(0.5)
+        with service_on(port + 2) as core:
+            client.join(10)
+            assert [answer.status for answer in answers] == [200]
+            assert [seen.body for seen in core.seen] == [b'{"amount": 1}']
+
+
+Waiting = tuple[Platform, "dict[str, Future[bytes]]"]
+
+
+@pytest.mark.parametrize("name", ["half-sent body", "dripping body"])
+def test_a_slow_body_is_408(waiting: Waiting, name: str) -> None:
+    """A body has 10 s, silent or dripping; a slower one never reaches the service."""
+    platform, exchanges = waiting
+    response = parse(exchanges[name].result(40))
+    assert problem(response) == (408, "request-timeout")
+    assert platform.auth.seen == []
+
+
+def test_slow_headers_end_the_connection(waiting: Waiting) -> None:
+    """Headers that never end are closed or answered with an error."""
+    received = waiting[1]["slow headers"].result(40)
+    assert received == b"" or parse(received).status in {400, 408}
+
+
+def test_a_slow_service_is_504(waiting: Waiting) -> None:
+    """A service that hangs is 504, and gets the request once."""
+    platform, exchanges = waiting
+    response = parse(exchanges["slow service"].result(40))
+    assert problem(response) == (504, "gateway-timeout")
+    assert [seen.path for seen in platform.core.seen] == ["/slow"]

@@ -1,0 +1,140 @@
+"""The headers that pass in both directions, and those that do not."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.router.helpers import (
+    Answer,
+    Platform,
+    Router,
+    parse,
+    problem,
+)
+
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@pytest.mark.parametrize("request_id", ["a", "A.b_c-9", "x" * 64])
+def test_a_clients_request_id_is_kept(platform: Platform, request_id: str) -> None:
+    """A valid request id goes to the service, back to the client once, and into the log."""
+    response = platform.router.ask("GET", "/auth/token", headers={"X-Request-Id": request_id})
+    assert platform.auth.last().headers.get_all("X-Request-Id") == [request_id]
+    assert response.headers.get_all("X-Request-Id") == [request_id]
+    assert platform.router.log_of(request_id)["request_id"] == request_id
+
+
+@pytest.mark.parametrize(
+    "request_id", ["", "x" * 65, "a b", 'a"b', "a,b", "{env.PATH}", "ä", "a/b"]
+)
+def test_a_bad_request_id_is_replaced(platform: Platform, request_id: str) -> None:
+    """A request id that could do harm in a log or a header is replaced by a new one."""
+    sent = {"X-Request-Id": request_id}
+    response = platform.router.ask("GET", "/auth/token", headers=sent)
+    made = response.headers["X-Request-Id"]
+    assert UUID.fullmatch(made)
+    assert platform.auth.last().headers.get_all("X-Request-Id") == [made]
+    assert platform.router.log_of(made)["request_id"] == made
+
+
+def test_two_request_ids_are_none(platform: Platform) -> None:
+    """A request with two request ids gets a single new one."""
+    received = platform.router.raw(
+        b"GET /auth/token HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: a\r\nX-Request-Id: b\r\n"
+        b"Connection: close\r\n\r\n"
+    )
+    made = parse(received).headers.get_all("X-Request-Id") or []
+    assert len(made) == 1
+    assert UUID.fullmatch(made[0])
+    assert platform.auth.last().headers.get_all("X-Request-Id") == made
+
+
+@pytest.mark.parametrize("method", ["GET", "X" * 33])
+def test_a_problem_carries_the_request_id(router: Router, method: str) -> None:
+    """The router's own errors are in the log by request id, even those before any route."""
+    request_id = f"id-{method}"
+    response = router.ask(method, "/nothing", headers={"X-Request-Id": request_id})
+    assert problem(response) in {(404, "not-found"), (405, "method-not-allowed")}
+    assert response.json()["request_id"] == request_id
+    assert router.log_of(request_id)["status"] == response.status
+
+
+def test_an_empty_host_is_a_problem(router: Router) -> None:
+    """An HTTP/1.1 request without a host is 400, as a problem document and in the log."""
+    response = parse(router.raw(b"GET /health HTTP/1.1\r\nHost:\r\n\r\n"))
+    assert problem(response) == (400, "bad-request")
+    assert router.log_of(response.headers["X-Request-Id"])["status"] == 400
+
+
+def test_forwarded_headers_of_a_client_are_dropped(platform: Platform) -> None:
+    """A service gets the router's X-Forwarded headers, never a client's or its WSGI variables."""
+    claimed = {
+        "X-Forwarded-For": "9.9.9.9",
+        "X-Forwarded-Host": "evil.example",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Prefix": "/evil",
+        "X-Forwarded-Port": "9",
+        "Forwarded": "for=9.9.9.9",
+        "X-Real-IP": "9.9.9.9",
+        "Via": "1.1 evil",
+        "SCRIPT_NAME": "/evil",
+        "PATH_INFO": "/evil",
+        "X_Forwarded_For": "9.9.9.9",
+    }
+    platform.router.ask("GET", "/auth/token", headers={"Host": "localhost:8000", **claimed})
+    seen = platform.auth.last().headers
+    known = {
+        "X-Forwarded-For": "127.0.0.1",
+        "X-Forwarded-Host": "localhost:8000",
+        "X-Forwarded-Proto": "http",
+    }
+    assert {name: seen[name] for name in claimed if name in seen} == known
+
+
+def test_other_headers_pass_in_both_directions(platform: Platform) -> None:
+    """Authorization, Idempotency-Key and the like pass, and so do a service's own headers."""
+    platform.core.answers["/"] = Answer(202, (("Idempotency-Replayed", "true"), ("Date", "today")))
+    sent = {"Authorization": "Bearer t", "Idempotency-Key": "k", "Content-Type": "application/json"}
+    response = platform.router.ask("POST", "/transactions", b"{}", sent)
+    seen = platform.core.last().headers
+    assert {name: seen[name] for name in sent} == sent
+    assert response.headers["Idempotency-Replayed"] == "true"
+
+
+def test_connection_cannot_remove_the_routers_headers(platform: Platform) -> None:
+    """A client cannot list the router's headers in `Connection` to have them removed."""
+    sent = {"X-Request-Id": "kept", "Connection": "close, X-Request-Id, X-Forwarded-For"}
+    platform.router.ask("GET", "/auth/token", headers=sent)
+    seen = platform.auth.last().headers
+    assert (seen["X-Request-Id"], seen["X-Forwarded-For"]) == ("kept", "127.0.0.1")
+
+
+def test_an_upgrade_is_not_passed_on(platform: Platform) -> None:
+    """Upgrade is removed, so that no connection becomes a tunnel to a service."""
+    sent = {"Connection": "Upgrade", "Upgrade": "websocket"}
+    assert platform.router.ask("GET", "/auth/token", headers=sent).status == 200
+    seen = platform.auth.last().headers
+    assert (seen["Upgrade"], seen["Connection"]) == (None, None)
+
+
+@pytest.mark.parametrize("path", ["/health", "/nothing", "/auth/token", "/auth/hang-up"])
+def test_no_answer_names_a_product(platform: Platform, path: str) -> None:
+    """No response names the software of the router or a service (`Server: gunicorn`)."""
+    platform.auth.answers["/hang-up"] = Answer(None)
+    response = platform.router.ask("GET", path)
+    assert (response.headers["Server"], response.headers["Via"]) == (None, None)
+    assert not re.search(
+        r"caddy|gunicorn|python", f"{response.headers}{response.body!r}", re.IGNORECASE
+    )
+
+
+def test_nothing_is_compressed(platform: Platform) -> None:
+    """Small responses stay as they are: the router neither compresses nor asks a service to."""
+    platform.auth.answers["/token"] = Answer(body=b'{"a": "%s"}' % (b"x" * 4_000))
+    response = platform.router.ask("GET", "/auth/token", headers={"Accept-Encoding": "gzip"})
+    assert response.headers["Content-Encoding"] is None
+    assert response.json() == {"a": "x" * 4_000}
+    platform.router.raw(b"GET /auth/token HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert platform.auth.last().headers["Accept-Encoding"] is None

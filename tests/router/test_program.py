@@ -1,0 +1,212 @@
+"""The program: its logs, its settings and its configuration."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from devtools.catalog import SERVICES
+from devtools.loglines import parse as parse_line
+from tests.router.helpers import (
+    CONFIG,
+    Answer,
+    Router,
+    environment,
+    platform_in,
+    router_on,
+    service_on,
+)
+from tests.support import free_ports, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_the_access_log_says_what_happened(router: Router) -> None:
+    """A request is one JSON line with status, sizes, duration, method, path and client."""
+    router.ask("POST", "/auth/token", b"{}", {"X-Request-Id": "log-1"})
+    line = router.log_of("log-1")
+    assert {line["service"] for line in router.log()} == {"router"}
+    assert (line["status"], line["size"], line["bytes_read"]) == (200, 2, 2)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", line["time"])
+    assert 0 < line["ms"] < 10_000
+    request = line["request"]
+    assert (request["method"], request["uri"]) == ("POST", "/auth/token")
+    assert request["remote_ip"] == "127.0.0.1"
+
+
+def test_health_checks_are_not_logged(router: Router) -> None:
+    """Requests of /health, which come every few seconds, are not logged."""
+    router.ask("GET", "/health", headers={"X-Request-Id": "probe"})
+    router.ask("GET", "/nowhere", headers={"X-Request-Id": "after-the-probe"})
+    router.log_of("after-the-probe")
+    assert [line for line in router.log() if line.get("request_id") == "probe"] == []
+
+
+@pytest.mark.parametrize("log_format", ["json", "console", ""])
+def test_one_setting_for_the_format_of_all_logs(tmp_path: Path, log_format: str) -> None:
+    """LOG_FORMAT=console is readable and has the same fields as JSON."""
+    with platform_in(tmp_path, LOG_FORMAT=log_format) as platform:
+        platform.router.ask("GET", "/auth/x", headers={"X-Request-Id": "r-17"})
+        text = wait_until(
+            lambda: [t for t in platform.router.output.read_text().splitlines() if "r-17" in t],
+            what="the request's line",
+        )[0]
+    line = parse_line(text)
+    assert line is not None
+    assert line.fields.items() >= {
+        "service": "router", "event": "handled request", "method": "GET", "path": "/auth/x",
+        "status": "200", "request_id": "r-17",
+    }.items()  # fmt: skip
+    assert (log_format != "console") == text.startswith("{")
+
+
+def test_no_secret_is_logged_at_any_level(tmp_path: Path) -> None:
+    """No header, body or query is logged, even at level debug."""
+    headers = {
+        name: f"SECRET-{name}"
+        for name in ("Authorization", "Cookie", "Idempotency-Key", "X-Api-Key", "Referer")
+    }
+    with platform_in(tmp_path, LOG_LEVEL="debug") as platform:
+        platform.core.answers["/hang-up"] = Answer(None)
+        platform.core.answers["/"] = Answer(
+            headers=(("Set-Cookie", "SECRET-5"), ("X-Token", "SECRET-6")), body=b"SECRET-7"
+        )
+        for path in ("/transactions", "/transactions/hang-up", "/nothing"):
+            url = f"{path}?token=SECRET-query"
+            platform.router.ask("POST", url, b'{"token": "SECRET-body"}', headers)
+        last = platform.router.ask("GET", "/nowhere").headers["X-Request-Id"]
+        platform.router.log_of(last)
+        text = platform.router.output.read_text()
+    assert '"level":"debug"' in text
+    assert "SECRET" not in text
+
+
+def test_files_stay_in_its_own_folder(tmp_path: Path) -> None:
+    """The router runs without HOME and writes nothing outside CADDY_STATE."""
+    port = free_ports(3)
+    with router_on(tmp_path, port) as router:
+        assert router.ask("GET", "/health").status == 200
+    assert {path.name for path in tmp_path.iterdir()} - {"cwd", "state", "router.log"} == set()
+    assert list((tmp_path / "cwd").iterdir()) == []
+
+
+def test_a_stop_waits_a_little_for_a_request_and_no_longer(tmp_path: Path) -> None:
+    """A request that hangs delays a stop by seconds only."""
+    port = free_ports(3)
+    with ExitStack() as stack:
+        auth = stack.enter_context(service_on(port + 1))
+        auth.answers["/hang"] = Answer(wait_seconds=20)
+        router = stack.enter_context(router_on(tmp_path, port))
+        client = stack.enter_context(router.connect())
+        client.sendall(b"GET /auth/hang HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        wait_until(lambda: auth.seen, what="the request at the service")
+        started = time.monotonic()
+        router.process.terminate()
+        assert router.process.wait(10) == 0
+        assert time.monotonic() - started < 5
+
+
+def _caddy(*words: str, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = ["caddy", *words, "--adapter", "caddyfile", "--config", str(CONFIG)]
+    return subprocess.run(
+        command, env=environ, capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+def _adapted(environ: dict[str, str]) -> Any:
+    return json.loads(_caddy("adapt", environ=environ).stdout)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    """Without CADDY_STATE the error names the line that reads it."""
+    environ = environment(8000, tmp_path)
+    del environ["CADDY_STATE"]
+    result = _caddy("run", environ=environ)
+    assert result.returncode == 1
+    assert "missing root path" in result.stderr
+    [line] = re.findall(r"Caddyfile:(\d+)", result.stderr)
+    assert "{$CADDY_STATE}" in CONFIG.read_text().splitlines()[int(line) - 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HTTP_PORT", None),
+        *((f"{one.variable}_ADDRESS", None) for one in SERVICES.values() if one.route),
+        ("LOG_LEVEL", "loud"),
+        ("HTTP_PORT", "99999"),
+    ],
+)
+def test_a_bad_setting_is_named(tmp_path: Path, name: str, value: str | None) -> None:
+    """A missing or wrong setting stops the router and is named in the error."""
+    environ = environment(8000, tmp_path)
+    environ.pop(name, None)
+    if value is not None:
+        environ[name] = value
+    result = _caddy("run", environ=environ)
+    assert result.returncode == 1
+    assert (value or name) in result.stderr
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warning", "error", ""])
+def test_log_levels_of_the_services_are_valid(tmp_path: Path, level: str) -> None:
+    """Each LOG_LEVEL of the services is valid for the router."""
+    assert _caddy("validate", environ=environment(8000, tmp_path, LOG_LEVEL=level)).returncode == 0
+
+
+def test_the_configuration_is_valid_without_a_warning(tmp_path: Path) -> None:
+    """Caddy warns of nothing but the missing HOME, also with a space in the path."""
+    result = _caddy("validate", environ=environment(8000, tmp_path / "with a space"))
+    assert result.returncode == 0, result.stderr
+    warned = [line for line in result.stderr.splitlines() if '"level":"warn"' in line]
+    assert [line for line in warned if "HOME" not in line] == []
+
+
+def test_the_configuration_is_formatted() -> None:
+    """`caddy fmt` changes nothing."""
+    result = subprocess.run(
+        ["caddy", "fmt", str(CONFIG)], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert result.stdout == CONFIG.read_text()
+
+
+def test_it_listens_at_one_address_and_nowhere_else(tmp_path: Path) -> None:
+    """The router listens on HTTP_HOST and HTTP_PORT only, and has no admin port."""
+    config = _adapted(environment(8123, tmp_path, HTTP_HOST="127.0.0.2"))
+    servers = config["apps"]["http"]["servers"].values()
+    assert [server["listen"] for server in servers] == [["127.0.0.2:8123"]]
+    assert config["admin"]["disabled"]
+    default = _adapted(environment(8123, tmp_path))["apps"]["http"]["servers"].values()
+    assert [server["listen"] for server in default] == [["127.0.0.1:8123"]]
+
+
+def test_the_timeouts_fit_together(tmp_path: Path) -> None:
+    """No valid response is cut off, and no service closes a connection that the router reuses."""
+    (server,) = _adapted(environment(8123, tmp_path))["apps"]["http"]["servers"].values()
+    (proxy, *others) = _find(server, "handler", "reverse_proxy")
+    assert others
+    assert all(proxy["transport"] == other["transport"] for other in others)
+    transport, retries = proxy["transport"], proxy["load_balancing"]
+    slowest = (
+        server["read_timeout"]
+        + retries["try_duration"]
+        + transport["dial_timeout"]
+        + transport["response_header_timeout"]
+    )
+    assert slowest < server["write_timeout"]
+    assert transport["keep_alive"]["idle_timeout"] < 75e9
+    assert server["protocols"] == ["h1"]
+
+
+def _find(node: Any, key: str, value: str) -> list[Any]:
+    """Every object below `node` whose `key` is `value`."""
+    inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
+    here = [node] if isinstance(node, dict) and node.get(key) == value else []
+    return here + [found for child in inner for found in _find(child, key, value)]
