@@ -20,6 +20,7 @@ from bench.results import Details, MeasureError, Row, Sample
 from bench.rows import Bench, measures
 from services.auth_api.passwords import hash_password
 from services.common import store
+from tests import support
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -95,8 +96,7 @@ def send(request: httpx.Request, status: int) -> httpx.Response:
     Raises:
         MeasureError: the response has another status.
     """
-    with httpx.Client(timeout=10) as http:
-        response = http.send(request)
+    response = support.http.send(request)
     if response.status_code != status:
         raise MeasureError(f"{request.url} answered {response.status_code}: {response.text[:200]}")
     return response

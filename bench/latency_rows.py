@@ -54,7 +54,7 @@ def _latency(bench: Bench) -> Iterator[tuple[list[Sample], Details]]:
     stacks.supervisor(stack).start("psp-connector")
     try:
         support.wait_until(lambda: stack.healthy("psp-connector"), what="the connector")
-        router = httpx.Client(base_url=stacks.url(stack, "router"))
+        router = httpx.Client(base_url=stacks.url(stack, "router"), trust_env=False)
         with router as http, contextlib.closing(stack.redis()) as redis:
             transactions()  # connects
             samples = bench.interleaved("latency", transactions, lambda: statistics.median(alone))

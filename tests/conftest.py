@@ -29,9 +29,9 @@ structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
 
 @pytest.fixture(scope="session")
 def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """A private Redis for this run of tests."""
+    """A private Redis for this run of tests. It ends blocking reads to the millisecond."""
     port = support.free_ports(1)
-    with support.redis_server(tmp_path_factory.mktemp("redis"), port):
+    with support.redis_server(tmp_path_factory.mktemp("redis"), port, "--hz", "500"):
         yield port
 
 

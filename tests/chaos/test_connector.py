@@ -7,7 +7,6 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 
 from services.common import store
@@ -103,7 +102,7 @@ def test_sigterm_finishes_what_is_in_hand(patient: Chaos) -> None:
     assert patient.in_flight() == 0
     figures(f"SIGTERM with {IN_FLIGHT} slow charges in flight", left_after=f"{seconds:.1f} s")
     patient.own_connector("start")
-    httpx.get(f"http://127.0.0.1:{patient.port('psp-connector')}/health").raise_for_status()
+    support.http.get(f"http://127.0.0.1:{patient.port('psp-connector')}/health").raise_for_status()
     assert patient.check() == {"captured": 24}
 
 

@@ -31,7 +31,7 @@ def attempts(chaos: Chaos, number: int) -> float:
     """How many attempts that connector has ended; 0 while it does not answer."""
     url = f"http://127.0.0.1:{chaos.port('psp-connector') + number * PORT_STEP}/metrics"
     try:
-        text = httpx.get(url, timeout=5).text
+        text = support.http.get(url).text
     except httpx.TransportError:
         return 0
     lines = [line for line in text.splitlines() if line.startswith("psp_attempts_total{")]

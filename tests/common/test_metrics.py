@@ -4,7 +4,6 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import falcon.testing
-import httpx
 import pytest
 
 from services.common import store
@@ -12,7 +11,7 @@ from services.common.settings import HttpSettings
 from services.common.web import make_app
 from services.psp_connector.app import create_app
 from services.psp_connector.metrics import Attempts, QueueCollector
-from tests.support import core_api, wait_until
+from tests.support import core_api, http, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,14 +30,14 @@ UNAUTHORIZED = 'http_request_duration_seconds_count{method="GET",route="/",statu
 def ask(url: str) -> None:
     """40 requests, each on a connection of its own, so that all workers get some."""
     for _ in range(40):
-        assert httpx.get(f"{url}/").status_code == 401
+        assert http.get(f"{url}/").status_code == 401
 
 
 def test_all_workers_are_counted(tmp_path: Path) -> None:
     """With several gunicorn workers one scrape shows what all have answered."""
     with core_api(tmp_path, WORKERS="3") as (url, _):
         ask(url)
-        assert value(httpx.get(f"{url}/metrics").text, UNAUTHORIZED) == 40
+        assert value(http.get(f"{url}/metrics").text, UNAUTHORIZED) == 40
 
 
 def test_a_worker_that_leaves_takes_nothing_along(tmp_path: Path) -> None:
@@ -50,7 +49,7 @@ def test_a_worker_that_leaves_takes_nothing_along(tmp_path: Path) -> None:
         wait_until(lambda: worker not in process.children(), what="the worker's end")
         wait_until(lambda: len(process.children()) == 3, what="another in its place")
         ask(url)
-        assert value(httpx.get(f"{url}/metrics").text, UNAUTHORIZED) == 80
+        assert value(http.get(f"{url}/metrics").text, UNAUTHORIZED) == 80
 
 
 def test_files_are_as_many_as_workers_and_cleared_at_the_start(tmp_path: Path) -> None:
@@ -65,12 +64,12 @@ def test_files_are_as_many_as_workers_and_cleared_at_the_start(tmp_path: Path) -
             wait_until(lambda: not {*workers} & {*process.children()}, what="their end")
             wait_until(lambda: len(process.children()) == 2, what="others in their place")
         assert len([*files.rglob("*.db")]) == 2
-        assert value(httpx.get(f"{url}/metrics").text, UNAUTHORIZED) == 120
+        assert value(http.get(f"{url}/metrics").text, UNAUTHORIZED) == 120
         for killed in (process, *process.children()):
             killed.kill()
     (port,) = files.iterdir()
     with core_api(tmp_path, HTTP_PORT=port.name, **state) as (url, process):
-        assert value(httpx.get(f"{url}/metrics").text, UNAUTHORIZED) == 0
+        assert value(http.get(f"{url}/metrics").text, UNAUTHORIZED) == 0
     assert [*files.rglob("*.db")] == []
 
 

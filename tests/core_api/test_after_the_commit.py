@@ -4,13 +4,12 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 
 from services.common import store
 from services.common.tokens import Tokens
 from services.core_api.settings import CoreSettings
-from tests.support import core_api, wait_until
+from tests.support import core_api, http, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,7 +44,7 @@ def test_what_is_accepted_is_answered_so(
             worker.kill()
         wait_until(lambda: not {*workers} & {*process.children()}, what="their end")
         body = {"amount": 1250, "currency": "USD"}
-        statuses = [httpx.post(url, json=body, headers=bearer()).status_code for _ in range(20)]
+        statuses = [http.post(url, json=body, headers=bearer()).status_code for _ in range(20)]
         assert statuses == [202] * 20
         assert client.xlen(store.QUEUE) == 20
-        assert (200 if lost == "log" else 503) == httpx.get(f"{url}/metrics").status_code
+        assert (200 if lost == "log" else 503) == http.get(f"{url}/metrics").status_code

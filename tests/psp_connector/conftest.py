@@ -6,12 +6,20 @@ import pytest
 
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
+from services.psp_connector import connector, dispatch
 from services.psp_connector.settings import ConnectorSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 Accept = "Callable[..., str]"
+
+
+@pytest.fixture(autouse=True)
+def _short_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reads of an empty queue block briefly: each test ends a connector, which waits for one."""
+    monkeypatch.setattr(dispatch, "BLOCK_MS", 20)
+    monkeypatch.setattr(connector, "BLOCK_MS", 20)
 
 
 @pytest.fixture

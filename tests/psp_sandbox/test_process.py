@@ -12,11 +12,10 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 import stripe
 
-from tests.support import ROOT, free_ports, program, wait_until
+from tests.support import ROOT, free_ports, http, program, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -247,7 +246,7 @@ def test_two_processes_charge_a_key_once(tmp_path: Path) -> None:
         with ThreadPoolExecutor(2 * len(keys)) as pool:
             asked = [pool.submit(one.pay, key, "pm_sandbox_slow") for key in keys for one in both]
             answers = [future.result(20) for future in asked]
-        shown = httpx.get(f"{both[0].url}/_sandbox/payment_intents").json()
+        shown = http.get(f"{both[0].url}/_sandbox/payment_intents").json()
     pairs = list(zip(answers[::2], answers[1::2], strict=True))
     assert [a.id for a, _ in pairs] == [b.id for _, b in pairs]
     assert len(keys) == len({a.id for a, _ in pairs})

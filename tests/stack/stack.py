@@ -45,7 +45,11 @@ class Stack:
     http: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
+        self.http = httpx.Client(
+            base_url=f"http://127.0.0.1:{self.port}",
+            timeout=30,
+            verify=False,  # noqa: S501  loopback only
+        )
 
     def token(self, username: str = "alice") -> str:
         """A fresh token, from the router."""
@@ -132,7 +136,7 @@ class Stack:
                 return bool(client.ping())
             return False
         try:
-            return httpx.get(f"http://127.0.0.1:{port}/health", timeout=5).status_code == 200
+            return support.http.get(f"http://127.0.0.1:{port}/health").status_code == 200
         except httpx.TransportError:
             return False
 

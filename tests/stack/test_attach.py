@@ -111,7 +111,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=2).status_code == 200
+        return support.http.get(url).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -120,7 +120,7 @@ def captured(sandbox: str, token: str = "") -> int:
     """How many payments a sandbox has captured."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     url = f"{sandbox}/_sandbox/payment_intents"
-    return len(httpx.get(url, headers=headers, timeout=10).json()["data"])
+    return len(support.http.get(url, headers=headers).json()["data"])
 
 
 @contextlib.contextmanager

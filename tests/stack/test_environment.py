@@ -7,7 +7,6 @@ import re
 import stat
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 import redis
 
@@ -145,8 +144,8 @@ def test_the_sandbox_requires_its_token(stack: Stack) -> None:
     url = f"http://127.0.0.1:{stack.port + PORT_OFFSETS['psp-sandbox']}/_sandbox"
     for method, path in (("GET", "payment_intents"), ("PUT", "faults"), ("DELETE", "faults")):
         for headers in ({}, {"Authorization": "Bearer sk_test_sandbox"}):
-            response = httpx.request(method, f"{url}/{path}", headers=headers, timeout=10)
+            response = support.http.request(method, f"{url}/{path}", headers=headers)
             assert (response.status_code, response.json()["code"]) == (401, "unauthorized")
     token = (stack.state / "sandbox-token").read_text().strip()
-    response = httpx.get(f"{url}/faults", headers={"Authorization": f"Bearer {token}"}, timeout=10)
+    response = support.http.get(f"{url}/faults", headers={"Authorization": f"Bearer {token}"})
     assert response.status_code == 200

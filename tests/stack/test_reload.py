@@ -64,7 +64,7 @@ class Checkout:
         def there() -> bool:
             # On a connection of its own: the router closes idle ones when it reads its file again.
             with contextlib.suppress(httpx.TransportError):
-                return text in httpx.get(f"{self.stack.http.base_url}{path}").text
+                return text in support.http.get(f"{self.stack.http.base_url}{path}").text
             return False
 
         support.wait_until(there, seconds_max=SECONDS_MAX, what=text)
