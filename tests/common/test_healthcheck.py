@@ -76,8 +76,15 @@ def test_no_service() -> None:
     assert done.stdout.startswith("no answer: ")
 
 
-@pytest.mark.parametrize("host", ["127.0.0.2", "0.0.0.0", "::1", "::"])
-@pytest.mark.parametrize("name", ["auth_api", "psp_connector"])
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [
+        ("auth_api", "127.0.0.2"),
+        ("auth_api", "::"),
+        ("psp_connector", "0.0.0.0"),
+        ("psp_connector", "::1"),
+    ],
+)
 def test_a_service_is_healthy_wherever_it_listens(
     name: str, host: str, tmp_path: Path, redis_port: int
 ) -> None:

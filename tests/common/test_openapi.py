@@ -43,14 +43,14 @@ CORE_API = schemathesis.pytest.from_fixture("core_api")
 
 
 @AUTH_API.parametrize()
-@settings(max_examples=50)
+@settings(max_examples=20)
 def test_the_auth_api_is_as_described(case: Any) -> None:
     """All checks of schemathesis, on all operations."""
     case.call_and_validate()
 
 
 @CORE_API.parametrize()
-@settings(max_examples=50)
+@settings(max_examples=20)
 def test_the_core_api_is_as_described(case: Any, client: Any) -> None:
     """All checks of schemathesis, on all operations, with a good token."""
     client.flushall()  # or an Idempotency-Key came before with another request

@@ -71,7 +71,7 @@ def listing(api: Client, path: str) -> Iterator[Any]:
     raise AssertionError("more pages than entries")
 
 
-@hypothesis.settings(max_examples=300)
+@hypothesis.settings(max_examples=100)
 @given(states)
 @example({store.points_key(1): b"abc"})
 @example({store.points_key(1): b"1.5"})

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
-from services.psp_connector import connector, dispatch
+from services.psp_connector import connector, dispatch, saver
 from services.psp_connector.settings import ConnectorSettings
 
 if TYPE_CHECKING:
@@ -16,10 +17,14 @@ Accept = "Callable[..., str]"
 
 
 @pytest.fixture(autouse=True)
-def _short_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reads of an empty queue block briefly: each test ends a connector, which waits for one."""
-    monkeypatch.setattr(dispatch, "BLOCK_MS", 20)
-    monkeypatch.setattr(connector, "BLOCK_MS", 20)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of each pause of the connector: tests wait for what happens after it."""
+    for module, name in (
+        (dispatch, "BLOCK_MS"), (connector, "BLOCK_MS"), (connector, "UPKEEP_SECONDS"),
+    ):  # fmt: skip
+        value = getattr(module, name)
+        monkeypatch.setattr(module, name, type(value)(value / 10))
+    monkeypatch.setattr(connector, "Saver", partial(saver.Saver, pause_seconds=0.05))
 
 
 @pytest.fixture

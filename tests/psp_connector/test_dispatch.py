@@ -4,7 +4,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from services.common import store
-from services.psp_connector.dispatch import BLOCK_MS, Dispatcher
+from services.psp_connector import dispatch
+from services.psp_connector.dispatch import Dispatcher
 from services.psp_connector.queue import Queue
 from services.psp_connector.slots import Slots
 from tests.psp_connector.fakes import take_over
@@ -67,4 +68,4 @@ def test_what_waits_here_is_left_to_the_others(
     assert set(accepted) == set(ids(take_over(other))) - all_of_them
     began = time.monotonic()
     assert lapsing.next() == []
-    assert time.monotonic() - began > BLOCK_MS / 2000, "it waits for new entries again"
+    assert time.monotonic() - began > dispatch.BLOCK_MS / 2000, "it waits for new entries again"

@@ -52,8 +52,7 @@ USERS = (1, 2, 3)
 MONEY = ((1250, "USD"), (500, "JPY"), (99, "EUR"), (2999, "BHD"))
 CONNECTORS = 3
 DRAIN_ROUNDS_MAX = 50
-# Some 20 s on two slow cores.
-EXAMPLES_MAX = 50
+EXAMPLES_MAX = 30
 STEPS_MAX = 60
 
 BAD_ENTRIES: tuple[dict[str | bytes, str | bytes], ...] = (

@@ -374,9 +374,10 @@ def test_answers_needs_a_good_answer(psp: Psp, status: int, body: Any, *, expect
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b'{"id": "pi_1", "status": "succeeded"' + b" " * 1000 + b"}"]
+    ("body", "proxied"),
+    [(b"", False), (b'{"id": "pi_1", "status": "succeeded"' + b" " * 1000 + b"}", True)],
+    ids=["header", "body, by a proxy"],
 )
-@pytest.mark.parametrize("proxied", [False, True])
 def test_an_answer_that_trickles_holds_nobody(
     psp: Psp, monkeypatch: pytest.MonkeyPatch, body: bytes, *, proxied: bool
 ) -> None:
