@@ -10,7 +10,7 @@ import subprocess
 import sys
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import stripe
@@ -116,14 +116,6 @@ def test_decline(sandbox: Process) -> None:
     assert caught.value.error.decline_code == "insufficient_funds"
 
 
-def test_replay(sandbox: Process) -> None:
-    """The library gets the same payment for the same key, marked as a replay."""
-    first, second = sandbox.pay("replay"), sandbox.pay("replay")
-    assert first.id == second.id
-    assert second.last_response is not None
-    assert second.last_response.headers["idempotent-replayed"] == "true"
-
-
 def test_idempotency_error(sandbox: Process) -> None:
     """The library raises its own error for a key that is used for another payment."""
     sandbox.pay("other")
@@ -143,20 +135,6 @@ def test_errors(sandbox: Process, method: str, expected: type[stripe.StripeError
     """The library knows each error for what it is."""
     with pytest.raises(expected):
         sandbox.pay(f"errors-{method}", method)
-
-
-def test_key_in_use(sandbox: Process) -> None:
-    """Of two requests at once with one key, one captures and one gets 409."""
-
-    def pay(_n: int) -> str | None:
-        try:
-            return sandbox.pay("at-once", "pm_sandbox_slow").status
-        except stripe.StripeError as error:
-            body: Any = error.json_body
-            return f"{error.http_status} {body['error']['code']}"
-
-    with ThreadPoolExecutor(2) as pool:
-        assert sorted(map(str, pool.map(pay, "12"))) == ["409 idempotency_key_in_use", "succeeded"]
 
 
 def test_held_requests_starve_nobody(sandbox: Process) -> None:

@@ -1,0 +1,196 @@
+"""Rules taken at random against a real Redis, with a model beside it that says how all must stand.
+
+The model knows each entry of the queue and who holds it, each retry, dead letter and record. After
+every step all of Redis is compared with it; besides, what must hold whatever the model says is
+checked by itself: final stays final, points and ledger agree, nothing accepted is out of reach.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    precondition,
+    rule,
+)
+
+from services.common import store
+from services.core_api.models import TransactionRequest
+from services.psp_connector.results import FinalResult, RetryResult
+from tests.psp_connector.invariants import USERS
+from tests.psp_connector.model import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+from tests.psp_connector.attempts import Working, answers, counts, picks, slots
+
+BAD_ENTRIES: tuple[dict[str | bytes, str | bytes], ...] = (
+    {"hello": "world"},
+    {"transaction_id": ""},
+    {"transaction_id": "no-uuid", "request_id": "r"},
+    {"transaction_id": b"\xff\xfe not UTF-8"},
+    {b"\xc3\x28": b"\x00"},
+    {"text": "x" * 100_000},
+    {"transaction_id": "00000000-0000-4000-8000-000000000000"},
+)
+
+
+class Machine(Working):
+    """The same with crashes, late connectors, an operator and whoever writes to Redis by hand."""
+
+    # Time and accidents
+
+    @rule(seconds=st.integers(0, 90))
+    def time_passes(self, seconds: int) -> None:
+        self.now += seconds
+
+    @precondition(lambda self: self.calls)
+    @rule(slot=slots)
+    def crash(self, slot: int) -> None:
+        """`kill -9`; another one starts."""
+        self._crash(slot)
+
+    def _crash(self, slot: int) -> None:
+        self.client.delete(store.lease_key(self.connectors[slot].name))
+        self.calls = [call for call in self.calls if call.slot != slot]
+        self.connectors[slot] = self._connector()
+
+    @rule(slot=slots, count=counts)
+    def crash_while_taking(self, slot: int, count: int) -> None:
+        """Redis has given it entries, and it never knew."""
+        name = self.connectors[slot].name
+        self.client.xreadgroup(store.GROUP, name, {store.QUEUE: ">"}, count=count)
+        waiting = [entry for entry in self.model.entries.values() if not entry.owner][:count]
+        for entry in waiting:
+            entry.owner = name
+        self._crash(slot)
+
+    @rule(slot=slots, by=slots, how=st.none() | answers)
+    def lapse(self, slot: int, by: int, how: str | None) -> None:
+        """Too slow for its lease, thought dead, overtaken, and still at work, now or later."""
+        self.take(slot, 4)
+        self.client.delete(store.lease_key(self.connectors[slot].name))
+        if by != slot:
+            self.take_over(by)
+        if how is None:
+            return
+        for call in [call for call in self.calls if call.slot == slot]:
+            self._charge(call, how)
+            self._save(call, 0)
+
+    @rule(slot=slots)
+    def renew(self, slot: int) -> None:
+        self.connectors[slot].renew()
+
+    @rule(slot=slots)
+    def leave(self, slot: int) -> None:
+        """SIGTERM, with or without work left; another one starts."""
+        self.connectors[slot].leave()
+        self.calls = [call for call in self.calls if call.slot != slot]
+        self.connectors[slot] = self._connector()
+
+    # People
+
+    @precondition(lambda self: self.model.letters)
+    @rule(pick=picks)
+    def replay(self, pick: int) -> None:
+        letter_id = sorted(self.model.letters)[pick % len(self.model.letters)]
+        transaction_id = self.model.letters[letter_id]
+        record = self.model.records.get(transaction_id)
+        outcome = self.letters.replay(letter_id)
+        if record is None:
+            if outcome == "done":  # a broken record, which will fail again
+                del self.model.letters[letter_id]
+                self._note_new(1)
+            else:
+                assert outcome in {"missing", "queued"}, "queued is what it says then"
+            return
+        if record.status != "failed":
+            assert record.status == outcome
+            return
+        assert outcome == "done"
+        del self.model.letters[letter_id], self.ended[transaction_id]
+        del self.attempts[transaction_id]
+        record.status, record.attempts = "queued", 0
+        self._note_new(1)
+
+    @rule(which=st.integers(0, len(BAD_ENTRIES) - 1))
+    def write_nonsense(self, which: int) -> None:
+        self.client.xadd(store.QUEUE, BAD_ENTRIES[which])
+        self._note_new(1)
+
+    @precondition(lambda self: self.model.records)
+    @rule(pick=picks)
+    def write_a_duplicate(self, pick: int) -> None:
+        """A second entry for a transaction that is open or over."""
+        transaction_id = sorted(self.model.records)[pick % len(self.model.records)]
+        entry_id = self.client.xadd(store.QUEUE, {"transaction_id": transaction_id})
+        self.model.entries[entry_id] = Entry(transaction_id, "", "merchant:")
+
+    @precondition(lambda self: any(entry.owner for entry in self.model.entries.values()))
+    @rule(pick=picks)
+    def delete_a_consumer(self, pick: int) -> None:
+        """`XGROUP DELCONSUMER`: what it held and is open is found by the sweep, and once."""
+        names = sorted({e.owner for e in self.model.entries.values() if e.owner})
+        name = names[pick % len(names)]
+        self.client.xgroup_delconsumer(store.QUEUE, store.GROUP, name)
+        lost = []
+        for entry_id, entry in list(self.model.entries.items()):
+            if entry.owner == name:
+                del self.model.entries[entry_id]
+                record = self.model.records.get(entry.transaction_id)
+                if record and record.entry == entry_id and not record.final:
+                    lost.append(entry.transaction_id)
+                else:
+                    self.client.xdel(store.QUEUE, entry_id)
+        assert Counter(lost) == Counter(self.sweep.step())
+        assert self.sweep.step() == []
+        self._note_new(len(lost))
+
+    @precondition(lambda self: self.model.records)
+    @rule(pick=picks, what=st.sampled_from(["points", "ledger", "index", "retries", "letters"]))
+    def break_a_key(self, pick: int, what: str) -> None:
+        """A key of another type: each script that uses it refuses and changes nothing."""
+        user_id = USERS[pick % len(USERS)]
+        key = {
+            "points": store.points_key(user_id), "ledger": store.ledger_key(user_id),
+            "index": store.index_key(user_id), "retries": store.RETRIES,
+            "letters": store.DEADLETTERS,
+        }[what]  # fmt: skip
+        wanted = TransactionRequest(amount=1250, currency="USD")
+        with self._broken(key):
+            if what in {"index", "retries"}:
+                with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+                    self.transactions.accept(user_id, wanted, "req", None)
+            if what == "retries":
+                with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+                    self.connectors[0].promote()
+            for call in self.calls:
+                if call.work.user_id == user_id or what in {"retries", "letters"}:
+                    result = FinalResult("captured", points=5)
+                    if what == "letters":
+                        result = FinalResult("failed", reason="for the test")
+                    saved = call.queue.save([(call.work, result)])
+                    assert [redis.ResponseError] == [type(one) for one in saved]
+            for call in self.calls if what == "retries" else []:
+                saved = call.queue.save([(call.work, RetryResult("HTTP 500", 0))])
+                assert [redis.ResponseError] == [type(one) for one in saved]
+
+    @contextlib.contextmanager
+    def _broken(self, key: str) -> Iterator[None]:
+        was_there = self.client.exists(key)
+        if was_there:
+            self.client.rename(key, "aside")
+        self.client.hset(key, "of", "another type")
+        try:
+            yield
+        finally:
+            self.client.delete(key)
+            if was_there:
+                self.client.rename("aside", key)
