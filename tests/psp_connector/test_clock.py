@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,10 @@ HOUR = 3600.0
 
 
 class Clock:
-    now = 1_800_000_000.0
+    """Starts now: a transaction accepted a day before the clock's time is not tried again."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
 
     def __call__(self) -> float:
         return self.now
