@@ -35,8 +35,19 @@ def _payment_method(value: str) -> str:
     return value
 
 
-UserId = Annotated[int, Field(ge=0, lt=10**15)]
-Amount = Annotated[int, Field(ge=1, le=AMOUNT_MAX, description="in the currency's smallest unit")]
+def _number(value: object) -> object:
+    # pydantic also reads " 7", "07", "7.0" and "7_000", which scripts and keys would take otherwise.
+    if isinstance(value, str) and not re.fullmatch("0|[1-9][0-9]*", value):
+        raise ValueError("must be digits without leading zeros")
+    return value
+
+
+UserId = Annotated[int, Field(ge=0, lt=10**15), BeforeValidator(_number)]
+Amount = Annotated[
+    int,
+    Field(ge=1, le=AMOUNT_MAX, description="in the currency's smallest unit"),
+    BeforeValidator(_number),
+]
 Currency = Annotated[str, AfterValidator(_currency)]
 PaymentMethod = Annotated[str, AfterValidator(_payment_method)]
 
