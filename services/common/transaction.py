@@ -36,7 +36,7 @@ def _payment_method(value: str) -> str:
 
 
 def _number(value: object) -> object:
-    # pydantic also reads " 7", "07", "7.0" and "7_000", which scripts and keys would take otherwise.
+    # pydantic also reads " 7", "07", "7.0" and "7_000".
     if isinstance(value, str) and not re.fullmatch("0|[1-9][0-9]*", value):
         raise ValueError("must be digits without leading zeros")
     return value
