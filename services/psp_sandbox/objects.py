@@ -1,6 +1,6 @@
 """Stripe's API objects.
 
-Shapes: https://docs.stripe.com/api/payment_intents/object, /api/balance, /api/pagination
+Shapes: https://docs.stripe.com/api/payment_intents/object, /api/balance
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from services.psp_sandbox.errors import doc_url
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from services.psp_sandbox.behaviours import Decline
     from services.psp_sandbox.params import PaymentRequest
@@ -67,16 +67,6 @@ def response(intent: PaymentIntent) -> tuple[int, dict[str, Any]]:
     if error is None:
         return 200, intent
     return 402, {"error": {**error, "payment_intent": intent}}
-
-
-def page(intents: Sequence[PaymentIntent], *, has_more: bool) -> dict[str, Any]:
-    """A list of PaymentIntents."""
-    return {
-        "object": "list",
-        "url": "/v1/payment_intents",
-        "has_more": has_more,
-        "data": list(intents),
-    }
 
 
 def balance(captured: Mapping[str, int]) -> dict[str, Any]:

@@ -17,9 +17,6 @@ from services.psp_sandbox.errors import StripeError
 
 AMOUNT_MAX = 99_999_999
 FIELDS_MAX = 200
-METADATA_KEYS_MAX = 50
-METADATA_KEY_CHARACTERS_MAX = 40
-METADATA_VALUE_CHARACTERS_MAX = 500
 # Stripe echoes client input in messages; truncated here.
 _ECHO_CHARACTERS_MAX = 100
 
@@ -79,7 +76,7 @@ def read_payment(form: bytes) -> PaymentRequest:
         amount=amount,
         currency=currency,
         payment_method=_required(params, "payment_method"),
-        metadata=_metadata(params),
+        metadata={m[1]: params[name] for name in params if (m := _METADATA.fullmatch(name))},
         fingerprint=hashlib.sha256(json.dumps(sorted(params.items())).encode()).hexdigest(),
     )
 
@@ -107,18 +104,3 @@ def _amount(text: str, currency: str) -> int:
     else:
         return int(text)
     raise StripeError(400, f"Invalid amount: it {rule}.", code=code, param="amount")
-
-
-def _metadata(params: Params) -> dict[str, str]:
-    matches = ((_METADATA.fullmatch(name), value) for name, value in params.items())
-    metadata = {match[1]: value for match, value in matches if match and value}
-    if len(metadata) > METADATA_KEYS_MAX or any(
-        len(key) > METADATA_KEY_CHARACTERS_MAX or len(value) > METADATA_VALUE_CHARACTERS_MAX
-        for key, value in metadata.items()
-    ):
-        message = (
-            f"Metadata may have {METADATA_KEYS_MAX} keys of {METADATA_KEY_CHARACTERS_MAX} "
-            f"characters, with values of {METADATA_VALUE_CHARACTERS_MAX}."
-        )
-        raise StripeError(400, message, param="metadata")
-    return metadata

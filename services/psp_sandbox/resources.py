@@ -31,17 +31,15 @@ if TYPE_CHECKING:
     from services.psp_sandbox.waiting import Waiting
 
 KEY_CHARACTERS_MAX = 255  # https://docs.stripe.com/api/idempotent_requests
-LIMIT_DEFAULT = 10  # https://docs.stripe.com/api/pagination
-LIMIT_MAX = 100
 CURSOR_MAX = 2**63 - 1  # SQLite's largest integer
-RECORDED_LIMIT_DEFAULT = 100
-RECORDED_LIMIT_MAX = 1000
+LIMIT_DEFAULT = 100
+LIMIT_MAX = 1000
 # Ids of the platform; other metadata is not logged.
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class PaymentIntents:
-    """`POST` and `GET /v1/payment_intents`."""
+    """`POST /v1/payment_intents`."""
 
     def __init__(self, store: Store, waiting: Waiting, clock: Clock = time.time) -> None:
         self._store = store
@@ -72,17 +70,6 @@ class PaymentIntents:
         resp.set_header("Idempotency-Key", key)
         bind_contextvars(payment_intent=intent["id"], replayed=replayed)
 
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        authenticate(req)
-        before = None
-        if after := req.get_param("starting_after"):
-            before = self._store.sequence_of(after)
-            if before is None:
-                raise _no_such_intent(after, status=400, param="starting_after")
-        page = self._store.page(_limit(req, LIMIT_DEFAULT, LIMIT_MAX), before=before)
-        intents = [intent for _key, intent in page.rows]
-        resp.media = objects.page(intents, has_more=page.next_cursor is not None)
-
     def _charge(
         self, req: falcon.Request, payment: PaymentRequest, key: str
     ) -> tuple[PaymentIntent, bool]:
@@ -105,8 +92,8 @@ class PaymentIntents:
             token=secrets.token_hex(12),
             created_seconds=int(self._clock()),
         )
-        kept = self._store.add(intent, key)
-        return kept, kept is not intent
+        kept = self._store.add(intent, key, payment.fingerprint)
+        return kept, kept["id"] != intent["id"]
 
     def _fail(self, req: falcon.Request, behaviour: Behaviour, key: str) -> None:
         """Raises the payment method's fault, or marks the response to be lost."""
@@ -143,20 +130,6 @@ class KeysInUse:
                     self._keys.discard(key)
 
 
-class OnePaymentIntent:
-    """`GET /v1/payment_intents/{id}`."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response, intent_id: str) -> None:
-        authenticate(req)
-        intent = self._store.get(intent_id)
-        if intent is None:
-            raise _no_such_intent(intent_id, status=404, param="intent")
-        resp.media = intent
-
-
 class Balance:
     """`GET /v1/balance`: captured amounts; also used as a cheap availability check."""
 
@@ -177,20 +150,13 @@ class RecordedPayments:
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         key = req.get_param("idempotency_key")
         cursor = req.get_param_as_int("cursor", min_value=1, max_value=CURSOR_MAX)
-        limit = _limit(req, RECORDED_LIMIT_DEFAULT, RECORDED_LIMIT_MAX)
+        limit = req.get_param_as_int(
+            "limit", min_value=1, max_value=LIMIT_MAX, default=LIMIT_DEFAULT
+        )
         page = self._store.page(limit, before=cursor, key=key)
-        counts = self._store.counts()
-        by_status = counts.pop("by_status")
-        summary = {
-            "intents": sum(by_status.values()),
-            "captured": by_status.get("succeeded", 0),
-            "declined": by_status.get("requires_payment_method", 0),
-            **counts,
-        }
         keys = {row_key for row_key, _intent in page.rows} | ({key} if key else set())
         resp.media = {
-            "summary": summary,
-            "by_status": by_status,
+            "summary": self._store.summary(),
             "keys": self._store.key_counts(keys),
             "data": [{"idempotency_key": k, "payment_intent": intent} for k, intent in page.rows],
             "next_cursor": None if page.next_cursor is None else str(page.next_cursor),
@@ -245,10 +211,6 @@ def authenticate(req: falcon.Request) -> None:
         raise StripeError(401, "Invalid API Key provided: it must start with sk_test_.")
 
 
-def _limit(req: falcon.Request, default: int, limit_max: int) -> int:
-    return req.get_param_as_int("limit", min_value=1, max_value=limit_max, default=default)
-
-
 def _form(req: falcon.Request) -> bytes:
     body: bytes = req.context.body
     declared = (req.content_type or falcon.MEDIA_URLENCODED).partition(";")[0].strip().lower()
@@ -282,13 +244,4 @@ def _key_in_use(key: str) -> StripeError:
         409,
         f"There is currently another in-progress request using this Idempotent Key: {key}.",
         code="idempotency_key_in_use",
-    )
-
-
-def _no_such_intent(intent_id: str, *, status: int, param: str) -> StripeError:
-    return StripeError(
-        status,
-        f"No such payment_intent: '{intent_id[:KEY_CHARACTERS_MAX]}'",
-        code="resource_missing",
-        param=param,
     )

@@ -1,12 +1,8 @@
-"""The sandbox's SQLite database: payments and idempotency keys.
+"""The sandbox's SQLite database: one row per idempotency key, with its payment once there is one.
 
-    payment_intents    one row per payment, in order of creation; kept 30 days
-    idempotency_keys   one row per key: fingerprint of its first request, number of requests, its
-                       payment; kept 24 hours, as at Stripe
-
-A payment and the binding of its key are written in one transaction, so a crash cannot separate
-them. A bound key is never rebound: if two processes (a worker whose master was killed, and its
-successor) charge one key, the second gets the payment of the first.
+A key is in force for 24 hours, as at Stripe; its row is kept for 30 days. A key has one payment: if
+two processes (a worker whose master was killed, and its successor) charge one key, the second gets
+the payment of the first.
 """
 
 from __future__ import annotations
@@ -17,7 +13,7 @@ import sqlite3
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from services.common.clock import now_ms
 
@@ -30,8 +26,8 @@ if TYPE_CHECKING:
 
 KEY_HOURS_MAX = 24
 INTENT_DAYS_MAX = 30
-# Expired rows deleted per table and request. A request adds at most one row, so tables shrink to
-# their retention, at a bounded cost for each request.
+# Expired rows deleted per request. A request adds at most one row, so the table shrinks to its
+# retention, at a bounded cost for each request.
 SWEEP_COUNT_MAX = 2
 # Only a process that is exiting can hold the lock, briefly.
 _BUSY_SECONDS_MAX = 5
@@ -41,26 +37,19 @@ PRAGMA journal_mode = WAL;
 -- A killed process loses nothing that was written to the OS; a sandbox need not survive a power
 -- cut.
 PRAGMA synchronous = OFF;
-CREATE TABLE IF NOT EXISTS payment_intents (
+CREATE TABLE IF NOT EXISTS payments (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    created_ms INTEGER NOT NULL,
-    idempotency_key TEXT NOT NULL,
-    status TEXT NOT NULL,
-    body TEXT NOT NULL
-);
-CREATE INDEX IF NOT EXISTS payment_intents_by_key ON payment_intents (idempotency_key, status);
-CREATE TABLE IF NOT EXISTS idempotency_keys (
-    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
-    key TEXT NOT NULL UNIQUE,
+    key TEXT NOT NULL,
+    in_force INTEGER DEFAULT 1, -- NULL after 24 hours: then the key may be used again
     first_ms INTEGER NOT NULL,
     fingerprint TEXT NOT NULL,
-    requests INTEGER NOT NULL DEFAULT 0,
+    requests INTEGER NOT NULL DEFAULT 1,
     faults INTEGER NOT NULL DEFAULT 0,
-    intent_id TEXT
+    status TEXT,
+    intent TEXT,
+    UNIQUE (key, in_force)
 );
 """
-_TABLES = ("payment_intents", "idempotency_keys")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +83,7 @@ class Store:
     def check(self) -> None:
         """Raises `sqlite3.Error` if the database is unavailable."""
         with self._use() as connection:
-            connection.execute("SELECT 1 FROM payment_intents LIMIT 1").fetchone()
+            connection.execute("SELECT 1 FROM payments LIMIT 1").fetchone()
 
     def close(self) -> None:
         with self._lock:
@@ -106,70 +95,52 @@ class Store:
         """Counts a payment request; returns the state of its key."""
         now = now_ms(self._clock)
         with self._use() as connection:
-            _sweep(connection, now)
             connection.execute(
-                "DELETE FROM idempotency_keys WHERE key = ? AND first_ms < ?",
+                "DELETE FROM payments WHERE first_ms < ? AND sequence IN"
+                " (SELECT sequence FROM payments ORDER BY sequence LIMIT ?)",
+                (now - INTENT_DAYS_MAX * 86_400_000, SWEEP_COUNT_MAX),
+            )
+            connection.execute(
+                "UPDATE payments SET in_force = NULL WHERE key = ? AND first_ms < ?",
                 (key, now - KEY_HOURS_MAX * 3_600_000),
             )
-            known, intent_id = connection.execute(
-                "INSERT INTO idempotency_keys (key, first_ms, fingerprint, requests)"
-                " VALUES (?, ?, ?, 1) ON CONFLICT (key) DO UPDATE SET requests = requests + 1"
-                " RETURNING fingerprint, intent_id",
+            known, intent = connection.execute(
+                "INSERT INTO payments (key, first_ms, fingerprint) VALUES (?, ?, ?)"
+                " ON CONFLICT (key, in_force) DO UPDATE SET requests = requests + 1"
+                " RETURNING fingerprint, intent",
                 (key, now, fingerprint),
             ).fetchone()
-            return KnownKey(known, _intent(connection, intent_id) if intent_id else None)
+        return KnownKey(known, json.loads(intent) if intent else None)
 
     def note_fault(self, key: str) -> int:
         """Counts a fault of a key; returns the new count."""
         with self._use() as connection:
             row = connection.execute(
-                "UPDATE idempotency_keys SET faults = faults + 1 WHERE key = ? RETURNING faults",
+                "UPDATE payments SET faults = faults + 1 WHERE key = ? AND in_force"
+                " RETURNING faults",
                 (key,),
             ).fetchone()
         return int(row[0]) if row else 1
 
-    def add(self, intent: PaymentIntent, key: str) -> PaymentIntent:
-        """Stores a payment and binds its key to it.
-
-        Returns the key's payment: if another process was first, that one, and nothing is stored.
-        """
-        row = (intent["id"], now_ms(self._clock), key, intent["status"], json.dumps(intent))
+    def add(self, intent: PaymentIntent, key: str, fingerprint: str) -> PaymentIntent:
+        """Stores the payment of a key, unless another process was first; returns the one stored."""
         with self._use() as connection:
-            # Write first: that opens the transaction, so the read below is consistent.
-            connection.execute(
-                "UPDATE idempotency_keys SET intent_id = ? WHERE key = ? AND intent_id IS NULL",
-                (intent["id"], key),
-            )
-            (first,) = connection.execute(
-                "SELECT intent_id FROM idempotency_keys WHERE key = ?", (key,)
-            ).fetchone() or (intent["id"],)
-            if first != intent["id"]:
-                return _intent(connection, first) or intent
-            connection.execute(
-                "INSERT INTO payment_intents (id, created_ms, idempotency_key, status, body)"
-                " VALUES (?, ?, ?, ?, ?)",
-                row,
-            )
-            return intent
-
-    def get(self, intent_id: str) -> PaymentIntent | None:
-        with self._use() as connection:
-            return _intent(connection, intent_id)
-
-    def sequence_of(self, intent_id: str) -> int | None:
-        """The sequence number of a payment, as a cursor for `page`."""
-        with self._use() as connection:
-            row = connection.execute(
-                "SELECT sequence FROM payment_intents WHERE id = ?", (intent_id,)
+            (stored,) = connection.execute(
+                # The row is missing if everything was deleted meanwhile.
+                "INSERT INTO payments (key, first_ms, fingerprint, status, intent)"
+                " VALUES (?, ?, ?, ?, ?) ON CONFLICT (key, in_force) DO UPDATE SET"
+                " status = coalesce(status, excluded.status),"
+                " intent = coalesce(intent, excluded.intent) RETURNING intent",
+                (key, now_ms(self._clock), fingerprint, intent["status"], json.dumps(intent)),
             ).fetchone()
-        return int(row[0]) if row else None
+        found: PaymentIntent = json.loads(stored)
+        return found
 
     def page(self, limit: int, *, before: int | None = None, key: str | None = None) -> Page:
         """The newest `limit` payments, optionally before a cursor and of one key."""
         query = (
-            "SELECT sequence, idempotency_key, body FROM payment_intents"
-            " WHERE (:before IS NULL OR sequence < :before)"
-            " AND (:key IS NULL OR idempotency_key = :key)"
+            "SELECT sequence, key, intent FROM payments WHERE intent IS NOT NULL"
+            " AND (:before IS NULL OR sequence < :before) AND (:key IS NULL OR key = :key)"
             " ORDER BY sequence DESC LIMIT :rows"
         )
         with self._use() as connection:
@@ -183,50 +154,38 @@ class Store:
     def key_counts(self, keys: set[str]) -> dict[str, dict[str, int]]:
         """The numbers of requests and captures of each key."""
         query = (
-            "SELECT (SELECT requests FROM idempotency_keys WHERE key = :key),"
-            " (SELECT count(*) FROM payment_intents"
-            "  WHERE idempotency_key = :key AND status = 'succeeded')"
+            "SELECT coalesce(sum(requests), 0), coalesce(sum(status = 'succeeded'), 0)"
+            " FROM payments WHERE key = ?"
         )
         with self._use() as connection:
-            counts = {key: connection.execute(query, {"key": key}).fetchone() for key in keys}
-        return {
-            key: {"requests": requests or 0, "captured": captured}
-            for key, (requests, captured) in sorted(counts.items())
-        }
+            counts = {key: connection.execute(query, (key,)).fetchone() for key in sorted(keys)}
+        return {key: {"requests": row[0], "captured": row[1]} for key, row in counts.items()}
 
     def captured(self) -> dict[str, int]:
         """Captured amounts by currency."""
         with self._use() as connection:
             rows = connection.execute(
-                "SELECT json_extract(body, '$.currency'), sum(json_extract(body, '$.amount'))"
-                " FROM payment_intents WHERE status = 'succeeded' GROUP BY 1 ORDER BY 1"
+                "SELECT json_extract(intent, '$.currency'), sum(json_extract(intent, '$.amount'))"
+                " FROM payments WHERE status = 'succeeded' GROUP BY 1 ORDER BY 1"
             )
             return dict(rows.fetchall())
 
-    def counts(self) -> dict[str, Any]:
-        """Payments by status, number of requests, number of keys captured more than once."""
+    def summary(self) -> dict[str, int]:
+        """Counts of payments and requests, and of keys captured more than once."""
+        query = (
+            "SELECT count(status), coalesce(sum(status = 'succeeded'), 0),"
+            " coalesce(sum(status != 'succeeded'), 0), coalesce(sum(requests), 0),"
+            " (SELECT count(*) FROM (SELECT 1 FROM payments WHERE status = 'succeeded'"
+            "  GROUP BY key HAVING count(*) > 1)) FROM payments"
+        )
+        names = ("intents", "captured", "declined", "requests", "keys_captured_more_than_once")
         with self._use() as connection:
-            by_status = connection.execute(
-                "SELECT status, count(*) FROM payment_intents GROUP BY status"
-            ).fetchall()
-            (requests,) = connection.execute(
-                "SELECT coalesce(sum(requests), 0) FROM idempotency_keys"
-            ).fetchone()
-            (twice,) = connection.execute(
-                "SELECT count(*) FROM (SELECT 1 FROM payment_intents"
-                " WHERE status = 'succeeded' GROUP BY idempotency_key HAVING count(*) > 1)"
-            ).fetchone()
-        return {
-            "by_status": dict(by_status),
-            "requests": requests,
-            "keys_captured_more_than_once": twice,
-        }
+            return dict(zip(names, connection.execute(query).fetchone(), strict=True))
 
     def forget(self) -> None:
         """Deletes everything."""
         with self._use() as connection:
-            for table in _TABLES:
-                connection.execute(f"DELETE FROM {table}")  # noqa: S608  a name from above
+            connection.execute("DELETE FROM payments")
 
     @contextlib.contextmanager
     def _use(self) -> Iterator[sqlite3.Connection]:
@@ -249,22 +208,3 @@ class Store:
                 raise
             self._connection = connection
         return self._connection
-
-
-def _sweep(connection: sqlite3.Connection, now: int) -> None:
-    for table, column, days in (
-        ("idempotency_keys", "first_ms", KEY_HOURS_MAX / 24),
-        ("payment_intents", "created_ms", INTENT_DAYS_MAX),
-    ):
-        connection.execute(
-            f"DELETE FROM {table} WHERE {column} < ? AND sequence IN"  # noqa: S608  names from above
-            f" (SELECT sequence FROM {table} ORDER BY sequence LIMIT ?)",
-            (now - int(days * 86_400_000), SWEEP_COUNT_MAX),
-        )
-
-
-def _intent(connection: sqlite3.Connection, intent_id: str) -> PaymentIntent | None:
-    row = connection.execute(
-        "SELECT body FROM payment_intents WHERE id = ?", (intent_id,)
-    ).fetchone()
-    return json.loads(row[0]) if row else None

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     "method", ["pm_card_visa", "pm_card_mastercard", "pm_card_amex", "pm_card_discover"]
 )
 def test_captures(sandbox: Sandbox, method: str) -> None:
-    """A good card is captured at once, and the payment can be read again."""
+    """A good card is captured at once, and the payment is recorded."""
     made = sandbox.pay(payment_method=method)
     intent = made.json
     assert made.status_code == 200
     assert (intent["object"], intent["status"]) == ("payment_intent", "succeeded")
     assert (intent["amount"], intent["amount_received"], intent["currency"]) == (1250, 1250, "usd")
     assert intent["metadata"] == {"transaction_id": "t-1"}
-    assert intent == sandbox.get(f"/v1/payment_intents/{intent['id']}").json
+    assert [row["payment_intent"] for row in sandbox.shown()["data"]] == [intent]
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,6 @@ def test_declines(sandbox: Sandbox, method: str, code: str, decline_code: str | 
         ),
         ({"customer": "cus_1"}, "parameter_unknown", "customer"),
         ({"metadata": "flat"}, "parameter_unknown", "metadata"),
-        ({"metadata[a]": "x" * 501}, None, "metadata"),
-        ({f"metadata[{'k' * 41}]": "x"}, None, "metadata"),
-        ({f"metadata[{n}]": "x" for n in range(51)}, None, "metadata"),
     ],
 )
 def test_wrong_parameters(
@@ -171,25 +168,6 @@ def test_without_key(sandbox: Sandbox) -> None:
     assert {"requests": 2, "captured": 2}.items() <= sandbox.shown()["summary"].items()
 
 
-def test_list(sandbox: Sandbox) -> None:
-    """Payments are listed newest first, page by page."""
-    made = [sandbox.pay().json["id"] for _ in range(5)]
-    first = sandbox.get("/v1/payment_intents", limit="3").json
-    rest = sandbox.get("/v1/payment_intents", starting_after=first["data"][-1]["id"]).json
-    ids = [intent["id"] for page in (first, rest) for intent in page["data"]]
-    assert made[::-1] == ids
-    assert (first["has_more"], rest["has_more"]) == (True, False)
-
-
-@pytest.mark.parametrize(
-    "query",
-    [{"limit": "0"}, {"limit": "101"}, {"limit": "x"}, {"starting_after": "pi_0"}],
-)
-def test_wrong_list(sandbox: Sandbox, query: dict[str, str]) -> None:
-    """A list asked for wrongly is a 400."""
-    assert sandbox.get("/v1/payment_intents", **query).status_code == 400
-
-
 def test_balance(sandbox: Sandbox) -> None:
     """The balance is what was captured, by currency; declines are no part of it."""
     for changes in ({}, {"amount": "50"}, {"currency": "jpy"}):
@@ -205,7 +183,7 @@ def test_balance(sandbox: Sandbox) -> None:
         ("GET", "/v1/payment_intents/pi_0", 404),
         ("GET", "/v1/charges", 404),
         ("POST", "/v1/payment_intents/pi_0/cancel", 404),
-        ("DELETE", "/v1/payment_intents", 405),
+        ("GET", "/v1/payment_intents", 405),
     ],
 )
 def test_what_is_not_there(sandbox: Sandbox, method: str, path: str, status: int) -> None:

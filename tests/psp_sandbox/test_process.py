@@ -97,13 +97,10 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 
 
 def test_success(sandbox: Process) -> None:
-    """Stripe's library reads a capture, also when it asks for it again, and in a list."""
+    """Stripe's library reads a capture and the balance."""
     intent = sandbox.pay("success")
     assert (intent.status, intent.amount_received) == ("succeeded", 1250)
     assert intent.metadata["transaction_id"] == "success"
-    assert intent.id == sandbox.client.v1.payment_intents.retrieve(intent.id).id
-    listed = sandbox.client.v1.payment_intents.list({"limit": 100}).data
-    assert intent.id in [listed_intent.id for listed_intent in listed]
     assert sandbox.client.v1.balance.retrieve().available[0].currency == "usd"
 
 

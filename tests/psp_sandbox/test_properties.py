@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -48,10 +47,9 @@ def test_no_bytes_make_a_500(sandbox: Sandbox, body: bytes) -> None:
 
 @many
 @given(query=st.text(st.characters(max_codepoint=255), max_size=60))
-@pytest.mark.parametrize("path", ["/v1/payment_intents", "/_sandbox/payment_intents"])
-def test_no_query_makes_a_500(sandbox: Sandbox, path: str, query: str) -> None:
+def test_no_query_makes_a_500(sandbox: Sandbox, query: str) -> None:
     """Any query: 200 or 400."""
-    result = sandbox.get(path, **{query: query, "limit": query})
+    result = sandbox.get("/_sandbox/payment_intents", **{query: query, "limit": query})
     assert result.status_code in (200, 400)
 
 
