@@ -41,7 +41,8 @@ LEASE_SECONDS = 5
 _RECLAIMED_MAX = 1000
 # More than a connector ever holds.
 _PENDING_MAX = 10_000
-_NO_KEY = -2  # PTTL's reply for a missing key
+# PTTL's replies for a missing key, and for one without expiry.
+_NO_KEY, _NO_EXPIRY = -2, -1
 _ENTRY_CHARACTERS_MAX = 1000
 _DAY_SECONDS = 86_400
 _MERCHANT = "merchant:"
@@ -167,9 +168,9 @@ class Queue:
 
     def _lives(self, name: str) -> bool:
         left_ms = int(self._redis.pttl(store.lease_key(name)))
-        if left_ms > LEASE_SECONDS * 1000:
-            # The clock was set back, and Redis stores an absolute expiry. A live connector will
-            # renew its lease; a dead one's must not last for hours.
+        if left_ms > LEASE_SECONDS * 1000 or left_ms == _NO_EXPIRY:
+            # The clock was set back, and Redis stores an absolute expiry; or written by hand. A
+            # live connector will renew its lease; a dead one's must not last for hours.
             self._redis.pexpire(store.lease_key(name), LEASE_SECONDS * 1000)
         return left_ms != _NO_KEY
 

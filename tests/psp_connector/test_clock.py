@@ -57,16 +57,20 @@ def test_a_retry_is_not_put_off_for_hours(
     assert client.hget(store.transaction_key(work.charge.transaction_id), "status") == "captured"
 
 
+@pytest.mark.parametrize("command", [("EXPIRE", int(2 * HOUR)), ("PERSIST",)])
 def test_a_lease_does_not_last_for_hours(
-    client: Any, settings: ConnectorSettings, accept: Accept
+    client: Any, settings: ConnectorSettings, accept: Accept, command: tuple[Any, ...]
 ) -> None:
-    """Redis keeps the moment of its end: set back, a dead connector would live two hours more."""
+    """Redis keeps the moment of its end: set back, a dead connector would live two hours more.
+
+    And for ever, if it was written by hand.
+    """
     dead, other = (Queue(client, settings, name) for name in ("dead", "other"))
     accept()
     for queue in (dead, other):
         queue.join()
     take(dead, 1)
-    client.expire(store.lease_key("dead"), int(2 * HOUR))
+    client.execute_command(command[0], store.lease_key("dead"), *command[1:])
 
     assert take_over(other) == []
     assert 0 < client.pttl(store.lease_key("dead")) <= LEASE_SECONDS * 1000
