@@ -102,7 +102,7 @@ def no_umask() -> Iterator[None]:
 def test_the_stack_runs_in_any_environment(home: Path) -> None:
     """A stack in a hostile environment pays, logs in UTC, keeps its files private and stops."""
     own = {"HOME": str(home), "PYTHONPATH": str(home), "BASH_ENV": str(home / "bash_env")}
-    with running(**HOSTILE | own, QUEUE_LIMIT="77") as stack:
+    with running(**HOSTILE | own, QUEUE_LIMIT="77", HTTP_HOST="") as stack:
         assert stack.ended(stack.pay().json()["id"])["status"] == "captured"
         for name in PORT_OFFSETS:
             inherited = stack.process(name).environ()
