@@ -98,7 +98,8 @@ def _write(path: Path, text: str) -> None:
 
 def is_ours(state: Path) -> bool:
     """Whether a stack was ever started with this folder."""
-    return version_of(state) is not None
+    version = version_of(state)
+    return version is not None and (not version or version.isdigit())
 
 
 def bytes_of(state: Path) -> int:
@@ -111,8 +112,12 @@ def bytes_of(state: Path) -> int:
 def forget(state: Path) -> list[str]:
     """Removes what preflight and the processes created; returns the names of what is kept.
 
-    The files of `nixw` and process-compose's screen settings are kept.
+    The files of `nixw` and process-compose's screen settings are kept, and so is what a symbolic
+    link in the folder points to.
     """
+    for name in (*_FOLDERS, "logs"):
+        if (state / name).is_symlink():
+            (state / name).unlink()
     for name in _FOLDERS:
         if (state / name).is_dir():
             shutil.rmtree(state / name)

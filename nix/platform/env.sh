@@ -30,6 +30,27 @@ case ${PLATFORM_STATE:=.state} in
   /*) ;;
   *) PLATFORM_STATE=$platform_checkout/$PLATFORM_STATE ;;
 esac
+case $PLATFORM_STATE$PLATFORM_CODE in
+  *[\"\\]* | *"
+"*)
+    echo "platform: process-compose cannot read a path with a double quote, a backslash or a line break:" \
+      "$PLATFORM_STATE" >&2
+    return 1
+    ;;
+esac
+# What others may read can be theirs, such as /tmp: it must not get mode 700.
+case $(ls -dlL "$PLATFORM_STATE" 2>/dev/null) in
+  '' | drwx------*) ;;
+  *)
+    platform_found=$(ls -A "$PLATFORM_STATE" || true)
+    if [ -n "$platform_found" ] && ! grep -qxE 'version|jwt-secret|nixw|process-compose' <<END; then
+$platform_found
+END
+      echo "platform: $PLATFORM_STATE has files of something else: set PLATFORM_STATE to a new folder" >&2
+      return 1
+    fi
+    ;;
+esac
 # Root may write everywhere, and in some containers owns none of the files.
 platform_foreign=
 if [ "$(id -u)" -ne 0 ]; then

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import subprocess
 from typing import TYPE_CHECKING
+
+import pytest
 
 from devtools import names
 from tests.support import ROOT
@@ -79,6 +82,20 @@ def test_state_of_another_user_is_named(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert f"{tmp_path}/state belongs to another user" in done.stderr
     assert f"sudo chown -R 4711 {tmp_path}/state" in done.stderr
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", "others"])
+def test_a_state_folder_that_will_not_do_is_refused(tmp_path: Path, name: str) -> None:
+    """A path that process-compose cannot read; a folder of others, which keeps its mode."""
+    state = tmp_path / name
+    if name == "others":
+        state.mkdir()
+        state.chmod(0o755)
+        (state / "file").touch()
+    done = sourced("env.sh", "true", {"PLATFORM_STATE": str(state)})
+    assert done.returncode == 1
+    assert done.stderr.startswith("platform: ")
+    assert not state.exists() or stat.S_IMODE(state.stat().st_mode) == 0o755
 
 
 def test_a_user_without_state_gets_it(tmp_path: Path) -> None:

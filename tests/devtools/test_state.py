@@ -91,12 +91,32 @@ def test_reset_forgets_what_the_platform_made_and_nothing_else(tmp_path: Path) -
     assert first != (tmp_path / "jwt-secret").read_text()
 
 
+@pytest.mark.parametrize("name", ["logs", "redis", "caddy"])
+def test_reset_follows_no_symbolic_link(tmp_path: Path, name: str) -> None:
+    """The link goes, what it points to stays; a state folder that is itself a link is forgotten."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "app.log").touch()
+    folder = tmp_path / "state"
+    folder.symlink_to("real")
+    state.prepare(folder)
+    (folder / name).rmdir()
+    (folder / name).symlink_to(tmp_path / "mine")
+    done = reset(folder, "forget")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert names(tmp_path / "mine") == ["app.log"]
+    assert set(names(folder)) <= {"logs"}
+
+
 def test_reset_refuses_a_folder_that_no_stack_has_used(tmp_path: Path) -> None:
     """A PLATFORM_STATE that points elsewhere by mistake costs nothing."""
     (tmp_path / "logs").mkdir()
-    done = reset(tmp_path, "ask", "--yes")
-    assert done.returncode == 1
-    assert "nothing to reset" in done.stderr
+    for version in ("", "3.2"):
+        if version:
+            (tmp_path / "version").write_text(version)
+        done = reset(tmp_path, "ask", "--yes")
+        assert done.returncode == 1
+        assert "nothing to reset" in done.stderr
 
 
 def test_reset_asks_at_a_terminal_and_refuses_without(tmp_path: Path) -> None:
