@@ -210,7 +210,7 @@ def _since(text: str) -> datetime:
         return datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: int(found[1])})
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError("must be like 5m or 2026-11-24T13:19:00Z") from None
 
 

@@ -120,6 +120,14 @@ def test_nothing_is_said_to_be_so(state: Path, words: str, complaint: str) -> No
     assert complaint in err
 
 
+@pytest.mark.parametrize("time", ["x", "2026-13-01", "0001-01-01T00:00:00+14:00"])
+def test_a_wrong_time_is_wrong_usage(state: Path, time: str) -> None:
+    """One beyond the first year of UTC, too."""
+    code, _, err = logs(state, "--since", time)
+    assert code == 2
+    assert "argument --since: must be like" in err
+
+
 def test_a_pipe_may_close_early(state: Path) -> None:
     """`logs | head -1` prints no traceback."""
     script = f"set -o pipefail; {' '.join(command('-n', '5'))} | true"
