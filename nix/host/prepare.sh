@@ -35,7 +35,8 @@ debian_packages_missing() {
 find_go() {
   for go in "$(command -v go || true)" /usr/local/go/bin/go /usr/lib/go-1.*/bin/go; do
     [ -x "$go" ] || continue
-    minor=$(HOME=$state XDG_CONFIG_HOME=$state GOTOOLCHAIN=local "$go" env GOVERSION | sed -n 's/^go1\.\([0-9]*\).*/\1/p')
+    # GOROOT may be that of another version; builders do not see it.
+    minor=$(HOME=$state XDG_CONFIG_HOME=$state GOTOOLCHAIN=local GOROOT='' "$go" env GOVERSION | sed -n 's/^go1\.\([0-9]*\).*/\1/p')
     [ "${minor:-0}" -lt 26 ] || return 0
   done
   die "Go 1.26 or newer is missing, which builds the router. Unpack it from https://go.dev/dl/ to /usr/local/go."
