@@ -54,6 +54,8 @@ let
           package.pythonForTests
           pkgs.wrk
         ]
+        # `mount` and `unshare` for the images; the host package set takes them from the machine.
+        ++ lib.optional (pkgs ? util-linux && pkgs.stdenv.hostPlatform.isLinux) pkgs.util-linux
       )
       variables
       ''

@@ -16,7 +16,7 @@ import pytest
 
 from devtools.address import BLOCK, PORT_OFFSETS
 from devtools.catalog import SERVICES
-from tests.images.container import USER, contained, has_user
+from tests.images.container import USER, contained, has_user, place
 from tests.support import free_ports, program, wait_until
 
 if TYPE_CHECKING:
@@ -163,10 +163,7 @@ def folder() -> Iterator[Path]:
 
     So it is not below pytest's own folder; nor in /tmp, which a container has to itself.
     """
-    place = Path("/var/tmp")  # noqa: S108  a folder made anew, for this run alone
-    with tempfile.TemporaryDirectory(
-        prefix="images-", dir=place if place.is_dir() else None
-    ) as path:
+    with tempfile.TemporaryDirectory(prefix="images-", dir=place()) as path:
         folder = Path(path)
         folder.chmod(0o711)
         for name, text in {"jwt-secret": SECRET, "psp-api-key": "sk_test_sandbox"}.items():

@@ -41,14 +41,24 @@ def has_user() -> bool:
     return _level() == 0
 
 
+def place() -> Path | None:
+    """A folder for volumes outside /tmp; a Nix sandbox has only its build folder."""
+    for text in ("/var/tmp", os.environ.get("NIX_BUILD_TOP", "/var/tmp")):  # noqa: S108
+        path = Path(text).resolve()
+        if path.is_dir() and not path.is_relative_to("/tmp"):  # noqa: S108
+            return path
+    return None
+
+
 @functools.cache
 def _level() -> int | None:
-    if not all(shutil.which(name) for name in ("mount", "setpriv", "sh", "true", "unshare")):
+    volumes = place()
+    needed = ("mount", "setpriv", "sh", "true", "unshare")
+    if volumes is None or not all(map(shutil.which, needed)):
         return None
     first = 0 if os.geteuid() == 0 else 1
-    place = Path("/var/tmp")  # noqa: S108  nothing is written
     for level in range(first, len(LEVELS)):
-        trial = _words(level, [shutil.which("true") or ""], place, Path("/"))
+        trial = _words(level, [shutil.which("true") or ""], volumes, Path("/"))
         if subprocess.run(trial, capture_output=True, timeout=20, check=False).returncode == 0:
             return level
     return None
