@@ -14,7 +14,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from services.common import problems
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
 _TEMPLATE = "#/components/schemas/{model}"
 _METHODS = ("get", "post", "put", "patch", "delete")
@@ -24,6 +24,13 @@ _BODY_ERRORS = {
     413: "Over 16 KiB.",
     415: "Content-Type is not JSON.",
     422: "A field is missing or invalid; see errors.",
+}
+_HEALTH = {
+    "summary": "Health of the service",
+    "responses": {
+        "200": {"description": "Healthy.", "content": {"application/json": {}}},
+        "503": {"description": "Unhealthy; `checks` names what failed."},
+    },
 }
 
 ResponderT = TypeVar("ResponderT", bound="Callable[..., None]")
@@ -87,9 +94,15 @@ def _json(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def described(
-    title: str, description: str, routes: Mapping[str, object], **more: Any
+    title: str,
+    description: str,
+    routes: Mapping[str, object],
+    security: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Builds the document of these routes, by path, from what their responders are marked with."""
+    """Builds the document of these routes, by path, from what their responders are marked with.
+
+    Adds `/health`, which is the same for every service.
+    """
     paths: dict[str, Any] = {}
     models: dict[type[BaseModel], None] = {}
     for path, resource in routes.items():
@@ -99,58 +112,19 @@ def described(
             if fields:
                 item[method] = fields
                 models |= dict.fromkeys(used)
-    return document(title, description, paths, list(models), **more)
-
-
-def document(
-    title: str,
-    description: str,
-    paths: Mapping[str, Any],
-    models: Sequence[type[BaseModel]],
-    security: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Builds a document; adds `/health`, which is the same for every service."""
-    described: list[type[BaseModel]] = [*models, ProblemDocument]
-    inputs: list[tuple[type[BaseModel], JsonSchemaMode]] = [
-        (model, "validation") for model in described
-    ]
+    models[ProblemDocument] = None
+    inputs: list[tuple[type[BaseModel], JsonSchemaMode]] = [(m, "validation") for m in models]
     _, schemas = models_json_schema(inputs, ref_template=_TEMPLATE)
-    health = {
-        "summary": "Health of the service",
-        "responses": {
-            "200": {"description": "Healthy.", "content": {"application/json": {}}},
-            "503": {"description": "Unhealthy; `checks` names what failed."},
-        },
-    }
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": "1", "description": description},
         # Relative to this document, so correct both behind the router and without it.
         "servers": [{"url": "."}],
-        "paths": {**paths, "/health": {"get": health}},
+        "paths": {**paths, "/health": {"get": _HEALTH}},
         "components": {
             "schemas": schemas["$defs"],
             "securitySchemes": dict(security or {}),
         },
-    }
-
-
-def body(model: type[BaseModel]) -> dict[str, Any]:
-    """A JSON request body."""
-    return {"required": True, "content": {"application/json": {"schema": ref(model)}}}
-
-
-def response(description: str, model: type[BaseModel]) -> dict[str, Any]:
-    """A successful JSON response."""
-    return {"description": description, "content": {"application/json": {"schema": ref(model)}}}
-
-
-def errors(**descriptions: str) -> dict[str, Any]:
-    """Problem documents: `errors(e401="…")`."""
-    content = {problems.CONTENT_TYPE: {"schema": ref(ProblemDocument)}}
-    return {
-        status.removeprefix("e"): {"description": description, "content": content}
-        for status, description in descriptions.items()
     }
 
 

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 import redis
 import structlog
 
-from services.common import problems, store
+from services.common import openapi, problems, store
 from services.common.problems import Unavailable
 from services.common.tokens import Tokens
 from services.common.web import make_app
-from services.core_api.openapi import DOCUMENT
 from services.core_api.resources import (
     Authentication,
     LoyaltyResource,
@@ -41,17 +40,19 @@ def create_app(settings: CoreSettings, client: store.Client | None = None) -> Ap
     transactions = Transactions(client, settings.queue_limit)
     authentication = Authentication(Tokens(settings))
     root = TransactionsResource(authentication, transactions)
-    app = make_app(
-        {
-            "/": root,
-            "/transaction": TransactionPathResource(root),
-            "/loyalty": LoyaltyResource(authentication, transactions),
-            "/{transaction_id:uuid}": TransactionResource(authentication, transactions),
-        },
-        settings,
-        checks={"redis": lambda: _check(client)},
-        openapi=DOCUMENT,
+    routes = {
+        "/": root,
+        "/transaction": TransactionPathResource(root),
+        "/loyalty": LoyaltyResource(authentication, transactions),
+        "/{transaction_id:uuid}": TransactionResource(authentication, transactions),
+    }
+    document = openapi.described(
+        "Core API",
+        "Accepts transactions, queues them and reports their status.",
+        routes,
+        security={"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
     )
+    app = make_app(routes, settings, checks={"redis": lambda: _check(client)}, openapi=document)
     app.add_error_handler(redis.RedisError, _redis_error)
     return app
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import TYPE_CHECKING
 
@@ -9,10 +10,12 @@ import falcon
 from pydantic import ValidationError
 from structlog.contextvars import bind_contextvars
 
+from services.common import openapi
 from services.common.problems import Problem, Unavailable
 from services.common.tokens import TokenError
+from services.common.transaction import Transaction
 from services.common.web import is_json, parse_json, read_body, read_json
-from services.core_api.models import TokenInBody, TransactionRequest
+from services.core_api.models import Loyalty, Page, TokenInBody, TransactionRequest
 from services.core_api.transactions import (
     PAGE_MAX,
     CursorError,
@@ -31,6 +34,49 @@ _PAGE_DEFAULT = 20
 # Visible ASCII without the comma, which joins repeated headers (RFC 9110, 5.3).
 IDEMPOTENCY_KEY = r"[\x21-\x2b\x2d-\x7e]{1,255}"
 _REALM = 'Bearer realm="transactions"'
+
+_UNAUTHENTICATED = {401: "Missing, invalid or expired token.", 403: "The user is not enabled."}
+_UNAVAILABLE = {503: "Redis is unavailable; see Retry-After."}
+_BEARER: list[dict[str, list[str]]] = [{"bearer": []}]
+_describe_post = functools.partial(
+    openapi.operation,
+    "Create a transaction; it is queued and charged asynchronously",
+    Transaction,
+    request=TransactionRequest,
+    success=(202, "Accepted; see Location."),
+    errors={
+        400: "Not JSON, a token in both header and body, or an invalid Idempotency-Key.",
+        409: "The key was used before, but its stored response is unreadable.",
+        422: "Invalid field, or the key was used with another request.",
+        **_UNAUTHENTICATED,
+        **_UNAVAILABLE,
+    },
+    # Without the header, the body may contain the token.
+    security=[*_BEARER, {}],
+    parameters=[
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "schema": {"type": "string", "pattern": f"^{IDEMPOTENCY_KEY}$"},
+            "description": "Makes the request safe to repeat for 24 hours.",
+        }
+    ],
+)
+_describe_list = functools.partial(
+    openapi.operation,
+    errors={422: "Invalid parameter.", **_UNAUTHENTICATED, **_UNAVAILABLE},
+    security=_BEARER,
+    parameters=[
+        {
+            "name": "limit",
+            "in": "query",
+            "schema": {
+                "type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": _PAGE_DEFAULT,
+            },
+        },
+        {"name": "cursor", "in": "query", "schema": {"type": "string"}},
+    ],
+)  # fmt: skip
 
 
 class Authentication:
@@ -82,6 +128,7 @@ class TransactionsResource:
         self._authentication = authentication
         self._transactions = transactions
 
+    @_describe_post()
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         if req.get_header("Authorization") is not None:
             merchant = self._authentication.merchant(req)
@@ -115,6 +162,7 @@ class TransactionsResource:
         resp.location = f"/{accepted.transaction_id}"
         resp.text = accepted.response
 
+    @_describe_list("The caller's transactions", Page)
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         merchant = self._authentication.merchant(req)
         try:
@@ -130,6 +178,7 @@ class TransactionPathResource:
     def __init__(self, transactions: TransactionsResource) -> None:
         self._transactions = transactions
 
+    @_describe_post(deprecated=True)
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         self._transactions.on_post(req, resp)
 
@@ -141,6 +190,20 @@ class TransactionResource:
         self._authentication = authentication
         self._transactions = transactions
 
+    @openapi.operation(
+        "One of the caller's transactions",
+        Transaction,
+        errors={404: "The caller has no such transaction.", **_UNAUTHENTICATED, **_UNAVAILABLE},
+        security=_BEARER,
+        parameters=[
+            {
+                "name": "transaction_id",
+                "in": "path",
+                "required": True,
+                "schema": {"type": "string", "format": "uuid"},
+            }
+        ],
+    )
     def on_get(self, req: falcon.Request, resp: falcon.Response, transaction_id: UUID) -> None:
         merchant = self._authentication.merchant(req)
         transaction = self._transactions.get(merchant.user_id, str(transaction_id))
@@ -157,6 +220,7 @@ class LoyaltyResource:
         self._authentication = authentication
         self._transactions = transactions
 
+    @_describe_list("The caller's loyalty points", Loyalty)
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         merchant = self._authentication.merchant(req)
         try:

@@ -129,14 +129,14 @@ def test_the_process_before_a_save_is_gone(checkout: Checkout) -> None:
     """5 s after a save no process of the old code is left, its workers included."""
     old: list[psutil.Process] = [checkout.stack.process("core-api")]
     old += old[0].children(recursive=True)
-    checkout.save("core_api/openapi.py", "Core API", "Another API")
+    checkout.save("core_api/app.py", "Core API", "Another API")
     support.wait_until(
         lambda: not [process for process in old if not orphans.is_gone(process)],
         seconds_max=5,
         what="the old processes to end",
     )
     checkout.wait_for("/transactions/openapi.json", "Another API")
-    checkout.save("core_api/openapi.py", "Another API", "Core API")
+    checkout.save("core_api/app.py", "Another API", "Core API")
     checkout.wait_for("/transactions/openapi.json", "Core API")
 
 
