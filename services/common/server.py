@@ -39,6 +39,8 @@ GRACE_SECONDS = 1
 STUCK_SECONDS = 30
 # Delay of an accept by a worker with more connections than another.
 GIVE_WAY_SECONDS = 0.001
+# Above the number of workers that run at once.
+_COUNTS = 256
 
 
 class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types
@@ -65,7 +67,8 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "post_worker_init": self._worker_started,
             "child_exit": self._worker_ended,
         }
-        self._shares = _Shares()
+        # In memory shared by the workers: of each its open connections plus one, or 0.
+        self._counts = memoryview(mmap.mmap(-1, _COUNTS * 4)).cast("I")
         super().__init__()
 
     def load_config(self) -> None:
@@ -83,33 +86,12 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         """Announces readiness once, before the first worker accepts connections."""
         if worker.age == 1:
             logs.announce("listening", address=str(worker.sockets[0]))
-        listeners = [_Listener(sock, self._shares, worker.age) for sock in worker.sockets]
+        listeners = [_Listener(sock, self._counts, worker.age % _COUNTS) for sock in worker.sockets]
         worker.sockets = [*listeners, _Alarm()]
 
     def _worker_ended(self, arbiter: Any, worker: Any) -> None:
         self._counters.child_exit(arbiter, worker)
-        self._shares.forget(worker.age)
-
-
-class _Shares:
-    """Connection counts of all workers, in shared memory created before the fork."""
-
-    _SLOTS = 256
-
-    def __init__(self) -> None:
-        self._counts = memoryview(mmap.mmap(-1, self._SLOTS * 4)).cast("I")
-
-    def set(self, age: int, connections: int) -> None:
-        """Sets the count of a worker; `age` is gunicorn's number of it."""
-        self._counts[age % self._SLOTS] = connections + 1  # 0 marks a free slot
-
-    def forget(self, age: int) -> None:
-        """Removes a worker that has ended."""
-        self._counts[age % self._SLOTS] = 0
-
-    def least(self) -> int:
-        """The lowest count of all workers."""
-        return min((count for count in self._counts if count), default=1) - 1
+        self._counts[worker.age % _COUNTS] = 0
 
 
 class _Listener:
@@ -119,10 +101,10 @@ class _Listener:
     connections, which are long-lived, and half the workers were idle.
     """
 
-    def __init__(self, listener: Any, shares: _Shares, age: int) -> None:
+    def __init__(self, listener: Any, counts: memoryview[int], own: int) -> None:
         self._listener = listener
-        self._shares = shares
-        self._age = age
+        self._counts = counts
+        self._own = own
         self._accepted: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._publish()
 
@@ -131,7 +113,7 @@ class _Listener:
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Accepts a connection; raises BlockingIOError if another worker has."""
-        if self._publish() > self._shares.least():
+        if self._publish() > min(filter(None, self._counts)):
             # Meanwhile a worker with fewer accepts; if it is busy, this one does.
             time.sleep(GIVE_WAY_SECONDS)
         connection: socket.socket
@@ -141,9 +123,8 @@ class _Listener:
         return connection, address
 
     def _publish(self) -> int:
-        """Counts the open connections."""
-        count = sum(connection.fileno() >= 0 for connection in list(self._accepted))
-        self._shares.set(self._age, count)
+        count = 1 + sum(connection.fileno() >= 0 for connection in list(self._accepted))
+        self._counts[self._own] = count
         return count
 
 

@@ -11,18 +11,12 @@ from pydantic import ValidationError
 from structlog.contextvars import bind_contextvars
 
 from services.common import openapi
-from services.common.problems import Problem, Unavailable
+from services.common.problems import Problem
 from services.common.tokens import TokenError
 from services.common.transaction import Transaction
 from services.common.web import is_json, parse_json, read_body, read_json
 from services.core_api.models import Loyalty, Page, TokenInBody, TransactionRequest
-from services.core_api.transactions import (
-    PAGE_MAX,
-    CursorError,
-    KeyReusedError,
-    QueueFullError,
-    UnreadableError,
-)
+from services.core_api.transactions import PAGE_MAX, invalid_parameter
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -140,20 +134,9 @@ class TransactionsResource:
             body = read_body(req) if is_json(req) else b""
             merchant = self._authentication.merchant(req, _token_in(body))
             request = parse_json(body, TransactionRequest)
-        try:
-            accepted = self._transactions.accept(
-                merchant.user_id, request, req.context.request_id, _idempotency_key(req)
-            )
-        except KeyReusedError:
-            raise Problem(
-                422,
-                "This Idempotency-Key was used with another request; use a new one.",
-                code="idempotency-key-reused",
-            ) from None
-        except QueueFullError:
-            raise Unavailable("The queue is full; nothing was accepted.") from None
-        except UnreadableError as error:
-            raise Problem(409, str(error), code="idempotency-answer-unreadable") from None
+        accepted = self._transactions.accept(
+            merchant.user_id, request, req.context.request_id, _idempotency_key(req)
+        )
         bind_contextvars(transaction_id=accepted.transaction_id)
         if accepted.replayed:
             resp.set_header("Idempotency-Replayed", "true")
@@ -165,10 +148,7 @@ class TransactionsResource:
     @_describe_list("The caller's transactions", Page)
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         merchant = self._authentication.merchant(req)
-        try:
-            page = self._transactions.page(merchant.user_id, *_paging(req))
-        except CursorError:
-            raise _bad_cursor() from None
+        page = self._transactions.page(merchant.user_id, *_paging(req))
         resp.text = page.model_dump_json(exclude_none=True)
 
 
@@ -223,12 +203,7 @@ class LoyaltyResource:
     @_describe_list("The caller's loyalty points", Loyalty)
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         merchant = self._authentication.merchant(req)
-        try:
-            loyalty = self._transactions.loyalty(merchant.user_id, *_paging(req))
-        except CursorError:
-            raise _bad_cursor() from None
-        except UnreadableError as error:
-            raise Unavailable(str(error)) from None
+        loyalty = self._transactions.loyalty(merchant.user_id, *_paging(req))
         resp.text = loyalty.model_dump_json(exclude_none=True)
 
 
@@ -250,17 +225,8 @@ def _idempotency_key(req: falcon.Request) -> str | None:
 
 def _paging(req: falcon.Request) -> tuple[int, str | None]:
     if req.params.keys() - {"limit", "cursor"}:
-        raise _bad_parameter("", "unknown parameter")
+        raise invalid_parameter("", "unknown parameter")
     limit = req.get_param("limit", default=str(_PAGE_DEFAULT))
     if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= PAGE_MAX:
-        raise _bad_parameter("?limit", f"must be a number from 1 to {PAGE_MAX}")
+        raise invalid_parameter("?limit", f"must be a number from 1 to {PAGE_MAX}")
     return int(limit), req.get_param("cursor")
-
-
-def _bad_cursor() -> Problem:
-    return _bad_parameter("?cursor", "must be the next_cursor of an earlier response")
-
-
-def _bad_parameter(pointer: str, detail: str) -> Problem:
-    errors = [{"pointer": pointer, "detail": detail}]
-    return Problem(422, "A parameter is invalid; see errors.", errors=errors)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import itertools
 import re
 import time
@@ -18,6 +17,7 @@ from pydantic_core import from_json
 
 from services.common import store
 from services.common.clock import now_ms, rfc3339
+from services.common.problems import Problem, Unavailable
 from services.common.transaction import Credit, Event, Transaction
 from services.core_api.group_commit import GroupCommit
 from services.core_api.models import Loyalty, Page
@@ -34,20 +34,15 @@ IDEMPOTENCY_SECONDS = 24 * 3600
 PAGE_MAX = 100
 
 
-class KeyReusedError(Exception):
+class KeyReusedError(Problem):
     """The Idempotency-Key was used with another request."""
 
-
-class QueueFullError(Exception):
-    """QUEUE_LIMIT transactions are open."""
-
-
-class UnreadableError(Exception):
-    """Corrupt data in Redis; the message is for the caller."""
-
-
-class CursorError(ValueError):
-    """Not a cursor issued by this API."""
+    def __init__(self) -> None:
+        super().__init__(
+            422,
+            "This Idempotency-Key was used with another request; use a new one.",
+            code="idempotency-key-reused",
+        )
 
 
 @dataclass(frozen=True)
@@ -83,9 +78,8 @@ class Transactions:
         """Stores and queues a transaction atomically.
 
         Raises:
-            KeyReusedError: the key was used with another request.
-            QueueFullError: too many are open; nothing was written.
-            UnreadableError: the key was used before, but its stored response is unreadable.
+            Problem: 422 (KeyReusedError), 409 if the key was used before but its stored response is
+                unreadable, 503 if QUEUE_LIMIT transactions are open.
             redis.RedisError: Redis is unavailable or rejects the write.
         """
         created_ms = now_ms(self._clock)
@@ -110,7 +104,7 @@ class Transactions:
         if outcome == "mismatch":
             raise KeyReusedError
         if outcome == "full":
-            raise QueueFullError
+            raise Unavailable("The queue is full; nothing was accepted.")
         if outcome == "replayed":
             return Accepted(_id_in(earlier_response), earlier_response, replayed=True)
         return Accepted(transaction.id, response, replayed=False)
@@ -128,7 +122,7 @@ class Transactions:
         """Returns up to `limit` of the user's transactions, newest first, and the next cursor.
 
         Raises:
-            CursorError: invalid cursor.
+            Problem: 422 for an invalid cursor.
         """
         start = f"({_decode(cursor, _INDEX_MEMBER)}" if cursor else "+"
         members = self._members(store.index_key(user_id), start, limit + 1)
@@ -157,8 +151,7 @@ class Transactions:
         """Returns the user's points, the newest credits, and the next cursor.
 
         Raises:
-            CursorError: invalid cursor.
-            UnreadableError: the points are not a number.
+            Problem: 422 for an invalid cursor, 503 if the points are not a number.
         """
         # The ledger is append-only, so indexes are stable.
         before = int(_decode(cursor, _LEDGER_INDEX)) if cursor else None
@@ -192,7 +185,7 @@ def _points(text: str | None) -> int:
         return int(text or 0)
     except ValueError:
         _log.error("unreadable points", value=str(text)[:200])
-        raise UnreadableError("Your points are temporarily unavailable.") from None
+        raise Unavailable("Your points are temporarily unavailable.") from None
 
 
 def _credit(entry: str) -> Credit | None:
@@ -209,9 +202,11 @@ def _id_in(response: str | None) -> str:
         return str(uuid.UUID(from_json(response or "")["id"]))
     except (AttributeError, KeyError, TypeError, ValueError):
         _log.error("unreadable stored response", response=str(response)[:200])
-        raise UnreadableError(
+        raise Problem(
+            409,
             "This Idempotency-Key was used before, but its stored response is unreadable. Check in "
-            "the list of transactions whether the payment was accepted; this request was not."
+            "the list of transactions whether the payment was accepted; this request was not.",
+            code="idempotency-answer-unreadable",
         ) from None
 
 
@@ -260,8 +255,14 @@ def _decode(cursor: str, pattern: re.Pattern[str]) -> str:
             cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True
         )
         text = position.decode("ascii")
-    except (binascii.Error, ValueError):
-        raise CursorError from None
+    except ValueError:
+        text = ""
     if not pattern.fullmatch(text):
-        raise CursorError
+        raise invalid_parameter("?cursor", "must be the next_cursor of an earlier response")
     return text
+
+
+def invalid_parameter(pointer: str, detail: str) -> Problem:
+    """A 422 for a query parameter."""
+    errors = [{"pointer": pointer, "detail": detail}]
+    return Problem(422, "A parameter is invalid; see errors.", errors=errors)
