@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -22,8 +21,10 @@ from services.psp_connector.psp import RETRY_AFTER_SECONDS_MAX
 from services.psp_connector.records import (
     RECORD_FIELDS,
     Entry,
+    Reclaimed,
     UnreadableError,
     Work,
+    read_claimed,
     read_record,
 )
 from services.psp_connector.results import FinalResult, Result, RetryResult
@@ -48,16 +49,6 @@ _DAY_SECONDS = 86_400
 _MERCHANT = "merchant:"
 
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class Reclaimed:
-    """Result of `Queue.reclaim`."""
-
-    entries: list[Entry]
-    """Entries now set aside: abandoned by dead connectors or lost by this one."""
-    merchants: list[str]
-    """Merchants with entries set aside."""
 
 
 class Queue:
@@ -139,7 +130,7 @@ class Queue:
             if isinstance(reply, redis.ResponseError):
                 raise reply
             if script is self._claim:
-                claimed += _entries(reply)
+                claimed += read_claimed(reply)
         return self._valid(claimed)
 
     def _setting_aside(self, owner: str, entries: Sequence[Entry]) -> store.ScriptCall:
@@ -301,11 +292,3 @@ class Queue:
     def _oldest_deadletter(self) -> str:
         kept_ms = self._settings.deadletter_days * _DAY_SECONDS * 1000
         return f"{now_ms(self._clock) - kept_ms}-0"
-
-
-def _entries(reply: Sequence[str]) -> list[Entry]:
-    found = []
-    for entry_id, text in zip(reply[::2], reply[1::2], strict=True):
-        flat = json.loads(text)
-        found.append(Entry(entry_id, dict(zip(flat[::2], flat[1::2], strict=True))))
-    return found

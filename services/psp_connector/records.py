@@ -6,6 +6,7 @@ later would leave a captured payment that can never be finished.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -74,6 +75,16 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Reclaimed:
+    """Result of `Queue.reclaim`."""
+
+    entries: list[Entry]
+    """Entries now set aside: abandoned by dead connectors or lost by this one."""
+    merchants: list[str]
+    """Merchants with entries set aside."""
+
+
+@dataclass(frozen=True)
 class Work:
     """An attempt in flight: the charge and its queue entry."""
 
@@ -102,6 +113,15 @@ def is_old(created_at: str | None, not_captured_at: str | None, now: int) -> boo
 
 def _time(found: str | None) -> str:
     return found if found and _TIME.fullmatch(found) else ""
+
+
+def read_claimed(reply: Sequence[str]) -> list[Entry]:
+    """Parses claim.lua's reply."""
+    found = []
+    for entry_id, text in zip(reply[::2], reply[1::2], strict=True):
+        flat = json.loads(text)
+        found.append(Entry(entry_id, dict(zip(flat[::2], flat[1::2], strict=True))))
+    return found
 
 
 def read_record(entry: Entry, record: Sequence[str | None], now: int) -> Work:
