@@ -14,7 +14,6 @@ from services.auth_api.limits import (
     WAIT_SECONDS_MAX,
     LoginLimits,
 )
-from services.auth_api.passwords import CACHED_SECONDS, Passwords, hash_password
 from services.auth_api.resources import client_address
 from services.common.problems import Problem, Unavailable
 
@@ -143,34 +142,3 @@ def test_only_trusted_proxies_say_who_asks(
     headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}
     req = create_req(headers=headers, remote_addr="127.0.0.1")
     assert address == client_address(req, [ip_network(name) for name in proxies.split()])
-
-
-@pytest.mark.parametrize(
-    ("name", "stored", "password", "seconds", "remembered"),
-    [
-        ("alice", "same", "password", 0, True),
-        ("alice", "same", "password", CACHED_SECONDS - 1, True),
-        ("alice", "same", "password", CACHED_SECONDS, False),
-        ("alice", "same", "other", 0, False),
-        ("becky", "same", "password", 0, False),
-        ("alice", "changed", "password", 0, False),
-    ],
-)
-def test_a_login_is_remembered_for_five_minutes_and_no_other(
-    name: str, stored: str, password: str, seconds: int, *, remembered: bool
-) -> None:
-    """Only the same name, stored hash and password are remembered, and not for long."""
-    timer = Timer()
-    passwords = Passwords(timer)
-    hashed = {"same": hash_password("password"), "changed": hash_password("password")}
-    assert passwords.verify("alice", hashed["same"], "password")
-    timer.now += seconds
-    assert remembered is passwords.is_cached(name, hashed[stored], password)
-
-
-def test_a_failed_login_is_not_remembered() -> None:
-    """A wrong password is checked anew each time."""
-    passwords = Passwords()
-    stored = hash_password("password")
-    assert not passwords.verify("alice", stored, "wrong")
-    assert not passwords.is_cached("alice", stored, "wrong")

@@ -279,11 +279,3 @@ def test_the_users_file_stays_the_file_it_is(tmp_path: Path) -> None:
         "users.json",
         "users.json",
     ]
-
-
-def test_openapi_describes_the_token_request(api: Client) -> None:
-    """The document is OpenAPI 3.1 and its schema is the one that checks requests."""
-    document = api.simulate_get("/openapi.json").json
-    assert document["openapi"] == "3.1.0"
-    schema = document["components"]["schemas"]["TokenRequest"]
-    assert set(schema["required"]) == {"username", "password"}

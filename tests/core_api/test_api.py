@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import falcon.testing
 import jwt
 import pytest
-import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -526,10 +525,3 @@ def test_openapi_names_every_path(api: Client) -> None:
         "/{transaction_id}",
         "/health",
     }
-
-
-def test_clients_are_redis_clients(client: Any) -> None:
-    """The private Redis is a real one, of a version the platform runs on."""
-    assert isinstance(client, redis.Redis)
-    info: Any = client.info()
-    assert int(info["redis_version"].split(".")[0]) >= 7
