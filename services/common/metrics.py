@@ -56,19 +56,15 @@ class HttpMetrics:
 
         Never raises: the request may already have had its effect.
         """
+        method = req.method if req.method in _METHODS else "other"
+        labels = (method, req.uri_template or "none", resp.status_code)
         try:
-            self._observe(req, resp, seconds)
+            durations = self._cache.get(labels)
+            if durations is None:
+                durations = self._cache[labels] = self._durations.labels(*labels)
+            durations.observe(seconds)
         except Exception as error:  # noqa: BLE001  any failure of the metrics library
             _log.warning("could not count request", reason=repr(error))
-
-    def _observe(self, req: falcon.Request, resp: falcon.Response, seconds: float) -> None:
-        method = req.method if req.method in _METHODS else "other"
-        route = req.uri_template or "none"
-        labels = (method, route, resp.status_code)
-        durations = self._cache.get(labels)
-        if durations is None:
-            durations = self._cache[labels] = self._durations.labels(*labels)
-        durations.observe(seconds)
 
 
 class MetricsResource:

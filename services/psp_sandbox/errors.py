@@ -53,11 +53,3 @@ def handle(
     resp.media = {"error": error.error}
     if error.status in (429, 503):
         resp.set_header("Retry-After", "1")
-
-
-def too_many_waiting() -> StripeError:
-    """The response when waiting requests would use up the threads."""
-    return StripeError(
-        503,
-        "The sandbox has too many waiting requests. Try again.",
-    )

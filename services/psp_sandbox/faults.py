@@ -14,10 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from structlog.contextvars import bind_contextvars
 
 from services.common import problems
-from services.common.problems import Problem
 from services.common.web import read_body
 from services.psp_sandbox.behaviours import FAULTS, FaultKind
-from services.psp_sandbox.errors import StripeError, handle, too_many_waiting
+from services.psp_sandbox.errors import StripeError
 from services.psp_sandbox.waiting import hang_up
 
 if TYPE_CHECKING:
@@ -77,11 +76,7 @@ class FaultInjector:
 
 
 class StripeMiddleware:
-    """Middleware: injects faults into `/v1` and converts its errors to Stripe's shape.
-
-    Rejects cross-origin requests to `/_sandbox`: it is for programs on this machine, not for web
-    pages.
-    """
+    """Middleware: injects faults into `/v1` and converts its errors to Stripe's shape."""
 
     def __init__(self, injector: FaultInjector, waiting: Waiting) -> None:
         self._injector = injector
@@ -89,15 +84,12 @@ class StripeMiddleware:
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
         if not _is_v1(req):
-            origin = req.get_header("Origin")
-            if origin is not None and origin.partition("://")[2] != req.get_header("Host"):
-                raise Problem(403, "Pages of other origins may not use the sandbox.")
             return
         # Before waiting: a disconnect is detected only after the body.
         req.context.body = read_body(req)
         delay_seconds, kind = self._injector.draw()
-        if delay_seconds and not self._waiting.wait(req.env, delay_seconds):
-            raise too_many_waiting()
+        if delay_seconds:
+            self._waiting.wait(req.env, delay_seconds)
         if kind is None:
             return
         fault = FAULTS[kind]
@@ -120,10 +112,10 @@ class StripeMiddleware:
         for name in ("Request-Id", "X-Request-Id"):  # Stripe's name for it, and ours
             resp.set_header(name, req.context.request_id)
         delivery = req.context.get("delivery", "sent")
-        if delivery == "held" and not self._waiting.wait(req.env, self._waiting.hold_seconds):
-            handle(req, resp, too_many_waiting(), {})
+        if delivery == "held":
+            self._waiting.wait(req.env, self._waiting.hold_seconds)
         if delivery == "dropped" and not hang_up(req.env):
-            handle(req, resp, FAULTS["unavailable"].error(), {})
+            raise FAULTS["unavailable"].error()
 
 
 class TokenGuard:

@@ -15,7 +15,7 @@ from structlog.contextvars import bind_contextvars
 from services.common.web import read_json
 from services.psp_sandbox import objects
 from services.psp_sandbox.behaviours import FAULTS, PAYMENT_METHODS
-from services.psp_sandbox.errors import StripeError, too_many_waiting
+from services.psp_sandbox.errors import StripeError
 from services.psp_sandbox.faults import Faults
 from services.psp_sandbox.params import read_payment
 
@@ -83,8 +83,8 @@ class PaymentIntents:
                 code="resource_missing",
                 param="payment_method",
             )
-        if behaviour.slow and not self._waiting.wait(req.env, self._waiting.slow_seconds):
-            raise too_many_waiting()
+        if behaviour.slow:
+            self._waiting.wait(req.env, self._waiting.slow_seconds)
         self._fail(req, behaviour, key)
         intent = objects.payment_intent(
             payment,

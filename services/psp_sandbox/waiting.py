@@ -9,6 +9,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from services.psp_sandbox.errors import StripeError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -34,18 +36,20 @@ class Waiting:
         self.slow_seconds = slow_seconds
         self._slots = threading.BoundedSemaphore(count_max)
 
-    def wait(self, environ: Mapping[str, Any], seconds: float) -> bool:
-        """Waits `seconds` or until the client disconnects; False if all slots are taken.
+    def wait(self, environ: Mapping[str, Any], seconds: float) -> None:
+        """Waits `seconds` or until the client disconnects.
 
         Read the request body first: a disconnect is detected only after it.
+
+        Raises:
+            StripeError: 503 if all slots are taken.
         """
         if not self._slots.acquire(blocking=False):
-            return False
+            raise StripeError(503, "The sandbox has too many waiting requests. Try again.")
         try:
             _wait(environ.get("gunicorn.socket"), seconds)
         finally:
             self._slots.release()
-        return True
 
 
 def _wait(client: socket.socket | None, seconds: float) -> None:

@@ -58,9 +58,9 @@ class Gate(Waiting):
         self.arrived = threading.Event()
         self.opened = threading.Event()
 
-    def wait(self, _environ: object, _seconds: float) -> bool:
+    def wait(self, _environ: object, _seconds: float) -> None:
         self.arrived.set()
-        return self.opened.wait(10)
+        assert self.opened.wait(10)
 
 
 def test_key_in_use() -> None:
@@ -165,23 +165,3 @@ def test_wrong_faults(sandbox: Sandbox, faults: dict[str, object], pointer: str)
     assert result.status_code == 422
     assert pointer == result.json["errors"][0]["pointer"]
     assert sandbox.get("/v1/balance").status_code == 200
-
-
-@pytest.mark.parametrize(
-    ("origin", "status"),
-    [
-        ("https://evil.example", 403),
-        ("null", 403),
-        ("http://falconframework.org:8000", 403),
-        ("http://falconframework.org", 200),
-    ],
-)
-def test_the_switch_is_not_for_pages_of_other_origins(
-    sandbox: Sandbox, origin: str, status: int
-) -> None:
-    """A web page in the developer's browser can neither set faults nor forget payments."""
-    paths = {"PUT": "/_sandbox/faults", "DELETE": "/_sandbox/payment_intents"}
-    for method, path in paths.items():
-        headers = {"Origin": origin, "Content-Type": "application/json"}
-        result = sandbox.http.simulate_request(method, path, body="{}", headers=headers)
-        assert status == (200 if result.status_code == 204 else result.status_code)
