@@ -1,4 +1,4 @@
-"""Where settings come from, and what is told of `.env` before the stack starts."""
+"""The origin of each setting, and the faults of `.env`."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def origins(checkout: Path, dotenv: str, **environ: str) -> dict[str, tuple[str,
 
 def test_each_setting_has_its_origin(checkout: Path) -> None:
     """The shell beats `.env`, `.env` what the stack sets, and that the default."""
-    told = origins(
+    found = origins(
         checkout,
         "WORKERS=3\nQUEUE_LIMIT=7\nREDIS_URL=redis://:hunter2@elsewhere/0\n",
         WORKERS="4",
     )
-    assert told["WORKERS"] == ("4", "environment")
-    assert told["QUEUE_LIMIT"] == ("7", ".env")
-    assert told["REDIS_URL"] == ("redis://<secret>@elsewhere/0", ".env")
-    assert told["PSP_URL"] == ("http://127.0.0.1:9004", "stack")
-    assert told["JWT_SECRET"] == ("<secret>", "stack (JWT_SECRET_FILE)")
-    assert told["CONCURRENCY"] == ("12", "default")
+    assert found["WORKERS"] == ("4", "environment")
+    assert found["QUEUE_LIMIT"] == ("7", ".env")
+    assert found["REDIS_URL"] == ("redis://<secret>@elsewhere/0", ".env")
+    assert found["PSP_URL"] == ("http://127.0.0.1:9004", "stack")
+    assert found["JWT_SECRET"] == ("<secret>", "stack (JWT_SECRET_FILE)")
+    assert found["CONCURRENCY"] == ("12", "default")
 
 
 def test_an_empty_variable_of_the_shell_hides_dotenv(checkout: Path) -> None:
@@ -59,33 +59,32 @@ def test_the_checkout_is_found_from_a_folder_in_it(
     monkeypatch.chdir(checkout / "services")
     environ = {"PLATFORM_CHECKOUT": "/other", "PLATFORM_STATE": "/other/.state"}
     found = current(environ)
-    assert (checkout, checkout / ".state") == (found.folder, found.state)
+    assert (found.folder, found.state) == (checkout, checkout / ".state")
     assert str(current(environ | {"PLATFORM_STATE": "/chosen"}).state) == "/chosen"
 
 
-def test_preflight_refuses_what_dotenv_would_not_do(checkout: Path) -> None:
-    """A line that cannot be read, a slip of the pen and a variable that comes too late."""
+def test_preflight_refuses_a_wrong_dotenv(checkout: Path) -> None:
+    """An unreadable line, a typo, and a variable that is needed before the file is read."""
     (checkout / ".env").write_text("PSP_TIMEOUT_SECOND=3\r\nWORKERS 2\r\nPLATFORM_STATE=/x\r\n")
     found = faults({"PLATFORM_CHECKOUT": str(checkout), "PLATFORM_PORT": str(free_ports(BLOCK))})
-    told = [fault for fault in found if fault.startswith(".env")]
-    assert ".env, line 2: is not NAME=value (comments begin with #)" in told
-    slip = ".env: PSP_TIMEOUT_SECOND is not a setting; did you mean PSP_TIMEOUT_SECONDS?"
-    assert slip in told
-    assert any("PLATFORM_STATE is needed before .env is read" in fault for fault in told)
+    of_dotenv = [fault for fault in found if fault.startswith(".env")]
+    assert ".env, line 2: is not NAME=value (comments begin with #)" in of_dotenv
+    typo = ".env: PSP_TIMEOUT_SECOND is not a setting; did you mean PSP_TIMEOUT_SECONDS?"
+    assert typo in of_dotenv
+    assert any("PLATFORM_STATE is needed before .env is read" in fault for fault in of_dotenv)
 
 
-def test_preflight_starts_with_a_slip_in_the_shell_and_says_so(checkout: Path) -> None:
-    """The shell's environment is not ours alone: there it is a warning."""
+def test_a_typo_in_the_shell_is_a_warning(checkout: Path) -> None:
+    """The shell's environment has variables of other programs."""
     environ = {"PLATFORM_CHECKOUT": str(checkout), "PSP_TIMEOUT_SECOND": "3"}
-    told = "in the environment: PSP_TIMEOUT_SECOND is not a setting; did you mean"
-    assert [f"{told} PSP_TIMEOUT_SECONDS?"] == warnings(environ)
+    typo = "in the environment: PSP_TIMEOUT_SECOND is not a setting; did you mean"
+    assert warnings(environ) == [f"{typo} PSP_TIMEOUT_SECONDS?"]
     assert not any("PSP_TIMEOUT" in fault for fault in faults(environ))
 
 
-def test_what_is_of_no_effect_in_dotenv_is_told(checkout: Path) -> None:
-    """HTTP_PORT is the stack's; a stranger is named."""
+def test_variables_without_effect_are_reported(checkout: Path) -> None:
+    """HTTP_PORT is set by the stack; an unknown one is named."""
     (checkout / ".env").write_text("HTTP_PORT=1\nFAVOURITE=2\n")
-    told = name_warnings(current({}))
-    assert len(told) == 2
-    assert told[0].startswith(".env: HTTP_PORT has no effect")
-    assert told[1].startswith(".env: FAVOURITE is not a setting")
+    [fixed, unknown] = name_warnings(current({}))
+    assert fixed.startswith(".env: HTTP_PORT has no effect")
+    assert unknown.startswith(".env: FAVOURITE is not a setting")

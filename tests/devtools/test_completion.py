@@ -1,4 +1,4 @@
-"""Tab completes the words of our commands, as the development shell sets it up."""
+"""Tab completes the arguments of our commands, as the development shell sets it up."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ printf '%s\n' "${COMPREPLY[@]}"
 """
 
 
-def bash(script: str, *words: str) -> subprocess.CompletedProcess[str]:
+def bash(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["bash", "-c", script, "tab", *words],
+        ["bash", "-c", script, "tab", *arguments],
         env={
             **os.environ,
             "PYTHON": sys.executable,
@@ -49,7 +49,7 @@ def bash(script: str, *words: str) -> subprocess.CompletedProcess[str]:
     bash("type compgen").returncode != 0, reason="this bash is built without completion"
 )
 @pytest.mark.parametrize(
-    ("words", "completed"),
+    ("command", "completed"),
     [
         (("merchant", ""), ["list", "loyalty", "pay", "show", "smoke", "token", "trace"]),
         (("merchant", "tr"), ["trace"]),
@@ -66,11 +66,11 @@ def bash(script: str, *words: str) -> subprocess.CompletedProcess[str]:
         (("platform", "process", "restart", "psp-"), ["psp-connector", "psp-sandbox"]),
     ],
 )
-def test_tab_completes(words: tuple[str, ...], completed: list[str]) -> None:
-    done = bash(TAB, SOURCES[words[0]], *words)
+def test_tab_completes(command: tuple[str, ...], completed: list[str]) -> None:
+    done = bash(TAB, SOURCES[command[0]], *command)
     assert (sorted(done.stdout.split()), done.stderr) == (completed, "")
 
 
-def test_every_command_has_words() -> None:
+def test_every_command_has_a_parser() -> None:
     """A command of nix/stack.nix without a parser would complete file names only."""
     assert len(re.findall(r'\bmodule = "', STACK)) == len(PARSERS)

@@ -1,4 +1,4 @@
-# ruff: noqa: SLF001 - argparse can be asked in no other way what it was told
+# ruff: noqa: SLF001 - argparse has no public access to its actions
 """--help is enough to use a command: examples, its environment, its exit codes."""
 
 from __future__ import annotations
@@ -17,33 +17,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def commands(words: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """The parser of each command."""
-    for action in words._actions:
+def subcommands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             yield from action.choices.values()
 
 
 MERCHANT = cli.parser()
 PARSERS = [
-    MERCHANT, *commands(MERCHANT), deadletters.parser(), users.parser(), showlogs.parser(),
+    MERCHANT, *subcommands(MERCHANT), deadletters.parser(), users.parser(), showlogs.parser(),
     doctor.parser(),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("words", PARSERS, ids=lambda words: str(words.prog))
-def test_help_tells_how(words: argparse.ArgumentParser) -> None:
-    told = words.format_help()
+@pytest.mark.parametrize("parser", PARSERS, ids=lambda parser: str(parser.prog))
+def test_help_explains_all(parser: argparse.ArgumentParser) -> None:
+    """An example of the command, its variables, its exit codes; each argument and subcommand."""
+    text = parser.format_help()
     for heading in ("example", "environment:", "exit codes:\n  0  ", "2  "):
-        assert heading in told
-    assert words.prog.split()[-1] in (words.epilog or "")
-
-
-@pytest.mark.parametrize("words", PARSERS, ids=lambda words: str(words.prog))
-def test_every_word_is_explained(words: argparse.ArgumentParser) -> None:
-    """Also each command in the list of them."""
-    for action in words._actions:
-        assert action.help or isinstance(action, argparse._SubParsersAction)
-    for action in words._actions:
+        assert heading in text
+    assert parser.prog.split()[-1] in (parser.epilog or "")
+    for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             assert len(action._choices_actions) == len(action.choices)
+        else:
+            assert action.help

@@ -1,4 +1,4 @@
-"""nix/platform: what a program of ours inherits, and where it finds its stack."""
+"""nix/platform: what our programs inherit, and where they find the stack."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def sourced(file: str, show: str, environ: dict[str, str]) -> subprocess.Complet
 
 
 def test_every_setting_is_inherited() -> None:
-    """Each variable that something of ours reads, but for those that the stack sets itself."""
+    """Each variable that our code reads, except those that the stack sets."""
     ours = {name: "x" for name in names.known() if not re.match("HTTP_PORT|SANDBOX_", name)}
-    shown = sourced("inherited.sh", "env", {**ours, "PLATFORM_CODE": str(ROOT)}).stdout
-    assert ours.keys() <= {line.partition("=")[0] for line in shown.splitlines()}
+    output = sourced("inherited.sh", "env", {**ours, "PLATFORM_CODE": str(ROOT)}).stdout
+    assert ours.keys() <= {line.partition("=")[0] for line in output.splitlines()}
 
 
 def test_nothing_else_is_inherited_and_its_names_are_kept() -> None:
-    """By name alone: for a misspelt setting, which preflight tells."""
+    """The names only: preflight reports misspelt settings among them."""
     strange = {
         "PSP_TIMEOUT_SECOND": "hunter2",
         "LINES_OF_SEVERAL": 'hunter2\ndeclare -x PATH="/"\nQUEUE_LIMIT=hunter2',
@@ -49,16 +49,16 @@ def test_nothing_else_is_inherited_and_its_names_are_kept() -> None:
     }
     done = sourced("inherited.sh", "env", strange)
     assert (done.returncode, done.stderr) == (0, "")
-    given = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    inherited = dict(line.split("=", 1) for line in done.stdout.splitlines())
     assert "hunter2" not in done.stdout
-    dropped = set(given.pop("PLATFORM_DROPPED").split())
+    dropped = set(inherited.pop("PLATFORM_DROPPED").split())
     assert strange.keys() - {"BASH_FUNC_env%%"} <= dropped
-    assert os.environ["PATH"] == given["PATH"]
-    assert ("UTC", str(ROOT)) == (given["TZ"], given["PYTHONPATH"])
+    assert inherited["PATH"] == os.environ["PATH"]
+    assert (inherited["TZ"], inherited["PYTHONPATH"]) == ("UTC", str(ROOT))
 
 
 def test_a_long_path_has_one_socket_whatever_the_session(tmp_path: Path) -> None:
-    """`down` finds what `up` started in another session: XDG_RUNTIME_DIR has no part in it."""
+    """`down` finds what `up` started in another session: XDG_RUNTIME_DIR has no effect."""
     state = tmp_path / ("deep" * 25)
     found = {
         sourced("env.sh", 'echo "$PC_SOCKET_PATH"', {"PLATFORM_STATE": str(state)} | session).stdout

@@ -37,7 +37,7 @@ SAMPLES = {"ID": "8b7e8b26-0000-4000-8000-000000000001", "NAME": "alice"}
 
 
 def texts(tree: ast.AST) -> Iterator[str]:
-    """Each text in the code, with ID for what is filled in."""
+    """Each string in the code, with ID in place of a value."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.JoinedStr):
             yield "".join(
@@ -62,39 +62,39 @@ def commands() -> Iterator[str]:
 COMMANDS = sorted(set(commands()))
 
 
-def process_compose(words: list[str]) -> bool:
+def process_compose(arguments: list[str]) -> bool:
     """Whether it has this command with these options; without running it."""
     done = subprocess.run(
-        ["process-compose", *words, "--help"],
+        ["process-compose", *arguments, "--help"],
         capture_output=True,
         text=True,
         timeout=20,
         check=False,
     )
     usage = done.stdout.partition("Usage:\n")[2].partition("\n")[0].split()
-    return done.returncode == 0 and usage[1] == words[0] and "[command]" not in usage
+    return done.returncode == 0 and usage[1] == arguments[0] and "[command]" not in usage
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_recommended_command_works_as_written(command: str) -> None:
-    """Its words are those that the command takes."""
+    """The command accepts its arguments."""
     program = next((name for name in PARSERS if command.startswith(name)), "")
-    words = [SAMPLES.get(word, word) for word in shlex.split(command.removeprefix(program))]
+    arguments = [SAMPLES.get(word, word) for word in shlex.split(command.removeprefix(program))]
     if program:
-        PARSERS[program].parse_args(words)
-    elif words[1:2] not in ([], ["reset"], ["status"]):
+        PARSERS[program].parse_args(arguments)
+    elif arguments[1:2] not in ([], ["reset"], ["status"]):
         if not shutil.which("process-compose"):
             pytest.skip("no process-compose here")
-        assert process_compose(words[1:])
+        assert process_compose(arguments[1:])
 
 
 @pytest.mark.skipif(not shutil.which("process-compose"), reason="no process-compose here")
 def test_the_check_finds_what_does_not_exist() -> None:
     """An unknown command, subcommand or option of process-compose."""
     wrong = (["lists"], ["process", "lists"], ["list", "--wide"])
-    assert not any(process_compose(words) for words in wrong)
+    assert not any(process_compose(arguments) for arguments in wrong)
 
 
 def test_messages_recommend_commands() -> None:
-    """The search above finds what it looks for."""
+    """Control: the search above finds commands."""
     assert {"platform down", "merchant list --as NAME", "logs -f"} <= set(COMMANDS)

@@ -1,4 +1,4 @@
-"""Who was left behind by a killed supervisor, and who only looks like it."""
+"""Processes whose supervisor was killed are found and ended; no others."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     import pytest
 
 MARKS = {"PC_PROC_NAME": "core-api", "PC_REPLICA_NUM": "0"}
-# Says that it runs, then waits until its input ends, which happens with the test at the latest.
+# Prints that it runs, then waits for the end of its input, at the latest with the test.
 WAIT = "print('up', flush=True); sys.stdin.read()"
 
 
 @contextlib.contextmanager
-def python(code: str, *words: str, **environ: str) -> Iterator[subprocess.Popen[bytes]]:
+def python(code: str, *prefix: str, **environ: str) -> Iterator[subprocess.Popen[bytes]]:
     """A Python that has begun to wait."""
     with subprocess.Popen(
-        [*words, sys.executable, "-c", f"import os, signal, subprocess, sys; {code}"],
+        [*prefix, sys.executable, "-c", f"import os, signal, subprocess, sys; {code}"],
         env={"PATH": os.environ["PATH"]} | environ,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -46,7 +46,7 @@ def found(state: Path) -> dict[int, str]:
 
 
 def test_exactly_those_of_this_stack_are_found(tmp_path: Path) -> None:
-    """Another stack's, a shell of this checkout, and a stranger's name are not."""
+    """Not those of another stack, a shell of this checkout, or an unknown name."""
     ours, other = str(tmp_path / "ours"), str(tmp_path / "other")
     with (
         python(WAIT, PLATFORM_STATE=ours, **MARKS) as orphan,
@@ -55,12 +55,12 @@ def test_exactly_those_of_this_stack_are_found(tmp_path: Path) -> None:
         python(WAIT, PLATFORM_STATE=ours, PC_PROC_NAME="tmux"),
         python(WAIT, **MARKS),
     ):
-        assert {orphan.pid: "core-api"} == found(tmp_path / "ours")
-        assert {of_other.pid: "core-api"} == found(tmp_path / "other")
+        assert found(tmp_path / "ours") == {orphan.pid: "core-api"}
+        assert found(tmp_path / "other") == {of_other.pid: "core-api"}
 
 
-def test_it_is_found_by_every_name_of_the_folder(tmp_path: Path) -> None:
-    """The checkout was reached by a link, or the folder was given from where it lies."""
+def test_the_state_folder_may_have_several_paths(tmp_path: Path) -> None:
+    """By a link, or relative."""
     (tmp_path / "state").mkdir()
     (tmp_path / "link").symlink_to("state")
     relative = os.path.relpath(tmp_path / "state")
@@ -68,11 +68,11 @@ def test_it_is_found_by_every_name_of_the_folder(tmp_path: Path) -> None:
         python(WAIT, PLATFORM_STATE=str(tmp_path / "link"), **MARKS) as one,
         python(WAIT, PLATFORM_STATE=relative, **MARKS) as another,
     ):
-        assert {one.pid, another.pid} == set(found(tmp_path / "state"))
+        assert set(found(tmp_path / "state")) == {one.pid, another.pid}
 
 
-def test_who_has_a_supervisor_is_left_alone(tmp_path: Path) -> None:
-    """A process-compose above it looks after it, until it is killed."""
+def test_a_supervised_process_is_no_orphan(tmp_path: Path) -> None:
+    """Until its process-compose is killed."""
     supervisor = tmp_path / "process-compose"
     supervisor.write_text('#!/bin/sh\n"$@"\n:\n')
     marks = [f"{name}={value}" for name, value in (MARKS | {"PLATFORM_STATE": tmp_path}).items()]
@@ -81,12 +81,12 @@ def test_who_has_a_supervisor_is_left_alone(tmp_path: Path) -> None:
         assert found(tmp_path) == {}
         process.kill()
         process.wait(10)
-        wait_until(lambda: {child.pid: "core-api"} == found(tmp_path), what="the orphan")
+        wait_until(lambda: found(tmp_path) == {child.pid: "core-api"}, what="the orphan")
         child.kill()
 
 
 class Vanishing(psutil.Process):
-    """Ends after so many looks at it, as if it had ended right then."""
+    """Ends after `looks_left` inspections."""
 
     looks_left = 0
 
@@ -99,7 +99,7 @@ class Vanishing(psutil.Process):
 
 
 def test_a_process_may_end_at_each_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is no orphan then, and no look raises."""
+    """It is no orphan then, and nothing raises."""
     with python(WAIT, PLATFORM_STATE=str(tmp_path), **MARKS) as orphan:
         seen = []
         for looks in range(20):
@@ -112,8 +112,8 @@ def test_a_process_may_end_at_each_look(tmp_path: Path, monkeypatch: pytest.Monk
         assert (seen[0], seen[-1]) == (False, True)
 
 
-def test_nobody_finds_himself(tmp_path: Path) -> None:
-    """Preflight bears the marks too, and so may a shell above it."""
+def test_it_does_not_find_itself(tmp_path: Path) -> None:
+    """Preflight has the marks as well, and so may a shell above it."""
     code = "subprocess.run([sys.executable, '-m', 'devtools.orphans']); print('still up')"
     done = subprocess.run(
         [sys.executable, "-c", f"import subprocess, sys; {code}"],
@@ -128,26 +128,23 @@ def test_nobody_finds_himself(tmp_path: Path) -> None:
 
 
 def test_they_are_ended_with_their_children_and_named(tmp_path: Path) -> None:
-    """By a signal they can act on; a worker that does not bear the marks goes too."""
+    """By SIGTERM; a worker without the marks ends as well."""
     worker = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], env={}); "
     with python(worker + WAIT, PLATFORM_STATE=str(tmp_path), **MARKS) as orphan:
         [child] = psutil.Process(orphan.pid).children()
-        said, faults = orphans.clear(tmp_path)
-        assert (
-            f"ended what was left behind by a supervisor that is gone: core-api, pid {orphan.pid}"
-            == said
-        )
+        message, faults = orphans.clear(tmp_path)
+        assert message.endswith(f"by a supervisor that is gone: core-api, pid {orphan.pid}")
         assert faults == []
         assert orphan.wait(10) == -15
         wait_until(lambda: orphans.is_gone(child), what="the worker's end")
     assert orphans.clear(tmp_path) == ("", [])
 
 
-def test_who_ignores_the_signal_is_killed(tmp_path: Path) -> None:
-    """Within the bound that the stack itself would give it."""
+def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    """Within the bound of process-compose.yaml."""
     deaf = f"signal.signal(signal.SIGTERM, signal.SIG_IGN); {WAIT}"
     with python(deaf, PLATFORM_STATE=str(tmp_path), PC_PROC_NAME="redis") as orphan:
-        said, faults = orphans.clear(tmp_path)
-        assert f"redis, pid {orphan.pid}" in said
+        message, faults = orphans.clear(tmp_path)
+        assert f"redis, pid {orphan.pid}" in message
         assert faults == []
         assert orphan.wait(10) == -9

@@ -1,4 +1,4 @@
-"""`logs`: what all processes log, merged and chosen by lnav, with our format file."""
+"""`logs`: the logs of all processes, merged and filtered by lnav, with our format file."""
 
 from __future__ import annotations
 
@@ -57,25 +57,25 @@ def state(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "devtools.showlogs", *words]
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "devtools.showlogs", *arguments]
 
 
 def environ(state: Path) -> Mapping[str, str]:
     return {**os.environ, "PLATFORM_STATE": str(state), "PYTHONPATH": str(ROOT)}
 
 
-def logs(state: Path, *words: str) -> tuple[int, str, str]:
-    """Exit code, output and complaints of a call in a pipe."""
+def logs(state: Path, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of a call in a pipe."""
     done = subprocess.run(
-        command(*words), env=environ(state), stdin=subprocess.DEVNULL,
+        command(*arguments), env=environ(state), stdin=subprocess.DEVNULL,
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(
-    ("words", "seconds"),
+    ("options", "seconds"),
     [
         ("", "012345..6_8"),
         ("-n 1", "8"),
@@ -94,30 +94,30 @@ def logs(state: Path, *words: str) -> tuple[int, str, str]:
         ("--level error --since 5m", ""),
     ],
 )
-def test_lines_are_chosen_and_in_time_order(state: Path, words: str, seconds: str) -> None:
-    """Of all processes and formats, and a traceback with the line that it belongs to.
+def test_lines_are_filtered_and_in_time_order(state: Path, options: str, seconds: str) -> None:
+    """All processes and formats; a traceback follows its line.
 
     A digit is the line's second, a dot a line of a traceback, _ a further field of a JSON line.
     """
-    code, out, err = logs(state, *words.split())
+    code, out, err = logs(state, *options.split())
     found = [re.search(r":19:0(\d)\.|^ +(Trace|Value)", line) for line in out.splitlines()]
-    shown = "".join("_" if m is None else m[1] or "." for m in found)
-    assert (code, shown, err) == (0, seconds, "")
+    seconds_found = "".join("_" if m is None else m[1] or "." for m in found)
+    assert (code, seconds_found, err) == (0, seconds, "")
 
 
 @pytest.mark.parametrize(
-    ("words", "complaint"),
+    ("options", "message"),
     [
         ("--request r-4", "nothing about r-4 in "),
         (f"--transaction {T1[:-1]}5", f"nothing about {T1[:-1]}5 in "),
         ("--service core", "there are: core-api, process-compose, psp-connector, redis, router"),
     ],
 )
-def test_nothing_is_said_to_be_so(state: Path, words: str, complaint: str) -> None:
-    """With exit code 1."""
-    code, out, err = logs(state, *words.split())
+def test_no_match_is_an_error(state: Path, options: str, message: str) -> None:
+    """Exit code 1, and a message."""
+    code, out, err = logs(state, *options.split())
     assert (code, out) == (1, "")
-    assert complaint in err
+    assert message in err
 
 
 @pytest.mark.parametrize("time", ["x", "2026-13-01", "0001-01-01T00:00:00+14:00"])
@@ -138,8 +138,8 @@ def test_a_pipe_may_close_early(state: Path) -> None:
     assert done.stderr == ""
 
 
-def test_following_in_a_pipe_prints_what_comes(state: Path) -> None:
-    """Chosen as without -f, and through a rotation."""
+def test_following_in_a_pipe_prints_new_lines(state: Path) -> None:
+    """Filtered as without -f, also after a rotation."""
     core, output = state / "logs" / "core-api.log", state / "output"
 
     def shows(text: str) -> bool:
@@ -160,7 +160,7 @@ def test_following_in_a_pipe_prints_what_comes(state: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "variables", "last"),
+    ("options", "variables", "last"),
     [
         ((), {}, "router.log"),
         (("-f",), {}, "router.log"),
@@ -170,9 +170,9 @@ def test_following_in_a_pipe_prints_what_comes(state: Path) -> None:
     ],
 )
 def test_a_terminal_gets_the_viewer(
-    state: Path, words: tuple[str, ...], variables: dict[str, str], last: str
+    state: Path, options: tuple[str, ...], variables: dict[str, str], last: str
 ) -> None:
-    """lnav's, unless plain lines are asked for, and with a home where no filter is kept."""
+    """lnav, unless plain lines are requested, with a home that keeps no filter."""
     lnav = state / "lnav"
     lnav.write_text('#!/bin/sh\necho "$HOME" "$@"\n')
     lnav.chmod(0o755)
@@ -184,7 +184,7 @@ def test_a_terminal_gets_the_viewer(
         "PATH": f"{state}:{os.environ['PATH']}",
     }
     env = {**environ(state), **own, **variables}
-    subprocess.run(command(*words), env=env, stdin=theirs, stdout=theirs, timeout=60, check=True)
+    subprocess.run(command(*options), env=env, stdin=theirs, stdout=theirs, timeout=60, check=True)
     home, *args = os.read(ours, 65536).decode().split()
     os.close(ours)
     os.close(theirs)
@@ -193,7 +193,7 @@ def test_a_terminal_gets_the_viewer(
 
 
 def test_lnav_accepts_the_format() -> None:
-    """Without a warning; its samples are checked, too."""
+    """Without a warning; lnav checks the samples as well."""
     formats = str(Path(showlogs.__file__).parent / "lnav")
     done = subprocess.run(
         ["lnav", "-C", "-W", "-I", formats], stdin=subprocess.DEVNULL,

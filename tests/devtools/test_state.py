@@ -1,4 +1,4 @@
-"""The state folder: which version made it, and how it is forgotten."""
+"""The state folder: its version, and its removal by `platform reset`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def reset(folder: Path, *words: str, **how: int) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m devtools.reset`; without a terminal unless one is given."""
+def reset(
+    folder: Path, *arguments: str, terminal: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs `python -m devtools.reset`, at a terminal if there is one."""
     return subprocess.run(
-        [sys.executable, "-m", "devtools.reset", *words],
+        [sys.executable, "-m", "devtools.reset", *arguments],
         cwd=ROOT,
         env=os.environ | {"PLATFORM_STATE": str(folder)},
-        stdin=how.get("terminal", subprocess.DEVNULL),
-        stdout=how.get("terminal", subprocess.PIPE),
+        stdin=terminal or subprocess.DEVNULL,
+        stdout=terminal or subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         timeout=60,
@@ -36,14 +38,14 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_new_folder_is_marked(tmp_path: Path) -> None:
-    """A later version will know what made it."""
+def test_a_new_folder_has_a_version(tmp_path: Path) -> None:
+    """So that a later version recognises it."""
     assert state.prepare(tmp_path / "new") == []
     assert state.version_of(tmp_path / "new") == "1"
 
 
-def test_a_folder_of_before_the_mark_is_taken_over(tmp_path: Path) -> None:
-    """Its secret and its data stay as they are."""
+def test_a_folder_without_a_version_is_taken_over(tmp_path: Path) -> None:
+    """Its secret and data are kept."""
     (tmp_path / "jwt-secret").write_text("s" * 64)
     (tmp_path / "redis").mkdir()
     (tmp_path / "redis" / "dump").write_text("data")
@@ -55,25 +57,25 @@ def test_a_folder_of_before_the_mark_is_taken_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", ["2", "99", "two", "0"])
-def test_a_folder_of_another_version_is_left_alone(tmp_path: Path, version: str) -> None:
-    """Nothing is made or changed in it; what to do is said."""
+def test_a_folder_of_another_version_is_refused(tmp_path: Path, version: str) -> None:
+    """Unchanged, with the remedy."""
     (tmp_path / "version").write_text(version)
-    [told] = state.prepare(tmp_path)
-    assert f"({version!r}; this one is 1)" in told
-    assert "platform reset" in told
+    [fault] = state.prepare(tmp_path)
+    assert f"({version!r}; this one is 1)" in fault
+    assert "platform reset" in fault
     assert names(tmp_path) == ["version"]
 
 
-def test_somebody_elses_folder_is_refused(tmp_path: Path) -> None:
-    """A `redis` that was there before must not be lost with `platform reset`."""
+def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
+    """`platform reset` must not remove a `redis` that was there before."""
     (tmp_path / "redis").mkdir()
-    [told] = state.prepare(tmp_path)
-    assert "not the platform's: name a new folder" in told
+    [fault] = state.prepare(tmp_path)
+    assert "not the platform's: name a new folder" in fault
     assert names(tmp_path) == ["redis"]
 
 
-def test_reset_forgets_what_the_platform_made_and_nothing_else(tmp_path: Path) -> None:
-    """What nixw remembers, and files of the user's, stay; a new start is a first start."""
+def test_reset_removes_only_files_of_the_platform(tmp_path: Path) -> None:
+    """Files of nixw and of the user are kept; the next start is a first start."""
     state.prepare(tmp_path)
     state.write_environment(tmp_path, "export PLATFORM_PORT=9000", 9005)
     first = (tmp_path / "jwt-secret").read_text()
@@ -88,7 +90,7 @@ def test_reset_forgets_what_the_platform_made_and_nothing_else(tmp_path: Path) -
     assert names(tmp_path) == ["logs", "nixw", "process-compose"]
     assert names(tmp_path / "logs") == ["notes.txt"]
     assert state.prepare(tmp_path) == []
-    assert first != (tmp_path / "jwt-secret").read_text()
+    assert (tmp_path / "jwt-secret").read_text() != first
 
 
 @pytest.mark.parametrize("name", ["logs", "redis", "caddy"])
@@ -109,7 +111,7 @@ def test_reset_follows_no_symbolic_link(tmp_path: Path, name: str) -> None:
 
 
 def test_reset_refuses_a_folder_that_no_stack_has_used(tmp_path: Path) -> None:
-    """A PLATFORM_STATE that points elsewhere by mistake costs nothing."""
+    """A wrong PLATFORM_STATE loses no data."""
     (tmp_path / "logs").mkdir()
     for version in ("", "3.2"):
         if version:
@@ -120,7 +122,7 @@ def test_reset_refuses_a_folder_that_no_stack_has_used(tmp_path: Path) -> None:
 
 
 def test_reset_asks_at_a_terminal_and_refuses_without(tmp_path: Path) -> None:
-    """Only a yes is a yes; where nobody can be asked, `--yes` has to be said."""
+    """Only y or yes agrees; without a terminal it needs `--yes`."""
     state.prepare(tmp_path)
     without = reset(tmp_path, "ask")
     assert without.returncode == 1
@@ -130,7 +132,7 @@ def test_reset_asks_at_a_terminal_and_refuses_without(tmp_path: Path) -> None:
     for typed, code in ((b"y\n", 0), (b"\n", 1), (b"no\n", 1)):
         keyboard, terminal = pty.openpty()
         os.write(keyboard, typed)
-        assert code == reset(tmp_path, "ask", terminal=terminal).returncode
+        assert reset(tmp_path, "ask", terminal=terminal).returncode == code
         assert "go on? [y/N]" in os.read(keyboard, 4096).decode()
         os.close(keyboard)
         os.close(terminal)
