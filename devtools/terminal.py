@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from services.common.command import has_colors
+from services.common.command import has_colors, printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -26,16 +26,11 @@ class Output:
         self._has_colors = has_colors(stream, environ)
 
     def say(self, text: str, status: str = "") -> None:
-        """Prints a line with `status` in its colour, without control characters."""
+        """Prints a line with `status` in its colour, and control characters escaped."""
         line = printable(text)
         if self._has_colors and status in _COLORS:
             line = line.replace(status, f"\x1b[{_COLORS[status]}m{status}\x1b[0m", 1)
         print(line, file=self._stream, flush=True)
-
-
-def printable(text: str) -> str:
-    """The text with `?` for characters that could steer the terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def columns(

@@ -15,7 +15,7 @@ from devtools import arguments
 from devtools.address import AddressError, router_url
 from devtools.merchant import helptexts
 from devtools.merchant.errors import PlatformError, UsageError
-from devtools.terminal import printable
+from services.common.command import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in shells
 EXIT_NO_READER = 141  # 128 + SIGPIPE
+
+# Red, green, yellow and their end: what our commands print, and harmless in the data of others.
+_COLOR = re.compile(r"(\x1b\[(?:3[123]|0)m)")
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -33,7 +37,7 @@ def has_colors(stream: TextIO, environ: Mapping[str, str]) -> bool:
 def run_main(main: Callable[[], int]) -> int:
     """Calls `main`; returns its exit code, 130 on Ctrl-C or 141 on a closed pipe.
 
-    Escapes control characters in its output, which may contain data of others.
+    Escapes control characters in its output, except colours: it may contain data of others.
     """
     for stream in (sys.stdout, sys.stderr):
         # Escape characters that the terminal cannot encode.
@@ -53,4 +57,8 @@ def run_main(main: Callable[[], int]) -> int:
 
 
 def _escaping(write: Callable[[str], int]) -> Callable[[str], int]:
-    return lambda text: write(printable(text, keep="\n\t"))
+    def escaped(text: str) -> str:
+        parts = _COLOR.split(text) if "\x1b" in text else [text]
+        return "".join(part if _COLOR.match(part) else printable(part, "\n\t") for part in parts)
+
+    return lambda text: write(escaped(text))

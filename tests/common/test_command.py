@@ -38,11 +38,11 @@ def test_a_reader_that_leaves_ends_it_quietly(words: list[str]) -> None:
 
 
 def test_data_of_others_cannot_steer_the_terminal() -> None:
-    """Neither by print nor by a write, on both streams: escapes, C1, bidi; lines stay lines."""
+    """Neither by print nor by write, on both streams: escapes, C1, bidi; lines, colours stay."""
     program = r"""
 import sys
 from services.common.command import run_main
-text = "\x1b[2J\x9b1m\u202e\r\x00 \u00fc\n\tend\n"
+text = "\x1b[32mok\x1b[0m \x1b[2J\x9b1m\u202e\r\x00 \u00fc\n\tend\n"
 def main():
     print(text, end="", flush=True)
     sys.stdout.writelines([text])
@@ -53,5 +53,5 @@ sys.exit(run_main(main))
     run = subprocess.run(
         [sys.executable, "-X", "utf8", "-c", program], cwd=ROOT, capture_output=True, check=True
     )
-    shown = "\\x1b[2J\\x9b1m\\u202e\\r\\x00 ü\n\tend\n".encode()
+    shown = "\x1b[32mok\x1b[0m \\x1b[2J\\x9b1m\\u202e\\r\\x00 ü\n\tend\n".encode()
     assert (run.stdout, run.stderr) == (shown * 2, shown)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from devtools.merchant.cli import main
-from devtools.merchant.smoke import CHECKS
+from devtools.merchant.contract import CHECKS
 from tests.devtools.merchant.platform import SECRET, Platform, serving
 
 if TYPE_CHECKING:
