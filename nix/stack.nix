@@ -105,8 +105,7 @@ let
     cp ${./platform/complete.sh} $bash/process-compose
     cp ${./platform/complete.sh} $bash/platform
     echo 'process-compose completion fish 2>/dev/null | source' >$fish/process-compose.fish
-    echo 'complete -c platform --wraps process-compose
-    complete -c platform -n __fish_use_subcommand -a "reset status"' >$fish/platform.fish
+    cp ${./platform/complete.fish} $fish/platform.fish
     ${lib.concatStrings (lib.attrValues (lib.mapAttrs completionOf modules))}
   '';
 
