@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from devtools import arguments
-from devtools.address import AddressError, router_url
+from devtools.address import AddressError, router_url, state_folder
 from devtools.merchant import helptexts
 from devtools.merchant.errors import PlatformError, UsageError
 from services.common.command import printable
@@ -72,12 +72,21 @@ def _run(
     if args.command == "smoke":
         from devtools.merchant import smoke  # noqa: PLC0415
 
-        return smoke.run(url, password, environ, stdout, seconds_max=args.timeout)
+        variables = _with_secret(environ)
+        return smoke.run(url, password, variables, stdout, seconds_max=args.timeout)
     if args.command == "trace" and args.logs is None:
-        args.logs = Path(environ.get("PLATFORM_STATE") or ".state", "logs")
+        args.logs = state_folder(environ) / "logs"
     from devtools.merchant import commands  # noqa: PLC0415
 
     return commands.run(args, url, password, environ, stdout)
+
+
+def _with_secret(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """The variables with the secret of this checkout's stack, unless they name another."""
+    path = state_folder(environ) / "jwt-secret"
+    if environ.get("JWT_SECRET") or environ.get("JWT_SECRET_FILE") or not path.is_file():
+        return environ
+    return {**environ, "JWT_SECRET_FILE": str(path)}
 
 
 def _explain(error: PlatformError, stderr: TextIO) -> None:

@@ -253,14 +253,15 @@ def _expired(merchants: Merchants) -> None:
         reason = "neither JWT_SECRET nor JWT_SECRET_FILE is set"
     except SettingsError as error:
         secret, reason = None, "; ".join(error.faults)
-    if secret is None:
-        _with_status(merchants.list_with(login.token), 200)
-        _wait_for_expiry(merchants, login, reason)
-        expired = login.token
-    else:
+    if secret is not None:
         renewed, expired = _signed_again(login.token, secret.get_secret_value())
-        _with_status(merchants.list_with(renewed), 200)
-    _refused(merchants.list_with(expired), 401)
+        if merchants.list_with(renewed).status == 200:
+            _refused(merchants.list_with(expired), 401)
+            return
+        reason = "the platform has another JWT_SECRET"
+    _with_status(merchants.list_with(login.token), 200)
+    _wait_for_expiry(merchants, login, reason)
+    _refused(merchants.list_with(login.token), 401)
 
 
 def _signed_again(token: str, secret: str) -> tuple[str, str]:

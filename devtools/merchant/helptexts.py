@@ -94,15 +94,15 @@ example, within the 30 seconds that a token is valid:
 {_ENVIRONMENT}{_DONE}""",
     "smoke": f"""\
 example:
-  $ merchant smoke          (`platform run smoke` has the stack's secret, and is quicker)
+  $ merchant smoke
   ok      health: the router                                                  28 ms
   ok      captured: alice pays USD 1250, gets 12 points                       78 ms
   ...
   smoke: 15 passed, 0 failed
 
 {_ENVIRONMENT}\
-  JWT_SECRET, JWT_SECRET_FILE   the stack's, to sign an expired token; without, the check waits
-                                31 seconds for one to expire
+  JWT_SECRET, JWT_SECRET_FILE   to sign an expired token (.state/jwt-secret); with another than the
+                                platform's, or without, one check waits 31 seconds
 
 exit codes:
   0  all passed              1    some failed

@@ -51,7 +51,10 @@ def smoke(
     """The exit code and the lines printed."""
     stdout = io.StringIO()
     with serving(platform):
-        environ = {"JWT_SECRET": SECRET} if environ is None else environ
+        environ = {
+            "PLATFORM_STATE": "/nowhere",
+            **({"JWT_SECRET": SECRET} if environ is None else environ),
+        }
         code = main(["smoke", "--url", platform.url, *options], environ, stdout)
     assert not [token for token in [*platform.tokens, SECRET] if token in stdout.getvalue()]
     return code, stdout.getvalue().splitlines()
@@ -88,21 +91,28 @@ def test_payments_that_never_end_do_not_exceed_the_timeout() -> None:
     assert "not tried: the 1 s for all checks are over" in lines[-2]
 
 
-def test_without_the_secret_it_waits_for_a_token_to_expire(tmp_path: Path) -> None:
-    """It prints how long and why; a secret that cannot be read is named."""
-    code, lines = smoke(Platform(token_seconds=1.5), environ={})
-    reason = "neither JWT_SECRET nor JWT_SECRET_FILE is set"
-    assert f"        waiting 2 s for a token to expire: {reason}" in lines
-    assert code == 0
-    environ = {"JWT_SECRET_FILE": str(tmp_path / "none")}
+@pytest.mark.parametrize(
+    ("environ", "reason"),
+    [
+        ({}, "neither JWT_SECRET nor JWT_SECRET_FILE is set"),
+        ({"JWT_SECRET_FILE": "/nowhere"}, "JWT_SECRET_FILE="),
+        ({"JWT_SECRET": SECRET[::-1]}, "the platform has another JWT_SECRET"),
+    ],
+)
+def test_without_the_secret_it_waits_for_a_token_to_expire(
+    environ: dict[str, str], reason: str
+) -> None:
+    """It prints how long and why, and detects a token that does not expire."""
+    code, lines = smoke(Platform(token_seconds=0.5), environ=environ)
+    assert (code, named(lines, "NOT ok")) == (0, [])
+    assert any(f"waiting 2 s for a token to expire: {reason}" in line for line in lines), lines
     _code, lines = smoke(Platform("eternal tokens", token_seconds=0), environ=environ)
-    assert any("waiting" in line and "JWT_SECRET_FILE=" in line for line in lines)
     assert named(lines, "NOT ok") == [EXPIRED]
 
 
-def test_it_reads_the_secret_from_its_file(tmp_path: Path) -> None:
+def test_it_reads_the_secret_of_the_checkouts_stack(tmp_path: Path) -> None:
     (tmp_path / "jwt-secret").write_text(f"{SECRET}\n")
-    code, lines = smoke(Platform(), environ={"JWT_SECRET_FILE": str(tmp_path / "jwt-secret")})
+    code, lines = smoke(Platform(), environ={"PLATFORM_STATE": str(tmp_path)})
     assert not [line for line in lines if "waiting" in line]
     assert code == 0
 
