@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from devtools.orphans import Orphan
     from devtools.ports import Holder
 
-_ANSWER_SECONDS_MAX = 2.0
+_RESPONSE_SECONDS_MAX = 2.0
 _CLOCKS_APART_SECONDS = 2.0
 _MEMORY_SHARE_MAX = 0.9
 # A million records take some 5 s.
@@ -114,7 +114,7 @@ class Running:
         url = f"http://127.0.0.1:{self._numbers[name]}/health"
         started = time.monotonic()
         try:
-            response = httpx.get(url, timeout=_ANSWER_SECONDS_MAX, trust_env=False)
+            response = httpx.get(url, timeout=_RESPONSE_SECONDS_MAX, trust_env=False)
         except httpx.HTTPError as error:
             note = type(error).__name__
             return Finding("health", name, "no answer", "fault", note, self._log(name))
@@ -161,7 +161,9 @@ class Running:
         except SettingsError as error:
             return [Finding("redis", "address", "unknown", "fault", str(error), "set it right")]
         try:
-            with contextlib.closing(store.connect(url, timeout_seconds=_ANSWER_SECONDS_MAX)) as one:
+            with contextlib.closing(
+                store.connect(url, timeout_seconds=_RESPONSE_SECONDS_MAX)
+            ) as one:
                 return [Finding("redis", "address", masked(url)), *_redis(one)]
         except (redis.RedisError, OSError, ValueError) as error:
             unreachable = "is REDIS_URL right, and is it reachable from here?"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from devtools.supervisor import ProcessState
 
 HEALTHY_SECONDS_MAX = 30.0
-_ANSWER_SECONDS_MAX = 5.0
+_RESPONSE_SECONDS_MAX = 5.0
 _POLL_SECONDS = 0.05
 
 _NEXT = """\
@@ -46,7 +46,7 @@ def unhealthy(first_port: int) -> list[str]:
 
 def is_healthy(port: int) -> bool:
     """Whether the health check at this port of the loopback passes."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWER_SECONDS_MAX)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_RESPONSE_SECONDS_MAX)
     try:
         connection.request("GET", "/health")
         return connection.getresponse().status == 200

@@ -42,7 +42,7 @@ START_TRY_SECONDS = 0.05
 _log = structlog.get_logger()
 
 
-def is_wanted(environ: Mapping[str, str], services: Path) -> bool:
+def is_enabled(environ: Mapping[str, str], services: Path) -> bool:
     """RELOAD if set; else whether `services` is in a checkout that can be written."""
     if environ.get("RELOAD"):
         return environ["RELOAD"] == "1"
@@ -50,7 +50,7 @@ def is_wanted(environ: Mapping[str, str], services: Path) -> bool:
 
 
 def affected(changed: Collection[str]) -> set[str]:
-    """The processes that run the changed files, given relative to services/."""
+    """The processes that run the changed files, whose paths are relative to services/."""
     found: set[str] = set()
     for name in changed:
         folder = name.partition("/")[0]
@@ -114,7 +114,7 @@ def main() -> None:
     """Watches the folder that this code was loaded from."""
     services = Path(__file__).resolve().parents[1] / "services"
     logs.configure("reload", read_or_exit(Settings, os.environ))
-    if is_wanted(os.environ, services):
+    if is_enabled(os.environ, services):
         watch(services, Supervisor(os.environ["PC_SOCKET_PATH"]))
     else:
         _log.info("off", reason="RELOAD=0, or the code is not in a checkout")

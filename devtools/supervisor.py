@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # A stop returns when the process has ended: the connector has 6 s before it is killed.
-_ANSWER_SECONDS_MAX = 10.0
+_RESPONSE_SECONDS_MAX = 10.0
 
 
 class SupervisorError(Exception):
@@ -105,7 +105,7 @@ class Supervisor:
 
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, socket_path: str) -> None:
-        super().__init__("process-compose", timeout=_ANSWER_SECONDS_MAX)
+        super().__init__("process-compose", timeout=_RESPONSE_SECONDS_MAX)
         self._socket_path = socket_path
 
     def connect(self) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from devtools.findings import Status
 
-_ANSWER_SECONDS_MAX = 5
+_RESPONSE_SECONDS_MAX = 5
 _ROOT = Path(__file__).parents[1]
 _NUMBER = re.compile(r"(?<![\d.])(\d+(?:\.\d+)+)")
 _START = "start from `nix develop`, or with `nix run`"
@@ -88,7 +88,7 @@ def _output(command: Sequence[str], environ: Mapping[str, str]) -> str:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=_ANSWER_SECONDS_MAX,
+            timeout=_RESPONSE_SECONDS_MAX,
             check=False,
         ).stdout
     except (OSError, subprocess.SubprocessError):

@@ -29,9 +29,9 @@ say_what_is_served() {
 
 # The mode of `up` and its flags: attached, detached, or no start.
 mode_of() {
-  local word mode=attached
-  for word in "$@"; do
-    case $word in
+  local argument mode=attached
+  for argument in "$@"; do
+    case $argument in
       -D | --detached) mode=detached ;;
       -h | --help | -v | --version | --dry-run) mode=none ;;
     esac
@@ -42,12 +42,12 @@ mode_of() {
 # `run NAME` beside a running stack. process-compose refuses to share that one's socket, and without
 # a server it would remove it at its end; so it gets another. With an unknown name it would hang.
 run_beside() {
-  local names word known=no
+  local names argument known=no
   names=" $(process-compose process list | tr '\n' ' ')"
   names=${names//-[0-9] / } # of a process that is scaled
-  for word in "${@:2}"; do
-    case "$names-h --help " in *" $word "*) known=yes ;; esac
-    [ "$word" != -- ] || break
+  for argument in "${@:2}"; do
+    case "$names-h --help " in *" $argument "*) known=yes ;; esac
+    [ "$argument" != -- ] || break
   done
   if [ "$known" = no ]; then
     echo "platform: \`run\` takes the name of one process, of:${names% }" >&2

@@ -214,7 +214,7 @@ def test_versions_are_compared_with_the_pin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As pinned, another one, too old, silent, hanging, missing."""
-    monkeypatch.setattr(versions, "_ANSWER_SECONDS_MAX", 1)
+    monkeypatch.setattr(versions, "_RESPONSE_SECONDS_MAX", 1)
     pin = versions.pinned()
     programs = {
         "redis-server": "echo Redis server v=7.2.1 sha=0:0",
