@@ -39,8 +39,7 @@ def checkout(tmp_path: Path) -> Path:
     return root
 
 
-def nixw(root: Path, *args: str, **environ: str) -> list[str]:
-    """The arguments that Nix gets, without options that are always the same."""
+def run(root: Path, *args: str, **environ: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [root / "nixw", *args],
         cwd=root,
@@ -51,8 +50,13 @@ def nixw(root: Path, *args: str, **environ: str) -> list[str]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    given = done.stdout.splitlines()
-    return given[given.index("max-jobs") + 2 :]
+    return done
+
+
+def nixw(root: Path, *args: str, **environ: str) -> list[str]:
+    """The arguments that Nix gets, without options that are always the same."""
+    arguments = run(root, *args, **environ).stdout.splitlines()
+    return arguments[arguments.index("max-jobs") + 2 :]
 
 
 @pytest.mark.parametrize(
@@ -77,6 +81,20 @@ def test_format_runs_the_formatter(checkout: Path) -> None:
     (checkout / ".git").mkdir()
     command, formatter, *rest = nixw(checkout, "fmt", "--", "--check")
     assert [command, formatter.rpartition(".")[0], *rest] == ["run", ".#formatter", "--", "--check"]
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="no git here")
+def test_new_files_that_git_does_not_track_are_named(checkout: Path) -> None:
+    """Not for the shell, which runs the checkout's own code, and not those of another repository."""
+    subprocess.run(["git", "init", "-q"], cwd=checkout, check=True)
+    subprocess.run(["git", "add", "."], cwd=checkout, check=True)
+    (checkout / "services/new.py").touch()
+    hint = "nixw: Nix does not see files that git does not track: git add services/new.py"
+    assert hint in run(checkout, "build").stderr
+    assert "git add" not in run(checkout, "develop").stderr
+    shutil.rmtree(checkout / ".git")
+    subprocess.run(["git", "init", "-q"], cwd=checkout.parent, check=True)
+    assert "git add" not in run(checkout, "build").stderr
 
 
 def test_an_archive_is_handed_over_without_secrets(checkout: Path) -> None:

@@ -22,7 +22,8 @@ name_flake() {
 
 # say_untracked FOLDER…: names the new files in them, which Nix reports only as missing.
 say_untracked() {
-  files=$(cd "$root" && git ls-files --others --exclude-standard -- "$@" 2>/dev/null | tr '\n' ' ')
+  [ -e "$root/.git" ] || return 0
+  files=$(cd "$root" && git ls-files --others --exclude-standard -- "$@" 2>/dev/null | head -n 5 | tr '\n' ' ')
   [ -z "$files" ] || say "Nix does not see files that git does not track: git add $files"
 }
 
