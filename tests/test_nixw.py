@@ -85,7 +85,7 @@ def test_format_runs_the_formatter(checkout: Path) -> None:
 
 @pytest.mark.skipif(not shutil.which("git"), reason="no git here")
 def test_new_files_that_git_does_not_track_are_named(checkout: Path) -> None:
-    """Not for the shell, which runs the checkout's own code, and not those of another repository."""
+    """Not for the shell, which runs the checkout's own code; not of another repository."""
     subprocess.run(["git", "init", "-q"], cwd=checkout, check=True)
     subprocess.run(["git", "add", "."], cwd=checkout, check=True)
     (checkout / "services/new.py").touch()
