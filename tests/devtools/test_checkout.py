@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 from devtools.address import BLOCK
 from devtools.checkout import current, name_warnings, rows
 from devtools.preflight import faults, warnings
@@ -14,14 +12,7 @@ from tests.support import free_ports
 if TYPE_CHECKING:
     from pathlib import Path
 
-
-@pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that looks like a checkout, and is the working folder."""
-    (tmp_path / "process-compose.yaml").touch()
-    (tmp_path / "services").mkdir()
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    import pytest
 
 
 def origins(checkout: Path, dotenv: str, **environ: str) -> dict[str, tuple[str, str]]:

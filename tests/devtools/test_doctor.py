@@ -6,59 +6,24 @@ import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import redis
 
 from devtools import doctor, findings, machine, versions
-from devtools.address import BLOCK, PORT_OFFSETS
 from devtools.checkout import current
 from devtools.findings import Finding
-from devtools.live_checks import Running
 from devtools.terminal import Output
-from services.common import store
-from tests.support import ROOT, free_ports, redis_server
+from tests.devtools.conftest import one, wrong
+from tests.support import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 SECTIONS = ["programs", "ports", "health", "redis", "settings", "state", "machine"]
-
-
-@pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that looks like a checkout, and is the working folder."""
-    (tmp_path / "process-compose.yaml").touch()
-    (tmp_path / "services").mkdir()
-    (tmp_path / "flake.lock").write_text((ROOT / "flake.lock").read_text())
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def environ(checkout: Path) -> dict[str, str]:
-    del checkout  # only has to exist
-    return {"PATH": os.environ["PATH"], "PLATFORM_PORT": str(free_ports(BLOCK))}
-
-
-@pytest.fixture
-def running(environ: dict[str, str]) -> Running:
-    """The checks of a running stack, of which nothing runs yet."""
-    return Running(current(environ), int(environ["PLATFORM_PORT"]))
-
-
-def one(items: list[Finding], section: str, name: str) -> Finding:
-    [found] = [item for item in items if (item.section, item.name) == (section, name)]
-    return found
-
-
-def wrong(items: list[Finding]) -> list[Finding]:
-    return [item for item in items if item.status in {"fault", "warning"}]
 
 
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -151,20 +116,6 @@ def test_a_typo_is_a_fault_in_dotenv_and_a_warning_in_the_shell(
     assert "PSP_ATTEMPT_MAX is not a setting; did you mean PSP_ATTEMPTS_MAX?" in warning.value
 
 
-def test_a_port_in_use_is_reported_with_its_holder(
-    environ: dict[str, str], running: Running
-) -> None:
-    """Name, pid, and a free block of ports."""
-    port = int(environ["PLATFORM_PORT"])
-    with socket.create_server(("127.0.0.1", port + PORT_OFFSETS["core-api"])):
-        items = running.ports()
-    [fault] = wrong(items)
-    assert fault.name == "core-api"
-    assert f"pid {os.getpid()}" in fault.note
-    assert "end it, or start with PLATFORM_PORT=" in fault.cure
-    assert one(items, "ports", "router").note == "free"
-
-
 def test_files_with_secrets_must_be_private(environ: dict[str, str], checkout: Path) -> None:
     """State folder 700, secret 600, `.env` with a key only for its owner; each cure works."""
     (checkout / ".state").mkdir()
@@ -238,84 +189,6 @@ def test_versions_are_compared_with_the_pin(
         "nix": ("missing", "note", "only needed to build"),
     }
     assert one(versions.findings({}), "programs", "caddy").status == "fault"
-
-
-@pytest.mark.parametrize(
-    ("options", "faults"),
-    [
-        ((), []),
-        (
-            ("--appendonly", "no", "--maxmemory-policy", "allkeys-lru"),
-            ["append-only file", "when full"],
-        ),
-    ],
-)
-def test_redis_must_keep_transactions(
-    environ: dict[str, str], tmp_path: Path, options: tuple[str, ...], faults: list[str]
-) -> None:
-    """One without an append-only file, or that evicts, is a fault, wherever it runs."""
-    port = free_ports(1)
-    environ["REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
-    with redis_server(tmp_path / "redis", port, *options):
-        items = Running(current(environ), int(environ["PLATFORM_PORT"])).redis()
-    assert [item.name for item in wrong(items)] == faults
-    assert one(items, "redis", "clock").value == "as ours"
-
-
-def test_open_transactions_in_no_queue_are_counted(tmp_path: Path, environ: dict[str, str]) -> None:
-    port = free_ports(1)
-    environ["REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
-    running = Running(current(environ), int(environ["PLATFORM_PORT"]))
-    with redis_server(tmp_path / "redis", port), redis.Redis(port=port) as client:
-        client.xgroup_create(store.QUEUE, store.GROUP, id="0", mkstream=True)
-        key = store.transaction_key("00000000-0000-4000-8000-000000000000")
-        client.hset(key, mapping={"status": "processing", "entry": "1-1"})
-        item = one(running.redis(), "redis", "open, in no queue")
-        client.hset(key, "status", "captured")
-        healthy = one(running.redis(), "redis", "open, in no queue")
-    assert (item.value, item.status, "connector" in item.cure) == ("1", "warning", True)
-    assert healthy.value == "0"
-
-
-def test_a_redis_that_hangs_is_reported_soon(environ: dict[str, str]) -> None:
-    """It accepts the connection and does not respond."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        environ["REDIS_URL"] = f"redis://:hunter2@127.0.0.1:{silent.getsockname()[1]}/0"
-        started = time.monotonic()
-        [item] = Running(current(environ), int(environ["PLATFORM_PORT"])).redis()
-    assert (item.value, item.status) == ("no answer", "fault")
-    assert "hunter2" not in repr(item)
-    assert time.monotonic() - started < 15
-
-
-def test_a_service_that_hangs_is_a_fault(environ: dict[str, str], running: Running) -> None:
-    port = int(environ["PLATFORM_PORT"])
-    with socket.create_server(("127.0.0.1", port + PORT_OFFSETS["auth-api"])):
-        [item] = running.health()
-    assert (item.name, item.value, item.status) == ("auth-api", "no answer", "fault")
-
-
-def test_an_orphan_is_reported_with_its_pid(
-    environ: dict[str, str], checkout: Path, running: Running
-) -> None:
-    """A process with our state folder and no supervisor above it."""
-    listen = f"s = socket.create_server(('127.0.0.1', {environ['PLATFORM_PORT']}))"
-    code = f"import socket, sys; {listen}; print('up', flush=True); sys.stdin.read()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code],
-        env=environ | {"PLATFORM_STATE": str(checkout / ".state"), "PC_PROC_NAME": "router"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as orphan:
-        assert orphan.stdout
-        assert orphan.stdin
-        orphan.stdout.readline()
-        [item] = running.left_behind()
-        router = one(running.ports(), "ports", "router")
-        orphan.stdin.close()
-    assert router.note == f"ours: python, pid {orphan.pid}"
-    assert (item.status, item.value) == ("fault", f"router, pid {orphan.pid}")
-    assert "`platform down` ends them" in item.cure
 
 
 def test_a_probe_that_fails_or_hangs_stops_no_other() -> None:

@@ -1,0 +1,45 @@
+"""What the tests of merchant share: the command, called in this process."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from devtools.merchant.cli import main
+from tests.devtools.merchant.platform import Platform, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+PAY = ["pay", "1250", "USD", "--as", "alice"]
+
+
+@dataclass
+class Outcome:
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.stdout.splitlines()
+
+
+def merchant(*argv: str, environ: Mapping[str, str] | None = None, typed: str = "") -> Outcome:
+    """Runs the command in this process."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    code = main(argv, environ or {}, stdout, stdin=io.StringIO(typed), stderr=stderr)
+    return Outcome(code, stdout.getvalue(), stderr.getvalue())
+
+
+@pytest.fixture
+def platform() -> Iterator[Platform]:
+    with serving(Platform()) as running:
+        yield running
+
+
+def at(platform: Platform, *argv: str, **more: Any) -> Outcome:
+    return merchant(*argv, "--url", platform.url, **more)

@@ -1,0 +1,121 @@
+"""The doctor's checks of a running stack: ports, health, Redis."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+
+from devtools.address import PORT_OFFSETS
+from devtools.checkout import current
+from devtools.live_checks import Running
+from services.common import store
+from tests.devtools.conftest import one, wrong
+from tests.support import free_ports, redis_server
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def running(environ: dict[str, str]) -> Running:
+    """The checks of a running stack, of which nothing runs yet."""
+    return Running(current(environ), int(environ["PLATFORM_PORT"]))
+
+
+def test_a_port_in_use_is_reported_with_its_holder(
+    environ: dict[str, str], running: Running
+) -> None:
+    """Name, pid, and a free block of ports."""
+    port = int(environ["PLATFORM_PORT"])
+    with socket.create_server(("127.0.0.1", port + PORT_OFFSETS["core-api"])):
+        items = running.ports()
+    [fault] = wrong(items)
+    assert fault.name == "core-api"
+    assert f"pid {os.getpid()}" in fault.note
+    assert "end it, or start with PLATFORM_PORT=" in fault.cure
+    assert one(items, "ports", "router").note == "free"
+
+
+@pytest.mark.parametrize(
+    ("options", "faults"),
+    [
+        ((), []),
+        (
+            ("--appendonly", "no", "--maxmemory-policy", "allkeys-lru"),
+            ["append-only file", "when full"],
+        ),
+    ],
+)
+def test_redis_must_keep_transactions(
+    environ: dict[str, str], tmp_path: Path, options: tuple[str, ...], faults: list[str]
+) -> None:
+    """One without an append-only file, or that evicts, is a fault, wherever it runs."""
+    port = free_ports(1)
+    environ["REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
+    with redis_server(tmp_path / "redis", port, *options):
+        items = Running(current(environ), int(environ["PLATFORM_PORT"])).redis()
+    assert [item.name for item in wrong(items)] == faults
+    assert one(items, "redis", "clock").value == "as ours"
+
+
+def test_open_transactions_in_no_queue_are_counted(tmp_path: Path, environ: dict[str, str]) -> None:
+    port = free_ports(1)
+    environ["REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
+    running = Running(current(environ), int(environ["PLATFORM_PORT"]))
+    with redis_server(tmp_path / "redis", port), redis.Redis(port=port) as client:
+        client.xgroup_create(store.QUEUE, store.GROUP, id="0", mkstream=True)
+        key = store.transaction_key("00000000-0000-4000-8000-000000000000")
+        client.hset(key, mapping={"status": "processing", "entry": "1-1"})
+        item = one(running.redis(), "redis", "open, in no queue")
+        client.hset(key, "status", "captured")
+        healthy = one(running.redis(), "redis", "open, in no queue")
+    assert (item.value, item.status, "connector" in item.cure) == ("1", "warning", True)
+    assert healthy.value == "0"
+
+
+def test_a_redis_that_hangs_is_reported_soon(environ: dict[str, str]) -> None:
+    """It accepts the connection and does not respond."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        environ["REDIS_URL"] = f"redis://:hunter2@127.0.0.1:{silent.getsockname()[1]}/0"
+        started = time.monotonic()
+        [item] = Running(current(environ), int(environ["PLATFORM_PORT"])).redis()
+    assert (item.value, item.status) == ("no answer", "fault")
+    assert "hunter2" not in repr(item)
+    assert time.monotonic() - started < 15
+
+
+def test_a_service_that_hangs_is_a_fault(environ: dict[str, str], running: Running) -> None:
+    port = int(environ["PLATFORM_PORT"])
+    with socket.create_server(("127.0.0.1", port + PORT_OFFSETS["auth-api"])):
+        [item] = running.health()
+    assert (item.name, item.value, item.status) == ("auth-api", "no answer", "fault")
+
+
+def test_an_orphan_is_reported_with_its_pid(
+    environ: dict[str, str], checkout: Path, running: Running
+) -> None:
+    """A process with our state folder and no supervisor above it."""
+    listen = f"s = socket.create_server(('127.0.0.1', {environ['PLATFORM_PORT']}))"
+    code = f"import socket, sys; {listen}; print('up', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=environ | {"PLATFORM_STATE": str(checkout / ".state"), "PC_PROC_NAME": "router"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as orphan:
+        assert orphan.stdout
+        assert orphan.stdin
+        orphan.stdout.readline()
+        [item] = running.left_behind()
+        router = one(running.ports(), "ports", "router")
+        orphan.stdin.close()
+    assert router.note == f"ours: python, pid {orphan.pid}"
+    assert (item.status, item.value) == ("fault", f"router, pid {orphan.pid}")
+    assert "`platform down` ends them" in item.cure
