@@ -89,6 +89,17 @@ let
       ${inherited}
       case "''${1-}" in
         "" | up | run | -*) exec python -m devtools.envfile ${pkgs.process-compose}/bin/process-compose "$@" ;;
+        attach | down | graph | list | namespace | process | project)
+          case " $* " in
+            *" -h "* | *" --help "* | *" -p "* | *" --port"* | *" -u "* | *" --unix-socket"*) ;;
+            *)
+              if [ -n "''${PC_SOCKET_PATH-}" ] && ! [ -S "$PC_SOCKET_PATH" ]; then
+                echo "no stack of this checkout is running: \`platform up -D\` starts one" >&2
+                exit 1
+              fi
+              ;;
+          esac
+          ;;
       esac
       case "''${PC_LOG_FILE-}" in *.log) export PC_LOG_FILE="''${PC_LOG_FILE%.log}-client.log" ;; esac
       exec ${pkgs.process-compose}/bin/process-compose "$@"

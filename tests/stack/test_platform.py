@@ -68,6 +68,9 @@ def test_up_comes_back_when_all_is_healthy_and_down_ends_all(environ: dict[str, 
     idle = platform(environ, "down")
     assert (idle.returncode, idle.stderr) == (0, "")
     assert "no stack of this checkout is running" in idle.stdout
+    idle = platform(environ, "process", "restart", "core-api")
+    sentence = "no stack of this checkout is running: `platform up -D` starts one\n"
+    assert (idle.returncode, idle.stdout, idle.stderr) == (1, "", sentence)
 
 
 def test_status_shows_each_process(stack: Stack, tmp_path: Path) -> None:
