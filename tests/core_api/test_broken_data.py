@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from services.common import store
 from services.core_api.app import create_app
 from services.core_api.models import TransactionRequest
-from tests.core_api.test_api import PAYMENT, Client, bearer, pay, settings
+from tests.core_api.helpers import PAYMENT, Client, bearer, pay, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,0 +1,41 @@
+"""The Core API in this process, and merchants who pay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import falcon.testing
+
+from services.common.tokens import Tokens
+from services.core_api.settings import CoreSettings
+
+SECRET = "0123456789abcdef0123456789abcdef"
+
+
+OLD_SECRET = "fedcba9876543210fedcba9876543210"
+
+
+PAYMENT = {"amount": 1250, "currency": "USD"}
+
+
+Client = falcon.testing.TestClient
+
+
+def settings(port: int, **more: str) -> CoreSettings:
+    environ = {
+        "HTTP_PORT": "1",
+        "ALLOWED_HOSTS": "falconframework.org",
+        "JWT_SECRET": SECRET,
+        "JWT_SECRET_PREVIOUS": OLD_SECRET,
+        "REDIS_URL": f"redis://127.0.0.1:{port}/0",
+    }
+    return CoreSettings.read(environ | more)
+
+
+def bearer(user_id: int = 1, *, enabled: bool = True) -> dict[str, str]:
+    token = Tokens(settings(1)).issue(user_id, f"user{user_id}", enabled=enabled)
+    return {"Authorization": f"Bearer {token}"}
+
+
+def pay(api: Client, body: Any = PAYMENT, **headers: str) -> Any:
+    return api.simulate_post("/", json=body, headers=bearer() | headers)

@@ -1,0 +1,110 @@
+"""Who may use the Core API: tokens, headers and users."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import jwt
+import pytest
+
+from services.common import store
+from tests.core_api.helpers import OLD_SECRET, PAYMENT, SECRET, Client, bearer, pay
+
+
+def test_the_token_may_come_in_the_body(api: Client) -> None:
+    """HTTPie's `token=…` works; the token is kept nowhere."""
+    token = bearer()["Authorization"].removeprefix("Bearer ")
+    result = api.simulate_post("/", json=PAYMENT | {"token": token})
+    assert result.status_code == 202
+    assert "token" not in result.json
+
+
+def test_a_token_in_both_places_is_refused(api: Client) -> None:
+    """RFC 6750, 2: a client uses one way only."""
+    assert pay(api, PAYMENT | {"token": "x"}).status_code == 400
+
+
+def without(claim: str) -> str:
+    changes: dict[str, Any] = {claim: ...}
+    return sign(**changes)
+
+
+def sign(key: str = SECRET, algorithm: str = "HS256", **changes: Any) -> str:
+    now = int(time.time())
+    claims = {
+        "iss": "auth-api", "aud": "core-api", "sub": "1", "username": "alice", "enabled": True,
+        "iat": now, "exp": now + 30, "jti": "x",
+    } | changes  # fmt: skip
+    return jwt.encode({k: v for k, v in claims.items() if v is not ...}, key, algorithm=algorithm)
+
+
+def test_the_previous_secret_still_verifies(api: Client) -> None:
+    """While a secret is being changed, tokens under the old one are good."""
+    headers = {"Authorization": f"Bearer {sign(OLD_SECRET)}"}
+    assert api.simulate_get("/", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        sign("another secret of thirty-two bytes"),
+        sign(algorithm="HS512", key=SECRET * 2),
+        jwt.encode({"sub": "1"}, "", algorithm="none"),
+        sign(exp=int(time.time()) - 1, iat=int(time.time()) - 31),
+        sign(iat=int(time.time()) + 3600),
+        sign(iss="somebody"),
+        sign(aud="somebody"),
+        sign(aud=["core-api-2"]),
+        sign(sub=1),
+        sign(sub="alice"),
+        sign(sub="1; drop"),
+        sign(enabled="true"),
+        sign(enabled=1),
+        *[without(claim) for claim in ("iss", "aud", "sub", "username", "enabled")],
+        *[without(claim) for claim in ("iat", "exp", "jti")],
+        sign(exp="soon"),
+        sign(exp=int(time.time()) + 31),
+        sign(exp=10**400),
+        "x.y.z",
+        "....",
+        "é" * 10,
+        "a" * 5000,
+    ],
+)
+def test_a_token_that_is_not_ours_is_refused(api: Client, token: str) -> None:
+    """401 with a challenge for any token that is wrong in any claim, key or algorithm."""
+    encoded = token.encode().decode("latin-1")
+    for result in (
+        api.simulate_get("/", headers={"Authorization": f"Bearer {encoded}"}),
+        api.simulate_post("/", json=PAYMENT | {"token": token}),
+    ):
+        assert (result.status_code, result.json["code"]) == (401, "invalid-token")
+        assert 'error="invalid_token"' in result.headers["www-authenticate"]
+        assert token[:40] not in result.text
+
+
+@pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic YTpi", "x"])
+def test_a_bad_authorization_header_is_refused(api: Client, header: str) -> None:
+    """401 for anything but a bearer token."""
+    assert api.simulate_get("/", headers={"Authorization": header}).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [("", None), ("{}", "application/json"), ("{", "application/json"), ("a=b", "text/plain")],
+)
+def test_who_asks_comes_before_what(api: Client, body: str, content_type: str | None) -> None:
+    """Without a token the answer is 401 with a plain challenge, however wrong the body."""
+    headers = {"Content-Type": content_type} if content_type else {}
+    result = api.simulate_post("/", body=body, headers=headers)
+    assert (result.status_code, result.json["code"]) == (401, "unauthorized")
+    assert result.headers["www-authenticate"] == 'Bearer realm="transactions"'
+
+
+def test_a_disabled_user_is_refused_everywhere(api: Client, client: Any) -> None:
+    """403 for charlie, whatever he asks; nothing is queued."""
+    headers = bearer(3, enabled=False)
+    assert api.simulate_post("/", json=PAYMENT, headers=headers).status_code == 403
+    assert api.simulate_get("/", headers=headers).status_code == 403
+    assert client.xlen(store.QUEUE) == 0

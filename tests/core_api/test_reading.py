@@ -1,0 +1,97 @@
+"""Reading: one transaction, pages of them, and loyalty points."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+
+from services.common import store
+from services.common.transaction import Credit
+from tests.core_api.helpers import Client, bearer, pay
+
+
+def test_another_users_transaction_is_not_found(api: Client) -> None:
+    """404, the same as for one that does not exist, or is no id at all."""
+    mine = pay(api).json["id"]
+    for path in (f"/{mine}", f"/{uuid.uuid4()}", "/not-an-id", f"/{mine}/x"):
+        result = api.simulate_get(path, headers=bearer(2))
+        assert (result.status_code, result.json["code"]) == (404, "not-found")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"timeline": "{"}, {"timeline": "[" * 100_000}, {"amount": "12.5"}, {"user_id": "one"},
+        {"attempts": b"\xff"}, "no hash", "no status", "no timeline", "no user_id",
+    ],
+)  # fmt: skip
+def test_a_record_broken_by_hand_hides_no_other(api: Client, client: Any, broken: Any) -> None:
+    """It is left out of the list, 404 by itself, and never a 500."""
+    first, second, third = (pay(api).json["id"] for _ in range(3))
+    key = store.transaction_key(second)
+    if broken == "no hash":
+        client.delete(key)
+        client.set(key, "text")
+    elif isinstance(broken, str):
+        client.hdel(key, broken.removeprefix("no "))
+    else:
+        client.hset(key, mapping=broken)
+    listed = api.simulate_get("/", headers=bearer())
+    assert (200, [third, first]) == (
+        listed.status_code, [one["id"] for one in listed.json["transactions"]],
+    )  # fmt: skip
+    assert api.simulate_get(f"/{second}", headers=bearer()).status_code == 404
+
+
+def test_pages_are_newest_first_and_meet(api: Client) -> None:
+    """Following the cursors shows every transaction once, newest first."""
+    ids = [pay(api).json["id"] for _ in range(5)]
+    seen: list[str] = []
+    params: dict[str, Any] = {"limit": 2}
+    for _page in range(3):
+        page = api.simulate_get("/", headers=bearer(), params=params).json
+        seen += [transaction["id"] for transaction in page["transactions"]]
+        params["cursor"] = page.get("next_cursor")
+    assert params["cursor"] is None
+    # Those of one millisecond are in the order of their ids.
+    assert set(ids) == set(seen)
+    assert len(seen) == 5
+    created = [api.simulate_get(f"/{i}", headers=bearer()).json["created_at"] for i in seen]
+    assert sorted(created, reverse=True) == created
+
+
+@pytest.mark.parametrize("path", ["/", "/loyalty"])
+@pytest.mark.parametrize(
+    ("params", "pointer"),
+    [
+        ({"limit": "0"}, "?limit"), ({"limit": "101"}, "?limit"), ({"limit": "x"}, "?limit"),
+        ({"limit": "-1"}, "?limit"), ({"limit": "٣"}, "?limit"), ({"cursor": "!!"}, "?cursor"),
+        ({"cursor": "eA"}, "?cursor"), ({"cursor": "é"}, "?cursor"),
+        ({"cursor": "A" * 999}, "?cursor"),
+    ],
+)  # fmt: skip
+def test_bad_paging_is_pointed_at(api: Client, path: str, params: Any, pointer: str) -> None:
+    """422 for a limit or a cursor that is none."""
+    result = api.simulate_get(path, headers=bearer(), params=params)
+    assert (422, pointer) == (result.status_code, result.json["errors"][0]["pointer"])
+
+
+def test_loyalty_shows_points_and_where_they_come_from(api: Client, client: Any) -> None:
+    """Points and the ledger, newest first, in pages."""
+    client.set(store.points_key(1), 6)
+    for points in (1, 2, 3):
+        credit = Credit(transaction_id="t", points=points, amount=1, currency="JPY", at="x")
+        client.rpush(store.ledger_key(1), credit.to_json())
+    first = api.simulate_get("/loyalty", headers=bearer(), params={"limit": 2}).json
+    assert (first["points"], [credit["points"] for credit in first["ledger"]]) == (6, [3, 2])
+    params = {"limit": 2, "cursor": first["next_cursor"]}
+    second = api.simulate_get("/loyalty", headers=bearer(), params=params).json
+    assert [credit["points"] for credit in second["ledger"]] == [1]
+    assert "next_cursor" not in second
+
+
+def test_no_points_yet(api: Client) -> None:
+    """A new user has none."""
+    assert api.simulate_get("/loyalty", headers=bearer()).json == {"points": 0, "ledger": []}

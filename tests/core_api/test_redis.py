@@ -1,0 +1,93 @@
+"""Redis that is full, away, silent, read-only or restarted."""
+
+from __future__ import annotations
+
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from services.common import store
+from services.core_api.app import create_app
+from tests.core_api.helpers import Client, pay, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def test_a_full_queue_refuses(redis_port: int, client: Any) -> None:
+    """At QUEUE_LIMIT open ones the answer is 503 with Retry-After, and nothing is written."""
+    api = Client(create_app(settings(redis_port, QUEUE_LIMIT="2")))
+    pay(api)
+    client.zadd(store.RETRIES, {"waiting": 1})
+    keys = set(client.keys())
+    result = pay(api, **{"Idempotency-Key": "k"})
+    assert (result.status_code, result.headers["retry-after"]) == (503, "1")
+    assert keys == set(client.keys())
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port that takes connections and never says anything."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize("away", ["refused", "silent"])
+def test_redis_away_is_a_quick_503(silent_port: int, away: str) -> None:
+    """503 with Retry-After well before a client gives up; health names Redis."""
+    port = silent_port if away == "silent" else 1
+    api = Client(create_app(settings(port)))
+    started = time.monotonic()
+    result = pay(api)
+    assert time.monotonic() - started < 5  # 1 s is the aim; the machine is shared
+    assert (result.status_code, result.headers["retry-after"]) == (503, "1")
+    assert "127.0.0.1" not in result.text
+    health = api.simulate_get("/health")
+    assert (health.status_code, health.json["checks"]) == (503, {"redis": "fail"})
+
+
+def test_a_redis_that_stalls_may_accept_after_the_503(api: Client, client: Any) -> None:
+    """It finds the request when it goes on: the answer says so, and the same key finds it."""
+    stall = "local t = redis.call('TIME')[1] + 2 while redis.call('TIME')[1] + 0 < t do end"
+    with ThreadPoolExecutor(1) as pool:
+        stalled = pool.submit(client.eval, stall, 0)
+        time.sleep(0.1)
+        result = pay(api, **{"Idempotency-Key": "k"})
+        stalled.result(10)
+    assert result.status_code == 503
+    assert "may have been accepted" in result.json["detail"]
+    assert pay(api, **{"Idempotency-Key": "k"}).status_code == 202
+    assert client.zcard(store.index_key(1)) == 1
+
+
+@pytest.mark.parametrize("trouble", ["full", "read-only"])
+def test_a_redis_that_refuses_to_write_writes_nothing(
+    api: Client, client: Any, trouble: str
+) -> None:
+    """Out of memory or a replica: 503 and not a key of it is written."""
+    before = ("maxmemory", "1gb") if trouble == "full" else ("replicaof",)
+    if trouble == "full":
+        client.config_set("maxmemory", "1")
+    else:
+        client.replicaof("127.0.0.1", "1")
+    try:
+        result = pay(api, **{"Idempotency-Key": "k"})
+        keys = client.keys()
+    finally:
+        if trouble == "full":
+            client.config_set(*before)
+        else:
+            client.replicaof("NO", "ONE")
+    assert result.status_code == 503
+    assert keys == []
+
+
+def test_a_restarted_redis_is_found_again(api: Client, client: Any) -> None:
+    """Connections that went stale cost a client nothing."""
+    assert pay(api).status_code == 202
+    for _ in range(3):
+        client.client_kill_filter(_type="normal", skipme=True)
+        assert pay(api).status_code == 202
