@@ -12,13 +12,11 @@ import random
 import sys
 import threading
 import time
-import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import redis
 
 from devtools.address import PORT_OFFSETS
@@ -26,6 +24,7 @@ from services.common import store
 from services.common.currencies import major_units
 from services.common.transaction import FINAL
 from tests import support
+from tests.chaos.sender import Sender
 
 if TYPE_CHECKING:
     import subprocess
@@ -35,17 +34,12 @@ if TYPE_CHECKING:
 
     from tests.stack.stack import Stack
 
-# What a client goes on trying for; more than any process here is away.
-REPEAT_SECONDS_MAX = 60
-TOKEN_SECONDS_MAX = 20  # of the 30 it is good for
+
 SENDERS = 4
 TRAFFIC_MAX = 4000  # more than 40 s of it
 END_SECONDS_MAX = 90
-_REPEATED = frozenset({401, 502, 503, 504})
-
 FIGURES: list[str] = []
 """A line of each test, shown at the end of the run."""
-
 CAPTURES = "pm_card_visa"
 DECLINES = "pm_card_chargeDeclined"
 FLAKY = "pm_sandbox_flaky"
@@ -60,51 +54,6 @@ def figures(test: str, **numbers: object) -> None:
     line = f"{test}: " + ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in numbers.items())
     FIGURES.append(line)
     print(line)  # noqa: T201  pytest -rP shows it with the test
-
-
-class Sender:
-    """One client of the platform, with its own connection and token."""
-
-    def __init__(self, stack: Stack, username: str) -> None:
-        self._http = httpx.Client(
-            base_url=f"http://127.0.0.1:{stack.port}",
-            timeout=10,
-            verify=False,  # noqa: S501  loopback only
-        )
-        self._username = username
-        self._token = ""
-        self._token_until = 0.0
-        self.repeats = 0
-
-    def pay(self, **fields: Any) -> str:
-        """The id of a transaction that was accepted, however often it had to be asked for."""
-        key = str(uuid.uuid4())
-        deadline = time.monotonic() + REPEAT_SECONDS_MAX
-        while time.monotonic() < deadline:
-            try:
-                answer = self._http.post("/transactions", json=fields, headers=self._headers(key))
-            except httpx.TransportError:
-                answer = None
-            if answer is not None and answer.status_code == 202:
-                return str(answer.json()["id"])
-            assert answer is None or answer.status_code in _REPEATED, answer.text
-            if answer is not None and answer.status_code == 401:
-                self._token_until = 0
-            self.repeats += 1
-            time.sleep(0.05)
-        raise AssertionError(f"not accepted within {REPEAT_SECONDS_MAX} s")
-
-    def _headers(self, key: str) -> dict[str, str]:
-        if time.monotonic() > self._token_until:
-            login = {"username": self._username, "password": "password"}
-            answer = self._http.post("/auth/token", json=login)
-            if answer.status_code == 200:
-                self._token = answer.json()["token"]
-                self._token_until = time.monotonic() + TOKEN_SECONDS_MAX
-        return {"Authorization": f"Bearer {self._token}", "Idempotency-Key": key}
-
-    def close(self) -> None:
-        self._http.close()
 
 
 @dataclass

@@ -10,14 +10,8 @@ from services.common.tokens import Tokens
 from services.core_api.settings import CoreSettings
 
 SECRET = "0123456789abcdef0123456789abcdef"
-
-
 OLD_SECRET = "fedcba9876543210fedcba9876543210"
-
-
 PAYMENT = {"amount": 1250, "currency": "USD"}
-
-
 Client = falcon.testing.TestClient
 
 

@@ -176,8 +176,6 @@ json_values = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=20,
 )
-
-
 bodies = st.one_of(
     json_values,
     st.fixed_dictionaries(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +10,10 @@ from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
 from services.psp_connector import connector, dispatch, saver
 from services.psp_connector.settings import ConnectorSettings
+from tests.psp_connector.http_psp import Psp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 Accept = "Callable[..., str]"
 
@@ -50,3 +52,14 @@ def accept(client: Any) -> Callable[..., str]:
         return transactions.accept(user_id, wanted, "req", None).transaction_id
 
     return one
+
+
+@pytest.fixture
+def psp() -> Iterator[Psp]:
+    server = Psp()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join(5)
+    server.server_close()

@@ -15,7 +15,7 @@ from services.psp_connector.psp import Captured, Declined, Outcome, Refused, Tra
 from services.psp_connector.queue import Queue
 from services.psp_connector.sweep import Sweep
 from tests.psp_connector.fakes import FakePsp, take
-from tests.psp_connector.test_connector import ended, make, nothing_left, record, running
+from tests.psp_connector.loop import ended, make, nothing_left, record, running
 from tests.support import wait_until
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from services.common.clock import now_ms, rfc3339
 from services.psp_connector.deadletters import DeadLetters, main
 from services.psp_connector.psp import Refused
 from tests.psp_connector.fakes import FakePsp
-from tests.psp_connector.test_connector import ended, make, record, running
+from tests.psp_connector.loop import ended, make, record, running
 from tests.support import wait_until
 
 if TYPE_CHECKING:

@@ -1,0 +1,133 @@
+"""What the PSP client sends, and to whom."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+import pytest
+
+from services.common.currencies import EXPONENTS
+from services.common.settings import SettingsError
+from services.psp_connector.bounded import proxies_for
+from services.psp_connector.psp import Captured, Refused
+from services.psp_connector.stripe_psp import AmountError, stripe_amount
+from services.psp_sandbox.params import read_payment
+from tests.psp_connector.http_psp import CHARGE, Psp, client
+from tests.psp_sandbox.sandbox import PAYMENT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_what_the_psp_is_sent(psp: Psp) -> None:
+    """A PaymentIntent confirmed at once, under the transaction's id, with both ids as metadata."""
+    psp.body = b'{"id": "pi_1", "object": "payment_intent", "status": "succeeded"}'
+    assert Captured("pi_1") == client(psp.url).charge(CHARGE)
+    [(path, headers, form)] = psp.seen
+    assert path == "/v1/payment_intents"
+    assert CHARGE.transaction_id == headers["idempotency-key"]
+    assert headers["x-request-id"] == "req-1"
+    assert headers["authorization"] == "Bearer sk_test_of_this_test"
+    assert {
+        "amount": ["1250"],
+        "currency": ["usd"],
+        "payment_method": ["pm_card_visa"],
+        "confirm": ["true"],
+        "automatic_payment_methods[enabled]": ["true"],
+        "automatic_payment_methods[allow_redirects]": ["never"],
+        "metadata[transaction_id]": [CHARGE.transaction_id],
+        "metadata[request_id]": ["req-1"],
+    } == form
+
+
+def test_a_netrc_does_not_replace_the_key(
+    psp: Psp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`default login x password y` in the user's netrc is none of the PSP's business."""
+    (tmp_path / "netrc").write_text("default login x password y\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    psp.body = b'{"id": "pi_1", "object": "payment_intent", "status": "succeeded"}'
+    client(psp.url).charge(CHARGE)
+    [(_, headers, _)] = psp.seen
+    assert headers["authorization"] == "Bearer sk_test_of_this_test"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://127.0.0.1:8004", None),
+        ("http://127.8.9.1:8004", None),
+        ("http://[::1]:8004", None),
+        ("https://localhost:8004", None),
+        ("https://psp.localhost", None),
+        ("https://api.stripe.com", "http://proxy:1"),
+        ("http://psp.example", "http://proxy:1"),
+        ("http://direct.example", None),
+        ("http://localhost.example", "http://proxy:1"),
+    ],
+)
+def test_a_proxy_is_for_a_psp_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, url: str, expected: str | None
+) -> None:
+    """Never for the loopback, nor for what `no_proxy` names."""
+    monkeypatch.setenv("http_proxy", "proxy:1")
+    monkeypatch.setenv("all_proxy", "http://proxy:1")
+    monkeypatch.setenv("no_proxy", "direct.example")
+    assert expected == proxies_for(url).get(url.partition(":")[0])
+    assert len(proxies_for(url)) <= 1
+
+
+def test_a_proxy_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socks proxy needs a package that is not here: said at the start, not at each charge."""
+    monkeypatch.setenv("all_proxy", "socks5://me:hunter2@proxy:1")
+    with pytest.raises(SettingsError, match="socks5://<secret>@proxy:1"):
+        client("https://api.stripe.com")
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "sent"),
+    [
+        (1250, "USD", "1250"),
+        (1250, "HUF", "1250"),
+        (500, "JPY", "500"),
+        (5, "ISK", "500"),
+        (5, "UGX", "500"),
+        (1200, "MGA", "12"),
+        (5120, "KWD", "5120"),
+    ],
+)
+def test_the_amount_is_in_stripes_unit(psp: Psp, amount: int, currency: str, sent: str) -> None:
+    """ISO 4217's smallest unit is converted where Stripe has another."""
+    client(psp.url).charge(dataclasses.replace(CHARGE, amount=amount, currency=currency))
+    assert psp.seen[0][2]["amount"] == [sent]
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "code"),
+    [
+        (1250, "MGA", "amount_not_representable: Stripe takes MGA in multiples of 100"),
+        (5124, "KWD", "amount_not_representable: Stripe takes KWD in multiples of 10"),
+        (1000, "IQD", "currency_not_supported: Stripe takes no IQD"),
+        (10_000, "CLF", "currency_not_supported: Stripe takes no CLF"),
+        (1, "UYI", "currency_not_supported: Stripe takes no UYI"),
+        (1250, "usd", "currency_not_supported: Stripe takes no usd"),
+    ],
+)
+def test_no_other_amount_is_charged(psp: Psp, amount: int, currency: str, code: str) -> None:
+    """What Stripe cannot be asked for is refused with a code, and Stripe is not asked."""
+    charge = dataclasses.replace(CHARGE, amount=amount, currency=currency)
+    assert client(psp.url).charge(charge) == Refused(code)
+    assert psp.seen == []
+
+
+def test_what_is_sent_the_sandbox_takes() -> None:
+    """In no currency does the adapter send an amount that Stripe's rules refuse."""
+    for currency, amount in itertools.product(EXPONENTS, (1, 10, 123_450, 120_000)):
+        with contextlib.suppress(AmountError):
+            sent = stripe_amount(amount, currency)
+            form = PAYMENT | {"amount": str(sent), "currency": currency.lower()}
+            assert read_payment(urlencode(form).encode()).amount == sent
