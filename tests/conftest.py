@@ -12,8 +12,8 @@ from tests import support
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# The machine is shared and slow at times: what an example may take says nothing about the code.
-# Examples are the same in each run, so that a red check is red for everybody.
+# No deadline per example: the machine may be slow. Examples are the same in each run, so that a red
+# check is red everywhere.
 settings.register_profile(
     "platform",
     deadline=None,
@@ -23,7 +23,7 @@ settings.register_profile(
 )
 settings.load_profile("platform")
 
-# Logs are for whoever runs a service; what the tests say of them, they read from its output.
+# Tests that are about logs read them from a process's output.
 structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
 
 

@@ -37,7 +37,7 @@ class SlowCheck:
 
 
 def test_one_login_that_comes_many_times_at_once_is_hashed_once_for_each_core() -> None:
-    """A merchant's servers start together: whoever waits for a core finds the login verified."""
+    """Equal logins that wait for a core are verified once: the later ones find the result."""
     check = SlowCheck()
     passwords = Passwords(check=check)
     with ThreadPoolExecutor(CALLERS) as pool:
@@ -61,7 +61,7 @@ def test_no_more_hashes_at_once_than_cores() -> None:
 
 
 def test_who_waits_too_long_is_told_to_come_back() -> None:
-    """503 with Retry-After, and the hash that nobody waits for any more is not begun."""
+    """A login that waits too long is 503 with Retry-After, and its hash is not computed."""
     check = SlowCheck()
     passwords = Passwords(check=check, wait_seconds_max=0.2)
     with ThreadPoolExecutor(CALLERS) as pool:

@@ -61,14 +61,14 @@ def test_a_token_carries_the_claims_of_the_contract(api: Client) -> None:
 
 
 def test_a_disabled_user_gets_a_token_that_says_so(api: Client) -> None:
-    """The Auth API gives charlie a token; it is the Core API that refuses him."""
+    """A disabled user gets a token with enabled=false; the Core API refuses it."""
     assert claims(log_in(api, "charlie"))["enabled"] is False
 
 
 def test_wrong_password_and_unknown_user_get_the_same_answer(api: Client) -> None:
-    """Nobody learns from the answer which users there are."""
+    """The response does not reveal which users exist."""
     wrong, unknown = log_in(api, "becky", "guess"), log_in(api, "nobody", "guess")
-    assert 401 == wrong.status_code == unknown.status_code
+    assert wrong.status_code == unknown.status_code == 401
     assert "WWW-Authenticate" in wrong.headers
     for answer in (wrong, unknown):
         assert answer.headers["content-type"] == "application/problem+json"
@@ -78,7 +78,7 @@ def test_wrong_password_and_unknown_user_get_the_same_answer(api: Client) -> Non
 
 
 def test_an_unknown_user_costs_a_whole_hash_too() -> None:
-    """The password of an unknown user is hashed like any other, so time tells nothing."""
+    """An unknown user's password is hashed too, so timing does not reveal which users exist."""
     passwords = Passwords()
     # The same parameters, to the letter of the PHC string, are the same work.
     parameters = hash_password("password").rsplit("$", 2)[0]
@@ -87,7 +87,7 @@ def test_an_unknown_user_costs_a_whole_hash_too() -> None:
 
 
 def test_guessing_is_slowed_down(api: Client) -> None:
-    """After five wrong passwords for a name the next try is told to wait, with 429."""
+    """After five wrong passwords for a name, logins are 429 with Retry-After."""
     statuses = [log_in(api, "guessed", "x").status_code for _ in range(7)]
     assert statuses == [401] * 6 + [429]
     last = log_in(api, "guessed", "x")
@@ -95,7 +95,7 @@ def test_guessing_is_slowed_down(api: Client) -> None:
 
 
 def test_guesses_do_not_lock_out_who_is_logged_in() -> None:
-    """A merchant whose login is remembered gets tokens while somebody guesses at the name."""
+    """A merchant whose login is remembered gets tokens while others guess the password."""
     api = Client(create_app(AuthSettings.read(ENVIRON)))
     assert log_in(api, "alice").status_code == 200
     for _ in range(8):
@@ -120,17 +120,17 @@ def test_guesses_do_not_lock_out_who_is_logged_in() -> None:
         (json.dumps({"username": "a" * 20_000}), "application/json", 413, "payload-too-large"),
     ],
 )
-def test_bad_requests_are_told_apart(
+def test_bad_requests(
     api: Client, body: str, content_type: str | None, status: int, code: str
 ) -> None:
-    """Each kind of bad request has its status and its stable code."""
+    """Each kind of invalid request has its status and its stable code."""
     headers = {"Content-Type": content_type} if content_type else {}
     result = api.simulate_post("/token", body=body, headers=headers)
-    assert (status, code) == (result.status_code, result.json["code"])
+    assert (result.status_code, result.json["code"]) == (status, code)
 
 
 def test_each_wrong_field_is_named_and_none_is_echoed(api: Client) -> None:
-    """422 points at every wrong field; what was sent is not repeated."""
+    """422 points at every wrong field and does not echo input."""
     body = {"username": "a" * 65, "passwort": "hunter2"}
     result = api.simulate_post("/token", json=body)
     assert [e["pointer"] for e in result.json["errors"]] == ["/username", "/password", ""]
@@ -146,18 +146,18 @@ def test_unknown_paths_and_methods_are_problem_documents(api: Client) -> None:
     assert "POST" in wrong.headers["Allow"]
 
 
-@pytest.mark.parametrize("given_id", ["abc-1.2_3", "x" * 64])
-def test_a_good_request_id_is_kept(api: Client, given_id: str) -> None:
-    """1 to 64 of letters, digits, `.`, `_`, `-` come back."""
-    result = api.simulate_get("/health", headers={"X-Request-Id": given_id})
-    assert given_id == result.headers["x-request-id"]
+@pytest.mark.parametrize("request_id", ["abc-1.2_3", "x" * 64])
+def test_a_good_request_id_is_kept(api: Client, request_id: str) -> None:
+    """A request id of 1 to 64 letters, digits, `.`, `_` or `-` is returned."""
+    result = api.simulate_get("/health", headers={"X-Request-Id": request_id})
+    assert result.headers["x-request-id"] == request_id
 
 
-@pytest.mark.parametrize("given_id", ["", "x" * 65, "a b", "a\tb", "é"])
-def test_a_bad_request_id_is_replaced(api: Client, given_id: str) -> None:
-    """Anything else is not believed, and a new one is made."""
-    result = api.simulate_get("/health", headers={"X-Request-Id": given_id})
-    assert given_id != result.headers["x-request-id"]
+@pytest.mark.parametrize("request_id", ["", "x" * 65, "a b", "a\tb", "é"])
+def test_a_bad_request_id_is_replaced(api: Client, request_id: str) -> None:
+    """Any other request id is replaced by a new one."""
+    result = api.simulate_get("/health", headers={"X-Request-Id": request_id})
+    assert result.headers["x-request-id"] != request_id
     assert len(result.headers["x-request-id"]) == 36
 
 
@@ -176,14 +176,14 @@ json_values = st.recursive(
     )
 )
 def test_no_json_whatever_makes_a_500(body: Any) -> None:
-    """Any JSON body is answered with 4xx: a name and password drawn at random are never right."""
+    """Any JSON body is 4xx: random names and passwords are never valid."""
     result = _PROPERTY_API.simulate_post("/token", json=body)
     assert 400 <= result.status_code < 500
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_whatever_make_a_500(body: bytes) -> None:
-    """Bytes that are no JSON at all are answered with 400 or 422."""
+    """Any bytes are 400 or 422."""
     result = _PROPERTY_API.simulate_post(
         "/token", body=body, headers={"Content-Type": "application/json"}
     )
@@ -194,7 +194,7 @@ _PROPERTY_API = Client(create_app(AuthSettings.read(ENVIRON)))
 
 
 def test_a_changed_user_file_counts_at_once(tmp_path: Path) -> None:
-    """A disabled user's next token says so, though the login was remembered."""
+    """A change of the user file is in the next token, also of a remembered login."""
     file = tmp_path / "users.json"
     shutil.copy(SHIPPED_USERS, file)
     api = Client(create_app(AuthSettings.read(ENVIRON | {"USERS_FILE": str(file)})))
@@ -206,7 +206,7 @@ def test_a_changed_user_file_counts_at_once(tmp_path: Path) -> None:
 
 
 def test_a_broken_user_file_leaves_the_last_good_one_in_force(tmp_path: Path) -> None:
-    """Saving half a file locks nobody out; health says that it is broken."""
+    """A broken user file keeps the previous users, and fails the health check."""
     file = tmp_path / "users.json"
     shutil.copy(SHIPPED_USERS, file)
     api = Client(create_app(AuthSettings.read(ENVIRON | {"USERS_FILE": str(file)})))
@@ -217,22 +217,22 @@ def test_a_broken_user_file_leaves_the_last_good_one_in_force(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("args", "message"),
     [
         (["add", "alice"], "user alice exists already"),
         (["disable", "nobody"], "no user nobody"),
         (["add", "x" * 65], "at most 64 characters"),
     ],
 )
-def test_the_users_command_refuses_in_words(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+def test_the_users_command_refuses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], args: list[str], message: str
 ) -> None:
     """A wrong change is refused with the reason, and the file stays as it was."""
     file = tmp_path / "users.json"
     shutil.copy(SHIPPED_USERS, file)
-    assert main(words, file, io.StringIO(), lambda: "long enough") == 1
-    assert said in capsys.readouterr().err
-    assert SHIPPED_USERS.read_bytes() == file.read_bytes()
+    assert main(args, file, io.StringIO(), lambda: "long enough") == 1
+    assert message in capsys.readouterr().err
+    assert file.read_bytes() == SHIPPED_USERS.read_bytes()
 
 
 @pytest.mark.parametrize("line", [b"%s\r\n", b"\xef\xbb\xbf%s\r\nmore", b"%s\n", b"%s"])

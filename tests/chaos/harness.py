@@ -1,8 +1,4 @@
-"""What the chaos tests share: traffic from a client that repeats safely, and what must hold after.
-
-A client that gets no answer, or 502, 503 or 504, sends the same request again under the same
-Idempotency-Key. What it was told 202 for at last is accepted, and must come to its end once.
-"""
+"""Traffic for the chaos tests, and what must hold after it."""
 
 from __future__ import annotations
 
@@ -121,7 +117,7 @@ class Chaos:
     def sending(
         self, count: int, methods: tuple[str, ...] = MIXED, *, pause_seconds: float = 0
     ) -> Iterator[Callable[[], bool]]:
-        """The same beside the block, which is told whether it still goes on."""
+        """Sends during the block, which gets a function that says whether it still sends."""
         with ThreadPoolExecutor(1) as pool:
             future = pool.submit(self.send, count, methods, pause_seconds=pause_seconds)
             yield lambda: not future.done()
@@ -154,7 +150,7 @@ class Chaos:
         return time.monotonic() - began
 
     def statuses(self, ids: list[str]) -> Counter[str]:
-        """How many of the transactions stand how."""
+        """The number of these transactions by status."""
         with contextlib.closing(self.redis()) as client:
             pipeline = client.pipeline(transaction=False)
             for transaction_id in ids:
@@ -162,13 +158,13 @@ class Chaos:
             return Counter(str(status) for status in pipeline.execute())
 
     def statuses_of_all(self) -> Counter[str]:
-        """The same of all there are, whoever asked for them."""
+        """The number of transactions by status, of all there are."""
         with contextlib.closing(self.redis()) as client:
             prefix = store.transaction_key("")
             return self.statuses([key.removeprefix(prefix) for key in client.keys(f"{prefix}*")])
 
     def ended(self, ids: list[str]) -> bool:
-        """Whether all of them have come to their end; False while Redis is away."""
+        """Whether all of them are final; False while Redis is unavailable."""
         try:
             return self.statuses(ids).keys() <= FINAL
         except redis.RedisError:
@@ -236,7 +232,7 @@ class Chaos:
         raise AssertionError("more than a million payments")
 
     def check(self, *, seconds_max: float = END_SECONDS_MAX) -> Counter[str]:
-        """What must hold when all is over; returns how many ended how.
+        """Checks what must hold at the end; returns the number of transactions by status.
 
         Every accepted transaction is final and none has failed; the sandbox captured just those
         that are captured, each once; points, ledger and what was captured agree; nothing is left.

@@ -1,4 +1,8 @@
-"""A client of the platform that repeats requests safely."""
+"""A client of the platform that repeats requests safely.
+
+Without a response, or after a 502, 503 or 504, it sends the same request again under the same
+Idempotency-Key. A transaction that got a 202 at last must reach its final status once.
+"""
 
 from __future__ import annotations
 

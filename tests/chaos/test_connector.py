@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tests.chaos.harness import Chaos
 
-# The lease, the second between two looks for the dead, and as much again for a slow machine.
+# The lease, the second between two reclaims, and as much again for a slow machine.
 TAKE_OVER_SECONDS_MAX = LEASE_SECONDS + 1 + 8
 STOP_SECONDS_MAX = 10
 # Of eight slots two merchants get so many; the last is for a third.
@@ -29,7 +29,7 @@ IN_FLIGHT = 7
 
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_at_each_step(lasting: Chaos, step: str) -> None:
-    """`kill -9` there: another takes over within a bounded time, and nothing is done twice."""
+    """After `kill -9` at each step another connector takes over, and nothing is done twice."""
     chaos, signal_file = lasting, lasting.stack.state / f"paused {step}"
     methods = (FLAKY,) if step.endswith(("retry", "promote")) else (CAPTURES,)
     chaos.own_connector("stop")
@@ -49,7 +49,7 @@ def test_killed_at_each_step(lasting: Chaos, step: str) -> None:
 
 
 def test_frozen_and_back(chaos: Chaos) -> None:
-    """SIGSTOP past its lease with work in hand, SIGCONT: what it does late does no harm."""
+    """A connector frozen past its lease, with calls in flight, does no harm when it continues."""
     with chaos.connector():
         support.wait_until(lambda: "listening" in chaos.another_log(), what="another connector")
         frozen = chaos.stack.process("psp-connector")
@@ -66,7 +66,7 @@ def test_frozen_and_back(chaos: Chaos) -> None:
         ended = chaos.check()
     figures("frozen and back", held=held, ended=dict(ended))
     assert list(ended) == ["captured"]
-    assert frozen.is_running(), "it was not started anew but went on"
+    assert frozen.is_running(), "it continued and was not restarted"
 
 
 def freeze_with_work(chaos: Chaos, process: psutil.Process) -> int:
@@ -87,8 +87,8 @@ def in_flight_of_another(chaos: Chaos, count: int) -> None:
     support.wait_until(lambda: chaos.in_flight() >= count, seconds_max=20, what="work in flight")
 
 
-def test_sigterm_finishes_what_is_in_hand(patient: Chaos) -> None:
-    """Under load: it takes nothing more, ends what it has, and leaves within 10 s."""
+def test_sigterm_finishes_calls_in_flight(patient: Chaos) -> None:
+    """SIGTERM under load: it takes no more entries, finishes calls in flight, ends within 10 s."""
     patient.own_connector("stop")
     with patient.connector() as process:
         patient.send(24, (SLOW,))
@@ -107,7 +107,7 @@ def test_sigterm_finishes_what_is_in_hand(patient: Chaos) -> None:
 
 
 def test_a_second_signal_leaves_at_once(patient: Chaos) -> None:
-    """What it had in hand is taken over when its lease is over."""
+    """A second signal ends it at once; its calls in flight are reclaimed after the lease."""
     patient.own_connector("stop")
     with patient.connector() as process:
         patient.send(8, (SLOW,))
@@ -126,7 +126,7 @@ def test_a_second_signal_leaves_at_once(patient: Chaos) -> None:
 
 
 def test_a_psp_that_hangs_costs_no_lease(chaos: Chaos) -> None:
-    """A PSP that never answers, asked with more patience than a lease is long: still alive."""
+    """A connector keeps its lease while calls to a hanging PSP take longer than the lease."""
     chaos.own_connector("stop")
     chaos.sandbox("PUT", "faults", json={"down": "timeout"})
     with chaos.connector(PSP_TIMEOUT_SECONDS=str(LEASE_SECONDS + 2)):

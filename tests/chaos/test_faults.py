@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from tests import support
 from tests.chaos.harness import CAPTURES, figures
 
 if TYPE_CHECKING:
@@ -89,13 +88,3 @@ def test_a_psp_that_is_down(chaos: Chaos) -> None:
         "PSP down for 15 s", queued=200, requests_meanwhile=asked, attempts_at_most=max(attempts),
         all_captured_after=f"{seconds:.1f} s",
     )  # fmt: skip
-
-
-def test_slow_for_all(chaos: Chaos) -> None:
-    """Slower than PSP_TIMEOUT_SECONDS for a while: no answer was had, and each is captured once."""
-    chaos.sandbox("PUT", "faults", json={"delay_ms": 1500})
-    chaos.send(30, (CAPTURES,))
-    support.wait_until(chaos.in_flight, what="work in flight")
-    time.sleep(4)
-    chaos.sandbox("DELETE", "faults")
-    assert chaos.check() == {"captured": 30}

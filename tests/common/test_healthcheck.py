@@ -1,4 +1,4 @@
-"""What an engine asks in a container: `python -m services.common.healthcheck`."""
+"""The health check of a container: `python -m services.common.healthcheck`."""
 
 from __future__ import annotations
 
@@ -58,19 +58,19 @@ def healthcheck(port: int, host: str = "") -> subprocess.CompletedProcess[str]:
 
 
 def test_a_healthy_service(service: Service) -> None:
-    """It leaves with 0 when the answer is 200."""
+    """A healthy service is exit code 0."""
     assert healthcheck(service.server_port).returncode == 0
 
 
 def test_a_service_whose_check_fails(service: Service) -> None:
-    """It leaves with 1 and tells, for who inspects the container, which check fails."""
+    """A failing service is exit code 1, and the output names the failing check."""
     service.status = 503
     done = healthcheck(service.server_port)
-    assert (1, f"503 {FAILING.decode()}\n", "") == (done.returncode, done.stdout, done.stderr)
+    assert (done.returncode, done.stdout, done.stderr) == (1, f"503 {FAILING.decode()}\n", "")
 
 
 def test_no_service() -> None:
-    """It leaves with 1 when nothing listens, and says so."""
+    """No service is exit code 1 and a sentence."""
     done = healthcheck(free_ports(1))
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.startswith("no answer: ")
@@ -88,7 +88,7 @@ def test_no_service() -> None:
 def test_a_service_is_healthy_wherever_it_listens(
     name: str, host: str, tmp_path: Path, redis_port: int
 ) -> None:
-    """IPv6, too, under gunicorn and in the connector."""
+    """A service is healthy at any address, IPv6 included, under gunicorn and in the connector."""
     if ":" in host and not socket.has_dualstack_ipv6():
         pytest.skip("this machine has no IPv6")
     port = free_ports(1)

@@ -31,7 +31,7 @@ def full_disk() -> int:
 
 
 @pytest.mark.parametrize("make", [no_reader, idle_reader, full_disk])
-def test_a_log_that_cannot_be_written_holds_nobody_up(make: Callable[[], int]) -> None:
+def test_a_log_that_cannot_be_written_blocks_nothing(make: Callable[[], int]) -> None:
     """A closed pipe, one that is not read and a full disk cost lines, and half a second in all."""
     output = Output(make())
     started = time.monotonic()

@@ -124,7 +124,7 @@ def test_no_secret_is_explained() -> None:
 
 
 def test_a_fault_does_not_show_the_password_of_an_address() -> None:
-    """A wrong REDIS_URL is told with its value, but not with what is secret in it."""
+    """The error for a wrong REDIS_URL has its value without the password."""
     [told] = faults(REDIS_URL="redi://me:hunter2@host/0")
     assert told.startswith("REDIS_URL='redi://<secret>@host/0': must be like redis://")
 
@@ -163,7 +163,7 @@ def test_a_service_prints_its_settings(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_a_redis_address_of_any_kind_is_taken(url: str, tmp_path: Path) -> None:
-    """TLS, password, a CA of one's own, a Unix socket."""
+    """REDIS_URL may have TLS, a password, an own CA or a Unix socket."""
     (tmp_path / "ca.pem").touch()
     url = url.format(file=tmp_path / "ca.pem")
     assert url == CoreSettings.read(GOOD | {"REDIS_URL": url}).redis_url
@@ -186,7 +186,7 @@ def test_a_redis_address_of_any_kind_is_taken(url: str, tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_redis_address_stops_the_start(url: str, why: str) -> None:
-    """What redis-py would only find out with the first command is told beforehand."""
+    """Options that redis-py would reject at the first command are rejected at the start."""
     [told] = faults(REDIS_URL=url)
     assert why in told
 

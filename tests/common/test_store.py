@@ -47,7 +47,7 @@ def test_a_thread_that_ends_gives_its_connection_back(redis_port: int) -> None:
     support.wait_until(lambda: len(client.client_list()) == before, what="closed connections")
 
 
-def test_a_connection_that_died_is_made_anew(tmp_path: Path) -> None:
+def test_a_closed_connection_is_replaced(tmp_path: Path) -> None:
     """Redis was restarted between two commands: the second one does not fail."""
     port = support.free_ports(1)
     with support.redis_server(tmp_path / "redis", port):
@@ -58,7 +58,7 @@ def test_a_connection_that_died_is_made_anew(tmp_path: Path) -> None:
 
 
 def test_an_answer_that_came_too_late_is_not_the_next_ones(redis_port: int) -> None:
-    """After a time-out the connection is given up: its late answer reaches nobody."""
+    """After a timeout the connection is closed, so that a late reply is never read."""
     client = store.connect(f"redis://127.0.0.1:{redis_port}/0", timeout_seconds=0.2)
     try:
         client.blpop(["nothing"], timeout=1)

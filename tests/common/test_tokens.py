@@ -59,7 +59,7 @@ def test_a_known_token_does_not_come_before_its_time() -> None:
     token = issue(by)
     first = by.verify(token)
     behind[0] = 3600
-    assert first is not by.verify(token), "it was looked at anew"
+    assert first is not by.verify(token), "it was verified again"
 
 
 def test_a_refused_token_is_not_remembered() -> None:

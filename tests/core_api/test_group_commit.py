@@ -104,7 +104,7 @@ def test_an_error_is_its_callers_own(redis_port: int, pool: ThreadPoolExecutor) 
 def test_a_redis_without_the_script_is_told_it(
     redis_port: int, client: Any, pool: ThreadPoolExecutor
 ) -> None:
-    """A Redis that was started anew costs nobody an error."""
+    """A restarted Redis causes no error."""
     echo = commit(connect(redis_port))
     for _ in range(5):
         client.script_flush()
@@ -112,7 +112,7 @@ def test_a_redis_without_the_script_is_told_it(
         assert asked == list(pool.map(lambda number: echo([], [number]), asked))
 
 
-def test_a_silent_redis_keeps_nobody_waiting_in_turn(pool: ThreadPoolExecutor) -> None:
+def test_a_silent_redis_delays_all_at_once(pool: ThreadPoolExecutor) -> None:
     """Those that wait behind a call that times out hear it with it, and are not sent."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         counting = Counting(connect(listener.getsockname()[1], timeout_seconds=1))
@@ -135,7 +135,7 @@ def test_after_redis_was_away_it_is_found_again(tmp_path: Any, pool: ThreadPoolE
         assert echo([], ["here"]) == "here"
 
 
-def test_an_unforeseen_error_blocks_nobody(redis_port: int, pool: ThreadPoolExecutor) -> None:
+def test_an_unforeseen_error_blocks_no_other(redis_port: int, pool: ThreadPoolExecutor) -> None:
     """Whatever a round trip fails with, its callers hear it, and the next one is made."""
     client = connect(redis_port)
     echo = commit(client)
@@ -148,7 +148,7 @@ def test_an_unforeseen_error_blocks_nobody(redis_port: int, pool: ThreadPoolExec
 
 
 def test_nothing_is_left_waiting(redis_port: int) -> None:
-    """However the threads come and go, the last one leaves nobody behind."""
+    """No request is left waiting, however threads come and go."""
     echo = commit(connect(redis_port))
     for _ in range(50):
         start = threading.Barrier(THREADS)

@@ -60,7 +60,7 @@ def test_it_starts_in_the_same_order(service: str) -> None:
 
 @pytest.mark.parametrize("service", list(environment.SETTINGS))
 def test_each_setting_can_be_given(service: str) -> None:
-    """A service is told each variable of its settings class, and none that it does not read."""
+    """A service gets each variable of its settings class, and no other."""
     assert variables(service) == set(SERVICES[service]["environment"])
 
 
@@ -116,7 +116,7 @@ def test_each_has_as_long_to_stop_as_locally(service: str) -> None:
 
 
 def called_by(service: str) -> set[str]:
-    """The services whose addresses a service is told."""
+    """The services whose addresses are in a service's environment."""
     environment = SERVICES[service].get("environment", {})
     named = set(re.findall(r"\b([a-z-]+):8\d\d\d\b", " ".join(environment.values())))
     return named | ({"redis"} if "REDIS_URL_FILE" in environment else set())
@@ -124,7 +124,7 @@ def called_by(service: str) -> set[str]:
 
 @pytest.mark.parametrize("one", list(SERVICES))
 def test_only_who_calls_another_sees_it(one: str) -> None:
-    """Two services share a network exactly when one of them is told the other's address."""
+    """Two services share a network exactly when one has the other's address."""
     mine = set(SERVICES[one]["networks"])
     seen = {other for other in SERVICES if mine & set(SERVICES[other]["networks"])} - {one}
     callers = {other for other in SERVICES if one in called_by(other)}

@@ -96,7 +96,7 @@ class Stack:
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def given(self, name: str) -> dict[str, str]:
-        """What deploy/compose.yaml tells a service, with the addresses of here."""
+        """A service's variables as in deploy/compose.yaml, with the addresses of the tests."""
         at = {image.name: f"127.0.0.1:{image.port}" for image in self.images.values()}
         secret = {"JWT_SECRET_FILE": f"{self.folder}/jwt-secret"}
         redis = {"REDIS_URL": f"redis://{at['redis']}/0"}

@@ -22,7 +22,7 @@ exec "$@"
 # `cap_drop` and `no-new-privileges`.
 LESS = ["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
 AS_USER = [f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
-# The best first: as the image's user; in the name of whoever runs the tests.
+# The best first: as the image's user; as the user who runs the tests.
 LEVELS = [([], AS_USER), (["--map-root-user"], [])]
 
 

@@ -102,7 +102,7 @@ class Working(Checked):
 
     @rule(slot=slots)
     def reclaim(self, slot: int) -> None:
-        """What the dead hold, and what this one holds and does not work on, is set aside."""
+        """Entries of dead connectors, and its own that are not in flight, are set aside."""
         queue = self.connectors[slot]
         in_flight = frozenset(call.work.entry_id for call in self.calls if call.slot == slot)
         expected = {

@@ -42,7 +42,7 @@ BAD_ENTRIES: tuple[dict[str | bytes, str | bytes], ...] = (
 
 
 class Machine(Working):
-    """The same with crashes, late connectors, an operator and whoever writes to Redis by hand."""
+    """Adds crashes, late connectors, an operator, and nonsense written to Redis by hand."""
 
     # Time and accidents
 

@@ -51,7 +51,7 @@ def test_failures_in_a_row_make_it_ask_and_one_answer_starts_the_count_again() -
 
 
 def test_it_opens_only_when_the_psp_itself_does_not_answer() -> None:
-    """Payments that fail by themselves, however many, hold nobody up."""
+    """Payments that fail by themselves, however many, do not pause charging."""
     breaker = Breaker(8, Backoff(1, 30, longest), Timer())
     for _ in range(100):
         if breaker.failed():

@@ -156,7 +156,7 @@ def test_a_payment_goes_on_once_a_broken_key_is_repaired(
     assert (12 if captured else 0) == int(client.get(store.points_key(1)) or 0)
 
 
-def test_a_broken_dead_letter_stream_stops_nobody(
+def test_a_broken_dead_letter_stream_stops_no_other(
     client: Any, settings: ConnectorSettings, accept: Accept
 ) -> None:
     """An entry that has to go there waits for the repair; those behind it are captured."""

@@ -110,7 +110,7 @@ def test_transient_failures_are_tried_again(
 
 
 def test_attempts_are_bounded(client: Any, settings: ConnectorSettings, accept: Accept) -> None:
-    """After PSP_ATTEMPTS_MAX calls it has failed, and lies in the dead letters."""
+    """After PSP_ATTEMPTS_MAX calls it is failed, with a dead letter."""
     psp = FakePsp(lambda *_: Transient("HTTP 503"))
     transaction_id = accept()
     with running(make(client, settings, psp)):
@@ -134,7 +134,7 @@ def test_a_psp_that_is_down_costs_no_attempts(
         psp.up = True
         wait_until(lambda: ended(client, *ids))
     assert {record(client, i)["status"] for i in ids} == {"captured"}
-    # Five in a row open it; what was in hand then comes to its own end.
+    # Five in a row open it; calls in flight then still end.
     assert down_calls <= 5 + 4
     assert dict.fromkeys(ids, 1) == dict(psp.captured)
 

@@ -78,7 +78,7 @@ def test_a_replayed_transaction_is_captured_after_all(
     ]
 
 
-def test_after_a_day_somebody_has_to_look_first(redis_port: int, client: Any, failed: str) -> None:
+def test_after_a_day_a_replay_needs_a_look(redis_port: int, client: Any, failed: str) -> None:
     """The PSP has forgotten the idempotency key: a lost answer would be a second charge."""
     client.hset(store.transaction_key(failed), "created_at", rfc3339(now_ms() - 24 * 3_600_000))
     code, out, err = run(redis_port, "replay", "--all")

@@ -27,7 +27,7 @@ CAPTURED = FinalResult("captured", points=12)
 
 
 class FakeQueue:
-    """Takes what it is given, unless told otherwise; notes how much came at a time."""
+    """Saves unless it is away or refuses; records the size of each batch."""
 
     def __init__(self) -> None:
         self.away = False
@@ -48,8 +48,8 @@ class FakeQueue:
         ]
 
 
-class Told:
-    """Who asked for the saving."""
+class Recorder:
+    """Records the saver's callbacks."""
 
     def __init__(self) -> None:
         self.done: list[str] = []
@@ -67,7 +67,7 @@ def attempt(entry_id: str) -> Attempt:
 
 
 @contextlib.contextmanager
-def saving(queue: Any, told: Told) -> Iterator[Saver]:
+def saving(queue: Any, told: Recorder) -> Iterator[Saver]:
     saver = Saver(queue, told, pause_seconds=0.01)
     saver.start()
     try:
@@ -77,8 +77,8 @@ def saving(queue: Any, told: Told) -> Iterator[Saver]:
 
 
 def test_what_came_meanwhile_is_saved_in_one_go() -> None:
-    """While one is being saved others come: they are saved together."""
-    queue, told = FakeQueue(), Told()
+    """Results that arrive while one is being saved are saved together."""
+    queue, told = FakeQueue(), Recorder()
     queue.may_go_on.clear()
     with saving(queue, told) as saver:
         saver.put(attempt("0"))
@@ -92,8 +92,8 @@ def test_what_came_meanwhile_is_saved_in_one_go() -> None:
 
 @pytest.mark.parametrize("error", [redis.ConnectionError("away"), ValueError("unheard of")])
 def test_redis_may_be_away_for_a_while(error: Exception) -> None:
-    """Nothing is told as saved while it is away, or worse; all is when it is back."""
-    queue, told = FakeQueue(), Told()
+    """While saving fails nothing counts as saved; afterwards everything is saved."""
+    queue, told = FakeQueue(), Recorder()
     queue.away, queue.error = True, error
     with saving(queue, told) as saver:
         for number in range(3):
@@ -106,8 +106,8 @@ def test_redis_may_be_away_for_a_while(error: Exception) -> None:
 
 
 def test_one_that_cannot_be_saved_holds_up_no_other() -> None:
-    """The others are saved at once; it is tried again, and given up in the end."""
-    queue, told = FakeQueue(), Told()
+    """A rejected result is retried and given up in the end; the others are saved at once."""
+    queue, told = FakeQueue(), Recorder()
     queue.refused = {"broken"}
     with saving(queue, told) as saver:
         saver.put(attempt("broken"))
@@ -122,7 +122,7 @@ def test_one_that_cannot_be_saved_holds_up_no_other() -> None:
 def test_a_redis_that_forgot_the_scripts_is_told_them_again(
     client: Any, settings: ConnectorSettings, accept: Accept
 ) -> None:
-    """A Redis started anew knows no script: what is saved next is saved all the same."""
+    """After a Redis restart, which loses the scripts, results are saved all the same."""
     ids = [accept() for _ in range(3)]
     queue = Queue(client, settings, "one")
     queue.join()

@@ -32,7 +32,7 @@ def test_one_merchant_gets_most_slots_but_never_the_last(allowed: int, asked: in
 def test_no_slot_is_given_twice_and_none_to_spare_is_held_back(
     allowed: int, first: dict[str, int], second: dict[str, int]
 ) -> None:
-    """Within what is free and asked for; whoever has none in flight gets one while there is one."""
+    """Shares are within free slots and requests; a merchant with none in flight gets one first."""
     slots = Slots(lambda: allowed)
     for asking in (first, second):
         free = slots.free

@@ -74,7 +74,7 @@ OTHER = Transient("the response is for another payment")
         (200, {"status": "succeeded"}, Transient("unreadable response: AttributeError")),
         (402, error("card_error", payment_intent="pi_2"), Declined("card_declined")),
         (402, {"error": "no"}, Transient("unreadable response: AttributeError")),
-        (200, "<html>a proxy of somebody's</html>", Transient("HTTP 200")),
+        (200, "<html>a proxy's page</html>", Transient("HTTP 200")),
         (404, "<html>not the PSP</html>", Transient("HTTP 404")),
         (407, "", Transient("HTTP 407")),
         (400, [], Transient("HTTP 400")),
@@ -135,7 +135,7 @@ def test_no_answer_in_time_is_transient(psp: Psp) -> None:
     assert len(psp.seen) == 1
 
 
-def test_nobody_there_is_transient() -> None:
+def test_no_psp_is_transient() -> None:
     """A refused connection is no reason to fail a transaction."""
     assert Transient("no answer") == client("http://127.0.0.1:1").charge(CHARGE)
 
@@ -161,7 +161,7 @@ def test_answers_needs_a_good_answer(psp: Psp, status: int, body: Any, *, expect
     [(b"", False), (b'{"id": "pi_1", "status": "succeeded"' + b" " * 1000 + b"}", True)],
     ids=["header", "body, by a proxy"],
 )
-def test_an_answer_that_trickles_holds_nobody(
+def test_a_response_that_trickles_is_cut_off(
     psp: Psp, monkeypatch: pytest.MonkeyPatch, body: bytes, *, proxied: bool
 ) -> None:
     """A byte now and then, in the header or after it: the call ends, and the next one works."""

@@ -61,7 +61,7 @@ def consumer_names(client: Any) -> set[str]:
 def test_a_live_but_slow_connector_is_left_alone(
     client: Any, settings: ConnectorSettings, accept: Accept
 ) -> None:
-    """While its lease is renewed nobody takes its entries, however long they take."""
+    """While a connector renews its lease, its entries are left alone however long calls take."""
     accept()
     slow = Queue(client, settings, "slow")
     slow.join()
@@ -95,7 +95,7 @@ def test_a_connector_thought_dead_does_no_harm(
 def test_an_attempt_that_broke_off_is_found(
     client: Any, settings: ConnectorSettings, accept: Accept
 ) -> None:
-    """Its entry is among this connector's own, and in nobody's hands."""
+    """An own entry that is not in flight is reclaimed."""
     bad: Any = "no number"
 
     def answer(charge: Charge, call: int) -> Outcome:
@@ -120,7 +120,7 @@ def test_two_connectors_share_the_work(
     assert second.calls
 
 
-def test_stopping_finishes_what_is_in_hand(
+def test_stopping_finishes_calls_in_flight(
     client: Any, settings: ConnectorSettings, accept: Accept
 ) -> None:
     """After `stop` nothing is taken; what was taken ends; the lease is given back."""
@@ -147,7 +147,7 @@ def test_stopping_finishes_what_is_in_hand(
     assert consumer_names(client) == set()
 
 
-def test_a_flushed_redis_is_joined_anew(
+def test_a_flushed_redis_is_joined_again(
     client: Any, settings: ConnectorSettings, accept: Accept
 ) -> None:
     """When stream and group are gone the connector makes them again by itself."""

@@ -125,7 +125,7 @@ def test_api_key(sandbox: Sandbox, auth: str | None, status: int) -> None:
 
 
 def test_live_key_in_words(sandbox: Sandbox) -> None:
-    """A live key is told apart, so that its owner learns where it went."""
+    """A live key gets an error of its own, so that its owner notices."""
     headers = {"Authorization": "Bearer sk_live_abc"}
     result = sandbox.http.simulate_get("/v1/balance", headers=headers)
     assert "live key" in result.json["error"]["message"]
@@ -212,7 +212,7 @@ def test_request_id(sandbox: Sandbox) -> None:
 
 
 def test_shown(sandbox: Sandbox) -> None:
-    """The sandbox tells what it was asked, page by page or for one key, and forgets on demand."""
+    """The sandbox lists its payments in pages or by key, and deletes them on demand."""
     for key in ("a", "b", "b", "c"):
         sandbox.pay(key)
     page = sandbox.shown(limit="2")

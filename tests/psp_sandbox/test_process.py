@@ -134,7 +134,7 @@ def test_errors(sandbox: Process, method: str, expected: type[stripe.StripeError
         sandbox.pay(f"errors-{method}", method)
 
 
-def test_held_requests_starve_nobody(sandbox: Process) -> None:
+def test_held_requests_do_not_block_others(sandbox: Process) -> None:
     """With more requests held than may be, the next is refused, and the healthy ones go on.
 
     When the clients hang up, their places are free again long before the time is over.
@@ -184,7 +184,7 @@ def test_dropped_connection(sandbox: Process) -> None:
 
 
 def test_log(sandbox: Process) -> None:
-    """The log tells which transaction a request was for, and never the API key."""
+    """The log has the transaction of each request, and never the API key."""
     sandbox.pay("logged")
     lines = wait_until(
         lambda: [line for line in sandbox.output.read_text().splitlines() if "logged" in line],
@@ -236,7 +236,7 @@ def test_two_processes_charge_a_key_once(tmp_path: Path) -> None:
     [("/nowhere/x.sqlite", "an existing folder"), ("{0}", "not a database")],
 )
 def test_wrong_database(tmp_path: Path, database: str, reason: str) -> None:
-    """A database that cannot be used is told at once, with the variable's name."""
+    """An unusable database stops the start with the variable's name."""
     (tmp_path / "file").write_text("no database at all, and certainly none of SQLite's")
     environ = os.environ | {
         "HTTP_PORT": "1",

@@ -116,7 +116,7 @@ def service_on(port: int, server: type[HTTPServer] = ThreadingHTTPServer) -> Ite
     service = Service(port)
     handler = _handler(service)
     if server is OneThreadServer:
-        # It could serve nobody else while a connection is kept.
+        # A kept connection would block all others.
         handler.protocol_version = "HTTP/1.0"
     with server(("127.0.0.1", port), handler) as http_server:
         thread = threading.Thread(target=http_server.serve_forever, args=(0.02,), daemon=True)
@@ -193,7 +193,7 @@ def read_all(connection: socket.socket, quiet_seconds: float) -> bytes:
 
 
 def environment(port: int, state: Path, **more: str) -> dict[str, str]:
-    """What the router is told; HOME, least of all, is not."""
+    """The router's environment, without HOME."""
     return {
         "PATH": os.environ["PATH"],
         "XDG_CONFIG_HOME": str(state),

@@ -16,10 +16,10 @@ import pytest
 import redis
 
 from devtools import checks
-from devtools.address import BLOCK, PORT_OFFSETS
+from devtools.address import PORT_OFFSETS
 from services.common.settings import masked
 from tests import support
-from tests.stack.stack import environment, running
+from tests.stack.stack import running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -244,22 +244,6 @@ def _takes_the_place(
     assert stack.compose("process", "start", name).returncode == 0
     stack.wait_healthy()
     assert stack.ended(stack.pay().json()["id"])["status"] == "captured"
-
-
-def test_a_slip_in_dotenv_stops_the_start_and_is_named(tmp_path: Path) -> None:
-    """Through process-compose: exit code 78, the sentence in preflight's log, nothing started."""
-    (tmp_path / ".env").write_text("LOG_LEVEL=debug\r\nPSP_TIMEOUT_SECOND=3\r\n", newline="")
-    state = tmp_path / "state"
-    state.mkdir()
-    environ = environment(state, support.free_ports(BLOCK), PLATFORM_CHECKOUT=str(tmp_path))
-    with support.program(
-        ["process-compose", "up"], environ=environ, output=tmp_path / "output", cwd=tmp_path
-    ) as supervisor:
-        assert supervisor.wait(60) == 78
-    said = (state / "logs/preflight.log").read_text()
-    slip = ".env: PSP_TIMEOUT_SECOND is not a setting; did you mean PSP_TIMEOUT_SECONDS?"
-    assert slip in said
-    assert not (state / "logs/redis.log").exists()
 
 
 def test_the_doctor_finds_a_healthy_stack_in_order(stack: Stack) -> None:

@@ -7,9 +7,6 @@ import json
 import socket
 import subprocess
 import tempfile
-import time
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,18 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from tests.stack.stack import Stack
-
-SLOW_CLIENTS = 32
-
-
-def test_it_says_how_long_each_process_took(stack: Stack) -> None:
-    """When all are healthy the last process tells times, addresses and what to type next."""
-    support.wait_until(lambda: "The platform is healthy" in stack.log("ready"), what="ready")
-    said = stack.log("ready")
-    for name in PORT_OFFSETS:
-        assert f"  {name} " in said
-    assert "? s" not in said
-    assert "merchant pay 1250 USD --as alice" in said
 
 
 def test_smoke_passes(stack: Stack) -> None:
@@ -73,40 +58,6 @@ def test_smoke_passes_with_a_stack_of_its_own() -> None:
         assert left_of(Path(folder)) == []
 
 
-def test_a_process_is_restarted_and_shows_its_log(stack: Stack) -> None:
-    """`process restart` and `process logs`."""
-    before = stack.process("auth-api")
-    assert stack.compose("process", "restart", "auth-api").returncode == 0
-    support.wait_until(partial(stack.restarted, "auth-api", before), what="another auth-api")
-    stack.wait_healthy()
-    shown = stack.compose("process", "logs", "auth-api").stdout
-    assert shown.count(" listening") >= 2
-
-
-def test_slow_clients_hold_nobody_up(stack: Stack) -> None:
-    """32 clients that send their bodies slowly: health and payments go on."""
-    head = (
-        "POST /transactions HTTP/1.1\r\nHost: localhost\r\n"
-        "Content-Type: application/json\r\nContent-Length: 2000\r\n\r\n{"
-    )
-    slow = [socket.create_connection(("127.0.0.1", stack.port)) for _ in range(SLOW_CLIENTS)]
-    try:
-        for client in slow:
-            client.sendall(head.encode())
-        time.sleep(0.3)
-        with ThreadPoolExecutor(8) as pool:
-            healths = [
-                pool.submit(stack.http.get, path)
-                for path in ("/auth/health", "/transactions/health") * 20
-            ]
-            assert {future.result(20).status_code for future in healths} == {200}
-        paid = stack.ended(stack.pay().json()["id"])
-        assert paid["status"] == "captured"
-    finally:
-        for client in slow:
-            client.close()
-
-
 def test_a_second_up_is_refused(stack: Stack) -> None:
     """`up` in a checkout whose stack runs says so, and the stack goes on."""
     done = stack.compose("up", "-t=false", seconds_max=60)
@@ -131,36 +82,6 @@ def test_a_busy_port_stops_the_start_and_is_named() -> None:
     assert "QUEUE_LIMIT='many'" in said
 
 
-def test_without_redis_there_is_a_quick_503(stack: Stack) -> None:
-    """Redis away: 503 with Retry-After; back again, all is well, and nothing is lost."""
-    token = stack.bearer()
-    # Ended: what becomes of a charge that is under way then, the chaos tests show.
-    accepted = stack.ended(stack.pay().json()["id"])["id"]
-    assert stack.compose("process", "stop", "redis").returncode == 0
-    support.wait_until(lambda: not stack.healthy("redis"), what="Redis to stop")
-    body = {"amount": 1, "currency": "USD"}
-    answer = stack.http.post("/transactions", json=body, headers=token)
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-    assert answer.json()["code"] == "service-unavailable"
-    health = stack.http.get("/transactions/health")
-    assert (health.status_code, health.json()["checks"]) == (503, {"redis": "fail"})
-    assert stack.compose("process", "start", "redis").returncode == 0
-    stack.wait_healthy()
-    assert stack.ended(accepted)["status"] == "captured"
-    assert stack.ended(stack.pay().json()["id"])["status"] == "captured"
-
-
-def test_a_full_queue_is_a_quick_503() -> None:
-    """QUEUE_LIMIT open transactions: the next is refused with Retry-After."""
-    with running(QUEUE_LIMIT="1", PSP_TIMEOUT_SECONDS="20") as stack:
-        first = stack.pay(payment_method="pm_sandbox_slow")
-        second = stack.pay()
-        assert (first.status_code, second.status_code) == (202, 503)
-        assert "retry-after" in second.headers
-        assert stack.ended(first.json()["id"])["status"] == "captured"
-        assert stack.ended(stack.pay().json()["id"])["status"] == "captured"
-
-
 def test_two_checkouts_run_side_by_side() -> None:
     """`auto` for both: each has its ports, pays, and stops without the other noticing."""
     with own_block() as one, running(state=one, port=derived_port(one), PLATFORM_PORT="auto") as a:
@@ -179,7 +100,7 @@ def test_two_checkouts_run_side_by_side() -> None:
 
 @contextlib.contextmanager
 def own_block() -> Iterator[Path]:
-    """A state folder whose ports nobody holds now."""
+    """A state folder whose ports are free."""
     for _try in range(50):
         with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as folder:
             port = derived_port(Path(folder))
@@ -190,7 +111,7 @@ def own_block() -> Iterator[Path]:
 
 
 def test_auto_is_never_shifted() -> None:
-    """A block that somebody holds stops the start, with the holder and a way out."""
+    """With `auto`, a taken port stops the start; the error names its holder and a remedy."""
     with own_block() as state:
         port = derived_port(state)
         with (
@@ -216,13 +137,6 @@ def test_dot_env_moves_the_stack_and_clients_know() -> None:
             assert stack.points() == 12
             said = stack.log("ready")
     assert f"http://127.0.0.1:{port}\n" in said
-
-
-def test_the_shell_beats_dot_env(tmp_path: Path) -> None:
-    """`PLATFORM_PORT=8100 process-compose up` is not silently passed over, nor is any other."""
-    (tmp_path / ".env").write_text("PLATFORM_PORT=auto\r\nQUEUE_LIMIT=many\r\n", newline="")
-    with running(cwd=tmp_path, QUEUE_LIMIT="100", PLATFORM_CHECKOUT=str(tmp_path)) as stack:
-        assert stack.ended(stack.pay().json()["id"])["status"] == "captured"
 
 
 def test_what_a_killed_supervisor_left_is_ended_by_the_next_up(stack: Stack) -> None:

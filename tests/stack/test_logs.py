@@ -166,7 +166,7 @@ def pay_in_every_way(stack: Stack) -> list[str]:
 
 
 def fail_in_every_way(stack: Stack, token: str) -> None:
-    """Redis is gone: whoever needs it says so."""
+    """Requests while Redis is away, until the connector has logged it."""
     bearer = {"Authorization": f"Bearer {token}"}
     body = {"amount": 1250, "currency": "USD"}
     for _ in range(2):

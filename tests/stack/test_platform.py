@@ -109,7 +109,7 @@ def test_up_says_what_keeps_it_from_starting(environ: dict[str, str]) -> None:
 
 
 def test_up_names_the_process_that_ends_at_once(environ: dict[str, str], tmp_path: Path) -> None:
-    """After its third end nobody waits any longer; the end of its log is shown."""
+    """After a process has ended three times, `up` fails and shows the end of its log."""
     broken = tmp_path / "caddy"
     broken.write_text("#!/bin/sh\necho out of order\nexit 3\n")
     broken.chmod(0o755)

@@ -101,7 +101,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
 
 
 def test_saved_python_is_served(checkout: Checkout) -> None:
-    """A saved Auth API serves the new code; meanwhile payments with a token in hand go on."""
+    """A saved Auth API serves the new code, and payments continue meanwhile."""
     stop = threading.Event()
     statuses: set[int] = set()
     bearer = checkout.stack.bearer()
@@ -215,7 +215,7 @@ def test_a_syntax_error_keeps_the_stack_up(checkout: Checkout) -> None:
 
 
 def test_a_saved_caddyfile_is_served(checkout: Checkout) -> None:
-    """A broken one is told in the router's log and the old one stays; the next is served again."""
+    """A broken Caddyfile is logged as an error and the old one stays; the next is served."""
     name = "router/Caddyfile"
     checkout.save(name, '{"status":"pass"}', '{"status":"saved"}')
     checkout.wait_for("/health", "saved")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.stack.stack import Stack
 
-# A router that says that it is ready, and answers nobody.
+# A router that logs its ready line and never responds.
 DEAF_ROUTER = "#!/bin/sh\necho serving initial configuration\nexec sleep 600\n"
 
 
