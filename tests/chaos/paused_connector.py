@@ -1,6 +1,7 @@
-"""A connector that stops at one step of its work and says so: to be killed just there.
+"""A connector that pauses at one step of its work, to be killed there.
 
-PAUSE_AT is a name of STEPS, PAUSE_FILE a file that is there once it has stopped.
+PAUSE_AT is a name of STEPS; PAUSE_FILE is created when it pauses. Its lease is shorter than the
+shipped one, as each test waits for its end; test_frozen_and_back has the shipped one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from services.psp_connector import queue
 from services.psp_connector.__main__ import main
 from services.psp_connector.queue import Queue
 from services.psp_connector.stripe_psp import StripePsp
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 # Longer than any test waits before it kills.
 _PAUSE_SECONDS = 100
+_LEASE_SECONDS = 2  # it is renewed each second
 
 # Where the pause is: class, method, before or after it.
 STEPS: Mapping[str, tuple[type[Any], str, str]] = {
@@ -53,6 +56,7 @@ def _pause(signal: Path) -> None:
 
 
 if __name__ == "__main__":
+    queue.LEASE_SECONDS = _LEASE_SECONDS
     owner, name, when = STEPS[os.environ["PAUSE_AT"]]
     setattr(owner, name, _pausing(getattr(owner, name), when, Path(os.environ["PAUSE_FILE"])))
     main()
