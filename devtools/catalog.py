@@ -30,6 +30,8 @@ class Service:
     """The router's prefix without slashes; empty if the router does not route to it."""
     needs: tuple[str, ...] = ()
     """Processes that must be ready before this one starts."""
+    stop_seconds: int = 2
+    """From SIGTERM to SIGKILL."""
     packages: tuple[str, ...] = ()
     """Python packages that it imports; empty for Redis and the router."""
 

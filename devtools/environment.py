@@ -23,8 +23,8 @@ SETTINGS: Mapping[str, type[Settings]] = {
 
 # Variables that no settings class has: of the stack, and of merchant.
 OTHER_VARIABLES: Mapping[str, str] = {
-    "PLATFORM_PORT": "the router's port; the others follow",
-    "PLATFORM_STATE": "data, logs, secret and socket",
+    "PLATFORM_PORT": "the router's port; the others follow; `auto` takes a block of its own",
+    "PLATFORM_STATE": "data, logs, secret and socket; set it in the shell, not in `.env`",
     "RELOAD": "1 restarts a service when its code is saved, 0 does not",
     "PLATFORM_URL": "where merchant finds the router",
     "MERCHANT_PASSWORD": "the password that merchant logs in with",

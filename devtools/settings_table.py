@@ -1,11 +1,12 @@
-"""Writes the table of all settings in docs/configuration.md from the settings classes.
+"""All settings, from the settings classes: the table in docs/configuration.md, and .env.example.
 
-`python -m devtools.settings_table`, after a setting was added or changed; a test compares the two.
+`new sync` writes both; a test compares them.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from devtools import environment
@@ -13,8 +14,7 @@ from devtools import environment
 if TYPE_CHECKING:
     from services.common.settings import Settings
 
-PAGE = Path(__file__).parent.parent / "docs/configuration.md"
-BEGIN = "<!-- written by `python -m devtools.settings_table` -->\n"
+BEGIN = "<!-- written by `new sync` -->\n"
 END = "<!-- end of the table -->\n"
 # Of the stack, or not a constant.
 DEFAULTS = {
@@ -32,29 +32,49 @@ DEFAULTS = {
 }
 
 
-def table() -> str:
-    """All settings in Markdown, a row for each variable."""
-    rows = ["| variable | read by | default | meaning |\n", "|---|---|---|---|\n"]
+_HEAD = """\
+# Settings of the stack, written by `new sync`. Copy this file to .env and keep the lines that you
+# change. Each line shows the default; one that begins with # needs a value when you remove the #.
+# The shell's environment overrides this file. See docs/configuration.md.
+"""
+_PLAIN = re.compile(r"`?([A-Za-z0-9][A-Za-z0-9_.]*)`?")
+_VALUE_CHARACTERS = 32
+
+
+@dataclass(frozen=True)
+class Row:
+    """A setting."""
+
+    names: list[str]
+    """The variable; also that of its file, if it may be a secret."""
+    reader: str
+    default: str
+    meaning: str
+
+
+def rows() -> list[Row]:
+    """All settings, those of the stack first."""
+    found = []
     for name, meaning in environment.OTHER_VARIABLES.items():
         reader = "merchant" if name in ("PLATFORM_URL", "MERCHANT_PASSWORD") else "the stack"
-        rows.append(f"| `{name}` | {reader} | {DEFAULTS[name]} | {meaning} |\n")
+        found.append(Row([name], reader, DEFAULTS[name], meaning))
     readers: dict[str, dict[str, type[Settings]]] = {}
     for service, settings in environment.SETTINGS.items():
         for field in settings.model_fields:
             readers.setdefault(field, {})[service] = settings
     for field, services in readers.items():
         if field.upper() not in environment.SET_BY_THE_STACK:
-            rows.append(_row(field, services))
-    return "".join(rows)
+            found.append(_row(field, services))
+    return found
 
 
-def _row(field: str, services: dict[str, type[Settings]]) -> str:
+def _row(field: str, services: dict[str, type[Settings]]) -> Row:
     first, *_ = services.values()
     known = first.variables()
-    names = [f"`{n}`" for n in (field.upper(), f"{field.upper()}_FILE") if n in known]
+    names = [name for name in (field.upper(), f"{field.upper()}_FILE") if name in known]
     reader = "every service" if len(services) == len(environment.SETTINGS) else ", ".join(services)
-    meaning = first.model_fields[field].description
-    return f"| {', '.join(names)} | {reader} | {_default(field, services)} | {meaning} |\n"
+    meaning = first.model_fields[field].description or ""
+    return Row(names, reader, _default(field, services), meaning)
 
 
 def _default(field: str, services: dict[str, type[Settings]]) -> str:
@@ -66,7 +86,31 @@ def _default(field: str, services: dict[str, type[Settings]]) -> str:
     }
     usual = next(iter(found.values()))
     others = [f"{service}: {value}" for service, value in found.items() if value != usual]
-    return f"{usual} ({', '.join(others)})" if others else usual
+    return f"{usual}; {', '.join(others)}" if others else usual
+
+
+def table() -> str:
+    """All settings in Markdown, a row for each."""
+    lines = ["| variable | read by | default | meaning |\n", "|---|---|---|---|\n"]
+    for row in rows():
+        names = ", ".join(f"`{name}`" for name in row.names)
+        lines.append(f"| {names} | {row.reader} | {row.default} | {row.meaning} |\n")
+    return "".join(lines)
+
+
+def example() -> str:
+    """The text of .env.example."""
+    lines, reader = [_HEAD], ""
+    for row in rows():
+        if row.reader != reader:
+            reader = row.reader
+            lines.append(f"\n# --- {reader}\n")
+        value = _PLAIN.fullmatch(row.default)
+        is_value = value and value[1] != "none"
+        line = f"{row.names[0]}={value[1]}" if value and is_value else f"#{row.names[0]}="
+        default = "" if is_value or row.default == "none" else f"; default: {row.default}"
+        lines.append(f"{line.ljust(_VALUE_CHARACTERS)}# {row.meaning}{default}\n".replace("`", ""))
+    return "".join(lines)
 
 
 def updated(page: str) -> str:
@@ -74,7 +118,3 @@ def updated(page: str) -> str:
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return before + BEGIN + table() + END + after
-
-
-if __name__ == "__main__":
-    PAGE.write_text(updated(PAGE.read_text()))

@@ -52,6 +52,8 @@ let
         package.programs
         ++ [
           package.pythonForTests
+          pkgs.git
+          pkgs.ruff
           pkgs.wrk
         ]
         # `mount` and `unshare` for the images; the host package set takes them from the machine.

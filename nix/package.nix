@@ -28,8 +28,10 @@ let
   # For the commands of devtools/.
   devPackages = [
     "httpx"
+    "jinja2"
     "psutil"
     "python-dotenv"
+    "ruamel-yaml"
     "watchfiles"
   ];
 

@@ -33,6 +33,15 @@ let
       description = "checks versions, ports, settings, state and health";
       inputs = package.programs ++ [ pkgs.git ];
     };
+    new = {
+      module = "devtools.new";
+      parser = "devtools.new.cli.parser";
+      description = "makes a service from the template, or takes it out again";
+      inputs = [
+        pkgs.git
+        pkgs.ruff
+      ];
+    };
   };
 
   runtimeInputs = package.programs ++ [ package.python ];

@@ -23,12 +23,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import redis
+import structlog
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
+from services.common import problems
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import falcon
+
+    from services.common.web import App
 
 Client: TypeAlias = Any
 """A `redis.Redis`; untyped because redis-py types each reply as possibly awaitable."""
@@ -40,6 +47,8 @@ QUEUE = "queue"
 GROUP = "psp-connector"
 RETRIES = "retries"
 DEADLETTERS = "deadletters"
+
+_log = structlog.get_logger()
 
 _CHECK_TYPES = (Path(__file__).parent / "check_types.lua").read_text(encoding="utf-8")
 
@@ -131,6 +140,29 @@ def connect(url: str, *, timeout_seconds: float) -> Client:
         retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
     )
     return redis.Redis(connection_pool=pool)
+
+
+def handle_errors(
+    app: App,
+    detail: str = "This is temporarily unavailable.",
+    *,
+    unsure: str = "The request may have been carried out.",
+) -> None:
+    """Makes the app respond 503 if Redis is down, slow, loading, full or read-only.
+
+    `unsure` follows `detail` in the response to a POST that Redis may yet execute.
+    """
+
+    def respond(
+        req: falcon.Request, resp: falcon.Response, error: redis.RedisError, _params: dict[str, Any]
+    ) -> None:
+        _log.error("Redis error", reason=f"{type(error).__name__}: {error}")
+        # A stalled Redis executes what it was sent when it continues.
+        is_sure = req.method != "POST" or isinstance(error, redis.ResponseError)
+        text = detail if is_sure else f"{detail} {unsure}"
+        problems.respond(req, resp, problems.Unavailable(text))
+
+    app.add_error_handler(redis.RedisError, respond)
 
 
 def run_scripts(client: Client, calls: Sequence[ScriptCall]) -> list[Any | redis.ResponseError]:

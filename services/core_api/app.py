@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import redis
-import structlog
-
-from services.common import openapi, problems, store
-from services.common.problems import Unavailable
+from services.common import openapi, store
 from services.common.tokens import Tokens
 from services.common.web import make_app
 from services.core_api.resources import (
@@ -21,16 +17,12 @@ from services.core_api.resources import (
 from services.core_api.transactions import Transactions
 
 if TYPE_CHECKING:
-    import falcon
-
     from services.common.web import App
     from services.core_api.settings import CoreSettings
 
 # A merchant gets 503 within a second of a Redis failure: a refused connection is retried once at
 # once, a silent one times out after this.
 REDIS_TIMEOUT_SECONDS = 0.8
-
-_log = structlog.get_logger()
 
 
 def create_app(settings: CoreSettings, client: store.Client | None = None) -> App:
@@ -52,24 +44,10 @@ def create_app(settings: CoreSettings, client: store.Client | None = None) -> Ap
         routes,
         security={"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
     )
-    app = make_app(routes, settings, checks={"redis": lambda: _check(client)}, openapi=document)
-    app.add_error_handler(redis.RedisError, _redis_error)
+    app = make_app(routes, settings, checks={"redis": client.ping}, openapi=document)
+    store.handle_errors(
+        app,
+        "Transactions are temporarily unavailable.",
+        unsure="The request may have been accepted: send it again with the same Idempotency-Key.",
+    )
     return app
-
-
-def _check(client: store.Client) -> None:
-    client.ping()
-
-
-def _redis_error(
-    req: falcon.Request, resp: falcon.Response, error: redis.RedisError, _params: dict[str, Any]
-) -> None:
-    # Down, slow, loading, full or read-only: the same to the client.
-    _log.error("Redis error", reason=f"{type(error).__name__}: {error}")
-    detail = "Transactions are temporarily unavailable."
-    if req.method == "POST" and not isinstance(error, redis.ResponseError):
-        # A stalled Redis executes what it was sent when it continues.
-        detail += (
-            " The request may have been accepted: send it again with the same Idempotency-Key."
-        )
-    problems.respond(req, resp, Unavailable(detail))

@@ -1,0 +1,106 @@
+"""The checkout that `new` works in, and what git knows of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from typing import TYPE_CHECKING
+
+from devtools import envfile
+from devtools.catalog import SERVICES
+from devtools.new.errors import NewError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from devtools.new.request import Request
+
+_GIT_SECONDS_MAX = 30
+# Where another part may name a service. The derived files are not among them.
+_USERS = ("services", "devtools", "bench", "tests", "nix")
+_SUFFIXES = {".py", ".lua", ".nix", ".sh", ".toml"}
+
+
+def find(environ: Mapping[str, str]) -> Path:
+    """The checkout around the working folder.
+
+    Raises:
+        NewError: there is none, or it cannot be written.
+    """
+    root = envfile.checkout(environ).resolve()
+    if not (root / "flake.nix").is_file() or not (root / "process-compose.yaml").is_file():
+        raise NewError("neither this folder nor one above it is a checkout: change to one")
+    if not os.access(root / "services", os.W_OK):
+        raise NewError(f"{root} cannot be written")
+    return root
+
+
+def refuse_changes(root: Path, names: Sequence[str]) -> None:
+    """Raises NewError if one of these files has changes that are not committed."""
+    if changed := [line[3:] for line in _status(root, names)]:
+        raise NewError(
+            f"{', '.join(changed)}: there are changes that are not committed, and a new service"
+            " changes it too: commit or stash them first"
+        )
+
+
+def refuse_removal(root: Path, request: Request, *, force: bool) -> None:
+    """Raises NewError if the service is not there, is needed, or has changes only in its files."""
+    own, tests = request.folders
+    if request.name not in SERVICES:
+        raise NewError(f"there is no service {request.name}")
+    if not SERVICES[request.name].packages:
+        raise NewError(f"{request.name} is a part of the stack, not a service of its own")
+    if users := [user for user in _users(root, request) if not user.startswith((own, tests))]:
+        raise NewError(f"{request.name} is needed: {users[0]} names it")
+    if not force and (lost := [s[3:] for s in _status(root, request.folders) if s[1] != " "]):
+        raise NewError(
+            f"{lost[0]} has changes that git does not have: `git add` it first, or use --force"
+        )
+
+
+def _users(root: Path, request: Request) -> Iterator[str]:
+    variable = request.folder.upper()
+    names = rf"services\.{request.folder}\b|\b{variable}_(PORT|ADDRESS)\b"
+    for folder in _USERS:
+        # Elsewhere a short name may be any word.
+        more = rf'|"{request.name}"' if folder == "devtools" else ""
+        pattern = re.compile(names + more)
+        for path in sorted((root / folder).rglob("*")):
+            if path.suffix in _SUFFIXES and pattern.search(path.read_text("utf-8", "replace")):
+                yield str(path.relative_to(root))
+
+
+def add(root: Path, folders: Sequence[str]) -> bool:
+    """Tells git of new files; False if this is no repository."""
+    return _has_git(root) and _git(root, "add", "--", *folders) is not None
+
+
+def forget(root: Path, folders: Sequence[str]) -> None:
+    """Tells git that these folders are gone."""
+    if _has_git(root):
+        _git(root, "rm", "-r", "--force", "--quiet", "--cached", "--ignore-unmatch", "--", *folders)
+
+
+def _status(root: Path, names: Sequence[str]) -> list[str]:
+    if not _has_git(root):
+        return []
+    return _git(root, "status", "--porcelain", "--untracked-files=all", "--", *names).splitlines()
+
+
+def _has_git(root: Path) -> bool:
+    return (root / ".git").exists()
+
+
+def _git(root: Path, *words: str) -> str:
+    try:
+        return subprocess.run(  # noqa: S603
+            ["git", "-C", str(root), *words],  # noqa: S607  from the flake's PATH
+            capture_output=True, text=True, timeout=_GIT_SECONDS_MAX, check=True,
+        ).stdout  # fmt: skip
+    except subprocess.CalledProcessError as error:
+        raise NewError(f"git {words[0]}: {error.stderr.strip()}") from None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NewError(f"git {words[0]}: {error}") from None

@@ -1,0 +1,149 @@
+"""`new`: makes a service from the template, takes it out again, updates the derived files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from devtools.address import AddressError, router_url
+from devtools.new import checkout, render
+from devtools.new.derived import FILES
+from devtools.new.errors import NewError
+from devtools.new.request import Request
+from devtools.new.staging import staged
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+_EPILOG = """\
+examples:
+  new service rates-api --route rates           HTTP, at /rates behind the router
+  new service rates-api --route rates --redis   with Redis
+  new service mailer --worker                   consumes a Redis stream
+  new remove rates-api
+  new sync                                      after a change of settings.py or service.toml
+
+environment:
+  PLATFORM_CHECKOUT  the checkout, outside of one
+
+exit codes:
+  0  done
+  1  not possible, and nothing was changed; standard error says why
+  2  wrong arguments
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    arguments = argparse.ArgumentParser(
+        prog="new",
+        description="Makes a service that runs with the stack from the first minute.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = arguments.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    service = commands.add_parser("service", help="make a service from the template")
+    service.add_argument("name", metavar="NAME", help="such as rates-api")
+    kind = service.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--route", metavar="R", default="", help="serve HTTP at /R behind the router")
+    kind.add_argument(
+        "--worker", action="store_true", help="no route: work on the jobs of a Redis stream"
+    )
+    service.add_argument("--redis", action="store_true", help="it needs Redis (a worker always)")
+    service.add_argument(
+        "--port", metavar="N", type=int, help="its port if the router's is 8000; the next free one"
+    )
+    remove = commands.add_parser("remove", help="take a service out again")
+    remove.add_argument("name", metavar="NAME", help="such as rates-api")
+    remove.add_argument(
+        "--force", action="store_true", help="also if git does not have all its changes"
+    )
+    commands.add_parser("sync", help=f"bring the derived files up to date: {', '.join(FILES)}")
+    return arguments
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Runs the command; returns the exit code."""
+    options = parser().parse_args(argv)
+    try:
+        root = checkout.find(environ)
+        if options.command == "service":
+            request = Request(options.name, options.route, options.worker, options.redis)
+            _make(root, request, options.port, environ)
+        elif options.command == "remove":
+            _remove(root, options.name, force=options.force)
+        else:
+            _sync(root)
+    except NewError as error:
+        sys.stderr.write(f"new: {error}\n")
+        return 1
+    return 0
+
+
+def _make(root: Path, request: Request, port: int | None, environ: Mapping[str, str]) -> None:
+    facts = request.facts(root, port)
+    checkout.refuse_changes(root, FILES)
+    with staged(root) as staging:
+        files = dict(render.files(facts))
+        for name, text in files.items():
+            path = staging.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
+        staging.format(request.folders)
+        staging.sync()
+        changed = staging.changed()
+        staging.move([*request.folders, *changed])
+    added = checkout.add(root, request.folders)
+    _say("made", files)
+    _say("changed", changed)
+    if added:
+        sys.stdout.write("`git add` is done for the new files: Nix sees only what git tracks\n")
+    sys.stdout.write(_next(request, environ))
+
+
+def _next(request: Request, environ: Mapping[str, str]) -> str:
+    try:
+        url = router_url(environ)
+    except AddressError:
+        url = "http://127.0.0.1:8000"
+    if request.is_worker:
+        call = f"logs -f --service {request.name}"
+    else:
+        call = f'curl -s {url}/{request.route}/greeting --json \'{{"name": "Ada"}}\''
+    return (
+        "\nNext:\n"
+        f"  pytest tests/{request.folder}\n"
+        "  platform down; platform up -D\n"
+        f"  {call}\n"
+        f"  docs/adding-a-service.md: what each file in services/{request.folder} is for\n"
+    )
+
+
+def _remove(root: Path, name: str, *, force: bool) -> None:
+    request = Request(name)
+    checkout.refuse_removal(root, request, force=force)
+    with staged(root) as staging:
+        for folder in request.folders:
+            staging.remove(folder)
+        staging.sync()
+        changed = staging.changed()
+        staging.move([*request.folders, *changed])
+    checkout.forget(root, request.folders)
+    _say("removed", [f"{folder}/" for folder in request.folders])
+    _say("changed", changed)
+
+
+def _sync(root: Path) -> None:
+    with staged(root) as staging:
+        staging.sync()
+        changed = staging.changed()
+        staging.move(changed)
+    _say("changed", changed or ["nothing"])
+
+
+def _say(verb: str, names: Sequence[str] | Mapping[str, str]) -> None:
+    for name in names:
+        sys.stdout.write(f"{verb:8} {name}\n")

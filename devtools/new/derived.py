@@ -1,0 +1,227 @@
+"""The files that follow from service.toml and the settings classes, brought up to date.
+
+`python -m devtools.new.derived` does so in the folder that this code is in. A service without a
+block in a stack gets one from the template, and a block without a service goes; what is written in
+a block by hand stays. Comments and order are kept.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+
+from devtools import settings_table
+from devtools.catalog import SERVICES
+from devtools.environment import SETTINGS
+from devtools.new import render
+from services.common.settings import FILE_ALLOWED, Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from devtools.catalog import Service
+
+PROCESSES = "process-compose.yaml"
+CADDYFILE = "services/router/Caddyfile"
+CONTAINERS = "deploy/compose.yaml"
+PAGE = "docs/configuration.md"
+EXAMPLE = ".env.example"
+FILES = (PROCESSES, CADDYFILE, CONTAINERS, PAGE, EXAMPLE)
+
+_ROUTE = (
+    "\t\timport service {route} {{${variable}_ADDRESS:127.0.0.1:{variable}_ADDRESS-is-not-set}}\n"
+)
+_PYTHON = {name: SERVICES[name] for name in SETTINGS}
+
+
+def _yaml() -> YAML:
+    yaml = YAML()
+    yaml.width = 10_000  # no line is broken
+    yaml.preserve_quotes = True
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    return yaml
+
+
+def _dump(document: Any) -> str:
+    text = io.StringIO()
+    _yaml().dump(document, text)
+    return text.getvalue()
+
+
+def _flow(**items: Any) -> CommentedMap:
+    found = CommentedMap(items)
+    found.fa.set_flow_style()
+    return found
+
+
+def _put(mapping: Any, name: str, value: Any) -> None:
+    """Adds an item before the last one, to which the comment behind the mapping belongs."""
+    if name not in mapping:
+        mapping.insert(max(len(mapping) - 1, 0), name, value)
+
+
+def _insert(text: str, section: str, block: str) -> str:
+    """Inserts a block before that of the router."""
+    line, _column = _yaml().load(text)[section].lc.key("router")
+    lines = text.splitlines(keepends=True)
+    return "".join([*lines[:line], block, *lines[line:]])
+
+
+def processes(text: str) -> str:
+    """process-compose.yaml."""
+    for name, service in _PYTHON.items():
+        if name not in _yaml().load(text)["processes"]:
+            text = _insert(text, "processes", render.block(PROCESSES, _facts(service)))
+    document = _yaml().load(text)
+    found = document["processes"]
+    for name, process in list(found.items()):
+        module = re.search(r"python -m services\.(\w+)", process["command"])
+        if module and name not in SERVICES:
+            for other in (found, found["ready"]["depends_on"], found["router"]["depends_on"]):
+                other.pop(name, None)
+    for name, service in _PYTHON.items():
+        found[name]["description"] = service.description
+        _put(found["ready"]["depends_on"], name, _flow(condition="process_log_ready"))
+        if service.route:
+            _put(found["router"]["depends_on"], name, _flow(condition="process_started"))
+    return _dump(document)
+
+
+def caddyfile(text: str) -> str:
+    """The router's configuration: a line for each route."""
+    lines = text.splitlines(keepends=True)
+    is_route = re.compile(r"\t\timport service \S+ \{\$(\w+)_ADDRESS:")
+    there = [(n, found[1]) for n, line in enumerate(lines) if (found := is_route.match(line))]
+    routed = {service.variable: service for service in SERVICES.values() if service.route}
+    variables = [variable for _, variable in there]
+    kept = [lines[n] for n, variable in there if variable in routed]
+    kept += [
+        _ROUTE.format(route=service.route, variable=variable)
+        for variable, service in routed.items()
+        if variable not in variables
+    ]
+    return "".join([*lines[: there[0][0]], *kept, *lines[there[-1][0] + 1 :]])
+
+
+def containers(text: str) -> str:
+    """deploy/compose.yaml."""
+    for name, service in _PYTHON.items():
+        if name not in _yaml().load(text)["services"]:
+            text = _insert(text, "services", render.block("compose.yaml", _facts(service)))
+    document = _yaml().load(text)
+    found, router = document["services"], document["services"]["router"]
+    for name in [name for name in found if name not in SERVICES]:
+        _remove_container(document, name)
+    for name, service in _PYTHON.items():
+        _add_variables(found[name]["environment"], variables(service))
+        for network in found[name]["networks"]:
+            _put(document["networks"], network, _flow(internal=True))
+        if service.route:
+            address = f"{name}:{8000 + service.port_offset}"
+            _put(router["environment"], f"{service.variable}_ADDRESS", address)
+            _put(router["depends_on"], name, _flow(condition="service_healthy"))
+            _join(router, found[name], f"router-{name}")
+        if "redis" in service.needs:
+            _join(found["redis"], found[name], f"{name}-redis")
+    return _dump(document)
+
+
+def _remove_container(document: Any, name: str) -> None:
+    found = document["services"]
+    variable = name.replace("-", "_").upper()
+    found["router"]["environment"].pop(f"{variable}_ADDRESS", None)
+    found["router"]["depends_on"].pop(name, None)
+    for network in found.pop(name)["networks"]:
+        document["networks"].pop(network, None)
+        for service in found.values():
+            if network in service["networks"]:
+                service["networks"].remove(network)
+
+
+def _join(one: Any, other: Any, network: str) -> None:
+    if network in other["networks"] and network not in one["networks"]:
+        one["networks"].append(network)
+
+
+def _add_variables(environment: Any, wanted: Mapping[str, str]) -> None:
+    """Adds what is missing, in order, and takes out what is passed on but not read."""
+    passed = {name for name, value in environment.items() if value == _passed(name)}
+    for name in passed - set(wanted) - {"LOG_FORMAT", "LOG_LEVEL"}:
+        environment.pop(name)
+    own = [name for name in environment if name not in {"LOG_FORMAT", "LOG_LEVEL"}]
+    for name, value in wanted.items():
+        if name not in environment:
+            later = [position for position, other in enumerate(own) if other > name]
+            position = later[0] if later else len(own)
+            environment.insert(position, name, value)
+            own.insert(position, name)
+
+
+def _passed(name: str) -> str:
+    return f"${{{name}:-}}"
+
+
+def variables(service: Service) -> dict[str, str]:
+    """What a container is given: each setting, a secret by its file. LOG_* are given to all."""
+    found: dict[str, str] = {}
+    for name, field in service.settings().model_fields.items():
+        variable = name.upper()
+        is_secret = field.annotation in (Secret, Secret | None)
+        if variable in {"HTTP_PORT", "HTTP_HOST", "LOG_FORMAT", "LOG_LEVEL"}:
+            continue
+        if not is_secret:
+            found[variable] = _passed(variable)
+        if is_secret or FILE_ALLOWED in field.metadata:
+            found[f"{variable}_FILE"] = f"/run/secrets/{name.replace('_', '-')}"
+    # A second secret only while it is being changed, so it has no file that must be there.
+    if found.pop("JWT_SECRET_PREVIOUS_FILE", None):
+        found["JWT_SECRET_PREVIOUS"] = _passed("JWT_SECRET_PREVIOUS")
+    return dict(sorted(found.items()))
+
+
+def _secrets(given: Iterable[str]) -> list[str]:
+    return [value.rpartition("/")[2] for value in given if value.startswith("/run/secrets/")]
+
+
+def _facts(service: Service) -> dict[str, Any]:
+    """What the template's blocks are made of."""
+    environment = variables(service)
+    networks = [f"router-{service.name}"] if service.route else []
+    networks += [f"{service.name}-{needed}" for needed in service.needs]
+    return {
+        "name": service.name,
+        "folder": service.folder,
+        "variable": service.variable,
+        "description": service.description,
+        "needs": service.needs,
+        "stop_seconds": service.stop_seconds,
+        "environment": environment,
+        "secrets": _secrets(environment.values()),
+        "networks": networks,
+    }
+
+
+MAKERS: Mapping[str, Callable[[str], str]] = {
+    PROCESSES: processes,
+    CADDYFILE: caddyfile,
+    CONTAINERS: containers,
+    PAGE: settings_table.updated,
+    EXAMPLE: lambda _: settings_table.example(),
+}
+"""Each derived file's new text, from its present one."""
+
+
+def main(root: Path) -> None:
+    """Rewrites the derived files below `root`."""
+    for name, make in MAKERS.items():
+        path = root / name
+        path.write_text(make(path.read_text("utf-8")), "utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(__file__).resolve().parents[2])

@@ -1,0 +1,117 @@
+"""The service that was asked for: names, port, and whether they can be had."""
+
+from __future__ import annotations
+
+import importlib.util
+import keyword
+import re
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from devtools import names
+from devtools.catalog import SERVICES
+from devtools.new.errors import NewError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_NAME_CHARACTERS_MAX = 24
+_ROUTE = re.compile(r"[a-z][a-z0-9-]*")
+_FIRST_PORT = 8000
+# Further connectors listen at +13, +23, ...; `auto` has blocks of 50 ports.
+_OFFSETS = [offset for offset in range(6, 50) if offset % 10 != 3]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A service to make; only its name counts if it is to be removed."""
+
+    name: str
+    route: str = ""
+    is_worker: bool = False
+    has_redis: bool = False
+
+    @property
+    def folder(self) -> str:
+        """Its folder in services/ and tests/, a Python package."""
+        return self.name.replace("-", "_")
+
+    @property
+    def folders(self) -> tuple[str, str]:
+        """Its folders in the checkout."""
+        return f"services/{self.folder}", f"tests/{self.folder}"
+
+    def facts(self, root: Path, port: int | None) -> dict[str, Any]:
+        """What the template is rendered with.
+
+        Raises:
+            NewError: the name, the route or the port cannot be had.
+        """
+        self._check_name(root)
+        self._check_route()
+        words = self.name.split("-")
+        return {
+            "name": self.name,
+            "folder": self.folder,
+            "variable": self.folder.upper(),
+            "title": " ".join(w.upper() if w in {"api", "psp"} else w.capitalize() for w in words),
+            "class": "".join(word.capitalize() for word in words if word != "api") or "Api",
+            "description": "works on jobs" if self.is_worker else "greets",
+            "port_offset": _offset(port),
+            "route": self.route,
+            "worker": self.is_worker,
+            "redis": self.has_redis or self.is_worker,
+        }
+
+    def _check_name(self, root: Path) -> None:
+        if not _NAME.fullmatch(self.name) or len(self.name) > _NAME_CHARACTERS_MAX:
+            raise NewError(
+                f"{self.name!r} is no name for a service: at most {_NAME_CHARACTERS_MAX} lower-case"
+                " letters and digits, words joined by hyphens, such as rates-api"
+            )
+        if keyword.iskeyword(self.folder) or _is_module(self.folder):
+            raise NewError(f"{self.name} is the name of a Python module or keyword: take another")
+        for folder in (*self.folders, self.folder):
+            for path in (folder, f"{folder}.py"):
+                if (root / path).exists():
+                    raise NewError(f"{self.name} is taken: {path} exists")
+        if re.search(
+            rf"^  {self.name}:", (root / "process-compose.yaml").read_text(), re.MULTILINE
+        ):
+            raise NewError(f"{self.name} is taken: process-compose.yaml has a process of that name")
+        prefix = f"{self.folder.upper()}_"
+        taken = sorted(one for one in names.known() if one.startswith(prefix))
+        if taken:
+            raise NewError(f"{self.name} is taken: its settings would begin as {taken[0]} does")
+
+    def _check_route(self) -> None:
+        if self.is_worker:
+            return
+        taken = {one.route: one.name for one in SERVICES.values()} | {"health": "the router"}
+        if not _ROUTE.fullmatch(self.route):
+            raise NewError(
+                f"{self.route!r} is no route: lower-case letters, digits and hyphens, without a /"
+            )
+        if self.route in taken:
+            raise NewError(f"the route /{self.route} is taken by {taken[self.route]}")
+
+
+def _is_module(name: str) -> bool:
+    return name in sys.stdlib_module_names or importlib.util.find_spec(name) is not None
+
+
+def _offset(port: int | None) -> int:
+    taken = {service.port_offset: service.name for service in SERVICES.values()}
+    if port is None:
+        return next(offset for offset in _OFFSETS if offset not in taken)
+    offset = port - _FIRST_PORT
+    if offset in taken:
+        raise NewError(f"port {port} is taken by {taken[offset]}")
+    if offset not in _OFFSETS:
+        raise NewError(
+            f"port {port} cannot be had: take one from {_FIRST_PORT + _OFFSETS[0]} to"
+            f" {_FIRST_PORT + _OFFSETS[-1]} that does not end in 3, as further connectors' do"
+        )
+    return offset

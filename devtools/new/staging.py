@@ -1,0 +1,130 @@
+"""A copy of what `new` changes: everything is written there first, then moved into the checkout.
+
+The moves are renames on one file system, without signals in between, and are undone when one
+fails. So a command that is interrupted has changed nothing; after a `kill -9` between two renames
+`new remove` takes out what is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from devtools.new.derived import FILES
+from devtools.new.errors import NewError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_COPIED = ("services", "devtools", *FILES)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SECONDS_MAX = 60
+
+
+@dataclass(frozen=True)
+class Staging:
+    """The copy in `folder` of the checkout `root`."""
+
+    root: Path
+    folder: Path
+
+    def remove(self, name: str) -> None:
+        """Removes a folder of the copy."""
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+
+    def sync(self) -> None:
+        """Brings the copy's derived files up to date, with the copy's code.
+
+        Raises:
+            NewError: that code cannot be loaded.
+        """
+        self._run("the settings of a service", [sys.executable, "-m", "devtools.new.derived"])
+
+    def format(self, folders: Sequence[str]) -> None:
+        """Sorts imports and breaks lines, which depend on the service's name.
+
+        Raises:
+            NewError: ruff failed.
+        """
+        config = ["--no-cache", "--config", str(self.root / "pyproject.toml"), *folders]
+        self._run("the template", ["ruff", "check", "--select", "I", "--fix", *config])
+        self._run("the template", ["ruff", "format", *config])
+
+    def _run(self, what: str, command: Sequence[str]) -> None:
+        environ = {**os.environ, "PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(  # noqa: S603  ruff, or this program again
+            command, cwd=self.folder, env=environ, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=_SECONDS_MAX, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            why = done.stderr.strip().splitlines() or ["no output"]
+            raise NewError(f"{what} cannot be read: {why[-1]}")
+
+    def changed(self) -> list[str]:
+        """The derived files that differ from the checkout's."""
+        return [
+            name
+            for name in FILES
+            if (self.folder / name).read_bytes() != (self.root / name).read_bytes()
+        ]
+
+    def move(self, names: list[str]) -> None:
+        """Moves these files and folders into the checkout; what the copy lacks is taken out there.
+
+        Raises:
+            NewError: one cannot be moved; the checkout is as before.
+        """
+        done: list[tuple[Path, Path]] = []
+
+        def rename(source: Path, target: Path) -> None:
+            if source.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                source.rename(target)
+                done.append((source, target))
+
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            for name in names:
+                rename(self.root / name, self.folder / ".old" / name)
+                rename(self.folder / name, self.root / name)
+        except OSError as error:
+            for source, target in reversed(done):
+                target.rename(source)
+            raise NewError(f"nothing was changed: {error.filename}: {error.strerror}") from None
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def staged(root: Path) -> Iterator[Staging]:
+    """A copy beside the checkout's files, removed afterwards."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=root) as name:
+            folder = Path(name)
+            for one in _COPIED:
+                _copy(root / one, folder / one)
+            yield Staging(root, folder)
+    except OSError as error:
+        raise NewError(f"{error.filename} cannot be written: {error.strerror}") from None
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        shutil.copy2(source, target)
+
+
+def _interrupt(_number: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
