@@ -68,6 +68,7 @@ in
 {
   unit = pytest "unit" { } "tests";
   pages = pytest "pages" { } "tests/pages";
+  new = pytest "new" { } "tests/new";
   stack = pytest "stack" { } "tests/stack";
   chaos = pytest "chaos" { } "tests/chaos";
   images = pytest "images" { IMAGE_CONFIGS = packages.image-configs; } "tests/images";

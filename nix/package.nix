@@ -139,6 +139,7 @@ in
       apart = [
         "chaos"
         "images"
+        "new"
         "pages"
         "stack"
       ];
@@ -167,6 +168,7 @@ in
     lib.mapAttrs (_: sourceOf) {
       lint = all;
       pages = all;
+      new = all;
       unit =
         wide
         ++ testsIn (

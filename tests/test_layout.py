@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import re
 import stat
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +18,7 @@ from devtools.catalog import SERVICES
 from tests.support import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "process-compose.yaml").read_text())
@@ -65,6 +68,57 @@ def test_no_module_imports_itself_by_a_detour() -> None:
     assert graph == {}
 
 
+def run_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """All of a module that is run, so not what is there for the type checker alone."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            continue
+        yield child
+        yield from run_nodes(child)
+
+
+def all_imports(path: Path) -> set[str]:
+    """The full names of what a module imports, anywhere in it."""
+    found = set()
+    for node in run_nodes(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def third_party(folder: str) -> set[str]:
+    """What a folder's modules import from outside, and the shared modules they import with them."""
+    waiting, seen, found = set((ROOT / "services" / folder).rglob("*.py")), set(), set()
+    while waiting:
+        path = waiting.pop()
+        seen.add(path)
+        for name in all_imports(path):
+            first, _, rest = name.partition(".")
+            shared = ROOT / "services" / f"{'/'.join(rest.split('.')[:2])}.py"
+            if first == "services" and rest.startswith("common.") and shared.exists():
+                waiting |= {shared} - seen
+            elif first != "services":
+                found.add(first)
+    return found - sys.stdlib_module_names
+
+
+def distributions(names: set[str]) -> set[str]:
+    """The packages that bring these modules, spelled as nixpkgs does."""
+    brought_by = importlib.metadata.packages_distributions()
+    found = {package.lower().replace("_", "-") for name in names for package in brought_by[name]}
+    # redis-py imports it by itself, where it is there, and is faster then.
+    return found | {"hiredis"} if "redis" in found else found
+
+
+@pytest.mark.parametrize("folder", sorted(PACKAGES))
+def test_a_folder_has_the_packages_it_imports(folder: str) -> None:
+    """Each service.toml lists what the code imports, and nothing that it does not."""
+    listed = SERVICES[folder.replace("_", "-")].packages
+    assert distributions(third_party(folder)) == set(listed)
+
+
 def imports_at_load(path: Path) -> set[str]:
     """Those of `imports` that run when the module is loaded, not for type checking or in a call."""
     found = set()
@@ -83,12 +137,13 @@ def test_each_service_is_a_process() -> None:
 
 @pytest.mark.parametrize("name", list(SERVICES))
 def test_a_process_is_as_its_service_says(name: str) -> None:
-    """Its port, its module, its description, and what it waits for."""
+    """Its port, its module, its description, how long it may stop, and what it waits for."""
     service, process = SERVICES[name], PROCESSES[name]
     assert f"{service.variable}_PORT" in process["command"]
     if service.packages:
         assert process["command"].strip().endswith(f"exec python -m services.{service.folder}")
         assert process["description"] == service.description
+        assert process["shutdown"]["timeout_seconds"] == service.stop_seconds
     waited_for = process["depends_on"]
     for needed in service.needs:
         assert waited_for[needed] == {"condition": "process_log_ready"}
@@ -97,7 +152,7 @@ def test_a_process_is_as_its_service_says(name: str) -> None:
 def test_the_router_leads_to_each_route() -> None:
     """The Caddyfile has one line for each service with a route."""
     text = (ROOT / "services/router/Caddyfile").read_text()
-    lines = set(re.findall(r"^\t+import service (\w+) \{\$(\w+)_ADDRESS:", text, re.MULTILINE))
+    lines = set(re.findall(r"^\t+import service ([\w-]+) \{\$(\w+)_ADDRESS:", text, re.MULTILINE))
     assert lines == {(one.route, one.variable) for one in SERVICES.values() if one.route}
 
 

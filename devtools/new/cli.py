@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from devtools.address import AddressError, router_url
 from devtools.new import checkout, render
-from devtools.new.derived import FILES
 from devtools.new.errors import NewError
+from devtools.new.paths import FILES
 from devtools.new.request import Request
 from devtools.new.staging import staged
 

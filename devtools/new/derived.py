@@ -19,19 +19,13 @@ from devtools import settings_table
 from devtools.catalog import SERVICES
 from devtools.environment import SETTINGS
 from devtools.new import render
+from devtools.new.paths import CADDYFILE, CONTAINERS, EXAMPLE, PAGE, PROCESSES
 from services.common.settings import FILE_ALLOWED, Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from devtools.catalog import Service
-
-PROCESSES = "process-compose.yaml"
-CADDYFILE = "services/router/Caddyfile"
-CONTAINERS = "deploy/compose.yaml"
-PAGE = "docs/configuration.md"
-EXAMPLE = ".env.example"
-FILES = (PROCESSES, CADDYFILE, CONTAINERS, PAGE, EXAMPLE)
 
 _ROUTE = (
     "\t\timport service {route} {{${variable}_ADDRESS:127.0.0.1:{variable}_ADDRESS-is-not-set}}\n"

@@ -9,9 +9,9 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from devtools import names
 from devtools.catalog import SERVICES
 from devtools.new.errors import NewError
+from devtools.new.paths import EXAMPLE, PROCESSES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,20 +71,17 @@ class Request:
                 f"{self.name!r} is no name for a service: at most {_NAME_CHARACTERS_MAX} lower-case"
                 " letters and digits, words joined by hyphens, such as rates-api"
             )
-        if keyword.iskeyword(self.folder) or _is_module(self.folder):
-            raise NewError(f"{self.name} is the name of a Python module or keyword: take another")
         for folder in (*self.folders, self.folder):
             for path in (folder, f"{folder}.py"):
                 if (root / path).exists():
                     raise NewError(f"{self.name} is taken: {path} exists")
-        if re.search(
-            rf"^  {self.name}:", (root / "process-compose.yaml").read_text(), re.MULTILINE
-        ):
-            raise NewError(f"{self.name} is taken: process-compose.yaml has a process of that name")
-        prefix = f"{self.folder.upper()}_"
-        taken = sorted(one for one in names.known() if one.startswith(prefix))
-        if taken:
-            raise NewError(f"{self.name} is taken: its settings would begin as {taken[0]} does")
+        if keyword.iskeyword(self.folder) or _is_module(self.folder):
+            raise NewError(f"{self.name} is the name of a Python module or keyword: take another")
+        if re.search(rf"^  {self.name}:", (root / PROCESSES).read_text("utf-8"), re.MULTILINE):
+            raise NewError(f"{self.name} is taken: {PROCESSES} has a process of that name")
+        example = (root / EXAMPLE).read_text("utf-8")
+        if taken := re.search(rf"^#?({self.folder.upper()}_\w*)=", example, re.MULTILINE):
+            raise NewError(f"{self.name} is taken: its settings would begin as {taken[1]} does")
 
     def _check_route(self) -> None:
         if self.is_worker:

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from devtools.new.derived import FILES
 from devtools.new.errors import NewError
+from devtools.new.paths import FILES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -10,6 +10,7 @@ import pytest
 
 from devtools import doctor, showlogs
 from devtools.merchant import cli
+from devtools.new import cli as new
 from services.auth_api import users
 from services.psp_connector import deadletters
 
@@ -26,7 +27,7 @@ def subcommands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentPa
 MERCHANT = cli.parser()
 PARSERS = [
     MERCHANT, *subcommands(MERCHANT), deadletters.parser(), users.parser(), showlogs.parser(),
-    doctor.parser(),
+    doctor.parser(), new.parser(),
 ]  # fmt: skip
 
 

@@ -111,7 +111,7 @@ class Stack:
                 "PSP_API_KEY_FILE": f"{self.folder}/psp-api-key",
             },
             "router": {f"{s.variable}_ADDRESS": at[s.name] for s in SERVICES.values() if s.route},
-        }.get(name, {})
+        }.get(name, redis if "redis" in SERVICES[name].needs else {})
 
     @property
     def url(self) -> str:
@@ -148,13 +148,6 @@ def images(folder: Path) -> dict[str, Image]:
         name: Image(name, config, first + PORT_OFFSETS[name], folder)
         for name, config in configs.items()
     }
-
-
-@pytest.fixture(scope="session")
-def packages() -> dict[str, list[str]]:
-    """The Python packages that nix/package.nix gives each folder of services/."""
-    found: dict[str, list[str]] = described()["packages"]
-    return found
 
 
 @pytest.fixture(scope="session")

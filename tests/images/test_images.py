@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import ast
-import importlib.metadata
 import signal
 import subprocess
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import pytest
@@ -16,66 +13,11 @@ import pytest
 from devtools.address import PORT_OFFSETS
 from devtools.catalog import SERVICES as CATALOG
 from tests.images.conftest import NAMES, Image, Stack
-from tests.support import ROOT, wait_until
+from tests.support import wait_until
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-SERVICES = ROOT / "services"
 PYTHON = [service.name for service in CATALOG.values() if service.packages]
 # Of deploy/compose.yaml, and as much again for a slow machine.
 GRACE_SECONDS_MAX = 12
-FOLDERS = [service.folder for service in CATALOG.values() if service.packages]
-
-
-def run_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """All of a module that is run, so not what is there for the type checker alone."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
-            continue
-        yield child
-        yield from run_nodes(child)
-
-
-def imports(path: Path) -> set[str]:
-    """The full names of what a module imports, anywhere in it."""
-    found = set()
-    for node in run_nodes(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-    return found
-
-
-def third_party(folder: str) -> set[str]:
-    """What a folder's modules import from outside, and the shared modules they import with them."""
-    waiting, seen, found = set((SERVICES / folder).rglob("*.py")), set(), set()
-    while waiting:
-        path = waiting.pop()
-        seen.add(path)
-        for name in imports(path):
-            first, _, rest = name.partition(".")
-            shared = SERVICES / f"{'/'.join(rest.split('.')[:2])}.py"
-            if first == "services" and rest.startswith("common.") and shared.exists():
-                waiting |= {shared} - seen
-            elif first != "services":
-                found.add(first)
-    return found - sys.stdlib_module_names
-
-
-def distributions(names: set[str]) -> set[str]:
-    """The packages that bring these modules, spelled as nixpkgs does."""
-    brought_by = importlib.metadata.packages_distributions()
-    found = {package.lower().replace("_", "-") for name in names for package in brought_by[name]}
-    # redis-py imports it by itself, where it is there, and is faster then.
-    return found | {"hiredis"} if "redis" in found else found
-
-
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_a_folder_has_the_packages_it_imports(folder: str, packages: dict[str, list[str]]) -> None:
-    """Each service.toml lists what the code imports, and nothing that it does not."""
-    assert distributions(third_party(folder)) == set(packages[folder])
 
 
 @pytest.mark.parametrize("name", PYTHON)

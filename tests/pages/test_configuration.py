@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from devtools import environment
-from devtools.new import derived
+from devtools.new import derived, paths
 from services.psp_connector.backoff import Backoff
 from tests.support import ROOT
 
@@ -17,7 +17,7 @@ FIELDS = {
 
 def test_what_follows_from_the_settings_is_up_to_date() -> None:
     """`new sync` would change neither a stack, nor the page, nor the example."""
-    found = {name: (ROOT / name).read_text() for name in derived.FILES}
+    found = {name: (ROOT / name).read_text() for name in paths.FILES}
     assert found == {name: make(found[name]) for name, make in derived.MAKERS.items()}
 
 
@@ -27,7 +27,7 @@ def test_the_page_says_when_a_payment_is_given_up() -> None:
     attempts, first, longest, call = (FIELDS[f"PSP_{name.upper()}"].default for name in names)
     backoff = Backoff(first, longest, uniform=lambda _low, high: high)
     waits_seconds = sum(backoff.delay_seconds(attempt) for attempt in range(1, attempts))
-    page = " ".join((ROOT / derived.PAGE).read_text().split())
+    page = " ".join((ROOT / paths.PAGE).read_text().split())
     assert f"waits {waits_seconds:g} s at the most" in page
     assert f"beside {attempts} calls" in page
     assert f"failed within {waits_seconds + attempts * call:g} s" in page

@@ -1,0 +1,224 @@
+"""`new`: what it makes is green, it can be taken out again, and a refusal changes nothing."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from devtools.new import derived
+from devtools.new.errors import NewError
+from devtools.new.paths import CADDYFILE, PROCESSES
+from devtools.new.staging import Staging
+from tests.new.tree import KINDS, Tree, copy
+from tests.support import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FOLDERS = [name.replace("-", "_") for name in KINDS]
+PARTS = 6
+PATHS = [f"{part}/{folder}" for part in ("services", "tests") for folder in FOLDERS]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """A copy as it is; the tests leave it so."""
+    return copy(tmp_path_factory.mktemp("tree") / "tree")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ruff", "check", "--no-cache", *PATHS],
+        ["ruff", "format", "--no-cache", "--check", *PATHS],
+        [sys.executable, "-m", "mypy", *PATHS],
+        [sys.executable, "-m", "pytest", "-q", *(path for path in PATHS if "tests" in path)],
+        [sys.executable, "-m", "pytest", "-q", "tests/test_layout.py", "tests/deploy"],
+    ],
+    ids=["lint", "format", "types", "tests", "layout"],
+)
+def test_what_it_makes_is_green(grown: Tree, command: list[str]) -> None:
+    """Lint, format, types, the services' own tests, layout, packages, containers."""
+    done = grown.run(*command)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_it_makes_is_removed_without_a_trace(grown: Tree, tmp_path: Path) -> None:
+    """One after the other, and every file is as it was, to the byte; git has nothing to say."""
+    clone = Tree(tmp_path / "clone")
+    grown.git("clone", "--quiet", ".", str(clone.folder))
+    for name in KINDS:
+        done = clone.new("remove", name)
+        assert (done.returncode, done.stderr) == (0, "")
+    clone.git("add", "--all")
+    assert clone.git("diff", "--cached", "--stat", f"HEAD~{len(KINDS)}") == ""
+
+
+def test_git_has_nothing_to_say_after_a_change_of_mind(tree: Tree) -> None:
+    """`new service` then `new remove`: no difference, staged or not, and no file is left."""
+    made = tree.new("service", "extra-api", "--route", "extra")
+    assert "services/extra_api/app.py" in tree.git("diff", "--cached", "--name-only")
+    assert "`git add` is done" in made.stdout
+    assert tree.new("remove", "extra-api").returncode == 0
+    assert tree.git("status", "--porcelain", "--ignored") == ""
+
+
+@pytest.mark.parametrize("name", ["auth-api", "core-api"])
+def test_the_existing_services_are_as_the_template_makes_them(name: str) -> None:
+    """Without its block in a stack, `new sync` writes the same block again, but for its place."""
+    text = (ROOT / PROCESSES).read_text()
+    block = re.search(rf"^  {name}:\n(    .*\n)+\n", text, re.MULTILINE)
+    assert block
+    again = derived.processes(text.replace(block[0], ""))
+    assert block[0] in again
+    assert sorted(again.splitlines()) == sorted(text.splitlines())
+
+
+REFUSED = {
+    "Rates": "is no name for a service",
+    "a" * 25: "is no name for a service",
+    "json": "Python module",
+    "class": "Python module or keyword",
+    "falcon": "Python module",
+    "redis": "services/redis exists",
+    "services": "services exists",
+    "common": "services/common exists",
+    "core-api": "services/core_api exists",
+    "chaos": "tests/chaos exists",
+    "docs": "docs exists",
+    "preflight": "process-compose.yaml has a process of that name",
+    "psp": "its settings would begin as PSP_",
+}
+
+
+@pytest.mark.parametrize(("name", "why"), list(REFUSED.items()))
+def test_a_name_that_cannot_be_had(tree: Tree, name: str, why: str) -> None:
+    refuses(tree, ["service", name, "--route", "extra"], why)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--route", "auth"], "the route /auth is taken by auth-api"),
+        (["--route", "health"], "the route /health is taken by the router"),
+        (["--route", "a/b"], "'a/b' is no route"),
+        (["--route", "extra", "--port", "8002"], "port 8002 is taken by core-api"),
+        (["--route", "extra", "--port", "8013"], "port 8013 cannot be had"),
+        (["--route", "extra", "--port", "80"], "port 80 cannot be had"),
+    ],
+)
+def test_a_route_or_port_that_cannot_be_had(tree: Tree, words: list[str], why: str) -> None:
+    refuses(tree, ["service", "extra-api", *words], why)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("extra-api", "there is no service extra-api"),
+        ("core-api", "core-api is needed: "),
+        ("router", "router is a part of the stack"),
+    ],
+)
+def test_a_service_that_cannot_be_removed(tree: Tree, name: str, why: str) -> None:
+    refuses(tree, ["remove", name], why)
+
+
+def test_a_changed_file_is_not_changed_further(tree: Tree) -> None:
+    """A file that it would edit has changes of the user's own."""
+    path = tree.folder / CADDYFILE
+    path.write_text(path.read_text() + "\n# mine\n")
+    try:
+        refuses(tree, ["service", "extra-api", "--route", "extra"], "not committed")
+    finally:
+        tree.git("checkout", "--quiet", ".")
+
+
+def test_code_that_git_does_not_have_is_kept(tree: Tree) -> None:
+    """`new remove` deletes no work, unless with --force."""
+    assert tree.new("service", "extra-api", "--route", "extra").returncode == 0
+    path = tree.folder / "services/extra_api/app.py"
+    path.write_text(path.read_text() + "\n# mine\n")
+    refuses(tree, ["remove", "extra-api"], "app.py has changes that git does not have")
+    assert tree.new("remove", "extra-api", "--force").returncode == 0
+    assert tree.git("status", "--porcelain") == ""
+
+
+def test_broken_settings_of_another_service(tree: Tree) -> None:
+    """The reason is told in a sentence."""
+    path = tree.folder / "services/core_api/settings.py"
+    path.write_text("import nothing_of_that_name")
+    try:
+        refuses(tree, ["service", "extra-api", "--route", "extra"], "nothing_of_that_name")
+    finally:
+        tree.git("checkout", "--quiet", ".")
+
+
+def test_outside_a_checkout(tree: Tree, tmp_path: Path) -> None:
+    done = tree.new("service", "extra-api", "--route", "extra", cwd=tmp_path)
+    assert (done.returncode, "is a checkout: change to one" in done.stderr) == (1, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def refuses(tree: Tree, words: list[str], why: str) -> None:
+    """One sentence, and nothing is written."""
+    before = tree.git("status", "--porcelain", "--ignored") + tree.git("diff")
+    done = tree.new(*words)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert why in done.stderr
+    assert done.stderr.startswith("new: ")
+    assert done.stderr.count("\n") == 1
+    assert before == tree.git("status", "--porcelain", "--ignored") + tree.git("diff")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_command_has_done_all_or_nothing(tree: Tree, number: signal.Signals) -> None:
+    """At each moment of its run; a kill leaves its folder, which git ignores."""
+    began = time.monotonic()
+    assert tree.new("service", "extra-api", "--route", "extra").returncode == 0
+    seconds = time.monotonic() - began
+    complete = tree.git("status", "--porcelain")
+    for part in range(1, PARTS):
+        assert tree.new("remove", "extra-api").returncode in {0, 1}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "devtools.new", "service", "extra-api", "--route", "extra"],
+            cwd=tree.folder, env=dict(tree.environ),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        time.sleep(seconds * part / PARTS)
+        process.send_signal(number)
+        process.wait(30)
+        assert tree.git("status", "--porcelain") in {"", complete, added_later(complete)}
+    tree.new("remove", "extra-api", "--force")
+    assert tree.git("status", "--porcelain") == ""
+
+
+def added_later(complete: str) -> str:
+    """As `complete`, but for `git add`."""
+    lines = {f"?? {line[3:].rpartition('/')[0]}/" if line.startswith("A") else line
+             for line in complete.splitlines()}  # fmt: skip
+    changed = sorted(line for line in lines if not line.startswith("?"))
+    return "\n".join([*changed, *sorted(lines - set(changed)), ""])
+
+
+def test_a_move_that_fails_is_undone(tmp_path: Path) -> None:
+    """Files before it are put back, new ones are taken away."""
+    root, staging = tmp_path / "root", tmp_path / "staging"
+    for folder, text in ((root, "old"), (staging, "new")):
+        folder.mkdir()
+        (folder / "edited").write_text(text)
+    (staging / "made").write_text("new")
+    (root / "file").write_text("old")
+    (staging / "file").mkdir()
+    (staging / "file/below").write_text("new")
+    with pytest.raises(NewError, match="nothing was changed"):
+        Staging(root, staging).move(["edited", "made", "file/below"])
+    assert {path.name: path.read_text() for path in root.iterdir()} == {
+        "edited": "old",
+        "file": "old",
+    }

@@ -1,0 +1,124 @@
+"""The stack with a service of each kind: they do what the other services do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from tests import support
+from tests.stack.stack import START_SECONDS_MAX, Stack, request_id, running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.new.tree import Tree
+
+ROUTES = {"extra": 6, "extra-redis": 17}
+"""Each route, and by how much the service's port is above the router's."""
+WORKER_OFFSET = 7
+
+
+@pytest.fixture(scope="module")
+def stack(grown: Tree) -> Iterator[Stack]:
+    """The stack of the copy, when all of it is healthy."""
+    with running(
+        port=support.free_ports(20),
+        PLATFORM_CODE=str(grown.folder),
+        PC_CONFIG_FILES=str(grown.folder / "process-compose.yaml"),
+        PYTHONPATH=str(grown.folder),
+        LOG_FORMAT="json",
+        RELOAD="1",
+    ) as stack:
+        support.wait_until(
+            lambda: "The platform is healthy" in stack.log("ready"),
+            seconds_max=START_SECONDS_MAX,
+            what="all services",
+        )
+        yield stack
+
+
+def lines(stack: Stack, name: str, request: str) -> list[dict[str, Any]]:
+    """What a process has logged about a request."""
+    found = [json.loads(line) for line in stack.log(name).splitlines() if line.startswith("{")]
+    return [line for line in found if line.get("request_id") == request]
+
+
+def test_all_of_them_are_in_the_summary(stack: Stack) -> None:
+    """`up -D` shows each with its port."""
+    summary = stack.log("ready")
+    for name in ("extra-api", "extra-redis-api", "extra-worker"):
+        assert f"  {name} " in summary
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_route_leads_to_its_service(stack: Stack, route: str) -> None:
+    """The example route responds; the request id is in the response and in both logs, as JSON."""
+    request = request_id()
+    result = stack.http.post(
+        f"/{route}/greeting", json={"name": "Ada"}, headers={"X-Request-Id": request}
+    )
+    assert (result.status_code, result.json()["greeting"]) == (200, "Hello Ada")
+    assert result.headers["X-Request-Id"] == request
+    for name in (f"{route}-api", "router"):
+        support.wait_until(lambda name=name: lines(stack, name, request), what=f"{name}'s log")  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_service_has_what_all_have(stack: Stack, route: str) -> None:
+    """Health, an OpenAPI document, problem documents, and metrics on its own port alone."""
+    assert stack.http.get(f"/{route}/health").json()["status"] == "pass"
+    document = stack.http.get(f"/{route}/openapi.json").json()
+    assert set(document["paths"]) == {"/greeting", "/health"}
+    refused = stack.http.post(f"/{route}/greeting", json={"nam": "Ada"})
+    assert refused.status_code == 422
+    assert refused.headers["Content-Type"] == "application/problem+json"
+    assert stack.http.get(f"/{route}/metrics").status_code == 404
+    metrics = httpx.get(f"http://127.0.0.1:{stack.port + ROUTES[route]}/metrics").text
+    assert 'http_request_duration_seconds_count{method="POST"' in metrics
+
+
+def test_a_worker_does_its_jobs(stack: Stack) -> None:
+    """A job of the stream is done, with its request id in the log; health is served."""
+    request = request_id()
+    with stack.redis() as client:
+        client.xadd("extra-worker:jobs", {"name": "x", "request_id": request})
+        support.wait_until(lambda: client.get("extra-worker:done"), what="the job")
+    support.wait_until(lambda: lines(stack, "extra-worker", request), what="its log")
+    url = f"http://127.0.0.1:{stack.port + WORKER_OFFSET}"
+    checks = httpx.get(f"{url}/health").json()["checks"]
+    assert checks == {"redis": "pass", "loop": "pass"}
+    assert httpx.get(f"{url}/metrics").status_code == 200
+
+
+def test_doctor_knows_them(grown: Tree, stack: Stack) -> None:
+    """No fault; their ports, health and settings are in the report."""
+    done = subprocess.run(
+        [sys.executable, "-m", "devtools.doctor"],
+        cwd=grown.folder, env=dict(stack.environ), stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    for word in ("extra-api", "extra-redis-api", "extra-worker", "EXTRA_API_GREETING"):
+        assert word in done.stdout
+    assert "fault" not in done.stdout.splitlines()[-1], done.stdout
+
+
+def test_a_saved_file_is_served(grown: Tree, stack: Stack) -> None:
+    """Only the service whose file it is restarts."""
+    path = grown.folder / "services/extra_api/settings.py"
+    text = path.read_text()
+    other = stack.process("extra-redis-api").pid
+    path.write_text(text.replace('"Hello"', '"Hi"'))
+    try:
+
+        def greeting() -> bool:
+            return "Hi Ada" in stack.http.post("/extra/greeting", json={"name": "Ada"}).text
+
+        support.wait_until(greeting, what="the saved greeting")
+    finally:
+        path.write_text(text)
+    assert stack.process("extra-redis-api").pid == other

@@ -1,0 +1,92 @@
+"""A copy of this tree in a git repository of its own, and `new` run in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tests.support import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_LEFT_OUT = shutil.ignore_patterns(
+    "__pycache__", ".git", ".state", ".hypothesis", ".*_cache", ".new-*", "result", "result-*"
+)
+
+_AUTHOR = ("AUTHOR_NAME", "AUTHOR_EMAIL", "COMMITTER_NAME", "COMMITTER_EMAIL")
+
+KINDS = {
+    "extra-api": ["--route", "extra"],
+    "extra-redis-api": ["--route", "extra-redis", "--redis", "--port", "8017"],
+    "extra-worker": ["--worker"],
+}
+"""A service of each kind: its name, and what `new service` is told besides."""
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The copy."""
+
+    folder: Path
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """As in a shell whose code this is; the user's git settings have no part in it."""
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "PYTHONPATH": str(self.folder),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **{
+                f"GIT_{who}_{what}": "x"
+                for who in ("AUTHOR", "COMMITTER")
+                for what in ("NAME", "EMAIL")
+            },
+        }
+
+    def run(self, *words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Runs a program in the copy."""
+        return subprocess.run(
+            words, cwd=cwd or self.folder, env=self.environ, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=100, check=False,
+        )  # fmt: skip
+
+    def new(self, *words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Runs `new`."""
+        return self.run(sys.executable, "-m", "devtools.new", *words, cwd=cwd)
+
+    def git(self, *words: str) -> str:
+        """Runs git; returns what it printed."""
+        done = self.run("git", *words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def commit(self) -> None:
+        """Commits all there is."""
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", "x")
+
+
+def copy(folder: Path) -> Tree:
+    """Makes the copy."""
+    shutil.copytree(ROOT, folder, ignore=_LEFT_OUT)
+    tree = Tree(folder)
+    tree.git("init", "--quiet")
+    tree.commit()
+    return tree
+
+
+def with_each_kind(folder: Path) -> Tree:
+    """Makes a copy with a service of each kind."""
+    tree = copy(folder)
+    for name, words in KINDS.items():
+        done = tree.new("service", name, *words)
+        assert (done.returncode, done.stderr) == (0, "")
+        tree.commit()
+    return tree
