@@ -23,7 +23,7 @@ from devtools.new.paths import CADDYFILE, CONTAINERS, EXAMPLE, PAGE, PROCESSES
 from services.common.settings import FILE_ALLOWED, Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from devtools.catalog import Service
 
@@ -104,15 +104,16 @@ def caddyfile(text: str) -> str:
 
 def containers(text: str) -> str:
     """deploy/compose.yaml."""
+    shared = set(_yaml().load(text)["x-logging"])
     for name, service in _PYTHON.items():
         if name not in _yaml().load(text)["services"]:
-            text = _insert(text, "services", render.block("compose.yaml", _facts(service)))
+            text = _insert(text, "services", render.block("compose.yaml", _facts(service, shared)))
     document = _yaml().load(text)
     found, router = document["services"], document["services"]["router"]
     for name in [name for name in found if name not in SERVICES]:
         _remove_container(document, name)
     for name, service in _PYTHON.items():
-        _add_variables(found[name]["environment"], variables(service))
+        _add_variables(found[name]["environment"], _variables(service, shared), shared)
         for network in found[name]["networks"]:
             _put(document["networks"], network, _flow(internal=True))
         if service.route:
@@ -142,16 +143,15 @@ def _join(one: Any, other: Any, network: str) -> None:
         one["networks"].append(network)
 
 
-def _add_variables(environment: Any, wanted: Mapping[str, str]) -> None:
+def _add_variables(environment: Any, wanted: Mapping[str, str], shared: Collection[str]) -> None:
     """Adds what is missing, in order, and takes out what is passed on but not read."""
-    passed = {name for name, value in environment.items() if value == _passed(name)}
-    for name in passed - set(wanted) - {"LOG_FORMAT", "LOG_LEVEL"}:
+    own = [name for name in environment if name not in shared]
+    for name in [name for name in own if name not in wanted and environment[name] == _passed(name)]:
         environment.pop(name)
-    own = [name for name in environment if name not in {"LOG_FORMAT", "LOG_LEVEL"}]
+        own.remove(name)
     for name, value in wanted.items():
-        if name not in environment:
-            later = [position for position, other in enumerate(own) if other > name]
-            position = later[0] if later else len(own)
+        if name not in own:
+            position = sum(other < name for other in own)
             environment.insert(position, name, value)
             own.insert(position, name)
 
@@ -160,13 +160,13 @@ def _passed(name: str) -> str:
     return f"${{{name}:-}}"
 
 
-def variables(service: Service) -> dict[str, str]:
-    """What a container is given: each setting, a secret by its file. LOG_* are given to all."""
+def _variables(service: Service, shared: Collection[str]) -> dict[str, str]:
+    """What a container is given besides what all are: each setting, a secret by its file."""
     found: dict[str, str] = {}
     for name, field in service.settings().model_fields.items():
         variable = name.upper()
         is_secret = field.annotation in (Secret, Secret | None)
-        if variable in {"HTTP_PORT", "HTTP_HOST", "LOG_FORMAT", "LOG_LEVEL"}:
+        if variable in {"HTTP_PORT", "HTTP_HOST", *shared}:
             continue
         if not is_secret:
             found[variable] = _passed(variable)
@@ -182,9 +182,9 @@ def _secrets(given: Iterable[str]) -> list[str]:
     return [value.rpartition("/")[2] for value in given if value.startswith("/run/secrets/")]
 
 
-def _facts(service: Service) -> dict[str, Any]:
+def _facts(service: Service, shared: Collection[str] = ()) -> dict[str, Any]:
     """What the template's blocks are made of."""
-    environment = variables(service)
+    environment = _variables(service, shared)
     networks = [f"router-{service.name}"] if service.route else []
     networks += [f"{service.name}-{needed}" for needed in service.needs]
     return {

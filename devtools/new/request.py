@@ -63,7 +63,15 @@ class Request:
             "route": self.route,
             "worker": self.is_worker,
             "redis": self.has_redis or self.is_worker,
+            "packages": self._packages(),
         }
+
+    def _packages(self) -> list[str]:
+        """Those that all services have, for the shared modules, and those of its kind."""
+        every = [set(service.packages) for service in SERVICES.values() if service.packages]
+        own = set() if self.is_worker else {"gunicorn"}
+        own |= {"hiredis", "redis"} if self.has_redis or self.is_worker else set()
+        return sorted(set.intersection(*every) | own)
 
     def _check_name(self, root: Path) -> None:
         if not _NAME.fullmatch(self.name) or len(self.name) > _NAME_CHARACTERS_MAX:
