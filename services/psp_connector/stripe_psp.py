@@ -128,7 +128,7 @@ class StripePsp:
         return True
 
 
-_OTHER = Transient("the response is for another payment")
+_OTHER = Transient("the response does not match the request")
 
 
 def _is_of(charge: Charge, intent: Any) -> bool:
@@ -136,7 +136,12 @@ def _is_of(charge: Charge, intent: Any) -> bool:
     if intent.status != "succeeded":
         return True
     amount = stripe_amount(charge.amount, charge.currency)
-    requested = {"amount": amount, "amount_received": amount, "currency": charge.currency.lower()}
+    requested = {
+        "object": "payment_intent",
+        "amount": amount,
+        "amount_received": amount,
+        "currency": charge.currency.lower(),
+    }
     metadata = getattr(intent, "metadata", None)
     return (
         bool(intent.id and isinstance(intent.id, str))

@@ -13,7 +13,7 @@ import pytest
 from services.psp_connector.psp import Captured, Declined, Refused, Transient
 from tests.psp_connector.http_psp import CHARGE, Psp, client, error
 
-OTHER = Transient("the response is for another payment")
+OTHER = Transient("the response does not match the request")
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,7 @@ OTHER = Transient("the response is for another payment")
         (400, [], Transient("HTTP 400")),
         (200, {"id": None, "status": "succeeded"}, OTHER),
         (200, {"id": "", "status": "succeeded"}, OTHER),
+        (200, {"id": "ch_1", "status": "succeeded", "object": "charge"}, OTHER),
         (200, {"id": "pi_1", "status": "succeeded", "amount": 1251}, OTHER),
         (200, {"id": "pi_1", "status": "succeeded", "amount_received": 1}, OTHER),
         (200, {"id": "pi_1", "status": "succeeded", "currency": "jpy"}, OTHER),
