@@ -7,13 +7,13 @@
 | `user:{id}:points` | string, integer | unlimited | loyalty points |
 | `user:{id}:ledger` | list of JSON | unlimited | loyalty credits |
 | `user:{id}:idempotency:{key}` | hash | 24 hours | `fingerprint` of the request, `answer` |
-| `queue` | stream, a group | until finished | `transaction_id`, `user_id`, `request_id`, flags |
+| `queue` | stream, a group | until finished | `transaction_id`, `user_id`, `request_id` |
 | `retries` | sorted set by due time (ms) | until due | ids waiting for their next attempt |
 | `deadletters` | stream | DEADLETTER_DAYS | `transaction_id`, `reason`, `entry`, `at` |
 | `connector:{name}` | string | LEASE_SECONDS, renewed | the lease of a live connector |
 
 A consumer of the group is either a connector, or `merchant:{id}`, which holds that merchant's
-entries waiting for a slot.
+entries waiting for a slot. An entry from a sweep or a replay also has `swept` or `replayed`.
 """
 
 from __future__ import annotations
