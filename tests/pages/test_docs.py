@@ -26,9 +26,9 @@ PAGES = [
 # Of examples: what was tried and taken out again, and a slip of the pen.
 TRIED = {
     *("PSP_KIND", "PSP_TIMEOUT_SECOND", "services/psp_connector/plain_psp.py"),
-    *("POINTS_API_PORT", "POINTS_API_ADDRESS", "POINTS_FACTOR"),
+    "RATES_API_DECIMALS",
     "REDISCLI_AUTH",  # of redis-cli
-    *("services/points_api/", "tests/points_api/"),
+    *("services/rates_api/", "tests/rates_api/"),
     "bench/results/",  # there when it has run
 }
 SETTINGS = {
@@ -99,7 +99,6 @@ def test_files_that_are_named_exist(page: Path) -> None:
 def test_modules_that_are_named_exist(page: Path) -> None:
     """`python -m services.…` can be typed as it is written."""
     named = set(re.findall(r"-m ((?:services|devtools|tests|bench)[\w.]*\w)", page.read_text()))
-    named.discard("services.points_api")  # the example of docs/adding-a-service.md
     assert [name for name in named if importlib.util.find_spec(name) is None] == []
 
 
