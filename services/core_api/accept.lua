@@ -6,11 +6,11 @@
 -- KEYS  1 transaction:{id}     2 user:{id}:transactions   3 queue   4 retries
 --       5 user:{id}:idempotency:{key}   (only when the client sent a key)
 -- ARGV  1 id   2 user id   3 member of the index   4 request id   5 queue limit
---       6 fingerprint of the request   7 the response, JSON   8 lifetime of the key, seconds
---       9 ... the record: name, value, ...
+--       6 the response: the transaction as JSON, whose fields are those of the record
+--       and with a key: 7 fingerprint of the request   8 lifetime, seconds
 -- Returns  {'accepted', ''}  {'replayed', the first response}  {'mismatch', ''}  {'full', ''}
 local transaction, index, queue, retries, idempotency = unpack(KEYS)
-local id, user_id, member, request_id, queue_limit, fingerprint, response,
+local id, user_id, member, request_id, queue_limit, response, fingerprint,
   lifetime_seconds = unpack(ARGV)
 check_types('hash', 'zset', 'stream', 'zset', 'hash')
 
@@ -35,7 +35,18 @@ end
 
 local entry = redis.call('XADD', queue, '*',
   'transaction_id', id, 'request_id', request_id, 'user_id', user_id)
-redis.call('HSET', transaction, 'request_id', request_id, 'entry', entry, unpack(ARGV, 9))
+local record = {'request_id', request_id, 'entry', entry}
+for name, value in pairs(cjson.decode(response)) do
+  if type(value) == 'number' then
+    value = string.format('%.0f', value)
+  elseif type(value) == 'table' then
+    -- The timeline, as a comma-separated list, so that a script can append an event.
+    value = cjson.encode(value):sub(2, -2)
+  end
+  record[#record + 1] = name
+  record[#record + 1] = value
+end
+redis.call('HSET', transaction, unpack(record))
 redis.call('ZADD', index, 0, member)
 if idempotency then
   redis.call('HSET', idempotency, 'fingerprint', fingerprint, 'answer', response)

@@ -63,7 +63,7 @@ class TransactionRequest(TokenInBody):
     payment_method: PaymentMethod = Field(
         default="pm_card_visa",
         description="one of Stripe's test names, or the sandbox's",
-        json_schema_extra={"pattern": f"^{PAYMENT_METHOD}$"},
+        json_schema_extra={"pattern": f"^{PAYMENT_METHOD.pattern}$"},
     )
 
     def payment(self) -> dict[str, Any]:

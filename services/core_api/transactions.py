@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import itertools
 import re
 import time
 import uuid
@@ -91,14 +90,13 @@ class Transactions:
             store.QUEUE,
             store.RETRIES,
         ]
-        idempotency: list[Any] = ["", "", 0]
+        idempotency: list[Any] = []
         if key is not None:
             keys.append(store.idempotency_key(user_id, key))
-            idempotency = [request.fingerprint(), response, IDEMPOTENCY_SECONDS]
-        record = itertools.chain.from_iterable(transaction.record().items())
+            idempotency = [request.fingerprint(), IDEMPOTENCY_SECONDS]
         args = [
             transaction.id, user_id, f"{created_ms:013d}:{transaction.id}", request_id,
-            self._queue_limit, *idempotency, *record,
+            self._queue_limit, response, *idempotency,
         ]  # fmt: skip
         outcome, earlier_response = self._accept(keys=keys, args=args)
         if outcome == "mismatch":
