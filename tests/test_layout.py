@@ -163,20 +163,20 @@ def test_no_two_services_share_a_port_or_a_route() -> None:
     assert (len(set(offsets)), len(set(routes))) == (len(offsets), len(routes))
 
 
-@pytest.mark.parametrize("given", [{}, {"REDIS_URL": "rediss://r", "PSP_URL": "https://p"}])
+@pytest.mark.parametrize("environ", [{}, {"REDIS_URL": "rediss://r", "PSP_URL": "https://p"}])
 @pytest.mark.parametrize("service", sorted(environment.SETTINGS))
 def test_a_service_gets_what_preflight_checks(
-    tmp_path: Path, service: str, given: dict[str, str]
+    tmp_path: Path, service: str, environ: dict[str, str]
 ) -> None:
     """The shell makes of the file what `environment` says."""
     (tmp_path / "environment").write_text(environment.script(9000, tmp_path))
     done = subprocess.run(
         ["sh", "-euc", '. "$0/environment" && env', str(tmp_path)],
-        env=given, capture_output=True, text=True, timeout=30, check=True,
+        env=environ, capture_output=True, text=True, timeout=30, check=True,
     )  # fmt: skip
     seen = dict(line.split("=", 1) for line in done.stdout.splitlines())
     port = seen[f"{SERVICES[service].variable}_PORT"]
-    expected = environment.environment(service, 9000, tmp_path, given)
+    expected = environment.environment(service, 9000, tmp_path, environ)
     assert {name: (seen | {"HTTP_PORT": port}).get(name) for name in expected} == expected
 
 

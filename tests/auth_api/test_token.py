@@ -70,8 +70,8 @@ def test_wrong_password_and_unknown_user_get_the_same_answer(api: Client) -> Non
     wrong, unknown = log_in(api, "becky", "guess"), log_in(api, "nobody", "guess")
     assert wrong.status_code == unknown.status_code == 401
     assert "WWW-Authenticate" in wrong.headers
-    for answer in (wrong, unknown):
-        assert answer.headers["content-type"] == "application/problem+json"
+    for response in (wrong, unknown):
+        assert response.headers["content-type"] == "application/problem+json"
     assert {k: v for k, v in wrong.json.items() if k != "request_id"} == {
         k: v for k, v in unknown.json.items() if k != "request_id"
     }

@@ -73,9 +73,9 @@ class Chaos:
         url = f"http://127.0.0.1:{self.port('psp-sandbox')}/_sandbox/{path}"
         token = (self.stack.state / "sandbox-token").read_text().strip()
         headers = {"Authorization": f"Bearer {token}"}
-        answer = support.http.request(method, url, headers=headers, **more)
-        answer.raise_for_status()
-        return answer.json() if answer.content else None
+        response = support.http.request(method, url, headers=headers, **more)
+        response.raise_for_status()
+        return response.json() if response.content else None
 
     def send(
         self,

@@ -42,13 +42,13 @@ class Sender:
         deadline = time.monotonic() + REPEAT_SECONDS_MAX
         while time.monotonic() < deadline:
             try:
-                answer = self._http.post("/transactions", json=fields, headers=self._headers(key))
+                response = self._http.post("/transactions", json=fields, headers=self._headers(key))
             except httpx.TransportError:
-                answer = None
-            if answer is not None and answer.status_code == 202:
-                return str(answer.json()["id"])
-            assert answer is None or answer.status_code in _REPEATED, answer.text
-            if answer is not None and answer.status_code == 401:
+                response = None
+            if response is not None and response.status_code == 202:
+                return str(response.json()["id"])
+            assert response is None or response.status_code in _REPEATED, response.text
+            if response is not None and response.status_code == 401:
                 self._token_until = 0
             self.repeats += 1
             time.sleep(0.05)
@@ -57,9 +57,9 @@ class Sender:
     def _headers(self, key: str) -> dict[str, str]:
         if time.monotonic() > self._token_until:
             login = {"username": self._username, "password": "password"}
-            answer = self._http.post("/auth/token", json=login)
-            if answer.status_code == 200:
-                self._token = answer.json()["token"]
+            response = self._http.post("/auth/token", json=login)
+            if response.status_code == 200:
+                self._token = response.json()["token"]
                 self._token_until = time.monotonic() + TOKEN_SECONDS_MAX
         return {"Authorization": f"Bearer {self._token}", "Idempotency-Key": key}
 

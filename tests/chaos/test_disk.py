@@ -42,12 +42,12 @@ def limit(process: psutil.Process, size_bytes: int) -> None:
 
 def refused(chaos: Chaos) -> bool:
     """Asks for a transaction; whether it was refused as it should be."""
-    answer = chaos.stack.pay()
-    if answer.status_code == 202:
-        chaos.accepted.append(answer.json()["id"])
+    response = chaos.stack.pay()
+    if response.status_code == 202:
+        chaos.accepted.append(response.json()["id"])
         return False
-    assert (answer.status_code, answer.json()["code"]) == (503, "service-unavailable")
-    assert "retry-after" in answer.headers
+    assert (response.status_code, response.json()["code"]) == (503, "service-unavailable")
+    assert "retry-after" in response.headers
     return True
 
 

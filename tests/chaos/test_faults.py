@@ -36,15 +36,15 @@ def test_faults_and_kills_mixed(chaos: Chaos) -> None:
             assert turn < KILLS_MAX, f"still not over after {KILLS_MAX} kills"
             time.sleep(KILL_SECONDS)
             another = kill_one(chaos, stack, another, of_the_stack=turn % 2 == 0)
-        given = Counter(chaos.sandbox("GET", "faults")["given"])
+        injected = Counter(chaos.sandbox("GET", "faults")["given"])
         ended = chaos.check()
     seen = chaos.sandbox("GET", "payment_intents", params={"limit": "1"})["summary"]
     lost, doubled = TRANSACTIONS - ended.total(), seen["keys_captured_more_than_once"]
-    assert set(FAULTS) == given.keys()
+    assert set(FAULTS) == injected.keys()
     assert (lost, doubled) == (0, 0)
     figures(
         "faults and kills", transactions=TRANSACTIONS, ended=dict(ended), lost=lost,
-        doubled=doubled, connectors_killed=chaos.kills, faults=given.total(),
+        doubled=doubled, connectors_killed=chaos.kills, faults=injected.total(),
         charges_that_came_through=seen["requests"],
         seconds=round(time.monotonic() - began),
     )  # fmt: skip
@@ -73,7 +73,7 @@ def test_a_psp_that_is_down(chaos: Chaos) -> None:
     chaos.sandbox("PUT", "faults", json={"down": "unavailable"})
     chaos.send(200, (CAPTURES,))
     time.sleep(8)
-    asked = sum(chaos.sandbox("GET", "faults")["given"].values())
+    calls_down = sum(chaos.sandbox("GET", "faults")["given"].values())
     chaos.sandbox("DELETE", "faults")
     back = time.monotonic()
     ended = chaos.check()
@@ -82,9 +82,10 @@ def test_a_psp_that_is_down(chaos: Chaos) -> None:
         attempts = [int(client.hget(f"transaction:{i}", "attempts")) for i in chaos.accepted]
     calls = chaos.sandbox("GET", "payment_intents", params={"limit": "1"})["summary"]["requests"]
     assert ended == {"captured": 200}
-    assert asked <= 30
+    assert calls_down <= 30
     assert calls <= 220, "nearly each was charged by its first call after the outage"
     figures(
-        "PSP down for 8 s", queued=200, requests_meanwhile=asked, attempts_at_most=max(attempts),
+        "PSP down for 8 s", queued=200, requests_meanwhile=calls_down,
+        attempts_at_most=max(attempts),
         all_captured_after=f"{seconds:.1f} s",
     )  # fmt: skip

@@ -84,9 +84,9 @@ class Soak:
                         return
                     self.sent += 1
                 connection.request("POST", "/", body, self._headers())
-                answer = connection.getresponse()
-                text = answer.read().decode()
-                if answer.status != 202:
+                response = connection.getresponse()
+                text = response.read().decode()
+                if response.status != 202:
                     self._failures.append(text)
                     return
                 with self._lock:

@@ -46,10 +46,12 @@ def test_an_empty_variable_is_as_good_as_none() -> None:
 
 def test_all_faults_come_in_one_message() -> None:
     """Whoever mends the settings sees everything that is wrong at once, with name and rule."""
-    told = faults(HTTP_PORT="http", QUEUE_LIMIT="0", REDIS_URL="localhost:6379", LOG_LEVEL="loud")
+    messages = faults(
+        HTTP_PORT="http", QUEUE_LIMIT="0", REDIS_URL="localhost:6379", LOG_LEVEL="loud"
+    )
     for variable in ("HTTP_PORT='http'", "QUEUE_LIMIT='0'", "REDIS_URL='localhost", "LOG_LEVEL="):
-        assert sum(fault.startswith(variable) for fault in told) == 1, told
-    assert len(told) == 4
+        assert sum(fault.startswith(variable) for fault in messages) == 1, messages
+    assert len(messages) == 4
 
 
 def test_a_missing_variable_is_named_with_its_meaning() -> None:
@@ -59,9 +61,9 @@ def test_a_missing_variable_is_named_with_its_meaning() -> None:
 
 def test_a_short_secret_is_refused_without_showing_it() -> None:
     """Fewer than 32 bytes stop the service, with a sentence on how to make a good one."""
-    told = faults(JWT_SECRET="hunter2")
-    assert "secrets.token_hex" in told[0]
-    assert "hunter2" not in told[0]
+    messages = faults(JWT_SECRET="hunter2")
+    assert "secrets.token_hex" in messages[0]
+    assert "hunter2" not in messages[0]
 
 
 def test_no_secret_at_all_is_refused() -> None:
@@ -80,15 +82,15 @@ def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
 
 def test_a_secret_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     """The fault is the file, told once."""
-    told = faults(JWT_SECRET="", JWT_SECRET_FILE=str(tmp_path / "none"))
-    assert any("the file cannot be read: No such file" in fault for fault in told)
+    messages = faults(JWT_SECRET="", JWT_SECRET_FILE=str(tmp_path / "none"))
+    assert any("the file cannot be read: No such file" in fault for fault in messages)
 
 
 def test_secrets_do_not_show() -> None:
     """Settings may be printed: a secret shows as <secret>."""
-    shown = repr(CoreSettings.read(GOOD))
-    assert "s" * 32 not in shown
-    assert "<secret>" in shown
+    text = repr(CoreSettings.read(GOOD))
+    assert "s" * 32 not in text
+    assert "<secret>" in text
 
 
 def test_read_or_exit_leaves_with_ex_config(capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,11 +104,11 @@ def test_read_or_exit_leaves_with_ex_config(capsys: pytest.CaptureFixture[str]) 
 def test_settings_explain_themselves() -> None:
     """Each has its value and origin: what comes first decides, what is set nowhere is default."""
     origins = {"environment": {"WORKERS": "3"}, ".env": {"WORKERS": "4", "QUEUE_LIMIT": "5"}}
-    told = {one.variable: one for one in CoreSettings.explain(origins)}
-    assert (told["WORKERS"].value, told["WORKERS"].origin) == ("3", "environment")
-    assert (told["QUEUE_LIMIT"].value, told["QUEUE_LIMIT"].origin) == ("5", ".env")
-    assert (told["LOG_LEVEL"].value, told["LOG_LEVEL"].origin) == ("info", "default")
-    assert (told["REDIS_URL"].value, told["REDIS_URL"].origin) == ("", "not set")
+    explained = {one.variable: one for one in CoreSettings.explain(origins)}
+    assert (explained["WORKERS"].value, explained["WORKERS"].origin) == ("3", "environment")
+    assert (explained["QUEUE_LIMIT"].value, explained["QUEUE_LIMIT"].origin) == ("5", ".env")
+    assert (explained["LOG_LEVEL"].value, explained["LOG_LEVEL"].origin) == ("info", "default")
+    assert (explained["REDIS_URL"].value, explained["REDIS_URL"].origin) == ("", "not set")
 
 
 def test_no_secret_is_explained() -> None:
@@ -116,17 +118,17 @@ def test_no_secret_is_explained() -> None:
         "JWT_SECRET_PREVIOUS": "hunter2" * 5,
         "REDIS_URL": "rediss://me:hunter2@host/0?password=hunter2&db=1",
     }
-    told = CoreSettings.explain({".env": values})
-    assert "hunter2" not in repr(told)
-    shown = {one.variable: (one.value, one.origin) for one in told}
-    assert shown["JWT_SECRET"] == ("<secret>", ".env (JWT_SECRET_FILE)")
-    assert shown["REDIS_URL"][0] == "rediss://<secret>@host/0?password=<secret>&db=1"
+    explained = CoreSettings.explain({".env": values})
+    assert "hunter2" not in repr(explained)
+    by_name = {one.variable: (one.value, one.origin) for one in explained}
+    assert by_name["JWT_SECRET"] == ("<secret>", ".env (JWT_SECRET_FILE)")
+    assert by_name["REDIS_URL"][0] == "rediss://<secret>@host/0?password=<secret>&db=1"
 
 
 def test_a_fault_does_not_show_the_password_of_an_address() -> None:
     """The error for a wrong REDIS_URL has its value without the password."""
-    [told] = faults(REDIS_URL="redi://me:hunter2@host/0")
-    assert told.startswith("REDIS_URL='redi://<secret>@host/0': must be like redis://")
+    [message] = faults(REDIS_URL="redi://me:hunter2@host/0")
+    assert message.startswith("REDIS_URL='redi://<secret>@host/0': must be like redis://")
 
 
 @pytest.mark.parametrize("name", ["auth_api", "core_api", "psp_connector", "psp_sandbox"])
@@ -187,8 +189,8 @@ def test_a_redis_address_of_any_kind_is_taken(url: str, tmp_path: Path) -> None:
 )
 def test_a_wrong_redis_address_stops_the_start(url: str, why: str) -> None:
     """Options that redis-py would reject at the first command are rejected at the start."""
-    [told] = faults(REDIS_URL=url)
-    assert why in told
+    [message] = faults(REDIS_URL=url)
+    assert why in message
 
 
 def _redis_py_options() -> set[str]:
@@ -204,8 +206,8 @@ def _redis_py_options() -> set[str]:
 @pytest.mark.parametrize("option", sorted(_redis_py_options() - redis_url.OPTIONS.keys()))
 def test_an_option_that_changes_redis_py_is_refused(option: str) -> None:
     """`protocol`, `decode_responses` and every other argument of its classes but the known ones."""
-    [told] = faults(REDIS_URL=f"rediss://host/0?{option}=1")
-    assert "the options after ? are" in told
+    [message] = faults(REDIS_URL=f"rediss://host/0?{option}=1")
+    assert "the options after ? are" in message
 
 
 @given(

@@ -46,8 +46,8 @@ def test_a_known_token_ends_all_the_same() -> None:
     by = tokens()
     token = issue(tokens(age_seconds=LIFETIME_SECONDS - 2))
     assert not refusal(by, token)
-    said = support.wait_until(lambda: refusal(by, token), seconds_max=5, what="its end")
-    assert "has expired" in said
+    output = support.wait_until(lambda: refusal(by, token), seconds_max=5, what="its end")
+    assert "has expired" in output
     assert "has expired" in refusal(by, token)
 
 

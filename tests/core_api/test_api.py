@@ -25,19 +25,19 @@ def test_a_transaction_is_accepted_and_queued(api: Client, client: Any) -> None:
     """202, a Location, the transaction as the contract shows it, and one entry on the queue."""
     result = pay(api, **{"X-Request-Id": "req-1"})
     assert result.status_code == 202
-    answer = result.json
-    assert f"/{answer['id']}" == result.headers["location"]
-    assert uuid.UUID(answer["id"]).version == 4
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", answer["created_at"])
+    response = result.json
+    assert f"/{response['id']}" == result.headers["location"]
+    assert uuid.UUID(response["id"]).version == 4
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", response["created_at"])
     assert {
-        "id": answer["id"], "user_id": 1, "amount": 1250, "currency": "USD",
-        "payment_method": "pm_card_visa", "status": "queued", "created_at": answer["created_at"],
-        "updated_at": answer["created_at"], "attempts": 0,
-        "timeline": [{"event": "queued", "at": answer["created_at"]}],
-    } == answer  # fmt: skip
+        "id": response["id"], "user_id": 1, "amount": 1250, "currency": "USD",
+        "payment_method": "pm_card_visa", "status": "queued", "created_at": response["created_at"],
+        "updated_at": response["created_at"], "attempts": 0,
+        "timeline": [{"event": "queued", "at": response["created_at"]}],
+    } == response  # fmt: skip
     [(_, entry)] = client.xrange(store.QUEUE)
-    assert {"transaction_id": answer["id"], "request_id": "req-1", "user_id": "1"} == entry
-    assert answer == api.simulate_get(f"/{answer['id']}", headers=bearer()).json
+    assert {"transaction_id": response["id"], "request_id": "req-1", "user_id": "1"} == entry
+    assert response == api.simulate_get(f"/{response['id']}", headers=bearer()).json
 
 
 def test_the_older_path_does_the_same(api: Client) -> None:

@@ -98,8 +98,8 @@ def test_whatever_is_in_redis_makes_no_500(redis_port: int, state: dict[str, Any
         for key, value in state.items():
             put(client, key, value)
     read = [*listing(api, "/"), *listing(api, "/loyalty")]
-    shown = [one["user_id"] for page in read for one in page.json.get("transactions", ())]
-    assert set(shown) <= {1}
+    listed = [one["user_id"] for page in read for one in page.json.get("transactions", ())]
+    assert set(listed) <= {1}
     read.append(api.simulate_get(f"/{ID}", headers=bearer()))
     assert {result.status_code for result in read} <= {200, 404, 503}
     paid = pay(api, **{"Idempotency-Key": "k"})

@@ -66,9 +66,9 @@ def test_each_call_gets_its_own_answer(redis_port: int, pool: ThreadPoolExecutor
     """Of many at a time none gets another's, and together they need fewer round trips."""
     client = Counting(connect(redis_port))
     echo = commit(client)
-    asked = [str(number) for number in range(2000)]
-    assert asked == list(pool.map(lambda number: echo([], [number]), asked))
-    assert client.round_trips < len(asked)
+    requested = [str(number) for number in range(2000)]
+    assert requested == list(pool.map(lambda number: echo([], [number]), requested))
+    assert client.round_trips < len(requested)
 
 
 def test_those_that_wait_go_together(
@@ -95,10 +95,10 @@ def test_an_error_is_its_callers_own(redis_port: int, pool: ThreadPoolExecutor) 
         connect(redis_port),
         "if ARGV[1] == 'bad' then return redis.error_reply('BAD') end return ARGV[1]",
     )
-    asked = ["bad" if number % 3 == 0 else str(number) for number in range(300)]
-    told = answers([pool.submit(picky, [], [one]) for one in asked])
-    assert asked == [str(one).lower() for one in told]
-    assert sum(isinstance(one, redis.ResponseError) for one in told) == 100
+    requested = ["bad" if number % 3 == 0 else str(number) for number in range(300)]
+    replies = answers([pool.submit(picky, [], [one]) for one in requested])
+    assert requested == [str(one).lower() for one in replies]
+    assert sum(isinstance(one, redis.ResponseError) for one in replies) == 100
 
 
 def test_a_redis_without_the_script_is_told_it(
@@ -108,8 +108,8 @@ def test_a_redis_without_the_script_is_told_it(
     echo = commit(connect(redis_port))
     for _ in range(5):
         client.script_flush()
-        asked = [str(number) for number in range(40)]
-        assert asked == list(pool.map(lambda number: echo([], [number]), asked))
+        requested = [str(number) for number in range(40)]
+        assert requested == list(pool.map(lambda number: echo([], [number]), requested))
 
 
 def test_a_silent_redis_delays_all_at_once(pool: ThreadPoolExecutor) -> None:
@@ -129,8 +129,8 @@ def test_after_redis_was_away_it_is_found_again(tmp_path: Any, pool: ThreadPoolE
     """A refused connection is an error of those who called then; the next call goes again."""
     port = support.free_ports(1)
     echo = commit(connect(port))
-    told = answers([pool.submit(echo, [], [str(n)]) for n in range(THREADS)])
-    assert [redis.ConnectionError] * THREADS == [type(one) for one in told]
+    replies = answers([pool.submit(echo, [], [str(n)]) for n in range(THREADS)])
+    assert [redis.ConnectionError] * THREADS == [type(one) for one in replies]
     with support.redis_server(tmp_path / "redis", port):
         assert echo([], ["here"]) == "here"
 
@@ -141,9 +141,9 @@ def test_an_unforeseen_error_blocks_no_other(redis_port: int, pool: ThreadPoolEx
     echo = commit(client)
     unsendable = object()
     futures = [pool.submit(echo, [], [unsendable if n % 10 == 0 else str(n)]) for n in range(200)]
-    told = answers(futures)
-    assert {redis.DataError, str} >= {type(one) for one in told}
-    assert isinstance(told[0], redis.DataError)
+    replies = answers(futures)
+    assert {redis.DataError, str} >= {type(one) for one in replies}
+    assert isinstance(replies[0], redis.DataError)
     assert echo([], ["here"]) == "here"
 
 

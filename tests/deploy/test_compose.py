@@ -160,10 +160,10 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def prepare(checkout: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def prepare(checkout: Path, *args: str) -> subprocess.CompletedProcess[str]:
     environ = {**os.environ, "DOCKER": str(checkout / "engine")}
     return subprocess.run(
-        ["sh", checkout / "deploy/prepare.sh", *words],
+        ["sh", checkout / "deploy/prepare.sh", *args],
         env=environ, stdin=subprocess.DEVNULL,
         capture_output=True, text=True, timeout=20, check=False,
     )  # fmt: skip

@@ -60,15 +60,15 @@ class Image:
         here = {"HTTP_HOST": "127.0.0.1", "HTTP_PORT": str(self.port)}
         return {**self.own_environ, **here, **given}
 
-    def command(self, *words: str) -> list[str]:
+    def command(self, *args: str) -> list[str]:
         """The entry point with the image's words, or with others, as a container runs them."""
-        return self._contained([*self.config["Entrypoint"], *(words or self.config["Cmd"])])
+        return self._contained([*self.config["Entrypoint"], *(args or self.config["Cmd"])])
 
     def healthcheck(self, given: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-        kind, *words = self.config["Healthcheck"]["Test"]
+        kind, *args = self.config["Healthcheck"]["Test"]
         assert kind == "CMD", "there is no shell"
         return subprocess.run(
-            self._contained([self._moved(word) for word in words]),
+            self._contained([self._moved(word) for word in args]),
             env=self.environ(given), cwd="/", stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=20, check=False,
         )  # fmt: skip

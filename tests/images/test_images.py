@@ -93,9 +93,9 @@ def test_they_make_a_stack(stack: Stack) -> None:
 @pytest.mark.parametrize("name", ["auth-api", "core-api"])
 def test_metrics_are_counted_in_tmp(name: str, stack: Stack) -> None:
     """What the workers share lies where a read-only container can still write."""
-    answer = httpx.get(f"http://127.0.0.1:{stack.images[name].port}/metrics", timeout=20)
-    assert answer.status_code == 200
-    assert "http_request_duration_seconds_count" in answer.text
+    response = httpx.get(f"http://127.0.0.1:{stack.images[name].port}/metrics", timeout=20)
+    assert response.status_code == 200
+    assert "http_request_duration_seconds_count" in response.text
 
 
 def test_an_admin_command_runs_in_an_image(stack: Stack) -> None:

@@ -28,7 +28,7 @@ slots = st.integers(0, CONNECTORS - 1)
 counts = st.integers(1, 4)
 picks = st.integers(0, 30)
 delays = st.sampled_from([0, 0, 30])
-answers = st.sampled_from(["capture", "decline", "refuse", "fail", "fail", "lose the answer"])
+responses = st.sampled_from(["capture", "decline", "refuse", "fail", "fail", "lose the answer"])
 
 
 class Working(Checked):
@@ -42,13 +42,13 @@ class Working(Checked):
         key=st.sampled_from([None, None, "a", "b"]),
     )
     def accept(self, user_id: int, money: tuple[int, str], key: str | None) -> None:
-        wanted = TransactionRequest(amount=money[0], currency=money[1])
+        payment = TransactionRequest(amount=money[0], currency=money[1])
         known = self.keys.get((user_id, key)) if key else None
         if known and known[0] != money:
             with pytest.raises(KeyReusedError):
-                self.transactions.accept(user_id, wanted, "req", key)
+                self.transactions.accept(user_id, payment, "req", key)
             return
-        accepted = self.transactions.accept(user_id, wanted, "req", key)
+        accepted = self.transactions.accept(user_id, payment, "req", key)
         assert (known is not None) == accepted.replayed
         if known:
             assert known[1] == accepted.transaction_id
@@ -125,7 +125,7 @@ class Working(Checked):
     def _lives(self, name: str) -> bool:
         return bool(self.client.exists(store.lease_key(name)))
 
-    @rule(slot=slots, count=counts, how=answers, delay_seconds=delays)
+    @rule(slot=slots, count=counts, how=responses, delay_seconds=delays)
     def work(self, slot: int, count: int, how: str, delay_seconds: int) -> None:
         """All that a connector does when nothing happens to it."""
         self.promote(slot, count)
@@ -135,7 +135,7 @@ class Working(Checked):
             self._save(call, delay_seconds)
 
     @precondition(lambda self: self.calls)
-    @rule(pick=picks, how=answers)
+    @rule(pick=picks, how=responses)
     def charge(self, pick: int, how: str) -> None:
         self._charge(self.calls[pick % len(self.calls)], how)
 

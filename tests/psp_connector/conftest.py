@@ -48,8 +48,8 @@ def accept(client: Any) -> Callable[..., str]:
     transactions = Transactions(client, 10**6)
 
     def one(user_id: int = 1, amount: int = 1250, currency: str = "USD") -> str:
-        wanted = TransactionRequest(amount=amount, currency=currency)
-        return transactions.accept(user_id, wanted, "req", None).transaction_id
+        payment = TransactionRequest(amount=amount, currency=currency)
+        return transactions.accept(user_id, payment, "req", None).transaction_id
 
     return one
 

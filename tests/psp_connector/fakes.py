@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class FakePsp:
     """A PSP that answers as a function of the charge says, and captures once for each id."""
 
-    def __init__(self, answer: Callable[[Charge, int], Outcome] | None = None) -> None:
-        self._answer = answer or (lambda charge, _call: Captured(f"pi_{charge.transaction_id}"))
+    def __init__(self, response: Callable[[Charge, int], Outcome] | None = None) -> None:
+        self._answer = response or (lambda charge, _call: Captured(f"pi_{charge.transaction_id}"))
         self._lock = threading.Lock()
         self.calls: Counter[str] = Counter()
         self.captured: Counter[str] = Counter()

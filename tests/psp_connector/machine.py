@@ -28,7 +28,7 @@ from tests.psp_connector.model import Entry
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-from tests.psp_connector.attempts import Working, answers, counts, picks, slots
+from tests.psp_connector.attempts import Working, counts, picks, responses, slots
 
 BAD_ENTRIES: tuple[dict[str | bytes, str | bytes], ...] = (
     {"hello": "world"},
@@ -71,7 +71,7 @@ class Machine(Working):
             entry.owner = name
         self._crash(slot)
 
-    @rule(slot=slots, by=slots, how=st.none() | answers)
+    @rule(slot=slots, by=slots, how=st.none() | responses)
     def lapse(self, slot: int, by: int, how: str | None) -> None:
         """Too slow for its lease, thought dead, overtaken, and still at work, now or later."""
         self.take(slot, 4)
@@ -163,11 +163,11 @@ class Machine(Working):
             "index": store.index_key(user_id), "retries": store.RETRIES,
             "letters": store.DEADLETTERS,
         }[what]  # fmt: skip
-        wanted = TransactionRequest(amount=1250, currency="USD")
+        payment = TransactionRequest(amount=1250, currency="USD")
         with self._broken(key):
             if what in {"index", "retries"}:
                 with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
-                    self.transactions.accept(user_id, wanted, "req", None)
+                    self.transactions.accept(user_id, payment, "req", None)
             if what == "retries":
                 with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
                     self.connectors[0].promote()

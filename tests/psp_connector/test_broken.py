@@ -81,15 +81,15 @@ def test_a_charge_that_always_breaks_off_ends(
 
 
 @pytest.mark.parametrize(
-    "said", ["\ud800", "x" * 3_000_000, "a\r\nb"], ids=["surrogate", "long", "lines"]
+    "output", ["\ud800", "x" * 3_000_000, "a\r\nb"], ids=["surrogate", "long", "lines"]
 )
 @pytest.mark.parametrize("outcome", [Captured, Declined, Refused, Transient])
 def test_text_from_the_psp_is_stored_short_and_printable(
-    client: Any, settings: ConnectorSettings, accept: Accept, outcome: Any, said: str
+    client: Any, settings: ConnectorSettings, accept: Accept, outcome: Any, output: str
 ) -> None:
     """Whatever it sends: a result that cannot be saved would hold up those saved with it."""
     transaction_id = accept()
-    with running(make(client, settings, FakePsp(lambda *_: outcome(said)))):
+    with running(make(client, settings, FakePsp(lambda *_: outcome(output)))):
         wait_until(lambda: ended(client, transaction_id))
     stored = client.hgetall(store.transaction_key(transaction_id))
     assert all(len(value) < 2000 and value.isprintable() for value in stored.values())

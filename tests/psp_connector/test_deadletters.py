@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from services.psp_connector.settings import ConnectorSettings
 
 
-def run(port: int, *words: str) -> tuple[int, str, str]:
+def run(port: int, *args: str) -> tuple[int, str, str]:
     out, err = io.StringIO(), io.StringIO()
-    code = main(words, {"REDIS_URL": f"redis://127.0.0.1:{port}/0"}, out, err)
+    code = main(args, {"REDIS_URL": f"redis://127.0.0.1:{port}/0"}, out, err)
     return code, out.getvalue(), err.getvalue()
 
 
@@ -116,9 +116,9 @@ def test_redis_away_is_said_in_words() -> None:
     assert "is the stack up?" in err
 
 
-@pytest.mark.parametrize("words", [["show", "x"], ["replay"], ["replay", "1-1", "--all"]])
-def test_wrong_words_are_refused(words: list[str]) -> None:
+@pytest.mark.parametrize("args", [["show", "x"], ["replay"], ["replay", "1-1", "--all"]])
+def test_wrong_words_are_refused(args: list[str]) -> None:
     """Usage errors are argparse's: exit code 2."""
     with pytest.raises(SystemExit) as left:
-        run(1, *words)
+        run(1, *args)
     assert left.value.code == 2

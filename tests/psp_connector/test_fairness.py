@@ -79,9 +79,9 @@ def connector(redis_port: int, psp_url: str) -> Iterator[None]:
 
 
 def pay(client: Any, user_id: int, method: str) -> str:
-    wanted = TransactionRequest(amount=1250, currency="USD", payment_method=method)
+    payment = TransactionRequest(amount=1250, currency="USD", payment_method=method)
     transactions = Transactions(client, 10**6)
-    return transactions.accept(user_id, wanted, str(uuid.uuid4()), None).transaction_id
+    return transactions.accept(user_id, payment, str(uuid.uuid4()), None).transaction_id
 
 
 def seconds_taken(client: Any, transaction_id: str) -> float | None:

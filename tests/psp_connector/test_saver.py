@@ -67,8 +67,8 @@ def attempt(entry_id: str) -> Attempt:
 
 
 @contextlib.contextmanager
-def saving(queue: Any, told: Recorder) -> Iterator[Saver]:
-    saver = Saver(queue, told, pause_seconds=0.01)
+def saving(queue: Any, messages: Recorder) -> Iterator[Saver]:
+    saver = Saver(queue, messages, pause_seconds=0.01)
     saver.start()
     try:
         yield saver
@@ -78,45 +78,45 @@ def saving(queue: Any, told: Recorder) -> Iterator[Saver]:
 
 def test_what_came_meanwhile_is_saved_in_one_go() -> None:
     """Results that arrive while one is being saved are saved together."""
-    queue, told = FakeQueue(), Recorder()
+    queue, messages = FakeQueue(), Recorder()
     queue.may_go_on.clear()
-    with saving(queue, told) as saver:
+    with saving(queue, messages) as saver:
         saver.put(attempt("0"))
         for number in range(1, 9):
             saver.put(attempt(str(number)))
         queue.may_go_on.set()
-        wait_until(lambda: len(told.done) == 9)
+        wait_until(lambda: len(messages.done) == 9)
     assert len(queue.sizes) <= 2
-    assert [str(number) for number in range(9)] == told.done
+    assert [str(number) for number in range(9)] == messages.done
 
 
 @pytest.mark.parametrize("error", [redis.ConnectionError("away"), ValueError("unheard of")])
 def test_redis_may_be_away_for_a_while(error: Exception) -> None:
     """While saving fails nothing counts as saved; afterwards everything is saved."""
-    queue, told = FakeQueue(), Recorder()
+    queue, messages = FakeQueue(), Recorder()
     queue.away, queue.error = True, error
-    with saving(queue, told) as saver:
+    with saving(queue, messages) as saver:
         for number in range(3):
             saver.put(attempt(str(number)))
         wait_until(lambda: len(queue.sizes) > 5)
-        assert not told.done
+        assert not messages.done
         queue.away = False
-        wait_until(lambda: len(told.done) == 3)
-    assert not told.given_up
+        wait_until(lambda: len(messages.done) == 3)
+    assert not messages.given_up
 
 
 def test_one_that_cannot_be_saved_holds_up_no_other() -> None:
     """A rejected result is retried and given up in the end; the others are saved at once."""
-    queue, told = FakeQueue(), Recorder()
+    queue, messages = FakeQueue(), Recorder()
     queue.refused = {"broken"}
-    with saving(queue, told) as saver:
+    with saving(queue, messages) as saver:
         saver.put(attempt("broken"))
         for number in range(5):
             saver.put(attempt(str(number)))
-        wait_until(lambda: len(told.done) == 5)
-        wait_until(lambda: told.given_up)
-    assert told.given_up == ["broken"]
-    assert "broken" not in told.done
+        wait_until(lambda: len(messages.done) == 5)
+        wait_until(lambda: messages.given_up)
+    assert messages.given_up == ["broken"]
+    assert "broken" not in messages.done
 
 
 def test_a_redis_that_forgot_the_scripts_is_told_them_again(

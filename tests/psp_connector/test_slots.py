@@ -15,11 +15,11 @@ def occupied(slots: Slots, granted: dict[str, int]) -> None:
 
 
 @given(st.integers(2, 64), st.integers(1, 1000))
-def test_one_merchant_gets_most_slots_but_never_the_last(allowed: int, asked: int) -> None:
+def test_one_merchant_gets_most_slots_but_never_the_last(allowed: int, requested: int) -> None:
     """At least half, at least one is left; the next merchant gets one at once."""
     slots = Slots(lambda: allowed)
-    granted = slots.shares({"becky": asked})
-    assert min(asked, allowed // 2) <= granted["becky"] <= min(asked, allowed - 1)
+    granted = slots.shares({"becky": requested})
+    assert min(requested, allowed // 2) <= granted["becky"] <= min(requested, allowed - 1)
     occupied(slots, granted)
     assert slots.shares({"becky": 1000, "alice": 1})["alice"]
 

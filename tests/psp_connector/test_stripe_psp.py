@@ -119,12 +119,13 @@ def test_a_response_without_end_fills_no_memory(psp: Psp, encoding: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("given", "seconds"), [("2", 2.0), ("0.5", 0.5), ("-1", 0.0), ("soon", 0.0), ("9e99", 3600.0),
+    ("retry_after", "seconds"),
+    [("2", 2.0), ("0.5", 0.5), ("-1", 0.0), ("soon", 0.0), ("9e99", 3600.0),
                            ("nan", 0.0), ("inf", 0.0)],
 )  # fmt: skip
-def test_retry_after_is_honoured_within_a_bound(psp: Psp, given: str, seconds: float) -> None:
+def test_retry_after_is_honoured_within_a_bound(psp: Psp, retry_after: str, seconds: float) -> None:
     """Seconds as the PSP asks for them, never more than an hour, and no nonsense."""
-    psp.status, psp.headers = 429, {"Retry-After": given}
+    psp.status, psp.headers = 429, {"Retry-After": retry_after}
     psp.body = json.dumps(error("invalid_request_error")).encode()
     assert Transient("HTTP 429", seconds) == client(psp.url).charge(CHARGE)
 

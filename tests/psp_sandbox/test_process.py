@@ -56,8 +56,8 @@ class Process:
 
     def is_healthy(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/health", timeout=2) as answer:
-                return bool(answer.status == 200)
+            with urllib.request.urlopen(f"{self.url}/health", timeout=2) as response:
+                return bool(response.status == 200)
         except OSError:
             return False
 
@@ -219,14 +219,16 @@ def test_two_processes_charge_a_key_once(tmp_path: Path) -> None:
             for folder in (tmp_path / "orphan", tmp_path / "successor")
         ]
         with ThreadPoolExecutor(2 * len(keys)) as pool:
-            asked = [pool.submit(one.pay, key, "pm_sandbox_slow") for key in keys for one in both]
-            answers = [future.result(20) for future in asked]
-        shown = http.get(f"{both[0].url}/_sandbox/payment_intents").json()
+            requested = [
+                pool.submit(one.pay, key, "pm_sandbox_slow") for key in keys for one in both
+            ]
+            answers = [future.result(20) for future in requested]
+        listed = http.get(f"{both[0].url}/_sandbox/payment_intents").json()
     pairs = list(zip(answers[::2], answers[1::2], strict=True))
     assert [a.id for a, _ in pairs] == [b.id for _, b in pairs]
     assert len(keys) == len({a.id for a, _ in pairs})
-    assert {key: {"requests": 2, "captured": 1} for key in keys} == shown["keys"]
-    responses = [answer.last_response for answer in answers]
+    assert {key: {"requests": 2, "captured": 1} for key in keys} == listed["keys"]
+    responses = [response.last_response for response in answers]
     replays = [one.headers.get("Idempotent-Replayed") for one in responses if one is not None]
     assert len(keys) == replays.count("true")
 

@@ -72,12 +72,12 @@ def test_sweep(store: Store, clock: Clock) -> None:
 def test_survives_reopening(tmp_path: Path) -> None:
     """A file keeps payments and keys from one process to the next."""
     path = tmp_path / "sandbox.sqlite"
-    answers = []
+    responses = []
     for _ in range(2):
         store = Store(path)
-        answers.append(Sandbox(store).pay("k1").json)
+        responses.append(Sandbox(store).pay("k1").json)
         store.close()
-    assert answers[0] == answers[1]
+    assert responses[0] == responses[1]
 
 
 def test_failing_database(tmp_path: Path) -> None:

@@ -113,8 +113,8 @@ def test_a_stop_waits_a_little_for_a_request_and_no_longer(tmp_path: Path) -> No
         assert time.monotonic() - started < 5
 
 
-def _caddy(*words: str, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = ["caddy", *words, "--adapter", "caddyfile", "--config", str(CONFIG)]
+def _caddy(*args: str, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = ["caddy", *args, "--adapter", "caddyfile", "--config", str(CONFIG)]
     return subprocess.run(
         command, env=environ, capture_output=True, text=True, timeout=30, check=False
     )

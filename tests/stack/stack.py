@@ -54,9 +54,9 @@ class Stack:
     def token(self, username: str = "alice") -> str:
         """A fresh token, from the router."""
         body = {"username": username, "password": "password"}
-        answer = self.http.post("/auth/token", json=body)
-        assert answer.status_code == 200, answer.text
-        return str(answer.json()["token"])
+        response = self.http.post("/auth/token", json=body)
+        assert response.status_code == 200, response.text
+        return str(response.json()["token"])
 
     def bearer(self, username: str = "alice") -> dict[str, str]:
         """The header that says who asks."""
@@ -71,8 +71,10 @@ class Stack:
         """The transaction when it has come to its end."""
 
         def final() -> dict[str, Any] | None:
-            answer = self.http.get(f"/transactions/{transaction_id}", headers=self.bearer(username))
-            record: dict[str, Any] = answer.json()
+            response = self.http.get(
+                f"/transactions/{transaction_id}", headers=self.bearer(username)
+            )
+            record: dict[str, Any] = response.json()
             return record if record.get("status") in {"captured", "declined", "failed"} else None
 
         return support.wait_until(
@@ -81,25 +83,25 @@ class Stack:
 
     def points(self, username: str = "alice") -> int:
         """The user's loyalty points."""
-        answer = self.http.get("/transactions/loyalty", headers=self.bearer(username))
-        return int(answer.json()["points"])
+        response = self.http.get("/transactions/loyalty", headers=self.bearer(username))
+        return int(response.json()["points"])
 
     def redis(self, **options: Any) -> Any:
         """A client of the stack's Redis."""
         url = (self.state / "redis-url").read_text().strip()
         return redis.Redis.from_url(url, decode_responses=True, **options)
 
-    def compose(self, *words: str, seconds_max: float = 60) -> subprocess.CompletedProcess[str]:
+    def compose(self, *args: str, seconds_max: float = 60) -> subprocess.CompletedProcess[str]:
         """Runs process-compose against this stack."""
-        return compose(self.environ, *words, seconds_max=seconds_max)
+        return compose(self.environ, *args, seconds_max=seconds_max)
 
-    def platform(self, *words: str, seconds_max: float = 60) -> subprocess.CompletedProcess[str]:
+    def platform(self, *args: str, seconds_max: float = 60) -> subprocess.CompletedProcess[str]:
         """Runs the body of bin/platform against this stack."""
-        return platform(self.environ, *words, seconds_max=seconds_max)
+        return platform(self.environ, *args, seconds_max=seconds_max)
 
-    def doctor(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    def doctor(self, *args: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Runs `doctor` as in a shell of this stack."""
-        command = [sys.executable, "-m", "devtools.doctor", *words]
+        command = [sys.executable, "-m", "devtools.doctor", *args]
         return call(command, {**self.environ, **more})
 
     def states(self) -> list[ProcessState]:
@@ -160,7 +162,7 @@ def environment(state: Path, port: int, **more: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("PLATFORM_", "PC_", "JWT_", "PSP_", "REDIS_"))
     }
-    given = kept | {
+    values = kept | {
         "PLATFORM_PORT": str(port),
         "PLATFORM_STATE": str(state),
         "PLATFORM_CODE": str(support.ROOT),
@@ -174,7 +176,7 @@ def environment(state: Path, port: int, **more: str) -> dict[str, str]:
         "PSP_BACKOFF_SECONDS_MAX": "0.5",
         **more,
     }
-    return {name: value for name, value in given.items() if more.get(name) != ""}
+    return {name: value for name, value in values.items() if more.get(name) != ""}
 
 
 @contextlib.contextmanager
@@ -262,25 +264,25 @@ def call(
 
 
 def compose(
-    environ: Mapping[str, str], *words: str, seconds_max: float = 60
+    environ: Mapping[str, str], *args: str, seconds_max: float = 60
 ) -> subprocess.CompletedProcess[str]:
     """Runs process-compose."""
-    return call(["process-compose", *words], environ, seconds_max=seconds_max)
+    return call(["process-compose", *args], environ, seconds_max=seconds_max)
 
 
 def platform(
-    environ: Mapping[str, str], *words: str, seconds_max: float = 60
+    environ: Mapping[str, str], *args: str, seconds_max: float = 60
 ) -> subprocess.CompletedProcess[str]:
     """As bin/platform runs it."""
     folder = support.ROOT / "nix" / "platform"
     script = "; ".join(f'. "{folder}/{name}.sh"' for name in ("inherited", "env", "platform"))
-    command = ["bash", "-euo", "pipefail", "-c", script, f"{folder}/platform.sh", *words]
+    command = ["bash", "-euo", "pipefail", "-c", script, f"{folder}/platform.sh", *args]
     return call(command, environ, seconds_max=seconds_max)
 
 
-def merchant(environ: Mapping[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+def merchant(environ: Mapping[str, str], *args: str) -> subprocess.CompletedProcess[str]:
     """Runs `merchant` as in a shell with these variables."""
-    return call([sys.executable, "-m", "devtools.merchant", *words], environ)
+    return call([sys.executable, "-m", "devtools.merchant", *args], environ)
 
 
 def request_id() -> str:

@@ -40,10 +40,10 @@ def test_smoke_passes(stack: Stack) -> None:
     assert stack.platform("run", "smoke", "--", "--url", "http://127.0.0.1:1").returncode != 0
 
 
-@pytest.mark.parametrize("words", [["smok"], ["--", "smoke"], []])
-def test_run_without_the_name_of_a_process_is_refused(stack: Stack, words: list[str]) -> None:
+@pytest.mark.parametrize("args", [["smok"], ["--", "smoke"], []])
+def test_run_without_the_name_of_a_process_is_refused(stack: Stack, args: list[str]) -> None:
     """Beside a running stack process-compose would hang; the names that exist are given."""
-    done = stack.platform("run", *words)
+    done = stack.platform("run", *args)
     assert done.returncode == 2
     assert " redis reload router smoke\n" in done.stderr
 
@@ -75,11 +75,11 @@ def test_a_busy_port_stops_the_start_and_is_named() -> None:
         running(healthy=False, port=port, QUEUE_LIMIT="many") as stack,
     ):
         assert stack.supervisor.wait(60) == 78
-        said = stack.log("preflight")
+        output = stack.log("preflight")
         assert not (stack.state / "logs" / "redis.log").exists()
-    assert f"port {port + 3} (psp-connector) is held by" in said
-    assert "start with PLATFORM_PORT=" in said
-    assert "QUEUE_LIMIT='many'" in said
+    assert f"port {port + 3} (psp-connector) is held by" in output
+    assert "start with PLATFORM_PORT=" in output
+    assert "QUEUE_LIMIT='many'" in output
 
 
 def test_two_checkouts_run_side_by_side() -> None:
@@ -119,10 +119,10 @@ def test_auto_is_never_shifted() -> None:
             running(healthy=False, state=state, port=port, PLATFORM_PORT="auto") as stack,
         ):
             assert stack.supervisor.wait(60) == 78
-            said = stack.log("preflight")
+            output = stack.log("preflight")
             assert not (state / "environment").exists()
-    assert f"port {port + 5} (redis) is held by" in said
-    assert "end that, or start with PLATFORM_PORT=" in said
+    assert f"port {port + 5} (redis) is held by" in output
+    assert "end that, or start with PLATFORM_PORT=" in output
 
 
 def test_dot_env_moves_the_stack_and_clients_know() -> None:
@@ -135,8 +135,8 @@ def test_dot_env_moves_the_stack_and_clients_know() -> None:
             paid = merchant(shell, "pay", "1250", "USD", "--as", "alice")
             assert (paid.returncode, paid.stderr) == (0, "")
             assert stack.points() == 12
-            said = stack.log("ready")
-    assert f"http://127.0.0.1:{port}\n" in said
+            output = stack.log("ready")
+    assert f"http://127.0.0.1:{port}\n" in output
 
 
 def test_what_a_killed_supervisor_left_is_ended_by_the_next_up(stack: Stack) -> None:
@@ -152,9 +152,9 @@ def test_what_a_killed_supervisor_left_is_ended_by_the_next_up(stack: Stack) -> 
             assert killed.ended(killed.pay().json()["id"])["status"] == "captured", "they work on"
             with running(healthy=False, state=state, port=killed.port) as again:
                 # Until they are ended, health checks are answered by those that were left.
-                said = support.wait_until(lambda: told(again), seconds_max=60, what="the end")
+                output = support.wait_until(lambda: told(again), seconds_max=60, what="the end")
                 for name, process in left.items():
-                    assert f"{name}, pid {process.pid}" in said
+                    assert f"{name}, pid {process.pid}" in output
                 assert [p for p in [*left.values(), *workers] if not orphans.is_gone(p)] == []
                 assert shell.poll() is None
                 shell.kill()

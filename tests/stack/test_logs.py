@@ -29,10 +29,10 @@ PAYING = {"router", "core-api", "psp-connector", "psp-sandbox"}
 FINAL = {"captured", "declined", "failed"}
 
 
-def logs(stack: Stack, *words: str) -> list[str]:
+def logs(stack: Stack, *args: str) -> list[str]:
     """What `logs` prints about this stack."""
     done = subprocess.run(
-        [sys.executable, "-m", "devtools.showlogs", *words],
+        [sys.executable, "-m", "devtools.showlogs", *args],
         cwd=support.ROOT,
         env=dict(stack.environ),
         stdin=subprocess.DEVNULL,
@@ -47,22 +47,22 @@ def logs(stack: Stack, *words: str) -> list[str]:
 @pytest.mark.parametrize("kind", ["request", "transaction"])
 def test_a_payment_is_told_by_every_process_it_went_through(stack: Stack, kind: str) -> None:
     """Each line of it carries the client's request id, from the router to the PSP and back."""
-    given = request_id()
-    headers = stack.bearer() | {"X-Request-Id": given}
+    own_id = request_id()
+    headers = stack.bearer() | {"X-Request-Id": own_id}
     body = {"amount": 1250, "currency": "USD", "payment_method": "pm_sandbox_flaky"}
     paid = stack.http.post("/transactions", json=body, headers=headers).json()
     stack.ended(paid["id"])
-    asked = given if kind == "request" else paid["id"]
+    requested = own_id if kind == "request" else paid["id"]
 
     def told() -> list[str] | None:
-        lines = logs(stack, f"--{kind}", asked)
+        lines = logs(stack, f"--{kind}", requested)
         return lines if sum("attempt=" in line for line in lines) == 3 else None
 
     texts = support.wait_until(told, what="three attempts in the logs", seconds_max=30)
     lines = [line for text in texts if (line := loglines.parse(text))]
     assert len(lines) == len(texts)
     assert {line.fields["service"] for line in lines} == PAYING
-    assert {line.fields["request_id"] for line in lines} == {given}
+    assert {line.fields["request_id"] for line in lines} == {own_id}
     assert sorted(lines, key=lambda line: line.at) == lines
 
 
@@ -148,8 +148,8 @@ def pay_in_every_way(stack: Stack) -> list[str]:
     post("/transactions", json=body | {"payment_method": "pm_sandbox_flaky"}, headers=bearer)
 
     def ended() -> Any:
-        answer = stack.http.get(paid.headers["location"], headers=bearer).json()
-        return answer["status"] in FINAL
+        response = stack.http.get(paid.headers["location"], headers=bearer).json()
+        return response["status"] in FINAL
 
     support.wait_until(ended, what="the payment's end", seconds_max=25)
     wrong = login | {"password": SECRETS["wrong password"]}

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 def environ() -> Iterator[dict[str, str]]:
     """A state folder and ports of its own; nothing of it is left."""
     with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as folder:
-        given = environment(Path(folder), support.free_ports(BLOCK))
+        values = environment(Path(folder), support.free_ports(BLOCK))
         try:
-            yield given
+            yield values
         finally:
-            platform(given, "down")
+            platform(values, "down")
             left = left_of(Path(folder))
             for process in left:
                 process.kill()
@@ -75,8 +75,8 @@ def test_up_comes_back_when_all_is_healthy_and_down_ends_all(environ: dict[str, 
 
 def test_status_shows_each_process(stack: Stack, tmp_path: Path) -> None:
     """One line each, with port and health; without a stack it says how to start one."""
-    shown = stack.platform("status").stdout.splitlines()
-    lines = {line.split()[0]: line.split()[1:] for line in shown}
+    listed = stack.platform("status").stdout.splitlines()
+    lines = {line.split()[0]: line.split()[1:] for line in listed}
     assert lines["core-api"] == ["Running", str(stack.port + PORT_OFFSETS["core-api"]), "pass"]
     assert set(lines) == {state.name for state in stack.states()}
     nowhere = platform({**stack.environ, "PLATFORM_STATE": str(tmp_path)}, "status")

@@ -109,8 +109,8 @@ def test_saved_python_is_served(checkout: Checkout) -> None:
 
     def pay() -> None:
         while not stop.is_set():
-            answer = checkout.stack.http.post("/transactions", json=body, headers=bearer)
-            statuses.add(answer.status_code)
+            response = checkout.stack.http.post("/transactions", json=body, headers=bearer)
+            statuses.add(response.status_code)
 
     traffic = threading.Thread(target=pay)
     traffic.start()
@@ -241,8 +241,8 @@ def test_a_request_outlives_a_saved_caddyfile(checkout: Checkout) -> None:
 
     reloads = checkout.stack.log("router").count("successfully reloaded config from file")
     headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
-    answer = http.post("/auth/token", content=slowly(), headers=headers)
-    assert answer.status_code == 200, answer.text
+    response = http.post("/auth/token", content=slowly(), headers=headers)
+    assert response.status_code == 200, response.text
     checkout.save("router/Caddyfile", '{"status":"saved"}', '{"status":"pass"}')
     checkout.wait_for("/health", "pass")
 
