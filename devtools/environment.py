@@ -21,6 +21,9 @@ SETTINGS: Mapping[str, type[Settings]] = {
     service.name: service.settings() for service in SERVICES.values() if service.packages
 }
 
+# Added to PLATFORM_PORT: where the console receives traces. None while the stack has no console.
+CONSOLE_PORT_OFFSET: int | None = None
+
 # Variables that no settings class has: of the stack, and of merchant.
 OTHER_VARIABLES: Mapping[str, str] = {
     "PLATFORM_PORT": "the router's port; the others follow; `auto` takes a block of its own",
@@ -56,11 +59,17 @@ def fixed(first_port: int, state: Path) -> dict[str, str]:
 def defaults(first_port: int, state: Path) -> dict[str, str]:
     """Variables that the stack sets unless the user does."""
     port = {name: first_port + service.port_offset for name, service in SERVICES.items()}
+    traces = (
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{first_port + CONSOLE_PORT_OFFSET}"}
+        if CONSOLE_PORT_OFFSET
+        else {}
+    )
     return {
         "JWT_SECRET_FILE": str(state / "jwt-secret"),
         "LOG_FORMAT": "console",  # as process-compose.yaml has it for all processes
         "REDIS_URL_FILE": str(state / "redis-url"),
         "PSP_URL": f"http://127.0.0.1:{port['psp-sandbox']}",
+        **traces,
     }
 
 

@@ -132,6 +132,7 @@ in
         map (name: ../tests + "/${name}") (
           [
             "conftest.py"
+            "receiver.py"
             "support.py"
           ]
           ++ names

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from structlog.dev import Column, ConsoleRenderer
 
+from services.common import tracing
 from services.common.command import has_colors, printable
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ class Output:
 
 
 def configure(service: str, settings: Settings) -> None:
-    """Configures logging for this process; call once, from the entry point."""
+    """Configures logging and tracing for this process; call once, from the entry point."""
+    tracing.configure(service, settings.otel_exporter_otlp_endpoint)
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     shared = _shared_processors(service)
     output: Any = Output(sys.stdout.fileno())
@@ -144,7 +146,7 @@ def _renderers(settings: Settings) -> list[Processor]:
 
 
 def _ids_last(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    for name in ("transaction_id", "request_id"):
+    for name in ("transaction_id", "request_id", "trace_id"):
         if name in event:
             event[name] = event.pop(name)
     return event

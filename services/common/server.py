@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
-from services.common import logs, metrics
+from services.common import logs, metrics, tracing
 from services.common.settings import SettingsError, exit_for, read_or_exit
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "when_ready": counters.when_ready,
             "pre_fork": counters.pre_fork,
             "post_worker_init": self._worker_started,
+            "worker_exit": lambda _arbiter, _worker: tracing.stop(),
             "child_exit": self._worker_ended,
         }
         # In memory shared by the workers: of each its open connections plus one, or 0.
@@ -84,6 +85,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
     def _worker_started(self, worker: Any) -> None:
         """Announces readiness once, before the first worker accepts connections."""
+        tracing.start()
         if worker.age == 1:
             logs.announce("listening", address=str(worker.sockets[0]))
         listeners = [_Listener(sock, self._counts, worker.age % _COUNTS) for sock in worker.sockets]

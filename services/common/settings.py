@@ -17,6 +17,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Self, TypeVar, get_args
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
@@ -59,6 +60,13 @@ class Setting:
     description: str
 
 
+def _base_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("an http:// or https:// address, such as http://127.0.0.1:4318")
+    return text
+
+
 class Settings(BaseModel):
     """Settings common to all processes. Immutable; unknown variables are ignored."""
 
@@ -70,6 +78,9 @@ class Settings(BaseModel):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="the least severe level that is logged"
+    )
+    otel_exporter_otlp_endpoint: Annotated[str, AfterValidator(_base_url)] = Field(
+        default="", description="where traces are sent by OTLP over HTTP; unset: nowhere"
     )
 
     @classmethod

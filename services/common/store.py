@@ -7,7 +7,7 @@
 | `user:{id}:points` | string, integer | unlimited | loyalty points |
 | `user:{id}:ledger` | list of JSON | unlimited | loyalty credits |
 | `user:{id}:idempotency:{key}` | hash | 24 hours | `fingerprint` of the request, `answer` |
-| `queue` | stream, a group | until finished | `transaction_id`, `user_id`, `request_id` |
+| `queue` | stream, a group | until finished | ids, `traceparent`; see accept.lua |
 | `retries` | sorted set by due time (ms) | until due | ids waiting for their next attempt |
 | `deadletters` | stream | DEADLETTER_DAYS | `transaction_id`, `reason`, `entry`, `at` |
 | `connector:{name}` | string | LEASE_SECONDS, renewed | the lease of a live connector |
@@ -47,6 +47,8 @@ QUEUE = "queue"
 GROUP = "psp-connector"
 RETRIES = "retries"
 DEADLETTERS = "deadletters"
+# Attributes of spans about the queue; the semantic conventions have no name for Redis.
+QUEUE_ATTRIBUTES = {"messaging.system": "redis", "messaging.destination.name": QUEUE}
 
 _log = structlog.get_logger()
 

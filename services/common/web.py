@@ -15,7 +15,7 @@ import structlog
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from services.common import problems
+from services.common import problems, tracing
 from services.common.metrics import HttpMetrics, MetricsResource
 from services.common.problems import Problem
 
@@ -53,7 +53,9 @@ def make_app(
 ) -> App:
     """Builds an app with these resources, `/health`, `/metrics` and problem documents."""
     metrics = HttpMetrics()
-    app: App = falcon.App(middleware=[Gate(settings.hosts(), metrics)], request_type=Request)
+    app: App = falcon.App(
+        middleware=[*tracing.middleware(), Gate(settings.hosts(), metrics)], request_type=Request
+    )
     app.resp_options.media_handlers[falcon.MEDIA_JSON] = falcon.media.JSONHandler(dumps=to_json)
     problems.register(app)
     everything = {

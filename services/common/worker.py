@@ -13,7 +13,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import structlog
 
-from services.common import logs
+from services.common import logs, tracing
 from services.common.settings import SettingsError, exit_for, read_or_exit
 
 if TYPE_CHECKING:
@@ -64,11 +64,13 @@ def run(
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
+    tracing.start()
     _serve_in_background(app, settings)
     logs.announce("listening", address=f"{settings.http_host}:{settings.http_port}")
     worker.run()
     unfinished = worker.drain(GRACE_SECONDS)
     _log.info("stopped", unfinished=unfinished)
+    tracing.stop()
     sys.stdout.flush()
     # Not sys.exit, which would wait for threads that exceeded the grace period.
     os._exit(0)

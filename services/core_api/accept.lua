@@ -6,11 +6,12 @@
 -- KEYS  1 transaction:{id}     2 user:{id}:transactions   3 queue   4 retries
 --       5 user:{id}:idempotency:{key}   (only when the client sent a key)
 -- ARGV  1 id   2 user id   3 member of the index   4 request id   5 queue limit
---       6 the response: the transaction as JSON, whose fields are those of the record
---       and with a key: 7 fingerprint of the request   8 lifetime, seconds
+--       6 traceparent or ''
+--       7 the response: the transaction as JSON, whose fields are those of the record
+--       and with a key: 8 fingerprint of the request   9 lifetime, seconds
 -- Returns  {'accepted', ''}  {'replayed', the first response}  {'mismatch', ''}  {'full', ''}
 local transaction, index, queue, retries, idempotency = unpack(KEYS)
-local id, user_id, member, request_id, queue_limit, response, fingerprint,
+local id, user_id, member, request_id, queue_limit, traceparent, response, fingerprint,
   lifetime_seconds = unpack(ARGV)
 check_types('hash', 'zset', 'stream', 'zset', 'hash')
 
@@ -34,8 +35,13 @@ if redis.call('XLEN', queue) + redis.call('ZCARD', retries) >= tonumber(queue_li
 end
 
 local entry = redis.call('XADD', queue, '*',
-  'transaction_id', id, 'request_id', request_id, 'user_id', user_id)
+  'transaction_id', id, 'request_id', request_id, 'user_id', user_id,
+  'traceparent', traceparent)
 local record = {'request_id', request_id, 'entry', entry}
+if traceparent ~= '' then
+  record[#record + 1] = 'traceparent'
+  record[#record + 1] = traceparent
+end
 for name, value in pairs(cjson.decode(response)) do
   if type(value) == 'number' then
     value = string.format('%.0f', value)

@@ -14,7 +14,7 @@ import structlog
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from services.common import store
+from services.common import store, tracing
 from services.common.clock import now_ms, rfc3339
 from services.common.problems import Problem, Unavailable
 from services.common.transaction import Credit, Event, Transaction
@@ -94,11 +94,13 @@ class Transactions:
         if key is not None:
             keys.append(store.idempotency_key(user_id, key))
             idempotency = [request.fingerprint(), IDEMPOTENCY_SECONDS]
+        span = _sending(transaction.id, user_id, request_id)
         args = [
             transaction.id, user_id, f"{created_ms:013d}:{transaction.id}", request_id,
-            self._queue_limit, response, *idempotency,
+            self._queue_limit, span.traceparent, response, *idempotency,
         ]  # fmt: skip
-        outcome, earlier_response = self._accept(keys=keys, args=args)
+        with span:
+            outcome, earlier_response = self._accept(keys=keys, args=args)
         if outcome == "mismatch":
             raise KeyReusedError
         if outcome == "full":
@@ -165,6 +167,18 @@ class Transactions:
             ledger=[credit for entry in reversed(entries) if (credit := _credit(entry))],
             next_cursor=_encode(str(start)) if start else None,
         )
+
+
+def _sending(transaction_id: str, user_id: int, request_id: str) -> tracing.Span:
+    attributes = {
+        **store.QUEUE_ATTRIBUTES,
+        "messaging.operation.name": "send",
+        "messaging.operation.type": "send",
+        "platform.transaction.id": transaction_id,
+        "platform.request_id": request_id,
+        "enduser.id": str(user_id),
+    }
+    return tracing.span(f"send {store.QUEUE}", "producer", attributes)
 
 
 def _queued(

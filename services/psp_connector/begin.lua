@@ -3,7 +3,8 @@
 -- unchanged; an error would block the others in this call on every retry.
 --
 -- KEYS  transaction:{id} of each
--- ARGV  1 now, RFC 3339   2 ... fields to return, more than one
+-- ARGV  1 now, RFC 3339   2 ... of each the attempt's traceparent or ''
+--       and then the fields to return, more than one
 -- Returns  for each a list of those fields, or {reason} if it cannot be charged
 local now = ARGV[1]
 -- At most 9 digits, so that the next number is valid, too. HINCRBY rejects leading zeros.
@@ -36,7 +37,11 @@ for i, key in ipairs(KEYS) do
     local timeline = record[3] .. ', {"event": "processing", "at": "'
       .. now .. '", "attempt": ' .. attempt .. '}'
     redis.call('HSET', key, 'status', 'processing', 'updated_at', now, 'timeline', timeline)
-    replies[i] = redis.call('HMGET', key, unpack(ARGV, 2))
+    replies[i] = redis.call('HMGET', key, unpack(ARGV, 2 + #KEYS))
+    if ARGV[1 + i] ~= '' then
+      -- After the reply, which has that of the attempt before.
+      redis.call('HSET', key, 'attempt_traceparent', ARGV[1 + i])
+    end
   end
 end
 return replies

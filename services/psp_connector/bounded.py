@@ -20,6 +20,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, select_proxy
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 
+from services.common import tracing
 from services.common.settings import SettingsError, masked
 
 # Watchdog interval: a call may exceed its timeout by this.
@@ -51,12 +52,18 @@ class BoundedSession(requests.Session):
         threading.Thread(target=self._watch, name="psp-watchdog", daemon=True).start()
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        try:
-            response = super().send(request, **kwargs | {"stream": True})
-            _read(response)
+        with _client_span(request) as span:
+            if span.traceparent:
+                request.headers["traceparent"] = span.traceparent
+            try:
+                response = super().send(request, **kwargs | {"stream": True})
+                _read(response)
+            finally:
+                self._calls.pop(threading.get_ident(), None)
+            span.set({"http.response.status_code": response.status_code})
+            if response.status_code >= 400:
+                span.fail(f"HTTP {response.status_code}")
             return response
-        finally:
-            self._calls.pop(threading.get_ident(), None)
 
     def get_redirect_target(self, resp: requests.Response) -> None:
         """None: a redirect would send the payment elsewhere, each time with a new timeout."""
@@ -89,6 +96,18 @@ def _read(response: requests.Response) -> None:
             raise requests.ConnectionError("the response is too long")
     # As requests does itself without `stream`.
     response._content = bytes(content)  # noqa: SLF001
+
+
+def _client_span(request: requests.PreparedRequest) -> tracing.Span:
+    parts = urlsplit(request.url or "")
+    port = parts.port or {"https": 443}.get(parts.scheme, 80)
+    attributes: dict[str, str | int] = {
+        "http.request.method": request.method or "",
+        "server.address": parts.hostname or "",
+        "server.port": port,
+        "url.full": f"{parts.scheme}://{parts.hostname}:{port}{parts.path}",
+    }
+    return tracing.span(f"{request.method} {parts.path}", "client", attributes)
 
 
 def proxies_for(url: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ import redis
 import structlog
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
+from services.common import tracing
 from services.common.currencies import major_units
 from services.psp_connector.dispatch import BLOCK_MS, Dispatcher
 from services.psp_connector.metrics import Attempts
@@ -172,15 +173,19 @@ class Connector:
     def _process(self, work: Work) -> None:
         bind_contextvars(**work.ids)
         try:
-            started = time.perf_counter()
-            outcome = self._charge(work)
-            seconds = time.perf_counter() - started
-            self._metrics.called(seconds)
-            self._report(outcome)
-            self._saver.put(Attempt(work, self._result(work, outcome), round(seconds * 1000, 2)))
+            with work.span.active():
+                started = time.perf_counter()
+                outcome = self._charge(work)
+                seconds = time.perf_counter() - started
+                self._metrics.called(seconds)
+                self._report(outcome)
+                result = self._result(work, outcome)
+                saving = tracing.span("retry" if isinstance(result, RetryResult) else "finish")
+            self._saver.put(Attempt(work, result, round(seconds * 1000, 2), saving))
         except Exception:  # noqa: BLE001  the other transactions go on
             # The entry stays pending for this connector, which reclaims it.
             _log.exception("attempt crashed")
+            work.span.end("attempt crashed")
             self._slots.release([work])
         finally:
             clear_contextvars()
@@ -223,10 +228,15 @@ class Connector:
                 psp_ms=attempt.psp_ms, outcome=outcome, reason=result.reason, **details,
                 effective=effective,
             )  # fmt: skip
+            attempt.span.end()
+            attempt.work.span.set({"platform.outcome": outcome})
+            attempt.work.span.end(result.reason)
         self._slots.release([attempt.work for attempt, _ in attempts])
 
     def lost(self, attempt: Attempt) -> None:
         """Called by the saver for a result it gave up on."""
+        attempt.span.end("could not save result")
+        attempt.work.span.end("could not save result")
         self._slots.release([attempt.work])
 
 

@@ -16,9 +16,10 @@ end
 for _, id in ipairs(due) do
   local key = 'transaction:' .. id
   -- pcall: edited by hand, it may be no hash; begin.lua reports that.
-  local record = redis.pcall('HMGET', key, 'status', 'request_id', 'user_id')
+  local record = redis.pcall('HMGET', key, 'status', 'request_id', 'user_id', 'traceparent')
   local entry = redis.call('XADD', queue, '*', 'transaction_id', id,
-    'request_id', record[2] or '', 'user_id', record[3] or '')
+    'request_id', record[2] or '', 'user_id', record[3] or '',
+    'traceparent', record[4] or '')
   if record[1] then
     redis.call('HSET', key, 'entry', entry)
   end

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 import structlog
 
-from services.common import store
+from services.common import store, tracing
 from services.common.clock import now_ms, rfc3339
 from services.common.transaction import Credit, Event
 from services.psp_connector.psp import RETRY_AFTER_SECONDS_MAX
@@ -197,16 +197,40 @@ class Queue:
             return []
         keys = [store.transaction_key(entry.transaction_id) for entry in entries]
         now = now_ms(self._clock)
-        records = self._begin(keys=keys, args=[rfc3339(now), *RECORD_FIELDS])
+        spans = [self._processing(entry) for entry in entries]
+        args = [rfc3339(now), *(span.traceparent for span in spans), *RECORD_FIELDS]
+        records = self._begin(keys=keys, args=args)
         works: list[Work] = []
         bad: list[tuple[Entry, str]] = []
-        for entry, record in zip(entries, records, strict=True):
+        for entry, record, span in zip(entries, records, spans, strict=True):
             try:
-                works.append(read_record(entry, record, now))
+                works.append(read_record(entry, record, now, span))
             except UnreadableError as error:
+                span.end(str(error))
                 bad.append((entry, str(error)))
         self._bad(bad)
         return works
+
+    def _processing(self, entry: Entry) -> tracing.Span:
+        """Starts the span of an attempt, and makes that of its wait in the queue."""
+        traceparent = entry.fields.get("traceparent", "")
+        ids = {
+            **store.QUEUE_ATTRIBUTES,
+            "messaging.message.id": entry.id,
+            "platform.transaction.id": entry.transaction_id,
+            "platform.request_id": entry.fields.get("request_id", ""),
+        }
+        queued_ms = int(entry.id.partition("-")[0])
+        tracing.span(
+            f"wait {store.QUEUE}", attributes=ids, parent=traceparent, start_ms=queued_ms
+        ).end()
+        ids |= {
+            "messaging.operation.name": "process",
+            "messaging.operation.type": "process",
+            "messaging.consumer.group.name": store.GROUP,
+            "messaging.client.id": self.name,
+        }
+        return tracing.span(f"process {store.QUEUE}", "consumer", ids, parent=traceparent)
 
     def _bad(self, entries: Sequence[tuple[Entry, str]]) -> None:
         """Moves entries to the dead letters; one that fails stays pending and is reclaimed."""

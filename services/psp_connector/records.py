@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from services.common.clock import rfc3339
+from services.common.tracing import NO_SPAN, Span
 from services.common.transaction import Amount, Currency, PaymentMethod, UserId
 from services.psp_connector.psp import IDEMPOTENCY_KEY_HOURS, Charge
 
@@ -45,6 +46,8 @@ class _Record(BaseModel):
     created_at: str = ""
     request_id: str = ""
     not_captured_at: str = ""
+    attempt_traceparent: str = ""
+    """Of the attempt before."""
 
 
 RECORD_FIELDS = tuple(_Record.model_fields)
@@ -93,12 +96,14 @@ class Work:
     attempt: int
     charge: Charge
     merchant: str = ""
+    span: Span = field(default=NO_SPAN, compare=False)
 
     @property
     def ids(self) -> dict[str, str]:
         """The fields of its log lines."""
         charge = self.charge
-        return {"request_id": charge.request_id, "transaction_id": charge.transaction_id}
+        ids = {"request_id": charge.request_id, "transaction_id": charge.transaction_id}
+        return ids | {"trace_id": self.span.trace_id} if self.span.trace_id else ids
 
 
 def is_old(created_at: str | None, not_captured_at: str | None, now: int) -> bool:
@@ -124,8 +129,8 @@ def read_claimed(reply: Sequence[str]) -> list[Entry]:
     return found
 
 
-def read_record(entry: Entry, record: Sequence[str | None], now: int) -> Work:
-    """Parses begin.lua's reply for an entry. `now`: ms since the epoch.
+def read_record(entry: Entry, record: Sequence[str | None], now: int, span: Span = NO_SPAN) -> Work:
+    """Parses begin.lua's reply for an entry. `now`: ms since the epoch; `span`: of the attempt.
 
     Raises:
         UnreadableError: rejected by begin.lua, an invalid field, or possibly charged so long ago
@@ -151,4 +156,6 @@ def read_record(entry: Entry, record: Sequence[str | None], now: int) -> Work:
     charge = Charge(
         entry.transaction_id, request_id, read.amount, read.currency, read.payment_method
     )
-    return Work(entry.id, read.user_id, read.attempts, charge, entry.merchant)
+    span.set({"platform.attempt": read.attempts, "enduser.id": str(read.user_id)})
+    span.link(read.attempt_traceparent)
+    return Work(entry.id, read.user_id, read.attempts, charge, entry.merchant, span)

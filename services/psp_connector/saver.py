@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from services.common.tracing import NO_SPAN, Span
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -39,6 +41,7 @@ class Attempt:
     work: Work
     result: Result
     psp_ms: float
+    span: Span = NO_SPAN
     tries: int = 0
     next_try_at: float = 0.0
 

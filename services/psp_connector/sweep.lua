@@ -57,12 +57,14 @@ local found = {}
 for i = 3, #KEYS do
   local status = redis.pcall('HGET', KEYS[i], 'status')
   local is_open = status == 'queued' or status == 'processing'
-  local record = is_open and redis.call('HMGET', KEYS[i], 'status', 'entry', 'request_id', 'user_id')
+  local record = is_open and redis.call('HMGET', KEYS[i], 'status', 'entry', 'request_id', 'user_id',
+    'traceparent')
   if is_open and not is_queued(record[2], ARGV[i]) and not redis.call('ZSCORE', retries, ARGV[i]) then
     found[#found + 1] = ARGV[i]
     if mode == 'queue' then
       local entry = redis.call('XADD', queue, '*', 'transaction_id', ARGV[i],
-        'request_id', record[3] or '', 'user_id', record[4] or '', 'swept', '1')
+        'request_id', record[3] or '', 'user_id', record[4] or '',
+        'traceparent', record[5] or '', 'swept', '1')
       redis.call('HSET', KEYS[i], 'entry', entry)
       local old = redis.pcall('XRANGE', queue, record[2] or '', record[2] or '')[1]
       if old and is_of(old, ARGV[i]) then

@@ -22,9 +22,9 @@ _EVENT = '{"event": "e"}'
 SCRIPTS: Mapping[str, tuple[str, tuple[object, ...]]] = {
     "core_api/accept.lua": (
         "none zset stream zset none",
-        (ID, 1, "m", "r", 100, '{"user_id": 1}', "fingerprint", 60),
+        (ID, 1, "m", "r", 100, "", '{"user_id": 1}', "fingerprint", 60),
     ),
-    "psp_connector/begin.lua": ("-", ("now", "amount", "currency")),
+    "psp_connector/begin.lua": ("-", ("now", "", "amount", "currency")),
     "psp_connector/claim.lua": ("stream", ("group", "one", "two", 5)),
     "psp_connector/dead_letter.lua": (
         "stream stream -", ("group", ENTRY, ID, "reason", "{}", "now", "1-0", _EVENT, 60),

@@ -36,7 +36,8 @@ def test_a_transaction_is_accepted_and_queued(api: Client, client: Any) -> None:
         "timeline": [{"event": "queued", "at": response["created_at"]}],
     } == response  # fmt: skip
     [(_, entry)] = client.xrange(store.QUEUE)
-    assert {"transaction_id": response["id"], "request_id": "req-1", "user_id": "1"} == entry
+    ids = {"transaction_id": response["id"], "request_id": "req-1", "user_id": "1"}
+    assert ids | {"traceparent": ""} == entry
     assert response == api.simulate_get(f"/{response['id']}", headers=bearer()).json
 
 

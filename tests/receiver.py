@@ -1,0 +1,93 @@
+"""A receiver of traces: OTLP over HTTP on a free port of the loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True)
+class Span:
+    """A span as it was received."""
+
+    service: str
+    name: str
+    kind: int
+    trace_id: str
+    id: str
+    parent: str
+    links: tuple[str, ...]
+    attributes: dict[str, Any]
+    start_ns: int
+    end_ns: int
+    failed: bool
+
+
+@dataclass
+class Receiver:
+    """Where the endpoint is, and what was received."""
+
+    endpoint: str
+    spans: list[Span] = field(default_factory=list)
+    bodies: int = 0
+
+    def trace(self, trace_id: str) -> list[Span]:
+        """The spans of a trace in the order of their starts."""
+        found = [span for span in self.spans if span.trace_id == trace_id]
+        return sorted(found, key=lambda span: span.start_ns)
+
+
+@contextlib.contextmanager
+def receiver(*, parse: bool = True) -> Iterator[Receiver]:
+    """Receives traces within the block; without `parse` it only counts, which costs little."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            assert self.path == "/v1/traces"
+            found.bodies += 1
+            if parse:
+                found.spans += _spans(body)
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        found = Receiver(f"http://127.0.0.1:{server.server_port}")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield found
+        finally:
+            server.shutdown()
+
+
+def _spans(body: bytes) -> Iterator[Span]:
+    request = ExportTraceServiceRequest.FromString(body)
+    for resource in request.resource_spans:
+        service = _attributes(resource.resource.attributes)["service.name"]
+        for scope in resource.scope_spans:
+            for one in scope.spans:
+                yield Span(
+                    service, one.name, one.kind, one.trace_id.hex(), one.span_id.hex(),
+                    one.parent_span_id.hex(), tuple(link.span_id.hex() for link in one.links),
+                    _attributes(one.attributes), one.start_time_unix_nano, one.end_time_unix_nano,
+                    one.status.code == one.status.STATUS_CODE_ERROR,
+                )  # fmt: skip
+
+
+def _attributes(found: Any) -> dict[str, Any]:
+    return {one.key: getattr(one.value, str(one.value.WhichOneof("value"))) for one in found}
