@@ -67,7 +67,8 @@ for i = 3, #KEYS do
         'traceparent', record[5] or '', 'swept', '1')
       redis.call('HSET', KEYS[i], 'entry', entry)
       local old = redis.pcall('XRANGE', queue, record[2] or '', record[2] or '')[1]
-      if old and is_of(old, ARGV[i]) then
+      -- Within a millisecond of `DEL queue`, the new entry may have the old one's id.
+      if old and record[2] ~= entry and is_of(old, ARGV[i]) then
         redis.call('XACK', queue, group, record[2])
         redis.call('XDEL', queue, record[2])
       end
