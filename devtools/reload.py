@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -35,9 +34,6 @@ CADDYFILE = "router/Caddyfile"
 # Files saved one after the other within this time (`git checkout`) are one change.
 DEBOUNCE_MS_MAX = 400
 STEP_MS = 50
-# After a stop process-compose takes a moment to forget a process, and refuses its start until then.
-START_TRIES_MAX = 20
-START_TRY_SECONDS = 0.05
 
 _log = structlog.get_logger()
 
@@ -91,23 +87,9 @@ def _restart(supervisor: Supervisor, files: list[str], state: ProcessState) -> N
         return
     _log.info("restarting", process=state.name, files=files)
     try:
-        # Not process-compose's own restart, which waits for the backoff of a crash, a second.
-        supervisor.stop(state.name)
-        _start(supervisor, state.name)
+        supervisor.restart(state.name)
     except SupervisorError as error:
         _log.error("restart failed", process=state.name, reason=str(error))
-
-
-def _start(supervisor: Supervisor, name: str) -> None:
-    for tries_left in reversed(range(START_TRIES_MAX)):
-        try:
-            supervisor.start(name)
-        except SupervisorError:
-            if not tries_left:
-                raise
-            time.sleep(START_TRY_SECONDS)
-        else:
-            return
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import http.client
 import json
 import re
 import socket
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 # A stop returns when the process has ended: the connector has 6 s before it is killed.
 _RESPONSE_SECONDS_MAX = 10.0
+# After a stop process-compose takes a moment to forget a process, and refuses its start until then.
+_START_TRIES_MAX = 20
+_START_TRY_SECONDS = 0.05
 
 
 class SupervisorError(Exception):
@@ -86,6 +90,41 @@ class Supervisor:
             SupervisorError: there is no such process, or it runs.
         """
         self._call("POST", f"/process/start/{name}")
+
+    def restart(self, name: str) -> None:
+        """Stops a process, waits until it has ended, and starts it.
+
+        Not process-compose's own restart, which waits for the backoff of a crash, a second.
+
+        Raises:
+            SupervisorError: there is no such process, or it cannot be stopped or started.
+        """
+        self.stop(name)
+        for tries_left in reversed(range(_START_TRIES_MAX)):
+            try:
+                self.start(name)
+            except SupervisorError:
+                if not tries_left:
+                    raise
+                time.sleep(_START_TRY_SECONDS)
+            else:
+                return
+
+    def scale(self, name: str, count: int) -> None:
+        """Runs `count` replicas of a process.
+
+        Raises:
+            SupervisorError: there is no such process.
+        """
+        self._call("PATCH", f"/process/scale/{name}/{count}")
+
+    def needs(self, name: str) -> list[str]:
+        """The processes that a process waits for before it starts.
+
+        Raises:
+            SupervisorError: there is no such process.
+        """
+        return sorted(self._call("GET", f"/process/info/{name}").get("dependsOn") or {})
 
     def _call(self, method: str, path: str) -> Any:
         connection = _UnixConnection(self._socket_path)
