@@ -111,7 +111,8 @@ class Gate:
         resp.set_header("X-Request-Id", context.request_id)
         seconds = time.perf_counter() - context.started
         self._metrics.observe(req, resp, seconds)
-        if req.path in _UNLOGGED and resp.status_code == 200:
+        is_quiet = req.path in _UNLOGGED or context.get("unlogged")
+        if is_quiet and resp.status_code == 200:
             return
         _log.info(
             "request",

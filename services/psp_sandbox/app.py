@@ -38,7 +38,7 @@ def create_app(
     injector = FaultInjector()
     app = make_app(
         {
-            "/v1/payment_intents": resources.PaymentIntents(store, waiting, clock),
+            "/v1/payment_intents": resources.PaymentIntents(store, waiting, injector, clock),
             "/v1/balance": resources.Balance(store),
             "/_sandbox/payment_intents": resources.RecordedPayments(store),
             "/_sandbox/faults": resources.FaultsResource(injector),

@@ -86,9 +86,10 @@ def _card_declined(decline_code: str, message: str = "Your card was declined.") 
 
 
 _CAPTURED = Behaviour()
+DECLINED = _card_declined("generic_decline")
 
 _DECLINED = {
-    "": _card_declined("generic_decline"),
+    "": DECLINED,
     "InsufficientFunds": _card_declined("insufficient_funds", "Your card has insufficient funds."),
     "LostCard": _card_declined("lost_card"),
     "StolenCard": _card_declined("stolen_card"),

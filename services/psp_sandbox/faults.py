@@ -41,6 +41,7 @@ class Faults(BaseModel):
     kinds: Annotated[list[FaultKind], Field(min_length=1, max_length=20)] = Field(
         default=["error_500"], description="faults used for error_rate, equally likely"
     )
+    decline: bool = Field(default=False, description="each card is declined")
     seed: int = Field(default=0, description="the same seed gives the same sequence of faults")
 
 
@@ -61,6 +62,11 @@ class FaultInjector:
         """The configured faults and the number injected since then, by kind."""
         with self._lock:
             return {"faults": self._faults.model_dump(), "given": dict(self._counts)}
+
+    def declines(self) -> bool:
+        """Whether each card is declined."""
+        with self._lock:
+            return self._faults.decline
 
     def draw(self) -> tuple[float, FaultKind | None]:
         """Decides for the next request: delay in seconds, and fault if any."""

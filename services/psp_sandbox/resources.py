@@ -14,7 +14,7 @@ from structlog.contextvars import bind_contextvars
 
 from services.common.web import read_json
 from services.psp_sandbox import objects
-from services.psp_sandbox.behaviours import FAULTS, PAYMENT_METHODS
+from services.psp_sandbox.behaviours import DECLINED, FAULTS, PAYMENT_METHODS
 from services.psp_sandbox.errors import StripeError
 from services.psp_sandbox.faults import Faults
 from services.psp_sandbox.params import read_payment
@@ -41,9 +41,12 @@ _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 class PaymentIntents:
     """`POST /v1/payment_intents`."""
 
-    def __init__(self, store: Store, waiting: Waiting, clock: Clock = time.time) -> None:
+    def __init__(
+        self, store: Store, waiting: Waiting, injector: FaultInjector, clock: Clock = time.time
+    ) -> None:
         self._store = store
         self._waiting = waiting
+        self._injector = injector
         self._clock = clock
         self._keys = KeysInUse()
 
@@ -86,9 +89,10 @@ class PaymentIntents:
         if behaviour.slow:
             self._waiting.wait(req.env, self._waiting.slow_seconds)
         self._fail(req, behaviour, key)
+        decline = DECLINED.decline if self._injector.declines() else behaviour.decline
         intent = objects.payment_intent(
             payment,
-            behaviour.decline,
+            decline,
             token=secrets.token_hex(12),
             created_seconds=int(self._clock()),
         )
@@ -148,6 +152,7 @@ class RecordedPayments:
         self._store = store
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        req.context.unlogged = True  # the console reads it every second
         key = req.get_param("idempotency_key")
         cursor = req.get_param_as_int("cursor", min_value=1, max_value=CURSOR_MAX)
         limit = req.get_param_as_int(
@@ -173,7 +178,8 @@ class FaultsResource:
     def __init__(self, injector: FaultInjector) -> None:
         self._injector = injector
 
-    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        req.context.unlogged = True
         resp.media = self._injector.state()
 
     def on_put(self, req: falcon.Request, resp: falcon.Response) -> None:

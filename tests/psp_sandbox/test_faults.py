@@ -165,3 +165,15 @@ def test_wrong_faults(sandbox: Sandbox, faults: dict[str, object], pointer: str)
     assert result.status_code == 422
     assert pointer == result.json["errors"][0]["pointer"]
     assert sandbox.get("/v1/balance").status_code == 200
+
+
+def test_all_cards_are_declined_on_request(sandbox: Sandbox) -> None:
+    """Also one that is otherwise captured; a payment that was captured before stays so."""
+    assert sandbox.pay("k1").status_code == 200
+    sandbox.http.simulate_put("/_sandbox/faults", json={"decline": True})
+    declined = sandbox.pay("k2")
+    assert declined.status_code == 402
+    assert declined.json["error"]["decline_code"] == "generic_decline"
+    assert sandbox.pay("k1").status_code == 200
+    sandbox.http.simulate_delete("/_sandbox/faults")
+    assert sandbox.pay("k3").status_code == 200
