@@ -8,8 +8,11 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import os
 import re
+import threading
 import zlib
+from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,11 +48,65 @@ def process_of(path: Path) -> str:
     return re.split(r"-20\d\d-\d\d-\d\dT|\.log", path.name)[0]
 
 
+class Tail:
+    """The latest lines of all processes, as they grow. Thread-safe."""
+
+    LINES_MAX = 2_000
+    _BYTES_MAX = 128 * 1024
+    """Read of a file at a time: a process that logs more at once loses its oldest lines here."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._read_to: dict[Path, int] = {}
+        self._lines: deque[Line] = deque(maxlen=self.LINES_MAX)
+
+    def lines(self) -> list[Line]:
+        """The lines so far, in time order."""
+        with self._lock:
+            new = [line for path in self._folder.glob("*.log") for line in self._new(path)]
+            if new:
+                merged = sorted([*self._lines, *new], key=lambda line: line.at)
+                self._lines = deque(merged, maxlen=self.LINES_MAX)
+            return list(self._lines)
+
+    def _new(self, path: Path) -> list[Line]:
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            start = self._read_to.get(path, 0)
+            start = max(start if start <= size else 0, size - self._BYTES_MAX)
+            file.seek(start)
+            whole, _, _partial = file.read(size - start).rpartition(b"\n")
+            self._read_to[path] = start + len(whole) + (1 if whole else 0)
+            return _with_continuations(whole.decode("utf-8", "replace").splitlines(), path)
+        return []
+
+
+def _with_continuations(texts: list[str], path: Path) -> list[Line]:
+    """The lines; one that begins none, as of a traceback, has the time of the line before."""
+    found: list[Line] = []
+    for text in texts:
+        if line := parse(text):
+            found.append(_of_process(line, path))
+        elif found and text.strip():
+            before = found[-1]
+            found.append(Line(before.at, before.level, {**_own(before), "event": text}))
+    return found
+
+
+def _of_process(line: Line, path: Path) -> Line:
+    return Line(line.at, line.level, {"service": process_of(path), **line.fields})
+
+
+def _own(line: Line) -> dict[str, str]:
+    return {"service": line.fields["service"]}
+
+
 def about(folder: Path, transaction_id: str) -> list[Line]:
     """All lines about a transaction and the requests that changed it, in time order."""
-    lines = [line for line in _find(folder, {transaction_id}) if not _reads(line)]
+    lines = [line for line in find(folder, {transaction_id}) if not _reads(line)]
     ids = {line.fields["request_id"] for line in lines if line.fields.get("request_id")}
-    lines = [line for line in _find(folder, {transaction_id, *ids}) if not _reads(line)]
+    lines = [line for line in find(folder, {transaction_id, *ids}) if not _reads(line)]
     return sorted(lines, key=lambda line: line.at)
 
 
@@ -57,7 +114,8 @@ def _reads(line: Line) -> bool:
     return line.fields.get("method") in {"GET", "HEAD"}
 
 
-def _find(folder: Path, ids: Collection[str]) -> Iterator[Line]:
+def find(folder: Path, ids: Collection[str]) -> Iterator[Line]:
+    """All lines that have one of the texts, also of rotated files, in no order."""
     needles = [id_.encode() for id_ in ids]
     for path in folder.glob("*.log*"):
         # A file may be rotated away meanwhile, and a compressed one be cut off.

@@ -18,6 +18,7 @@ from services.common.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 FORMATS = pytest.mark.parametrize("log_format", ["console", "json"])
 NAMES = st.from_regex(r"[a-z][a-z_]{0,8}", fullmatch=True).filter(
@@ -104,3 +105,23 @@ def test_the_lines_of_others_are_read(text: str, level: str, event: str) -> None
     assert line is not None
     assert (line.level, line.fields["event"]) == (level, event)
     assert line.at.isoformat() == "2026-11-24T13:19:17.055000+00:00"
+
+
+def test_the_tail_follows_all_files(tmp_path: Path) -> None:
+    """Whole new lines; a truncated file begins again; a traceback has the time before it."""
+    first, second = tmp_path / "core-api.log", tmp_path / "redis.log"
+    tail = loglines.Tail(tmp_path)
+    time = "2026-11-24T13:19:1"
+    first.write_text(f"{time}8.852Z info    core-api      one\n{time}9.000Z info    core-api    t")
+    second.write_text("15571:M 24 Nov 2026 13:19:17.055 # zero\n")
+    assert [line.fields["event"] for line in tail.lines()] == ["zero", "one"]
+    with first.open("a") as file:
+        file.write("wo\n    at line 7\n")
+    found = tail.lines()[2:]
+    assert [(line.at.second, line.fields["event"]) for line in found] == [
+        (19, "two"),
+        (19, "    at line 7"),
+    ]
+    first.write_text(f"{time}9.500Z error   core-api      new\n")
+    assert [line.fields["event"] for line in tail.lines()][-1] == "new"
+    assert {line.fields["service"] for line in tail.lines()} == {"core-api", "redis"}
