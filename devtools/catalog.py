@@ -1,4 +1,4 @@
-"""The stack's processes, read from `services/<folder>/service.toml`.
+"""The stack's processes, read from `services/<folder>/service.toml`, and the console's.
 
 Nix reads the same files for packages and images (nix/package.nix).
 """
@@ -34,6 +34,10 @@ class Service:
     """From SIGTERM to SIGKILL."""
     packages: tuple[str, ...] = ()
     """Python packages that it imports; empty for Redis and the router."""
+
+    def port(self, first_port: int, replica: int = 0) -> int:
+        """Its port, for the router's port; replica n of a scaled service is 10 n further."""
+        return first_port + self.port_offset + 10 * replica
 
     @property
     def folder(self) -> str:
@@ -71,3 +75,6 @@ SERVICES = {
     for service in sorted(map(_read, _SERVICES.glob("*/service.toml")), key=lambda s: s.port_offset)
 }
 """All of them by name, in the order of their ports."""
+
+CONSOLE = _read(Path(__file__).parent / "console/service.toml")
+"""Beside the services: it may be missing, and nothing waits for it."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from devtools import environment, ports
 from devtools.address import AUTO, BLOCK, PORT_OFFSETS
+from devtools.catalog import CONSOLE
 from services.auth_api.userfile import UsersError, load
 from services.common.redis_url import RedisSettings
 from services.common.settings import SettingsError, masked
@@ -99,6 +100,8 @@ def _ping(url: str, failure: list[str]) -> None:
 def busy_ports(first: int, state: Path, environ: Mapping[str, str]) -> list[str]:
     """A line for each port of the stack that is in use."""
     numbers = {first + offset: name for name, offset in PORT_OFFSETS.items()}
+    if environ.get("CONSOLE") != "off":
+        numbers[first + CONSOLE.port_offset] = CONSOLE.name
     busy = [port for port in numbers if not ports.is_free(port)]
     if not busy:
         return []

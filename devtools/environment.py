@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from devtools.catalog import SERVICES
+from devtools.catalog import CONSOLE, SERVICES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +28,7 @@ CONSOLE_PORT_OFFSET: int | None = None
 OTHER_VARIABLES: Mapping[str, str] = {
     "PLATFORM_PORT": "the router's port; the others follow; `auto` takes a block of its own",
     "PLATFORM_STATE": "data, logs, secret and socket; set it in the shell, not in `.env`",
+    "CONSOLE": "on starts the console at PLATFORM_PORT + 6, off does not",
     "RELOAD": "1 restarts a service when its code is saved, 0 does not",
     "PLATFORM_URL": "where merchant finds the router",
     "MERCHANT_PASSWORD": "the password that merchant logs in with",
@@ -45,7 +46,8 @@ SET_BY_THE_STACK: Mapping[str, str] = {
 
 def fixed(first_port: int, state: Path) -> dict[str, str]:
     """Variables derived from the router's port and the state folder; they cannot be set."""
-    ports = {service: first_port + service.port_offset for service in SERVICES.values()}
+    listeners = [*SERVICES.values(), CONSOLE]
+    ports = {service: first_port + service.port_offset for service in listeners}
     return {
         "PLATFORM_PORT": str(first_port),
         **{f"{service.variable}_PORT": str(port) for service, port in ports.items()},

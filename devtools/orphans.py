@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-NAMES = {*PORT_OFFSETS, "preflight", "ready", "reload", "smoke"}
+NAMES = {*PORT_OFFSETS, "console", "preflight", "ready", "reload", "smoke"}
 # As in process-compose.yaml: the connector has 6 s to finish its work, each other process 2 s.
 _STOP_SECONDS_MAX = 6.0
 _REDIS_STOP_SECONDS_MAX = 2.0

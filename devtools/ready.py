@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from devtools.address import DEFAULT_PORT, PORT_OFFSETS, noted_port, state_folder
+from devtools.catalog import CONSOLE
 from devtools.supervisor import Supervisor, SupervisorError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def is_healthy(port: int) -> bool:
         connection.close()
 
 
-def report(first_port: int, states: Sequence[ProcessState]) -> str:
+def report(first_port: int, states: Sequence[ProcessState], *, has_console: bool = False) -> str:
     """The greeting: addresses, and seconds from start to ready where known."""
     by_name = {state.name: state for state in states}
     lines = [
@@ -65,9 +66,9 @@ def report(first_port: int, states: Sequence[ProcessState]) -> str:
     began = [state.started_at for state in states if state.started_at]
     ended = [state.ready_at for state in states if state.ready_at and state.name in PORT_OFFSETS]
     took = f", {(max(ended) - min(began)).total_seconds():.1f} s after its start" if ended else ""
-    return (
-        f"The platform is healthy{took}: http://127.0.0.1:{first_port}\n" + "".join(lines) + _NEXT
-    )
+    console = f"Console: http://127.0.0.1:{CONSOLE.port(first_port)}\n" if has_console else ""
+    healthy = f"The platform is healthy{took}: http://127.0.0.1:{first_port}\n"
+    return healthy + "".join(lines) + console + _NEXT
 
 
 def _line(name: str, port: int, state: ProcessState | None) -> str:
@@ -88,7 +89,8 @@ def main(environ: Mapping[str, str]) -> int:
         states = Supervisor(environ.get("PC_SOCKET_PATH", "")).processes()
     except SupervisorError:
         states = []  # process-compose runs without its socket
-    sys.stdout.write(report(first_port, states))
+    has_console = environ.get("CONSOLE") != "off"
+    sys.stdout.write(report(first_port, states, has_console=has_console))
     return 0
 
 

@@ -20,6 +20,7 @@ END = "<!-- end of the table -->\n"
 DEFAULTS = {
     "PLATFORM_PORT": "8000",
     "PLATFORM_STATE": "`.state`",
+    "CONSOLE": "on",
     "RELOAD": "1 in a checkout",
     "PLATFORM_URL": "the checkout's stack",
     "MERCHANT_PASSWORD": "`password`",

@@ -19,7 +19,7 @@ _FOLDERS = ("redis", "caddy", "metrics")
 _SECRETS = ("jwt-secret", "redis-password", "sandbox-token")
 _FILES = (
     *("version", "environment", "port", "redis-url", *_SECRETS, "*.new"),
-    *("psp-sandbox.sqlite*", "pc.sock", "pc.sock.lock"),
+    *("psp-sandbox.sqlite*", "console.sqlite*", "pc.sock", "pc.sock.lock"),
     "logs/*.log*",
 )
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from devtools.address import noted_port, state_folder
-from devtools.catalog import SERVICES
+from devtools.catalog import CONSOLE, SERVICES
 from devtools.ready import is_healthy
 from devtools.supervisor import Supervisor, SupervisorError
 from devtools.terminal import Output, columns
@@ -19,15 +19,13 @@ if TYPE_CHECKING:
 
     from devtools.supervisor import ProcessState
 
-_REPLICA_PORTS_APART = 10
-
 
 def row(state: ProcessState, first_port: int) -> tuple[str, ...]:
-    """One line of the screen. Replica n of a scaled service listens 10 n ports further."""
-    service = SERVICES.get(state.service)
+    """One line of the screen."""
+    service = {**SERVICES, CONSOLE.name: CONSOLE}.get(state.service)
     port, health = "", ""
     if service and state.is_running:
-        number = first_port + service.port_offset + _REPLICA_PORTS_APART * state.replica
+        number = service.port(first_port, state.replica)
         port = str(number)
         health = "" if service.name == "redis" else "pass" if is_healthy(number) else "FAIL"
     restarts = f"{state.restarts} restarts" if state.restarts else ""

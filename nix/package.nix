@@ -29,6 +29,8 @@ let
   devPackages = [
     "httpx"
     "jinja2"
+    "nicegui"
+    "opentelemetry-proto"
     "psutil"
     "python-dotenv"
     "ruamel-yaml"
@@ -46,6 +48,7 @@ let
     ps.pytest-timeout
     ps.pyyaml
     ps.schemathesis
+    ps.selenium
     ps.shtab
     ps.types-psutil
     ps.types-pyyaml
@@ -138,6 +141,7 @@ in
           ++ names
         );
       apart = [
+        "browser"
         "chaos"
         "images"
         "new"
@@ -191,6 +195,13 @@ in
           "stack/stack.py"
         ];
       images = common ++ testsIn [ "images" ];
+      browser =
+        common
+        ++ testsIn [
+          "browser"
+          "devtools/console/traces.py"
+          "stack/stack.py"
+        ];
     };
 
   code = compiled "platform-code" "devtools services" code;

@@ -74,8 +74,6 @@ def _run(
 
         variables = _with_secret(environ)
         return smoke.run(url, password, variables, stdout, seconds_max=args.timeout)
-    if args.command == "trace" and args.logs is None:
-        args.logs = state_folder(environ) / "logs"
     from devtools.merchant import commands  # noqa: PLC0415
 
     return commands.run(args, url, password, environ, stdout)
@@ -118,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
     trace = _add(commands, "trace", "where a transaction's time went, hop by hop")
     _add_id(trace)
     trace.add_argument(
-        "--logs", type=_folder, metavar="FOLDER", help="the stack's log files (.state/logs)"
+        "--console", type=_console, metavar="URL", help="the console (the router's port + 6)"
     )
     for name, what in (
         ("list", "the merchant's transactions, newest first"),
@@ -235,17 +233,11 @@ _transaction_id = _matching(
     "a transaction's id, as `pay` and `list` print it",
     str.lower,
 )
+_console = _matching(_URL, "the console's address, such as http://127.0.0.1:8006", str)
 _limit = _matching("[1-9][0-9]?|100", "a number from 1 to 100", int)
 _seconds = _matching(
     r"(?=.*[1-9])[0-9]{1,4}(\.[0-9]{1,3})?", "a number of seconds, above 0, below 10000", float
 )
-
-
-def _folder(text: str) -> Path:
-    folder = Path(text)
-    if not text or not folder.is_dir():
-        raise argparse.ArgumentTypeError("must be a folder with files like core-api.log")
-    return folder
 
 
 def _platform_url(option: str | None, environ: Mapping[str, str]) -> str:

@@ -53,6 +53,8 @@ class Response:
     body: Any
     request_id: str
     ms: float
+    sent: str = ""
+    """The request as it was sent, without the token."""
 
     @property
     def document(self) -> dict[str, Any]:
@@ -135,7 +137,10 @@ class Client:
         except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
             raise self._unreachable(error, request_id) from None
         ms = (time.perf_counter() - started) * 1000
-        return Response(url, response.status_code, response.headers, _json(content), request_id, ms)
+        return Response(
+            url, response.status_code, response.headers, _json(content), request_id, ms,
+            _sent(response.request),
+        )  # fmt: skip
 
     def _exchange(self, method: str, url: str, **request: Any) -> tuple[httpx.Response, bytes]:
         seconds_left = self.deadline.seconds_left()
@@ -219,6 +224,16 @@ def expect(response: Response, status: int, hints: Mapping[int, str] = _HINTS) -
         errors=[f"{fault.get('pointer', '')} {fault.get('detail', '')}" for fault in faults],
         status=response.status,
     )
+
+
+def _sent(request: httpx.Request) -> str:
+    head = [f"{request.method} {request.url.raw_path.decode()} HTTP/1.1"]
+    head += [
+        f"{name}: {'Bearer <token>' if name == 'authorization' else value}"
+        for name, value in request.headers.items()
+    ]
+    body = "" if b'"password"' in request.content else request.content.decode()
+    return "\n".join([*head, "", body])
 
 
 def _json(content: bytes) -> Any:

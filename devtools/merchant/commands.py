@@ -13,7 +13,7 @@ from devtools.merchant.errors import PlatformError, UnreachableError
 from devtools.merchant.models import Loyalty, Page, Transaction, read
 from devtools.merchant.payment import follow
 from devtools.merchant.report import Screen, points
-from devtools.merchant.trace import as_json, show, trace
+from devtools.merchant.trace import as_json, console_url, show, trace
 
 if TYPE_CHECKING:
     import argparse
@@ -119,9 +119,10 @@ def _show(command: Command) -> None:
 
 def _trace(command: Command) -> None:
     response, transaction = command.transaction()
-    traced = trace(transaction, command.args.logs)
-    show(traced, transaction, command.screen)
-    command.document({"transaction": response.body, **as_json(traced)})
+    url = command.args.console or console_url(command.client.url)
+    rows, note = trace(transaction.id, url, command.client.deadline)
+    show(rows, note, transaction, command.screen)
+    command.document({"transaction": response.body, **as_json(rows, note)})
 
 
 def _list(command: Command) -> None:

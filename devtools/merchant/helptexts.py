@@ -9,7 +9,7 @@ environment:
   MERCHANT_PASSWORD   the merchant's password (password, as the shipped users have it)
   NO_COLOR            any value: no colours; FORCE_COLOR: colours in a pipe, too
 """
-_STATE = "  PLATFORM_STATE      the stack's state folder, with its logs (.state)\n"
+
 _ID = "3ffad832-4908-4697-aaed-7256802ccb64"
 _EXIT_CODES = """
 exit codes:
@@ -68,11 +68,12 @@ example:
 example:
   $ merchant trace {_ID} --as alice
   ...
-        +2.6  queue              13.0 ms  waits for attempt 1
-       +15.6  psp-connector      50.0 ms  attempt 1: captured  PSP 44.3 ms  finish 5.7 ms
+        +0.6  core-api            3.0 ms    POST /
+        +1.2  core-api            1.2 ms      send queue
   ...
+The stack's console has the spans, and shows more of them.
 
-{_ENVIRONMENT}{_STATE}{_DONE}""",
+{_ENVIRONMENT}{_DONE}""",
     "list": f"""\
 example:
   $ merchant list --as alice --limit 1

@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from devtools.catalog import SERVICES
+from devtools.catalog import CONSOLE, SERVICES
 from devtools.new.errors import NewError
 from devtools.new.paths import EXAMPLE, PROCESSES
 
@@ -108,7 +108,7 @@ def _is_module(name: str) -> bool:
 
 
 def _offset(port: int | None) -> int:
-    taken = {service.port_offset: service.name for service in SERVICES.values()}
+    taken = {one.port_offset: one.name for one in (*SERVICES.values(), CONSOLE)}
     if port is None:
         return next(offset for offset in _OFFSETS if offset not in taken)
     offset = port - _FIRST_PORT

@@ -82,6 +82,11 @@ build
     mkdir -p $out/share
     ln -s /usr/share/bash-completion $out/share/
   '';
+  # For the check `browser` alone: nixw installs them before it.
+  chromium = fromMachine "chromium" { chromium = "/usr/bin/chromium"; };
+  chromedriver = fromMachine "chromedriver" { chromedriver = "/usr/bin/chromedriver"; };
+  dejavu_fonts = null;
+  makeFontsConf = _: "/etc/fonts/fonts.conf";
   coreutils = fromMachine "coreutils" { env = "/usr/bin/env"; };
   cacert = runCommand "cacert" { } ''
     mkdir -p $out/etc/ssl/certs

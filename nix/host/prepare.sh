@@ -18,6 +18,12 @@ need_of() {
   esac
 }
 
+# Whether the command runs the check `browser`: all checks, or that one.
+needs_browser() {
+  case $* in test | "test -"* | "test ."* | *" browser"* | *"#checks."*".browser") return 0 ;; esac
+  return 1
+}
+
 debian_packages_missing() {
   has nix || echo nix-bin
   [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -n "${SSL_CERT_FILE:-}" ] || echo ca-certificates
@@ -29,6 +35,7 @@ debian_packages_missing() {
   [ "$need" = shell ] || return 0
   [ -x /usr/bin/wrk ] || echo wrk
   [ -e /usr/share/bash-completion/bash_completion ] || echo bash-completion
+  [ -z "$browser" ] || [ -x /usr/bin/chromedriver ] || echo chromium chromium-driver fonts-dejavu-core
 }
 
 # In another home, because go leaves its telemetry in the user's.
@@ -110,7 +117,7 @@ key() {
 }
 
 is_prepared() {
-  remembered facts || return 1
+  remembered facts && { [ -z "$browser" ] || [ -x /usr/bin/chromedriver ]; } || return 1
   [ "$need" = nothing ] || { [ -e "$state/root-$need" ] && [ "$(cat "$state/key-$need" 2>/dev/null)" = "$(key)" ]; }
 }
 
@@ -142,7 +149,8 @@ say_differences() {
 [ -w /nix/store ] || [ ! -e /nix/store ] || die "/nix/store belongs to another user or to a daemon, but" \
   "the host package set needs a Nix of one's own: run nixw as root, or make /nix yours with chown." \
   "Where everything was built before, plain nix in place of nixw will do."
-need=$(need_of "$@")
+need=$(need_of "$@") browser=''
+! needs_browser "$@" || browser=yes
 is_prepared || {
   lock prepare "preparing the packages"
   missing=$(debian_packages_missing)

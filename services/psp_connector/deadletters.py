@@ -36,7 +36,7 @@ _PAGE = 100
 _ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 _REDIS_TIMEOUT_SECONDS = 2.0
 
-_WHY_NOT = {
+WHY_NOT = {
     "old": (
         f"accepted more than {IDEMPOTENCY_KEY_HOURS} hours ago, so the PSP may no longer know its "
         "idempotency key: search for the transaction's id in the metadata of payments there, and "
@@ -92,13 +92,17 @@ class DeadLetters:
                 return
             start = f"({page[-1][0]}"
 
+    def latest(self, count_max: int) -> list[tuple[str, dict[str, str]]]:
+        """Returns id and fields of the newest, newest first."""
+        return list(self._redis.xrevrange(store.DEADLETTERS, count=count_max))
+
     def get(self, letter_id: str) -> dict[str, str] | None:
         """Returns the fields of a dead letter; None if missing."""
         found = self._redis.xrange(store.DEADLETTERS, letter_id, letter_id)
         return dict(found[0][1]) if found else None
 
     def replay(self, letter_id: str, *, not_captured: bool = False) -> str:
-        """Queues the transaction again; returns `done` or a key of `_WHY_NOT`.
+        """Queues the transaction again; returns `done` or a key of `WHY_NOT`.
 
         Args:
             letter_id: id of the dead letter.
@@ -163,7 +167,7 @@ def _run(letters: DeadLetters, arguments: argparse.Namespace, out: TextIO, err: 
     if arguments.command == "show":
         found = letters.get(arguments.id)
         if found is None:
-            err.write(f"{arguments.id}: {_WHY_NOT['gone']}\n")
+            err.write(f"{arguments.id}: {WHY_NOT['gone']}\n")
             return 1
         out.write(
             "".join(f"{printable(name):<15} {printable(value)}\n" for name, value in found.items())
@@ -176,7 +180,7 @@ def _run(letters: DeadLetters, arguments: argparse.Namespace, out: TextIO, err: 
         if outcome == "done":
             out.write(f"{letter_id}: queued again\n")
         else:
-            err.write(f"{letter_id}: not replayed: {_WHY_NOT.get(outcome, outcome)}\n")
+            err.write(f"{letter_id}: not replayed: {WHY_NOT.get(outcome, outcome)}\n")
             code = 1
     return code
 

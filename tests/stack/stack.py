@@ -172,6 +172,7 @@ def environment(state: Path, port: int, **more: str) -> dict[str, str]:
         "PROC_COMP_CONFIG": str(state),
         "PC_DISABLE_TUI": "1",
         "RELOAD": "0",
+        "CONSOLE": "off",  # but for the tests of it: many stacks run at a time
         "PSP_BACKOFF_SECONDS": "0.05",
         "PSP_BACKOFF_SECONDS_MAX": "0.5",
         **more,

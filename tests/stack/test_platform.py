@@ -12,6 +12,9 @@ import pytest
 
 from devtools import orphans
 from devtools.address import BLOCK, PORT_OFFSETS, noted_port
+from devtools.catalog import CONSOLE
+from devtools.ports import is_free
+from devtools.ready import is_healthy
 from tests import support
 from tests.stack.stack import environment, left_of, merchant, platform
 
@@ -71,6 +74,18 @@ def test_up_comes_back_when_all_is_healthy_and_down_ends_all(environ: dict[str, 
     idle = platform(environ, "process", "restart", "core-api")
     sentence = "no stack of this checkout is running: `platform up -D` starts one\n"
     assert (idle.returncode, idle.stdout, idle.stderr) == (1, "", sentence)
+
+
+def test_the_console_starts_beside_the_stack_or_not_at_all(environ: dict[str, str]) -> None:
+    """Its address is printed; `--no-console` leaves it out, and its port free."""
+    port = CONSOLE.port(int(environ["PLATFORM_PORT"]))
+    address = f"Console: http://127.0.0.1:{port}\n"
+    given = {**environ, "CONSOLE": "on"}
+    assert address in platform(given, "up", "-D").stdout
+    support.wait_until(lambda: is_healthy(port), what="the console")
+    assert platform(given, "down").returncode == 0
+    assert address not in platform(given, "up", "-D", "--no-console").stdout
+    assert is_free(port)
 
 
 def test_status_shows_each_process(stack: Stack, tmp_path: Path) -> None:

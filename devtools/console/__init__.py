@@ -1,0 +1,1 @@
+"""The console: the page to look at beside the editor. `python -m devtools.console`."""

@@ -1,0 +1,55 @@
+"""`python -m devtools.console`: serves the console until a signal; CONSOLE=off ends it at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import structlog
+
+from services.common import logs
+from services.common.settings import Settings, read_or_exit
+
+# Imported, where they are there, by the clients in python-engineio, which the console does not use:
+# 8 MB and a quarter of its start-up time.
+_NOT_IMPORTED = ("aiohttp", "requests", "websocket")
+# Payments come first where there is little processor time.
+_NICENESS = 5
+
+
+def main() -> None:
+    """Reads the settings, then serves until a signal."""
+    # It receives traces and makes none.
+    environ = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": ""}
+    logs.configure("console", read_or_exit(Settings, environ))
+    if os.environ.get("CONSOLE") == "off":
+        structlog.get_logger().info("off", reason="CONSOLE=off")
+        return
+    os.nice(_NICENESS)
+    sys.modules.update(dict.fromkeys(_NOT_IMPORTED))  # type: ignore[arg-type]  # fails their import
+    from nicegui import ui  # noqa: PLC0415 - slow to import, and not needed where it is off
+
+    from devtools.console.app import build  # noqa: PLC0415
+    from devtools.console.settings import ConsoleSettings  # noqa: PLC0415
+    from devtools.console.spans import SpanStore  # noqa: PLC0415
+
+    settings = read_or_exit(ConsoleSettings, os.environ)
+    spans = SpanStore(settings.platform_state / "console.sqlite")
+    address = f"http://127.0.0.1:{settings.http_port}"
+    build(settings, spans, lambda: logs.announce("listening", address=address))
+    ui.run(
+        host="127.0.0.1",
+        port=settings.http_port,
+        title="console",
+        reload=False,
+        show=False,
+        show_welcome_message=False,
+        tailwind=False,
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=1,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""The console's app: its pages, its receiver, its guard."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from nicegui import app, ui
+
+from devtools.console import receiver
+from devtools.console.burst import Burst
+from devtools.console.frame import add_style, frame
+from devtools.console.guard import Guard
+from devtools.console.pages import logs, payment, payments, psp, queue, rates, stack, tryit
+from devtools.console.rates import INTERVAL_SECONDS
+from devtools.console.sources import Sources
+from services.common.settings import HttpSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from devtools.console.settings import ConsoleSettings
+    from devtools.console.spans import SpanStore
+
+
+def build(settings: ConsoleSettings, spans: SpanStore, on_ready: Callable[[], None]) -> None:
+    """Adds pages, routes and middleware to NiceGUI's app, of which a process has one."""
+    sources = Sources(settings, spans)
+    add_pages(sources, Burst(sources.router_url, settings.merchant_password.get_secret_value()))
+    app.routes[:0] = receiver.routes(spans)
+    # Not ALLOWED_HOSTS: the console is for this machine alone.
+    app.add_middleware(Guard, hosts=HttpSettings(http_port=settings.http_port).hosts())
+    app.on_startup(on_ready)
+    app.on_startup(lambda: _sample(sources))
+
+
+def add_pages(sources: Sources, burst: Burst) -> None:
+    """One route for each page."""
+    add_style()
+
+    def add(path: str, title: str, show: Callable[[], None]) -> None:
+        @ui.page(path)
+        def _page() -> None:
+            with frame(title, sources.router_url):
+                show()
+
+    add("/", "Payments", lambda: payments.page(sources))
+    add("/stack", "Stack", lambda: stack.page(sources))
+    add("/queue", "Queue", lambda: queue.page(sources))
+    add("/try", "Try it", lambda: tryit.page(sources, burst))
+    add("/psp", "PSP", lambda: psp.page(sources))
+    add("/logs", "Logs", lambda: logs.page(sources))
+    add("/rates", "Rates", lambda: rates.page(sources))
+
+    @ui.page("/payments/{transaction_id}")
+    def _payment(transaction_id: str) -> None:
+        with frame("Payment", sources.router_url):
+            payment.page(sources, transaction_id)
+
+
+async def _sample(sources: Sources) -> None:
+    """Reads the services' counters until the process ends."""
+    with contextlib.suppress(asyncio.CancelledError):
+        while not app.is_stopped:
+            await asyncio.to_thread(sources.rates.step)
+            await asyncio.sleep(INTERVAL_SECONDS)

@@ -1,0 +1,114 @@
+"""What all pages share: the head with the links to the pages, live parts, tables, small parts."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from nicegui import run, ui
+
+from devtools.console.sources import TROUBLE, sentence
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+T = TypeVar("T")
+
+PAGES = (
+    ("/", "Payments", "receipt_long"),
+    ("/stack", "Stack", "lan"),
+    ("/queue", "Queue", "low_priority"),
+    ("/try", "Try it", "send"),
+    ("/psp", "PSP", "account_balance"),
+    ("/logs", "Logs", "subject"),
+    ("/rates", "Rates", "show_chart"),
+)
+LIVE_SECONDS = 1.0
+# Light, dark, or as the system has it: one developer, so one choice for all pages.
+_DARK: dict[str, bool | None] = {"value": None}
+_NEXT = {None: True, True: False, False: None}
+_LOOKS = {
+    None: ("brightness_auto", "Colours: as the system"),
+    True: ("dark_mode", "Colours: dark"),
+    False: ("light_mode", "Colours: light"),
+}
+
+
+def add_style() -> None:
+    """Adds the stylesheet to all pages, once."""
+    ui.add_css(Path(__file__).with_name("style.css"), shared=True)
+
+
+@contextlib.contextmanager
+def frame(title: str, address: str) -> Iterator[None]:
+    """A page: its head, and the block's elements as its body."""
+    ui.page_title(f"{title} · console")
+    dark = ui.dark_mode(_DARK["value"])
+    with ui.element("header").classes("head"):
+        ui.label("console").classes("brand")
+        with ui.element("nav").props('aria-label="Pages"'):
+            for path, name, icon in PAGES:
+                current = ' aria-current="page"' if name == title else ""
+                with ui.link(target=path).classes("tab").props(current):
+                    ui.icon(icon).props("aria-hidden=true")
+                    ui.label(name)
+        ui.link(address.removeprefix("http://"), address, new_tab=True).classes("address")
+        _dark_button(dark)
+    with ui.element("main").classes("page"):
+        yield
+
+
+def _dark_button(dark: ui.dark_mode) -> None:
+    def change() -> None:
+        _DARK["value"] = dark.value = _NEXT[dark.value]
+        show()
+
+    def show() -> None:
+        icon, text = _LOOKS[dark.value]
+        button.props(f'icon={icon} aria-label="{text}"')
+        tip.text = text
+
+    button = ui.button(on_click=change, color=None).props("flat round dense")
+    with button:
+        tip = ui.tooltip()
+    show()
+
+
+def live(
+    read: Callable[[], T], show: Callable[[T], None], *, seconds: float = LIVE_SECONDS
+) -> ui.timer:
+    """Calls `read` in a thread now and every so often, and `show` when the result changed.
+
+    What is away is said above the part, which keeps what it last showed.
+    """
+    trouble = ui.label().classes("trouble").props('role="alert"')
+    trouble.visible = False
+    last: list[Any] = []
+
+    async def step() -> None:
+        try:
+            found: Any = await run.io_bound(read)
+        except TROUBLE as error:
+            if not trouble.is_deleted:
+                trouble.text, trouble.visible = sentence(error), True
+                last.clear()
+            return
+        if trouble.is_deleted:  # the page was left meanwhile
+            return
+        trouble.visible = False
+        if last != [found]:
+            last[:] = [found]
+            show(found)
+
+    return ui.timer(seconds, step)
+
+
+async def act(change: Callable[[], Any], done: str) -> None:
+    """Carries out a change in a thread, and says how it ended."""
+    try:
+        await run.io_bound(change)
+    except TROUBLE as error:
+        ui.notify(sentence(error) or str(error), type="negative", multi_line=True)
+    else:
+        ui.notify(done, type="positive")

@@ -1,0 +1,72 @@
+"""Refuses what does not come from the console's own page or from a program on this machine.
+
+A web page elsewhere in the developer's browser can send requests to loopback ports. It cannot send
+another Host than the one it believes in (DNS rebinding), cannot hide its Origin from a WebSocket or
+a POST, and cannot forge Sec-Fetch-Site. What the page may change goes through NiceGUI's WebSocket,
+each message of which must name the page's own id: 122 random bits, known to that page alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+
+if TYPE_CHECKING:
+    import re
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_POLICY_VIOLATION = 1008  # WebSocket close code, RFC 6455
+_HEADERS = {
+    # NiceGUI's own scripts are inline and compile Vue templates; nothing is loaded from elsewhere.
+    "Content-Security-Policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
+    "frame-ancestors 'none'; form-action 'self'; base-uri 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Guard:
+    """ASGI middleware for HTTP and WebSocket requests."""
+
+    def __init__(self, app: ASGIApp, hosts: re.Pattern[str]) -> None:
+        self._app = app
+        self._is_host = hosts.fullmatch
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on, or refuses it: 421 for its Host, 403 for its origin."""
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        status = self._refusal(scope, Headers(scope=scope))
+        if not status:
+            await self._app(scope, receive, _with_headers(send))
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
+        else:
+            refused = PlainTextResponse("The console answers its own page only.", status)
+            await refused(scope, receive, send)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> int:
+        host = headers.get("host", "")
+        if not self._is_host(host):
+            return 421
+        if headers.get("origin", f"http://{host}") != f"http://{host}":
+            return 403
+        is_foreign = headers.get("sec-fetch-site", "none") in {"cross-site", "same-site"}
+        # A link to the console may be followed from anywhere.
+        is_link = scope.get("method") == "GET" and headers.get("sec-fetch-mode") == "navigate"
+        return 403 if is_foreign and not is_link else 0
+
+
+def _with_headers(send: Send) -> Send:
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).update(_HEADERS)
+        await send(message)
+
+    return send_with_headers

@@ -1,0 +1,91 @@
+"""The logs of all processes, merged, newest first."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nicegui import ui
+
+from devtools import loglines
+from devtools.console.frame import live
+from devtools.console.parts import log_rows, log_table
+from devtools.loglines import LEVELS
+
+if TYPE_CHECKING:
+    from devtools.console.sources import Sources
+    from devtools.loglines import Line
+
+_ROWS_MAX = 300
+_SECONDS = 1.5
+_NONE = "No line matches. Lines appear here as soon as a process logs them."
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which lines; an empty text is any."""
+
+    level: str = "debug"
+    process: str = ""
+    request: str = ""
+    transaction: str = ""
+
+    def __contains__(self, line: Line) -> bool:
+        """Whether the level and the process are as wanted."""
+        is_level = LEVELS.index(line.level) >= LEVELS.index(self.level)
+        return is_level and self.process in {"", line.fields.get("service")}
+
+
+def read(sources: Sources, wanted: Wanted) -> list[Line]:
+    """The latest lines, newest first. An id is looked for in all files, the rotated ones too."""
+    if wanted.transaction:
+        found = loglines.about(sources.logs, wanted.transaction)
+    elif wanted.request:
+        found = sorted(loglines.find(sources.logs, {wanted.request}), key=lambda line: line.at)
+    else:
+        found = sources.tail.lines()
+    return [line for line in reversed(found) if line in wanted][:_ROWS_MAX]
+
+
+def page(sources: Sources) -> None:
+    """The filters and the lines."""
+    with ui.element("div").classes("filters"):
+        level = _select("At least", LEVELS, "info")
+        process = _select("Process", _processes(sources), None)
+        request = _text("Request id")
+        transaction = _text("Transaction id")
+        follow = ui.switch("Follow", value=True)
+    shown = log_table(_NONE)
+
+    def wanted() -> Wanted:
+        return Wanted(
+            level.value or "debug", process.value or "", _id(request.value), _id(transaction.value)
+        )
+
+    def show(lines: list[Line]) -> None:
+        shown.rows = log_rows(lines)
+
+    timer = live(lambda: read(sources, wanted()), show, seconds=_SECONDS)
+    follow.on_value_change(lambda: setattr(timer, "active", follow.value))
+    for filter_ in (level, process, request, transaction):
+        filter_.on_value_change(lambda: show(read(sources, wanted())))
+
+
+def _processes(sources: Sources) -> list[str]:
+    return sorted({loglines.process_of(path) for path in sources.logs.glob("*.log")})
+
+
+def _id(text: str | None) -> str:
+    """An id as somebody may paste it."""
+    return re.sub(r"[^A-Za-z0-9._-]", "", text or "")[:64]
+
+
+def _select(label: str, options: object, value: str | None) -> ui.select:
+    made = ui.select(list(options), label=label, value=value, clearable=value is None)  # type: ignore[call-overload]
+    return made.props("outlined dense options-dense").classes("filter")
+
+
+def _text(label: str) -> ui.input:
+    made = ui.input(label).props("outlined dense clearable debounce=300")
+    return made.classes("filter filter-id")

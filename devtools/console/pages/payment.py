@@ -1,0 +1,158 @@
+"""One payment: waterfall, attempts, record, ledger entry, log lines, the request to repeat it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from nicegui import ui
+
+from devtools.console import waterfall
+from devtools.console.frame import live
+from devtools.console.pages.payments import took
+from devtools.console.parts import card, copy_button, empty, log_rows, log_table, pairs
+from devtools.merchant.report import duration, money, points
+from services.common.transaction import FINAL
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from devtools.console.sources import Payment, Sources
+    from devtools.loglines import Line
+
+_LINES_MAX = 200
+_LOG_SECONDS = 2.0
+_SETTLED_SECONDS = 10.0
+_NO_TRACE = (
+    "No trace of this payment. The console keeps the spans that it receives while it runs; see "
+    "OTEL_EXPORTER_OTLP_ENDPOINT in docs/configuration.md."
+)
+
+
+def page(sources: Sources, transaction_id: str) -> None:
+    """The payment with this id, live until it is left."""
+    ui.link("← All payments", "/").classes("back")
+    is_final = False
+    container = ui.element("div").classes("payment")
+    with card("Log lines", "of all processes, in time order"):
+        lines = log_table("No log line mentions it.")
+
+    def show(found: Payment | None) -> None:
+        nonlocal is_final
+        is_final = found is None or found.record["status"] in FINAL
+        container.clear()
+        with container:
+            if found is None:
+                empty(f"There is no payment {transaction_id[:36]}.")
+            else:
+                _payment(found, sources.router_url)
+
+    def show_lines(found: list[Line]) -> None:
+        lines.rows = log_rows(found[:_LINES_MAX])
+
+    live(lambda: sources.payment(transaction_id), show)
+    timer = live(lambda: sources.lines(transaction_id), show_lines, seconds=_LOG_SECONDS)
+    # A look through all log files takes a while: none after the payment's end.
+    ui.timer(_SETTLED_SECONDS, lambda: setattr(timer, "active", not is_final))
+
+
+def _payment(found: Payment, url: str) -> None:
+    _head(found)
+    with (
+        card("Where the time went", "one row for each span; a click shows its attributes"),
+        ui.element("div").classes("waterfall"),
+    ):
+        _waterfall(waterfall.rows(found.spans))
+    with ui.element("div").classes("columns"):
+        with card("Timeline"), ui.element("div").classes("pairs"):
+            _timeline(found.record["timeline"])
+        with card("Record"), ui.element("div").classes("pairs"):
+            pairs({k: v for k, v in found.record.items() if k != "timeline"})
+        with card("Loyalty ledger"), ui.element("div").classes("pairs"):
+            _ledger(found)
+        with card("Send it again"), ui.element("div").classes("request"):
+            _request(found, url)
+
+
+def _head(found: Payment) -> None:
+    with ui.element("div").classes("payment-head"):
+        _facts(found)
+
+
+def _facts(found: Payment) -> None:
+    payment = found.record
+    ui.label(money(payment["amount"], payment["currency"])).classes("amount")
+    ui.label(payment["status"]).classes(f"status status-{payment['status']}")
+    ui.label(f"{found.merchant}, {payment['payment_method']}, {took(payment)}").classes("hint")
+    with ui.element("div").classes("id"):
+        ui.label(payment["id"]).classes("mono")
+        copy_button(lambda: payment["id"], "id")
+
+
+def _waterfall(rows: list[waterfall.Row]) -> None:
+    if not rows:
+        empty(_NO_TRACE)
+        return
+    total_ms = max(waterfall.all_ms(rows), 0.001)
+    with ui.element("div").classes("scale"):
+        ui.label("0")
+        ui.label(duration(total_ms / 2))
+        ui.label(duration(total_ms))
+    for row in rows:
+        _span(row, total_ms)
+
+
+def _span(row: waterfall.Row, total_ms: float) -> None:
+    span = row.span
+    left, width = row.offset_ms / total_ms * 100, max(row.ms / total_ms * 100, 0.3)
+    with ui.element("details").classes("span" + (" span-error" if span.is_error else "")):
+        with ui.element("summary"):
+            with (
+                ui.element("div").classes("span-name").style(f"padding-left: {row.depth * 0.7}rem")
+            ):
+                ui.label(span.service).classes(f"process process-{_colour(span.service)}")
+                ui.label(str(row)).classes("what")
+            with ui.element("div").classes("track"):
+                bar = ui.element("div").classes(f"bar bar-{_colour(span.service)}")
+                bar.style(f"left: {min(left, 99.7):.3f}%; width: {min(width, 100 - left):.3f}%")
+            ui.label(f"{row.ms:.1f} ms").classes("span-ms")
+        facts = {"starts at": f"+{row.offset_ms:.1f} ms", "kind": span.kind, "trace": span.trace_id}
+        links = {"linked to trace": ", ".join(span.links)} if span.links else {}
+        with ui.element("div").classes("pairs"):
+            pairs({**facts, **links, **span.attributes})
+
+
+def _colour(service: str) -> str:
+    known = ("router", "auth-api", "core-api", "psp-connector", "psp-sandbox")
+    return service if service in known else "other"
+
+
+def _timeline(events: list[dict[str, Any]]) -> None:
+    for event in events:
+        details = {k: v for k, v in event.items() if k not in {"event", "at"}}
+        ui.label(event["at"][11:23]).classes("pair-name mono")
+        with ui.element("div").classes("pair-value"):
+            ui.label(event["event"]).classes(f"status status-{event['event']}")
+            ui.label("  ".join(f"{name} {value}" for name, value in details.items()))
+
+
+def _ledger(found: Payment) -> None:
+    if found.credit:
+        pairs({"points": points(found.credit.points), "at": found.credit.at})
+    elif found.record["status"] == "captured":
+        empty("No entry among the merchant's latest credits.")
+    else:
+        empty("Only a captured payment earns points.")
+
+
+def _request(found: Payment, url: str) -> None:
+    text = curl(found.record, found.merchant, url)
+    ui.label(text).classes("code mono").props("tabindex=0")
+    copy_button(lambda: text, "command")
+
+
+def curl(payment: Mapping[str, Any], merchant: str, url: str) -> str:
+    """The command that sends the same payment once more."""
+    body = json.dumps({name: payment[name] for name in ("amount", "currency", "payment_method")})
+    token = f"Authorization: Bearer $(merchant token --as {merchant})"
+    return f"curl -s {url}/transactions -H \"{token}\" --json '{body}'"

@@ -1,0 +1,94 @@
+"""All payments, latest first."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from nicegui import ui
+
+from devtools.console.frame import live
+from devtools.console.parts import PAYMENT_SLOT, STATUS_SLOT, TIME_SLOT, button, table
+from devtools.console.sources import EXAMINED_MAX, Filter
+from devtools.merchant.report import duration, money
+from services.common.currencies import EXPONENTS
+from services.common.transaction import FINAL
+
+if TYPE_CHECKING:
+    from devtools.console.sources import Sources
+
+_STEP = 50
+_ROWS_MAX = 500
+STATUSES = ("queued", "processing", "captured", "declined", "failed")
+_COLUMNS = (
+    ("at", "Time (UTC)", "mono"),
+    ("id", "Payment", "mono"),
+    ("merchant", "Merchant", ""),
+    ("amount", "Amount", "number"),
+    ("status", "Status", ""),
+    ("method", "Method", "wide mono"),
+    ("attempts", "Attempts", "wide number"),
+    ("took", "Took", "wide number"),
+)
+_NONE = "No payments yet. Send one on the page Try it, or with `merchant pay 1250 USD --as alice`."
+_NO_MATCH = "No payment matches this filter."
+
+
+def page(sources: Sources) -> None:
+    """The list with its filters."""
+    limit = _STEP
+
+    def more() -> None:
+        nonlocal limit
+        limit = min(limit + _STEP, _ROWS_MAX)
+
+    with ui.element("div").classes("filters"):
+        merchant = _choice("Merchant", sorted(sources.merchants()))
+        status = _choice("Status", STATUSES)
+        currency = _choice("Currency", sorted(EXPONENTS))
+        note = ui.label().classes("hint")
+    slots = {"at": TIME_SLOT, "id": PAYMENT_SLOT, "status": STATUS_SLOT}
+    shown = table(_COLUMNS, slots=slots, none=_NONE)
+    older = button("Show older", more)
+
+    def wanted() -> Filter:
+        return Filter(merchant.value or "", status.value or "", currency.value or "")
+
+    def show(found: tuple[list[dict[str, Any]], bool]) -> None:
+        payments, cut = found
+        shown.rows = [row(payment) for payment in payments]
+        shown.props(f'no-data-label="{_NO_MATCH if wanted() != Filter() else _NONE}"')
+        older.visible = len(payments) >= limit and limit < _ROWS_MAX
+        note.text = f"Searched the latest {EXAMINED_MAX:,} payments." if cut else ""
+
+    live(lambda: sources.payments(wanted(), limit), show)
+
+
+def _choice(label: str, options: Any) -> ui.select:
+    return (
+        ui.select(list(options), label=label, clearable=True, with_input=len(options) > 10)
+        .props("outlined dense options-dense")
+        .classes("filter")
+    )
+
+
+def row(payment: dict[str, Any]) -> dict[str, Any]:
+    """A payment as the table shows it."""
+    return {
+        "at": payment["created_at"][5:19].replace("T", " "),
+        "id": payment["id"],
+        "merchant": payment["merchant"],
+        "amount": money(payment["amount"], payment["currency"]),
+        "status": payment["status"],
+        "method": payment["payment_method"],
+        "attempts": payment.get("attempts", 0),
+        "took": took(payment),
+    }
+
+
+def took(payment: dict[str, Any]) -> str:
+    """From acceptance to the last change."""
+    if payment["status"] not in FINAL:
+        return ""
+    first, last = (datetime.fromisoformat(payment[name]) for name in ("created_at", "updated_at"))
+    return duration((last - first).total_seconds() * 1000)

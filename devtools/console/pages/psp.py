@@ -1,0 +1,101 @@
+"""The PSP sandbox: faults as switches, and what it was asked and charged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nicegui import ui
+
+from devtools.console.frame import act, live
+from devtools.console.parts import PAYMENT_SLOT, STATUS_SLOT, card, figure, table
+from devtools.merchant.report import money
+
+if TYPE_CHECKING:
+    from devtools.console.sources import Sources
+
+# What each switch adds to the sandbox's faults (services/psp_sandbox/faults.py).
+SWITCHES: dict[str, tuple[str, dict[str, Any]]] = {
+    "Slow": ("each request takes two seconds more", {"delay_ms": 2000}),
+    "Down": ("each request gets 503", {"down": "unavailable"}),
+    "Flaky": ("half of the requests get 500", {"error_rate": 0.5}),
+    "Decline": ("each card is declined", {"decline": True}),
+}
+_FIGURES = {
+    "requests": "requests with a key",
+    "captured": "captured",
+    "declined": "declined",
+    "keys_captured_more_than_once": "keys captured twice",
+}
+_CHARGES = (
+    ("id", "Idempotency key", "mono"),
+    ("amount", "Amount", "number"),
+    ("status", "Outcome", ""),
+    ("requests", "Requests", "number"),
+    ("captured", "Captured", "wide number"),
+    ("intent", "Payment intent", "wide mono"),
+)
+_NONE = "The sandbox was not asked yet. Send a payment on the page Try it."
+_ROWS = 50
+
+
+def page(sources: Sources) -> None:
+    """The switches, then the latest payments by idempotency key."""
+    with card("Faults on purpose", "for each request of the connector, until switched off"):
+        switches = {name: _switch(name, text) for name, (text, _) in SWITCHES.items()}
+        given = ui.label().classes("hint")
+    with ui.element("div").classes("figures"):
+        figures = {name: figure(label) for name, label in _FIGURES.items()}
+    with card("Charges", "what the sandbox was asked, by idempotency key, latest first"):
+        slots = {"id": PAYMENT_SLOT, "status": STATUS_SLOT}
+        charges = table(_CHARGES, key="intent", slots=slots, none=_NONE)
+
+    async def change() -> None:
+        chosen = [fault for name, (_, fault) in SWITCHES.items() if switches[name].value]
+        faults = {name: value for fault in chosen for name, value in fault.items()}
+        on = ", ".join(name.lower() for name, switch in switches.items() if switch.value)
+        done = f"The PSP is {on}" if on else "The PSP works"
+        await act(lambda: sources.sandbox("PUT", "/faults", faults), done)
+
+    def show(found: tuple[Any, Any]) -> None:
+        faults, payments = found
+        for name, (_, fault) in SWITCHES.items():
+            _set(switches[name], all(faults["faults"].get(k) == v for k, v in fault.items()))
+        counts = ", ".join(f"{kind} {count}" for kind, count in faults["given"].items())
+        given.text = f"Faults given since the last change: {counts}" if counts else ""
+        for name, label in figures.items():
+            label.text = f"{payments['summary'][name]:,}"
+        charges.rows = [_row(one, payments["keys"]) for one in payments["data"]]
+
+    for switch in switches.values():
+        switch.on("update:model-value", change)  # by a person, not by `show`
+    live(lambda: read(sources), show)
+
+
+def read(sources: Sources) -> tuple[Any, Any]:
+    """The sandbox's faults and its latest payments."""
+    faults = sources.sandbox("GET", "/faults")
+    return faults, sources.sandbox("GET", f"/payment_intents?limit={_ROWS}")
+
+
+def _switch(name: str, text: str) -> ui.switch:
+    with ui.element("div").classes("switch"):
+        switch = ui.switch(name)
+        ui.label(text).classes("hint")
+    return switch
+
+
+def _set(switch: ui.switch, value: bool) -> None:  # noqa: FBT001
+    if switch.value != value:
+        switch.value = value
+
+
+def _row(charge: dict[str, Any], counts: dict[str, dict[str, int]]) -> dict[str, Any]:
+    intent, key = charge["payment_intent"], charge["idempotency_key"]
+    outcome = "captured" if intent["status"] == "succeeded" else "declined"
+    return {
+        "id": key,
+        "amount": money(intent["amount"], intent["currency"].upper()),
+        "status": outcome,
+        "intent": intent["id"],
+        **counts.get(key, {"requests": 0, "captured": 0}),
+    }

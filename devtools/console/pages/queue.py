@@ -1,0 +1,149 @@
+"""The queue: what waits, who holds it, what is retried when, and the dead letters."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import redis
+from nicegui import ui
+
+from devtools.console.frame import act, live
+from devtools.console.parts import PAYMENT_SLOT, TIME_SLOT, button, card, figure, pairs, table
+from devtools.console.sources import RefusedError
+from devtools.merchant.report import duration
+from services.common import store
+from services.psp_connector.deadletters import WHY_NOT
+
+if TYPE_CHECKING:
+    from devtools.console.sources import Sources
+
+ROWS_MAX = 100
+_FIGURES = (
+    ("queue_entries", "open entries"),
+    ("queue_oldest_entry_age_seconds", "oldest entry"),
+    ("queue_retries", "waiting for a retry"),
+    ("queue_dead_letters", "dead letters"),
+)
+_CONSUMERS = (
+    ("name", "Consumer", "mono"),
+    ("what", "What", "wide"),
+    ("pending", "Pending", "number"),
+    ("idle", "Idle", "wide number"),
+)
+_RETRIES = (("id", "Payment", "mono"), ("due", "Next attempt", "number"))
+_BUTTONS = (
+    "<q-btn flat dense no-caps label='Show' class='flat'"
+    " @click=\"$parent.$emit('inspect', props.row)\" />"
+    "<q-btn flat dense no-caps label='Replay' class='flat'"
+    " @click=\"$parent.$emit('replay', props.row)\" />"
+)
+
+
+@dataclass(frozen=True)
+class State:
+    """What the page shows."""
+
+    gauges: dict[str, float]
+    consumers: list[dict[str, Any]]
+    retries: list[dict[str, Any]]
+    letters: list[dict[str, Any]]
+
+
+def read(sources: Sources) -> State:
+    """The queue as it is now; tables have at most ROWS_MAX rows."""
+    now_ms = time.time() * 1000
+    due = sources.redis.zrange(store.RETRIES, 0, ROWS_MAX - 1, withscores=True)
+    return State(
+        sources.gauges(),
+        _consumers(sources.redis),
+        [
+            {"id": id_, "due": "due" if at <= now_ms else f"in {duration(at - now_ms)}"}
+            for id_, at in due
+        ],
+        [
+            {"letter": id_, "id": fields.get("transaction_id", ""), **_short(fields)}
+            for id_, fields in sources.deadletters.latest(ROWS_MAX)
+        ],
+    )
+
+
+def _short(fields: dict[str, str]) -> dict[str, str]:
+    at = fields.get("at", "")
+    return {"at": at[5:19].replace("T", " "), "reason": fields.get("reason", "")}
+
+
+def _consumers(client: store.Client) -> list[dict[str, Any]]:
+    try:
+        found = client.xinfo_consumers(store.QUEUE, store.GROUP)
+    except redis.ResponseError:  # before the first connector there is no group
+        return []
+    return [
+        {
+            "name": one["name"],
+            "what": "set aside" if one["name"].startswith("merchant:") else "connector",
+            "pending": one["pending"],
+            "idle": duration(one["idle"]) if one["pending"] else "",
+        }
+        for one in found
+    ]
+
+
+def page(sources: Sources) -> None:
+    """Figures, then a table for each kind."""
+    with ui.element("div").classes("figures"):
+        figures = {name: figure(label) for name, label in _FIGURES}
+    with card("Held by", "entries that a connector works on, or that wait for a merchant's turn"):
+        consumers = table(_CONSUMERS, key="name", none="No connector holds an entry.")
+    with card("Retries", "the next attempt of payments that the PSP gave no answer on"):
+        none = "Nothing waits for a retry. On the page PSP you can make it fail."
+        retries = table(_RETRIES, slots={"id": PAYMENT_SLOT}, none=none)
+    with card("Dead letters", "payments that were given up"):
+        letters = _letters(sources)
+
+    def show(state: State) -> None:
+        for name, label in figures.items():
+            value = state.gauges[name]
+            label.text = duration(value * 1000) if name.endswith("seconds") else f"{value:,.0f}"
+        consumers.rows = state.consumers
+        retries.rows = state.retries
+        letters.rows = state.letters
+
+    live(lambda: read(sources), show)
+
+
+def _letters(sources: Sources) -> ui.table:
+    shown = table(
+        (
+            ("at", "Time (UTC)", "wide mono"),
+            ("id", "Payment", "mono"),
+            ("reason", "Reason", ""),
+            ("actions", "", "number"),
+        ),
+        key="letter",
+        slots={"id": PAYMENT_SLOT, "at": TIME_SLOT, "actions": _BUTTONS},
+        none="No dead letters: no payment was given up.",
+    )
+
+    async def replay(arguments: Any) -> None:
+        letter = arguments.args["letter"]
+
+        def change() -> None:
+            outcome = sources.deadletters.replay(letter)
+            if outcome != "done":
+                raise RefusedError(WHY_NOT.get(outcome, outcome))
+
+        await act(change, "Queued again")
+
+    def inspect(arguments: Any) -> None:
+        fields = sources.deadletters.get(arguments.args["letter"]) or {}
+        with ui.dialog(value=True) as dialog, ui.card().classes("dialog"):
+            ui.label("Dead letter").classes("card-title")
+            with ui.element("div").classes("pairs"):
+                pairs(fields)
+            button("Close", dialog.close).props("autofocus")
+
+    shown.on("replay", replay)
+    shown.on("inspect", inspect)
+    return shown

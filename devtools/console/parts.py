@@ -1,0 +1,149 @@
+"""Small parts of pages. What comes from processes is always text, never markup."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from nicegui import ui
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from devtools.loglines import Line
+
+_LINE_CHARACTERS_MAX = 1_000
+
+
+@contextlib.contextmanager
+def card(title: str, hint: str = "") -> Iterator[None]:
+    """A titled part of a page."""
+    with ui.element("section").classes("card"):
+        with ui.element("div").classes("card-head"):
+            ui.label(title).classes("card-title").props("role=heading aria-level=2")
+            if hint:
+                ui.label(hint).classes("hint")
+        yield
+
+
+def empty(text: str) -> ui.label:
+    """What to do where there is nothing to show yet."""
+    return ui.label(text).classes("empty")
+
+
+def figure(name: str) -> ui.label:
+    """A number with its name below; returns the number's label."""
+    with ui.element("div").classes("figure"):
+        value = ui.label("-").classes("figure-value")
+        ui.label(name).classes("figure-name")
+    return value
+
+
+def table(
+    columns: Sequence[tuple[str, str, str]],
+    *,
+    key: str = "id",
+    slots: dict[str, str] | None = None,
+    none: str,
+) -> ui.table:
+    """A table of (name, label, classes); a column of class `wide` is hidden on narrow screens.
+
+    Cells are text; `slots` has a Vue template for a column that is more.
+    """
+    shown = ui.table(
+        columns=[
+            {
+                "name": name,
+                "label": label,
+                "field": name,
+                "align": "right" if "number" in classes else "left",
+                "classes": classes,
+                "headerClasses": classes.replace("mono", ""),
+            }
+            for name, label, classes in columns
+        ],
+        rows=[],
+        row_key=key,
+    )
+    shown.props("flat dense wrap-cells hide-pagination").props('rows-per-page-options="[0]"')
+    shown.classes("grid")
+    shown.props(f'no-data-label="{none}"')
+    shown.add_slot("no-data", '<div class="empty">{{ props.message }}</div>')
+    for name, template in (slots or {}).items():
+        shown.add_slot(f"body-cell-{name}", f'<q-td :props="props">{template}</q-td>')
+    return shown
+
+
+def button(text: str, on_click: Any = None, *, spoken: str = "", solid: bool = False) -> ui.button:
+    """A button in the page's colours; `spoken` says more than its text to a screen reader."""
+    made = ui.button(text, on_click=on_click, color=None)
+    made.props(f'no-caps {"unelevated" if solid else "flat dense"} aria-label="{spoken or text}"')
+    return made.classes("solid" if solid else "flat")
+
+
+LEVEL_SLOT = "<span :class=\"'level level-' + props.value\">{{ props.value }}</span>"
+STATUS_SLOT = "<span :class=\"'status status-' + props.value\">{{ props.value }}</span>"
+# A date and a time; the date is left out on narrow screens.
+TIME_SLOT = (
+    "<span class='wide'>{{ props.value.split(' ')[0] }}&nbsp;</span>{{ props.value.split(' ')[1] }}"
+)
+_TEXT_SLOT = "<span :class=\"'said-' + props.row.level\">{{ props.value }}</span>"
+PAYMENT_SLOT = (
+    '<a v-if="props.value" :href="\'/payments/\' + props.value" class="mono">'
+    "{{ props.value.slice(0, 8) }}</a>"
+)
+
+
+def copy_button(text: Callable[[], str], what: str) -> None:
+    """A button that copies a text."""
+
+    def copy() -> None:
+        ui.clipboard.write(text())
+        ui.notify(f"{what} copied", type="positive")
+
+    ui.button(icon="content_copy", on_click=copy, color=None).props(
+        f'flat round dense size=sm aria-label="Copy {what}"'
+    )
+
+
+def pairs(values: Mapping[str, Any]) -> None:
+    """Names and values, for a block of class `pairs`."""
+    for name, value in values.items():
+        ui.label(name).classes("pair-name")
+        ui.label(value if isinstance(value, str) else json.dumps(value)).classes("pair-value mono")
+
+
+def log_table(none: str) -> ui.table:
+    """A table for `log_rows`."""
+    shown = table(
+        (
+            ("at", "Time (UTC)", "mono line-at"),
+            ("level", "Level", "wide"),
+            ("process", "Process", "wide line-process"),
+            ("text", "Message", "mono line-text"),
+        ),
+        key="key",
+        slots={"at": TIME_SLOT, "level": LEVEL_SLOT, "text": _TEXT_SLOT},
+        none=none,
+    )
+    return shown.classes("log")
+
+
+def log_rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """Log lines as rows: time, level, process, event with its fields."""
+    return [
+        {
+            "key": number,
+            "at": f"{line.at:%m-%d %H:%M:%S.%f}"[:-3],
+            "level": line.level,
+            "process": line.fields.get("service", ""),
+            "text": _message(line.fields),
+        }
+        for number, line in enumerate(lines)
+    ]
+
+
+def _message(fields: Mapping[str, str]) -> str:
+    said = (f"{k}={v}" for k, v in fields.items() if k not in {"service", "event"} and v)
+    return "  ".join([fields["event"], *said])[:_LINE_CHARACTERS_MAX]

@@ -1,0 +1,129 @@
+"""The OTLP/HTTP receiver and the read interface of the traces.
+
+POST /v1/traces                  https://opentelemetry.io/docs/specs/otlp/#otlphttp
+GET  /api/traces/<id>            a transaction's id, or a trace's in hexadecimal
+GET  /health
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sqlite3
+import zlib
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.requests import Request
+
+    from devtools.console.spans import SpanStore
+    from devtools.console.waterfall import Span
+
+PROTOBUF = "application/x-protobuf"
+# An exporter sends 512 spans at a time, some 300 KiB.
+BODY_BYTES_MAX = 4 * 1024 * 1024
+# Requests stored at a time; more are refused, and exporters send those again.
+STORING_MAX = 4
+_TRACE_ID = re.compile(r"[0-9a-f]{32}")
+_TRANSACTION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class _RefusedError(Exception):
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def routes(store: SpanStore) -> list[Route]:
+    """The routes, for the console's app."""
+    storing = 0
+
+    async def receive(request: Request) -> Response:
+        nonlocal storing
+        try:
+            body = await _body(request, is_busy=storing >= STORING_MAX)
+            storing += 1
+            try:
+                await asyncio.to_thread(lambda: store.add(_parse(body)))
+            finally:
+                storing -= 1
+        except _RefusedError as error:
+            headers = {"Retry-After": "1"} if error.status == 503 else {}
+            return PlainTextResponse(str(error), error.status, headers)
+        except sqlite3.Error:
+            return PlainTextResponse("the store cannot be written", 503, {"Retry-After": "5"})
+        return Response(ExportTraceServiceResponse().SerializeToString(), media_type=PROTOBUF)
+
+    async def read(request: Request) -> Response:
+        id_ = request.path_params["id"]
+        find: Callable[[str], list[Span]]
+        if _TRACE_ID.fullmatch(id_):
+            find = store.trace
+        elif _TRANSACTION_ID.fullmatch(id_):
+            find = store.of_transaction
+        else:
+            return PlainTextResponse("neither a transaction's id nor a trace's", 404)
+        spans = await asyncio.to_thread(find, id_)
+        return JSONResponse(as_document(id_, spans))
+
+    async def health(_request: Request) -> Response:
+        return JSONResponse({"status": "pass"})
+
+    return [
+        Route("/v1/traces", receive, methods=["POST"]),
+        Route("/api/traces/{id}", read),
+        Route("/health", health),
+    ]
+
+
+def as_document(id_: str, spans: list[Span]) -> dict[str, object]:
+    """The answer of `/api/traces/<id>`."""
+    return {"id": id_, "spans": [asdict(span) for span in spans]}
+
+
+def _parse(body: bytes) -> ExportTraceServiceRequest:
+    try:
+        request = ExportTraceServiceRequest()
+        request.ParseFromString(body)
+    except DecodeError:
+        raise _RefusedError(400, "not an ExportTraceServiceRequest") from None
+    return request
+
+
+async def _body(request: Request, *, is_busy: bool) -> bytes:
+    if is_busy:
+        raise _RefusedError(503, "busy")
+    # A web page can send this type only after asking (CORS), which is not answered.
+    if request.headers.get("content-type", "").partition(";")[0].strip() != PROTOBUF:
+        raise _RefusedError(415, f"send {PROTOBUF}")
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding not in {"identity", "gzip"}:
+        raise _RefusedError(415, "send it plain or with gzip")
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > BODY_BYTES_MAX:
+            raise _RefusedError(413, f"more than {BODY_BYTES_MAX} bytes")
+    return _unzipped(bytes(body)) if encoding == "gzip" else bytes(body)
+
+
+def _unzipped(body: bytes) -> bytes:
+    unzip = zlib.decompressobj(wbits=31)
+    try:
+        plain = unzip.decompress(body, BODY_BYTES_MAX)
+    except zlib.error:
+        raise _RefusedError(400, "not gzip") from None
+    if unzip.unconsumed_tail or not unzip.eof:
+        raise _RefusedError(413 if unzip.unconsumed_tail else 400, "too large, or cut off")
+    return plain

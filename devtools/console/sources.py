@@ -1,0 +1,195 @@
+"""What the pages show, read from where it is: Redis, process-compose, the services, the logs.
+
+Everything here blocks; pages call it in a thread. Each method raises one of TROUBLE when its source
+is away.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import redis
+
+from devtools import loglines
+from devtools.catalog import SERVICES
+from devtools.console.rates import Rates
+from devtools.merchant.errors import PlatformError
+from devtools.supervisor import Supervisor, SupervisorError
+from services.auth_api.userfile import UsersError, load
+from services.common import store
+from services.core_api.transactions import PAGE_MAX, Transactions
+from services.psp_connector.deadletters import DeadLetters
+from services.psp_connector.metrics import QueueCollector
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from devtools.console.settings import ConsoleSettings
+    from devtools.console.spans import SpanStore
+    from devtools.console.waterfall import Span
+    from devtools.loglines import Line
+    from services.common.transaction import Credit, Transaction
+
+
+class RefusedError(Exception):
+    """What was asked for cannot be done; the message says why."""
+
+
+TROUBLE = (
+    RefusedError,
+    redis.RedisError,
+    SupervisorError,
+    httpx.HTTPError,
+    PlatformError,
+    UsersError,
+)
+REDIS_TIMEOUT_SECONDS = 2.0
+# Of the payments that a filter looks at: 2,000 take some 150 ms.
+EXAMINED_MAX = 2_000
+_LEDGER_PAGES_MAX = 20
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which payments; an empty text is any."""
+
+    merchant: str = ""
+    status: str = ""
+    currency: str = ""
+
+    def __contains__(self, payment: Transaction) -> bool:
+        """Whether the payment's status and currency are as wanted."""
+        return self.status in {"", payment.status} and self.currency in {"", payment.currency}
+
+
+@dataclass(frozen=True)
+class Payment:
+    """One payment with all that is known of it."""
+
+    record: dict[str, Any]
+    """As the Core API returns it."""
+    merchant: str
+    spans: list[Span]
+    credit: Credit | None
+
+
+class Sources:
+    """The stack as the console sees it."""
+
+    def __init__(self, settings: ConsoleSettings, spans: SpanStore) -> None:
+        self.settings = settings
+        self.first_port = settings.platform_port
+        self.router_url = f"http://127.0.0.1:{settings.platform_port}"
+        self.logs = settings.platform_state / "logs"
+        self.tail = loglines.Tail(self.logs)
+        self.spans = spans
+        self.redis = store.connect(settings.redis_url, timeout_seconds=REDIS_TIMEOUT_SECONDS)
+        self.supervisor = Supervisor(settings.pc_socket_path)
+        self.deadletters = DeadLetters(self.redis)
+        self.rates = Rates(self.first_port, self.supervisor)
+        self._transactions = Transactions(self.redis, queue_limit=0)
+        self.queue = QueueCollector(self.redis)
+
+    def merchants(self) -> dict[str, int]:
+        """The merchants' ids by name."""
+        return {user.username: user.id for user in load(self.settings.users_file)}
+
+    def payments(self, wanted: Filter, limit: int) -> tuple[list[dict[str, Any]], bool]:
+        """The latest payments, and whether older ones were left unexamined."""
+        names = {id_: name for name, id_ in self.merchants().items()}
+        chosen = [id_ for id_, name in names.items() if wanted.merchant in {"", name}]
+        newest_first = heapq.merge(
+            *(self._of(id_) for id_ in chosen), key=lambda one: one.created_at, reverse=True
+        )
+        examined = list(itertools.islice(newest_first, EXAMINED_MAX)) if _narrows(wanted) else []
+        found = (one for one in examined if one in wanted) if examined else newest_first
+        rows = [
+            _document(one) | {"merchant": names[one.user_id]}
+            for one in itertools.islice(found, limit)
+        ]
+        return rows, len(examined) == EXAMINED_MAX and len(rows) < limit
+
+    def _of(self, user_id: int) -> Iterator[Transaction]:
+        cursor: str | None = None
+        for _page in range(EXAMINED_MAX // PAGE_MAX + 1):
+            page = self._transactions.page(user_id, PAGE_MAX, cursor)
+            yield from page.transactions
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    def payment(self, transaction_id: str) -> Payment | None:
+        """One payment; None if there is none."""
+        owner = self.redis.hget(store.transaction_key(transaction_id), "user_id")
+        if owner is None or not owner.isdecimal():
+            return None
+        record = self._transactions.get(int(owner), transaction_id)
+        if record is None:
+            return None
+        names = {id_: name for name, id_ in self.merchants().items()}
+        merchant = names.get(record.user_id, f"user {owner}")
+        spans = self.spans.of_transaction(transaction_id)
+        credit = self._credit(record.user_id, transaction_id)
+        return Payment(_document(record), merchant, spans, credit)
+
+    def _credit(self, user_id: int, transaction_id: str) -> Credit | None:
+        cursor: str | None = None
+        for _page in range(_LEDGER_PAGES_MAX):
+            page = self._transactions.loyalty(user_id, PAGE_MAX, cursor)
+            for credit in page.ledger:
+                if credit.transaction_id == transaction_id:
+                    return credit
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        return None
+
+    def lines(self, transaction_id: str) -> list[Line]:
+        """The log lines about a payment."""
+        return loglines.about(self.logs, transaction_id)
+
+    def gauges(self) -> dict[str, float]:
+        """The queue's gauges by the names that `/metrics` has."""
+        found = {metric.name: metric.samples[0].value for metric in self.queue.collect()}
+        if not found:
+            raise redis.ConnectionError("Redis does not answer")
+        return found
+
+    def sandbox(self, method: str, path: str, body: Any = None) -> Any:
+        """A request to the sandbox's control interface; returns the JSON answer, if any."""
+        url = f"http://127.0.0.1:{SERVICES['psp-sandbox'].port(self.first_port)}/_sandbox{path}"
+        token = self.settings.sandbox_token
+        headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
+        answer = httpx.request(
+            method, url, json=body, headers=headers, timeout=REDIS_TIMEOUT_SECONDS, trust_env=False
+        )
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+
+def _document(transaction: Transaction) -> dict[str, Any]:
+    return transaction.model_dump(mode="json", exclude_none=True)
+
+
+def _narrows(wanted: Filter) -> bool:
+    return bool(wanted.status or wanted.currency)
+
+
+def sentence(error: BaseException) -> str:
+    """What is away, and what to do, for a person."""
+    if isinstance(error, redis.RedisError):
+        return "Redis does not answer. See the page Stack: is it stopped or still starting?"
+    if isinstance(error, SupervisorError):
+        return (
+            "process-compose does not answer: the stack is stopped or was killed. "
+            "`platform up -D` starts it."
+        )
+    if isinstance(error, httpx.HTTPError):
+        return "The PSP sandbox does not answer. See the page Stack: is it stopped?"
+    if isinstance(error, PlatformError):
+        return f"{error.detail}. {error.hint}".strip()
+    return str(error)

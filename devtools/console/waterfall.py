@@ -1,0 +1,78 @@
+"""A payment's spans as the rows of a waterfall: children below their parents, with offsets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+# Deeper ones, as of a circle in damaged data, are shown at this depth.
+DEPTH_MAX = 12
+_NS_PER_MS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Span:
+    """A span; ids are in hexadecimal, times in nanoseconds since 1970."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str
+    service: str
+    name: str
+    kind: str
+    start_ns: int
+    end_ns: int
+    is_error: bool
+    attributes: dict[str, Any]
+    links: tuple[str, ...] = ()
+    """The trace ids of the spans that this one is linked to."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A span: how deep it is below its trace's first, and where it is in time."""
+
+    span: Span
+    depth: int
+    offset_ms: float
+    """From the start of the first span of all."""
+    ms: float
+
+    def __str__(self) -> str:
+        """Its name and what went wrong."""
+        reason = self.span.attributes.get("status") or self.span.attributes.get("error.type")
+        return f"{self.span.name}: {reason or 'error'}" if self.span.is_error else self.span.name
+
+
+def rows(spans: Sequence[Span]) -> list[Row]:
+    """The rows from top to bottom: traces one after the other by their start."""
+    if not spans:
+        return []
+    first_ns = min(span.start_ns for span in spans)
+    ids = {(span.trace_id, span.span_id) for span in spans}
+    children: dict[tuple[str, str], list[Span]] = {}
+    for span in sorted(spans, key=lambda span: (span.start_ns, -span.end_ns)):
+        parent = (span.trace_id, span.parent_id)
+        children.setdefault(parent if parent in ids else (span.trace_id, ""), []).append(span)
+
+    def below(parent: tuple[str, str], depth: int) -> Iterator[Row]:
+        for span in children.pop(parent, []):
+            offset_ms = (span.start_ns - first_ns) / _NS_PER_MS
+            ms = (span.end_ns - span.start_ns) / _NS_PER_MS
+            yield Row(span, min(depth, DEPTH_MAX), offset_ms, ms)
+            yield from below((span.trace_id, span.span_id), depth + 1)
+
+    return [row for trace_id in _by_start(spans) for row in below((trace_id, ""), 0)]
+
+
+def _by_start(spans: Sequence[Span]) -> list[str]:
+    ordered = sorted(spans, key=lambda span: span.start_ns)
+    return list(dict.fromkeys(span.trace_id for span in ordered))
+
+
+def all_ms(found: Sequence[Row]) -> float:
+    """From the start of the first row to the end of the last."""
+    return max((row.offset_ms + row.ms for row in found), default=0.0)

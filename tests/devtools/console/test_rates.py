@@ -1,0 +1,79 @@
+"""Rates from the services' own metrics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+
+from devtools.console import picture
+from devtools.console.rates import Rates, quantile_ms, read
+from devtools.supervisor import SupervisorError
+from services.common.metrics import DURATION_BUCKETS_SECONDS
+
+if TYPE_CHECKING:
+    from devtools.supervisor import ProcessState
+
+
+def metrics() -> tuple[Histogram, Counter, CollectorRegistry]:
+    """As the services have them."""
+    registry = CollectorRegistry()
+    labels = ["method", "route", "status"]
+    durations = Histogram(
+        "http_request_duration_seconds", "", labels,
+        buckets=DURATION_BUCKETS_SECONDS, registry=registry,
+    )  # fmt: skip
+    return durations, Counter("psp_attempts", "", ["outcome"], registry=registry), registry
+
+
+def test_requests_and_outcomes_are_counted() -> None:
+    """Errors are 5xx, accepted is 202; neither probes nor the console's own requests count."""
+    durations, attempts, registry = metrics()
+    for method, route, status, count in (
+        ("POST", "/", "202", 3), ("GET", "/{id}", "200", 2), ("POST", "/", "503", 1),
+        ("GET", "/health", "200", 9), ("GET", "/_sandbox/faults", "200", 9),
+    ):  # fmt: skip
+        for _ in range(count):
+            durations.labels(method, route, status).observe(0.004)
+    attempts.labels("captured").inc(2)
+    reading = read(generate_latest(registry).decode())
+    assert (reading.requests["all"], reading.requests["errors"]) == (6, 1)
+    assert dict(reading.outcomes) == {"accepted": 3, "captured": 2}
+
+
+@pytest.mark.parametrize(
+    ("counts", "share", "expected"),
+    [
+        ({}, 0.5, None),
+        ({"all": 10, "0.005": 10, "0.01": 10, "inf": 10}, 0.5, 3.75),
+        ({"all": 100, "0.01": 50, "0.025": 100, "inf": 100}, 0.99, 24.7),
+        ({"all": 4, "15.0": 0, "inf": 4}, 0.99, 15_000),
+    ],
+)
+def test_a_quantile_is_as_prometheus_has_it(
+    counts: dict[str, int], share: float, expected: float | None
+) -> None:
+    """Linear within a bucket; beyond the last bound, that bound."""
+    cumulative, below = dict(counts), 0
+    for bound in (*DURATION_BUCKETS_SECONDS, float("inf")):
+        below = cumulative.setdefault(str(float(bound)), below)
+    found = quantile_ms(cumulative if counts else {}, share)
+    assert found == (expected if expected is None else pytest.approx(expected, rel=0.02))
+
+
+class Away:
+    """A process-compose that does not answer."""
+
+    def processes(self) -> list[ProcessState]:
+        raise SupervisorError("away")
+
+
+def test_a_stopped_stack_is_no_error() -> None:
+    """There is a point without services, and a picture that says so."""
+    rates = Rates(1, Away())  # type: ignore[arg-type]
+    rates.step()
+    rates.step()
+    assert [point.services for point in rates.points] == [{}]
+    drawn = picture.draw(picture.Seen((0.0,) * 6, None, frozenset(), sandbox=False), picture.WIDE)
+    assert drawn.count("not up") == 4

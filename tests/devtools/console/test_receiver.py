@@ -1,0 +1,150 @@
+"""The OTLP receiver and the guard, as a program or a foreign web page meets them."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+import uuid
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route, WebSocketRoute
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from devtools.console import receiver
+from devtools.console.guard import Guard
+from devtools.console.spans import SpanStore
+from services.common.settings import HttpSettings
+from tests import support
+from tests.devtools.console.traces import payment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.websockets import WebSocket
+
+ID = str(uuid.UUID(int=7))
+PROTOBUF = {"Content-Type": "application/x-protobuf"}
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[httpx.Client]:
+    """The console's routes behind its guard, with a page and a WebSocket."""
+
+    async def page(_request: Request) -> Response:
+        return PlainTextResponse("page")
+
+    async def socket(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.close()
+
+    port = support.free_ports(1)
+    app = Starlette(
+        routes=[
+            *receiver.routes(SpanStore(tmp_path / "s")),
+            Route("/", page, methods=["GET", "POST"]),
+            WebSocketRoute("/ws", socket),
+        ],
+        middleware=[Middleware(Guard, hosts=HttpSettings(http_port=port).hosts())],
+    )
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    support.wait_until(lambda: server.started, what="the server")
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as made:
+        yield made
+    server.should_exit = True
+    thread.join(10)
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_spans_are_received_and_found(client: httpx.Client, encoding: str) -> None:
+    """By the transaction's id and by the trace's; an unknown one has none."""
+    trace = payment(ID)
+    body = trace.request.SerializeToString()
+    body = gzip.compress(body) if encoding == "gzip" else body
+    answer = client.post(
+        "/v1/traces", content=body, headers=PROTOBUF | {"Content-Encoding": encoding}
+    )
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-protobuf")
+    for id_, count in ((ID, 6), (trace.trace_id.hex(), 6), (str(uuid.UUID(int=8)), 0)):
+        assert len(client.get(f"/api/traces/{id_}").json()["spans"]) == count
+    assert client.get("/api/traces/..%2fpasswd").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b"{}", {"Content-Type": "application/json"}, 415),
+        (b"a=b", {"Content-Type": "text/plain"}, 415),
+        (b"", PROTOBUF | {"Content-Encoding": "br"}, 415),
+        (b"\xff\xff\xff", PROTOBUF, 400),
+        (b"no gzip", PROTOBUF | {"Content-Encoding": "gzip"}, 400),
+        (gzip.compress(b"x" * 100)[:-9], PROTOBUF | {"Content-Encoding": "gzip"}, 400),
+        (b"x" * (receiver.BODY_BYTES_MAX + 1), PROTOBUF, 413),
+        (
+            gzip.compress(b"\0" * (receiver.BODY_BYTES_MAX + 1)),
+            PROTOBUF | {"Content-Encoding": "gzip"},
+            413,
+        ),
+    ],
+)
+def test_what_is_no_export_is_refused(
+    client: httpx.Client, body: bytes, headers: dict[str, str], status: int
+) -> None:
+    """Bounded, also when it is small only as long as it is compressed."""
+    assert client.post("/v1/traces", content=body, headers=headers).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [
+        ("GET", {}, 200),
+        ("GET", {"Host": "localhost:8006", "Origin": "http://localhost:8006"}, 200),
+        ("GET", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 200),
+        ("GET", {"Host": "evil.example:8006"}, 421),
+        ("GET", {"Host": "127.0.0.1.evil.example"}, 421),
+        ("POST", {"Origin": "http://evil.example"}, 403),
+        ("POST", {"Origin": "http://127.0.0.1:9999"}, 403),
+        ("POST", {"Origin": "https://127.0.0.1:8006"}, 403),
+        ("POST", {"Origin": "null"}, 403),
+        ("GET", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
+        ("GET", {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors"}, 403),
+        ("POST", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 403),
+    ],
+)
+def test_foreign_pages_are_refused(
+    client: httpx.Client, method: str, headers: dict[str, str], status: int
+) -> None:
+    """By Host (DNS rebinding), Origin, and what the browser says of the request's origin."""
+    assert client.request(method, "/", headers=headers).status_code == status
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1:9999", "null"])
+def test_a_websocket_of_a_foreign_page_is_refused(client: httpx.Client, origin: str) -> None:
+    """Browsers let any page open one, and say only where it comes from."""
+    own = str(client.base_url).rstrip("/")
+    with connect(own.replace("http", "ws") + "/ws", additional_headers={"Origin": own}):
+        pass
+    with (
+        pytest.raises(InvalidStatus),
+        connect(own.replace("http", "ws") + "/ws", additional_headers={"Origin": origin}),
+    ):
+        pass
+
+
+def test_no_page_may_frame_the_console(client: httpx.Client) -> None:
+    """Or load anything from elsewhere into it."""
+    policy = client.get("/").headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in policy
+    assert "default-src 'self'" in policy
+    assert "http" not in policy

@@ -1,0 +1,113 @@
+"""The store of spans: what is found, and that it stays bounded, private and alive."""
+
+from __future__ import annotations
+
+import stat
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+
+from devtools.console import waterfall
+from devtools.console.spans import SpanStore
+from tests.devtools.console.traces import Trace, payment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ID = str(uuid.UUID(int=7))
+
+
+def names(store: SpanStore, transaction_id: str = ID) -> list[str]:
+    return [f"{span.service} {span.name}" for span in store.of_transaction(transaction_id)]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SpanStore:
+    return SpanStore(tmp_path / "console.sqlite")
+
+
+def test_a_payment_has_all_spans_of_its_trace(store: SpanStore) -> None:
+    """Also those of the router and the sandbox, which do not know the transaction's id."""
+    store.add(payment(ID).request)
+    store.add(payment(str(uuid.UUID(int=8))).request)
+    assert names(store) == [
+        "router POST /transactions",
+        "core-api POST /",
+        "core-api send queue",
+        "psp-connector process queue",
+        "psp-connector POST /v1/payment_intents",
+        "psp-sandbox POST /v1/payment_intents",
+    ]
+    assert store.of_transaction(ID)[1].attributes == {
+        "http.request.method": "POST",
+        "http.response.status_code": 202,
+        "platform.transaction.id": ID,
+    }
+
+
+def test_a_replay_has_its_trace_and_a_reader_none(store: SpanStore) -> None:
+    """Traces follow one after the other; that somebody asked for the payment is no part of it."""
+    about = {"platform__transaction__id": ID}
+    first, asked, replay = payment(ID), Trace(), Trace(start_ns=payment(ID).start_ns + 10**12)
+    asked.span("core-api", "GET /{id}", 0, 1, kind="server", http__request__method="GET", **about)  # type: ignore[arg-type]
+    replay.span("psp-connector", "process queue", 0, 1, links=(first.trace_id,), **about)  # type: ignore[arg-type]
+    for trace in (first, asked, replay):
+        store.add(trace.request)
+    assert len(names(store)) == 7
+    assert store.of_transaction(ID)[-1].links == (first.trace_id.hex(),)
+    assert [row.depth for row in waterfall.rows(store.of_transaction(ID))] == [0, 1, 2, 3, 4, 5, 0]
+
+
+def test_spans_sent_twice_are_shown_once(store: SpanStore) -> None:
+    """An exporter without an answer sends again."""
+    trace = payment(ID)
+    store.add(trace.request)
+    store.add(trace.request)
+    assert len(store.trace(trace.trace_id.hex())) == 6
+
+
+def test_the_store_is_bounded_by_rows_and_age(tmp_path: Path) -> None:
+    """The oldest go, whichever bound comes first."""
+    now = 1_800_000_000.0
+    store = SpanStore(tmp_path / "s", rows_max=60, days_max=1, clock=lambda: now)
+    for number in range(20):
+        store.add(payment(str(uuid.UUID(int=number))).request)
+    assert store.count() == 60
+    assert names(store, str(uuid.UUID(int=9))) == []
+    assert len(names(store, str(uuid.UUID(int=19)))) == 6
+    now += 90_000
+    store.add(payment(ID).request)
+    assert store.count() == 6
+
+
+def test_it_goes_on_where_it_ended_and_is_private(tmp_path: Path) -> None:
+    """After a kill it has all that was confirmed; nobody else may read it."""
+    path = tmp_path / "console.sqlite"
+    first = SpanStore(path)
+    first.add(payment(ID).request)
+    assert len(names(SpanStore(path))) == 6  # while the first is still open, as after a kill
+    assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o600}
+    first.close()
+
+
+def test_a_damaged_file_is_replaced(tmp_path: Path) -> None:
+    """The console starts, without the past."""
+    path = tmp_path / "console.sqlite"
+    path.write_bytes(b"no database" * 1000)
+    store = SpanStore(path)
+    store.add(payment(ID).request)
+    assert store.count() == 6
+
+
+def test_a_waterfall_of_damaged_spans_ends(store: SpanStore) -> None:
+    """What descends from itself is left out, as nothing leads there; the others stay."""
+    trace = payment(ID)
+    spans = [found.scope_spans[0].spans[0] for found in trace.request.resource_spans]
+    spans[2].parent_span_id = spans[3].span_id
+    store.add(trace.request)
+    rows = waterfall.rows(store.of_transaction(ID))
+    assert [(row.span.name, row.depth) for row in rows] == [
+        ("POST /transactions", 0),
+        ("POST /", 1),
+    ]

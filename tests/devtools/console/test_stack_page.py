@@ -1,0 +1,72 @@
+"""The page Stack: what it says of a process."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from devtools.console.pages import stack
+from devtools.supervisor import ProcessState
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RUNNING = ProcessState(
+    "core-api", "Running", 0, True, True, False, False, False, 0, 0, None, None
+)  # fmt: skip
+PENDING = replace(RUNNING, status="Pending", is_running=False, is_ready=False, is_pending=True)
+ENDED = replace(RUNNING, status="Completed", is_running=False, is_ready=False)
+REDIS = replace(PENDING, name="redis", status="Disabled", is_pending=False)
+
+
+class Supervisor:
+    """A process-compose with these processes; all of them need Redis and preflight."""
+
+    def __init__(self, *states: ProcessState) -> None:
+        self._states = states
+
+    def processes(self) -> list[ProcessState]:
+        return list(self._states)
+
+    def needs(self, _name: str) -> list[str]:
+        return ["preflight", "redis"]
+
+
+def shown(state: Path, *states: ProcessState) -> dict[str, tuple[str, str]]:
+    """Status and reason of each process."""
+    sources: Any = SimpleNamespace(
+        supervisor=Supervisor(*states),
+        first_port=8000,
+        settings=SimpleNamespace(platform_state=state),
+    )
+    return {one.name: (one.status, one.why) for one in stack.read(sources)}
+
+
+@pytest.mark.parametrize(
+    ("core_api", "status", "why"),
+    [
+        (RUNNING, "ready", ""),
+        (replace(RUNNING, is_ready=False), "starting", "runs, but is not ready: its last line"),
+        (PENDING, "waiting", "waits for redis (disabled)"),
+        (ENDED, "stopped", ""),
+        (
+            replace(ENDED, has_failed=True, exit_code=78),
+            "completed",
+            "ended with code 78: its last line",
+        ),
+    ],
+)
+def test_it_is_said_why_a_process_is_not_up(
+    tmp_path: Path, core_api: ProcessState, status: str, why: str
+) -> None:
+    """Whom it waits for, or its exit code, with the end of its log."""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/core-api.log").write_text("its first line\nits last line\n")
+    preflight = replace(ENDED, name="preflight", has_succeeded=True)
+    found = shown(tmp_path, core_api, REDIS, preflight)
+    assert found["core-api"] == (status, why)
+    assert found["preflight"] == ("done", "")
+    assert list(found) == ["core-api", "redis", "preflight"]
