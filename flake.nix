@@ -36,6 +36,7 @@
             inherit
               lib
               pkgs
+              system
               package
               packages
               formatter

@@ -3,6 +3,7 @@
 {
   lib,
   pkgs,
+  system,
   package,
   # Built packages by name: programs and images.
   packages,
@@ -45,11 +46,16 @@ let
         exit "$code"
       '';
 
+  # Chromium of nixpkgs is for Linux alone.
+  isLinux = lib.hasSuffix "linux" system;
+
   pytest =
     name: variables: options:
     check name
       (
         package.programs
+        ++ lib.optional (name == "browser") pkgs.chromium
+        ++ lib.optional (name == "browser") pkgs.chromedriver
         ++ [
           package.pythonForTests
           pkgs.git
@@ -95,4 +101,11 @@ in
         done
         echo "$passed passed, 0 failed" >"$COUNTS"
       '';
+}
+// lib.optionalAttrs isLinux {
+  # The console in a real browser.
+  browser = pytest "browser" {
+    BROWSER_REQUIRED = "1";
+    FONTCONFIG_FILE = pkgs.makeFontsConf { fontDirectories = [ pkgs.dejavu_fonts ]; };
+  } "tests/browser";
 }

@@ -61,7 +61,11 @@ run_beside() {
 }
 
 start() {
-  local mode
+  local mode word words=()
+  for word in "$@"; do
+    if [ "$word" = --no-console ]; then export CONSOLE=off; else words+=("$word"); fi
+  done
+  set -- "${words[@]}"
   mode=$(mode_of "$@")
   if [ "$mode" != none ]; then
     refuse_second_stack
@@ -94,6 +98,7 @@ help() {
 usage: platform [COMMAND] [ARGUMENT…]      the stack of this checkout
 
   up                  start it in the foreground: process-compose's screen at a terminal
+  up --no-console     start it without the console
   up -D               start it in the background, and wait until it is healthy
   status              show each process with its port and health
   down                stop it

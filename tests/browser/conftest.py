@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from devtools.catalog import CONSOLE
+from tests.browser.person import Person, chromium
+from tests.stack.stack import running
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.stack.stack import Stack
+
+WIDTHS = pytest.mark.parametrize("width", [1280, 400])
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """A stack with its console; a payment is given up after two attempts."""
+    with running(CONSOLE="on", PSP_ATTEMPTS_MAX="2") as started:
+        wait_until(lambda: "listening" in started.log("console"), what="the console")
+        yield started
+
+
+@pytest.fixture(scope="session")
+def console(stack: Stack) -> str:
+    """The console's address."""
+    return f"http://127.0.0.1:{CONSOLE.port(stack.port)}"
+
+
+@pytest.fixture(scope="session")
+def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where pictures of the pages are left: the folder SCREENSHOTS if set."""
+    given = os.environ.get("SCREENSHOTS")
+    return Path(given) if given else tmp_path_factory.mktemp("screenshots")
+
+
+@pytest.fixture(scope="session")
+def tab(console: str, screenshots: Path) -> Iterator[Person]:
+    """A browser for all tests."""
+    with chromium() as browser:
+        yield Person(browser, console, screenshots)
+
+
+@pytest.fixture
+def person(tab: Person) -> Iterator[Person]:
+    """A person with a wide, light screen; no page may have complained when the test ends."""
+    tab.looks(1280)
+    tab.complaints()
+    yield tab
+    assert tab.complaints() == []

@@ -1,0 +1,154 @@
+"""A person at a browser: sees, clicks, types and chooses by the words on the page."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from selenium.webdriver.remote.webelement import WebElement
+
+SEE_SECONDS_MAX = 20
+# Of the page's text, without that of dialogs that slide out.
+_TEXT = "return document.body.innerText"
+_OVERFLOW = "return document.documentElement.scrollWidth - window.innerWidth"
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Any]:
+    """A headless Chromium of its own; the test is skipped where there is none."""
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (program and driver):
+        assert not os.environ.get("BROWSER_REQUIRED"), "chromium or chromedriver is missing"
+        pytest.skip("chromium and chromedriver are not on PATH")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    # Its sandbox needs privileges that builders lack; its pages are our own.
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    browser = webdriver.Chrome(options=options, service=Service(driver))
+    try:
+        browser.set_page_load_timeout(SEE_SECONDS_MAX)
+        yield browser
+    finally:
+        browser.quit()
+
+
+@dataclass
+class Person:
+    """One tab of the browser, at one width and in one scheme of colours."""
+
+    browser: Any
+    url: str
+    screenshots: Path
+    width: int = 1280
+    scheme: str = "light"
+
+    def looks(self, width: int, scheme: str = "light") -> None:
+        """Takes a screen of this width, in light or dark."""
+        self.width, self.scheme = width, scheme
+        size = {"width": width, "height": 860, "deviceScaleFactor": 1, "mobile": False}
+        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+
+    def opens(self, path: str) -> None:
+        """Types an address."""
+        self.browser.get(self.url + path)
+
+    def text(self) -> str:
+        """All that is on the page."""
+        return str(self.browser.execute_script(_TEXT))
+
+    def sees(self, *words: str, within_seconds: float = SEE_SECONDS_MAX) -> str:
+        """Waits until all of these are on the page; returns its text."""
+
+        def found() -> str:
+            text = self.text()
+            return text if all(word in text for word in words) else ""
+
+        with contextlib.suppress(AssertionError):
+            return wait_until(found, seconds_max=within_seconds)
+        raise AssertionError(f"{words} not within {within_seconds} s in:\n{self.text()}")
+
+    def no_longer_sees(self, word: str) -> None:
+        """Waits until this is gone."""
+        wait_until(lambda: word not in self.text(), seconds_max=SEE_SECONDS_MAX, what=f"no {word}")
+
+    def finds(self, xpath: str) -> WebElement:
+        """The first such element that can be seen."""
+
+        def found() -> WebElement | None:
+            with contextlib.suppress(WebDriverException):
+                for element in self.browser.find_elements(By.XPATH, xpath):
+                    if element.is_displayed():
+                        return element  # type: ignore[no-any-return]
+            return None
+
+        return wait_until(found, seconds_max=SEE_SECONDS_MAX, what=xpath)
+
+    def clicks(self, words: str) -> None:
+        """Clicks on a button, a link, a switch or an option; it may be redrawn meanwhile."""
+        kinds = ("self::button", "self::a", "@role='option'", "@role='switch'")
+        named = f"[normalize-space()='{words}' or @aria-label='{words}']"
+        xpath = f"//*[{' or '.join(kinds)}]{named}"
+
+        self._clicks(xpath)
+
+    def _clicks(self, xpath: str) -> None:
+        """Clicks on the element, in the middle of the screen: a message may cover the rest."""
+        middle = "arguments[0].scrollIntoView({block: 'center'})"
+
+        def clicked() -> bool:
+            with contextlib.suppress(WebDriverException):
+                element = self.finds(xpath)
+                self.browser.execute_script(middle, element)
+                element.click()
+                return True
+            return False
+
+        wait_until(clicked, seconds_max=SEE_SECONDS_MAX, what=f"a click on {xpath}")
+
+    def types(self, label: str, text: str) -> None:
+        """Fills a field."""
+        field = self.finds(f"//input[@aria-label='{label}']")
+        field.send_keys(Keys.CONTROL, "a")
+        field.send_keys(text)
+
+    def chooses(self, label: str, option: str) -> None:
+        """Takes an option of a menu; where there are many, after typing it."""
+        self._clicks(f"//label[.//*[@aria-label='{label}']]")
+        field = self.finds(f"//input[@aria-label='{label}']")
+        if not field.get_attribute("readonly"):
+            field.send_keys(option)
+        self._clicks(f"//*[@role='option'][normalize-space()='{option}']")
+        time.sleep(0.3)  # the menu slides out
+
+    def takes_a_picture(self, name: str) -> None:
+        """Writes a screenshot; nothing may stick out to the side."""
+        assert self.browser.execute_script(_OVERFLOW) <= 0, "wider than the screen"
+        self.screenshots.mkdir(parents=True, exist_ok=True)
+        file = self.screenshots / f"{name}-{self.width}-{self.scheme}.png"
+        self.browser.save_screenshot(str(file))
+
+    def complaints(self) -> list[str]:
+        """Errors in the browser's own console, but for those of a server that is away."""
+        errors = [one["message"] for one in self.browser.get_log("browser")]
+        return [one for one in errors if "Uncaught" in one or "Refused to" in one]

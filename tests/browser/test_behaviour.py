@@ -1,0 +1,202 @@
+"""What must hold of the console as a whole: tabs, kills, load, keyboard, safety."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import socketio
+from selenium.webdriver.common.keys import Keys
+
+from services.common import store
+from services.core_api.models import TransactionRequest
+from services.core_api.transactions import Transactions
+from tests.devtools.console.traces import payment
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from tests.browser.person import Person
+    from tests.stack.stack import Stack
+
+PAYMENTS = 20_000
+EXPORTED = {"Content-Type": "application/x-protobuf"}
+
+
+def test_a_killed_connector_shows_in_the_timeline(person: Person, stack: Stack) -> None:
+    """The first attempt has no end; another connector's second one captures."""
+    id_ = str(stack.pay(payment_method="pm_sandbox_slow").json()["id"])
+    person.opens(f"/payments/{id_}")
+    person.sees("processing", "attempt 1")
+    os.kill(stack.process("psp-connector").pid, signal.SIGKILL)
+    shown = person.sees("attempt 2", "captured")
+    assert shown.index("attempt 1") < shown.index("attempt 2") < shown.rindex("captured")
+
+
+def test_two_tabs_live_side_by_side(person: Person, stack: Stack) -> None:
+    """Each shows a new payment without a reload, and a switch of one moves in the other."""
+    person.opens("/")
+    first = person.browser.current_window_handle
+    person.browser.switch_to.new_window("tab")
+    person.looks(1280)
+    person.opens("/psp")
+    id_ = str(stack.pay().json()["id"])
+    person.sees(id_[:8])
+    person.clicks("Flaky")
+    person.sees("The PSP is flaky")
+    person.browser.switch_to.window(first)
+    person.sees(id_[:8])
+    person.opens("/psp")
+    script = "return document.querySelector('[aria-label=Flaky]')?.getAttribute('aria-checked')"
+    wait_until(lambda: person.browser.execute_script(script) == "true", what="Flaky to be on")
+    person.clicks("Flaky")
+    person.sees("The PSP works")
+    person.browser.switch_to.window(person.browser.window_handles[-1])
+    person.browser.close()
+    person.browser.switch_to.window(first)
+
+
+def test_a_killed_console_comes_back(person: Person, stack: Stack) -> None:
+    """Payments do not notice; the open page goes on by itself; what it knew is still there."""
+    id_ = str(stack.pay().json()["id"])
+    spans = payment(id_, start_ns=time.time_ns()).request.SerializeToString()
+    assert httpx.post(f"{person.url}/v1/traces", content=spans, headers=EXPORTED).is_success
+    person.opens(f"/payments/{id_}")
+    person.sees("send queue")
+    killed = stack.process("console")
+    os.kill(killed.pid, signal.SIGKILL)
+    assert stack.ended(str(stack.pay().json()["id"]))["status"] == "captured"
+    wait_until(lambda: stack.restarted("console", killed), what="another console")
+    wait_until(lambda: stack.log("console").count("listening") > 1, what="it to listen")
+    person.browser.execute_script("document.title = 'before'")
+    wait_until(lambda: person.browser.title != "before", what="the page to load itself again")
+    person.sees("send queue", "captured")
+
+
+def test_a_stopped_redis_is_said(person: Person, stack: Stack) -> None:
+    """On the pages that need it, with what to do; they go on when it is back."""
+    stack.compose("process", "stop", "redis")
+    person.opens("/")
+    person.sees("Redis does not answer. See the page Stack")
+    stack.compose("process", "start", "redis")
+    person.no_longer_sees("Redis does not answer")
+
+
+def test_20000_payments_keep_pages_fast(person: Person, stack: Stack) -> None:
+    """The list, a filter without a match, and one payment are there within a second."""
+    ids = _fill(stack, person.url)
+    for path, words in (("/", ids[-1][:8]), (f"/payments/{ids[-1]}", "psp-sandbox")):
+        person.opens("/try")
+        person.sees("A burst")
+        began = time.monotonic()
+        person.opens(path)
+        person.sees(words)
+        assert time.monotonic() - began < 1, path
+    person.opens("/")
+    person.sees(ids[-1][:8])
+    person.chooses("Currency", "XAF")
+    began = time.monotonic()
+    person.sees("No payment matches this filter.", "Searched the latest 2,000 payments.")
+    assert time.monotonic() - began < 1
+
+
+def _fill(stack: Stack, console: str) -> list[str]:
+    """Accepts payments beside the Core API, as captured ones, and exports their spans."""
+    stack.compose("process", "stop", "psp-connector")
+    url = (stack.state / "redis-url").read_text().strip()
+    client = store.connect(url, timeout_seconds=5)
+    transactions = Transactions(client, queue_limit=10 * PAYMENTS)
+    request = TransactionRequest(amount=100, currency="USD")
+    ids = [transactions.accept(1, request, "fill", None).transaction_id for _ in range(PAYMENTS)]
+    sample = payment(ids[0], start_ns=time.time_ns()).request
+    for start in range(0, PAYMENTS, 100):
+        batch = type(sample)()
+        for id_ in ids[start : start + 100]:
+            batch.resource_spans.extend(_renamed(sample, ids[0], id_).resource_spans)
+        body = batch.SerializeToString()
+        assert httpx.post(f"{console}/v1/traces", content=body, headers=EXPORTED).is_success
+    with client.pipeline(transaction=False) as pipeline:
+        for id_ in ids:
+            pipeline.hset(store.transaction_key(id_), "status", "captured")
+        pipeline.xtrim(store.QUEUE, maxlen=0, approximate=False)
+        pipeline.execute()
+    stack.compose("process", "start", "psp-connector")
+    return ids
+
+
+def _renamed(sample: Any, before: str, after: str) -> Any:
+    """The same spans, of another payment and another trace; ids of a length keep the encoding."""
+    trace_id = sample.resource_spans[0].scope_spans[0].spans[0].trace_id
+    encoded = sample.SerializeToString().replace(before.encode(), after.encode())
+    renamed = type(sample)()
+    renamed.ParseFromString(encoded.replace(trace_id, secrets.token_bytes(16)))
+    return renamed
+
+
+def test_pages_are_reached_and_opened_by_keyboard(person: Person, stack: Stack) -> None:
+    """The pages in the head come first; a span opens with the space bar."""
+    id_ = str(stack.pay().json()["id"])
+    spans = payment(id_, start_ns=time.time_ns()).request.SerializeToString()
+    httpx.post(f"{person.url}/v1/traces", content=spans, headers=EXPORTED)
+    person.opens(f"/payments/{id_}")
+    person.sees("send queue")
+    person.finds("(//summary)[1]").send_keys(Keys.SPACE)
+    person.sees("starts at")
+    active = person.browser.switch_to.active_element
+    person.browser.execute_script("document.activeElement.blur()")
+    person.opens("/")
+    person.sees("Merchant")
+    active = person.browser.switch_to.active_element
+    for page in ("Payments", "Stack"):
+        active.send_keys(Keys.TAB)
+        active = person.browser.switch_to.active_element
+        assert active.text.endswith(page)
+    active.send_keys(Keys.ENTER)
+    person.sees("Traffic")
+
+
+def test_nothing_changes_without_the_pages_own_token(person: Person) -> None:
+    """A client with the right Host and Origin, but with an id that no page has, is turned away."""
+    with socketio.SimpleClient() as client:
+        client.connect(person.url, socketio_path="/_nicegui_ws/socket.io")
+        guess = {
+            "client_id": str(uuid.uuid4()),
+            "document_id": str(uuid.uuid4()),
+            "tab_id": str(uuid.uuid4()),
+            "old_tab_id": None,
+            "next_message_id": 0,
+        }
+        assert client.call("handshake", guess) is False
+    with pytest.raises(socketio.exceptions.ConnectionError), socketio.SimpleClient() as client:
+        client.connect(
+            person.url,
+            socketio_path="/_nicegui_ws/socket.io",
+            headers={"Origin": "http://evil.example"},
+        )
+
+
+def test_no_secret_is_on_any_page(person: Person, stack: Stack) -> None:
+    """Neither on the screen nor in what the pages are made of."""
+    names = ("jwt-secret", "redis-password", "sandbox-token")
+    known = [(stack.state / name).read_text().strip() for name in names]
+    for path in ("/", "/stack", "/queue", "/try", "/psp", "/logs", "/rates"):
+        person.opens(path)
+        person.sees("console")
+        time.sleep(0.5)
+        source = person.browser.page_source
+        assert [name for name, secret in zip(names, known, strict=True) if secret in source] == []
+
+
+def test_its_memory_stays_within_bounds(stack: Stack) -> None:
+    """After all of the above, with 120,000 spans in its store."""
+    used = stack.process("console").memory_full_info()
+    assert (
+        json.loads(httpx.get(f"http://127.0.0.1:{stack.port + 6}/health").text)["status"] == "pass"
+    )
+    assert getattr(used, "pss", used.rss) / 1e6 < 160

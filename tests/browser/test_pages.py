@@ -1,0 +1,202 @@
+"""Each page of the console, used as a person would, on a wide and on a narrow screen."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from tests.browser.conftest import WIDTHS
+from tests.devtools.console.traces import payment
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from tests.browser.person import Person
+    from tests.stack.stack import Stack
+
+pytestmark = WIDTHS
+EXPORTED = {"Content-Type": "application/x-protobuf"}
+
+
+def paid(stack: Stack, username: str = "alice", **fields: Any) -> str:
+    """A new payment's id."""
+    return str(stack.pay(username, **fields).json()["id"])
+
+
+def test_try_it_shows_the_exchange_and_leads_to_all_hops(person: Person, width: int) -> None:
+    """Request and answer as sent, without the token; captured with all hops within 2 s."""
+    person.looks(width)
+    person.opens("/try")
+    person.types("Amount, smallest unit", "4200")
+    person.clicks("Send")
+    sent = person.sees("POST /transactions HTTP/1.1", "Answer: 202")
+    assert "authorization: Bearer <token>" in sent
+    assert '"amount":4200' in sent.replace(" ", "")
+    person.clicks("Follow this payment →")
+    followed = time.monotonic()
+    id_ = person.browser.current_url.rpartition("/")[2]
+    trace = payment(id_, start_ns=time.time_ns() - 10**7).request.SerializeToString()
+    assert httpx.post(f"{person.url}/v1/traces", content=trace, headers=EXPORTED).is_success
+    person.sees("USD 42.00", "captured", "router", "core-api", "psp-connector", "psp-sandbox")
+    assert time.monotonic() - followed < 2 + 1  # the look itself takes a part
+    shown = person.sees("Loyalty ledger", "42 points", "curl -s http://127.0.0.1", "transaction_id")
+    assert id_ in shown
+    assert "password" not in shown
+    person.clicks("Copy command")
+    person.sees("command copied")
+
+
+def test_what_is_refused_is_shown_as_answered(person: Person, width: int) -> None:
+    """A wrong amount is sent as it was typed."""
+    person.looks(width)
+    person.opens("/try")
+    person.types("Amount, smallest unit", "12.50")
+    person.clicks("Send")
+    person.sees("Answer: 422", "/amount", '"12.50"')
+
+
+def test_payments_are_filtered(stack: Stack, person: Person, width: int) -> None:
+    """By merchant, status and currency; a filter without a match says so."""
+    ours = paid(stack, "becky", amount=700, currency="EUR")
+    other = paid(stack, "becky", currency="CHF", payment_method="pm_card_chargeDeclined")
+    stack.ended(other, "becky")
+    stack.ended(ours, "becky")
+    person.looks(width)
+    person.opens("/")
+    person.sees(ours[:8], other[:8], "EUR 7.00")
+    person.chooses("Merchant", "becky")
+    person.chooses("Status", "captured")
+    person.no_longer_sees(other[:8])
+    person.sees(ours[:8])
+    person.chooses("Status", "failed")
+    person.sees("No payment matches this filter.")
+
+
+def test_processes_are_stopped_and_started(person: Person, stack: Stack, width: int) -> None:
+    """A stopped one is said on the page, and what needs it says what to do."""
+    person.looks(width)
+    person.opens("/stack")
+    person.sees("router", "ready", "psp-sandbox", "MB", "auth-api")
+    person.clicks("stop psp-sandbox")
+    person.sees("psp-sandbox stopped", "away, or external")
+    person.opens("/psp")
+    person.sees("The PSP sandbox does not answer.")
+    person.opens("/stack")
+    person.clicks("start psp-sandbox")
+    wait_until(lambda: stack.healthy("psp-sandbox"), what="the sandbox")
+    person.opens("/psp")
+    person.no_longer_sees("does not answer")
+
+
+def test_the_connector_is_scaled(person: Person, width: int) -> None:
+    """To two and back."""
+    person.looks(width)
+    person.opens("/stack")
+    person.chooses("replicas", "2")
+    person.sees("2 connectors")
+    person.sees("psp-connector-0", "psp-connector-1")
+    person.chooses("replicas", "1")
+    person.no_longer_sees("psp-connector-1")
+
+
+def test_a_dead_letter_is_shown_and_replayed(person: Person, stack: Stack, width: int) -> None:
+    """Its reason, its fields; after the replay it is being tried again."""
+    id_ = paid(stack, payment_method="pm_sandbox_error_500")
+    stack.ended(id_)
+    person.looks(width)
+    person.opens("/queue")
+    person.sees(id_[:8], "given up after 2 attempts: HTTP 500", "open entries", "connector")
+    person.clicks("Show")
+    person.sees("Dead letter", "transaction_id", id_)
+    person.takes_a_picture("dialog")
+    person.clicks("Close")
+    person.no_longer_sees("transaction_id")
+    person.clicks("Replay")
+    person.sees("Queued again")
+    person.opens(f"/payments/{id_}")
+    person.sees("replayed", "failed", "Only a captured payment earns points.")
+
+
+def test_faults_are_switches(person: Person, stack: Stack, width: int) -> None:
+    """Decline declines each card, down keeps payments waiting, off is off."""
+    person.looks(width)
+    person.opens("/psp")
+    person.clicks("Decline")
+    person.sees("The PSP is decline")
+    assert stack.ended(paid(stack))["status"] == "declined"
+    person.clicks("Decline")
+    person.sees("The PSP works")
+    id_ = paid(stack)
+    assert stack.ended(id_)["status"] == "captured"
+    person.sees(id_[:8], "captured", "requests with a key")
+
+
+def test_logs_are_filtered_and_paused(person: Person, stack: Stack, width: int) -> None:
+    """By transaction; text of a client is text, never markup; a pause keeps the page as it is."""
+    id_ = paid(stack)
+    stack.ended(id_)
+    person.looks(width)
+    person.opens("/logs")
+    person.sees("attempt", "request")
+    person.types("Transaction id", id_)
+
+    def is_alone() -> bool:
+        lines = [line for line in person.text().splitlines() if "transaction_id=" in line]
+        return any("outcome=captured" in line for line in lines) and all(id_ in s for s in lines)
+
+    wait_until(is_alone, what="the lines of this payment alone")
+    person.opens("/logs")
+    evil = "/transactions/<img src=x onerror=document.title='evil'>"
+    stack.http.get(evil)
+    person.sees("onerror=document.title")
+    assert "evil" not in person.browser.title
+    person.clicks("Follow")
+    time.sleep(1.5)
+    before = person.text()
+    paid(stack)
+    time.sleep(2)
+    assert person.text() == before
+
+
+def test_a_burst_shows_in_picture_and_charts(person: Person, width: int) -> None:
+    """Answers are counted; then the arrows and the charts have rates."""
+    person.looks(width)
+    person.opens("/try")
+    person.types("Payments", "60")
+    person.types("Per second", "12")
+    person.clicks("Start burst")
+    person.sees("60 of 60 answered: 60 accepted")
+    person.opens("/stack")
+    script = "return document.querySelectorAll('.arrow-flows').length"
+    wait_until(lambda: person.browser.execute_script(script), what="moving arrows")
+    person.opens("/rates")
+    person.sees("Payments per second", "p99, milliseconds", "Errors (5xx) per second")
+    peak = (
+        "const chart = getElement(document.querySelector('.chart').id.slice(1)).chart;"
+        "return Math.max(0, ...chart.getOption().series[0].data.map((point) => point[1]))"
+    )
+    wait_until(lambda: person.browser.execute_script(peak) > 1, what="a peak of accepted payments")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_has_its_picture(person: Person, stack: Stack, width: int, scheme: str) -> None:
+    """Nothing sticks out to the side; SCREENSHOTS names the folder in which to look at them."""
+    id_ = paid(stack, "becky", payment_method="pm_sandbox_slow")
+    stack.ended(id_, "becky")
+    trace = payment(id_, attempts=2, start_ns=time.time_ns()).request.SerializeToString()
+    httpx.post(f"{person.url}/v1/traces", content=trace, headers=EXPORTED)
+    person.looks(width, scheme)
+    for path, words in (
+        ("/", "Merchant"), ("/stack", "core-api"), ("/queue", "dead letters"),
+        ("/try", "A burst"), ("/psp", "Faults on purpose"), ("/logs", "request"),
+        ("/rates", "Payments per second"), (f"/payments/{id_}", "Timeline"),
+        ("/payments/none", "There is no payment none."),
+    ):  # fmt: skip
+        person.opens(path)
+        person.sees(words)
+        time.sleep(0.7)  # charts and menus come in
+        person.takes_a_picture(
+            path.strip("/").replace(f"s/{id_}", "").replace("/", "-") or "payments"
+        )
