@@ -61,13 +61,19 @@ def _not_ours(state: Path) -> str:
             f" {VERSION}): go back to that one, name another folder in PLATFORM_STATE, or start"
             " from nothing with `platform reset`"
         )
-    foreign = [name for name in _FOLDERS if version is None and (state / name).exists()]
+    foreign = [name for name in _FOLDERS if version is None and _is_foreign(state / name)]
     return (
         f"PLATFORM_STATE={str(state)!r}: there is a folder {foreign[0]} in it that is not the"
         " platform's: name a new folder"
         if foreign
         else ""
     )
+
+
+def _is_foreign(folder: Path) -> bool:
+    # A service that was started alone has made metrics/PORT.
+    own = folder.name == "metrics" and folder.is_dir()
+    return folder.exists() and not (own and all(p.name.isdigit() for p in folder.iterdir()))
 
 
 def _make_folders(state: Path) -> None:
