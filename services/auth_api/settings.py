@@ -8,7 +8,6 @@ from typing import Annotated, TypeAlias
 
 from pydantic import AfterValidator, Field, FilePath
 
-from services.common.settings import print_settings
 from services.common.tokens import TokenSettings
 
 SHIPPED_USERS = Path(__file__).with_name("users.json")
@@ -38,7 +37,3 @@ class AuthSettings(TokenSettings):
     def proxies(self) -> list[Network]:
         """The networks of `trusted_proxies`."""
         return [ip_network(name) for name in self.trusted_proxies.split()]
-
-
-if __name__ == "__main__":
-    print_settings(AuthSettings)

@@ -4,14 +4,11 @@ A service subclasses `Settings`; the field `jwt_secret` is read from `JWT_SECRET
 as `<secret>`. Secrets and fields marked FILE_ALLOWED may instead be read from the file named by
 `<NAME>_FILE`, as is usual for container images. An empty variable counts as unset, because
 `${NAME:-}` in a compose file produces one.
-
-`python -m services.<service>.settings` prints each setting with its origin.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 import sys
 from dataclasses import dataclass
@@ -57,7 +54,6 @@ class Setting:
     value: str
     """`<secret>` for secrets; empty if unset."""
     origin: str
-    description: str
 
 
 def _base_url(text: str) -> str:
@@ -228,18 +224,17 @@ def masked(text: str) -> str:
 def _explain(
     names: Sequence[str], field: FieldInfo, origins: Mapping[str, Mapping[str, str]]
 ) -> Setting:
-    description = field.description or ""
     for variable in names:
         value, origin = _look_up(variable, origins)
         if value:
             if variable != names[0]:
-                return Setting(names[0], "<secret>", f"{origin} ({variable})", description)
+                return Setting(names[0], "<secret>", f"{origin} ({variable})")
             text = "<secret>" if _is_secret(field.annotation) else masked(value)
-            return Setting(names[0], text, origin, description)
+            return Setting(names[0], text, origin)
     default = None if field.is_required() else field.get_default(call_default_factory=True)
     if default is None:
-        return Setting(names[0], "", "not set", description)
-    return Setting(names[0], str(default), "default", description)
+        return Setting(names[0], "", "not set")
+    return Setting(names[0], str(default), "default")
 
 
 def _look_up(variable: str, origins: Mapping[str, Mapping[str, str]]) -> tuple[str, str]:
@@ -247,31 +242,6 @@ def _look_up(variable: str, origins: Mapping[str, Mapping[str, str]]) -> tuple[s
         if variable in values:
             return values[variable], origin
     return "", ""
-
-
-def print_settings(cls: type[Settings]) -> NoReturn:
-    """Prints a service's settings as read from this shell; exits with 78 if one is invalid.
-
-    Missing ones are no error here, as the stack sets them (HTTP_PORT, ...). `doctor` also reads
-    `.env`.
-    """
-    rows = cls.explain({"environment": os.environ})
-    widths = [
-        max(len(column) for column in columns)
-        for columns in zip(*((row.variable, row.value, row.origin) for row in rows), strict=True)
-    ]
-    for row in rows:
-        cells = zip((row.variable, row.value, row.origin), widths, strict=True)
-        sys.stdout.write("  ".join(cell.ljust(width) for cell, width in cells))
-        sys.stdout.write(f"  {row.description}\n")
-    try:
-        cls.read(os.environ)
-    except SettingsError as error:
-        bad = [fault for fault in error.faults if " is not set" not in fault]
-    else:
-        bad = []
-    sys.stderr.write("".join(f"{fault}\n" for fault in bad))
-    raise SystemExit(EXIT_BAD_SETTINGS if bad else 0)
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)

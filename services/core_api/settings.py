@@ -7,7 +7,6 @@ from typing import Annotated
 from pydantic import Field
 
 from services.common.redis_url import RedisSettings
-from services.common.settings import print_settings
 from services.common.tokens import TokenSettings
 
 
@@ -20,7 +19,3 @@ class CoreSettings(TokenSettings, RedisSettings):
     workers: Annotated[int, Field(ge=1, le=64)] = Field(
         default=2, description="number of worker processes"
     )
-
-
-if __name__ == "__main__":
-    print_settings(CoreSettings)

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from services.common.redis_url import RedisSettings
-from services.common.settings import HttpSettings, Secret, print_settings
+from services.common.settings import HttpSettings, Secret
 
 
 def _http_url(url: str) -> str:
@@ -42,7 +42,3 @@ class ConnectorSettings(HttpSettings, RedisSettings):
     )
     finished_days: Days = Field(default=90, description="days that a final transaction is kept")
     deadletter_days: Days = Field(default=30, description="days that a dead letter is kept")
-
-
-if __name__ == "__main__":
-    print_settings(ConnectorSettings)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from services.common.settings import HttpSettings, Secret, print_settings
+from services.common.settings import HttpSettings, Secret
 
 
 def _in_a_folder(path: Path) -> Path:
@@ -31,7 +31,3 @@ class SandboxSettings(HttpSettings):
     sandbox_token: Secret | None = Field(
         default=None, description="token required for /_sandbox; none if unset"
     )
-
-
-if __name__ == "__main__":
-    print_settings(SandboxSettings)

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import inspect
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from typing import TYPE_CHECKING
 
@@ -17,7 +14,6 @@ from services.common import redis_url, store
 from services.common.settings import EXIT_BAD_SETTINGS, SettingsError, read_or_exit
 from services.core_api.settings import CoreSettings
 from tests import support
-from tests.support import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,28 +125,6 @@ def test_a_fault_does_not_show_the_password_of_an_address() -> None:
     """The error for a wrong REDIS_URL has its value without the password."""
     [message] = faults(REDIS_URL="redi://me:hunter2@host/0")
     assert message.startswith("REDIS_URL='redi://<secret>@host/0': must be like redis://")
-
-
-@pytest.mark.parametrize("name", ["auth_api", "core_api", "psp_connector", "psp_sandbox"])
-def test_a_service_prints_its_settings(name: str, tmp_path: Path) -> None:
-    """`python -m services.<name>.settings`: name, value, origin, meaning; 78 for a bad value."""
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", f"services.{name}.settings"]
-
-    def printed(**more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command, cwd=tmp_path, env=environ | more, capture_output=True, text=True, check=False
-        )
-
-    good = printed(HTTP_HOST="::1", LOG_LEVEL="debug")
-    assert (good.returncode, good.stderr) == (0, "")
-    lines = {line.split()[0]: line.split()[1:] for line in good.stdout.splitlines()}
-    assert lines["LOG_LEVEL"][:3] == ["debug", "environment", "the"]
-    assert lines["HTTP_HOST"][:3] == ["::1", "environment", "the"]
-    assert lines["HTTP_PORT"][:4] == ["not", "set", "the", "port"]
-    bad = printed(LOG_LEVEL="loud")
-    assert bad.returncode == EXIT_BAD_SETTINGS
-    assert bad.stderr.startswith("LOG_LEVEL='loud': must be")
 
 
 @pytest.mark.parametrize(
