@@ -7,6 +7,7 @@ request gets `200 {}`.
 from __future__ import annotations
 
 import importlib
+import runpy
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +25,11 @@ def app(_environ: dict[str, Any], start_response: Callable[..., Any]) -> list[by
 
 def main(service: str) -> None:
     """Runs the empty app as the named service."""
-    entry = importlib.import_module(f"services.{service}.__main__")
-    if not hasattr(entry, "create_app"):
-        raise SystemExit(f"{entry.__name__} has no create_app to replace")
-    vars(entry)["create_app"] = lambda *_args, **_kwargs: app
-    entry.main()
+    module = importlib.import_module(f"services.{service}.app")
+    if not hasattr(module, "create_app"):
+        raise SystemExit(f"{module.__name__} has no create_app to replace")
+    vars(module)["create_app"] = lambda *_args, **_kwargs: app
+    runpy.run_module(f"services.{service}", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
