@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from devtools import arguments
 from devtools.address import AddressError, router_url
 from devtools.new import checkout, render
 from devtools.new.errors import NewError
@@ -14,6 +14,7 @@ from devtools.new.request import Request
 from devtools.new.staging import staged
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
@@ -37,14 +38,10 @@ exit codes:
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser(
-        prog="new",
-        description="Makes a service that runs with the stack from the first minute.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    command_line = arguments.parser(
+        "new", "Makes a service that runs with the stack from the first minute.", _EPILOG
     )
-    commands = arguments.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = command_line.add_subparsers(dest="command", required=True, metavar="COMMAND")
     service = commands.add_parser("service", help="make a service from the template")
     service.add_argument("name", metavar="NAME", help="such as rates-api")
     kind = service.add_mutually_exclusive_group(required=True)
@@ -62,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
         "--force", action="store_true", help="also if git does not have all its changes"
     )
     commands.add_parser("sync", help=f"bring the derived files up to date: {', '.join(FILES)}")
-    return arguments
+    return command_line
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:

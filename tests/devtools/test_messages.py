@@ -54,7 +54,8 @@ def commands() -> Iterator[str]:
     for folder in ("services", "devtools"):
         for path in (ROOT / folder).rglob("*.py"):
             for text in texts(ast.parse(path.read_text())):
-                yield from QUOTED.findall(text) + EXAMPLE.findall(text)
+                for found in QUOTED.findall(text) + EXAMPLE.findall(text):
+                    yield from found.split("; ")
     for path in (ROOT / "nix").rglob("*.sh"):
         yield from QUOTED.findall(path.read_text().replace("\\`", "`"))
 
