@@ -27,6 +27,12 @@ settings.load_profile("platform")
 structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
 
 
+@pytest.fixture(autouse=True)
+def no_request_id() -> None:
+    """Forgets the request id of a request that an earlier test made in this process."""
+    structlog.contextvars.clear_contextvars()
+
+
 @pytest.fixture(scope="session")
 def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """A private Redis for this run of tests. It ends blocking reads to the millisecond."""
