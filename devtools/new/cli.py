@@ -113,7 +113,8 @@ def _next(request: Request, environ: Mapping[str, str]) -> str:
     return (
         "\nNext:\n"
         f"  pytest tests/{request.folder}\n"
-        "  platform down; platform up -D\n"
+        "  platform down\n"
+        "  platform up -D\n"
         f"  {call}\n"
         f"  docs/adding-a-service.md: what each file in services/{request.folder} is for\n"
     )
