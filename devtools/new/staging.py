@@ -108,6 +108,7 @@ def staged(root: Path) -> Iterator[Staging]:
     """A copy beside the checkout's files, removed afterwards."""
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
+    os.umask(0o022)  # code may be read, unlike the state, for which the flake's programs set 077
     try:
         with tempfile.TemporaryDirectory(prefix=".new-", dir=root) as name:
             folder = Path(name)

@@ -65,6 +65,7 @@ def test_git_has_nothing_to_say_after_a_change_of_mind(tree: Tree) -> None:
     made = tree.new("service", "extra-api", "--route", "extra")
     assert "services/extra_api/app.py" in tree.git("diff", "--cached", "--name-only")
     assert "`git add` is done" in made.stdout
+    assert (tree.folder / "services/extra_api/app.py").stat().st_mode & 0o777 == 0o644
     assert tree.new("remove", "extra-api").returncode == 0
     assert tree.git("status", "--porcelain", "--ignored") == ""
 

@@ -51,10 +51,10 @@ class Tree:
         }
 
     def run(self, *words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """Runs a program in the copy."""
+        """Runs a program in the copy, with the umask that the flake's programs set."""
         return subprocess.run(
             words, cwd=cwd or self.folder, env=self.environ, stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=100, check=False,
+            capture_output=True, text=True, timeout=100, check=False, umask=0o077,
         )  # fmt: skip
 
     def new(self, *words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
