@@ -21,6 +21,7 @@ from bench.rows import Bench, measures
 from services.auth_api.passwords import hash_password
 from services.common import store
 from tests import support
+from tests.receiver import receiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -127,6 +128,27 @@ def _compare(
 @measures(Row.of("accept", "POST /transactions through the router", "/s", 0.5, 0.65))
 def _accept(bench: Bench) -> Measured:
     return _compare("accept", bench, _THROUGH_ROUTER, 202)
+
+
+@measures(Row.of("traced", "POST /transactions through the router, traced", "/s", 0.85, 0.95))
+def _traced(bench: Bench) -> Measured:
+    """Against the same without tracing; the receiver on this machine only reads the spans."""
+    seconds = bench.plan.load_seconds
+    untraced = Target(bench.platform, _THROUGH_ROUTER, 202)
+    with (
+        receiver(parse=False) as received,
+        stacks.running(bench.folder, OTEL_EXPORTER_OTLP_ENDPOINT=received.endpoint) as stack,
+    ):
+        stacks.supervisor(stack).stop("psp-connector")
+        traced = Target(stack, _THROUGH_ROUTER, 202)
+        traced.warm()
+        untraced.warm()
+        samples = bench.interleaved(
+            "traced", partial(traced.run, seconds), partial(untraced.run, seconds)
+        )
+        if not received.bodies:
+            raise MeasureError("no trace was exported")
+        yield samples, traced.details() | untraced.details("floor_")
 
 
 @measures(Row.of("accept-direct", "POST /transactions, direct", "/s", 0.4, 0.55))

@@ -40,7 +40,7 @@ _SETTINGS = ("WORKERS", "CONCURRENCY", "THREADS", "FINISHED_DAYS", "DEADLETTER_D
 
 
 def running(
-    folder: Path, *, floor: bool = False, healthy: bool = True
+    folder: Path, *, floor: bool = False, healthy: bool = True, **more: str
 ) -> contextlib.AbstractContextManager[Stack]:
     """Runs a stack with logs, append-only file and validation as shipped; waits until healthy."""
     users = folder / "users.json"
@@ -51,6 +51,7 @@ def running(
         "QUEUE_LIMIT": str(QUEUE_LIMIT),
         "LOG_FORMAT": "json",
         "LOG_LEVEL": "info",
+        **more,
     }
     if floor:
         path = folder / "floor.yaml"

@@ -211,6 +211,7 @@ in
     code
     ++ [
       ../bench
+      ../tests/receiver.py
       ../tests/support.py
       ../tests/stack/stack.py
     ]
