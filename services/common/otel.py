@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 # tracing all would halve the throughput. Each process begins at most so many traces a second, after
 # a burst; the rest are not traced at all.
 TRACES_PER_SECOND_MAX = 50
-TRACES_BURST_MAX = 200
+TRACES_BURST_MAX = 100
 # A payment is to be seen while its sender still looks.
 _EXPORT_SECONDS = 0.5
 # When as many spans wait, new ones replace the oldest.
