@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import logging
-import os
 import re
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlsplit
 
-import structlog
 from opentelemetry import context, trace
-from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import (
     NonRecordingSpan,
     SpanContext,
@@ -26,17 +20,15 @@ from opentelemetry.trace import (
     StatusCode,
     TraceFlags,
 )
-from opentelemetry.util.re import parse_env_headers
 from structlog.contextvars import bind_contextvars, get_contextvars
 
 from services.common import tracing
+from services.common.otlp import Exporter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from contextvars import Token
 
     import falcon
-    from opentelemetry.sdk.trace import ReadableSpan
 
     from services.common.tracing import Attributes, Kind
 
@@ -50,7 +42,6 @@ _EXPORT_SECONDS = 0.5
 # When as many spans wait, new ones replace the oldest.
 _QUEUED_MAX = 4096
 _BATCH_MAX = 512
-_HTTP_SECONDS_MAX = 2.0
 # Within the second that gunicorn gives its workers to stop.
 STOP_SECONDS_MAX = 0.4
 
@@ -58,7 +49,6 @@ _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _KINDS = {kind.name.lower(): kind for kind in SpanKind}
 # Probes and scrapers request these every few seconds.
 _UNTRACED = frozenset({"/health", "/metrics"})
-_log = structlog.get_logger()
 
 
 def parse(traceparent: str) -> SpanContext | None:
@@ -144,7 +134,7 @@ class Tracing:
         """Starts the exporter's thread."""
         self._provider.add_span_processor(
             BatchSpanProcessor(
-                _Exporter(self._endpoint),
+                Exporter(self._endpoint),
                 max_queue_size=_QUEUED_MAX,
                 schedule_delay_millis=_EXPORT_SECONDS * 1000,
                 max_export_batch_size=_BATCH_MAX,
@@ -264,51 +254,3 @@ class Middleware:
 
 # Attributes that a resource has bound for its log lines.
 _FROM_LOGS = {"user_id": "enduser.id", "transaction_id": "platform.transaction.id"}
-
-
-class _Exporter(SpanExporter):
-    """Sends spans by OTLP over HTTP, each batch once.
-
-    The SDK's own exporter imports requests (5 MB, 40 ms in each process), tries a batch for 10 s,
-    logs each failure, and sends to the loopback through the user's proxy.
-    """
-
-    def __init__(self, endpoint: str) -> None:
-        parts = urlsplit(endpoint.rstrip("/") + "/v1/traces")
-        secure = parts.scheme == "https"
-        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        self._connection = kind(parts.hostname or "", parts.port, timeout=_HTTP_SECONDS_MAX)
-        self._path = parts.path
-        given = parse_env_headers(os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", ""), liberal=True)
-        self._headers = {"Content-Type": "application/x-protobuf", **given}
-        self._works = True
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        try:
-            reason = self._send(encode_spans(spans).SerializeToString())
-        except (OSError, http.client.HTTPException) as error:
-            self._connection.close()
-            reason = type(error).__name__
-        if reason and self._works:
-            _log.warning("traces cannot be exported", reason=reason)
-        elif not reason and not self._works:
-            _log.info("traces are exported again")
-        self._works = not reason
-        return SpanExportResult.FAILURE if reason else SpanExportResult.SUCCESS
-
-    def shutdown(self) -> None:
-        self._connection.close()
-
-    def _send(self, body: bytes) -> str:
-        """Sends a batch; returns why it was refused, or nothing."""
-        # The receiver may have closed the connection while it was idle.
-        with contextlib.suppress(ConnectionError, http.client.BadStatusLine):
-            return self._post(body)
-        self._connection.close()
-        return self._post(body)
-
-    def _post(self, body: bytes) -> str:
-        self._connection.request("POST", self._path, body, self._headers)
-        response = self._connection.getresponse()
-        response.read()
-        return "" if response.status < 300 else f"HTTP {response.status}"

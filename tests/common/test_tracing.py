@@ -13,7 +13,7 @@ import falcon.testing
 import pytest
 from structlog.testing import capture_logs
 
-from services.common import otel, tracing
+from services.common import otel, otlp, tracing
 from services.common.settings import HttpSettings
 from services.common.web import make_app
 from tests.receiver import receiver
@@ -111,7 +111,7 @@ def test_only_so_many_traces_begin(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_silent_endpoint_holds_nothing_up(monkeypatch: pytest.MonkeyPatch, silent: str) -> None:
     """Requests take no time, old spans are dropped, the stop is bounded, one line is logged."""
-    monkeypatch.setattr(otel, "_HTTP_SECONDS_MAX", 0.1)
+    monkeypatch.setattr(otlp, "_HTTP_SECONDS_MAX", 0.1)
     monkeypatch.setattr(otel, "TRACES_BURST_MAX", 100_000)
     with capture_logs() as logs:
         client = configured(silent)
