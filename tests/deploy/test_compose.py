@@ -26,7 +26,7 @@ LOCAL: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "process-compose.yaml"
     "processes"
 ]
 # For a developer's machine only.
-LOCAL_ONLY = {"preflight", "ready", "reload", "smoke"}
+LOCAL_ONLY = {"console", "preflight", "ready", "reload", "smoke"}
 ROUTER = {"ALLOWED_HOSTS", "LOG_LEVEL", "TRACING"} | {
     f"{one.variable}_ADDRESS" for one in catalog.SERVICES.values() if one.route
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -18,9 +19,8 @@ if TYPE_CHECKING:
 
     from tests.new.tree import Tree
 
-ROUTES = {"extra": 6, "extra-redis": 17}
-"""Each route, and by how much the service's port is above the router's."""
-WORKER_OFFSET = 7
+ROUTES = ["extra", "extra-redis"]
+"""Those of KINDS; the service's name ends in -api."""
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,13 @@ def stack(grown: Tree) -> Iterator[Stack]:
             what="all services",
         )
         yield stack
+
+
+def own_url(grown: Tree, stack: Stack, name: str) -> str:
+    """A service without the router, at the port that `new` chose."""
+    path = grown.folder / "services" / name.replace("-", "_") / "service.toml"
+    offset = tomllib.loads(path.read_text())["port_offset"]
+    return f"http://127.0.0.1:{stack.port + offset}"
 
 
 def lines(stack: Stack, name: str, request: str) -> list[dict[str, Any]]:
@@ -69,7 +76,7 @@ def test_a_route_leads_to_its_service(stack: Stack, route: str) -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_a_service_has_what_all_have(stack: Stack, route: str) -> None:
+def test_a_service_has_what_all_have(grown: Tree, stack: Stack, route: str) -> None:
     """Health, an OpenAPI document, problem documents, and metrics on its own port alone."""
     assert stack.http.get(f"/{route}/health").json()["status"] == "pass"
     document = stack.http.get(f"/{route}/openapi.json").json()
@@ -78,18 +85,18 @@ def test_a_service_has_what_all_have(stack: Stack, route: str) -> None:
     assert refused.status_code == 422
     assert refused.headers["Content-Type"] == "application/problem+json"
     assert stack.http.get(f"/{route}/metrics").status_code == 404
-    metrics = httpx.get(f"http://127.0.0.1:{stack.port + ROUTES[route]}/metrics").text
+    metrics = httpx.get(f"{own_url(grown, stack, f'{route}-api')}/metrics").text
     assert 'http_request_duration_seconds_count{method="POST"' in metrics
 
 
-def test_a_worker_does_its_jobs(stack: Stack) -> None:
+def test_a_worker_does_its_jobs(grown: Tree, stack: Stack) -> None:
     """A job of the stream is done, with its request id in the log; health is served."""
     request = request_id()
     with stack.redis() as client:
         client.xadd("extra-worker:jobs", {"name": "x", "request_id": request})
         support.wait_until(lambda: client.get("extra-worker:done"), what="the job")
     support.wait_until(lambda: lines(stack, "extra-worker", request), what="its log")
-    url = f"http://127.0.0.1:{stack.port + WORKER_OFFSET}"
+    url = own_url(grown, stack, "extra-worker")
     checks = httpx.get(f"{url}/health").json()["checks"]
     assert checks == {"redis": "pass", "loop": "pass"}
     assert httpx.get(f"{url}/metrics").status_code == 200
