@@ -91,15 +91,11 @@ def caddyfile(text: str) -> str:
     lines = text.splitlines(keepends=True)
     is_route = re.compile(r"\t\timport service \S+ \{\$(\w+)_ADDRESS:")
     there = [(n, found[1]) for n, line in enumerate(lines) if (found := is_route.match(line))]
-    routed = {service.variable: service for service in SERVICES.values() if service.route}
-    variables = [variable for _, variable in there]
-    kept = [lines[n] for n, variable in there if variable in routed]
-    kept += [
-        _ROUTE.format(route=service.route, variable=variable)
-        for variable, service in routed.items()
-        if variable not in variables
-    ]
-    return "".join([*lines[: there[0][0]], *kept, *lines[there[-1][0] + 1 :]])
+    routed = {service.variable: service.route for service in SERVICES.values() if service.route}
+    # In the order of the file; a new route comes last.
+    variables = dict.fromkeys([variable for _, variable in there if variable in routed])
+    routes = [_ROUTE.format(route=routed[name], variable=name) for name in variables | routed]
+    return "".join([*lines[: there[0][0]], *routes, *lines[there[-1][0] + 1 :]])
 
 
 def containers(text: str) -> str:

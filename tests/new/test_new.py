@@ -70,6 +70,12 @@ def test_git_has_nothing_to_say_after_a_change_of_mind(tree: Tree) -> None:
     assert tree.git("status", "--porcelain", "--ignored") == ""
 
 
+def test_a_changed_route_is_in_the_caddyfile() -> None:
+    """`new sync` replaces the prefix that a service had before."""
+    text = (ROOT / CADDYFILE).read_text()
+    assert derived.caddyfile(text.replace("service transactions", "service former")) == text
+
+
 @pytest.mark.parametrize("name", ["auth-api", "core-api"])
 def test_the_existing_services_are_as_the_template_makes_them(name: str) -> None:
     """Without its block in a stack, `new sync` writes the same block again, but for its place."""
