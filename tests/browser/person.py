@@ -135,8 +135,8 @@ class Person:
     def chooses(self, label: str, option: str) -> None:
         """Takes an option of a menu; where there are many, after typing it."""
         self._clicks(f"//label[.//*[@aria-label='{label}']]")
-        field = self.finds(f"//input[@aria-label='{label}']")
-        if not field.get_attribute("readonly"):
+        typed = f"//input[@aria-label='{label}'][not(@readonly)]"
+        for field in self.browser.find_elements(By.XPATH, typed):
             field.send_keys(option)
         self._clicks(f"//*[@role='option'][normalize-space()='{option}']")
         time.sleep(0.3)  # the menu slides out
