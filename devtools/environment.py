@@ -21,9 +21,6 @@ SETTINGS: Mapping[str, type[Settings]] = {
     service.name: service.settings() for service in SERVICES.values() if service.packages
 }
 
-# Added to PLATFORM_PORT: where the console receives traces. None while the stack has no console.
-CONSOLE_PORT_OFFSET: int | None = None
-
 # Variables that no settings class has: of the stack, and of merchant.
 OTHER_VARIABLES: Mapping[str, str] = {
     "PLATFORM_PORT": "the router's port; the others follow; `auto` takes a block of its own",
@@ -58,14 +55,12 @@ def fixed(first_port: int, state: Path) -> dict[str, str]:
     }
 
 
-def defaults(first_port: int, state: Path) -> dict[str, str]:
-    """Variables that the stack sets unless the user does."""
+def defaults(first_port: int, state: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """Variables that the stack sets unless the user does; traces go to the console."""
     port = {name: first_port + service.port_offset for name, service in SERVICES.items()}
-    traces = (
-        {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{first_port + CONSOLE_PORT_OFFSET}"}
-        if CONSOLE_PORT_OFFSET
-        else {}
-    )
+    console = f"http://127.0.0.1:{CONSOLE.port(first_port)}"
+    has_console = environ.get("CONSOLE") != "off"
+    traces = {"OTEL_EXPORTER_OTLP_ENDPOINT": console} if has_console else {}
     return {
         "JWT_SECRET_FILE": str(state / "jwt-secret"),
         "LOG_FORMAT": "console",  # as process-compose.yaml has it for all processes
@@ -75,13 +70,13 @@ def defaults(first_port: int, state: Path) -> dict[str, str]:
     }
 
 
-def script(first_port: int, state: Path) -> str:
+def script(first_port: int, state: Path, environ: Mapping[str, str]) -> str:
     """The file's text: shell assignments that export each variable."""
     lines = ["# Written by preflight at each start, for the commands of process-compose.yaml."]
     lines += [f"export {n}={shlex.quote(v)}" for n, v in fixed(first_port, state).items()]
     lines += [
         f'[ -n "${{{n}-}}" ] || export {n}={shlex.quote(v)}'
-        for n, v in defaults(first_port, state).items()
+        for n, v in defaults(first_port, state, environ).items()
     ]
     return "\n".join(lines) + "\n"
 
@@ -96,5 +91,5 @@ def environment(
     port = str(first_port + SERVICES[service].port_offset)
     user = {name: value for name, value in environ.items() if value}
     stack = fixed(first_port, state) | {"HTTP_PORT": port}
-    variables = {**defaults(first_port, state), **user, **stack}
+    variables = {**defaults(first_port, state, environ), **user, **stack}
     return {name: value for name, value in variables.items() if not name.startswith("SANDBOX_")}

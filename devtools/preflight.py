@@ -41,7 +41,7 @@ def faults(environ: Mapping[str, str]) -> list[str]:
         found.append(str(error))
     found += checks.wrong_settings(first, folder, environ) + checks.unreachable_redis(environ)
     if not found:
-        script = environment.script(first, folder.absolute())
+        script = environment.script(first, folder.absolute(), environ)
         state.write_environment(folder, script, first + PORT_OFFSETS["redis"])
     return found
 

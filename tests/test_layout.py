@@ -170,7 +170,7 @@ def test_a_service_gets_what_preflight_checks(
     tmp_path: Path, service: str, environ: dict[str, str]
 ) -> None:
     """The shell makes of the file what `environment` says."""
-    (tmp_path / "environment").write_text(environment.script(9000, tmp_path))
+    (tmp_path / "environment").write_text(environment.script(9000, tmp_path, environ))
     done = subprocess.run(
         ["sh", "-euc", '. "$0/environment" && env', str(tmp_path)],
         env=environ, capture_output=True, text=True, timeout=30, check=True,

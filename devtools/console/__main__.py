@@ -26,6 +26,8 @@ def main() -> None:
         structlog.get_logger().info("off", reason="CONSOLE=off")
         return
     os.nice(_NICENESS)
+    # Newer versions of FastAPI import it; see services/__init__.py.
+    sys.modules.pop("opentelemetry.metrics", None)
     sys.modules.update(dict.fromkeys(_NOT_IMPORTED))  # type: ignore[arg-type]  # fails their import
     from nicegui import ui  # noqa: PLC0415 - slow to import, and not needed where it is off
 

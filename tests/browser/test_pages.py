@@ -5,11 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 
 from tests.browser.conftest import WIDTHS
-from tests.devtools.console.traces import payment
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
     from tests.stack.stack import Stack
 
 pytestmark = WIDTHS
-EXPORTED = {"Content-Type": "application/x-protobuf"}
 
 
 def paid(stack: Stack, username: str = "alice", **fields: Any) -> str:
@@ -37,8 +34,6 @@ def test_try_it_shows_the_exchange_and_leads_to_all_hops(person: Person, width: 
     person.clicks("Follow this payment →")
     followed = time.monotonic()
     id_ = person.browser.current_url.rpartition("/")[2]
-    trace = payment(id_, start_ns=time.time_ns() - 10**7).request.SerializeToString()
-    assert httpx.post(f"{person.url}/v1/traces", content=trace, headers=EXPORTED).is_success
     person.sees("USD 42.00", "captured", "router", "core-api", "psp-connector", "psp-sandbox")
     assert time.monotonic() - followed < 2 + 1  # the look itself takes a part
     shown = person.sees("Loyalty ledger", "42 points", "curl -s http://127.0.0.1", "transaction_id")
@@ -185,8 +180,6 @@ def test_every_page_has_its_picture(person: Person, stack: Stack, width: int, sc
     """Nothing sticks out to the side; SCREENSHOTS names the folder in which to look at them."""
     id_ = paid(stack, "becky", payment_method="pm_sandbox_slow")
     stack.ended(id_, "becky")
-    trace = payment(id_, attempts=2, start_ns=time.time_ns()).request.SerializeToString()
-    httpx.post(f"{person.url}/v1/traces", content=trace, headers=EXPORTED)
     person.looks(width, scheme)
     for path, words in (
         ("/", "Merchant"), ("/stack", "core-api"), ("/queue", "dead letters"),

@@ -13,26 +13,25 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
-CONSOLE = "http://127.0.0.1:9006"
 
 
 @pytest.mark.parametrize(
-    ("offset", "own", "seen"),
+    ("console", "own", "seen"),
     [
-        (None, "", ""),
-        (None, "http://o", "http://o"),
-        (6, "", "http://127.0.0.1:9006"),
-        (6, "http://o", "http://o"),
+        ("off", "", ""),
+        ("off", "http://o", "http://o"),
+        ("", "", "http://127.0.0.1:9006"),
+        ("on", "http://o", "http://o"),
     ],
 )
 def test_traces_go_to_the_console_unless_the_user_says_where(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, offset: int | None, own: str, seen: str
+    tmp_path: Path, console: str, own: str, seen: str
 ) -> None:
     """The user's endpoint wins; without a console there is none by default."""
-    monkeypatch.setattr(environment, "CONSOLE_PORT_OFFSET", offset)
-    (tmp_path / "environment").write_text(environment.script(9000, tmp_path))
+    given = {"CONSOLE": console, ENDPOINT: own}
+    (tmp_path / "environment").write_text(environment.script(9000, tmp_path, given))
     done = subprocess.run(
         ["sh", "-euc", f'. "$0/environment" && printf %s "${{{ENDPOINT}-}}"', str(tmp_path)],
-        env={ENDPOINT: own} if own else {}, capture_output=True, text=True, timeout=30, check=True,
+        env=given, capture_output=True, text=True, timeout=30, check=True,
     )  # fmt: skip
     assert done.stdout == seen
