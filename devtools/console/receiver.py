@@ -36,7 +36,7 @@ BODY_BYTES_MAX = 4 * 1024 * 1024
 # Requests stored at a time; more are refused, and exporters send those again.
 STORING_MAX = 4
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
-_TRANSACTION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+TRANSACTION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class _RefusedError(Exception):
@@ -70,7 +70,7 @@ def routes(store: SpanStore) -> list[Route]:
         find: Callable[[str], list[Span]]
         if _TRACE_ID.fullmatch(id_):
             find = store.trace
-        elif _TRANSACTION_ID.fullmatch(id_):
+        elif TRANSACTION_ID.fullmatch(id_):
             find = store.of_transaction
         else:
             return PlainTextResponse("neither a transaction's id nor a trace's", 404)

@@ -53,8 +53,7 @@ def test_two_tabs_live_side_by_side(person: Person, stack: Stack) -> None:
     person.browser.switch_to.window(first)
     person.sees(id_[:8])
     person.opens("/psp")
-    script = "return document.querySelector('[aria-label=Flaky]')?.getAttribute('aria-checked')"
-    wait_until(lambda: person.browser.execute_script(script) == "true", what="Flaky to be on")
+    person.finds("//*[@role='switch'][normalize-space()='Flaky'][@aria-checked='true']")
     person.clicks("Flaky")
     person.sees("The PSP works")
     person.browser.switch_to.window(person.browser.window_handles[-1])

@@ -11,6 +11,7 @@ from devtools.console import waterfall
 from devtools.console.frame import live
 from devtools.console.pages.payments import took
 from devtools.console.parts import card, copy_button, empty, log_rows, log_table, pairs
+from devtools.console.receiver import TRANSACTION_ID
 from devtools.merchant.report import duration, money, points
 from services.common.transaction import FINAL
 
@@ -32,6 +33,9 @@ _NO_TRACE = (
 def page(sources: Sources, transaction_id: str) -> None:
     """The payment with this id, live until it is left."""
     ui.link("← All payments", "/").classes("back")
+    if not TRANSACTION_ID.fullmatch(transaction_id):  # anything else is in many log lines
+        empty(f"There is no payment {transaction_id[:36]}.")
+        return
     is_final = False
     container = ui.element("div").classes("payment")
     with card("Log lines", "of all processes, in time order"):
