@@ -38,10 +38,37 @@ _NONE = "The sandbox was not asked yet. Send a payment on the page Try it."
 _ROWS = 50
 
 
+class _Switches:
+    """The switches, and what they change."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self.changes = 0
+        """Counted at the begin and the end of each: a state read meanwhile is an old one."""
+        self._switches = {name: _switch(name, text) for name, (text, _) in SWITCHES.items()}
+        for switch in self._switches.values():
+            switch.on("update:model-value", self._change)  # by a person, not by `show`
+
+    async def _change(self) -> None:
+        self.changes += 1
+        chosen = [name for name, switch in self._switches.items() if switch.value]
+        faults = {k: v for name in chosen for k, v in SWITCHES[name][1].items()}
+        done = f"The PSP is {', '.join(chosen).lower()}" if chosen else "The PSP works"
+        await act(lambda: self._sources.sandbox("PUT", "/faults", faults), done)
+        self.changes += 1
+
+    def show(self, faults: dict[str, Any]) -> None:
+        """Sets the switches as the sandbox has them."""
+        for name, (_, fault) in SWITCHES.items():
+            is_on = all(faults.get(k) == v for k, v in fault.items())
+            if self._switches[name].value != is_on:
+                self._switches[name].value = is_on
+
+
 def page(sources: Sources) -> None:
     """The switches, then the latest payments by idempotency key."""
     with card("Faults on purpose", "for each request of the connector, until switched off"):
-        switches = {name: _switch(name, text) for name, (text, _) in SWITCHES.items()}
+        switches = _Switches(sources)
         given = ui.label().classes("hint")
     with ui.element("div").classes("figures"):
         figures = {name: figure(label) for name, label in _FIGURES.items()}
@@ -49,26 +76,17 @@ def page(sources: Sources) -> None:
         slots = {"id": PAYMENT_SLOT, "status": STATUS_SLOT}
         charges = table(_CHARGES, key="intent", slots=slots, none=_NONE)
 
-    async def change() -> None:
-        chosen = [fault for name, (_, fault) in SWITCHES.items() if switches[name].value]
-        faults = {name: value for fault in chosen for name, value in fault.items()}
-        on = ", ".join(name.lower() for name, switch in switches.items() if switch.value)
-        done = f"The PSP is {on}" if on else "The PSP works"
-        await act(lambda: sources.sandbox("PUT", "/faults", faults), done)
-
-    def show(found: tuple[Any, Any]) -> None:
-        faults, payments = found
-        for name, (_, fault) in SWITCHES.items():
-            _set(switches[name], all(faults["faults"].get(k) == v for k, v in fault.items()))
+    def show(found: tuple[int, Any, Any]) -> None:
+        changes, faults, payments = found
+        if changes == switches.changes:
+            switches.show(faults["faults"])
         counts = ", ".join(f"{kind} {count}" for kind, count in faults["given"].items())
         given.text = f"Faults given since the last change: {counts}" if counts else ""
         for name, label in figures.items():
             label.text = f"{payments['summary'][name]:,}"
         charges.rows = [_row(one, payments["keys"]) for one in payments["data"]]
 
-    for switch in switches.values():
-        switch.on("update:model-value", change)  # by a person, not by `show`
-    live(lambda: read(sources), show)
+    live(lambda: (switches.changes, *read(sources)), show)
 
 
 def read(sources: Sources) -> tuple[Any, Any]:
@@ -82,11 +100,6 @@ def _switch(name: str, text: str) -> ui.switch:
         switch = ui.switch(name)
         ui.label(text).classes("hint")
     return switch
-
-
-def _set(switch: ui.switch, value: bool) -> None:  # noqa: FBT001
-    if switch.value != value:
-        switch.value = value
 
 
 def _row(charge: dict[str, Any], counts: dict[str, dict[str, int]]) -> dict[str, Any]:
