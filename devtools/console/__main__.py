@@ -14,7 +14,7 @@ from services.common.settings import Settings, read_or_exit
 # 8 MB and a quarter of its start-up time.
 _NOT_IMPORTED = ("aiohttp", "requests", "websocket")
 # Payments come first where there is little processor time.
-_NICENESS = 5
+_NICENESS = 10
 
 
 def main() -> None:
