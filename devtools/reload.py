@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from devtools.address import state_folder
 from devtools.environment import SETTINGS
 from devtools.supervisor import Supervisor, SupervisorError
 from services.common import logs
@@ -54,26 +56,51 @@ def affected(changed: Collection[str]) -> set[str]:
     return found & {*SETTINGS, "router"}
 
 
-def watch(services: Path, supervisor: Supervisor) -> None:
-    """Restarts what was changed below `services`, until a signal ends the process."""
+def is_code(path: str) -> bool:
+    """Whether a process runs this file."""
+    return path.endswith((*SUFFIXES, f"/{CADDYFILE}"))
+
+
+def saved(services: Path, after: float, until: float) -> set[str]:
+    """The code below `services` saved between two times, as paths relative to it."""
+    return {
+        str(path.relative_to(services))
+        for path in services.rglob("*")
+        if is_code(str(path)) and after < path.lstat().st_mtime <= until
+    }
+
+
+def watch(services: Path, supervisor: Supervisor, started: float) -> None:
+    """Restarts what is changed below `services`, until a signal ends the process.
+
+    First what was changed since `started` (seconds since the epoch), before any service began.
+    """
     import watchfiles  # noqa: PLC0415 - not needed where reloading is off
 
-    def is_code(_change: watchfiles.Change, path: str) -> bool:
-        return path.endswith((*SUFFIXES, f"/{CADDYFILE}"))
-
+    # Until nothing was saved during the last restart.
+    while missed := saved(services, started, now := time.time()):
+        started = now
+        restart(supervisor, missed)
     _log.info("watching", folder=str(services))  # after the import, which takes a while
     for changes in watchfiles.watch(
-        services, watch_filter=is_code, debounce=DEBOUNCE_MS_MAX, step=STEP_MS
+        services,
+        watch_filter=lambda _change, path: is_code(path),
+        debounce=DEBOUNCE_MS_MAX,
+        step=STEP_MS,
     ):
-        files = sorted({str(Path(path).relative_to(services)) for _, path in changes})
-        names = affected(files)
-        try:
-            states = [state for state in supervisor.processes() if state.service in names]
-        except SupervisorError as error:
-            _log.error("restart failed", reason=str(error))
-            continue
-        with ThreadPoolExecutor(len(states) or 1) as pool:
-            list(pool.map(partial(_restart, supervisor, files), states))
+        restart(supervisor, {str(Path(path).relative_to(services)) for _, path in changes})
+
+
+def restart(supervisor: Supervisor, changed: Collection[str]) -> None:
+    """Restarts the processes that run the changed files."""
+    names = affected(changed)
+    try:
+        states = [state for state in supervisor.processes() if state.service in names]
+    except SupervisorError as error:
+        _log.error("restart failed", reason=str(error))
+        return
+    with ThreadPoolExecutor(len(states) or 1) as pool:
+        list(pool.map(partial(_restart, supervisor, sorted(changed)), states))
 
 
 def _restart(supervisor: Supervisor, files: list[str], state: ProcessState) -> None:
@@ -97,7 +124,9 @@ def main() -> None:
     services = Path(__file__).resolve().parents[1] / "services"
     logs.configure("reload", read_or_exit(Settings, os.environ))
     if is_enabled(os.environ, services):
-        watch(services, Supervisor(os.environ["PC_SOCKET_PATH"]))
+        # Preflight wrote it just before the services began.
+        started = (state_folder(os.environ) / "environment").stat().st_mtime
+        watch(services, Supervisor(os.environ["PC_SOCKET_PATH"]), started)
     else:
         _log.info("off", reason="RELOAD=0, or the code is not in a checkout")
 
