@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +18,15 @@ def parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def command(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
+    """Adds a command, with its summary in both helps."""
+    description = f"{summary[0].upper()}{summary[1:]}."
+    made: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=description, allow_abbrev=False
+    )
+    return made
 
 
 class Suggestions:

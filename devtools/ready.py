@@ -27,7 +27,7 @@ _RESPONSE_SECONDS_MAX = 5.0
 _POLL_SECONDS = 0.05
 
 _NEXT = """\
-Next, in another shell (`nix develop`):
+Next, in the development shell (`./nixw develop`):
   merchant pay 1250 USD --as alice      send a payment through it, and see each hop
   merchant smoke                        check all of it
   platform down                         stop it

@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
         "new", "Makes a service that runs with the stack from the first minute.", _EPILOG
     )
     commands = command_line.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    service = commands.add_parser("service", help="make a service from the template")
+    service = arguments.command(commands, "service", "make a service from the template")
     service.add_argument("name", metavar="NAME", help="such as rates-api")
     kind = service.add_mutually_exclusive_group(required=True)
     kind.add_argument("--route", metavar="R", default="", help="serve HTTP at /R behind the router")
@@ -53,12 +53,12 @@ def parser() -> argparse.ArgumentParser:
     service.add_argument(
         "--port", metavar="N", type=int, help="its port if the router's is 8000; the next free one"
     )
-    remove = commands.add_parser("remove", help="take a service out again")
+    remove = arguments.command(commands, "remove", "take a service out again")
     remove.add_argument("name", metavar="NAME", help="such as rates-api")
     remove.add_argument(
         "--force", action="store_true", help="also if git does not have all its changes"
     )
-    commands.add_parser("sync", help=f"bring the derived files up to date: {', '.join(FILES)}")
+    arguments.command(commands, "sync", f"bring the derived files up to date: {', '.join(FILES)}")
     return command_line
 
 

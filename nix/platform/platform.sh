@@ -21,7 +21,7 @@ refuse_second_stack() {
 say_what_is_served() {
   case $PLATFORM_CODE in /nix/store/*) [ -e process-compose.yaml ] || return 0 ;; *) return 0 ;; esac
   echo "platform: serving a copy of the code as it is now." \
-    "'process-compose up' in './nixw develop' reloads it at each save." >&2
+    "\`platform up\` in \`./nixw develop\` reloads it at each save." >&2
   [ -e .git ] || return 0
   local files
   files=$(git ls-files --others --exclude-standard -- services devtools 2>/dev/null | head -n 5 | tr '\n' ' ' || true)

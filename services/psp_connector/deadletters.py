@@ -56,7 +56,7 @@ for DEADLETTER_DAYS; so does an unreadable queue entry.
 
 examples:
   $ deadletters list
-  1795528162413-0      2026-11-24T13:49:22.413Z 3ffad832-4908-4697-aaed-7256802ccb64 HTTP 500
+  1795528162413-0      2026-11-24T13:49:22.413Z 3ffad832-... given up after 8 attempts: HTTP 500
   $ deadletters show 1795528162413-0
   $ deadletters replay 1795528162413-0
   1795528162413-0: queued again
@@ -214,7 +214,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("show", help="show all fields of one").add_argument("id", type=_letter_id)
     replay = commands.add_parser("replay", help="queue a failed transaction again")
     which = replay.add_mutually_exclusive_group(required=True)
-    which.add_argument("id", nargs="?", type=_letter_id)
+    which.add_argument("id", nargs="?", type=_letter_id, help="as `list` prints it")
     which.add_argument("--all", action="store_true", help="all dead letters")
     replay.add_argument(
         "--not-captured",
