@@ -71,8 +71,9 @@ class TransactionRequest(TokenInBody):
         return self.model_dump(exclude={"token"})
 
     def fingerprint(self) -> str:
-        """A hash that is equal for equal requests."""
-        return hashlib.sha256(json.dumps([*self.payment().values()]).encode()).hexdigest()
+        """A hash that is equal for equal requests, also after a release adds an optional field."""
+        payment = self.model_dump(exclude={"token"}, exclude_none=True)
+        return hashlib.sha256(json.dumps(payment, sort_keys=True).encode()).hexdigest()
 
 
 class Page(BaseModel):

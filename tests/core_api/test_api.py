@@ -143,6 +143,18 @@ def test_a_key_with_another_request_is_refused(api: Client, client: Any) -> None
     assert client.xlen(store.QUEUE) == 1
 
 
+def test_a_new_optional_field_keeps_the_fingerprint() -> None:
+    """A request repeated across a release that adds a field is still the same request."""
+
+    class Next(TransactionRequest):
+        note: str | None = None
+
+    first, other = ({"amount": 1250, "currency": "USD"}, {"note": "x"})
+    fingerprint = TransactionRequest.model_validate(first).fingerprint()
+    assert Next.model_validate(first).fingerprint() == fingerprint
+    assert Next.model_validate(first | other).fingerprint() != fingerprint
+
+
 def test_a_key_is_its_users_own(api: Client) -> None:
     """Two merchants may choose the same key."""
     first = pay(api, **{"Idempotency-Key": "k"})
