@@ -68,6 +68,8 @@ XDG_DATA_HOME=/nowhere
 MALLOC_PERTURB_=165
 PROMETHEUS_MULTIPROC_DIR=/nowhere
 OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:9
+OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://127.0.0.1:9
+OTEL_TRACES_SAMPLER=nonsense
 GODEBUG=http2debug=2
 TMPDIR=/nowhere
 TZ=Asia/Tokyo
@@ -76,6 +78,8 @@ LANG=tr_TR.ISO-8859-9
 """
 HOSTILE: dict[str, Any] = dict(line.split("=", 1) for line in HOSTILE_LINES.strip().splitlines())
 PROXIES = {name for name in HOSTILE if name.lower().endswith("_proxy")}
+# A setting: who sets it wants the traces there.
+ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT"}
 SET_BY_THE_STACK = {"TZ", "LANG", "HTTP_PORT", "PC_PROC_NAME", "PC_REPLICA_NUM"}
 
 
@@ -107,7 +111,7 @@ def test_the_stack_runs_in_any_environment(home: Path) -> None:
         for name in PORT_OFFSETS:
             inherited = stack.process(name).environ()
             assert inherited["QUEUE_LIMIT"] == "77", "a setting arrives"
-            assert inherited.keys() & HOSTILE.keys() <= PROXIES | SET_BY_THE_STACK, name
+            assert inherited.keys() & HOSTILE.keys() <= PROXIES | ENDPOINT | SET_BY_THE_STACK, name
         [hour] = set(re.findall(r"\d{4} (\d\d):[\d:.]+ \* Ready to accept", stack.log("redis")))
         assert f"T{hour}:" in stack.log("auth-api")
         assert f" {hour}:" in (stack.state / "process-compose.log").read_text()
