@@ -75,7 +75,7 @@ def unreachable_redis(environ: Mapping[str, str]) -> list[str]:
         url = RedisSettings.read(environ).redis_url
     except SettingsError:  # reported by wrong_settings
         return []
-    failure = ["no answer"]
+    failure = ["no response"]
     # In a thread, because the resolver of names has no timeout.
     thread = threading.Thread(target=_ping, args=(url, failure), daemon=True)
     thread.start()

@@ -36,7 +36,7 @@ example:
   $ doctor
   ...
   X core-api       8002  not listening
-      -> see .state/logs/core-api.log; process-compose process start core-api
+      -> see .state/logs/core-api.log; platform process start core-api
   1 fault (X), 0 warnings (!)
 
 environment:

@@ -79,7 +79,7 @@ class Running:
     def _port(self, name: str, port: int) -> Finding:
         holder = self._holders.get(name)
         if holder is None and self._is_up:
-            cure = f"{self._log(name)}; process-compose process start {name}"
+            cure = f"{self._log(name)}; platform process start {name}"
             return Finding("ports", name, str(port), "fault", "not listening", cure)
         if holder is None:
             return Finding("ports", name, str(port), note="free")
@@ -117,7 +117,7 @@ class Running:
             response = httpx.get(url, timeout=_RESPONSE_SECONDS_MAX, trust_env=False)
         except httpx.HTTPError as error:
             note = type(error).__name__
-            return Finding("health", name, "no answer", "fault", note, self._log(name))
+            return Finding("health", name, "no response", "fault", note, self._log(name))
         if response.status_code == 200:
             ms = (time.monotonic() - started) * 1000
             return Finding("health", name, "pass", note=f"{ms:.0f} ms")
@@ -168,7 +168,7 @@ class Running:
         except (redis.RedisError, OSError, ValueError) as error:
             unreachable = "is REDIS_URL right, and is it reachable from here?"
             cure = self._log("redis") if is_own else unreachable
-            return [Finding("redis", masked(url), "no answer", "fault", masked(str(error)), cure)]
+            return [Finding("redis", masked(url), "no response", "fault", masked(str(error)), cure)]
 
 
 def _failing(response: httpx.Response) -> str:

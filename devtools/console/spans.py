@@ -170,7 +170,7 @@ def _spans(connection: sqlite3.Connection, trace_ids: list[bytes]) -> list[Span]
         f" ({','.join('?' * len(trace_ids))}) LIMIT ?",
         (*trace_ids, SPANS_MAX),
     )
-    # An exporter that got no answer sends its spans again.
+    # An exporter that got no response sends its spans again.
     unique = {(span.trace_id, span.span_id): span for span in (_span(*row) for row in found)}
     return sorted(unique.values(), key=lambda span: (span.start_ns, -span.end_ns))
 

@@ -28,7 +28,7 @@ def main() -> int:
         response = connection.getresponse()
         print(response.status, response.read(_RESPONSE_BYTES_MAX).decode(errors="replace"))  # noqa: T201
     except (OSError, http.client.HTTPException) as error:
-        print(f"no answer: {error}")  # noqa: T201
+        print(f"no response: {error}")  # noqa: T201
         return 1
     finally:
         connection.close()

@@ -175,7 +175,7 @@ def _id_in(error: Any) -> str:
 def _failed_call(error: stripe.StripeError) -> Outcome:
     status = error.http_status
     if status is None:
-        return Transient("no answer")
+        return Transient("no response")
     # Below 400, or without Stripe's error object: not a response of the PSP itself, but of a proxy,
     # say. It may have captured.
     if status < 400 or status >= 500 or status in _TRANSIENT_STATUSES or not error.error:

@@ -73,7 +73,7 @@ def test_no_service() -> None:
     """No service is exit code 1 and a sentence."""
     done = healthcheck(free_ports(1))
     assert (done.returncode, done.stderr) == (1, "")
-    assert done.stdout.startswith("no answer: ")
+    assert done.stdout.startswith("no response: ")
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_a_redis_that_hangs_is_reported_soon(environ: dict[str, str]) -> None:
         environ["REDIS_URL"] = f"redis://:hunter2@127.0.0.1:{silent.getsockname()[1]}/0"
         started = time.monotonic()
         [item] = Running(current(environ), int(environ["PLATFORM_PORT"])).redis()
-    assert (item.value, item.status) == ("no answer", "fault")
+    assert (item.value, item.status) == ("no response", "fault")
     assert "hunter2" not in repr(item)
     assert time.monotonic() - started < 15
 
@@ -95,7 +95,7 @@ def test_a_service_that_hangs_is_a_fault(environ: dict[str, str], running: Runni
     port = int(environ["PLATFORM_PORT"])
     with socket.create_server(("127.0.0.1", port + PORT_OFFSETS["auth-api"])):
         [item] = running.health()
-    assert (item.name, item.value, item.status) == ("auth-api", "no answer", "fault")
+    assert (item.name, item.value, item.status) == ("auth-api", "no response", "fault")
 
 
 def test_an_orphan_is_reported_with_its_pid(

@@ -30,7 +30,7 @@ class FakePsp:
             self.calls[charge.transaction_id] += 1
             call = self.calls[charge.transaction_id]
         if not self.up:
-            return Transient("no answer")
+            return Transient("no response")
         outcome = self._answer(charge, call)
         if isinstance(outcome, Captured):
             with self._lock:

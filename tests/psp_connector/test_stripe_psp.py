@@ -110,7 +110,7 @@ def test_a_response_without_end_fills_no_memory(psp: Psp, encoding: str) -> None
     bounded = client(psp.url)
     tracemalloc.start()
     try:
-        assert Transient("no answer") == bounded.charge(CHARGE)
+        assert Transient("no response") == bounded.charge(CHARGE)
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:
         tracemalloc.stop()
@@ -133,13 +133,13 @@ def test_retry_after_is_honoured_within_a_bound(psp: Psp, retry_after: str, seco
 def test_no_answer_in_time_is_transient(psp: Psp) -> None:
     """PSP_TIMEOUT_SECONDS ends a call, once: the library does not repeat it."""
     psp.delay_seconds = 1
-    assert Transient("no answer") == client(psp.url).charge(CHARGE)
+    assert Transient("no response") == client(psp.url).charge(CHARGE)
     assert len(psp.seen) == 1
 
 
 def test_no_psp_is_transient() -> None:
     """A refused connection is no reason to fail a transaction."""
-    assert Transient("no answer") == client("http://127.0.0.1:1").charge(CHARGE)
+    assert Transient("no response") == client("http://127.0.0.1:1").charge(CHARGE)
 
 
 @pytest.mark.parametrize(

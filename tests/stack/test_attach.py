@@ -277,6 +277,6 @@ def test_the_doctor_finds_a_healthy_stack_in_order(stack: Stack) -> None:
     assert code == 1
     [fault] = [one for one in found if (one["section"], one["status"]) == ("ports", "fault")]
     assert fault["name"] == "auth-api"
-    assert "process-compose process start auth-api" in fault["cure"]
+    assert "platform process start auth-api" in fault["cure"]
     assert stack.compose("process", "start", "auth-api").returncode == 0
     stack.wait_healthy()

@@ -88,7 +88,7 @@ def test_a_payment_is_one_trace(traced: tuple[Stack, Receiver]) -> None:
 
 
 def test_each_process_logs_the_trace(traced: tuple[Stack, Receiver]) -> None:
-    """`trace_id` leads from a span to the log lines of all processes; no answer shows it."""
+    """`trace_id` leads from a span to the log lines of all processes; no response shows it."""
     stack, received = traced
     transaction = paid(stack)
     assert "trace" not in str(transaction)

@@ -96,7 +96,7 @@ def page(sources: Sources) -> None:
         figures = {name: figure(label) for name, label in _FIGURES}
     with card("Held by", "entries that a connector works on, or that wait for a merchant's turn"):
         consumers = table(_CONSUMERS, key="name", none="No connector holds an entry.")
-    with card("Retries", "the next attempt of payments that the PSP gave no answer on"):
+    with card("Retries", "the next attempt of payments that the PSP did not respond to"):
         none = "Nothing waits for a retry. On the page PSP you can make it fail."
         retries = table(_RETRIES, slots={"id": PAYMENT_SLOT}, none=none)
     with card("Dead letters", "payments that were given up"):
