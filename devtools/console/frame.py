@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from nicegui import run, ui
 
@@ -75,33 +75,38 @@ def _dark_button(dark: ui.dark_mode) -> None:
     show()
 
 
-def live(
-    read: Callable[[], T], show: Callable[[T], None], *, seconds: float = LIVE_SECONDS
-) -> ui.timer:
-    """Calls `read` in a thread now and every so often, and `show` when the result changed.
+class Live(Generic[T]):
+    """A part of a page that is read in a thread now and every so often, and shown when it changed.
 
     What is away is said above the part, which keeps what it last showed.
     """
-    trouble = ui.label().classes("trouble").props('role="alert"')
-    trouble.visible = False
-    last: list[Any] = []
 
-    async def step() -> None:
+    def __init__(
+        self, read: Callable[[], T], show: Callable[[T], None], *, seconds: float = LIVE_SECONDS
+    ) -> None:
+        self._read, self._show = read, show
+        self._trouble = ui.label().classes("trouble").props('role="alert"')
+        self._trouble.visible = False
+        self._last: list[T] = []
+        self._reads = 0
+        self.timer = ui.timer(seconds, self.refresh)
+
+    async def refresh(self) -> None:
+        """Reads now, also while the timer is off. A read that began earlier shows nothing more."""
+        self._reads += 1
+        number = self._reads
         try:
-            found: Any = await run.io_bound(read)
+            found: list[Any] = [await run.io_bound(self._read)]
+            trouble = ""
         except TROUBLE as error:
-            if not trouble.is_deleted:
-                trouble.text, trouble.visible = sentence(error), True
-                last.clear()
+            found, trouble = [], sentence(error)
+        if self._trouble.is_deleted or number != self._reads:  # the page was left meanwhile
             return
-        if trouble.is_deleted:  # the page was left meanwhile
-            return
-        trouble.visible = False
-        if last != [found]:
-            last[:] = [found]
-            show(found)
-
-    return ui.timer(seconds, step)
+        self._trouble.text, self._trouble.visible = trouble, not found
+        changed = found != self._last
+        self._last = found
+        if found and changed:
+            self._show(found[0])
 
 
 async def act(change: Callable[[], Any], done: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nicegui import ui
 
 from devtools import loglines
-from devtools.console.frame import live
+from devtools.console.frame import Live
 from devtools.console.parts import log_rows, log_table
 from devtools.loglines import LEVELS
 
@@ -66,10 +66,10 @@ def page(sources: Sources) -> None:
     def show(lines: list[Line]) -> None:
         shown.rows = log_rows(lines)
 
-    timer = live(lambda: read(sources, wanted()), show, seconds=_SECONDS)
-    follow.on_value_change(lambda: setattr(timer, "active", follow.value))
+    lines = Live(lambda: read(sources, wanted()), show, seconds=_SECONDS)
+    follow.on_value_change(lambda: setattr(lines.timer, "active", follow.value))
     for filter_ in (level, process, request, transaction):
-        filter_.on_value_change(lambda: show(read(sources, wanted())))
+        filter_.on_value_change(lines.refresh)
 
 
 def _processes(sources: Sources) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from nicegui import ui
 
 from devtools.console import waterfall
-from devtools.console.frame import live
+from devtools.console.frame import Live
 from devtools.console.pages.payments import took
 from devtools.console.parts import card, copy_button, empty, log_rows, log_table, pairs
 from devtools.console.receiver import TRANSACTION_ID
@@ -54,10 +54,10 @@ def page(sources: Sources, transaction_id: str) -> None:
     def show_lines(found: list[Line]) -> None:
         lines.rows = log_rows(found[:_LINES_MAX])
 
-    live(lambda: sources.payment(transaction_id), show)
-    timer = live(lambda: sources.lines(transaction_id), show_lines, seconds=_LOG_SECONDS)
+    Live(lambda: sources.payment(transaction_id), show)
+    logged = Live(lambda: sources.lines(transaction_id), show_lines, seconds=_LOG_SECONDS)
     # A look through all log files takes a while: none after the payment's end.
-    ui.timer(_SETTLED_SECONDS, lambda: setattr(timer, "active", not is_final))
+    ui.timer(_SETTLED_SECONDS, lambda: setattr(logged.timer, "active", not is_final))
 
 
 def _payment(found: Payment, url: str) -> None:

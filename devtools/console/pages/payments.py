@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nicegui import ui
 
-from devtools.console.frame import live
+from devtools.console.frame import Live
 from devtools.console.parts import PAYMENT_SLOT, STATUS_SLOT, TIME_SLOT, button, table
 from devtools.console.sources import EXAMINED_MAX, Filter
 from devtools.merchant.report import duration, money
@@ -38,10 +38,6 @@ def page(sources: Sources) -> None:
     """The list with its filters."""
     limit = _STEP
 
-    def more() -> None:
-        nonlocal limit
-        limit = min(limit + _STEP, _ROWS_MAX)
-
     with ui.element("div").classes("filters"):
         merchant = _choice("Merchant", sorted(sources.merchants()))
         status = _choice("Status", STATUSES)
@@ -49,7 +45,7 @@ def page(sources: Sources) -> None:
         note = ui.label().classes("hint")
     slots = {"at": TIME_SLOT, "id": PAYMENT_SLOT, "status": STATUS_SLOT}
     shown = table(_COLUMNS, slots=slots, none=_NONE)
-    older = button("Show older", more)
+    older = button("Show older")
 
     def wanted() -> Filter:
         return Filter(merchant.value or "", status.value or "", currency.value or "")
@@ -61,7 +57,16 @@ def page(sources: Sources) -> None:
         older.visible = len(payments) >= limit and limit < _ROWS_MAX
         note.text = f"Searched the latest {EXAMINED_MAX:,} payments." if cut else ""
 
-    live(lambda: sources.payments(wanted(), limit), show)
+    listed = Live(lambda: sources.payments(wanted(), limit), show)
+    for filter_ in (merchant, status, currency):
+        filter_.on_value_change(listed.refresh)
+
+    async def more() -> None:
+        nonlocal limit
+        limit = min(limit + _STEP, _ROWS_MAX)
+        await listed.refresh()
+
+    older.on_click(more)
 
 
 def _choice(label: str, options: Any) -> ui.select:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from nicegui import ui
 
-from devtools.console.frame import act, live
+from devtools.console.frame import Live, act
 from devtools.console.parts import PAYMENT_SLOT, STATUS_SLOT, card, figure, table
 from devtools.merchant.report import money
 
@@ -86,7 +86,7 @@ def page(sources: Sources) -> None:
             label.text = f"{payments['summary'][name]:,}"
         charges.rows = [_row(one, payments["keys"]) for one in payments["data"]]
 
-    live(lambda: (switches.changes, *read(sources)), show)
+    Live(lambda: (switches.changes, *read(sources)), show)
 
 
 def read(sources: Sources) -> tuple[Any, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 from nicegui import ui
 
-from devtools.console.frame import act, live
+from devtools.console.frame import Live, act
 from devtools.console.parts import PAYMENT_SLOT, TIME_SLOT, button, card, figure, pairs, table
 from devtools.console.sources import RefusedError
 from devtools.merchant.report import duration
@@ -110,7 +110,7 @@ def page(sources: Sources) -> None:
         retries.rows = state.retries
         letters.rows = state.letters
 
-    live(lambda: read(sources), show)
+    Live(lambda: read(sources), show)
 
 
 def _letters(sources: Sources) -> ui.table:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nicegui import ui
 
-from devtools.console.frame import live
+from devtools.console.frame import Live
 from devtools.console.parts import card
 from devtools.console.rates import INTERVAL_SECONDS, OUTCOMES, SCRAPED
 
@@ -50,7 +50,7 @@ def page(sources: Sources) -> None:
         for chart, value in charts:
             _fill(chart, points, value)
 
-    live(lambda: list(sources.rates.points), show)
+    Live(lambda: list(sources.rates.points), show)
 
 
 def _of_services(title: str, value: Callable[[Any], float | None]) -> Any:

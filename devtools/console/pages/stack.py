@@ -13,7 +13,7 @@ from nicegui import ui
 from devtools import wait
 from devtools.catalog import CONSOLE, SERVICES
 from devtools.console import picture
-from devtools.console.frame import act, live
+from devtools.console.frame import Live, act
 from devtools.console.parts import button, card
 from devtools.supervisor import SupervisorError
 
@@ -145,8 +145,8 @@ def page(sources: Sources) -> None:
         wide.content = picture.draw(seen, picture.WIDE)
         narrow.content = picture.draw(seen, picture.NARROW)
 
-    live(lambda: read(sources), show, seconds=_SECONDS)
-    live(lambda: picture.look(sources), draw)
+    Live(lambda: read(sources), show, seconds=_SECONDS)
+    Live(lambda: picture.look(sources), draw)
 
 
 def _row(sources: Sources, process: Process) -> _Card:

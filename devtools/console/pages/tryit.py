@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nicegui import run, ui
 
 from devtools.console.burst import COUNT_MAX, RATE_MAX, Burst
-from devtools.console.frame import live
+from devtools.console.frame import Live
 from devtools.console.parts import button, card, copy_button
 from devtools.console.sources import TROUBLE, sentence
 from devtools.merchant.client import Client, Deadline, Session
@@ -132,4 +132,4 @@ def _burst(form: Form, burst: Burst) -> None:
         go.set_enabled(not runs)
         stop.visible = runs
 
-    live(lambda: (burst.runs, str(burst)), show, seconds=0.5)
+    Live(lambda: (burst.runs, str(burst)), show, seconds=0.5)
