@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from tests.stack.stack import Stack
 
-WIDTHS = pytest.mark.parametrize("width", [1280, 400])
-
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:

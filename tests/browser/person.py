@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +24,48 @@ if TYPE_CHECKING:
 
     from selenium.webdriver.remote.webelement import WebElement
 
-SEE_SECONDS_MAX = 20
-# Of the page's text, without that of dialogs that slide out.
+PAGES = {
+    "payments": ("/", "USD"),
+    "stack": ("/stack", "core-api"),
+    "queue": ("/queue", "connector"),
+    "try": ("/try", "A burst"),
+    "psp": ("/psp", "captured"),
+    "logs": ("/logs", "request"),
+    "rates": ("/rates", "Payments per second"),
+}
+"""Each page's path, and what it shows once it has read its sources."""
+WIDTHS = (1280, 400)
+SCHEMES = ("light", "dark")
+SEE_SECONDS_MAX = 60  # the machine of a check is shared and slow at times
+_OPEN_SECONDS_MAX = 5
 _TEXT = "return document.body.innerText"
 _OVERFLOW = "return document.documentElement.scrollWidth - window.innerWidth"
+# Calls back in the second frame in a row without a transition; arrows of traffic flow for ever.
+_SETTLED = """
+    const isOver = (one) =>
+        one.playState !== "running" || one.effect.getComputedTiming().iterations === Infinity;
+    const look = (still) => requestAnimationFrame(() => {
+        const now = document.getAnimations().every(isOver) ? still + 1 : 0;
+        now > 1 ? arguments[0]() : look(now);
+    });
+    look(0);
+"""
+# What can be clicked, but is hit by no click in its middle, after scrolling there.
+_UNREACHABLE = """
+    const scope = document.querySelector(".q-dialog") ?? document.body;
+    const kinds = "a[href], button:enabled, input, summary, [role=switch]";
+    const isHit = (element) => {
+        element.scrollIntoView({block: "center", inline: "center"});
+        const box = element.getBoundingClientRect();
+        const hit = document.elementFromPoint(box.left + box.width / 2, box.top + box.height / 2);
+        return (element.closest("label") ?? element).contains(hit);
+    };
+    const missed = [...scope.querySelectorAll(kinds)]
+        .filter((element) => element.checkVisibility() && element.offsetWidth && !isHit(element))
+        .map((element) => element.outerHTML.slice(0, 200));
+    window.scrollTo(0, 0);
+    return missed;
+"""
 
 
 @contextlib.contextmanager
@@ -46,6 +84,7 @@ def chromium() -> Iterator[Any]:
     browser = webdriver.Chrome(options=options, service=Service(driver))
     try:
         browser.set_page_load_timeout(SEE_SECONDS_MAX)
+        browser.set_script_timeout(SEE_SECONDS_MAX)
         yield browser
     finally:
         browser.quit()
@@ -77,7 +116,7 @@ class Person:
         """All that is on the page."""
         return str(self.browser.execute_script(_TEXT))
 
-    def sees(self, *words: str, within_seconds: float = SEE_SECONDS_MAX) -> str:
+    def sees(self, *words: str) -> str:
         """Waits until all of these are on the page; returns its text."""
 
         def found() -> str:
@@ -85,14 +124,14 @@ class Person:
             return text if all(word in text for word in words) else ""
 
         with contextlib.suppress(AssertionError):
-            return wait_until(found, seconds_max=within_seconds)
-        raise AssertionError(f"{words} not within {within_seconds} s in:\n{self.text()}")
+            return wait_until(found, seconds_max=SEE_SECONDS_MAX)
+        raise AssertionError(f"{words} not within {SEE_SECONDS_MAX} s in:\n{self.text()}")
 
     def no_longer_sees(self, word: str) -> None:
         """Waits until this is gone."""
         wait_until(lambda: word not in self.text(), seconds_max=SEE_SECONDS_MAX, what=f"no {word}")
 
-    def finds(self, xpath: str) -> WebElement:
+    def finds(self, xpath: str, *, seconds_max: float = SEE_SECONDS_MAX) -> WebElement:
         """The first such element that can be seen."""
 
         def found() -> WebElement | None:
@@ -102,7 +141,7 @@ class Person:
                         return element  # type: ignore[no-any-return]
             return None
 
-        return wait_until(found, seconds_max=SEE_SECONDS_MAX, what=xpath)
+        return wait_until(found, seconds_max=seconds_max, what=xpath)
 
     def clicks(self, words: str) -> None:
         """Clicks on a button, a link, a switch or an option; it may be redrawn meanwhile."""
@@ -130,23 +169,51 @@ class Person:
         """Fills a field."""
         field = self.finds(f"//input[@aria-label='{label}']")
         field.send_keys(Keys.CONTROL, "a")
-        field.send_keys(text)
+        field.send_keys(text or Keys.DELETE)
 
     def chooses(self, label: str, option: str) -> None:
         """Takes an option of a menu; where there are many, after typing it."""
-        self._clicks(f"//label[.//*[@aria-label='{label}']]")
         typed = f"//input[@aria-label='{label}'][not(@readonly)]"
-        for field in self.browser.find_elements(By.XPATH, typed):
-            field.send_keys(option)
-        self._clicks(f"//*[@role='option'][normalize-space()='{option}']")
-        time.sleep(0.3)  # the menu slides out
+        xpath = f"//*[@role='option'][normalize-space()='{option}']"
 
-    def takes_a_picture(self, name: str) -> None:
-        """Writes a screenshot; nothing may stick out to the side."""
-        assert self.browser.execute_script(_OVERFLOW) <= 0, "wider than the screen"
+        def opened() -> bool:
+            self._clicks(f"//label[.//*[@aria-label='{label}']]")
+            with contextlib.suppress(AssertionError, WebDriverException):  # it was redrawn
+                for field in self.browser.find_elements(By.XPATH, typed):
+                    field.send_keys(option)
+                return self.finds(xpath, seconds_max=_OPEN_SECONDS_MAX) is not None
+            return False
+
+        wait_until(opened, seconds_max=SEE_SECONDS_MAX, what=f"the menu {label}")
+        self._clicks(xpath)
+        menu = (By.CLASS_NAME, "q-menu")
+        closed = f"the menu {label} to close"
+        wait_until(lambda: not self.browser.find_elements(*menu), what=closed)
+
+    @contextlib.contextmanager
+    def another_tab(self) -> Iterator[None]:
+        """Uses another tab, and comes back to this one."""
+        first = self.browser.current_window_handle
+        self.browser.switch_to.new_window("tab")
+        self.looks(self.width, self.scheme)
+        try:
+            yield
+        finally:
+            self.browser.close()
+            self.browser.switch_to.window(first)
+
+    def looks_around(self, name: str) -> None:
+        """On a wide and on a narrow screen nothing sticks out, and a click reaches everything.
+
+        Leaves a picture of each, in light and dark.
+        """
         self.screenshots.mkdir(parents=True, exist_ok=True)
-        file = self.screenshots / f"{name}-{self.width}-{self.scheme}.png"
-        self.browser.save_screenshot(str(file))
+        for width, scheme in itertools.product(WIDTHS, SCHEMES):
+            self.looks(width, scheme)
+            self.browser.execute_async_script(_SETTLED)
+            assert self.browser.execute_script(_OVERFLOW) <= 0, f"wider than {width}"
+            assert self.browser.execute_script(_UNREACHABLE) == [], width
+            self.browser.save_screenshot(str(self.screenshots / f"{name}-{width}-{scheme}.png"))
 
     def complaints(self) -> list[str]:
         """Errors in the browser's own console, but for those of a server that is away."""
