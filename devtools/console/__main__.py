@@ -49,6 +49,7 @@ def main() -> None:
         tailwind=False,
         access_log=False,
         log_config=None,
+        proxy_headers=False,  # the guard looks at the connection's own address
         timeout_graceful_shutdown=1,
     )
 

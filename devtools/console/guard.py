@@ -4,6 +4,7 @@ A web page elsewhere in the developer's browser can send requests to loopback po
 another Host than the one it believes in (DNS rebinding), cannot hide its Origin from a WebSocket or
 a POST, and cannot forge Sec-Fetch-Site. What the page may change goes through NiceGUI's WebSocket,
 each message of which must name the page's own id: 122 random bits, known to that page alone.
+Other users of the machine get nothing, where the system says whose a connection is (Linux).
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
+
+from devtools.console import peer
 
 if TYPE_CHECKING:
     import re
@@ -38,7 +41,7 @@ class Guard:
         self._is_host = hosts.fullmatch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes the request on, or refuses it: 421 for its Host, 403 for its origin."""
+        """Passes the request on, or refuses it: 421 for its Host, 403 for its origin or user."""
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
@@ -48,10 +51,12 @@ class Guard:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
         else:
-            refused = PlainTextResponse("The console answers its own page only.", status)
+            refused = PlainTextResponse("The console answers its own page and user only.", status)
             await refused(scope, receive, send)
 
     def _refusal(self, scope: Scope, headers: Headers) -> int:
+        if peer.is_foreign(scope["client"], scope["server"]):
+            return 403
         host = headers.get("host", "")
         if not self._is_host(host):
             return 421

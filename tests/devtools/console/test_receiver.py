@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import os
+import socket
 import threading
 import uuid
 from typing import TYPE_CHECKING
@@ -17,7 +19,7 @@ from starlette.routing import Route, WebSocketRoute
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from devtools.console import receiver
+from devtools.console import peer, receiver
 from devtools.console.guard import Guard
 from devtools.console.spans import SpanStore
 from services.common.settings import HttpSettings
@@ -140,6 +142,42 @@ def test_a_websocket_of_a_foreign_page_is_refused(client: httpx.Client, origin: 
         connect(own.replace("http", "ws") + "/ws", additional_headers={"Origin": origin}),
     ):
         pass
+
+
+linux_only = pytest.mark.skipif(not peer.TABLES[0].exists(), reason="the system does not tell")
+
+
+@linux_only
+@pytest.mark.parametrize("path", ["/", "/api/traces/" + "a" * 32, "/health"])
+def test_other_users_of_the_machine_are_refused(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Each user reaches the loopback: they could stop processes and read payments."""
+    assert client.get(path).status_code == 200
+    _as_another_user(monkeypatch)
+    assert client.get(path).status_code == 403
+
+
+@linux_only
+@pytest.mark.parametrize("host", ["127.0.0.1", "::ffff:127.0.0.1"])
+def test_the_user_of_a_connection_is_found(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also that of a program which reaches 127.0.0.1 with an IPv6 socket, or has sent all."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(family) as program:
+        own = server.getsockname()
+        program.connect((host, own[1]))
+        connection, address = server.accept()
+        with connection:
+            program.shutdown(socket.SHUT_WR)
+            assert not peer.is_foreign(address, own)
+            _as_another_user(monkeypatch)
+            assert peer.is_foreign(address, own)
+
+
+def _as_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is ours is another's, root's too."""
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
+    monkeypatch.setattr(peer, "_ROOT", 4_000_000_000)
 
 
 def test_no_page_may_frame_the_console(client: httpx.Client) -> None:
