@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
 _HTTP_SECONDS_MAX = 2.0
+_RESPONSE_BYTES_MAX = 65_536
 
 _log = structlog.get_logger()
 
@@ -43,7 +44,7 @@ class Exporter(SpanExporter):
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         try:
             reason = self._send(encode_spans(spans).SerializeToString())
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a header
             self._connection.close()
             reason = type(error).__name__
         if reason and self._works:
@@ -67,5 +68,7 @@ class Exporter(SpanExporter):
     def _post(self, body: bytes) -> str:
         self._connection.request("POST", self._path, body, self._headers)
         response = self._connection.getresponse()
-        response.read()
+        response.read(_RESPONSE_BYTES_MAX)
+        if not response.isclosed():  # there is more
+            self._connection.close()
         return "" if response.status < 300 else f"HTTP {response.status}"

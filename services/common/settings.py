@@ -8,6 +8,7 @@ as `<secret>`. Secrets and fields marked FILE_ALLOWED may instead be read from t
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 import sys
@@ -57,10 +58,11 @@ class Setting:
 
 
 def _base_url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("an http:// or https:// address, such as http://127.0.0.1:4318")
-    return text
+    with contextlib.suppress(ValueError):  # of a port beyond 65535, say
+        parts = urlsplit(text)
+        if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0:
+            return text
+    raise ValueError("an http:// or https:// address, such as http://127.0.0.1:4318")
 
 
 class Settings(BaseModel):

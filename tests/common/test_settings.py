@@ -50,6 +50,13 @@ def test_all_faults_come_in_one_message() -> None:
     assert len(messages) == 4
 
 
+@pytest.mark.parametrize("port", ["99999", "0", "abc"])
+def test_a_port_that_cannot_be_is_refused(port: str) -> None:
+    """In the address of the traces: else each worker would end when it starts to export."""
+    address = f"http://127.0.0.1:{port}"
+    assert "such as http://" in faults(OTEL_EXPORTER_OTLP_ENDPOINT=address)[0]
+
+
 def test_a_missing_variable_is_named_with_its_meaning() -> None:
     """A variable without a default says what it is for."""
     assert faults(HTTP_PORT="") == ["HTTP_PORT is not set: the port to listen on"]

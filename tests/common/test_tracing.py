@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -124,3 +126,35 @@ def test_a_silent_endpoint_holds_nothing_up(monkeypatch: pytest.MonkeyPatch, sil
         tracing.stop()
         assert time.monotonic() - began < otel.STOP_SECONDS_MAX + 0.3
     assert [x["event"] for x in logs if x["event"] != "request"] == ["traces cannot be exported"]
+
+
+def test_a_response_without_end_is_not_read() -> None:
+    """A wrong port may be anything; the process that exports must not grow with it."""
+    sent = 0
+
+    def endless(listener: socket.socket) -> None:
+        nonlocal sent
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            while sent < 20_000_000:
+                sent += connection.send(b"x" * 100_000)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=endless, args=(listener,))
+        thread.start()
+        otlp.Exporter(f"http://127.0.0.1:{listener.getsockname()[1]}").export([])
+        thread.join(20)
+    assert sent < 10_000_000  # what the system buffers
+
+
+def test_headers_that_cannot_be_sent_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one line of the log, as everything that keeps traces from being exported."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x=a%0d%0ab")
+    with receiver() as found, capture_logs() as logs:
+        exporter = otlp.Exporter(found.endpoint)
+        exporter.export([])
+        exporter.export([])
+    assert [(x["event"], x["reason"]) for x in logs] == [
+        ("traces cannot be exported", "ValueError")
+    ]
