@@ -1,12 +1,13 @@
 """The spans of the latest payments, in a SQLite file of the state folder.
 
-Bounded by rows and by age, so that it can run for weeks. A span is kept as it was received
+Bounded by rows, bytes and age, so that it can run for weeks. A span is kept as it was received
 (opentelemetry/proto/trace/v1/trace.proto), beside the columns that it is looked up by.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sqlite3
 import threading
 import time
@@ -17,7 +18,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from devtools.console.waterfall import Span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -26,14 +27,23 @@ if TYPE_CHECKING:
     from services.common.clock import Clock
 
 TRANSACTION = "platform.transaction.id"
-# Some 25,000 payments, in a file of up to 150 MB.
+# Some 25,000 payments, in a file of some 150 MB.
 ROWS_MAX = 300_000
+BYTES_MAX = 256 * 1024 * 1024
 DAYS_MAX = 7
-# Deleted with each insertion at most, so that none takes long.
-_SWEEP_ROWS_MAX = 5_000
-# Of one payment. One that was replayed often has many traces, one that was retried many spans.
+# Stored and deleted with each request at most, so that none takes long. An exporter sends 512.
+SPANS_AT_ONCE_MAX = 5_000
+# Deleted at a time where the file has BYTES_MAX: an eighth.
+_SHARE = 8
+# Of one payment. One that was replayed often has many traces, one that was retried many spans; a
+# page of 300 takes 3 s.
 TRACES_MAX = 50
-SPANS_MAX = 2_000
+SPANS_MAX = 300
+# Looked at, of a trace or a payment: many payments of a client can be in one trace.
+_EXAMINED_MAX = 2_000
+# Of a span; the rest is left out.
+ATTRIBUTES_MAX = 128
+CHARACTERS_MAX = 4_000
 _BUSY_SECONDS_MAX = 2
 _KINDS = ("", "internal", "server", "client", "producer", "consumer")
 
@@ -63,11 +73,13 @@ class SpanStore:
         path: Path,
         *,
         rows_max: int = ROWS_MAX,
+        bytes_max: int = BYTES_MAX,
         days_max: float = DAYS_MAX,
         clock: Clock = time.time,
     ) -> None:
         self._lock = threading.Lock()
         self._rows_max = rows_max
+        self._bytes_max = bytes_max
         self._seconds_max = days_max * 86_400
         self._clock = clock
         try:
@@ -78,13 +90,13 @@ class SpanStore:
             self._connection = _open(path)
 
     def add(self, request: ExportTraceServiceRequest) -> None:
-        """Stores the request's spans and deletes those beyond the bounds.
+        """Stores the request's first spans and deletes those beyond the bounds.
 
         Raises:
             sqlite3.Error: the disk is full, say.
         """
         now = int(self._clock())
-        rows = list(_rows(request, now))
+        rows = list(itertools.islice(_rows(request, now), SPANS_AT_ONCE_MAX))
         with self._use() as connection:
             connection.executemany(
                 "INSERT INTO spans (received_seconds, trace_id, transaction_id, service, span)"
@@ -99,28 +111,48 @@ class SpanStore:
             "SELECT min(sequence), received_seconds, (SELECT max(sequence) FROM spans) FROM spans"
         ).fetchone()
         oldest_seconds = now - self._seconds_max
-        if first is None or (first > last - self._rows_max and received_seconds >= oldest_seconds):
+        if first is None:
             return
-        connection.execute(
-            "DELETE FROM spans WHERE sequence < ? AND (sequence <= ? OR received_seconds < ?)",
-            (first + _SWEEP_ROWS_MAX, last - self._rows_max, oldest_seconds),
+        if self._bytes(connection) > self._bytes_max:
+            count = (last - first) // _SHARE + 1
+            connection.execute("DELETE FROM spans WHERE sequence < ?", (first + count,))
+        elif first <= last - self._rows_max or received_seconds < oldest_seconds:
+            connection.execute(
+                "DELETE FROM spans WHERE sequence < ? AND (sequence <= ? OR received_seconds < ?)",
+                (first + SPANS_AT_ONCE_MAX, last - self._rows_max, oldest_seconds),
+            )
+
+    def _bytes(self, connection: sqlite3.Connection) -> int:
+        """What is in use of the file; it does not shrink."""
+        count, free, size = (
+            connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "freelist_count", "page_size")
         )
+        return int((count - free) * size)
 
     def trace(self, trace_id: str) -> list[Span]:
         """The spans of a trace, by their start."""
         with self._use() as connection:
-            return _spans(connection, [bytes.fromhex(trace_id)])
+            return _sorted(_spans(connection, bytes.fromhex(trace_id)))
 
     def of_transaction(self, transaction_id: str) -> list[Span]:
         """The spans of all traces that changed a transaction, not of those that only read it."""
         with self._use() as connection:
             found = connection.execute(
-                "SELECT trace_id, service, span FROM spans WHERE transaction_id = ?"
+                "SELECT trace_id, service, span, sequence FROM spans WHERE transaction_id = ?"
                 " ORDER BY sequence LIMIT ?",
-                (transaction_id, SPANS_MAX),
+                (transaction_id, _EXAMINED_MAX),
             )
-            traces = {row[0]: None for row in found if not _reads(_span(*row))}
-            return _spans(connection, list(traces)[-TRACES_MAX:])
+            own: dict[bytes, dict[str, int]] = {}
+            parts: list[Span] = []
+            for trace_id, service, encoded, sequence in found:
+                span = _span(trace_id, service, encoded)
+                if not _reads(span):
+                    own.setdefault(trace_id, {})[span.span_id] = sequence
+            for trace_id, ids in list(own.items())[-TRACES_MAX:]:
+                trace = _spans(connection, trace_id, transaction_id, max(ids.values()))
+                parts += _around(ids, trace)
+            return _sorted(parts)[:SPANS_MAX]
 
     def count(self) -> int:
         """The number of spans."""
@@ -154,7 +186,8 @@ def _rows(
         for scope in resource.scope_spans:
             for span in scope.spans:
                 transaction_id = _text(span.attributes, TRANSACTION)
-                yield now, span.trace_id, transaction_id, service, span.SerializeToString()
+                if span.trace_id and span.span_id:  # else it is none
+                    yield now, span.trace_id, transaction_id, service, span.SerializeToString()
 
 
 def _text(attributes: Iterable[KeyValue], key: str) -> str | None:
@@ -164,15 +197,42 @@ def _text(attributes: Iterable[KeyValue], key: str) -> str | None:
     return None
 
 
-def _spans(connection: sqlite3.Connection, trace_ids: list[bytes]) -> list[Span]:
+def _spans(
+    connection: sqlite3.Connection, trace_id: bytes, transaction_id: str = "", near: int = 0
+) -> list[Span]:
+    """The spans of a trace; with a transaction, without those of others.
+
+    First that transaction's, then those received around the sequence `near`.
+    """
     found = connection.execute(
-        "SELECT trace_id, service, span FROM spans WHERE trace_id IN"  # noqa: S608 - marks alone
-        f" ({','.join('?' * len(trace_ids))}) LIMIT ?",
-        (*trace_ids, SPANS_MAX),
+        "SELECT trace_id, service, span FROM spans"
+        " WHERE trace_id = :trace AND (:id = '' OR ifnull(transaction_id, :id) = :id)"
+        " ORDER BY transaction_id IS NULL, abs(sequence - :near) LIMIT :limit",
+        {"trace": trace_id, "id": transaction_id, "near": near, "limit": _EXAMINED_MAX},
     )
     # An exporter that got no response sends its spans again.
-    unique = {(span.trace_id, span.span_id): span for span in (_span(*row) for row in found)}
-    return sorted(unique.values(), key=lambda span: (span.start_ns, -span.end_ns))
+    return list({span.span_id: span for span in (_span(*row) for row in found)}.values())
+
+
+def _around(own: Collection[str], spans: Sequence[Span]) -> list[Span]:
+    """The spans with the ids `own`, those above and those below them."""
+    parents = {span.span_id: span.parent_id for span in spans}
+    children: dict[str, list[str]] = {}
+    for span in spans:
+        children.setdefault(span.parent_id, []).append(span.span_id)
+    found = set()
+    for id_ in own:
+        above, below = id_, [id_]
+        while (above := parents.get(above, "")) and above not in found:
+            found.add(above)
+        while below:
+            found.add(one := below.pop())
+            below += set(children.get(one, ())) - found
+    return [span for span in spans if span.span_id in found]
+
+
+def _sorted(spans: Sequence[Span]) -> list[Span]:
+    return sorted(spans, key=lambda span: (span.start_ns, -span.end_ns))
 
 
 def _span(trace_id: bytes, service: str, encoded: bytes) -> Span:
@@ -182,25 +242,28 @@ def _span(trace_id: bytes, service: str, encoded: bytes) -> Span:
         span_id=span.span_id.hex(),
         parent_id=span.parent_span_id.hex(),
         service=service,
-        name=span.name,
+        name=span.name[:CHARACTERS_MAX],
         kind=_KINDS[span.kind] if 0 <= span.kind < len(_KINDS) else "",
         start_ns=span.start_time_unix_nano,
         end_ns=max(span.end_time_unix_nano, span.start_time_unix_nano),
         is_error=span.status.code == trace_pb2.Status.STATUS_CODE_ERROR,
-        attributes={one.key: _value(one.value) for one in span.attributes}
-        | ({"status": span.status.message} if span.status.message else {}),
-        links=tuple(link.trace_id.hex() for link in span.links),
+        attributes={one.key: _value(one.value) for one in span.attributes[:ATTRIBUTES_MAX]}
+        | ({"status": span.status.message[:CHARACTERS_MAX]} if span.status.message else {}),
+        links=tuple(link.trace_id.hex() for link in span.links[:ATTRIBUTES_MAX]),
     )
 
 
 def _value(value: AnyValue) -> Any:
     kind = value.WhichOneof("value")
     if kind == "array_value":
-        return [_value(one) for one in value.array_value.values]
+        return [_value(one) for one in value.array_value.values[:ATTRIBUTES_MAX]]
     if kind == "kvlist_value":
-        return {one.key: _value(one.value) for one in value.kvlist_value.values}
+        pairs = value.kvlist_value.values[:ATTRIBUTES_MAX]
+        return {one.key: _value(one.value) for one in pairs}
     if kind == "bytes_value":
-        return value.bytes_value.hex()
+        return value.bytes_value[: CHARACTERS_MAX // 2].hex()
+    if kind == "string_value":
+        return value.string_value[:CHARACTERS_MAX]
     return getattr(value, kind) if kind else None
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from devtools.console import spans as spans_module
 from devtools.console import waterfall
 from devtools.console.spans import SpanStore
 from tests.devtools.console.traces import Trace, payment
@@ -59,6 +60,27 @@ def test_a_replay_has_its_trace_and_a_reader_none(store: SpanStore) -> None:
     assert [row.depth for row in waterfall.rows(store.of_transaction(ID))] == [0, 1, 2, 3, 4, 5, 0]
 
 
+def test_payments_in_one_trace_are_kept_apart(store: SpanStore) -> None:
+    """A client may send all its payments, and its questions about them, within one trace."""
+    trace = Trace()
+    client = trace.span("client", "test run", 0, 9000)
+    for number in range(300):
+        about = {"platform__transaction__id": str(uuid.UUID(int=number))}
+        router = trace.span("router", "POST /transactions", number, number + 2, parent=client)
+        core = trace.span("core-api", "POST /", number, number + 1, parent=router, **about)  # type: ignore[arg-type]
+        trace.span("psp-sandbox", "charge", number, number + 1, parent=core)
+        asked = trace.span("router", "GET /transactions", number, number + 2, parent=client)
+        about["http__request__method"] = "GET"
+        trace.span("core-api", "GET /{id}", number, number + 1, parent=asked, **about)  # type: ignore[arg-type]
+    store.add(trace.request)
+    assert names(store) == [
+        "client test run",
+        "router POST /transactions",
+        "core-api POST /",
+        "psp-sandbox charge",
+    ]
+
+
 def test_spans_sent_twice_are_shown_once(store: SpanStore) -> None:
     """An exporter without an answer sends again."""
     trace = payment(ID)
@@ -79,6 +101,28 @@ def test_the_store_is_bounded_by_rows_and_age(tmp_path: Path) -> None:
     now += 90_000
     store.add(payment(ID).request)
     assert store.count() == 6
+
+
+def test_the_store_is_bounded_by_bytes(tmp_path: Path) -> None:
+    """Whatever the size of a span."""
+    store = SpanStore(tmp_path / "s", bytes_max=2_000_000)
+    for number in range(100):
+        trace = payment(str(uuid.UUID(int=number)))
+        trace.span("other", "n" * 100_000, 0, 1)
+        store.add(trace.request)
+    assert (tmp_path / "s").stat().st_size < 2_500_000
+    assert len(names(store, str(uuid.UUID(int=99)))) == 6
+
+
+def test_a_request_of_many_spans_is_cut(store: SpanStore) -> None:
+    """It must not add more than one deletes; what has no id is no span."""
+    request = payment(ID).request
+    spans = request.resource_spans.add().scope_spans.add().spans
+    for number in range(spans_module.SPANS_AT_ONCE_MAX + 1):
+        spans.add()
+        spans.add(trace_id=b"t" * 16, span_id=number.to_bytes(8, "big"))
+    store.add(request)
+    assert store.count() == spans_module.SPANS_AT_ONCE_MAX
 
 
 def test_it_goes_on_where_it_ended_and_is_private(tmp_path: Path) -> None:
