@@ -149,6 +149,11 @@ class _Alarm:
         self._receiver.recv(4096)
         raise BlockingIOError(errno.EAGAIN, "a signal, no connection")
 
+    def close(self) -> None:
+        """Ends the wake-ups: another signal would be written to a closed socket."""
+        signal.set_wakeup_fd(-1)
+        self._receiver.close()
+
 
 def run(
     name: str,

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import psutil
@@ -23,14 +24,16 @@ BURSTS = 12
 BURSTS_SHARED_MIN = 9
 ROUNDS_MAX = 3
 _APP = """
-import os, sys
+import os, sys, time
 
 from services.common import server
 from services.common.settings import ServerSettings
 
 
-def app(_environ, start_response):
+def app(environ, start_response):
     answer = str(os.getpid()).encode()
+    if environ["PATH_INFO"] == "/slow":
+        time.sleep(0.7)
     start_response("200 OK", [("Content-Length", str(len(answer)))])
     return [answer]
 
@@ -67,8 +70,8 @@ def workers(port: int) -> Counter[int]:
         return Counter(first)
 
 
-def ask(connection: http.client.HTTPConnection) -> int:
-    connection.request("GET", "/")
+def ask(connection: http.client.HTTPConnection, path: str = "/") -> int:
+    connection.request("GET", path)
     return int(connection.getresponse().read())
 
 
@@ -115,3 +118,17 @@ def test_a_worker_stops_at_once(port: int) -> None:
         worker.wait(10)
         seconds.append(time.monotonic() - began)
     assert min(seconds) < 0.5
+
+
+def test_a_second_signal_while_the_last_request_ends(port: int, tmp_path: Path) -> None:
+    """process-compose and the master send SIGTERM each; neither disturbs, nothing is logged."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+        worker = psutil.Process(ask(connection))
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(ask, connection, "/slow")
+            for _ in range(2):
+                time.sleep(0.2)
+                worker.terminate()
+            assert answer.result() == worker.pid
+    worker.wait(10)
+    assert "Exception ignored" not in (tmp_path / "log").read_text()
