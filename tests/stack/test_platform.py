@@ -99,6 +99,14 @@ def test_status_shows_each_process(stack: Stack, tmp_path: Path) -> None:
     assert "`platform up -D` starts one" in nowhere.stdout
 
 
+@pytest.mark.parametrize("count", ["51", "99999999999", "+0051"])
+def test_scale_is_bounded(stack: Stack, count: str) -> None:
+    """Each replica is a process: too many of them would take the whole machine."""
+    done = stack.platform("process", "scale", "psp-connector", count)
+    sentence = f"scale starts at most 50 replicas of a process, not {count}\n"
+    assert (done.returncode, done.stderr) == (2, sentence)
+
+
 def test_down_ends_what_a_killed_supervisor_left(environ: dict[str, str]) -> None:
     """`kill -9` of process-compose, then `down`: each process is named, and gone."""
     state = Path(environ["PLATFORM_STATE"])
