@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from nicegui import ui
@@ -158,5 +159,5 @@ def _request(found: Payment, url: str) -> None:
 def curl(payment: Mapping[str, Any], merchant: str, url: str) -> str:
     """The command that sends the same payment once more."""
     body = json.dumps({name: payment[name] for name in ("amount", "currency", "payment_method")})
-    token = f"Authorization: Bearer $(merchant token --as {merchant})"
-    return f"curl -s {url}/transactions -H \"{token}\" --json '{body}'"
+    token = f"Authorization: Bearer $(merchant token --as {shlex.quote(merchant)})"
+    return f'curl -s {url}/transactions -H "{token}" --json {shlex.quote(body)}'

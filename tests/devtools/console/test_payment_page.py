@@ -1,0 +1,25 @@
+"""The page of a payment: what it offers to copy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import TYPE_CHECKING
+
+from devtools.console.pages import payment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_the_command_to_copy_runs_nothing_else(tmp_path: Path) -> None:
+    """Whatever a merchant is called."""
+    record = {"amount": 1, "currency": "USD", "payment_method": "pm_card_visa"}
+    name = f"x; touch {tmp_path}/a; $(touch {tmp_path}/b) '`touch {tmp_path}/c`"
+    text = payment.curl(record, name, "http://127.0.0.1:8000")
+    programs = "curl() { printf '%s' \"${@:$#}\"; }; merchant() { printf '<%s>' \"$@\" >&2; }; "
+    command = ["bash", "-c", programs + text]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == f"<token><--as><{name}>"
+    assert list(tmp_path.iterdir()) == []
+    assert json.loads(done.stdout) == record
