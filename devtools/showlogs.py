@@ -200,8 +200,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _line_count(text: str) -> int:
-    if not 0 < int(text) < _LINES_MAX:
-        raise ValueError
+    if not re.fullmatch(r"0*[1-9][0-9]{0,8}", text):
+        raise argparse.ArgumentTypeError(f"a number from 1 to {_LINES_MAX - 1}")
     return int(text)
 
 

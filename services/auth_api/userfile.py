@@ -25,7 +25,7 @@ class User(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: Annotated[int, Field(ge=1, le=10**15)]
+    id: Annotated[int, Field(ge=1, lt=10**15)]
     username: Annotated[str, Field(min_length=1, max_length=USERNAME_CHARACTERS_MAX)]
     enabled: bool = True
     password_hash: Annotated[str, Field(pattern=r"^\$argon2id\$")]

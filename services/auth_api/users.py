@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import structlog
-from pydantic import ValidationError
 
 from services.auth_api.passwords import PASSWORD_CHARACTERS_MAX, hash_password
 from services.auth_api.settings import SHIPPED_USERS
-from services.auth_api.userfile import User, UsersError, load, save
+from services.auth_api.userfile import USERNAME_CHARACTERS_MAX, User, UsersError, load, save
 from services.common.command import run_main
 
 if TYPE_CHECKING:
@@ -110,7 +109,7 @@ def main(argv: Sequence[str], path: Path, out: TextIO, read_password: Password) 
         save(path, _change(users, arguments.command, arguments.username, read_password))
     except BrokenPipeError:
         raise
-    except (UsersError, ValidationError, OSError) as error:
+    except (UsersError, OSError) as error:
         sys.stderr.write(f"users: {error}\n")
         return 1
     out.write(f"{arguments.username}: done\n")
@@ -142,6 +141,8 @@ def _change(users: list[User], command: str, username: str, read_password: Passw
     if command == "add":
         if known:
             raise UsersError(f"user {username} exists already")
+        if not (username.isprintable() and 1 <= len(username) <= USERNAME_CHARACTERS_MAX):
+            raise UsersError(f"a name has 1 to {USERNAME_CHARACTERS_MAX} printable characters")
         password = read_password()
         if re.search("[\ud800-\udfff]", password):
             raise UsersError("the password must be UTF-8 text")

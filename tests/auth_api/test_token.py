@@ -221,7 +221,9 @@ def test_a_broken_user_file_leaves_the_last_good_one_in_force(tmp_path: Path) ->
     [
         (["add", "alice"], "user alice exists already"),
         (["disable", "nobody"], "no user nobody"),
-        (["add", "x" * 65], "at most 64 characters"),
+        (["add", "x" * 65], "users: a name has 1 to 64 printable characters\n"),
+        (["add", ""], "users: a name has 1 to 64 printable characters\n"),
+        (["add", "a\x1b[31m"], "users: a name has 1 to 64 printable characters\n"),
     ],
 )
 def test_the_users_command_refuses(

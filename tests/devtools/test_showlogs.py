@@ -128,6 +128,13 @@ def test_a_wrong_time_is_wrong_usage(state: Path, time: str) -> None:
     assert "argument --since: must be like" in err
 
 
+@pytest.mark.parametrize("count", ["0", "-1", "many", "1" * 5000])
+def test_a_wrong_count_is_wrong_usage(state: Path, count: str) -> None:
+    """The message says which are right."""
+    code, _, err = logs(state, f"-n={count}")
+    assert (code, "a number from 1 to 999999999" in err) == (2, True)
+
+
 def test_a_pipe_may_close_early(state: Path) -> None:
     """`logs | head -1` prints no traceback."""
     script = f"set -o pipefail; {' '.join(command('-n', '5'))} | true"
