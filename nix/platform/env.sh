@@ -59,7 +59,7 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 if [ -n "$platform_foreign" ]; then
   echo "platform: $platform_foreign belongs to another user. After a start with sudo take it back with" \
-    "\`sudo chown -R $(id -u) $PLATFORM_STATE\`; in a checkout of another user set PLATFORM_STATE to a folder" \
+    "\`sudo chown -R $(id -u) \"$PLATFORM_STATE\"\`; in a checkout of another user set PLATFORM_STATE to a folder" \
     "of yours" >&2
   return 1
 fi

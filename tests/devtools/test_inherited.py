@@ -81,7 +81,7 @@ def test_state_of_another_user_is_named(tmp_path: Path) -> None:
     done = sourced("env.sh", "true", as_user_4711(tmp_path))
     assert done.returncode == 1
     assert f"{tmp_path}/state belongs to another user" in done.stderr
-    assert f"sudo chown -R 4711 {tmp_path}/state" in done.stderr
+    assert f'sudo chown -R 4711 "{tmp_path}/state"' in done.stderr
 
 
 @pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", "others"])
