@@ -64,7 +64,11 @@ class Guard:
             return 403
         is_foreign = headers.get("sec-fetch-site", "none") in {"cross-site", "same-site"}
         # A link to the console may be followed from anywhere.
-        is_link = scope.get("method") == "GET" and headers.get("sec-fetch-mode") == "navigate"
+        is_link = (
+            scope.get("method") == "GET"
+            and headers.get("sec-fetch-mode") == "navigate"
+            and headers.get("sec-fetch-dest", "document") == "document"  # not a frame
+        )
         return 403 if is_foreign and not is_link else 0
 
 

@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 
 ID = str(uuid.UUID(int=7))
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
+FRAME = {
+    "Sec-Fetch-Site": "cross-site",
+    "Sec-Fetch-Mode": "navigate",
+    "Sec-Fetch-Dest": "iframe",
+}
 
 
 @pytest.fixture
@@ -113,6 +118,7 @@ def test_what_is_no_export_is_refused(
         ("GET", {}, 200),
         ("GET", {"Host": "localhost:8006", "Origin": "http://localhost:8006"}, 200),
         ("GET", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 200),
+        ("GET", FRAME, 403),
         ("GET", {"Host": "evil.example:8006"}, 421),
         ("GET", {"Host": "127.0.0.1.evil.example"}, 421),
         ("POST", {"Origin": "http://evil.example"}, 403),
