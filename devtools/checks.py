@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PROGRAMS = ("redis-server", "redis-cli", "caddy", "curl")
 # Created by a start, so missing before the first one.
 _MADE_BY_THE_START = {"JWT_SECRET": "-" * 64, "REDIS_URL": "redis://127.0.0.1"}
+_CHOICES = {"CONSOLE": ("on", "off"), "RELOAD": ("1", "0")}
 _REDIS_SECONDS_MAX = 2.5  # names that do not resolve included
 
 
@@ -53,6 +54,9 @@ def wrong_settings(first: int, state: Path, environ: Mapping[str, str]) -> list[
     if host not in ("127.0.0.1", "0.0.0.0") and not any("HTTP_HOST" in fault for fault in faults):
         rule = "127.0.0.1, where the stack's processes find each other, or 0.0.0.0"
         faults[f"HTTP_HOST={host!r}: must be {rule}"] = [*environment.SETTINGS, "router"]
+    for name, allowed in _CHOICES.items():
+        if (value := variables.get(name, allowed[0])) not in allowed:
+            faults[f"{name}={value!r}: must be {' or '.join(allowed)}"] = ["the stack"]
     lines = [f"{fault} [{', '.join(services)}]" for fault, services in faults.items()]
     return lines + _wrong_users(variables.get("USERS_FILE"))
 

@@ -87,6 +87,7 @@ def test_an_invalid_line_in_dotenv_hides_no_other_fault(
     for fault in (".env, line 1", "QUEUE_LIMIT='many'", "PSP_URL='nowhere'", "CONCURRENCY='0'"):
         assert fault in found
     assert "(redis) is held by" in found
+    assert "CONSOLE='no': must be on or off [the stack]" in faults(environ | {"CONSOLE": "no"})
     found = "\n".join(faults(environ | {"PLATFORM_PORT": "x"}))
     assert "PLATFORM_PORT='x'" in found
     assert "QUEUE_LIMIT='many'" in found
