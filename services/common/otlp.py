@@ -32,7 +32,7 @@ class Exporter(SpanExporter):
     """
 
     def __init__(self, endpoint: str) -> None:
-        parts = urlsplit(endpoint.rstrip("/") + "/v1/traces")
+        parts = urlsplit(endpoint + "/v1/traces")
         secure = parts.scheme == "https"
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         self._connection = kind(parts.hostname or "", parts.port, timeout=_HTTP_SECONDS_MAX)

@@ -57,11 +57,12 @@ class Setting:
     origin: str
 
 
-def _base_url(text: str) -> str:
+def base_url(text: str) -> str:
+    """The address of an HTTP server without a final slash. Raises ValueError for anything else."""
     with contextlib.suppress(ValueError):  # of a port beyond 65535, say
         parts = urlsplit(text)
         if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0:
-            return text
+            return text.rstrip("/")
     raise ValueError("an http:// or https:// address, such as http://127.0.0.1:4318")
 
 
@@ -77,7 +78,7 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="the least severe level that is logged"
     )
-    otel_exporter_otlp_endpoint: Annotated[str, AfterValidator(_base_url)] = Field(
+    otel_exporter_otlp_endpoint: Annotated[str, AfterValidator(base_url)] = Field(
         default="", description="where traces are sent by OTLP over HTTP; unset: nowhere"
     )
 

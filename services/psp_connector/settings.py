@@ -7,14 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from services.common.redis_url import RedisSettings
-from services.common.settings import HttpSettings, Secret
-
-
-def _http_url(url: str) -> str:
-    if not url.startswith(("http://", "https://")):
-        raise ValueError("an http:// or https:// address, such as https://api.stripe.com")
-    return url.rstrip("/")
-
+from services.common.settings import HttpSettings, Secret, base_url
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Days = Annotated[int, Field(ge=1, le=36_500)]
@@ -23,7 +16,7 @@ Days = Annotated[int, Field(ge=1, le=36_500)]
 class ConnectorSettings(HttpSettings, RedisSettings):
     """The PSP Connector's settings. `HTTP_PORT` is for health and metrics."""
 
-    psp_url: Annotated[str, AfterValidator(_http_url)] = Field(
+    psp_url: Annotated[str, AfterValidator(base_url)] = Field(
         description="base URL of the PSP, which must implement Stripe's API"
     )
     psp_api_key: Secret = Field(

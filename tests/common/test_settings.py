@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from services.common import redis_url, store
 from services.common.settings import EXIT_BAD_SETTINGS, SettingsError, read_or_exit
 from services.core_api.settings import CoreSettings
+from services.psp_connector.settings import ConnectorSettings
 from tests import support
 
 if TYPE_CHECKING:
@@ -50,11 +51,15 @@ def test_all_faults_come_in_one_message() -> None:
     assert len(messages) == 4
 
 
-@pytest.mark.parametrize("port", ["99999", "0", "abc"])
-def test_a_port_that_cannot_be_is_refused(port: str) -> None:
-    """In the address of the traces: else each worker would end when it starts to export."""
-    address = f"http://127.0.0.1:{port}"
-    assert "such as http://" in faults(OTEL_EXPORTER_OTLP_ENDPOINT=address)[0]
+@pytest.mark.parametrize("address", ["http://a:99999", "http://a:0", "http://a:b", "http://[::1"])
+def test_an_address_that_cannot_be_is_refused(address: str) -> None:
+    """That of the traces, and that of the PSP: else it would fail only when it is used."""
+    with pytest.raises(SettingsError) as error:
+        ConnectorSettings.read(GOOD | {"OTEL_EXPORTER_OTLP_ENDPOINT": address, "PSP_URL": address})
+    assert [fault.partition("=")[0] for fault in error.value.faults] == [
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "PSP_URL",
+    ]
 
 
 def test_a_missing_variable_is_named_with_its_meaning() -> None:
