@@ -16,7 +16,8 @@ from devtools.new.paths import EXAMPLE, PROCESSES
 if TYPE_CHECKING:
     from pathlib import Path
 
-_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+# A number at the end would be a replica: psp-connector-1.
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z][a-z0-9]*)*")
 _NAME_CHARACTERS_MAX = 24
 _ROUTE = re.compile(r"[a-z][a-z0-9-]*")
 _FIRST_PORT = 8000
@@ -77,7 +78,8 @@ class Request:
         if not _NAME.fullmatch(self.name) or len(self.name) > _NAME_CHARACTERS_MAX:
             raise NewError(
                 f"{self.name!r} is no name for a service: at most {_NAME_CHARACTERS_MAX} lower-case"
-                " letters and digits, words joined by hyphens, such as rates-api"
+                " letters and digits, words joined by hyphens that begin with a letter, such as"
+                " rates-api"
             )
         for folder in (*self.folders, self.folder):
             for path in (folder, f"{folder}.py"):

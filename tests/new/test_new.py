@@ -89,6 +89,7 @@ def test_the_existing_services_are_as_the_template_makes_them(name: str) -> None
 
 REFUSED = {
     "Rates": "is no name for a service",
+    "rates-2": "is no name for a service",
     "a" * 25: "is no name for a service",
     "json": "Python module",
     "class": "Python module or keyword",
