@@ -13,6 +13,8 @@ from services.common.settings import Settings, read_or_exit
 # Imported, where they are there, by the clients in python-engineio, which the console does not use:
 # 8 MB and a quarter of its start-up time.
 _NOT_IMPORTED = ("aiohttp", "requests", "websocket")
+# Each may hold a body of 4 MiB while it arrives; a browser has seven for a tab, an exporter one.
+_CONNECTIONS_MAX = 100
 # Payments come first where there is little processor time.
 _NICENESS = 10
 
@@ -49,6 +51,7 @@ def main() -> None:
         tailwind=False,
         access_log=False,
         log_config=None,
+        limit_concurrency=_CONNECTIONS_MAX,
         proxy_headers=False,  # the guard looks at the connection's own address
         timeout_graceful_shutdown=1,
     )

@@ -19,6 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -61,6 +62,8 @@ def routes(store: SpanStore) -> list[Route]:
         except _RefusedError as error:
             headers = {"Retry-After": "1"} if error.status == 503 else {}
             return PlainTextResponse(str(error), error.status, headers)
+        except ClientDisconnect:  # killed, say, while it was sending
+            return Response(status_code=400)
         except sqlite3.Error:
             return PlainTextResponse("the store cannot be written", 503, {"Retry-After": "5"})
         return Response(ExportTraceServiceResponse().SerializeToString(), media_type=PROTOBUF)

@@ -6,6 +6,7 @@ import gzip
 import os
 import socket
 import threading
+import time
 import uuid
 from typing import TYPE_CHECKING
 
@@ -110,6 +111,18 @@ def test_what_is_no_export_is_refused(
 ) -> None:
     """Bounded, also when it is small only as long as it is compressed."""
     assert client.post("/v1/traces", content=body, headers=headers).status_code == status
+
+
+def test_an_exporter_that_ends_while_it_sends_logs_nothing(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each killed service would leave a traceback."""
+    head = "POST /v1/traces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-protobuf\r\n"
+    with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as connection:
+        connection.sendall(f"{head}Content-Length: 100\r\n\r\nx".encode())
+    time.sleep(0.2)
+    assert client.get("/health").status_code == 200
+    assert [one for one in caplog.records if one.exc_info] == []
 
 
 @pytest.mark.parametrize(
