@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 # alone, or between different first words, only a near miss counts.
 _NEAR = 0.86
 _SAME_FIRST_WORD = 0.7
+# Read by OpenTelemetry, beside the setting of the endpoint.
+_OPENTELEMETRY = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_RESOURCE_ATTRIBUTES")
 _PROXIES = [f"{scheme}_proxy" for scheme in ("http", "https", "all", "no")]
 
 
 def known() -> frozenset[str]:
     """All variables that the stack and its commands read."""
     names = {*environment.OTHER_VARIABLES, *environment.INTERNAL_VARIABLES}
-    names |= {*_PROXIES, *(name.upper() for name in _PROXIES)}
+    names |= {*_OPENTELEMETRY, *_PROXIES, *(name.upper() for name in _PROXIES)}
     return frozenset(names.union(*(s.variables() for s in environment.SETTINGS.values())))
 
 

@@ -42,5 +42,13 @@ def test_the_shell_has_no_false_alarm() -> None:
 
 
 def test_dotenv_may_have_variables_of_other_programs() -> None:
-    foreign = ["HTTPS_PROXY", "OPENAI_API_KEY", "PYTHONWARNINGS", "DATABASE_URL"]
+    """Also those that OpenTelemetry reads beside the endpoint."""
+    foreign = [
+        "OTEL_EXPORTER_OTLP_HEADERS",
+        "OTEL_RESOURCE_ATTRIBUTES",
+        "HTTPS_PROXY",
+        "OPENAI_API_KEY",
+        "PYTHONWARNINGS",
+        "DATABASE_URL",
+    ]
     assert names.typos(foreign, of_envfile=True) == []
