@@ -106,8 +106,8 @@ class Staging:
 @contextlib.contextmanager
 def staged(root: Path) -> Iterator[Staging]:
     """A copy beside the checkout's files, removed afterwards."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGHUP, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGHUP, interrupt)
     os.umask(0o022)  # code may be read, unlike the state, for which the flake's programs set 077
     try:
         with tempfile.TemporaryDirectory(prefix=".new-", dir=root) as name:
@@ -127,5 +127,6 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def _interrupt(_number: int, _frame: object) -> NoReturn:
+def interrupt(_number: int, _frame: object) -> NoReturn:
+    """Signal handler: ends the command as Ctrl-C does."""
     raise KeyboardInterrupt

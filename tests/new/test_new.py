@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import signal
-import subprocess
 import sys
-import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-from devtools.new import derived
+from devtools.new import derived, staging
 from devtools.new.errors import NewError
 from devtools.new.paths import CADDYFILE, PROCESSES
 from devtools.new.staging import Staging
 from tests.new.tree import KINDS, Tree, copy
 from tests.support import ROOT
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 FOLDERS = [name.replace("-", "_") for name in KINDS]
-PARTS = 6
-PATHS = [f"{part}/{folder}" for part in ("services", "tests") for folder in FOLDERS]
+EXTRA = ["service", "extra-api", "--route", "extra"]
+TESTS = [f"tests/{folder}" for folder in FOLDERS]
+PATHS = [*TESTS, *(f"services/{folder}" for folder in FOLDERS)]
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +36,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
         ["ruff", "check", "--no-cache", *PATHS],
         ["ruff", "format", "--no-cache", "--check", *PATHS],
         [sys.executable, "-m", "mypy", *PATHS],
-        [sys.executable, "-m", "pytest", "-q", *(path for path in PATHS if "tests" in path)],
-        [sys.executable, "-m", "pytest", "-q", "tests/test_layout.py", "tests/deploy"],
+        [sys.executable, "-m", "pytest", "-q", *TESTS, "tests/test_layout.py", "tests/deploy"],
     ],
-    ids=["lint", "format", "types", "tests", "layout"],
+    ids=["lint", "format", "types", "tests"],
 )
 def test_what_it_makes_is_green(grown: Tree, command: list[str]) -> None:
     """Lint, format, types, the services' own tests, layout, packages, containers."""
@@ -62,7 +59,7 @@ def test_what_it_makes_is_removed_without_a_trace(grown: Tree, tmp_path: Path) -
 
 def test_git_has_nothing_to_say_after_a_change_of_mind(tree: Tree) -> None:
     """`new service` then `new remove`: no difference, staged or not, and no file is left."""
-    made = tree.new("service", "extra-api", "--route", "extra")
+    made = tree.new(*EXTRA)
     assert "services/extra_api/app.py" in tree.git("diff", "--cached", "--name-only")
     assert "`git add` is done" in made.stdout
     assert (tree.folder / "services/extra_api/app.py").stat().st_mode & 0o777 == 0o644
@@ -142,14 +139,14 @@ def test_a_changed_file_is_not_changed_further(tree: Tree) -> None:
     path = tree.folder / CADDYFILE
     path.write_text(path.read_text() + "\n# mine\n")
     try:
-        refuses(tree, ["service", "extra-api", "--route", "extra"], "not committed")
+        refuses(tree, EXTRA, "not committed")
     finally:
         tree.git("checkout", "--quiet", ".")
 
 
 def test_code_that_git_does_not_have_is_kept(tree: Tree) -> None:
     """`new remove` deletes no work, unless with --force."""
-    assert tree.new("service", "extra-api", "--route", "extra").returncode == 0
+    assert tree.new(*EXTRA).returncode == 0
     path = tree.folder / "services/extra_api/app.py"
     path.write_text(path.read_text() + "\n# mine\n")
     refuses(tree, ["remove", "extra-api"], "app.py has changes that git does not have")
@@ -162,13 +159,13 @@ def test_broken_settings_of_another_service(tree: Tree) -> None:
     path = tree.folder / "services/core_api/settings.py"
     path.write_text("import nothing_of_that_name")
     try:
-        refuses(tree, ["service", "extra-api", "--route", "extra"], "nothing_of_that_name")
+        refuses(tree, EXTRA, "nothing_of_that_name")
     finally:
         tree.git("checkout", "--quiet", ".")
 
 
 def test_outside_a_checkout(tree: Tree, tmp_path: Path) -> None:
-    done = tree.new("service", "extra-api", "--route", "extra", cwd=tmp_path)
+    done = tree.new(*EXTRA, cwd=tmp_path)
     assert (done.returncode, "is a checkout: change to one" in done.stderr) == (1, True)
     assert list(tmp_path.iterdir()) == []
 
@@ -184,34 +181,71 @@ def refuses(tree: Tree, words: list[str], why: str) -> None:
     assert before == tree.git("status", "--porcelain", "--ignored") + tree.git("diff")
 
 
+def difference(tree: Tree) -> str:
+    """Between the files and what is committed."""
+    tree.git("add", "--all")
+    found = tree.git("diff", "--cached")
+    tree.git("reset", "--quiet")
+    return found
+
+
+@pytest.fixture(scope="module")
+def complete(tree: Tree) -> str:
+    """What the command changes when nothing interrupts it."""
+    assert tree.new(*EXTRA).returncode == 0
+    found = difference(tree)
+    assert tree.new("remove", "extra-api", "--force").returncode == 0
+    return found
+
+
+@pytest.mark.parametrize("program", ["ruff", "git"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_an_interrupted_command_has_done_all_or_nothing(tree: Tree, number: signal.Signals) -> None:
-    """At each moment of its run; a kill leaves its folder, which git ignores."""
-    began = time.monotonic()
-    assert tree.new("service", "extra-api", "--route", "extra").returncode == 0
-    seconds = time.monotonic() - began
-    complete = tree.git("status", "--porcelain")
-    for part in range(1, PARTS):
-        assert tree.new("remove", "extra-api").returncode in {0, 1}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "devtools.new", "service", "extra-api", "--route", "extra"],
-            cwd=tree.folder, env=dict(tree.environ),
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        time.sleep(seconds * part / PARTS)
-        process.send_signal(number)
-        process.wait(30)
-        assert tree.git("status", "--porcelain") in {"", complete, added_later(complete)}
-    tree.new("remove", "extra-api", "--force")
+def test_an_interrupted_command_has_done_all_or_nothing(
+    tree: Tree, complete: str, tmp_path: Path, program: str, number: signal.Signals
+) -> None:
+    """Before its moves (ruff) and after (git add); a kill leaves its folder, which git ignores."""
+    script = tmp_path / program
+    real = shutil.which(program)
+    last = {"ruff": "format", "git": "add"}[program]
+    script.write_text(
+        f'#!/bin/sh\ncase " $* " in *" {last} "*) kill -{int(number)} $PPID; exit ;; esac\n'
+        f'exec {real} "$@"\n'
+    )
+    script.chmod(0o755)
+    code = tree.new(*EXTRA, path=tmp_path).returncode
+    assert code == (-signal.SIGKILL if number == signal.SIGKILL else 130)
+    left = list(tree.folder.glob(".new-*"))
+    assert bool(left) == (number == signal.SIGKILL and program == "ruff")
+    assert difference(tree) == (complete if program == "git" else "")
+    if program == "git":
+        assert tree.new("remove", "extra-api", "--force").returncode == 0
     assert tree.git("status", "--porcelain") == ""
+    tree.git("clean", "--quiet", "-dfx")
 
 
-def added_later(complete: str) -> str:
-    """As `complete`, but for `git add`."""
-    lines = {f"?? {line[3:].rpartition('/')[0]}/" if line.startswith("A") else line
-             for line in complete.splitlines()}  # fmt: skip
-    changed = sorted(line for line in lines if not line.startswith("?"))
-    return "\n".join([*changed, *sorted(lines - set(changed)), ""])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_waits_for_the_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """One that comes with the first rename takes effect after the last."""
+    for folder, text in (("root", "old"), ("staging", "new")):
+        for name in "ab":
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / name).write_text(text)
+    rename = Path.rename
+
+    def interrupted(source: Path, target: Path) -> None:
+        os.kill(os.getpid(), number)
+        rename(source, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    before = signal.signal(number, staging.interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Staging(tmp_path / "root", tmp_path / "staging").move(["a", "b"])
+    finally:
+        signal.signal(number, before)
+    assert [(tmp_path / "root" / name).read_text() for name in "ab"] == ["new", "new"]
 
 
 def test_a_move_that_fails_is_undone(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ _LEFT_OUT = shutil.ignore_patterns(
     "__pycache__", ".git", ".state", ".hypothesis", ".*_cache", ".new-*", "result", "result-*"
 )
 
+RUN_SECONDS_MAX = 300  # mypy takes 10 s; the machine of a check is shared and slow at times
+
 _AUTHOR = ("AUTHOR_NAME", "AUTHOR_EMAIL", "COMMITTER_NAME", "COMMITTER_EMAIL")
 
 KINDS = {
@@ -50,16 +52,23 @@ class Tree:
             },
         }
 
-    def run(self, *words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """Runs a program in the copy, with the umask that the flake's programs set."""
+    def run(
+        self, *words: str, cwd: Path | None = None, path: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a program in the copy, with the umask that the flake's programs set.
+
+        Programs in `path` come first.
+        """
+        environ = {**self.environ}
+        environ["PATH"] = f"{path}:{environ['PATH']}" if path else environ["PATH"]
         return subprocess.run(
-            words, cwd=cwd or self.folder, env=self.environ, stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=100, check=False, umask=0o077,
+            words, cwd=cwd or self.folder, env=environ, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=RUN_SECONDS_MAX, check=False, umask=0o077,
         )  # fmt: skip
 
-    def new(self, *words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def new(self, *words: str, **where: Path) -> subprocess.CompletedProcess[str]:
         """Runs `new`."""
-        return self.run(sys.executable, "-m", "devtools.new", *words, cwd=cwd)
+        return self.run(sys.executable, "-m", "devtools.new", *words, **where)
 
     def git(self, *words: str) -> str:
         """Runs git; returns what it printed."""
