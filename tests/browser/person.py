@@ -29,11 +29,11 @@ PAGES = {
     "stack": ("/stack", "core-api"),
     "queue": ("/queue", "connector"),
     "try": ("/try", "A burst"),
-    "psp": ("/psp", "captured"),
-    "logs": ("/logs", "request"),
+    "psp": ("/psp", "USD"),
+    "logs": ("/logs", "router"),
     "rates": ("/rates", "Payments per second"),
 }
-"""Each page's path, and what it shows once it has read its sources."""
+"""Each page's path, and what it shows once it has read its sources and a payment was made."""
 WIDTHS = (1280, 400)
 SCHEMES = ("light", "dark")
 SEE_SECONDS_MAX = 60  # the machine of a check is shared and slow at times

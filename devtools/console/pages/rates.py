@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from devtools.console.rates import Point
     from devtools.console.sources import Sources
 
-# Readable on white and on near-black.
-_COLOURS = ("#3b82f6", "#d97706", "#10a37f", "#c026d3", "#dc2626")
+# Readable on white and on near-black; the first ones are those of the waterfall (style.css).
+_COLOURS = ("#2f8f83", "#2f6fde", "#c76a12", "#b8417a", "#6d5bd0", "#7a8494")
 _OUTCOME_COLOURS = {
     "accepted": "#3b82f6",
     "captured": "#10a37f",
@@ -54,7 +55,7 @@ def page(sources: Sources) -> None:
 
 
 def _of_services(title: str, value: Callable[[Any], float | None]) -> Any:
-    chart = _chart(title, dict(zip(SCRAPED, _COLOURS, strict=False)))
+    chart = _chart(title, dict(zip(SCRAPED, itertools.cycle(_COLOURS), strict=False)))
     return chart, lambda point: {
         name: value(point.services[name]) if name in point.services else None for name in SCRAPED
     }

@@ -40,7 +40,7 @@ class Form:
                 with_input=True,
                 new_value_mode="add-unique",
             )
-            self.key = ui.input("Idempotency-Key, optional")
+            self.key = ui.input("Idempotency key")
             with self.key.add_slot("append"):
                 ui.button(icon="casino", on_click=self._new_key, color=None).props(
                     'flat round dense size=sm aria-label="New idempotency key"'
