@@ -65,7 +65,7 @@ def _listener(port: int) -> socket.socket:
 
 
 def wait_until(
-    condition: Callable[[], T | None], *, seconds_max: float = 30, what: str = "condition"
+    condition: Callable[[], T | None], *, seconds_max: float = 60, what: str = "condition"
 ) -> T:
     """The condition's first true value; fails after `seconds_max`, naming `what`."""
     deadline = time.monotonic() + seconds_max

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests import support
+from tests.new.tree import RUN_SECONDS_MAX
 from tests.stack.stack import START_SECONDS_MAX, Stack, request_id, running
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def test_doctor_knows_them(grown: Tree, stack: Stack) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "devtools.doctor"],
         cwd=grown.folder, env=dict(stack.environ), stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=RUN_SECONDS_MAX, check=False,
     )  # fmt: skip
     for word in ("extra-api", "extra-redis-api", "extra-worker", "EXTRA_API_GREETING"):
         assert word in done.stdout

@@ -21,8 +21,6 @@ _LEFT_OUT = shutil.ignore_patterns(
 
 RUN_SECONDS_MAX = 300  # mypy takes 10 s; the machine of a check is shared and slow at times
 
-_AUTHOR = ("AUTHOR_NAME", "AUTHOR_EMAIL", "COMMITTER_NAME", "COMMITTER_EMAIL")
-
 KINDS = {
     "extra-api": ["--route", "extra"],
     "extra-redis-api": ["--route", "extra-redis", "--redis", "--port", "8017"],
