@@ -161,10 +161,9 @@ def _text(value: str) -> str:
 
 
 def _as_text(fields: Mapping[str, object]) -> dict[str, str]:
-    return {
-        name: value if isinstance(value, str) else json.dumps(value)
-        for name, value in fields.items()
-    }
+    """Each value as text; three decimals are enough for milliseconds."""
+    short = {k: round(v, 3) if isinstance(v, float) else v for k, v in fields.items()}
+    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in short.items()}
 
 
 def _time(text: str) -> datetime:

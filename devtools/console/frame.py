@@ -109,11 +109,13 @@ class Live(Generic[T]):
             self._show(found[0])
 
 
-async def act(change: Callable[[], Any], done: str) -> None:
-    """Carries out a change in a thread, and says how it ended."""
+async def act(change: Callable[[], T], done: str = "") -> T | None:
+    """Carries out a change in a thread, and says how it ended; None if it failed."""
     try:
-        await run.io_bound(change)
+        found = await run.io_bound(change)
     except TROUBLE as error:
         ui.notify(sentence(error) or str(error), type="negative", multi_line=True)
-    else:
+        return None
+    if done:
         ui.notify(done, type="positive")
+    return found

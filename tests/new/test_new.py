@@ -15,7 +15,7 @@ from devtools.new import derived, staging
 from devtools.new.errors import NewError
 from devtools.new.paths import CADDYFILE, PROCESSES
 from devtools.new.staging import Staging
-from tests.new.tree import KINDS, Tree, copy
+from tests.new.tree import KINDS, RUN_SECONDS_MAX, Tree, copy
 from tests.support import ROOT
 
 FOLDERS = [name.replace("-", "_") for name in KINDS]
@@ -30,6 +30,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     return copy(tmp_path_factory.mktemp("tree") / "tree")
 
 
+@pytest.mark.timeout(RUN_SECONDS_MAX)
 @pytest.mark.parametrize(
     "command",
     [

@@ -136,8 +136,10 @@ def _letters(sources: Sources) -> ui.table:
 
         await act(change, "Queued again")
 
-    def inspect(arguments: Any) -> None:
-        fields = sources.deadletters.get(arguments.args["letter"]) or {}
+    async def inspect(arguments: Any) -> None:
+        fields = await act(lambda: sources.deadletters.get(arguments.args["letter"]) or {})
+        if fields is None:
+            return
         with ui.dialog(value=True) as dialog, ui.card().classes("dialog"):
             ui.label("Dead letter").classes("card-title")
             with ui.element("div").classes("pairs"):
