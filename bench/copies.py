@@ -25,7 +25,7 @@ def copy_id(number: int) -> str:
 def queued(client: store.Client, count: int) -> None:
     """Puts `count` transactions into the queue."""
     original = _accepted(client)
-    [(_, fields)] = client.xrange(store.QUEUE)
+    [(_, fields)] = client.xrange(store.WHOLE.queue)
     entry = json.dumps([word for field in fields.items() for word in field])
     _copy(client, original, count - 1, entry=entry)
 
@@ -34,7 +34,7 @@ def finished(client: store.Client, count: int, finish: Callable[[], object]) -> 
     """Stores `count` captured transactions; `finish` gets the first one in the queue."""
     original = _accepted(client)
     finish()
-    credit = client.lindex(store.ledger_key(USER_ID), -1)
+    credit = client.lindex(store.WHOLE.ledger(USER_ID), -1)
     _copy(client, original, count - 1, credit=credit)
 
 
@@ -47,11 +47,11 @@ def _accepted(client: store.Client) -> str:
 def _copy(
     client: store.Client, original: str, count: int, entry: str = "", credit: str = ""
 ) -> None:
-    [member] = client.zrange(store.index_key(USER_ID), 0, -1)
-    copy = client.register_script(store.script(__file__, "copies.lua"))
+    [member] = client.zrange(store.WHOLE.index(USER_ID), 0, -1)
+    copy = client.register_script(store.script(__file__, "copies.lua").text)
     keys = [
-        store.transaction_key(original), store.index_key(USER_ID), store.QUEUE,
-        store.ledger_key(USER_ID),
+        store.WHOLE.transaction(original), store.WHOLE.index(USER_ID), store.WHOLE.queue,
+        store.WHOLE.ledger(USER_ID),
     ]  # fmt: skip
     for number in range(0, count, _PER_CALL_MAX):
         batch = min(_PER_CALL_MAX, count - number)

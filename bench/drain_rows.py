@@ -46,7 +46,7 @@ def _queue(bench: Bench, name: str, threads: int, jobs: int) -> float:
     with contextlib.closing(bench.platform.redis()) as client:
         # One more than the jobs: the original is not a job.
         copies.queued(client, jobs + 1)
-        client.delete(store.QUEUE)
+        client.delete(store.WHOLE.queue)
     return _drained(bench, jobs, "bench.queues", name, str(jobs), str(threads))
 
 
@@ -69,7 +69,7 @@ def _drained(bench: Bench, jobs: int, *command: str, **settings: str) -> float:
         ) as process,
         contextlib.closing(bench.platform.redis()) as client,
     ):
-        while (done := client.llen(store.ledger_key(copies.USER_ID))) < jobs:
+        while (done := client.llen(store.WHOLE.ledger(copies.USER_ID))) < jobs:
             if done and not first:
                 first, began = done, time.monotonic()
             if process.poll() is not None or time.monotonic() > deadline:

@@ -230,7 +230,7 @@ def _overload(bench: Bench) -> Measured:
     with bench.platform.redis() as client:
         fill = client.register_script(_FILL)
         for _batch in range(stacks.QUEUE_LIMIT // _FILL_PER_CALL):
-            fill(keys=[store.QUEUE], args=[_FILL_PER_CALL])
+            fill(keys=[store.WHOLE.queue], args=[_FILL_PER_CALL])
     for connections in (CONNECTIONS, _CROWD):
         details |= _refusals(bench, connections)
     stacks.flush(bench.platform)

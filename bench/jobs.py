@@ -47,8 +47,10 @@ def _arguments(transaction_id: str) -> dict[str, list[Any]]:
         transaction_id=transaction_id, points=_POINTS, amount=1250, currency="USD", at=at
     )
     keys = [
-        store.transaction_key(transaction_id), store.points_key(USER_ID), store.ledger_key(USER_ID),
-    ]  # fmt: skip
+        store.WHOLE.transaction(transaction_id),
+        store.WHOLE.points(USER_ID),
+        store.WHOLE.ledger(USER_ID),
+    ]
     event, reference = Event.of("captured", now).to_json(), f"pi_{transaction_id}"
     args = [at, event, reference, _POINTS, credit.to_json(), _RECORD_SECONDS]
     return {"keys": keys, "args": args}
@@ -57,4 +59,4 @@ def _arguments(transaction_id: str) -> dict[str, list[Any]]:
 @cache
 def _script(library: ModuleType) -> Any:
     client = library.Redis.from_url(os.environ["REDIS_URL"], decode_responses=True)
-    return client.register_script(store.script(__file__, "jobs.lua"))
+    return client.register_script(store.script(__file__, "jobs.lua").text)

@@ -68,7 +68,7 @@ def _transaction_ms(http: httpx.Client, client: store.Client, bearer: dict[str, 
     accepted = time.perf_counter()
     if response.status_code != 202:
         raise MeasureError(f"not accepted: {response.status_code} {response.text[:200]}")
-    key = store.transaction_key(response.json()["id"])
+    key = store.WHOLE.transaction(response.json()["id"])
     while (status := client.hget(key, "status")) not in FINAL:
         if time.perf_counter() - accepted > _CAPTURED_SECONDS_MAX:
             raise MeasureError(f"still {status} after {_CAPTURED_SECONDS_MAX} s")

@@ -90,10 +90,10 @@ def unreachable_redis(environ: Mapping[str, str]) -> list[str]:
 def _ping(url: str, failure: list[str]) -> None:
     import redis  # noqa: PLC0415 - slow to import, and needed only with an external Redis
 
-    from services.common import store  # noqa: PLC0415
+    from services.common import redis_client  # noqa: PLC0415
 
     try:
-        with contextlib.closing(store.connect(url, timeout_seconds=1)) as client:
+        with contextlib.closing(redis_client.connect(url, timeout_seconds=1)) as client:
             client.ping()
     except (redis.RedisError, OSError, ValueError) as error:
         failure[0] = masked(str(error))

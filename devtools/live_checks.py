@@ -16,7 +16,7 @@ import redis
 from devtools import environment, orphans, ports
 from devtools.address import BLOCK, PORT_OFFSETS
 from devtools.findings import Finding
-from services.common import store
+from services.common import redis_client, store
 from services.common.redis_url import RedisSettings
 from services.common.settings import SettingsError, masked
 from services.psp_connector.sweep import Sweep
@@ -162,7 +162,7 @@ class Running:
             return [Finding("redis", "address", "unknown", "fault", str(error), "set it right")]
         try:
             with contextlib.closing(
-                store.connect(url, timeout_seconds=_RESPONSE_SECONDS_MAX)
+                redis_client.connect(url, timeout_seconds=_RESPONSE_SECONDS_MAX)
             ) as one:
                 return [Finding("redis", "address", masked(url)), *_redis(one)]
         except (redis.RedisError, OSError, ValueError) as error:

@@ -20,7 +20,7 @@ from devtools.console.rates import Rates
 from devtools.merchant.errors import PlatformError
 from devtools.supervisor import Supervisor, SupervisorError
 from services.auth_api.userfile import UsersError, load
-from services.common import store
+from services.common import redis_client, store
 from services.core_api.transactions import PAGE_MAX, Transactions
 from services.psp_connector.deadletters import DeadLetters
 from services.psp_connector.metrics import QueueCollector
@@ -87,12 +87,13 @@ class Sources:
         self.logs = settings.platform_state / "logs"
         self.tail = loglines.Tail(self.logs)
         self.spans = spans
-        self.redis = store.connect(settings.redis_url, timeout_seconds=REDIS_TIMEOUT_SECONDS)
+        self.redis = redis_client.connect(settings.redis_url, timeout_seconds=REDIS_TIMEOUT_SECONDS)
         self.supervisor = Supervisor(settings.pc_socket_path)
-        self.deadletters = DeadLetters(self.redis)
+        self.partitions = (store.WHOLE,)
+        self.deadletters = DeadLetters(self.redis, self.partitions)
         self.rates = Rates(self.first_port, self.supervisor)
-        self._transactions = Transactions(self.redis, queue_limit=0)
-        self.queue = QueueCollector(self.redis)
+        self._transactions = Transactions(self.redis, 0, self.partitions)
+        self.queue = QueueCollector(self.redis, self.partitions)
 
     def merchants(self) -> dict[str, int]:
         """The merchants' ids by name."""
@@ -124,8 +125,9 @@ class Sources:
 
     def payment(self, transaction_id: str) -> Payment | None:
         """One payment; None if there is none."""
-        owner = self.redis.hget(store.transaction_key(transaction_id), "user_id")
-        if owner is None or not owner.isdecimal():
+        found = (self.redis.hget(p.transaction(transaction_id), "user_id") for p in self.partitions)
+        owner = next(filter(None, found), "")
+        if not owner.isdecimal():
             return None
         record = self._transactions.get(int(owner), transaction_id)
         if record is None:
@@ -153,8 +155,13 @@ class Sources:
         return loglines.about(self.logs, transaction_id)
 
     def gauges(self) -> dict[str, float]:
-        """The queue's gauges by the names that `/metrics` has."""
-        found = {metric.name: metric.samples[0].value for metric in self.queue.collect()}
+        """The gauges of all partitions by the names that `/metrics` has: sums, or the greatest age."""
+        found = {
+            metric.name: (max if metric.name.endswith("seconds") else sum)(
+                sample.value for sample in metric.samples
+            )
+            for metric in self.queue.collect()
+        }
         if not found:
             raise redis.ConnectionError("Redis does not answer")
         return found

@@ -1,4 +1,4 @@
-"""The Redis schema (each key, its type and lifetime) and the Redis client.
+"""The Redis schema (each key, its type and lifetime), and calls of Lua scripts.
 
 | key | type | lifetime | what |
 |---|---|---|---|
@@ -11,6 +11,11 @@
 | `retries` | sorted set by due time (ms) | until due | ids waiting for their next attempt |
 | `deadletters` | stream | DEADLETTER_DAYS | `transaction_id`, `reason`, `entry`, `at` |
 | `connector:{name}` | string | LEASE_SECONDS, renewed | the lease of a live connector |
+| `partitions` | string, integer | unlimited | the number of partitions, see below |
+
+Each merchant belongs to one of PARTITIONS partitions. With one, the keys are as above. With more,
+all keys but `partitions` have the prefix `{p<n>}:`, a hash tag: the keys of a partition share a
+slot of a Redis Cluster, and each has a queue, retries, dead letters and leases of its own.
 
 A consumer of the group is either a connector, or `merchant:{id}`, which holds that merchant's
 entries waiting for a slot. An entry from a sweep or a replay also has `swept` or `replayed`.
@@ -18,17 +23,17 @@ entries waiting for a slot. An entry from a sweep or a replay also has `swept` o
 
 from __future__ import annotations
 
-import threading
+import hashlib
+import zlib
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import redis
 import structlog
-from redis.backoff import NoBackoff
-from redis.maint_notifications import MaintNotificationsConfig
-from redis.retry import Retry
+from redis.exceptions import AskError, ClusterDownError, NoScriptError, TryAgainError
 
-from services.common import problems
+from services.common import problems, redis_client
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,111 +42,101 @@ if TYPE_CHECKING:
 
     from services.common.web import App
 
-Client: TypeAlias = Any
-"""A `redis.Redis`; untyped because redis-py types each reply as possibly awaitable."""
-
-ScriptCall: TypeAlias = "tuple[Any, Sequence[str], Sequence[Any]]"
-"""A script from `Client.register_script`, its KEYS and its ARGV."""
+Client: TypeAlias = redis_client.Client
 
 QUEUE = "queue"
 GROUP = "psp-connector"
-RETRIES = "retries"
-DEADLETTERS = "deadletters"
-# Attributes of spans about the queue; the semantic conventions have no name for Redis.
-QUEUE_ATTRIBUTES = {"messaging.system": "redis", "messaging.destination.name": QUEUE}
+COUNT_KEY = "partitions"
 
 _log = structlog.get_logger()
 
 _CHECK_TYPES = (Path(__file__).parent / "check_types.lua").read_text(encoding="utf-8")
 
 
-def transaction_key(transaction_id: str) -> str:
-    """A transaction's record."""
-    return f"transaction:{transaction_id}"
+@dataclass(frozen=True)
+class Partition:
+    """The merchants whose keys share a slot, and the names of these keys."""
+
+    number: int = 0
+    prefix: str = ""
+
+    @property
+    def queue(self) -> str:
+        """Open transactions."""
+        return f"{self.prefix}{QUEUE}"
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """Attributes of spans about the queue; the semantic conventions have no name for Redis."""
+        queue = {"messaging.system": "redis", "messaging.destination.name": QUEUE}
+        number = {"messaging.destination.partition.id": str(self.number)} if self.prefix else {}
+        return queue | number
+
+    @property
+    def retries(self) -> str:
+        """Transactions waiting for their next attempt."""
+        return f"{self.prefix}retries"
+
+    @property
+    def deadletters(self) -> str:
+        """Transactions given up."""
+        return f"{self.prefix}deadletters"
+
+    def transaction(self, transaction_id: str) -> str:
+        """A transaction's record."""
+        return f"{self.prefix}transaction:{transaction_id}"
+
+    def index(self, user_id: int) -> str:
+        """A user's transactions in order of creation."""
+        return f"{self.prefix}user:{user_id}:transactions"
+
+    def points(self, user_id: int) -> str:
+        """A user's loyalty points."""
+        return f"{self.prefix}user:{user_id}:points"
+
+    def ledger(self, user_id: int) -> str:
+        """A user's loyalty credits, oldest first."""
+        return f"{self.prefix}user:{user_id}:ledger"
+
+    def idempotency(self, user_id: int, key: str) -> str:
+        """The stored response for a user's Idempotency-Key."""
+        return f"{self.prefix}user:{user_id}:idempotency:{key}"
+
+    def lease(self, name: str) -> str:
+        """The lease of a connector; expires when it stops renewing."""
+        return f"{self.prefix}connector:{name}"
 
 
-def index_key(user_id: int) -> str:
-    """A user's transactions in order of creation."""
-    return f"user:{user_id}:transactions"
+WHOLE = Partition()
+"""The only partition of a Redis that is not divided."""
 
 
-def points_key(user_id: int) -> str:
-    """A user's loyalty points."""
-    return f"user:{user_id}:points"
+def partitions(count: int) -> tuple[Partition, ...]:
+    """All partitions of a Redis or Redis Cluster with `count` of them."""
+    if count == 1:
+        return (WHOLE,)
+    return tuple(Partition(number, f"{{p{number}}}:") for number in range(count))
 
 
-def ledger_key(user_id: int) -> str:
-    """A user's loyalty credits, oldest first."""
-    return f"user:{user_id}:ledger"
+def partition_of(user_id: int, among: Sequence[Partition]) -> Partition:
+    """The partition of a user. Stored data depend on it: it must never change."""
+    return among[zlib.crc32(b"%d" % user_id) % len(among)]
 
 
-def idempotency_key(user_id: int, key: str) -> str:
-    """The stored response for a user's Idempotency-Key."""
-    return f"user:{user_id}:idempotency:{key}"
+@dataclass(frozen=True)
+class Script:
+    """A Lua script."""
+
+    text: str
+    sha: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+        object.__setattr__(self, "sha", sha)
 
 
-def lease_key(name: str) -> str:
-    """The lease of a connector; expires when it stops renewing."""
-    return f"connector:{name}"
-
-
-class _ThreadConnection:
-    """Closes its connection when the owning thread ends."""
-
-    def __init__(self, connection: Any) -> None:
-        self.connection = connection
-
-    def __del__(self) -> None:
-        self.connection.disconnect()
-
-
-class _PerThreadPool(redis.ConnectionPool):
-    """One connection per thread, kept until the thread ends.
-
-    redis-py's own pool checks each connection before each command, with a lock and a system call:
-    a third of a command's cost. Here a broken connection is noticed in use, and the command
-    repeated on a new one (see `connect`).
-    """
-
-    def reset(self) -> None:
-        """Drops all connections, as after a fork."""
-        # Before super().reset(), after which redis-py lets other threads continue.
-        self._own = threading.local()
-        super().reset()
-
-    def get_connection(self, *_command: Any, **_options: Any) -> Any:
-        """This thread's connection, connected."""
-        self._checkpid()
-        if not hasattr(self._own, "holder"):
-            # make_connection would count it towards max_connections and never count down.
-            self._own.holder = _ThreadConnection(self.connection_class(**self.connection_kwargs))
-        connection = self._own.holder.connection
-        connection.connect()
-        return connection
-
-    def release(self, connection: Any) -> None:
-        """Does nothing: the connection stays with its thread."""
-
-
-def connect(url: str, *, timeout_seconds: float) -> Client:
-    """Returns a client with short timeouts, in seconds.
-
-    A command on a broken connection is repeated once on a new one, which is safe because all
-    scripts are idempotent. A command that timed out is not repeated.
-    """
-    pool = _PerThreadPool.from_url(
-        url,
-        decode_responses=True,
-        # Values written by hand may not be UTF-8; an error here would recur on every read.
-        encoding_errors="replace",
-        socket_timeout=timeout_seconds,
-        socket_connect_timeout=min(timeout_seconds, 0.4),
-        **({} if url.startswith("unix:") else {"socket_keepalive": True}),
-        # For Redis Enterprise only; in redis-py 8 its reference cycle keeps sockets open.
-        maint_notifications_config=MaintNotificationsConfig(enabled=False),
-        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
-    )
-    return redis.Redis(connection_pool=pool)
+ScriptCall: TypeAlias = "tuple[Script, Sequence[str], Sequence[Any]]"
+"""A script, its KEYS and its ARGV."""
 
 
 def handle_errors(
@@ -156,7 +151,7 @@ def handle_errors(
     """
 
     def respond(
-        req: falcon.Request, resp: falcon.Response, error: redis.RedisError, _params: dict[str, Any]
+        req: falcon.Request, resp: falcon.Response, error: Exception, _params: dict[str, Any]
     ) -> None:
         _log.error("Redis error", reason=f"{type(error).__name__}: {error}")
         # A stalled Redis executes what it was sent when it continues.
@@ -164,47 +159,92 @@ def handle_errors(
         text = detail if is_sure else f"{detail} {unsure}"
         problems.respond(req, resp, problems.Unavailable(text))
 
-    app.add_error_handler(redis.RedisError, respond)
+    for kind in redis_client.ERRORS:
+        app.add_error_handler(kind, respond)
+
+
+def run_script(client: Client, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    """Runs a script and returns its reply.
+
+    Raises:
+        redis.RedisError: the script failed, or Redis is unavailable.
+    """
+    [reply] = run_scripts(client, [(script, keys, args)])
+    if isinstance(reply, redis.ResponseError):
+        raise reply
+    return reply
 
 
 def run_scripts(client: Client, calls: Sequence[ScriptCall]) -> list[Any | redis.ResponseError]:
     """Runs all calls in one round trip; returns the reply or error of each.
 
-    After a Redis restart, scripts are loaded again and the call is repeated.
+    In a Redis Cluster the calls are those of one node (`lane`); one that a slot's move sends
+    elsewhere follows it by itself.
 
     Raises:
         redis.RedisError: Redis is unavailable or timed out; whether a call ran is unknown.
     """
-    replies = _evaluate(client, calls)
-    unknown = [n for n, r in enumerate(replies) if isinstance(r, redis.exceptions.NoScriptError)]
+    replies = _evaluate(client, calls, "EVALSHA")
+    # After a restart or in a new primary. EVAL loads the script.
+    unknown = [n for n, r in enumerate(replies) if isinstance(r, NoScriptError)]
     if unknown:
-        for text in {calls[n][0].script for n in unknown}:
-            client.script_load(text)
-        repeated = _evaluate(client, [calls[n] for n in unknown])
+        repeated = _evaluate(client, [calls[n] for n in unknown], "EVAL")
         for n, reply in zip(unknown, repeated, strict=True):
             replies[n] = reply
+    for n, reply in enumerate(replies):
+        if isinstance(reply, AskError | TryAgainError | ClusterDownError):
+            replies[n] = _redirected(client, calls[n])
     return replies
 
 
-def _evaluate(client: Client, calls: Sequence[ScriptCall]) -> list[Any]:
+def lane(client: Client, partition: Partition) -> str:
+    """What serves a partition now: scripts with the same lane can run in one round trip."""
+    if isinstance(client, redis_client.Cluster):
+        return client.lane(partition.queue)
+    return ""
+
+
+def _redirected(client: Client, call: ScriptCall) -> Any:
+    """Runs a script with redis-py's cluster client, which follows redirections."""
+    try:
+        return client.execute_command(*_command(call, "EVAL"))
+    except redis.ResponseError as error:
+        return error
+
+
+def _command(call: ScriptCall, how: str) -> tuple[Any, ...]:
+    script, keys, args = call
+    return (how, script.sha if how == "EVALSHA" else script.text, len(keys), *keys, *args)
+
+
+def _evaluate(client: Client, calls: Sequence[ScriptCall], how: str) -> list[Any]:
     # Not redis-py's pipeline: it takes up to twice the CPU time, and checks before each run whether
     # Redis has the scripts.
-    commands = [("EVALSHA", s.sha, len(keys), *keys, *args) for s, keys, args in calls]
-    pool = client.connection_pool
-    connection = pool.get_connection()
+    commands = [_command(call, how) for call in calls]
+    if not isinstance(client, redis_client.Cluster):
+        return _round_trip(client.connection_pool, commands)
+    key = calls[0][1][0]
     try:
-        return list(
-            connection.retry.call_with_retry(
-                lambda: _round_trip(connection, commands), lambda _error: connection.disconnect()
-            )
-        )
+        return _round_trip(client.pool(key), commands)
+    except redis.ConnectionError:
+        client.refresh(key)
+        return _round_trip(client.pool(key), commands)
+    except redis.TimeoutError:
+        client.refresh(key)
+        raise
+
+
+def _round_trip(pool: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    connection = pool.get_connection()
+
+    def send() -> list[Any]:
+        connection.send_packed_command(connection.pack_commands(commands))
+        return [_reply(connection) for _ in commands]
+
+    try:
+        return list(connection.retry.call_with_retry(send, lambda _error: connection.disconnect()))
     finally:
         pool.release(connection)
-
-
-def _round_trip(connection: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-    connection.send_packed_command(connection.pack_commands(commands))
-    return [_reply(connection) for _ in commands]
 
 
 def _reply(connection: Any) -> Any:
@@ -214,9 +254,9 @@ def _reply(connection: Any) -> Any:
         return error
 
 
-def script(module: str, name: str) -> str:
+def script(module: str, name: str) -> Script:
     """Reads a Lua script next to a module (`__file__`) and prepends `check_types`."""
     text = (Path(module).parent / name).read_text(encoding="utf-8")
     # Redis reads the script's flags from its first line.
     flags, _, body = text.partition("\n")
-    return f"{flags}\n{_CHECK_TYPES}{body}"
+    return Script(f"{flags}\n{_CHECK_TYPES}{body}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from services.common import openapi, store
+from services.common import openapi, redis_client, store
 from services.common.tokens import Tokens
 from services.common.web import make_app
 from services.core_api.resources import (
@@ -28,7 +28,7 @@ REDIS_TIMEOUT_SECONDS = 0.8
 def create_app(settings: CoreSettings, client: store.Client | None = None) -> App:
     """Creates the app; it connects to Redis on first use."""
     if client is None:
-        client = store.connect(settings.redis_url, timeout_seconds=REDIS_TIMEOUT_SECONDS)
+        client = redis_client.connect(settings.redis_url, timeout_seconds=REDIS_TIMEOUT_SECONDS)
     transactions = Transactions(client, settings.queue_limit)
     authentication = Authentication(Tokens(settings))
     root = TransactionsResource(authentication, transactions)

@@ -39,7 +39,7 @@ class _Call:
 class GroupCommit:
     """A Lua script, called from many threads."""
 
-    def __init__(self, client: store.Client, script: Any) -> None:
+    def __init__(self, client: store.Client, script: store.Script) -> None:
         self._client = client
         self._script = script
         self._lock = threading.Lock()

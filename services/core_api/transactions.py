@@ -22,7 +22,7 @@ from services.core_api.group_commit import GroupCommit
 from services.core_api.models import Loyalty, Page
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from services.common.clock import Clock
     from services.core_api.models import TransactionRequest
@@ -60,16 +60,20 @@ class Transactions:
         self,
         client: store.Client,
         queue_limit: int,
+        partitions: Sequence[store.Partition] = (store.WHOLE,),
         *,
         clock: Clock = time.time,
         new_id: Callable[[], uuid.UUID] = uuid.uuid4,
     ) -> None:
         self._redis = client
         self._queue_limit = queue_limit
+        self._partitions = partitions
         self._clock = clock
         self._new_id = new_id
-        script = client.register_script(store.script(__file__, "accept.lua"))
-        self._accept = GroupCommit(client, script)
+        self._accept = GroupCommit(client, store.script(__file__, "accept.lua"))
+
+    def _partition(self, user_id: int) -> store.Partition:
+        return store.partition_of(user_id, self._partitions)
 
     def accept(
         self, user_id: int, request: TransactionRequest, request_id: str, key: str | None
@@ -84,17 +88,18 @@ class Transactions:
         created_ms = now_ms(self._clock)
         transaction = _queued(str(self._new_id()), user_id, request, created_ms)
         response = transaction.to_json()
+        partition = self._partition(user_id)
         keys = [
-            store.transaction_key(transaction.id),
-            store.index_key(user_id),
-            store.QUEUE,
-            store.RETRIES,
+            partition.transaction(transaction.id),
+            partition.index(user_id),
+            partition.queue,
+            partition.retries,
         ]
         idempotency: list[Any] = []
         if key is not None:
-            keys.append(store.idempotency_key(user_id, key))
+            keys.append(partition.idempotency(user_id, key))
             idempotency = [request.fingerprint(), IDEMPOTENCY_SECONDS]
-        span = _sending(transaction.id, user_id, request_id)
+        span = _sending(partition, transaction.id, user_id, request_id)
         args = [
             transaction.id, user_id, f"{created_ms:013d}:{transaction.id}", request_id,
             self._queue_limit, span.traceparent, response, *idempotency,
@@ -112,7 +117,7 @@ class Transactions:
     def get(self, user_id: int, transaction_id: str) -> Transaction | None:
         """Returns the transaction; None if missing or owned by another user."""
         try:
-            record = self._redis.hgetall(store.transaction_key(transaction_id))
+            record = self._redis.hgetall(self._partition(user_id).transaction(transaction_id))
         except redis.ResponseError as error:
             record = error
         found = _transaction(transaction_id, record)
@@ -125,11 +130,12 @@ class Transactions:
             Problem: 422 for an invalid cursor.
         """
         start = f"({_decode(cursor, _INDEX_MEMBER)}" if cursor else "+"
-        members = self._members(store.index_key(user_id), start, limit + 1)
+        partition = self._partition(user_id)
+        members = self._members(partition.index(user_id), start, limit + 1)
         pipeline = self._redis.pipeline(transaction=False)
         ids = [member.partition(":")[2] for member in members[:limit]]
         for transaction_id in ids:
-            pipeline.hgetall(store.transaction_key(transaction_id))
+            pipeline.hgetall(partition.transaction(transaction_id))
         found = map(_transaction, ids, pipeline.execute(raise_on_error=False))
         more = len(members) > limit
         return Page(
@@ -155,13 +161,14 @@ class Transactions:
         """
         # The ledger is append-only, so indexes are stable.
         before = int(_decode(cursor, _LEDGER_INDEX)) if cursor else None
+        partition = self._partition(user_id)
         with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.get(store.points_key(user_id))
-            pipeline.llen(store.ledger_key(user_id))
+            pipeline.get(partition.points(user_id))
+            pipeline.llen(partition.ledger(user_id))
             points, length = pipeline.execute()
         stop = min(length if before is None else before, length)
         start = max(stop - limit, 0)
-        entries = self._redis.lrange(store.ledger_key(user_id), start, stop - 1) if stop else []
+        entries = self._redis.lrange(partition.ledger(user_id), start, stop - 1) if stop else []
         return Loyalty(
             points=_points(points),
             ledger=[credit for entry in reversed(entries) if (credit := _credit(entry))],
@@ -169,9 +176,11 @@ class Transactions:
         )
 
 
-def _sending(transaction_id: str, user_id: int, request_id: str) -> tracing.Span:
+def _sending(
+    partition: store.Partition, transaction_id: str, user_id: int, request_id: str
+) -> tracing.Span:
     attributes = {
-        **store.QUEUE_ATTRIBUTES,
+        **partition.attributes,
         "messaging.operation.name": "send",
         "messaging.operation.type": "send",
         "platform.transaction.id": transaction_id,

@@ -7,7 +7,7 @@ import secrets
 import socket
 from typing import TYPE_CHECKING
 
-from services.common import store, worker
+from services.common import redis_client, worker
 from services.psp_connector.app import create_app
 from services.psp_connector.backoff import Backoff
 from services.psp_connector.breaker import Breaker
@@ -28,7 +28,7 @@ _PROBE_SECONDS_MAX = 30.0
 
 def build(settings: ConnectorSettings) -> tuple[Connector, App]:
     """Creates the connector and its HTTP app; nothing connects yet."""
-    client = store.connect(settings.redis_url, timeout_seconds=REDIS_TIMEOUT_SECONDS)
+    client = redis_client.connect(settings.redis_url, timeout_seconds=REDIS_TIMEOUT_SECONDS)
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     attempts = Attempts()
     first_seconds = settings.psp_backoff_seconds

@@ -4,11 +4,14 @@ python -m services.psp_connector.deadletters list
 python -m services.psp_connector.deadletters show 1795417668000-0
 python -m services.psp_connector.deadletters replay 1795417668000-0
 python -m services.psp_connector.deadletters replay --all
+
+With several partitions the id of a letter begins with that of its partition: `p3:1795417668000-0`.
 """
 
 from __future__ import annotations
 
 import argparse
+import heapq
 import json
 import os
 import re
@@ -18,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import redis
 
-from services.common import store
+from services.common import redis_client, store
 from services.common.clock import now_ms, rfc3339
 from services.common.command import printable, run_main
 from services.common.redis_url import RedisSettings
@@ -33,7 +36,8 @@ if TYPE_CHECKING:
     from services.common.clock import Clock
 
 _PAGE = 100
-_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+_ID = re.compile(r"(p[0-9]{1,4}:)?[0-9]{1,20}-[0-9]{1,20}")
+_REPLAY = store.script(__file__, "replay.lua")
 _REDIS_TIMEOUT_SECONDS = 2.0
 
 WHY_NOT = {
@@ -74,32 +78,52 @@ exit codes:
 
 
 class DeadLetters:
-    """The dead letters, oldest first."""
+    """The dead letters of all partitions, oldest first."""
 
-    def __init__(self, client: store.Client, clock: Clock = time.time) -> None:
+    def __init__(
+        self,
+        client: store.Client,
+        partitions: Sequence[store.Partition] = (store.WHOLE,),
+        clock: Clock = time.time,
+    ) -> None:
         self._redis = client
+        self._partitions = partitions
         self._clock = clock
-        self._replay = client.register_script(store.script(__file__, "replay.lua"))
 
     def all(self) -> Iterator[tuple[str, dict[str, str]]]:
         """Yields id and fields of each, in pages, up to the newest at the time of the call."""
-        newest = self._redis.xrevrange(store.DEADLETTERS, count=1)
+        return heapq.merge(*map(self._all, self._partitions), key=lambda letter: _order(letter[0]))
+
+    def _all(self, partition: store.Partition) -> Iterator[tuple[str, dict[str, str]]]:
+        newest = self._redis.xrevrange(partition.deadletters, count=1)
         start = "-"
         while newest:
-            page = self._redis.xrange(store.DEADLETTERS, start, newest[0][0], count=_PAGE)
-            yield from page
+            page = self._redis.xrange(partition.deadletters, start, newest[0][0], count=_PAGE)
+            for entry_id, fields in page:
+                yield _full_id(partition, entry_id), fields
             if len(page) < _PAGE:
                 return
             start = f"({page[-1][0]}"
 
     def latest(self, count_max: int) -> list[tuple[str, dict[str, str]]]:
         """Returns id and fields of the newest, newest first."""
-        return list(self._redis.xrevrange(store.DEADLETTERS, count=count_max))
+        found = [
+            (_full_id(partition, entry_id), fields)
+            for partition in self._partitions
+            for entry_id, fields in self._redis.xrevrange(partition.deadletters, count=count_max)
+        ]
+        return heapq.nlargest(count_max, found, key=lambda letter: _order(letter[0]))
 
     def get(self, letter_id: str) -> dict[str, str] | None:
         """Returns the fields of a dead letter; None if missing."""
-        found = self._redis.xrange(store.DEADLETTERS, letter_id, letter_id)
+        partition, entry_id = self._find(letter_id)
+        found = partition and self._redis.xrange(partition.deadletters, entry_id, entry_id)
         return dict(found[0][1]) if found else None
+
+    def _find(self, letter_id: str) -> tuple[store.Partition | None, str]:
+        entry_id = letter_id.rpartition(":")[2]
+        found = [one for one in self._partitions if _full_id(one, entry_id) == letter_id]
+        return (found[0] if found else None), entry_id
 
     def replay(self, letter_id: str, *, not_captured: bool = False) -> str:
         """Queues the transaction again; returns `done` or a key of `WHY_NOT`.
@@ -108,18 +132,22 @@ class DeadLetters:
             letter_id: id of the dead letter.
             not_captured: the operator has verified that the PSP has not captured it.
         """
+        partition, entry_id = self._find(letter_id)
         letter = self.get(letter_id)
-        if letter is None:
+        if partition is None or letter is None:
             return "gone"
         transaction_id = letter.get("transaction_id", "")
         now = now_ms(self._clock)
-        if not not_captured and self._is_old(transaction_id, now):
+        record = partition.transaction(transaction_id)
+        if not not_captured and self._is_old(record, now):
             return "old"
-        outcome = self._replay(
-            keys=[store.transaction_key(transaction_id), store.QUEUE, store.DEADLETTERS],
-            args=[
+        outcome = store.run_script(
+            self._redis,
+            _REPLAY,
+            [record, partition.queue, partition.deadletters],
+            [
                 transaction_id,
-                letter_id,
+                entry_id,
                 rfc3339(now),
                 Event.of("replayed", now).to_json(),
                 "1" if not_captured else "",
@@ -127,8 +155,7 @@ class DeadLetters:
         )
         return str(outcome)
 
-    def _is_old(self, transaction_id: str, now: int) -> bool:
-        key = store.transaction_key(transaction_id)
+    def _is_old(self, key: str, now: int) -> bool:
         try:
             status, created_at, not_captured_at = self._redis.hmget(
                 key, "status", "created_at", "not_captured_at"
@@ -136,6 +163,14 @@ class DeadLetters:
         except redis.ResponseError:  # not a hash: the script reports it
             return False
         return status == "failed" and is_old(created_at, not_captured_at, now)
+
+
+def _full_id(partition: store.Partition, entry_id: str) -> str:
+    return f"p{partition.number}:{entry_id}" if partition.prefix else entry_id
+
+
+def _order(letter_id: str) -> list[int]:
+    return [int(number) for number in letter_id.rpartition(":")[2].split("-")]
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str], out: TextIO, err: TextIO) -> int:
@@ -146,7 +181,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str], out: TextIO, err: Text
     except SettingsError as error:
         err.write(f"deadletters: {error}: has the stack been started here?\n")
         return 1
-    letters = DeadLetters(store.connect(url, timeout_seconds=_REDIS_TIMEOUT_SECONDS))
+    letters = DeadLetters(redis_client.connect(url, timeout_seconds=_REDIS_TIMEOUT_SECONDS))
     try:
         return _run(letters, arguments, out, err)
     except redis.RedisError as error:

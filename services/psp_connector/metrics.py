@@ -5,21 +5,28 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-import redis
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 
-from services.common import store
+from services.common import redis_client, store
 from services.common.transaction import FINAL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from prometheus_client import Metric
 
     from services.common.clock import Clock
 
 _PSP_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+_GAUGES = (
+    ("queue_entries", "Queue entries, including those in flight"),
+    ("queue_retries", "Transactions waiting for their next attempt"),
+    ("queue_dead_letters", "Dead letters"),
+    ("queue_oldest_entry_age_seconds", "Age of the queue's oldest entry"),
+)
 
 
 class Attempts:
@@ -54,30 +61,42 @@ class Attempts:
 
 
 class QueueCollector:
-    """Queue depths and age, read on scrape; missing while Redis is unavailable."""
+    """Queue depths and age, read on scrape; those of a partition are missing while it is away."""
 
-    def __init__(self, client: store.Client, clock: Clock = time.time) -> None:
+    def __init__(
+        self,
+        client: store.Client,
+        partitions: Sequence[store.Partition] = (store.WHOLE,),
+        clock: Clock = time.time,
+    ) -> None:
         self._redis = client
+        self._partitions = partitions
         self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
-        """Reads four gauges in one round trip."""
-        with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.xlen(store.QUEUE)
-            pipeline.zcard(store.RETRIES)
-            pipeline.xlen(store.DEADLETTERS)
-            pipeline.xrange(store.QUEUE, count=1)
+        """Reads four gauges in one round trip for each partition."""
+        labels = ["partition"] if len(self._partitions) > 1 else []
+        gauges = [GaugeMetricFamily(name, what, labels=labels) for name, what in _GAUGES]
+        is_empty = True
+        for partition in self._partitions:
             try:
-                queued, waiting, dead, oldest = pipeline.execute()
-            except redis.RedisError:
-                return
+                values = self._read(partition)
+            except redis_client.ERRORS:
+                continue
+            is_empty = False
+            for gauge, value in zip(gauges, values, strict=True):
+                gauge.add_metric([str(partition.number)] if labels else [], value)
+        if not is_empty:
+            yield from gauges
+
+    def _read(self, partition: store.Partition) -> tuple[float, ...]:
+        with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.xlen(partition.queue)
+            pipeline.zcard(partition.retries)
+            pipeline.xlen(partition.deadletters)
+            pipeline.xrange(partition.queue, count=1)
+            queued, waiting, dead, oldest = pipeline.execute()
         age_seconds = 0.0
         if oldest:
             age_seconds = max(self._clock() - int(oldest[0][0].partition("-")[0]) / 1000, 0.0)
-        for name, what, value in (
-            ("queue_entries", "Queue entries, including those in flight", queued),
-            ("queue_retries", "Transactions waiting for their next attempt", waiting),
-            ("queue_dead_letters", "Dead letters", dead),
-            ("queue_oldest_entry_age_seconds", "Age of the queue's oldest entry", age_seconds),
-        ):
-            yield GaugeMetricFamily(name, what, value=value)
+        return queued, waiting, dead, age_seconds

@@ -4,9 +4,10 @@
 --
 -- KEYS  1 retries   2 queue
 -- ARGV  1 now, ms   2 maximum count   3 latest possible due time, ms; later ones are due, too
+--       4 the key of a record without its id
 -- Returns  the count
 local retries, queue = unpack(KEYS)
-local now_ms, count_max, latest_ms = unpack(ARGV)
+local now_ms, count_max, latest_ms, record_prefix = unpack(ARGV)
 check_types('zset', 'stream')
 local due = redis.call('ZRANGEBYSCORE', retries, '-inf', now_ms, 'LIMIT', 0, count_max)
 local misled = redis.call('ZRANGEBYSCORE', retries, '(' .. latest_ms, '+inf', 'LIMIT', 0, count_max - #due)
@@ -14,7 +15,7 @@ for _, id in ipairs(misled) do
   due[#due + 1] = id
 end
 for _, id in ipairs(due) do
-  local key = 'transaction:' .. id
+  local key = record_prefix .. id
   -- pcall: edited by hand, it may be no hash; begin.lua reports that.
   local record = redis.pcall('HMGET', key, 'status', 'request_id', 'user_id', 'traceparent')
   local entry = redis.call('XADD', queue, '*', 'transaction_id', id,

@@ -48,6 +48,14 @@ _ENTRY_CHARACTERS_MAX = 1000
 _DAY_SECONDS = 86_400
 _MERCHANT = "merchant:"
 
+_BEGIN, _FINISH, _RETRY, _PROMOTE, _DEAD_LETTER, _REMOVE_CONSUMER, _SET_ASIDE, _CLAIM = (
+    store.script(__file__, f"{name}.lua")
+    for name in (
+        "begin", "finish", "retry", "promote", "dead_letter", "remove_consumer", "set_aside",
+        "claim",
+    )
+)  # fmt: skip
+
 _log = structlog.get_logger()
 
 
@@ -59,6 +67,7 @@ class Queue:
         client: store.Client,
         settings: ConnectorSettings,
         name: str,
+        partition: store.Partition = store.WHOLE,
         *,
         clock: Clock = time.time,
     ) -> None:
@@ -66,23 +75,16 @@ class Queue:
         self._settings = settings
         self._clock = clock
         self.name = name
-        self._begin = self._script("begin.lua")
-        self._finish = self._script("finish.lua")
-        self._retry = self._script("retry.lua")
-        self._promote = self._script("promote.lua")
-        self._dead_letter = self._script("dead_letter.lua")
-        self._remove_consumer = self._script("remove_consumer.lua")
-        self._set_aside = self._script("set_aside.lua")
-        self._claim = self._script("claim.lua")
-        self.sweep = Sweep(client).step
+        self.partition = partition
+        self.sweep = Sweep(client, (partition,)).step
 
-    def _script(self, name: str) -> Any:
-        return self._redis.register_script(store.script(__file__, name))
+    def _run(self, script: store.Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        return store.run_script(self._redis, script, keys, args)
 
     def join(self) -> None:
         """Creates the consumer group if missing, and takes a lease."""
         try:
-            self._redis.xgroup_create(store.QUEUE, store.GROUP, id="0", mkstream=True)
+            self._redis.xgroup_create(self.partition.queue, store.GROUP, id="0", mkstream=True)
         except redis.ResponseError as error:
             if not str(error).startswith("BUSYGROUP"):
                 raise
@@ -90,11 +92,11 @@ class Queue:
 
     def renew(self) -> None:
         """Renews this connector's lease."""
-        self._redis.set(store.lease_key(self.name), "1", ex=LEASE_SECONDS)
+        self._redis.set(self.partition.lease(self.name), "1", ex=LEASE_SECONDS)
 
     def leave(self) -> None:
         """Releases the lease, so that others reclaim unfinished entries at once."""
-        self._redis.delete(store.lease_key(self.name))
+        self._redis.delete(self.partition.lease(self.name))
         self._remove(self.name)
 
     def promote(self, count_max: int = 1000) -> int:
@@ -104,8 +106,9 @@ class Queue:
         """
         now = now_ms(self._clock)
         wait_seconds_max = max(self._settings.psp_backoff_seconds_max, RETRY_AFTER_SECONDS_MAX)
-        args = [now, count_max, now + int(wait_seconds_max * 1000)]
-        return int(self._promote(keys=[store.RETRIES, store.QUEUE], args=args))
+        latest = now + int(wait_seconds_max * 1000)
+        args = [now, count_max, latest, self.partition.transaction("")]
+        return int(self._run(_PROMOTE, [self.partition.retries, self.partition.queue], args))
 
     def read(self, count_max: int, block_ms: int | None = None) -> list[Entry]:
         """Reads up to `count_max` new entries; blocks up to `block_ms` for the first.
@@ -113,7 +116,7 @@ class Queue:
         Malformed entries become dead letters.
         """
         reply = self._redis.xreadgroup(
-            store.GROUP, self.name, {store.QUEUE: ">"}, count=count_max, block=block_ms
+            store.GROUP, self.name, {self.partition.queue: ">"}, count=count_max, block=block_ms
         )
         return self._valid([Entry(i, fields or {}) for i, fields in (reply or [(0, [])])[0][1]])
 
@@ -121,7 +124,7 @@ class Queue:
         """Sets `aside` aside, then claims up to `shares[merchant]` entries of each merchant."""
         calls = [self._setting_aside(self.name, aside)] if aside else []
         calls += [
-            (self._claim, [store.QUEUE], [store.GROUP, _MERCHANT + merchant, self.name, count])
+            (_CLAIM, [self.partition.queue], [store.GROUP, _MERCHANT + merchant, self.name, count])
             for merchant, count in shares.items()
         ]
         replies = store.run_scripts(self._redis, calls)
@@ -129,7 +132,7 @@ class Queue:
         for (script, _, _), reply in zip(calls, replies, strict=True):
             if isinstance(reply, redis.ResponseError):
                 raise reply
-            if script is self._claim:
+            if script is _CLAIM:
                 claimed += read_claimed(reply)
         return self._valid(claimed)
 
@@ -137,13 +140,13 @@ class Queue:
         args: list[Any] = [store.GROUP, owner, _PENDING_MAX]
         for entry in entries:
             args += (entry.id, _MERCHANT + entry.merchant)
-        return self._set_aside, [store.QUEUE], args
+        return _SET_ASIDE, [self.partition.queue], args
 
     def reclaim(self, in_flight: Iterable[str]) -> Reclaimed:
         """Sets aside entries of dead connectors, and of this one if not in flight."""
         entries: list[Entry] = []
         merchants: list[str] = []
-        for consumer in self._redis.xinfo_consumers(store.QUEUE, store.GROUP):
+        for consumer in self._redis.xinfo_consumers(self.partition.queue, store.GROUP):
             name = consumer["name"]
             if name.startswith(_MERCHANT) and consumer["pending"]:
                 merchants.append(name.removeprefix(_MERCHANT))
@@ -158,34 +161,43 @@ class Queue:
         return Reclaimed(entries, list(dict.fromkeys(merchants)))
 
     def _lives(self, name: str) -> bool:
-        left_ms = int(self._redis.pttl(store.lease_key(name)))
+        left_ms = int(self._redis.pttl(self.partition.lease(name)))
         if left_ms > LEASE_SECONDS * 1000 or left_ms == _NO_EXPIRY:
             # The clock was set back, and Redis stores an absolute expiry; or written by hand. A
             # live connector will renew its lease; a dead one's must not last for hours.
-            self._redis.pexpire(store.lease_key(name), LEASE_SECONDS * 1000)
+            self._redis.pexpire(self.partition.lease(name), LEASE_SECONDS * 1000)
         return left_ms != _NO_KEY
 
     def _abandoned(self, name: str, in_flight: frozenset[str]) -> list[Entry]:
         # Entries in flight are skipped, and must not use up the limit.
         pending = self._redis.xpending_range(
-            store.QUEUE, store.GROUP, "-", "+", _RECLAIMED_MAX + len(in_flight), consumername=name
+            self.partition.queue,
+            store.GROUP,
+            "-",
+            "+",
+            _RECLAIMED_MAX + len(in_flight),
+            consumername=name,
         )
         ids = [p["message_id"] for p in pending if p["message_id"] not in in_flight]
         with self._redis.pipeline(transaction=False) as pipeline:
             for entry_id in ids:
-                pipeline.xrange(store.QUEUE, entry_id, entry_id)
+                pipeline.xrange(self.partition.queue, entry_id, entry_id)
             held = dict(zip(ids, pipeline.execute(), strict=True))
         if deleted := [entry_id for entry_id, found in held.items() if not found]:
-            self._redis.xack(store.QUEUE, store.GROUP, *deleted)
+            self._redis.xack(self.partition.queue, store.GROUP, *deleted)
         entries = [Entry(entry_id, found[0][1]) for entry_id, found in held.items() if found]
         if not entries:
             return []
         _, keys, args = self._setting_aside(name, entries)
-        moved = frozenset(self._set_aside(keys=keys, args=args))
+        moved = frozenset(self._run(_SET_ASIDE, keys, args))
         return [entry for entry in entries if entry.id in moved]
 
     def _remove(self, name: str) -> None:
-        self._remove_consumer(keys=[store.QUEUE, store.lease_key(name)], args=[store.GROUP, name])
+        self._run(
+            _REMOVE_CONSUMER,
+            [self.partition.queue, self.partition.lease(name)],
+            [store.GROUP, name],
+        )
 
     def _valid(self, entries: Sequence[Entry]) -> list[Entry]:
         self._bad([(e, "not an entry of this queue") for e in entries if not e.transaction_id])
@@ -195,11 +207,11 @@ class Queue:
         """Begins an attempt for each entry; unreadable records become dead letters."""
         if not entries:
             return []
-        keys = [store.transaction_key(entry.transaction_id) for entry in entries]
+        keys = [self.partition.transaction(entry.transaction_id) for entry in entries]
         now = now_ms(self._clock)
         spans = [self._processing(entry) for entry in entries]
         args = [rfc3339(now), *(span.traceparent for span in spans), *RECORD_FIELDS]
-        records = self._begin(keys=keys, args=args)
+        records = self._run(_BEGIN, keys, args)
         works: list[Work] = []
         bad: list[tuple[Entry, str]] = []
         for entry, record, span in zip(entries, records, spans, strict=True):
@@ -215,7 +227,7 @@ class Queue:
         """Starts the span of an attempt, and makes that of its wait in the queue."""
         traceparent = entry.fields.get("traceparent", "")
         ids = {
-            **store.QUEUE_ATTRIBUTES,
+            **self.partition.attributes,
             "messaging.message.id": entry.id,
             "platform.transaction.id": entry.transaction_id,
             "platform.request_id": entry.fields.get("request_id", ""),
@@ -246,9 +258,9 @@ class Queue:
 
     def _dead_lettering(self, entry: Entry, reason: str) -> store.ScriptCall:
         now = now_ms(self._clock)
-        keys = [store.QUEUE, store.DEADLETTERS]
+        keys = [self.partition.queue, self.partition.deadletters]
         if entry.transaction_id:
-            keys.append(store.transaction_key(entry.transaction_id))
+            keys.append(self.partition.transaction(entry.transaction_id))
         args = [
             store.GROUP, entry.id, entry.transaction_id, reason,
             json.dumps(dict(entry.fields))[:_ENTRY_CHARACTERS_MAX],
@@ -256,7 +268,7 @@ class Queue:
             Event.of("failed", now, reason=reason).to_json(),
             self._settings.finished_days * _DAY_SECONDS,
         ]  # fmt: skip
-        return self._dead_letter, keys, args
+        return _DEAD_LETTER, keys, args
 
     def save(self, results: Sequence[tuple[Work, Result]]) -> list[bool | redis.ResponseError]:
         """Finishes transactions or schedules retries, in one round trip.
@@ -284,9 +296,9 @@ class Queue:
         )  # fmt: skip
         forget_ms = now - self._settings.finished_days * _DAY_SECONDS * 1000
         keys = [
-            store.transaction_key(charge.transaction_id), store.QUEUE,
-            store.points_key(work.user_id), store.ledger_key(work.user_id),
-            store.index_key(work.user_id), store.RETRIES, store.DEADLETTERS,
+            self.partition.transaction(charge.transaction_id), self.partition.queue,
+            self.partition.points(work.user_id), self.partition.ledger(work.user_id),
+            self.partition.index(work.user_id), self.partition.retries, self.partition.deadletters,
         ]  # fmt: skip
         args = [
             charge.transaction_id, store.GROUP, work.entry_id, result.status, at,
@@ -295,13 +307,17 @@ class Queue:
             self._settings.finished_days * _DAY_SECONDS, f"{forget_ms:013d}",
             result.reason, self._oldest_deadletter(), self.name,
         ]  # fmt: skip
-        return self._finish, keys, args
+        return _FINISH, keys, args
 
     def _retrying(self, work: Work, result: RetryResult, now: int) -> store.ScriptCall:
         due = now + int(result.delay_seconds * 1000)
         transaction_id = work.charge.transaction_id
         event = Event.of("retry", now, reason=result.reason, next_attempt_at=rfc3339(due))
-        keys = [store.transaction_key(transaction_id), store.QUEUE, store.RETRIES]
+        keys = [
+            self.partition.transaction(transaction_id),
+            self.partition.queue,
+            self.partition.retries,
+        ]
         args = [
             transaction_id,
             store.GROUP,
@@ -311,7 +327,7 @@ class Queue:
             event.to_json(),
             due,
         ]
-        return self._retry, keys, args
+        return _RETRY, keys, args
 
     def _oldest_deadletter(self) -> str:
         kept_ms = self._settings.deadletter_days * _DAY_SECONDS * 1000

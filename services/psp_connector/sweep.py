@@ -8,23 +8,30 @@ one step per second, a million records take 17 minutes at a constant cost of 0.4
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from services.common import store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _KEYS_AT_ONCE = 1000
-_KEY = re.compile(store.transaction_key(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"))
+_KEY = re.compile(r"(.*)transaction:([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+_SCRIPT = store.script(__file__, "sweep.lua")
 
 
 class Sweep:
-    """Scans all records in a cycle. Methods may raise `redis.RedisError`."""
+    """Scans all records of one Redis, or one node of a cluster, in a cycle.
 
-    def __init__(self, client: store.Client) -> None:
+    Methods may raise `redis.RedisError`.
+    """
+
+    def __init__(
+        self, client: store.Client, partitions: Sequence[store.Partition] = (store.WHOLE,)
+    ) -> None:
         self._redis = client
-        self._script = client.register_script(store.script(__file__, "sweep.lua"))
+        self._partitions = {partition.prefix: partition for partition in partitions}
         self._cursor = 0
 
     def step(self) -> list[str]:
@@ -39,13 +46,23 @@ class Sweep:
             yield self._step("look")
 
     def _step(self, mode: str) -> list[str]:
+        tag = "" if "" in self._partitions else "{p*}:"
         self._cursor, keys = self._redis.scan(
-            self._cursor, match=store.transaction_key("*"), count=_KEYS_AT_ONCE
+            self._cursor, match=f"{tag}transaction:*", count=_KEYS_AT_ONCE
         )
-        found = {key: match[1] for key in keys if (match := _KEY.fullmatch(key))}
-        if not found:
-            return []
-        ids: list[str] = self._script(
-            keys=[store.QUEUE, store.RETRIES, *found], args=[store.GROUP, mode, *found.values()]
+        found: defaultdict[str, dict[str, str]] = defaultdict(dict)
+        for key in keys:
+            if match := _KEY.fullmatch(key):
+                found[match[1]][key] = match[2]
+        ids: list[str] = []
+        for prefix, records in found.items():
+            if partition := self._partitions.get(prefix):
+                ids += self._sweep(partition, records, mode)
+        return ids
+
+    def _sweep(self, partition: store.Partition, records: dict[str, str], mode: str) -> list[str]:
+        keys = [partition.queue, partition.retries, *records]
+        ids: list[str] = store.run_script(
+            self._redis, _SCRIPT, keys, [store.GROUP, mode, *records.values()]
         )
         return ids

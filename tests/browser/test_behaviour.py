@@ -14,7 +14,7 @@ import pytest
 import socketio
 from selenium.webdriver.common.keys import Keys
 
-from services.common import store
+from services.common import redis_client, store
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
 from tests.browser.person import PAGES, SEE_SECONDS_MAX
@@ -117,7 +117,7 @@ def _fill(stack: Stack, console: str) -> list[str]:
     """Accepts payments beside the Core API, as captured ones, and exports their spans."""
     stack.compose("process", "stop", "psp-connector")
     url = (stack.state / "redis-url").read_text().strip()
-    client = store.connect(url, timeout_seconds=5)
+    client = redis_client.connect(url, timeout_seconds=5)
     transactions = Transactions(client, queue_limit=10 * PAYMENTS)
     request = TransactionRequest(amount=100, currency="USD")
     ids = [transactions.accept(1, request, "fill", None).transaction_id for _ in range(PAYMENTS)]
@@ -134,8 +134,8 @@ def _fill(stack: Stack, console: str) -> list[str]:
         assert http.post(f"{console}/v1/traces", content=body, headers=EXPORTED).is_success
     with client.pipeline(transaction=False) as pipeline:
         for id_ in ids:
-            pipeline.hset(store.transaction_key(id_), "status", "captured")
-        pipeline.xtrim(store.QUEUE, maxlen=0, approximate=False)
+            pipeline.hset(store.WHOLE.transaction(id_), "status", "captured")
+        pipeline.xtrim(store.WHOLE.queue, maxlen=0, approximate=False)
         pipeline.execute()
     stack.compose("process", "start", "psp-connector")
     return ids

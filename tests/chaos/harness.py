@@ -154,13 +154,13 @@ class Chaos:
         with contextlib.closing(self.redis()) as client:
             pipeline = client.pipeline(transaction=False)
             for transaction_id in ids:
-                pipeline.hget(store.transaction_key(transaction_id), "status")
+                pipeline.hget(store.WHOLE.transaction(transaction_id), "status")
             return Counter(str(status) for status in pipeline.execute())
 
     def statuses_of_all(self) -> Counter[str]:
         """The number of transactions by status, of all there are."""
         with contextlib.closing(self.redis()) as client:
-            prefix = store.transaction_key("")
+            prefix = store.WHOLE.transaction("")
             return self.statuses([key.removeprefix(prefix) for key in client.keys(f"{prefix}*")])
 
     def ended(self, ids: list[str]) -> bool:
@@ -180,7 +180,7 @@ class Chaos:
     def in_flight(self, pid: int = 0) -> int:
         """How many entries are in flight now, in all or with the connector of that process id."""
         with contextlib.closing(self.redis()) as client:
-            held = client.xpending_range(store.QUEUE, store.GROUP, "-", "+", 1000)
+            held = client.xpending_range(store.WHOLE.queue, store.GROUP, "-", "+", 1000)
         # A connector's name is its host, its process id and something random; the other consumers
         # are merchants, whose entries wait.
         names = [e["consumer"] for e in held if not e["consumer"].startswith("merchant:")]
@@ -243,14 +243,14 @@ class Chaos:
         with contextlib.closing(self.redis()) as client:
             pipeline = client.pipeline(transaction=False)
             for transaction_id in self.accepted:
-                pipeline.hgetall(store.transaction_key(transaction_id))
+                pipeline.hgetall(store.WHOLE.transaction(transaction_id))
             records = {r["id"]: r for r in pipeline.execute()}
             assert set(self.accepted) == records.keys()
             self._check_charges(records)
             self._check_points(client, records)
-            assert client.xlen(store.QUEUE) == 0
-            assert client.zcard(store.RETRIES) == 0
-            assert client.xrange(store.DEADLETTERS) == []
+            assert client.xlen(store.WHOLE.queue) == 0
+            assert client.zcard(store.WHOLE.retries) == 0
+            assert client.xrange(store.WHOLE.deadletters) == []
         return Counter(record["status"] for record in records.values())
 
     def _check_charges(self, records: dict[str, dict[str, str]]) -> None:
@@ -276,8 +276,8 @@ class Chaos:
                 expected[record["user_id"]] += points
                 assert str(points) == record["loyalty_points"]
         for user_id in {record["user_id"] for record in records.values()}:
-            assert expected[user_id] == int(client.get(store.points_key(int(user_id))) or 0)
-            ledger = client.lrange(store.ledger_key(int(user_id)), 0, -1)
+            assert expected[user_id] == int(client.get(store.WHOLE.points(int(user_id))) or 0)
+            ledger = client.lrange(store.WHOLE.ledger(int(user_id)), 0, -1)
             assert len(ledger) == sum(
                 record["user_id"] == user_id and record.get("loyalty_points", "0") != "0"
                 for record in records.values()

@@ -136,7 +136,7 @@ def test_a_psp_that_hangs_costs_no_lease(chaos: Chaos) -> None:
         deadline = time.monotonic() + LEASE_SECONDS + 4  # past the first call's end
         looked = 0
         while time.monotonic() < deadline:
-            assert len(client.keys(store.lease_key("*"))) == 1, "its lease has run out"
+            assert len(client.keys(store.WHOLE.lease("*"))) == 1, "its lease has run out"
             looked += 1
             time.sleep(0.1)
         client.close()

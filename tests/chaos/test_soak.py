@@ -76,7 +76,7 @@ class Soak:
         connection = http.client.HTTPConnection("127.0.0.1", self.chaos.port("core-api"))
         with contextlib.closing(connection), contextlib.closing(self.chaos.redis()) as client:
             while time.monotonic() < self._until:
-                if client.xlen(store.QUEUE) > OPEN_MAX:
+                if client.xlen(store.WHOLE.queue) > OPEN_MAX:
                     time.sleep(0.05)
                     continue
                 with self._lock:
@@ -141,9 +141,9 @@ def test_nothing_grows_but_what_is_kept(soak: Soak, part: int) -> None:
     assert {name: mb for name, mb in grown.items() if mb > GROWTH_MB_MAX} == {}
     with contextlib.closing(chaos.redis()) as client:
         left = (
-            client.xlen(store.QUEUE),
-            client.zcard(store.RETRIES),
-            client.xlen(store.DEADLETTERS),
+            client.xlen(store.WHOLE.queue),
+            client.zcard(store.WHOLE.retries),
+            client.xlen(store.WHOLE.deadletters),
         )
     assert left == (0, 0, 0)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import falcon.testing
 import pytest
 
-from services.common import store
+from services.common import redis_client, store
 from services.common.settings import HttpSettings
 from services.common.web import make_app
 from services.psp_connector.app import create_app
@@ -81,11 +81,13 @@ def test_labels_are_few_whatever_clients_send() -> None:
 
 def test_the_queue_is_read_when_asked(client: Any) -> None:
     """Depth, retries, dead letters and the age of the oldest entry."""
-    client.xadd(store.QUEUE, {"a": 1}, id="5000-0")
-    client.xadd(store.QUEUE, {"a": 1}, id="6000-0")
-    client.zadd(store.RETRIES, {"x": 1, "y": 2, "z": 3})
-    client.xadd(store.DEADLETTERS, {"a": 1})
-    metrics = {m.name: m.samples[0].value for m in QueueCollector(client, lambda: 8.0).collect()}
+    client.xadd(store.WHOLE.queue, {"a": 1}, id="5000-0")
+    client.xadd(store.WHOLE.queue, {"a": 1}, id="6000-0")
+    client.zadd(store.WHOLE.retries, {"x": 1, "y": 2, "z": 3})
+    client.xadd(store.WHOLE.deadletters, {"a": 1})
+    metrics = {
+        m.name: m.samples[0].value for m in QueueCollector(client, clock=lambda: 8.0).collect()
+    }
     assert metrics == {
         "queue_entries": 2,
         "queue_retries": 3,
@@ -117,7 +119,7 @@ def test_the_connector_shows_attempts_and_queue(client: Any) -> None:
 
 def test_metrics_without_redis_show_the_rest() -> None:
     """A scrape while Redis is away has what the process itself knows."""
-    away = store.connect("redis://127.0.0.1:1/0", timeout_seconds=0.2)
+    away = redis_client.connect("redis://127.0.0.1:1/0", timeout_seconds=0.2)
     turning: Any = Turning()
     api = falcon.testing.TestClient(create_app(SETTINGS, turning, away, Attempts()))
     result = api.simulate_get("/metrics")

@@ -34,7 +34,7 @@ SCRIPTS: Mapping[str, tuple[str, tuple[object, ...]]] = {
         (ID, "group", ENTRY, "captured", "now", _EVENT, "pi", "", 5, "{}", 60, "1", "reason",
          "1-0", "one"),
     ),
-    "psp_connector/promote.lua": ("zset stream", (10, 5, 20)),
+    "psp_connector/promote.lua": ("zset stream", (10, 5, 20, "transaction:")),
     "psp_connector/remove_consumer.lua": ("stream string", ("group", "nobody")),
     "psp_connector/replay.lua": ("- stream stream", (ID, LETTER, "now", _EVENT)),
     "psp_connector/retry.lua": (
@@ -69,7 +69,7 @@ def make(client: Any, key: str, kind: str) -> None:
 
 def script_of(name: str) -> str:
     path = ROOT / "services" / name
-    return store.script(str(path), path.name)
+    return store.script(str(path), path.name).text
 
 
 def everything(redis_port: int) -> dict[bytes, bytes]:

@@ -10,7 +10,7 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.common import redis_url, store
+from services.common import redis_client, redis_url
 from services.common.settings import EXIT_BAD_SETTINGS, SettingsError, read_or_exit
 from services.core_api.settings import CoreSettings
 from services.psp_connector.settings import ConnectorSettings
@@ -206,7 +206,7 @@ def test_an_address_that_is_taken_is_one_for_redis_py(scheme: str, rest: str) ->
         url = CoreSettings.read(GOOD | {"REDIS_URL": f"{scheme}://{rest}"}).redis_url
     except SettingsError:
         return
-    assert store.connect(url, timeout_seconds=1).connection_pool.make_connection()
+    assert redis_client.connect(url, timeout_seconds=1).connection_pool.make_connection()
 
 
 def test_a_redis_at_a_unix_socket_is_reached(tmp_path: Path) -> None:
@@ -216,6 +216,6 @@ def test_a_redis_at_a_unix_socket_is_reached(tmp_path: Path) -> None:
     with support.redis_server(
         tmp_path / "redis", support.free_ports(1), "--unixsocket", socket, "--databases", "2"
     ):
-        client = store.connect(f"unix://{socket}?db=1", timeout_seconds=2)
+        client = redis_client.connect(f"unix://{socket}?db=1", timeout_seconds=2)
         assert client.ping()
     shutil.rmtree(folder)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from services.common import store
+from services.common import redis_client
 from tests import support
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def connect(port: int) -> Any:
-    return store.connect(f"redis://127.0.0.1:{port}/0", timeout_seconds=2)
+    return redis_client.connect(f"redis://127.0.0.1:{port}/0", timeout_seconds=2)
 
 
 def connection_id(client: Any) -> int:
@@ -39,7 +39,9 @@ def test_a_thread_keeps_its_connection(redis_port: int) -> None:
 
 def test_a_thread_that_ends_gives_its_connection_back(redis_port: int) -> None:
     """It is closed, and does not count towards redis-py's limit (100 by default from 8 on)."""
-    client = store.connect(f"redis://127.0.0.1:{redis_port}/0?max_connections=2", timeout_seconds=2)
+    client = redis_client.connect(
+        f"redis://127.0.0.1:{redis_port}/0?max_connections=2", timeout_seconds=2
+    )
     before = len(client.client_list())
     for _ in range(4):
         with ThreadPoolExecutor(1) as pool:
@@ -59,7 +61,7 @@ def test_a_closed_connection_is_replaced(tmp_path: Path) -> None:
 
 def test_an_answer_that_came_too_late_is_not_the_next_ones(redis_port: int) -> None:
     """After a timeout the connection is closed, so that a late reply is never read."""
-    client = store.connect(f"redis://127.0.0.1:{redis_port}/0", timeout_seconds=0.2)
+    client = redis_client.connect(f"redis://127.0.0.1:{redis_port}/0", timeout_seconds=0.2)
     try:
         client.blpop(["nothing"], timeout=1)
     except redis.TimeoutError:

@@ -46,5 +46,5 @@ def test_what_is_accepted_is_answered_so(
         body = {"amount": 1250, "currency": "USD"}
         statuses = [http.post(url, json=body, headers=bearer()).status_code for _ in range(20)]
         assert statuses == [202] * 20
-        assert client.xlen(store.QUEUE) == 20
+        assert client.xlen(store.WHOLE.queue) == 20
         assert (200 if lost == "log" else 503) == http.get(f"{url}/metrics").status_code

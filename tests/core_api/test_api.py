@@ -35,7 +35,7 @@ def test_a_transaction_is_accepted_and_queued(api: Client, client: Any) -> None:
         "updated_at": response["created_at"], "attempts": 0,
         "timeline": [{"event": "queued", "at": response["created_at"]}],
     } == response  # fmt: skip
-    [(_, entry)] = client.xrange(store.QUEUE)
+    [(_, entry)] = client.xrange(store.WHOLE.queue)
     ids = {"transaction_id": response["id"], "request_id": "req-1", "user_id": "1"}
     assert ids | {"traceparent": ""} == entry
     assert response == api.simulate_get(f"/{response['id']}", headers=bearer()).json
@@ -77,7 +77,7 @@ def test_a_wrong_field_is_pointed_at(api: Client, client: Any, change: Any, poin
     result = pay(api, PAYMENT | change)
     assert (result.status_code, result.json["code"]) == (422, "invalid-request")
     assert [pointer] == [error["pointer"] for error in result.json["errors"]]
-    assert client.xlen(store.QUEUE) == 0
+    assert client.xlen(store.WHOLE.queue) == 0
 
 
 def test_every_wrong_field_has_its_entry(api: Client) -> None:
@@ -131,8 +131,8 @@ def test_a_repeated_key_gives_the_first_answer(api: Client, client: Any) -> None
     assert again.headers["idempotency-replayed"] == "true"
     assert "idempotency-replayed" not in first.headers
     assert first.headers["location"] == again.headers["location"]
-    assert client.xlen(store.QUEUE) == 1
-    assert 0 < client.ttl(store.idempotency_key(1, "k")) <= 24 * 3600
+    assert client.xlen(store.WHOLE.queue) == 1
+    assert 0 < client.ttl(store.WHOLE.idempotency(1, "k")) <= 24 * 3600
 
 
 def test_a_key_with_another_request_is_refused(api: Client, client: Any) -> None:
@@ -140,7 +140,7 @@ def test_a_key_with_another_request_is_refused(api: Client, client: Any) -> None
     pay(api, **{"Idempotency-Key": "k"})
     result = pay(api, PAYMENT | {"amount": 1}, **{"Idempotency-Key": "k"})
     assert (result.status_code, result.json["code"]) == (422, "idempotency-key-reused")
-    assert client.xlen(store.QUEUE) == 1
+    assert client.xlen(store.WHOLE.queue) == 1
 
 
 def test_a_new_optional_field_keeps_the_fingerprint() -> None:
@@ -181,7 +181,7 @@ def test_fifty_at_once_with_one_key_are_one_transaction(api: Client, client: Any
     assert {result.status_code for result in results} == {202}
     assert len({result.json["id"] for result in results}) == 1
     assert sum("idempotency-replayed" in result.headers for result in results) == 49
-    assert client.xlen(store.QUEUE) == 1
+    assert client.xlen(store.WHOLE.queue) == 1
 
 
 json_values = st.recursive(

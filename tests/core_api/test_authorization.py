@@ -107,4 +107,4 @@ def test_a_disabled_user_is_refused_everywhere(api: Client, client: Any) -> None
     headers = bearer(3, enabled=False)
     assert api.simulate_post("/", json=PAYMENT, headers=headers).status_code == 403
     assert api.simulate_get("/", headers=headers).status_code == 403
-    assert client.xlen(store.QUEUE) == 0
+    assert client.xlen(store.WHOLE.queue) == 0

@@ -43,8 +43,8 @@ values = st.one_of(
     texts.map(lambda text: {"fingerprint": near_texts[-2], "answer": text}),
 )
 KEYS = (
-    store.points_key(1), store.ledger_key(1), store.index_key(1), store.transaction_key(ID),
-    store.idempotency_key(1, "k"),
+    store.WHOLE.points(1), store.WHOLE.ledger(1), store.WHOLE.index(1), store.WHOLE.transaction(ID),
+    store.WHOLE.idempotency(1, "k"),
 )  # fmt: skip
 states = st.fixed_dictionaries({}, optional=dict.fromkeys(KEYS, values))
 
@@ -73,23 +73,23 @@ def listing(api: Client, path: str) -> Iterator[Any]:
 
 @hypothesis.settings(max_examples=100)
 @given(states)
-@example({store.points_key(1): b"abc"})
-@example({store.points_key(1): b"1.5"})
-@example({store.ledger_key(1): [b"{", b'{"points": 1}']})
-@example({store.idempotency_key(1, "k"): {"fingerprint": near_texts[-2], "answer": b"{"}})
+@example({store.WHOLE.points(1): b"abc"})
+@example({store.WHOLE.points(1): b"1.5"})
+@example({store.WHOLE.ledger(1): [b"{", b'{"points": 1}']})
+@example({store.WHOLE.idempotency(1, "k"): {"fingerprint": near_texts[-2], "answer": b"{"}})
 @example(
     {
-        store.index_key(1): frozenset({MEMBER.encode()}),
-        store.transaction_key(ID): RECORD | {"timeline": '"\\ud800"'},
+        store.WHOLE.index(1): frozenset({MEMBER.encode()}),
+        store.WHOLE.transaction(ID): RECORD | {"timeline": '"\\ud800"'},
     }
 )
 @example(
     {
-        store.index_key(1): frozenset({MEMBER.encode()}),
-        store.transaction_key(ID): RECORD | {"user_id": "2"},
+        store.WHOLE.index(1): frozenset({MEMBER.encode()}),
+        store.WHOLE.transaction(ID): RECORD | {"user_id": "2"},
     }
 )
-@example({store.index_key(1): frozenset({b"a", b"b", b"c", MEMBER.encode()})})
+@example({store.WHOLE.index(1): frozenset({b"a", b"b", b"c", MEMBER.encode()})})
 def test_whatever_is_in_redis_makes_no_500(redis_port: int, state: dict[str, Any]) -> None:
     """Broken data is left out or said to be unreadable, and every next_cursor leads on."""
     api = Client(create_app(settings(redis_port)))

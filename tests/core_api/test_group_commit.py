@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from services.common import store
+from services.common import redis_client, store
 from services.core_api.group_commit import GroupCommit
 from tests import support
 
@@ -41,11 +41,11 @@ class Counting:
 
 
 def connect(port: int, timeout_seconds: float = 5) -> Any:
-    return store.connect(f"redis://127.0.0.1:{port}/0", timeout_seconds=timeout_seconds)
+    return redis_client.connect(f"redis://127.0.0.1:{port}/0", timeout_seconds=timeout_seconds)
 
 
 def commit(client: Any, text: str = ECHO) -> GroupCommit:
-    return GroupCommit(client, client.register_script(text))
+    return GroupCommit(client, store.Script(text))
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def test_another_users_transaction_is_not_found(api: Client) -> None:
 def test_a_record_broken_by_hand_hides_no_other(api: Client, client: Any, broken: Any) -> None:
     """It is left out of the list, 404 by itself, and never a 500."""
     first, second, third = (pay(api).json["id"] for _ in range(3))
-    key = store.transaction_key(second)
+    key = store.WHOLE.transaction(second)
     if broken == "no hash":
         client.delete(key)
         client.set(key, "text")
@@ -80,10 +80,10 @@ def test_bad_paging_is_pointed_at(api: Client, path: str, params: Any, pointer: 
 
 def test_loyalty_shows_points_and_where_they_come_from(api: Client, client: Any) -> None:
     """Points and the ledger, newest first, in pages."""
-    client.set(store.points_key(1), 6)
+    client.set(store.WHOLE.points(1), 6)
     for points in (1, 2, 3):
         credit = Credit(transaction_id="t", points=points, amount=1, currency="JPY", at="x")
-        client.rpush(store.ledger_key(1), credit.to_json())
+        client.rpush(store.WHOLE.ledger(1), credit.to_json())
     first = api.simulate_get("/loyalty", headers=bearer(), params={"limit": 2}).json
     assert (first["points"], [credit["points"] for credit in first["ledger"]]) == (6, [3, 2])
     params = {"limit": 2, "cursor": first["next_cursor"]}

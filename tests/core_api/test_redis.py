@@ -21,7 +21,7 @@ def test_a_full_queue_refuses(redis_port: int, client: Any) -> None:
     """At QUEUE_LIMIT open ones the answer is 503 with Retry-After, and nothing is written."""
     api = Client(create_app(settings(redis_port, QUEUE_LIMIT="2")))
     pay(api)
-    client.zadd(store.RETRIES, {"waiting": 1})
+    client.zadd(store.WHOLE.retries, {"waiting": 1})
     keys = set(client.keys())
     result = pay(api, **{"Idempotency-Key": "k"})
     assert (result.status_code, result.headers["retry-after"]) == (503, "1")
@@ -60,7 +60,7 @@ def test_a_redis_that_stalls_may_accept_after_the_503(api: Client, client: Any) 
     assert result.status_code == 503
     assert "may have been accepted" in result.json["detail"]
     assert pay(api, **{"Idempotency-Key": "k"}).status_code == 202
-    assert client.zcard(store.index_key(1)) == 1
+    assert client.zcard(store.WHOLE.index(1)) == 1
 
 
 @pytest.mark.parametrize("trouble", ["full", "read-only"])

@@ -70,8 +70,8 @@ def test_open_transactions_in_no_queue_are_counted(tmp_path: Path, environ: dict
     environ["REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
     running = Running(current(environ), int(environ["PLATFORM_PORT"]))
     with redis_server(tmp_path / "redis", port), redis.Redis(port=port) as client:
-        client.xgroup_create(store.QUEUE, store.GROUP, id="0", mkstream=True)
-        key = store.transaction_key("00000000-0000-4000-8000-000000000000")
+        client.xgroup_create(store.WHOLE.queue, store.GROUP, id="0", mkstream=True)
+        key = store.WHOLE.transaction("00000000-0000-4000-8000-000000000000")
         client.hset(key, mapping={"status": "processing", "entry": "1-1"})
         item = one(running.redis(), "redis", "open, in no queue")
         client.hset(key, "status", "captured")

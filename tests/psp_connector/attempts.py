@@ -123,7 +123,7 @@ class Working(Checked):
             self.claim(slot, 10, merchant)
 
     def _lives(self, name: str) -> bool:
-        return bool(self.client.exists(store.lease_key(name)))
+        return bool(self.client.exists(store.WHOLE.lease(name)))
 
     @rule(slot=slots, count=counts, how=responses, delay_seconds=delays)
     def work(self, slot: int, count: int, how: str, delay_seconds: int) -> None:

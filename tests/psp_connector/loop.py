@@ -49,7 +49,7 @@ def running(connector: Connector) -> Iterator[Connector]:
 
 
 def record(client: Any, transaction_id: str) -> dict[str, Any]:
-    found = client.hgetall(store.transaction_key(transaction_id))
+    found = client.hgetall(store.WHOLE.transaction(transaction_id))
     return Transaction.model_validate(found).model_dump(exclude_none=True)
 
 
@@ -58,7 +58,7 @@ def ended(client: Any, *ids: str) -> bool:
 
 
 def nothing_left(client: Any) -> bool:
-    return not client.xlen(store.QUEUE) and not client.zcard(store.RETRIES)
+    return not client.xlen(store.WHOLE.queue) and not client.zcard(store.WHOLE.retries)
 
 
 def slowly(charge: Charge, _call: int) -> Captured:

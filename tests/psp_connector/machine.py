@@ -57,7 +57,7 @@ class Machine(Working):
         self._crash(slot)
 
     def _crash(self, slot: int) -> None:
-        self.client.delete(store.lease_key(self.connectors[slot].name))
+        self.client.delete(store.WHOLE.lease(self.connectors[slot].name))
         self.calls = [call for call in self.calls if call.slot != slot]
         self.connectors[slot] = self._connector()
 
@@ -65,7 +65,7 @@ class Machine(Working):
     def crash_while_taking(self, slot: int, count: int) -> None:
         """Redis has given it entries, and it never knew."""
         name = self.connectors[slot].name
-        self.client.xreadgroup(store.GROUP, name, {store.QUEUE: ">"}, count=count)
+        self.client.xreadgroup(store.GROUP, name, {store.WHOLE.queue: ">"}, count=count)
         waiting = [entry for entry in self.model.entries.values() if not entry.owner][:count]
         for entry in waiting:
             entry.owner = name
@@ -75,7 +75,7 @@ class Machine(Working):
     def lapse(self, slot: int, by: int, how: str | None) -> None:
         """Too slow for its lease, thought dead, overtaken, and still at work, now or later."""
         self.take(slot, 4)
-        self.client.delete(store.lease_key(self.connectors[slot].name))
+        self.client.delete(store.WHOLE.lease(self.connectors[slot].name))
         if by != slot:
             self.take_over(by)
         if how is None:
@@ -122,7 +122,7 @@ class Machine(Working):
 
     @rule(which=st.integers(0, len(BAD_ENTRIES) - 1))
     def write_nonsense(self, which: int) -> None:
-        self.client.xadd(store.QUEUE, BAD_ENTRIES[which])
+        self.client.xadd(store.WHOLE.queue, BAD_ENTRIES[which])
         self._note_new(1)
 
     @precondition(lambda self: self.model.records)
@@ -130,7 +130,7 @@ class Machine(Working):
     def write_a_duplicate(self, pick: int) -> None:
         """A second entry for a transaction that is open or over."""
         transaction_id = sorted(self.model.records)[pick % len(self.model.records)]
-        entry_id = self.client.xadd(store.QUEUE, {"transaction_id": transaction_id})
+        entry_id = self.client.xadd(store.WHOLE.queue, {"transaction_id": transaction_id})
         self.model.entries[entry_id] = Entry(transaction_id, "", "merchant:")
 
     @precondition(lambda self: any(entry.owner for entry in self.model.entries.values()))
@@ -139,7 +139,7 @@ class Machine(Working):
         """`XGROUP DELCONSUMER`: what it held and is open is found by the sweep, and once."""
         names = sorted({e.owner for e in self.model.entries.values() if e.owner})
         name = names[pick % len(names)]
-        self.client.xgroup_delconsumer(store.QUEUE, store.GROUP, name)
+        self.client.xgroup_delconsumer(store.WHOLE.queue, store.GROUP, name)
         lost = []
         for entry_id, entry in list(self.model.entries.items()):
             if entry.owner == name:
@@ -148,7 +148,7 @@ class Machine(Working):
                 if record and record.entry == entry_id and not record.final:
                     lost.append(entry.transaction_id)
                 else:
-                    self.client.xdel(store.QUEUE, entry_id)
+                    self.client.xdel(store.WHOLE.queue, entry_id)
         assert Counter(lost) == Counter(self.sweep.step())
         assert self.sweep.step() == []
         self._note_new(len(lost))
@@ -159,9 +159,9 @@ class Machine(Working):
         """A key of another type: each script that uses it refuses and changes nothing."""
         user_id = USERS[pick % len(USERS)]
         key = {
-            "points": store.points_key(user_id), "ledger": store.ledger_key(user_id),
-            "index": store.index_key(user_id), "retries": store.RETRIES,
-            "letters": store.DEADLETTERS,
+            "points": store.WHOLE.points(user_id), "ledger": store.WHOLE.ledger(user_id),
+            "index": store.WHOLE.index(user_id), "retries": store.WHOLE.retries,
+            "letters": store.WHOLE.deadletters,
         }[what]  # fmt: skip
         payment = TransactionRequest(amount=1250, currency="USD")
         with self._broken(key):

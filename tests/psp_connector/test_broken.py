@@ -45,20 +45,20 @@ def test_a_broken_record_is_a_dead_letter_and_stops_no_other(
 ) -> None:
     """It has failed, with the field as the reason; it was not charged, and the others were."""
     before, broken, after = accept(), accept(), accept()
-    key = store.transaction_key(broken)
+    key = store.WHOLE.transaction(broken)
     client.hdel(key, field)
     if value is not None:
         client.hset(key, field, value)
     psp = FakePsp()
     with running(make(client, settings, psp)):
-        wait_until(lambda: ended(client, before, after) and client.xlen(store.DEADLETTERS))
-    [(_, letter)] = client.xrange(store.DEADLETTERS)
+        wait_until(lambda: ended(client, before, after) and client.xlen(store.WHOLE.deadletters))
+    [(_, letter)] = client.xrange(store.WHOLE.deadletters)
     assert letter["transaction_id"] == broken
     assert letter["reason"].startswith(f"unreadable record: {field} is ")
     assert len(letter["reason"]) < 100
     assert client.hget(key, "status") == "failed"
     assert {before: 1, after: 1} == dict(psp.calls)
-    assert client.get(store.points_key(1)) == "24"
+    assert client.get(store.WHOLE.points(1)) == "24"
     assert nothing_left(client)
 
 
@@ -75,7 +75,7 @@ def test_a_charge_that_always_breaks_off_ends(
 
     with running(make(client, settings, FakePsp(answer))):
         wait_until(lambda: ended(client, broken, good))
-    [(_, letter)] = client.xrange(store.DEADLETTERS)
+    [(_, letter)] = client.xrange(store.WHOLE.deadletters)
     assert letter["reason"] == "given up after 3 attempts: ValueError in the connector"
     assert nothing_left(client)
 
@@ -91,7 +91,7 @@ def test_text_from_the_psp_is_stored_short_and_printable(
     transaction_id = accept()
     with running(make(client, settings, FakePsp(lambda *_: outcome(output)))):
         wait_until(lambda: ended(client, transaction_id))
-    stored = client.hgetall(store.transaction_key(transaction_id))
+    stored = client.hgetall(store.WHOLE.transaction(transaction_id))
     assert all(len(value) < 2000 and value.isprintable() for value in stored.values())
 
 
@@ -109,14 +109,14 @@ def abandoned(connector: Connector) -> Iterator[None]:
 
 
 KEYS = {
-    "ledger": (store.ledger_key(1), "x"),
-    "points": (store.points_key(1), "abc"),
-    "points with a leading zero": (store.points_key(1), "007"),
-    "negative zero": (store.points_key(1), "-0"),
-    "too many points": (store.points_key(1), "9223372036854775807"),
-    "index": (store.index_key(1), "x"),
-    "retries": (store.RETRIES, "x"),
-    "dead letters": (store.DEADLETTERS, "x"),
+    "ledger": (store.WHOLE.ledger(1), "x"),
+    "points": (store.WHOLE.points(1), "abc"),
+    "points with a leading zero": (store.WHOLE.points(1), "007"),
+    "negative zero": (store.WHOLE.points(1), "-0"),
+    "too many points": (store.WHOLE.points(1), "9223372036854775807"),
+    "index": (store.WHOLE.index(1), "x"),
+    "retries": (store.WHOLE.retries, "x"),
+    "dead letters": (store.WHOLE.deadletters, "x"),
 }
 
 
@@ -152,23 +152,23 @@ def test_a_payment_goes_on_once_a_broken_key_is_repaired(
         wait_until(lambda: ended(client, first, other) and nothing_left(client))
     captured = broken != "dead letters"
     assert ("captured" if captured else "failed") == record(client, first)["status"]
-    assert captured == client.llen(store.ledger_key(1))
-    assert (12 if captured else 0) == int(client.get(store.points_key(1)) or 0)
+    assert captured == client.llen(store.WHOLE.ledger(1))
+    assert (12 if captured else 0) == int(client.get(store.WHOLE.points(1)) or 0)
 
 
 def test_a_broken_dead_letter_stream_stops_no_other(
     client: Any, settings: ConnectorSettings, accept: Accept
 ) -> None:
     """An entry that has to go there waits for the repair; those behind it are captured."""
-    client.set(store.DEADLETTERS, "x")
-    client.xadd(store.QUEUE, {"hello": "world"})
+    client.set(store.WHOLE.deadletters, "x")
+    client.xadd(store.WHOLE.queue, {"hello": "world"})
     good = accept()
     with running(make(client, settings, FakePsp())):
         wait_until(lambda: ended(client, good))
-        assert client.xlen(store.QUEUE) == 1
-        client.delete(store.DEADLETTERS)
+        assert client.xlen(store.WHOLE.queue) == 1
+        client.delete(store.WHOLE.deadletters)
         wait_until(lambda: nothing_left(client))
-    [(_, letter)] = client.xrange(store.DEADLETTERS)
+    [(_, letter)] = client.xrange(store.WHOLE.deadletters)
     assert letter["reason"] == "not an entry of this queue"
 
 
@@ -176,26 +176,26 @@ def by_delconsumer(client: Any, settings: ConnectorSettings) -> None:
     queue = Queue(client, settings, "another")
     queue.join()
     assert len(take(queue)) == 1
-    client.xgroup_delconsumer(store.QUEUE, store.GROUP, "another")
+    client.xgroup_delconsumer(store.WHOLE.queue, store.GROUP, "another")
 
 
 def by_setid(client: Any, settings: ConnectorSettings) -> None:
     Queue(client, settings, "another").join()
-    client.xgroup_setid(store.QUEUE, store.GROUP, "$")
+    client.xgroup_setid(store.WHOLE.queue, store.GROUP, "$")
 
 
 def by_del(client: Any, _settings: ConnectorSettings) -> None:
-    client.delete(store.QUEUE)
+    client.delete(store.WHOLE.queue)
 
 
 def by_trimming(client: Any, _settings: ConnectorSettings) -> None:
-    client.xtrim(store.QUEUE, maxlen=0)
+    client.xtrim(store.WHOLE.queue, maxlen=0)
 
 
 def by_forgetting_a_retry(client: Any, settings: ConnectorSettings) -> None:
     by_delconsumer(client, settings)
-    client.hset(client.keys(store.transaction_key("*"))[0], "status", "queued")
-    client.delete(store.RETRIES)
+    client.hset(client.keys(store.WHOLE.transaction("*"))[0], "status", "queued")
+    client.delete(store.WHOLE.retries)
 
 
 @pytest.mark.parametrize(
@@ -218,8 +218,8 @@ def test_an_open_transaction_in_no_queue_is_found(
     assert Sweep(client).step() == []
     with running(make(client, settings, FakePsp())):
         wait_until(lambda: ended(client, transaction_id, waiting) and nothing_left(client))
-    assert client.get(store.points_key(1)) == "24"
-    assert client.xlen(store.DEADLETTERS) == 0
+    assert client.get(store.WHOLE.points(1)) == "24"
+    assert client.xlen(store.WHOLE.deadletters) == 0
 
 
 def test_what_the_psp_may_have_forgotten_is_not_charged_again(
@@ -229,11 +229,11 @@ def test_what_the_psp_may_have_forgotten_is_not_charged_again(
     transaction_id = accept()
     by_del(client, settings)
     created_at = rfc3339(now_ms() - 23 * 3_600_000 - 1000)
-    client.hset(store.transaction_key(transaction_id), "created_at", created_at)
+    client.hset(store.WHOLE.transaction(transaction_id), "created_at", created_at)
     psp = FakePsp()
     with running(make(client, settings, psp)):
         wait_until(lambda: ended(client, transaction_id))
-    [(_, letter)] = client.xrange(store.DEADLETTERS)
+    [(_, letter)] = client.xrange(store.WHOLE.deadletters)
     assert (transaction_id, True) == (letter["transaction_id"], "may have" in letter["reason"])
     assert not psp.calls
 
@@ -252,17 +252,17 @@ def test_an_old_payment_is_attempted_a_first_time_only(
     elif history == "replayed":
         with running(make(client, settings, FakePsp(lambda *_: Refused("HTTP 400")))):
             wait_until(lambda: ended(client, transaction_id))
-        [(letter_id, _)] = client.xrange(store.DEADLETTERS)
+        [(letter_id, _)] = client.xrange(store.WHOLE.deadletters)
         assert DeadLetters(client).replay(letter_id) == "done"
     yesterday = rfc3339(now_ms() - 24 * 3_600_000)
-    client.hset(store.transaction_key(transaction_id), "created_at", yesterday)
+    client.hset(store.WHOLE.transaction(transaction_id), "created_at", yesterday)
     psp = FakePsp()
     with running(make(client, settings, psp)):
         wait_until(lambda: ended(client, transaction_id))
     assert bool(psp.calls) is (history == "accepted")
     if psp.calls:
         return
-    [(letter_id, letter)] = client.xrange(store.DEADLETTERS)
+    [(letter_id, letter)] = client.xrange(store.WHOLE.deadletters)
     assert "may have" in letter["reason"]
     assert DeadLetters(client).replay(letter_id) == "old"
     assert DeadLetters(client).replay(letter_id, not_captured=True) == "done"

@@ -54,7 +54,7 @@ def test_a_retry_is_not_put_off_for_hours(
     assert (1 if waits else 0) == queue.promote()
     (again,) = take(queue, 1)
     assert queue.save([(again, FinalResult("captured", points=12))]) == [True]
-    assert client.hget(store.transaction_key(work.charge.transaction_id), "status") == "captured"
+    assert client.hget(store.WHOLE.transaction(work.charge.transaction_id), "status") == "captured"
 
 
 @pytest.mark.parametrize("command", [("EXPIRE", int(2 * HOUR)), ("PERSIST",)])
@@ -70,13 +70,13 @@ def test_a_lease_does_not_last_for_hours(
     for queue in (dead, other):
         queue.join()
     take(dead, 1)
-    client.execute_command(command[0], store.lease_key("dead"), *command[1:])
+    client.execute_command(command[0], store.WHOLE.lease("dead"), *command[1:])
 
     assert take_over(other) == []
-    assert 0 < client.pttl(store.lease_key("dead")) <= LEASE_SECONDS * 1000
+    assert 0 < client.pttl(store.WHOLE.lease("dead")) <= LEASE_SECONDS * 1000
     dead.renew()
     assert take_over(other) == [], "one that lives renews it"
-    client.delete(store.lease_key("dead"))
+    client.delete(store.WHOLE.lease("dead"))
     assert len(take_over(other)) == 1
 
 
@@ -90,11 +90,11 @@ def test_an_entry_is_taken_over_once_however_long_it_was_idle(
     for queue in (dead, *others):
         queue.join()
     take(dead, len(ids))
-    client.delete(store.lease_key("dead"))
+    client.delete(store.WHOLE.lease("dead"))
 
     with ThreadPoolExecutor(len(others)) as pool:
         taken = list(pool.map(take_over, others))
     works = [work for some in taken for work in some]
     assert len(ids) == len(works)
     assert ids == {work.charge.transaction_id for work in works}
-    assert len(ids) == client.xpending(store.QUEUE, store.GROUP)["pending"]
+    assert len(ids) == client.xpending(store.WHOLE.queue, store.GROUP)["pending"]

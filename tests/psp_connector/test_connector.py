@@ -53,8 +53,8 @@ def test_a_captured_transaction_earns_its_points(
     assert ("captured", 1, points) == (found["status"], found["attempts"], found["loyalty_points"])
     assert f"pi_{transaction_id}" == found["psp_reference"]
     assert [e["event"] for e in found["timeline"]] == ["queued", "processing", "captured"]
-    assert points == int(client.get(store.points_key(1)) or 0)
-    ledger = [json.loads(entry) for entry in client.lrange(store.ledger_key(1), 0, -1)]
+    assert points == int(client.get(store.WHOLE.points(1)) or 0)
+    ledger = [json.loads(entry) for entry in client.lrange(store.WHOLE.ledger(1), 0, -1)]
     assert ([transaction_id] if points else []) == [entry["transaction_id"] for entry in ledger]
     assert nothing_left(client)
 
@@ -72,8 +72,8 @@ def test_a_declined_card_is_not_tried_again(
     found = record(client, transaction_id)
     assert (found["status"], found["decline_code"]) == ("declined", "insufficient_funds")
     assert psp.calls[transaction_id] == 1
-    assert client.get(store.points_key(1)) is None
-    assert client.xlen(store.DEADLETTERS) == 0
+    assert client.get(store.WHOLE.points(1)) is None
+    assert client.xlen(store.WHOLE.deadletters) == 0
 
 
 def test_what_the_psp_refuses_fails_with_a_dead_letter(
@@ -84,7 +84,7 @@ def test_what_the_psp_refuses_fails_with_a_dead_letter(
     with running(make(client, settings, FakePsp(lambda *_: Refused("HTTP 400 nope")))):
         wait_until(lambda: ended(client, transaction_id))
     assert record(client, transaction_id)["status"] == "failed"
-    [(_, letter)] = client.xrange(store.DEADLETTERS)
+    [(_, letter)] = client.xrange(store.WHOLE.deadletters)
     assert (transaction_id, "refused by the PSP: HTTP 400 nope") == (
         letter["transaction_id"], letter["reason"],
     )  # fmt: skip
@@ -116,7 +116,7 @@ def test_attempts_are_bounded(client: Any, settings: ConnectorSettings, accept: 
     with running(make(client, settings, psp)):
         wait_until(lambda: ended(client, transaction_id))
     assert psp.calls[transaction_id] == 3
-    [(_, letter)] = client.xrange(store.DEADLETTERS)
+    [(_, letter)] = client.xrange(store.WHOLE.deadletters)
     assert letter["reason"] == "given up after 3 attempts: HTTP 503"
     assert nothing_left(client)
 
@@ -153,11 +153,11 @@ def test_an_unreadable_entry_goes_to_the_dead_letters(
     client: Any, settings: ConnectorSettings, accept: Accept, entry: dict[str, Any], reason: str
 ) -> None:
     """It is put away with the reason, cut short, and the one behind it is worked on."""
-    client.xadd(store.QUEUE, entry)
+    client.xadd(store.WHOLE.queue, entry)
     good = accept()
     with running(make(client, settings, FakePsp())):
-        wait_until(lambda: ended(client, good) and client.xlen(store.DEADLETTERS))
-    [(_, letter)] = client.xrange(store.DEADLETTERS)
+        wait_until(lambda: ended(client, good) and client.xlen(store.WHOLE.deadletters))
+    [(_, letter)] = client.xrange(store.WHOLE.deadletters)
     assert reason == letter["reason"]
     assert len(letter["entry"]) <= 1000
     assert nothing_left(client)
@@ -172,9 +172,9 @@ def test_an_entry_for_an_ended_transaction_goes_to_the_dead_letters(
     with running(make(client, settings, psp)):
         wait_until(lambda: ended(client, transaction_id))
         before = record(client, transaction_id)
-        client.xadd(store.QUEUE, {"transaction_id": transaction_id})
-        wait_until(lambda: client.xlen(store.DEADLETTERS))
-    [(_, letter)] = client.xrange(store.DEADLETTERS)
+        client.xadd(store.WHOLE.queue, {"transaction_id": transaction_id})
+        wait_until(lambda: client.xlen(store.WHOLE.deadletters))
+    [(_, letter)] = client.xrange(store.WHOLE.deadletters)
     assert letter["reason"] == "transaction is captured already"
     assert before == record(client, transaction_id)
     assert psp.calls[transaction_id] == 1
@@ -184,13 +184,13 @@ def test_finished_things_have_a_lifetime(
     client: Any, settings: ConnectorSettings, accept: Accept
 ) -> None:
     """A finished record expires after FINISHED_DAYS, and its place in the index goes with it."""
-    client.zadd(store.index_key(1), {"0000000000001:of-long-ago": 0})
+    client.zadd(store.WHOLE.index(1), {"0000000000001:of-long-ago": 0})
     transaction_id = accept()
     with running(make(client, settings, FakePsp())):
         wait_until(lambda: ended(client, transaction_id))
     days = settings.finished_days * 86_400
-    assert days - 60 < client.ttl(store.transaction_key(transaction_id)) <= days
-    assert client.zcard(store.index_key(1)) == 1
+    assert days - 60 < client.ttl(store.WHOLE.transaction(transaction_id)) <= days
+    assert client.zcard(store.WHOLE.index(1)) == 1
 
 
 @pytest.mark.parametrize(("late_seconds", "waits"), [(5.0, True), (PROMOTE_SECONDS, False)])
@@ -216,9 +216,9 @@ def test_a_due_retry_waits_for_a_spare_slot_but_not_for_ever(
         busy = [accept(user_id) for user_id in (1, 2, 3, 4)]
         wait_until(lambda: set(busy) == set(psp.calls))
         retried = accept(5)
-        client.xdel(store.QUEUE, client.hget(store.transaction_key(retried), "entry"))
-        client.zadd(store.RETRIES, {retried: 0})
+        client.xdel(store.WHOLE.queue, client.hget(store.WHOLE.transaction(retried), "entry"))
+        client.zadd(store.WHOLE.retries, {retried: 0})
         time.sleep(10 * PROMOTE_SECONDS)
-        assert (client.zscore(store.RETRIES, retried) is not None) is waits
+        assert (client.zscore(store.WHOLE.retries, retried) is not None) is waits
         release.set()
         wait_until(lambda: ended(client, retried))

@@ -40,14 +40,14 @@ def test_list_and_show(redis_port: int, client: Any, failed: str) -> None:
     assert code == 0
     assert failed in out
     assert "refused by the PSP: HTTP 400" in out
-    [(letter_id, _)] = client.xrange(store.DEADLETTERS)
+    [(letter_id, _)] = client.xrange(store.WHOLE.deadletters)
     assert failed in run(redis_port, "show", letter_id)[1]
 
 
 def test_what_a_queue_entry_holds_fakes_no_line(redis_port: int, client: Any) -> None:
     """One line for each letter, and for each field of it."""
     letter = {"transaction_id": "x\ny", "reason": "\x1b[2J\nfake", "a\nb": "c"}
-    letter_id = client.xadd(store.DEADLETTERS, letter)
+    letter_id = client.xadd(store.WHOLE.deadletters, letter)
     assert len(run(redis_port, "list")[1].splitlines()) == 1
     assert len(run(redis_port, "show", letter_id)[1].splitlines()) == len(letter)
 
@@ -62,10 +62,10 @@ def test_a_replayed_transaction_is_captured_after_all(
     redis_port: int, client: Any, settings: ConnectorSettings, failed: str
 ) -> None:
     """`replay` queues it with fresh attempts; the letter is gone, the timeline says so."""
-    [(letter_id, _)] = client.xrange(store.DEADLETTERS)
+    [(letter_id, _)] = client.xrange(store.WHOLE.deadletters)
     assert run(redis_port, "replay", letter_id)[0] == 0
-    assert client.xlen(store.DEADLETTERS) == 0
-    assert client.ttl(store.transaction_key(failed)) == -1
+    assert client.xlen(store.WHOLE.deadletters) == 0
+    assert client.ttl(store.WHOLE.transaction(failed)) == -1
     with running(make(client, settings, FakePsp())):
         wait_until(lambda: ended(client, failed))
     found = record(client, failed)
@@ -80,30 +80,30 @@ def test_a_replayed_transaction_is_captured_after_all(
 
 def test_after_a_day_a_replay_needs_a_look(redis_port: int, client: Any, failed: str) -> None:
     """The PSP has forgotten the idempotency key: a lost answer would be a second charge."""
-    client.hset(store.transaction_key(failed), "created_at", rfc3339(now_ms() - 24 * 3_600_000))
+    client.hset(store.WHOLE.transaction(failed), "created_at", rfc3339(now_ms() - 24 * 3_600_000))
     code, out, err = run(redis_port, "replay", "--all")
     assert (code, out) == (1, "")
     assert "--not-captured" in err
-    assert (record(client, failed)["status"], client.xlen(store.DEADLETTERS)) == ("failed", 1)
+    assert (record(client, failed)["status"], client.xlen(store.WHOLE.deadletters)) == ("failed", 1)
     assert run(redis_port, "replay", "--all", "--not-captured")[0] == 0
-    assert (record(client, failed)["status"], client.xlen(store.DEADLETTERS)) == ("queued", 0)
+    assert (record(client, failed)["status"], client.xlen(store.WHOLE.deadletters)) == ("queued", 0)
 
 
 def test_what_cannot_be_replayed_stays(redis_port: int, client: Any, failed: str) -> None:
     """A letter without a transaction, or of one that is captured, is refused in words."""
-    lost = client.xadd(store.DEADLETTERS, {"transaction_id": "", "reason": "not an entry"})
-    client.hset(store.transaction_key(failed), "status", "captured")
+    lost = client.xadd(store.WHOLE.deadletters, {"transaction_id": "", "reason": "not an entry"})
+    client.hset(store.WHOLE.transaction(failed), "status", "captured")
     code, out, err = run(redis_port, "replay", "--all")
     assert (code, out) == (1, "")
     assert "was captured" in err
     assert f"{lost}: not replayed: its transaction does not exist" in err
-    assert client.xlen(store.DEADLETTERS) == 2
+    assert client.xlen(store.WHOLE.deadletters) == 2
 
 
 def test_many_are_listed_page_by_page(redis_port: int, client: Any) -> None:
     """More than a page of them comes out whole and once."""
     for number in range(250):
-        client.xadd(store.DEADLETTERS, {"transaction_id": str(number), "reason": "x"})
+        client.xadd(store.WHOLE.deadletters, {"transaction_id": str(number), "reason": "x"})
     seen = [letter["transaction_id"] for _, letter in DeadLetters(client).all()]
     assert [str(number) for number in range(250)] == seen
     assert run(redis_port, "list")[1].count("\n") == 250

@@ -63,7 +63,7 @@ def test_what_waits_here_is_left_to_the_others(
     assert all_of_them == set(begun)
     accepted = [accept(2) for _ in range(4)]
     assert accepted[:3] == ids(lapsing.next())
-    client.delete(store.lease_key("lapsing"))
+    client.delete(store.WHOLE.lease("lapsing"))
     lapsing.forget()
     assert set(accepted) == set(ids(take_over(other))) - all_of_them
     began = time.monotonic()

@@ -87,7 +87,7 @@ def pay(client: Any, user_id: int, method: str) -> str:
 def seconds_taken(client: Any, transaction_id: str) -> float | None:
     """From its acceptance to its end."""
     status, created_at, updated_at = client.hmget(
-        store.transaction_key(transaction_id), "status", "created_at", "updated_at"
+        store.WHOLE.transaction(transaction_id), "status", "created_at", "updated_at"
     )
     if status not in FINAL:
         return None

@@ -101,7 +101,7 @@ def test_ten_minutes_down(
     thread = threading.Thread(target=connector.run)
     began = clock()
     thread.start()
-    keys = [store.transaction_key(transaction_id) for transaction_id in ids]
+    keys = [store.WHOLE.transaction(transaction_id) for transaction_id in ids]
     try:
         wait_until(lambda: {client.hget(key, "status") for key in keys} <= FINAL, seconds_max=60)
     finally:

@@ -129,8 +129,8 @@ def test_a_redis_that_forgot_the_scripts_is_told_them_again(
     works = take(queue, 3)
     client.script_flush()
     assert queue.save([(work, CAPTURED) for work in works]) == [True] * 3
-    assert {client.hget(store.transaction_key(i), "status") for i in ids} == {"captured"}
-    assert int(client.get(store.points_key(1))) == 36
+    assert {client.hget(store.WHOLE.transaction(i), "status") for i in ids} == {"captured"}
+    assert int(client.get(store.WHOLE.points(1))) == 36
 
 
 def test_an_unreadable_record_spoils_no_other(
@@ -141,8 +141,8 @@ def test_an_unreadable_record_spoils_no_other(
     queue = Queue(client, settings, "one")
     queue.join()
     works = take(queue, 3)
-    client.delete(store.transaction_key(ids[1]))
-    client.set(store.transaction_key(ids[1]), "no hash")
+    client.delete(store.WHOLE.transaction(ids[1]))
+    client.set(store.WHOLE.transaction(ids[1]), "no hash")
     first, second, third = queue.save([(work, CAPTURED) for work in works])
     assert (first, third) == (True, True)
     assert isinstance(second, redis.ResponseError)

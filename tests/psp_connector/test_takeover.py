@@ -30,12 +30,12 @@ def test_a_dead_connectors_work_is_taken_over(
     dead = Queue(client, settings, "dead")
     dead.join()
     assert len(take(dead, 10)) == 3
-    client.delete(store.lease_key("dead"))  # what LEASE_SECONDS without renewal do
+    client.delete(store.WHOLE.lease("dead"))  # what LEASE_SECONDS without renewal do
     with running(make(client, settings, FakePsp(), "alive")):
         wait_until(lambda: ended(client, *ids))
         wait_until(lambda: consumer_names(client) == {"alive"}, what="removal of the dead one")
     assert {record(client, i)["status"] for i in ids} == {"captured"}
-    assert int(client.get(store.points_key(1))) == 36
+    assert int(client.get(store.WHOLE.points(1))) == 36
 
 
 def test_abandoned_entries_are_reclaimed_under_load(
@@ -49,13 +49,13 @@ def test_abandoned_entries_are_reclaimed_under_load(
     with running(make(client, settings, psp, "alive")):
         wait_until(lambda: len(psp.calls) > 20, what="load")
         (work,) = wait_until(lambda: dead.begin(dead.assign([], {"1": 1})))
-        client.delete(store.lease_key("dead"))
+        client.delete(store.WHOLE.lease("dead"))
         wait_until(lambda: ended(client, work.charge.transaction_id), what="take-over")
-        assert client.xlen(store.QUEUE) > 100, "the rest is still waiting"
+        assert client.xlen(store.WHOLE.queue) > 100, "the rest is still waiting"
 
 
 def consumer_names(client: Any) -> set[str]:
-    return {c["name"] for c in client.xinfo_consumers(store.QUEUE, store.GROUP)}
+    return {c["name"] for c in client.xinfo_consumers(store.WHOLE.queue, store.GROUP)}
 
 
 def test_a_live_but_slow_connector_is_left_alone(
@@ -69,7 +69,7 @@ def test_a_live_but_slow_connector_is_left_alone(
     other = Queue(client, settings, "other")
     other.join()
     assert take_over(other) == []
-    assert LEASE_SECONDS >= client.ttl(store.lease_key("slow")) > 0
+    assert LEASE_SECONDS >= client.ttl(store.WHOLE.lease("slow")) > 0
 
 
 def test_a_connector_thought_dead_does_no_harm(
@@ -81,13 +81,13 @@ def test_a_connector_thought_dead_does_no_harm(
     late.join()
     other.join()
     [work] = take(late, 1)
-    client.delete(store.lease_key("late"))
+    client.delete(store.WHOLE.lease("late"))
     taken = wait_until(lambda: take_over(other))
     retry, captured = RetryResult("HTTP 500", 0), FinalResult("captured", points=12)
     assert late.save([(work, retry)]) == [False]
     assert other.save([(taken[0], captured)]) == [True]
     assert late.save([(work, captured), (work, retry)]) == [False, False]
-    assert int(client.get(store.points_key(1))) == 12
+    assert int(client.get(store.WHOLE.points(1))) == 12
     assert record(client, transaction_id)["status"] == "captured"
     assert nothing_left(client)
 
@@ -143,7 +143,7 @@ def test_stopping_finishes_calls_in_flight(
     assert connector.drain(5) == 0
     assert record(client, first)["status"] == "captured"
     assert record(client, second)["status"] == "queued"
-    assert not client.exists(store.lease_key("one"))
+    assert not client.exists(store.WHOLE.lease("one"))
     assert consumer_names(client) == set()
 
 
@@ -152,7 +152,7 @@ def test_a_flushed_redis_is_joined_again(
 ) -> None:
     """When stream and group are gone the connector makes them again by itself."""
     with running(make(client, settings, FakePsp())):
-        wait_until(lambda: client.exists(store.lease_key("one")))
+        wait_until(lambda: client.exists(store.WHOLE.lease("one")))
         client.flushall()
         transaction_id = accept()
         wait_until(lambda: ended(client, transaction_id))

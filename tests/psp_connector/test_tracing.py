@@ -78,7 +78,7 @@ def test_retries_are_linked(
         return Captured("pi_1") if call > 3 else Transient("HTTP 500")
 
     def captured() -> bool:
-        status = client.hget(store.transaction_key(transaction_id), "status")
+        status = client.hget(store.WHOLE.transaction(transaction_id), "status")
         return bool(status == "captured")
 
     transaction_id = accept_traced()
@@ -88,7 +88,7 @@ def test_retries_are_linked(
         [(letter, _)] = letters.all()
         assert letters.replay(letter) == "done"
         wait_until(
-            lambda: client.hget(store.transaction_key(transaction_id), "status") == "captured"
+            lambda: client.hget(store.WHOLE.transaction(transaction_id), "status") == "captured"
         )
     attempts = spans("process queue")
     outcomes = [span.attributes["platform.outcome"] for span in attempts if span.attributes]
@@ -109,7 +109,7 @@ def test_a_take_over_is_linked(
     first = Queue(client, settings, "one")
     first.join()
     [lost] = take(first)
-    client.delete(store.lease_key("one"))
+    client.delete(store.WHOLE.lease("one"))
     second = Queue(client, settings, "two")
     second.join()
     [taken] = take_over(second)
@@ -128,7 +128,7 @@ def test_a_swept_transaction_stays_in_its_trace(
     accept_traced()
     queue = Queue(client, settings, "one")
     queue.join()
-    client.delete(store.QUEUE)
+    client.delete(store.WHOLE.queue)
     queue.join()
     assert len(queue.sweep()) == 1
     [work] = take(queue)
@@ -138,5 +138,5 @@ def test_a_swept_transaction_stays_in_its_trace(
 
 def test_what_is_not_traced_leaves_nothing_in_redis(client: Any, accept: Accept) -> None:
     """Neither the record nor the log fields have a trace."""
-    record = client.hgetall(store.transaction_key(accept()))
+    record = client.hgetall(store.WHOLE.transaction(accept()))
     assert "traceparent" not in record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -54,10 +55,13 @@ class State:
 def read(sources: Sources) -> State:
     """The queue as it is now; tables have at most ROWS_MAX rows."""
     now_ms = time.time() * 1000
-    due = sources.redis.zrange(store.RETRIES, 0, ROWS_MAX - 1, withscores=True)
+    found: list[tuple[str, float]] = []
+    for one in sources.partitions:
+        found += sources.redis.zrange(one.retries, 0, ROWS_MAX - 1, withscores=True)
+    due = heapq.nsmallest(ROWS_MAX, found, key=lambda waiting: waiting[1])
     return State(
         sources.gauges(),
-        _consumers(sources.redis),
+        [row for one in sources.partitions for row in _consumers(sources.redis, one)],
         [
             {"id": id_, "due": "due" if at <= now_ms else f"in {duration(at - now_ms)}"}
             for id_, at in due
@@ -74,14 +78,14 @@ def _short(fields: dict[str, str]) -> dict[str, str]:
     return {"at": at[5:19].replace("T", " "), "reason": fields.get("reason", "")}
 
 
-def _consumers(client: store.Client) -> list[dict[str, Any]]:
+def _consumers(client: store.Client, partition: store.Partition) -> list[dict[str, Any]]:
     try:
-        found = client.xinfo_consumers(store.QUEUE, store.GROUP)
+        found = client.xinfo_consumers(partition.queue, store.GROUP)
     except redis.ResponseError:  # before the first connector there is no group
         return []
     return [
         {
-            "name": one["name"],
+            "name": partition.prefix + one["name"],
             "what": "set aside" if one["name"].startswith("merchant:") else "connector",
             "pending": one["pending"],
             "idle": duration(one["idle"]) if one["pending"] else "",

@@ -1,0 +1,147 @@
+"""Clients of a single Redis and of a Redis Cluster, with short timeouts."""
+
+from __future__ import annotations
+
+import threading
+from functools import cached_property
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode
+from redis.exceptions import RedisClusterException
+from redis.maint_notifications import MaintNotificationsConfig
+from redis.retry import Retry
+
+Client: TypeAlias = Any
+"""A `redis.Redis` or a cluster's; untyped because redis-py types replies as possibly awaitable."""
+
+ERRORS = (redis.RedisError, RedisClusterException)
+"""What a command may raise; redis-py derives the second one from Exception."""
+
+_CONNECT_SECONDS_MAX = 0.4
+_node: Any = ClusterNode  # untyped
+
+
+class _ThreadConnection:
+    """Closes its connection when the owning thread ends."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+
+    def __del__(self) -> None:
+        self.connection.disconnect()
+
+
+class _PerThreadPool(redis.ConnectionPool):
+    """One connection per thread, kept until the thread ends.
+
+    redis-py's own pool checks each connection before each command, with a lock and a system call:
+    a third of a command's cost. Here a broken connection is noticed in use, and the command
+    repeated on a new one (see `connect`). WAIT needs the connection of the write it waits for.
+    """
+
+    def reset(self) -> None:
+        """Drops all connections, as after a fork."""
+        # Before super().reset(), after which redis-py lets other threads continue.
+        self._own = threading.local()
+        super().reset()
+
+    def get_connection(self, *_command: Any, **_options: Any) -> Any:
+        """This thread's connection, connected."""
+        self._checkpid()
+        if not hasattr(self._own, "holder"):
+            # make_connection would count it towards max_connections and never count down.
+            self._own.holder = _ThreadConnection(self.connection_class(**self.connection_kwargs))
+        connection = self._own.holder.connection
+        connection.connect()
+        return connection
+
+    def release(self, connection: Any) -> None:
+        """Does nothing: the connection stays with its thread."""
+
+
+class _RedisCluster(redis.RedisCluster):
+    def determine_slot(self, *args: Any) -> int | None:
+        """redis-py would ask Redis for the key of each XREADGROUP, in another round trip."""
+        if args[0] == "XREADGROUP":
+            slot: int = self.keyslot(args[args.index("STREAMS") + 1])  # type: ignore[no-untyped-call]
+            return slot
+        return super().determine_slot(*args)
+
+
+class Cluster:
+    """A Redis Cluster's client. Connects on first use, as one for a single Redis does."""
+
+    def __init__(self, urls: list[str], options: dict[str, Any]) -> None:
+        self._urls = urls
+        self._options = options
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    @cached_property
+    def _client(self) -> Any:
+        others = [urlsplit(url) for url in self._urls[1:]]
+        return _RedisCluster(
+            url=self._urls[0],
+            startup_nodes=[_node(one.hostname, one.port or 6379) for one in others],
+            connection_pool_class=_PerThreadPool,
+            # The partitions that have a master work on.
+            require_full_coverage=False,
+            retry=Retry(NoBackoff(), 1),
+            **self._options,
+        )
+
+    def close(self) -> None:
+        """Closes the connections, if there are any."""
+        if "_client" in self.__dict__:
+            self._client.close()
+
+    def lane(self, key: str) -> str:
+        """The node that serves a key, by name."""
+        return str(self._client.get_node_from_key(key).name)
+
+    def pool(self, key: str) -> Any:
+        """The connection pool of the node that serves a key."""
+        client = self._client
+        return client.get_redis_connection(client.get_node_from_key(key)).connection_pool
+
+    def refresh(self, key: str) -> None:
+        """Reads the slots again after the node of a key failed, from the other nodes first."""
+        manager = self._client.nodes_manager
+        manager.move_node_to_end_of_cached_nodes(self.lane(key))
+        manager.initialize()
+
+
+def connect(url: str, *, timeout_seconds: float, cluster: bool = False) -> Client:
+    """Returns a client with short timeouts, in seconds.
+
+    A command on a broken connection is repeated once on a new one, which is safe because all
+    scripts are idempotent. A command that timed out is not repeated.
+
+    Args:
+        url: as in REDIS_URL; of a cluster several, separated by commas.
+        timeout_seconds: for a reply.
+        cluster: whether this is a Redis Cluster.
+    """
+    options: dict[str, Any] = {
+        "decode_responses": True,
+        # Values written by hand may not be UTF-8; an error here would recur on every read.
+        "encoding_errors": "replace",
+        "socket_timeout": timeout_seconds,
+        "socket_connect_timeout": min(timeout_seconds, _CONNECT_SECONDS_MAX),
+        **({} if url.startswith("unix:") else {"socket_keepalive": True}),
+    }
+    if cluster:
+        # RESP2, without which redis-py 8 switches on its maintenance notifications.
+        return Cluster(url.split(","), options | {"protocol": 2})
+    pool = _PerThreadPool.from_url(
+        url,
+        **options,
+        # For Redis Enterprise only; in redis-py 8 its reference cycle keeps sockets open.
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+    )
+    return redis.Redis(connection_pool=pool)
