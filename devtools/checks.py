@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from devtools import environment, ports
 from devtools.address import AUTO, BLOCK, PORT_OFFSETS
 from devtools.catalog import CONSOLE
+from devtools.state import partitions_of
 from services.auth_api.userfile import UsersError, load
 from services.common.redis_url import RedisSettings
 from services.common.settings import SettingsError, masked
@@ -76,27 +77,43 @@ def unreachable_redis(environ: Mapping[str, str]) -> list[str]:
     if not (environ.get("REDIS_URL") or environ.get("REDIS_URL_FILE")):
         return []
     try:
-        url = RedisSettings.read(environ).redis_url
+        settings = RedisSettings.read(environ)
     except SettingsError:  # reported by wrong_settings
         return []
-    failure = ["no response"]
+    failure = ["Redis is not reached: no response"]
     # In a thread, because the resolver of names has no timeout.
-    thread = threading.Thread(target=_ping, args=(url, failure), daemon=True)
+    thread = threading.Thread(target=_ping, args=(settings, failure), daemon=True)
     thread.start()
     thread.join(_REDIS_SECONDS_MAX)
-    return [f"REDIS_URL={masked(url)!r}: Redis is not reached: {failure[0]}"] if failure else []
+    return [f"REDIS_URL={masked(settings.redis_url)!r}: {failure[0]}"] if failure else []
 
 
-def _ping(url: str, failure: list[str]) -> None:
-    import redis  # noqa: PLC0415 - slow to import, and needed only with an external Redis
+def other_partitions(state: Path, environ: Mapping[str, str]) -> list[str]:
+    """A line if the stack's own Redis has data with another number of partitions."""
+    wanted, stored = environ.get("PARTITIONS") or "1", partitions_of(state)
+    if environ.get("REDIS_URL") or environ.get("REDIS_URL_FILE") or stored in {"", wanted}:
+        return []
+    return [
+        f"PARTITIONS={wanted}: the data in {state} have {stored}; set PARTITIONS={stored}, or "
+        "start from nothing with `platform reset`"
+    ]
 
-    from services.common import redis_client  # noqa: PLC0415
+
+def _ping(settings: RedisSettings, failure: list[str]) -> None:
+    # Slow to import, and needed only with an external Redis.
+    from services.common import redis_check, redis_client  # noqa: PLC0415
 
     try:
-        with contextlib.closing(redis_client.connect(url, timeout_seconds=1)) as client:
-            client.ping()
-    except (redis.RedisError, OSError, ValueError) as error:
-        failure[0] = masked(str(error))
+        with contextlib.closing(
+            redis_client.connect(
+                settings.redis_url, timeout_seconds=1, cluster=settings.redis_cluster
+            )
+        ) as client:
+            redis_check.check(client, settings)
+    except redis_check.MismatchError as error:
+        failure[0] = str(error)
+    except (*redis_client.ERRORS, OSError, ValueError) as error:
+        failure[0] = f"Redis is not reached: {masked(str(error))}"
     else:
         failure.clear()
 

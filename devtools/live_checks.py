@@ -22,7 +22,7 @@ from services.common.settings import SettingsError, masked
 from services.psp_connector.sweep import Sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from devtools.checkout import Checkout
     from devtools.orphans import Orphan
@@ -157,15 +157,18 @@ class Running:
             return [Finding("redis", "redis", "not running", "note")]
         try:
             own = {"REDIS_URL_FILE": str(self._checkout.state / "redis-url")}
-            url = RedisSettings.read({**own, **variables}).redis_url
+            settings = RedisSettings.read({**own, **variables})
         except SettingsError as error:
             return [Finding("redis", "address", "unknown", "fault", str(error), "set it right")]
+        url = settings.redis_url
         try:
             with contextlib.closing(
-                redis_client.connect(url, timeout_seconds=_RESPONSE_SECONDS_MAX)
+                redis_client.connect(
+                    url, timeout_seconds=_RESPONSE_SECONDS_MAX, cluster=settings.redis_cluster
+                )
             ) as one:
-                return [Finding("redis", "address", masked(url)), *_redis(one)]
-        except (redis.RedisError, OSError, ValueError) as error:
+                return [Finding("redis", "address", masked(url)), *_redis(one, settings)]
+        except (*redis_client.ERRORS, OSError, ValueError) as error:
             unreachable = "is REDIS_URL right, and is it reachable from here?"
             cure = self._log("redis") if is_own else unreachable
             return [Finding("redis", masked(url), "no response", "fault", masked(str(error)), cure)]
@@ -178,7 +181,18 @@ def _failing(response: httpx.Response) -> str:
     return "no health document"
 
 
-def _redis(client: store.Client) -> list[Finding]:
+def _redis(client: store.Client, settings: RedisSettings) -> list[Finding]:
+    stored = client.get(store.COUNT_KEY) or str(settings.partitions)
+    cure = f"set PARTITIONS={stored}: the services refuse to start with another number"
+    found = [_required("partitions", str(settings.partitions), stored, cure)]
+    for name, node in redis_client.nodes(client).items():
+        if name:
+            found.append(Finding("redis", "primary", name))
+        found += _node(node)
+    return [*found, _lost(client, store.partitions(settings.partitions))]
+
+
+def _node(client: store.Client) -> list[Finding]:
     facts = client.info("persistence") | client.info("memory")
     seconds, micros = client.time()
     is_rewriting = facts.get("aof_rewrite_in_progress")
@@ -209,7 +223,6 @@ def _redis(client: store.Client) -> list[Finding]:
         ),
         _memory(facts),
         _drift(seconds + micros / 1e6 - time.time()),
-        _lost(client),
     ]
 
 
@@ -236,11 +249,11 @@ def _drift(seconds: float) -> Finding:
     return Finding("redis", "clock", f"{seconds:+.1f} s", "warning", "apart from ours", cure)
 
 
-def _lost(client: store.Client) -> Finding:
+def _lost(client: store.Client, partitions: Sequence[store.Partition]) -> Finding:
     """Open transactions that are in no queue, which only the connector's sweep finishes."""
     name, count, until = "open, in no queue", 0, time.monotonic() + _SWEEP_SECONDS_MAX
     try:
-        for ids in Sweep(client).look():
+        for ids in Sweep(client, partitions).look():
             count += len(ids)
             if time.monotonic() > until:
                 return Finding("redis", name, f"{count} so far", note="not all records looked at")

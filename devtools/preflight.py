@@ -40,9 +40,11 @@ def faults(environ: Mapping[str, str]) -> list[str]:
         first = DEFAULT_PORT
         found.append(str(error))
     found += checks.wrong_settings(first, folder, environ) + checks.unreachable_redis(environ)
+    found += checks.other_partitions(folder, environ)
     if not found:
         script = environment.script(first, folder.absolute(), environ)
         state.write_environment(folder, script, first + PORT_OFFSETS["redis"])
+        state.write_partitions(folder, environ.get("PARTITIONS") or "1")
     return found
 
 

@@ -27,6 +27,7 @@ DEFAULTS = {
     "LOG_FORMAT": "`console` in the stack and at a terminal, else `json`",
     "JWT_SECRET": "`.state/jwt-secret`",
     "USERS_FILE": "`services/auth_api/users.json`",
+    "REDIS_CLUSTER": "0",
     "REDIS_URL": "the stack's Redis",
     "PSP_URL": "the sandbox",
     "PSP_API_KEY": "`sk_test_sandbox`",

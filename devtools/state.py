@@ -18,7 +18,7 @@ _FOLDERS = ("redis", "caddy", "metrics")
 # Random, created once, mode 600: the token secret, the Redis password, the sandbox's control token.
 _SECRETS = ("jwt-secret", "redis-password", "sandbox-token")
 _FILES = (
-    *("version", "environment", "port", "redis-url", *_SECRETS, "*.new"),
+    *("version", "environment", "port", "redis-url", "partitions", *_SECRETS, "*.new"),
     *("psp-sandbox.sqlite*", "console.sqlite*", "pc.sock", "pc.sock.lock"),
     "logs/*.log*",
 )
@@ -90,6 +90,21 @@ def write_environment(state: Path, script: str, redis_port: int) -> None:
     _write(state / "environment", script.rstrip("\n"))
     password = (state / "redis-password").read_text("ascii").strip()
     _write(state / "redis-url", f"redis://:{password}@127.0.0.1:{redis_port}/0")
+
+
+def partitions_of(state: Path) -> str:
+    """The number of partitions of the data; empty if there are none yet."""
+    try:
+        return (state / "partitions").read_text(encoding="utf-8").strip()
+    except OSError:
+        # Older data have one.
+        return "1" if any((state / "redis").glob("*")) else ""
+
+
+def write_partitions(state: Path, count: str) -> None:
+    """Notes the number of partitions, which the first start decides."""
+    if not (state / "partitions").exists():
+        _write(state / "partitions", count)
 
 
 def _write(path: Path, text: str) -> None:

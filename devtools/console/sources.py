@@ -41,7 +41,7 @@ class RefusedError(Exception):
 
 TROUBLE = (
     RefusedError,
-    redis.RedisError,
+    *redis_client.ERRORS,
     SupervisorError,
     httpx.HTTPError,
     PlatformError,
@@ -87,9 +87,13 @@ class Sources:
         self.logs = settings.platform_state / "logs"
         self.tail = loglines.Tail(self.logs)
         self.spans = spans
-        self.redis = redis_client.connect(settings.redis_url, timeout_seconds=REDIS_TIMEOUT_SECONDS)
+        self.redis = redis_client.connect(
+            settings.redis_url,
+            timeout_seconds=REDIS_TIMEOUT_SECONDS,
+            cluster=settings.redis_cluster,
+        )
         self.supervisor = Supervisor(settings.pc_socket_path)
-        self.partitions = (store.WHOLE,)
+        self.partitions = store.partitions(settings.partitions)
         self.deadletters = DeadLetters(self.redis, self.partitions)
         self.rates = Rates(self.first_port, self.supervisor)
         self._transactions = Transactions(self.redis, 0, self.partitions)
@@ -155,7 +159,7 @@ class Sources:
         return loglines.about(self.logs, transaction_id)
 
     def gauges(self) -> dict[str, float]:
-        """The gauges of all partitions by the names that `/metrics` has: sums, or the greatest age."""
+        """The queue's gauges by the names that `/metrics` has: sums, or the greatest age."""
         found = {
             metric.name: (max if metric.name.endswith("seconds") else sum)(
                 sample.value for sample in metric.samples

@@ -61,6 +61,10 @@ class _PerThreadPool(redis.ConnectionPool):
     def release(self, connection: Any) -> None:
         """Does nothing: the connection stays with its thread."""
 
+    def close(self) -> None:
+        """Drops all connections; one in use is closed after its command."""
+        self._own = threading.local()
+
 
 class _RedisCluster(redis.RedisCluster):
     def determine_slot(self, *args: Any) -> int | None:
@@ -108,11 +112,27 @@ class Cluster:
         client = self._client
         return client.get_redis_connection(client.get_node_from_key(key)).connection_pool
 
+    def primaries(self) -> dict[str, Client]:
+        """A client of each primary, by names."""
+        client = self._client
+        return {node.name: client.get_redis_connection(node) for node in client.get_primaries()}
+
     def refresh(self, key: str) -> None:
         """Reads the slots again after the node of a key failed, from the other nodes first."""
         manager = self._client.nodes_manager
         manager.move_node_to_end_of_cached_nodes(self.lane(key))
         manager.initialize()
+
+
+def close_idle(client: Client) -> None:
+    """Drops the connections that were made so far."""
+    for node in nodes(client).values():
+        node.connection_pool.close()
+
+
+def nodes(client: Client) -> dict[str, Client]:
+    """The client itself, or a client of each primary of a cluster, by names."""
+    return client.primaries() if isinstance(client, Cluster) else {"": client}
 
 
 def connect(url: str, *, timeout_seconds: float, cluster: bool = False) -> Client:

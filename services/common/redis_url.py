@@ -1,4 +1,4 @@
-"""The REDIS_URL setting.
+"""The settings of Redis.
 
 Separate from `services/common/store.py` because preflight validates it at every start of the stack,
 and `import redis` would take a third of preflight's time.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from services.common.settings import FILE_ALLOWED, Settings
 
@@ -62,10 +62,42 @@ def _check_option(name: str, value: str, *, is_tls: bool) -> None:
         raise ValueError(f"{_RULE}; {name} is the absolute path of a file")
 
 
-RedisUrl = Annotated[str, AfterValidator(_redis_url), FILE_ALLOWED]
+def _redis_urls(text: str, info: ValidationInfo) -> str:
+    if not info.data.get("redis_cluster"):
+        return _redis_url(text)
+    first, *others = map(_redis_url, text.split(","))
+    parts = urlsplit(first)
+    if parts.scheme == "unix" or parts.path not in {"", "/", "/0"} or "db=" in parts.query:
+        raise ValueError("redis:// or rediss:// without a database, which no cluster has")
+    if any(_credentials(one) != _credentials(first) for one in others):
+        raise ValueError("start nodes that differ in host and port only, separated by commas")
+    return text
+
+
+def _credentials(url: str) -> tuple[str, ...]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc.rpartition("@")[0], parts.path, parts.query
+
+
+RedisUrl = Annotated[str, AfterValidator(_redis_urls), FILE_ALLOWED]
 
 
 class RedisSettings(Settings):
     """Settings of a process or command that uses Redis."""
 
+    redis_cluster: bool = Field(
+        default=False, description="1: REDIS_URL has start nodes of a Redis Cluster, with commas"
+    )
     redis_url: RedisUrl = Field(description="where transactions are kept and queued")
+    partitions: Annotated[int, Field(ge=1, le=256)] = Field(
+        default=1, description="parts of the data, each with a queue; fixed by the first start"
+    )
+
+    @model_validator(mode="after")
+    def _has_partitions(self) -> Self:
+        if self.redis_cluster and self.partitions == 1:
+            raise ValueError(
+                "PARTITIONS=1: must be more with REDIS_CLUSTER=1, such as 16: "
+                "each partition is on one node"
+            )
+        return self

@@ -73,6 +73,11 @@ class Partition:
         return queue | number
 
     @property
+    def ids(self) -> dict[str, int]:
+        """The fields of log lines about it."""
+        return {"partition": self.number} if self.prefix else {}
+
+    @property
     def retries(self) -> str:
         """Transactions waiting for their next attempt."""
         return f"{self.prefix}retries"
@@ -163,6 +168,19 @@ def handle_errors(
         app.add_error_handler(kind, respond)
 
 
+def ping(client: Client) -> None:
+    """Raises one of `redis_client.ERRORS` if Redis, or each primary of a cluster, is away."""
+    failure: Exception | None = None
+    for node in redis_client.nodes(client).values():
+        try:
+            node.ping()
+        except redis_client.ERRORS as error:
+            failure = error
+        else:
+            return
+    raise failure or redis.ConnectionError("no primary")
+
+
 def run_script(client: Client, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
     """Runs a script and returns its reply.
 
@@ -236,15 +254,19 @@ def _evaluate(client: Client, calls: Sequence[ScriptCall], how: str) -> list[Any
 
 def _round_trip(pool: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
     connection = pool.get_connection()
-
-    def send() -> list[Any]:
-        connection.send_packed_command(connection.pack_commands(commands))
-        return [_reply(connection) for _ in commands]
-
     try:
-        return list(connection.retry.call_with_retry(send, lambda _error: connection.disconnect()))
+        return list(
+            connection.retry.call_with_retry(
+                lambda: _send(connection, commands), lambda _error: connection.disconnect()
+            )
+        )
     finally:
         pool.release(connection)
+
+
+def _send(connection: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    connection.send_packed_command(connection.pack_commands(commands))
+    return [_reply(connection) for _ in commands]
 
 
 def _reply(connection: Any) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from services.common import openapi, redis_client, store
+from services.common import openapi, redis_check, redis_client, store
 from services.common.tokens import Tokens
 from services.common.web import make_app
 from services.core_api.resources import (
@@ -28,8 +29,20 @@ REDIS_TIMEOUT_SECONDS = 0.8
 def create_app(settings: CoreSettings, client: store.Client | None = None) -> App:
     """Creates the app; it connects to Redis on first use."""
     if client is None:
-        client = redis_client.connect(settings.redis_url, timeout_seconds=REDIS_TIMEOUT_SECONDS)
-    transactions = Transactions(client, settings.queue_limit)
+        client = redis_client.connect(
+            settings.redis_url,
+            timeout_seconds=REDIS_TIMEOUT_SECONDS,
+            cluster=settings.redis_cluster,
+        )
+    partitions = store.partitions(settings.partitions)
+    transactions = Transactions(
+        client,
+        max(settings.queue_limit // len(partitions), 1),
+        partitions,
+        check=partial(redis_check.check, client, settings),
+    )
+    if redis_check.at_start(client, settings):
+        transactions.is_checked = True
     authentication = Authentication(Tokens(settings))
     root = TransactionsResource(authentication, transactions)
     routes = {
@@ -44,7 +57,7 @@ def create_app(settings: CoreSettings, client: store.Client | None = None) -> Ap
         routes,
         security={"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
     )
-    app = make_app(routes, settings, checks={"redis": client.ping}, openapi=document)
+    app = make_app(routes, settings, checks={"redis": transactions.check}, openapi=document)
     store.handle_errors(
         app,
         "Transactions are temporarily unavailable.",

@@ -62,17 +62,30 @@ class Transactions:
         queue_limit: int,
         partitions: Sequence[store.Partition] = (store.WHOLE,),
         *,
+        check: Callable[[], None] | None = None,
         clock: Clock = time.time,
         new_id: Callable[[], uuid.UUID] = uuid.uuid4,
     ) -> None:
         self._redis = client
         self._queue_limit = queue_limit
         self._partitions = partitions
+        self._check = check
+        self.is_checked = check is None
+        """Whether Redis is known to have these partitions; else the next request checks it."""
         self._clock = clock
         self._new_id = new_id
         self._accept = GroupCommit(client, store.script(__file__, "accept.lua"))
 
+    def check(self) -> None:
+        """Raises one of `redis_client.ERRORS` if Redis is away, or not what the settings say."""
+        if self._check and not self.is_checked:
+            self._check()
+            self.is_checked = True
+        store.ping(self._redis)
+
     def _partition(self, user_id: int) -> store.Partition:
+        if not self.is_checked:
+            self.check()
         return store.partition_of(user_id, self._partitions)
 
     def accept(

@@ -7,15 +7,15 @@ import secrets
 import socket
 from typing import TYPE_CHECKING
 
-from services.common import redis_client, worker
+from services.common import redis_check, redis_client, store, worker
 from services.psp_connector.app import create_app
 from services.psp_connector.backoff import Backoff
 from services.psp_connector.breaker import Breaker
 from services.psp_connector.connector import Connector
-from services.psp_connector.metrics import Attempts
 from services.psp_connector.queue import Queue
 from services.psp_connector.settings import ConnectorSettings
 from services.psp_connector.stripe_psp import StripePsp
+from services.psp_connector.sweep import Sweep
 
 if TYPE_CHECKING:
     from services.common.web import App
@@ -28,20 +28,23 @@ _PROBE_SECONDS_MAX = 30.0
 
 def build(settings: ConnectorSettings) -> tuple[Connector, App]:
     """Creates the connector and its HTTP app; nothing connects yet."""
-    client = redis_client.connect(settings.redis_url, timeout_seconds=REDIS_TIMEOUT_SECONDS)
+    client = redis_client.connect(
+        settings.redis_url, timeout_seconds=REDIS_TIMEOUT_SECONDS, cluster=settings.redis_cluster
+    )
+    redis_check.at_start(client, settings)
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    attempts = Attempts()
     first_seconds = settings.psp_backoff_seconds
+    partitions = store.partitions(settings.partitions)
     connector = Connector(
-        Queue(client, settings, name),
+        [Queue(client, settings, name, partition) for partition in partitions],
+        Sweep(client, partitions),
         StripePsp(settings),
         Breaker(settings.concurrency, Backoff(first_seconds, _PROBE_SECONDS_MAX)),
         Backoff(first_seconds, settings.psp_backoff_seconds_max),
         concurrency=settings.concurrency,
         attempts_max=settings.psp_attempts_max,
-        metrics=attempts,
     )
-    return connector, create_app(settings, connector, client, attempts)
+    return connector, create_app(settings, connector, client, connector.metrics)
 
 
 def main() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
+from services.common import store
 from services.common.web import make_app
 from services.psp_connector.metrics import QueueCollector
 
 if TYPE_CHECKING:
-    from services.common import store
     from services.common.web import App
     from services.psp_connector.connector import Connector
     from services.psp_connector.metrics import Attempts
@@ -24,9 +25,6 @@ def create_app(
 ) -> App:
     """Creates the HTTP app."""
 
-    def check_redis() -> None:
-        client.ping()
-
     def check_loop() -> None:
         if time.monotonic() - connector.last_turn > _STUCK_SECONDS:
             raise TimeoutError
@@ -34,6 +32,6 @@ def create_app(
     return make_app(
         {},
         settings,
-        checks={"redis": check_redis, "loop": check_loop},
-        collectors=[attempts, QueueCollector(client)],
+        checks={"redis": partial(store.ping, client), "loop": check_loop},
+        collectors=[attempts, QueueCollector(client, store.partitions(settings.partitions))],
     )

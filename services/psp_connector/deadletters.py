@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import redis
 
-from services.common import redis_client, store
+from services.common import redis_check, redis_client, store
 from services.common.clock import now_ms, rfc3339
 from services.common.command import printable, run_main
 from services.common.redis_url import RedisSettings
@@ -177,14 +177,21 @@ def main(argv: Sequence[str], environ: Mapping[str, str], out: TextIO, err: Text
     """Runs the command; returns its exit code."""
     arguments = parser().parse_args(argv)
     try:
-        url = RedisSettings.read(environ).redis_url
+        settings = RedisSettings.read(environ)
     except SettingsError as error:
         err.write(f"deadletters: {error}: has the stack been started here?\n")
         return 1
-    letters = DeadLetters(redis_client.connect(url, timeout_seconds=_REDIS_TIMEOUT_SECONDS))
+    client = redis_client.connect(
+        settings.redis_url, timeout_seconds=_REDIS_TIMEOUT_SECONDS, cluster=settings.redis_cluster
+    )
+    letters = DeadLetters(client, store.partitions(settings.partitions))
     try:
+        redis_check.check(client, settings)
         return _run(letters, arguments, out, err)
-    except redis.RedisError as error:
+    except redis_check.MismatchError as error:
+        err.write(f"deadletters: {error}\n")
+        return 1
+    except redis_client.ERRORS as error:
         err.write(f"deadletters: Redis unavailable ({type(error).__name__}): is the stack up?\n")
         return 1
 

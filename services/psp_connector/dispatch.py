@@ -27,7 +27,7 @@ _READ_MAX = 256
 
 
 class Dispatcher:
-    """Chooses entries and begins their attempts. Main thread only."""
+    """Chooses entries and begins their attempts. One thread only."""
 
     def __init__(self, queue: Queue, slots: Slots, concurrency: int) -> None:
         self._queue = queue
@@ -62,27 +62,29 @@ class Dispatcher:
         return found.entries
 
     def next(self) -> list[Work]:
-        """Begins attempts for entries that have a slot; waits briefly if there are none."""
+        """Begins attempts for entries, which then have slots; waits briefly if there are none."""
         idle = not self._waiting
         if time.monotonic() < self._read_at or idle:
             self._slots.wait(self._first_waiting(), BLOCK_MS / 1000 if idle else _POLL_SECONDS)
         if not self._slots.free:
             return []
         aside = self._sort(self._read(idle=idle))
-        shares = self._slots.shares(
-            {
-                merchant: self._ready_max if merchant in self._aside else len(self._ready[merchant])
-                for merchant in self._first_waiting()
-            }
-        )
-        claims = {
-            merchant: self._ready_max
-            for merchant, count in shares.items()
-            if count > len(self._ready[merchant])
+        requested = {
+            merchant: self._ready_max if merchant in self._aside else len(self._ready[merchant])
+            for merchant in self._first_waiting()
         }
-        if aside or claims:
-            self._assign(aside, claims)
-        return self._queue.begin([e for m, count in shares.items() for e in self._pop(m, count)])
+        with self._slots.reserve(requested) as shares:
+            claims = {
+                merchant: self._ready_max
+                for merchant, count in shares.items()
+                if count > len(self._ready[merchant])
+            }
+            if aside or claims:
+                self._assign(aside, claims)
+            entries = [e for m, count in shares.items() for e in self._pop(m, count)]
+            works = self._queue.begin(entries)
+            self._slots.occupy(works)
+        return works
 
     def _first_waiting(self) -> list[str]:
         """Waiting merchants; enough that at least half of them have nothing in flight."""

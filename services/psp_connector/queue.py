@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 import structlog
 
-from services.common import store, tracing
+from services.common import redis_check, store, tracing
 from services.common.clock import now_ms, rfc3339
 from services.common.transaction import Credit, Event
 from services.psp_connector.psp import RETRY_AFTER_SECONDS_MAX
@@ -28,7 +28,6 @@ from services.psp_connector.records import (
     read_record,
 )
 from services.psp_connector.results import FinalResult, Result, RetryResult
-from services.psp_connector.sweep import Sweep
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -76,13 +75,13 @@ class Queue:
         self._clock = clock
         self.name = name
         self.partition = partition
-        self.sweep = Sweep(client, (partition,)).step
 
     def _run(self, script: store.Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
         return store.run_script(self._redis, script, keys, args)
 
     def join(self) -> None:
-        """Creates the consumer group if missing, and takes a lease."""
+        """Checks Redis, creates the consumer group if missing, and takes a lease."""
+        redis_check.check(self._redis, self._settings)
         try:
             self._redis.xgroup_create(self.partition.queue, store.GROUP, id="0", mkstream=True)
         except redis.ResponseError as error:

@@ -2,7 +2,7 @@
 
 One thread serves all charging threads: a round trip for each result would cost more than the rest
 of the connector. Results that Redis rejects are retried; until saved or given up they count as in
-flight, so at most `concurrency` are kept.
+flight in their partition, so at most `concurrency` are kept.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from services.psp_connector.queue import Queue
     from services.psp_connector.records import Work
     from services.psp_connector.results import Result
+    from services.psp_connector.slots import Slots
 
 _AT_ONCE_MAX = 64
 # Retried for at least 30 s; then the entry is reclaimed and charged again under the same
@@ -62,12 +63,14 @@ class Saver:
     def __init__(
         self,
         queue_: Queue,
+        slots: Slots,
         owner: Owner,
         *,
         pause_seconds: float = _PAUSE_SECONDS,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._queue = queue_
+        self._slots = slots
         self._owner = owner
         self._pause_seconds = pause_seconds
         self._timer = timer
@@ -122,13 +125,16 @@ class Saver:
             else:
                 self._retry_later(attempt, outcome)
         self._owner.saved(saved)
+        self._slots.release([attempt.work for attempt, _ in saved])
 
     def _retry_later(self, attempt: Attempt, error: Exception) -> None:
         attempt.tries += 1
         attempt.next_try_at = self._timer() + self._pause_seconds
+        self._slots.park(attempt.work)
         log = _log.bind(**attempt.work.ids)
         log.warning("could not save result, retrying", reason=f"{type(error).__name__}: {error}")
         if attempt.tries == _TRIES_MAX:
             log.error("could not save result, leaving the transaction to be reclaimed")
             self._kept.remove(attempt)
             self._owner.lost(attempt)
+            self._slots.release([attempt.work])

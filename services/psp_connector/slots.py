@@ -1,17 +1,19 @@
-"""Slots for concurrent PSP calls, shared between merchants.
+"""Slots for concurrent PSP calls, shared between partitions and their merchants.
 
 A busy merchant gets most slots but never all, so that the next merchant finds one free however long
-calls take.
+calls take. A busy partition gets all slots that no other one can use.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from services.psp_connector.records import Work
 
@@ -22,38 +24,107 @@ _PER_FREE_SLOT = 3
 # Below half capacity, wait briefly so that one read fills several slots: reading one by one would
 # cost a fast PSP's connector more than the charges.
 _GATHER_SECONDS = 0.002
+# How long a partition that got fewer slots than it needs keeps its claim to an even share. It asks
+# again sooner than that, unless its Redis is away.
+_CLAIM_SECONDS = 0.1
+
+
+class _Held:
+    """The slots of one partition."""
+
+    def __init__(self) -> None:
+        self.merchants: dict[str, str] = {}
+        """Merchants of the entries in flight, by entry."""
+        self.parked: set[str] = set()
+        self.reserved: Counter[str] = Counter()
+        self.claims_until = 0.0
+
+    @property
+    def count(self) -> int:
+        return len(self.merchants) + self.reserved.total()
+
+    @property
+    def busy(self) -> int:
+        return self.count - len(self.parked)
 
 
 class Slots:
-    """Thread-safe: one thread starts calls, others end them."""
+    """The slots as one partition sees them. Thread-safe: one thread starts calls, others end them.
+
+    A parked call has ended, but its result is not saved yet: it leaves its slot to the other
+    partitions, whose Redis may be well, and not to its own.
+    """
 
     def __init__(self, allowed: Callable[[], int]) -> None:
         self._allowed = allowed
-        self._merchants: dict[str, str] = {}
         self._changed = threading.Condition()
+        self._own = _Held()
+        self._all = [self._own]
+
+    def sibling(self) -> Slots:
+        """The same slots for another partition."""
+        other = Slots(self._allowed)
+        other._changed, other._all = self._changed, self._all
+        self._all.append(other._own)
+        return other
 
     @property
     def free(self) -> int:
         """Number of calls that may start now."""
-        return max(self._allowed() - len(self._merchants), 0)
+        allowed = self._allowed()
+        free = allowed - self._own.count
+        if len(self._all) > 1:
+            free = min(free, allowed - sum(held.busy for held in self._all))
+            free = min(free, self._share(allowed) - self._own.busy)
+        return max(free, 0)
+
+    def _share(self, allowed: int) -> int:
+        """The most that this partition may hold: all, unless another one claims an even share."""
+        now = time.monotonic()
+        others = [held for held in self._all if held is not self._own]
+        contenders = sum(1 for held in others if held.busy or held.claims_until > now)
+        even = max(allowed // (contenders + 1), 1)
+        is_claimed = any(held.claims_until > now and held.busy < even for held in others)
+        return even if is_claimed else allowed
 
     @property
     def in_flight(self) -> frozenset[str]:
-        """Ids of the entries in flight."""
+        """Ids of this partition's entries in flight."""
         with self._changed:
-            return frozenset(self._merchants)
+            return frozenset(self._own.merchants)
 
     def occupy(self, works: Iterable[Work]) -> None:
         """Takes slots for calls about to start."""
         with self._changed:
-            self._merchants.update((work.entry_id, work.merchant) for work in works)
+            self._own.merchants.update((work.entry_id, work.merchant) for work in works)
+
+    def park(self, work: Work) -> None:
+        """Frees the slot of a call whose result could not be saved, for other partitions."""
+        with self._changed:
+            if work.entry_id in self._own.merchants:
+                self._own.parked.add(work.entry_id)
+                self._changed.notify_all()
 
     def release(self, works: Iterable[Work]) -> None:
         """Frees slots of calls whose results are saved."""
         with self._changed:
             for work in works:
-                self._merchants.pop(work.entry_id, None)
+                self._own.merchants.pop(work.entry_id, None)
+                self._own.parked.discard(work.entry_id)
             self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def reserve(self, requested: Mapping[str, int]) -> Iterator[Counter[str]]:
+        """Keeps slots for the shares that it yields; `occupy` within the block."""
+        with self._changed:
+            self._own.reserved = granted = self._shares(requested)
+            is_short = granted.total() < sum(requested.values())
+            self._own.claims_until = time.monotonic() + _CLAIM_SECONDS if is_short else 0.0
+        try:
+            yield granted
+        finally:
+            with self._changed:
+                self._own.reserved = Counter()
 
     def shares(self, requested: Mapping[str, int]) -> Counter[str]:
         """Returns how many of the requested calls each merchant may start now.
@@ -64,7 +135,7 @@ class Slots:
             return self._shares(requested)
 
     def _shares(self, requested: Mapping[str, int]) -> Counter[str]:
-        in_flight, free = Counter(self._merchants.values()), self.free
+        in_flight, free = Counter(self._own.merchants.values()), self.free
         left = {merchant: count for merchant, count in requested.items() if count}
         granted: Counter[str] = Counter()
         while left and free:
@@ -91,5 +162,8 @@ class Slots:
     def wait_idle(self, seconds: float) -> int:
         """Waits up to `seconds` until nothing is in flight; returns the number left."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._merchants, seconds)
-            return len(self._merchants)
+            self._changed.wait_for(lambda: not self._left(), seconds)
+            return self._left()
+
+    def _left(self) -> int:
+        return sum(len(held.merchants) for held in self._all)

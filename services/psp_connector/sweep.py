@@ -11,10 +11,10 @@ import re
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from services.common import store
+from services.common import redis_client, store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 _KEYS_AT_ONCE = 1000
 _KEY = re.compile(r"(.*)transaction:([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
@@ -22,47 +22,61 @@ _SCRIPT = store.script(__file__, "sweep.lua")
 
 
 class Sweep:
-    """Scans all records of one Redis, or one node of a cluster, in a cycle.
-
-    Methods may raise `redis.RedisError`.
-    """
+    """Scans all records in a cycle. Methods may raise one of `redis_client.ERRORS`."""
 
     def __init__(
         self, client: store.Client, partitions: Sequence[store.Partition] = (store.WHOLE,)
     ) -> None:
         self._redis = client
         self._partitions = {partition.prefix: partition for partition in partitions}
-        self._cursor = 0
+        self._scans: dict[str, _Scan] = {}
 
     def step(self) -> list[str]:
-        """Scans the next keys; returns the ids that were queued again."""
-        return self._step("queue")
+        """Scans the next keys of each node; returns the ids that were queued again.
+
+        A node that is away holds up no other.
+        """
+        ids: list[str] = []
+        errors: list[Exception] = []
+        for name, node in redis_client.nodes(self._redis).items():
+            scan = self._scans.setdefault(name, _Scan(node, self._partitions))
+            try:
+                ids += scan.step("queue")
+            except redis_client.ERRORS as error:
+                errors.append(error)
+        if errors and not ids:
+            raise errors[0]
+        return ids
 
     def look(self) -> Iterator[list[str]]:
         """Scans once without changes; yields the ids found at each step."""
-        self._cursor = 0
-        yield self._step("look")
-        while self._cursor:
-            yield self._step("look")
+        for node in redis_client.nodes(self._redis).values():
+            scan = _Scan(node, self._partitions)
+            yield scan.step("look")
+            while scan.cursor:
+                yield scan.step("look")
 
-    def _step(self, mode: str) -> list[str]:
-        tag = "" if "" in self._partitions else "{p*}:"
-        self._cursor, keys = self._redis.scan(
-            self._cursor, match=f"{tag}transaction:*", count=_KEYS_AT_ONCE
-        )
+
+class _Scan:
+    """Scans a single Redis, or one node of a cluster."""
+
+    def __init__(self, node: store.Client, partitions: Mapping[str, store.Partition]) -> None:
+        self.cursor = 0
+        self._node = node
+        self._partitions = partitions
+        self._pattern = "transaction:*" if "" in partitions else "{p*}:transaction:*"
+
+    def step(self, mode: str) -> list[str]:
+        self.cursor, keys = self._node.scan(self.cursor, self._pattern, _KEYS_AT_ONCE)
         found: defaultdict[str, dict[str, str]] = defaultdict(dict)
         for key in keys:
-            if match := _KEY.fullmatch(key):
+            match = _KEY.fullmatch(key)
+            if match and match[1] in self._partitions:
                 found[match[1]][key] = match[2]
         ids: list[str] = []
         for prefix, records in found.items():
-            if partition := self._partitions.get(prefix):
-                ids += self._sweep(partition, records, mode)
-        return ids
-
-    def _sweep(self, partition: store.Partition, records: dict[str, str], mode: str) -> list[str]:
-        keys = [partition.queue, partition.retries, *records]
-        ids: list[str] = store.run_script(
-            self._redis, _SCRIPT, keys, [store.GROUP, mode, *records.values()]
-        )
+            partition = self._partitions[prefix]
+            names = [partition.queue, partition.retries, *records]
+            args = [store.GROUP, mode, *records.values()]
+            ids += store.run_script(self._node, _SCRIPT, names, args)
         return ids

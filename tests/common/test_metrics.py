@@ -11,6 +11,7 @@ from services.common.settings import HttpSettings
 from services.common.web import make_app
 from services.psp_connector.app import create_app
 from services.psp_connector.metrics import Attempts, QueueCollector
+from services.psp_connector.settings import ConnectorSettings
 from tests.support import core_api, http, wait_until
 
 if TYPE_CHECKING:
@@ -96,6 +97,11 @@ def test_the_queue_is_read_when_asked(client: Any) -> None:
     }
 
 
+CONNECTOR = ConnectorSettings.read(
+    {"HTTP_PORT": "1", "REDIS_URL": "redis://127.0.0.1:1", "PSP_URL": "http://127.0.0.1:1"}
+)
+
+
 class Turning:
     """A connector whose loop has just come round."""
 
@@ -109,7 +115,7 @@ def test_the_connector_shows_attempts_and_queue(client: Any) -> None:
     attempts.ended("captured")
     attempts.ended("retry")
     turning: Any = Turning()
-    api = falcon.testing.TestClient(create_app(SETTINGS, turning, client, attempts))
+    api = falcon.testing.TestClient(create_app(CONNECTOR, turning, client, attempts))
     text = api.simulate_get("/metrics").text
     assert value(text, 'psp_attempts_total{outcome="captured"}') == 1
     assert value(text, 'psp_attempts_total{outcome="retry"}') == 1
@@ -121,7 +127,7 @@ def test_metrics_without_redis_show_the_rest() -> None:
     """A scrape while Redis is away has what the process itself knows."""
     away = redis_client.connect("redis://127.0.0.1:1/0", timeout_seconds=0.2)
     turning: Any = Turning()
-    api = falcon.testing.TestClient(create_app(SETTINGS, turning, away, Attempts()))
+    api = falcon.testing.TestClient(create_app(CONNECTOR, turning, away, Attempts()))
     result = api.simulate_get("/metrics")
     assert result.status_code == 200
     assert "queue_entries" not in result.text

@@ -179,6 +179,17 @@ def test_the_process_exits_with_ex_config(environ: dict[str, str]) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_another_number_of_partitions_stops_the_start(tmp_path: Path) -> None:
+    """The first start decides it; data from before there were partitions have one."""
+    assert checks.other_partitions(tmp_path, {"PARTITIONS": "16"}) == []
+    (tmp_path / "redis").mkdir()
+    (tmp_path / "redis" / "appendonlydir").mkdir()
+    [fault] = checks.other_partitions(tmp_path, {"PARTITIONS": "16"})
+    assert fault.startswith("PARTITIONS=16: the data in") and "set PARTITIONS=1" in fault
+    state.write_partitions(tmp_path, "16")
+    assert checks.other_partitions(tmp_path, {"PARTITIONS": "16"}) == []
+
+
 def test_the_report_names_every_process(environ: dict[str, str]) -> None:
     """With its address, and its seconds where process-compose knows the times."""
     began = datetime(2026, 11, 26, tzinfo=UTC)

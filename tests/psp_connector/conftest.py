@@ -8,7 +8,7 @@ import pytest
 
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
-from services.psp_connector import connector, dispatch, saver
+from services.psp_connector import connector, dispatch, lane, saver
 from services.psp_connector.settings import ConnectorSettings
 from tests.psp_connector.http_psp import Psp
 
@@ -22,11 +22,12 @@ Accept = "Callable[..., str]"
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenth of each pause of the connector: tests wait for what happens after it."""
     for module, name in (
-        (dispatch, "BLOCK_MS"), (connector, "BLOCK_MS"), (connector, "UPKEEP_SECONDS"),
+        (dispatch, "BLOCK_MS"), (lane, "BLOCK_MS"), (lane, "UPKEEP_SECONDS"),
+        (connector, "UPKEEP_SECONDS"),
     ):  # fmt: skip
         value = getattr(module, name)
         monkeypatch.setattr(module, name, type(value)(value / 10))
-    monkeypatch.setattr(connector, "Saver", partial(saver.Saver, pause_seconds=0.05))
+    monkeypatch.setattr(lane, "Saver", partial(saver.Saver, pause_seconds=0.05))
 
 
 @pytest.fixture

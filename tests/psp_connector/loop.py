@@ -14,6 +14,7 @@ from services.psp_connector.breaker import Breaker
 from services.psp_connector.connector import Connector
 from services.psp_connector.psp import Captured
 from services.psp_connector.queue import Queue
+from services.psp_connector.sweep import Sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 def make(client: Any, settings: ConnectorSettings, psp: PSP, name: str = "one") -> Connector:
     return Connector(
-        Queue(client, settings, name),
+        [Queue(client, settings, name)],
+        Sweep(client),
         psp,
         Breaker(4, Backoff(0.01, 0.1)),
         Backoff(settings.psp_backoff_seconds, 0.05),

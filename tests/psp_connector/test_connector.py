@@ -9,8 +9,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.common import store
-from services.psp_connector import connector
-from services.psp_connector.connector import PROMOTE_SECONDS
+from services.psp_connector import lane
+from services.psp_connector.lane import PROMOTE_SECONDS
 from services.psp_connector.psp import Captured, Declined, Refused, Transient
 from tests.psp_connector.fakes import FakePsp
 from tests.psp_connector.loop import ended, make, nothing_left, record, running
@@ -204,7 +204,7 @@ def test_a_due_retry_waits_for_a_spare_slot_but_not_for_ever(
     waits: bool,
 ) -> None:
     """In the queue it would be ahead of fresh payments of others that arrive meanwhile."""
-    monkeypatch.setattr(connector, "_PROMOTE_LATE_SECONDS", late_seconds)
+    monkeypatch.setattr(lane, "_PROMOTE_LATE_SECONDS", late_seconds)
     release = threading.Event()
 
     def answer(_charge: Charge, _call: int) -> Captured:

@@ -12,6 +12,7 @@ from services.psp_connector.backoff import Backoff
 from services.psp_connector.breaker import Breaker
 from services.psp_connector.connector import Connector
 from services.psp_connector.queue import Queue
+from services.psp_connector.sweep import Sweep
 from tests.psp_connector.fakes import FakePsp
 from tests.support import wait_until
 
@@ -85,12 +86,13 @@ def test_ten_minutes_down(
 ) -> None:
     """No busy loop, no attempts used up, no flood after; each is captured by its next call."""
     # The clock jumps over it.
-    monkeypatch.setattr("services.psp_connector.connector.BLOCK_MS", 200)
+    monkeypatch.setattr("services.psp_connector.lane.BLOCK_MS", 200)
     clock = Clock()
     psp = DownPsp(clock)
     ids = [accept() for _ in range(QUEUED)]
     connector = Connector(
-        Queue(client, settings, "one", clock=clock),
+        [Queue(client, settings, "one", clock=clock)],
+        Sweep(client),
         psp,
         Breaker(CONCURRENCY, Backoff(0.5, 30, lambda _low, high: high), clock),
         Backoff(0.5, 60),

@@ -9,13 +9,19 @@ from hypothesis import strategies as st
 from redis.crc import key_slot
 
 from services.common import store
+from services.common.transaction import FINAL
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
+from services.psp_connector.backoff import Backoff
+from services.psp_connector.breaker import Breaker
+from services.psp_connector.connector import Connector
 from services.psp_connector.deadletters import DeadLetters
 from services.psp_connector.queue import Queue
 from services.psp_connector.results import FinalResult, RetryResult
 from services.psp_connector.sweep import Sweep
-from tests.psp_connector.fakes import take, take_over
+from tests.psp_connector.fakes import FakePsp, take, take_over
+from tests.psp_connector.loop import running
+from tests.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,9 +83,8 @@ def test_every_key_of_every_script_of_a_merchant_has_one_slot(
     assert {key_slot(name.encode()) for _, keys, _ in calls for name in keys} == {
         key_slot(b"p%d" % partition.number)
     }
-    assert {key_slot(name.encode()) for name in client.scan_iter()} == {
-        key_slot(b"p%d" % partition.number)
-    }
+    stored = {name for name in client.scan_iter() if name != store.COUNT_KEY}
+    assert {key_slot(name.encode()) for name in stored} == {key_slot(b"p%d" % partition.number)}
 
 
 SCRIPTS = (
@@ -95,3 +100,40 @@ def test_a_merchant_stays_in_its_partition() -> None:
     assert found == [1, 7, 13, 11, 14]
     assert store.partitions(1) == (store.WHOLE,)
     assert store.WHOLE.queue == "queue", "as in data from before there were partitions"
+
+
+def test_a_broken_partition_holds_up_no_other(client: Any, settings: ConnectorSettings) -> None:
+    """One's results cannot be saved, more of them than there are slots; another's queue is gone."""
+    partitions = store.partitions(3)
+    transactions = Transactions(client, 10**6, partitions)
+    request = TransactionRequest(amount=1250, currency="USD")
+    users = {store.partition_of(user_id, partitions): user_id for user_id in range(20)}
+    unsaved, gone, well = (users[partition] for partition in partitions)
+    for _ in range(20):
+        transactions.accept(unsaved, request, "req", None)
+    client.set(partitions[0].ledger(unsaved), "no list")
+    client.set(partitions[1].queue, "no stream")
+    psp = FakePsp()
+    connector = Connector(
+        [Queue(client, settings, "one", partition) for partition in partitions],
+        Sweep(client, partitions),
+        psp,
+        Breaker(2, Backoff(0.01, 0.1)),
+        Backoff(0.01, 0.05),
+        concurrency=2,
+        attempts_max=3,
+    )
+    with running(connector):
+        wait_until(lambda: len(psp.calls) == 2, what="calls whose results cannot be saved")
+        ids = [transactions.accept(well, request, "req", None).transaction_id for _ in range(20)]
+        wait_until(
+            lambda: {client.hget(partitions[2].transaction(i), "status") for i in ids} <= FINAL,
+            seconds_max=5,
+        )
+        assert len(psp.calls) == 22, "the broken one starts no more than its slots"
+        client.delete(partitions[0].ledger(unsaved), partitions[1].queue)
+        late = transactions.accept(gone, request, "req", None).transaction_id
+        wait_until(lambda: client.xlen(partitions[0].queue) == 0, what="the first one's results")
+        key = partitions[1].transaction(late)
+        wait_until(lambda: client.hget(key, "status") == "captured", what="the second one's queue")
+    assert client.llen(partitions[0].ledger(unsaved)) == 20

@@ -13,6 +13,7 @@ from services.psp_connector.queue import Queue
 from services.psp_connector.records import Work
 from services.psp_connector.results import FinalResult
 from services.psp_connector.saver import Attempt, Saver
+from services.psp_connector.slots import Slots
 from tests.psp_connector.fakes import take
 from tests.support import wait_until
 
@@ -68,7 +69,7 @@ def attempt(entry_id: str) -> Attempt:
 
 @contextlib.contextmanager
 def saving(queue: Any, messages: Recorder) -> Iterator[Saver]:
-    saver = Saver(queue, messages, pause_seconds=0.01)
+    saver = Saver(queue, Slots(lambda: 1), messages, pause_seconds=0.01)
     saver.start()
     try:
         yield saver

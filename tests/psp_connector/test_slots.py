@@ -51,3 +51,42 @@ def test_12_slots() -> None:
     assert Slots(lambda: 12).shares({"a": flood, "b": flood}) == {"a": 5, "b": 5}
     assert Slots(lambda: 12).shares(dict.fromkeys("abc", flood)) == {"a": 4, "b": 4, "c": 3}
     assert Slots(lambda: 1).shares({"a": flood, "b": flood}) == {"a": 1}
+
+
+@given(
+    st.integers(1, 16),
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 40)), max_size=12),
+)
+def test_partitions_share_the_slots(allowed: int, rounds: list[tuple[int, int]]) -> None:
+    """Never more calls than slots; one that ends is given to a partition below its even share."""
+    first = Slots(lambda: allowed)
+    views = [first, *(first.sibling() for _ in range(3))]
+    works: list[Work] = []
+    for number, count in rounds:
+        with views[number].reserve({f"{number}-{m}": 1 for m in range(count)}) as granted:
+            new = [
+                Work(f"{len(works)}-{m}", 1, 1, Charge("t", "r", 1, "USD", "pm"), m)
+                for m in granted
+            ]
+            assert granted.total() <= allowed - len(works)
+            views[number].occupy(new)
+        works += new
+    assert views[0].wait_idle(0) == len(works)
+
+
+def test_a_partition_that_waits_gets_the_next_free_slot() -> None:
+    """A busy one takes all slots while no other asks, and then none until both have as many."""
+    busy = Slots(lambda: 4)
+    late = busy.sibling()
+    flood = dict.fromkeys("abcdefgh", 1)
+    charge = Charge("t", "r", 1, "USD", "pm")
+    with busy.reserve(flood) as granted:
+        works = [Work(m, 1, 1, charge, m) for m in granted]
+        busy.occupy(works)
+    assert len(works) == 4
+    with late.reserve({"z": 1}) as granted:
+        assert not granted
+    busy.release(works[:1])
+    assert (busy.free, late.free) == (0, 1)
+    busy.park(works[1])
+    assert late.free == 2, "what waits to be saved holds no slot of another"

@@ -12,6 +12,7 @@ from services.common import otel, store, tracing
 from services.psp_connector.deadletters import DeadLetters
 from services.psp_connector.psp import Captured, Transient
 from services.psp_connector.queue import Queue
+from services.psp_connector.sweep import Sweep
 from tests.psp_connector.fakes import FakePsp, take, take_over
 from tests.psp_connector.loop import ended, make, running
 from tests.support import wait_until
@@ -130,7 +131,7 @@ def test_a_swept_transaction_stays_in_its_trace(
     queue.join()
     client.delete(store.WHOLE.queue)
     queue.join()
-    assert len(queue.sweep()) == 1
+    assert len(Sweep(client).step()) == 1
     [work] = take(queue)
     work.span.end()
     assert_linked(spans("process queue"), spans("send queue"))

@@ -1,0 +1,87 @@
+"""Checks that the Redis of REDIS_URL is what the settings say: its kind, and its partitions.
+
+With another number of partitions a merchant's payments and Idempotency-Keys would not be found, and
+a card be charged twice.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import redis
+import structlog
+
+from services.common import redis_client, store
+from services.common.settings import SettingsError
+
+if TYPE_CHECKING:
+    from services.common.redis_url import RedisSettings
+
+_NODE_SECONDS_MAX = 1.0
+
+_log = structlog.get_logger()
+
+
+class MismatchError(redis.RedisError):
+    """Redis is not what the settings say; the message says how."""
+
+
+def check(client: store.Client, settings: RedisSettings) -> None:
+    """Checks Redis; the first start stores the number of partitions in it.
+
+    Raises:
+        MismatchError: it is not what the settings say.
+        redis.RedisError: it is away.
+    """
+    is_cluster = _is_cluster(client, settings)
+    if is_cluster and not settings.redis_cluster:
+        raise MismatchError("REDIS_URL is a node of a Redis Cluster: set REDIS_CLUSTER=1")
+    if settings.redis_cluster and not is_cluster:
+        raise MismatchError("REDIS_CLUSTER=1, but REDIS_URL is a single Redis: unset REDIS_CLUSTER")
+    stored = _stored_count(client, settings.partitions)
+    if stored != str(settings.partitions):
+        raise MismatchError(
+            f"PARTITIONS={settings.partitions}, but the data in this Redis has {stored}: "
+            f"set PARTITIONS={stored}, or use an empty Redis"
+        )
+
+
+def at_start(client: store.Client, settings: RedisSettings) -> bool:
+    """Checks Redis; returns whether it could. A service starts without Redis, and checks later.
+
+    Raises:
+        SettingsError: Redis is not what the settings say.
+    """
+    try:
+        check(client, settings)
+        # gunicorn's main process does not use it again.
+        redis_client.close_idle(client)
+    except MismatchError as error:
+        raise SettingsError([str(error)]) from None
+    except redis_client.ERRORS as error:
+        _log.warning("Redis unavailable", reason=f"{type(error).__name__}: {error}")
+        return False
+    return True
+
+
+def _is_cluster(client: store.Client, settings: RedisSettings) -> bool:
+    if not settings.redis_cluster:
+        return bool(client.info("cluster").get("cluster_enabled"))
+    # A cluster's client only says that it cannot connect.
+    failure: Exception = redis.ConnectionError("no node")
+    for url in settings.redis_url.split(","):
+        try:
+            node = redis_client.connect(url, timeout_seconds=_NODE_SECONDS_MAX)
+            return bool(node.info("cluster").get("cluster_enabled"))
+        except redis.RedisError as error:
+            failure = error
+    raise failure
+
+
+def _stored_count(client: store.Client, count: int) -> str:
+    found = client.get(store.COUNT_KEY)
+    if found is None:
+        # Data from before there were partitions have no number, but a queue.
+        client.set(store.COUNT_KEY, 1 if client.exists(store.WHOLE.queue) else count, nx=True)
+        found = client.get(store.COUNT_KEY)
+    return str(found)

@@ -1,0 +1,140 @@
+"""The main loop for one partition: reads its queue and starts calls."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Protocol
+
+import redis
+import structlog
+
+from services.common import redis_client
+from services.psp_connector.dispatch import BLOCK_MS, Dispatcher
+from services.psp_connector.queue import LEASE_SECONDS
+from services.psp_connector.saver import Owner, Saver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from services.psp_connector.queue import Queue
+    from services.psp_connector.records import Work
+    from services.psp_connector.slots import Slots
+
+UPKEEP_SECONDS = 1.0
+# Interval of promoting due retries under load.
+PROMOTE_SECONDS = 0.05
+# Due retries wait for a spare slot, but under continuous load no longer than this.
+_PROMOTE_LATE_SECONDS = 5.0
+_RECONNECT_SECONDS = 0.5
+
+_log = structlog.get_logger()
+
+
+class Charger(Owner, Protocol):
+    """Makes the calls of all partitions."""
+
+    stopping: bool
+
+    def is_paused(self) -> bool:
+        """Whether nothing may be charged now; probes the PSP if it is due."""
+
+    def start(self, lane: Lane, work: Work) -> None:
+        """Starts a call, whose result goes to the lane's saver."""
+
+
+class Lane:
+    """Works one partition. A partition whose Redis is away or broken holds up no other."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        slots: Slots,
+        concurrency: int,
+        charger: Charger,
+        sleep: Callable[[float], None],
+    ) -> None:
+        self.slots = slots
+        self.saver = Saver(queue, slots, charger)
+        self._queue = queue
+        self._charger = charger
+        self._sleep = sleep
+        self._dispatcher = Dispatcher(queue, slots, concurrency)
+        self._next_at: dict[str, float] = {}
+        self._renewed_at = math.inf
+        self._log = _log.bind(**queue.partition.ids)
+        self.last_turn = time.monotonic()
+        """Monotonic time of the loop's last iteration, for the health check."""
+
+    def run(self) -> None:
+        """Runs until the charger stops; survives Redis outages."""
+        self.saver.start()
+        joined = False
+        while not self._charger.stopping:
+            try:
+                if not joined:
+                    self._queue.join()
+                    joined = True
+                self._turn()
+            except redis_client.ERRORS as error:
+                # Redis may have been emptied: create the group again.
+                joined = False
+                self._log.warning("Redis unavailable", reason=f"{type(error).__name__}: {error}")
+                self._sleep(_RECONNECT_SECONDS)
+            self.last_turn = time.monotonic()
+
+    def leave(self) -> None:
+        """Leaves what was not started to the other connectors."""
+        self.saver.stop()
+        try:
+            self._dispatcher.leave()
+            self._queue.leave()
+        except redis_client.ERRORS as error:
+            self._log.warning("could not release lease", reason=type(error).__name__)
+
+    def _turn(self) -> None:
+        """One iteration: maintenance, then starts calls or waits briefly."""
+        if self._is_due("renew", UPKEEP_SECONDS):
+            self._queue.renew()
+            if time.monotonic() - self._renewed_at > LEASE_SECONDS:
+                self._dispatcher.forget()
+            self._renewed_at = time.monotonic()
+        self._maintain("reclaim", UPKEEP_SECONDS, self._reclaim)
+        if self._charger.is_paused():
+            self._sleep(BLOCK_MS / 1000)
+            return
+        works = self._dispatcher.next()
+        for work in works:
+            self._charger.start(self, work)
+        if not works:
+            # Look soon for entries that other connectors have set aside.
+            soon = time.monotonic() + BLOCK_MS / 1000
+            self._next_at["reclaim"] = min(self._next_at["reclaim"], soon)
+        if self.slots.free or self._is_due("late promotion", _PROMOTE_LATE_SECONDS):
+            self._next_at["late promotion"] = time.monotonic() + _PROMOTE_LATE_SECONDS
+            self._maintain("promote", PROMOTE_SECONDS, self._queue.promote)
+
+    def _is_due(self, task: str, seconds: float) -> bool:
+        now = time.monotonic()
+        if now < self._next_at.get(task, 0.0):
+            return False
+        self._next_at[task] = now + seconds
+        return True
+
+    def _maintain(self, task: str, seconds: float, do: Callable[[], object]) -> None:
+        """Runs a task if due. A corrupt key in Redis must not stop the rest."""
+        if not self._is_due(task, seconds):
+            return
+        try:
+            do()
+        except redis.ResponseError as error:
+            self._next_at[task] = time.monotonic() + UPKEEP_SECONDS
+            self._log.error("maintenance failed", task=task, reason=str(error))
+
+    def _reclaim(self) -> None:
+        for entry in self._dispatcher.reclaim():
+            self._log.info(
+                "reclaimed",
+                request_id=entry.fields.get("request_id", "")[:64],
+                transaction_id=entry.transaction_id,
+            )

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from services.common import redis_check, store
+from services.common.redis_url import RedisSettings
+from services.common.settings import SettingsError
+
+
+def settings(partitions: int, **more: str) -> RedisSettings:
+    url = {"REDIS_URL": "redis://127.0.0.1:1/0"}
+    return RedisSettings.read({**url, "PARTITIONS": str(partitions), **more})
+
+
+def test_the_first_start_decides_the_number_of_partitions(client: Any) -> None:
+    """Another number is refused in one sentence that names both."""
+    redis_check.check(client, settings(16))
+    redis_check.check(client, settings(16))
+    with pytest.raises(SettingsError, match=r"^PARTITIONS=4, but the data .* has 16: set PART"):
+        redis_check.at_start(client, settings(4))
+
+
+def test_older_data_have_one_partition(client: Any) -> None:
+    """They have a queue, and no number."""
+    client.xadd(store.WHOLE.queue, {"a": "b"})
+    with pytest.raises(redis_check.MismatchError, match="has 1: set PARTITIONS=1"):
+        redis_check.check(client, settings(16))
+    redis_check.check(client, settings(1))
+
+
+@pytest.mark.parametrize(
+    ("url", "rule"),
+    [
+        ("redis://h:1,redis://h:2/1", "start nodes that differ in host and port only"),
+        ("redis://h:1,redis://:pw@h:2", "start nodes that differ in host and port only"),
+        ("redis://h:1/3", "without a database"),
+        ("unix:///tmp/redis", "without a database"),
+    ],
+)
+def test_start_nodes(url: str, rule: str) -> None:
+    """Nodes have one password and no databases; a cluster has several partitions."""
+    with pytest.raises(SettingsError, match=rule):
+        settings(16, REDIS_CLUSTER="1", REDIS_URL=url)
+    with pytest.raises(SettingsError, match="PARTITIONS=1: must be more"):
+        settings(1, REDIS_CLUSTER="1")
+    assert settings(16, REDIS_CLUSTER="1", REDIS_URL="redis://h:1,redis://h:2").redis_cluster
