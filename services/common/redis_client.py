@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import redis
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode
-from redis.exceptions import RedisClusterException
+from redis.exceptions import RedisClusterException, SlotNotCoveredError
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
@@ -70,7 +70,7 @@ class _RedisCluster(redis.RedisCluster):
     def determine_slot(self, *args: Any) -> int | None:
         """redis-py would ask Redis for the key of each XREADGROUP, in another round trip."""
         if args[0] == "XREADGROUP":
-            slot: int = self.keyslot(args[args.index("STREAMS") + 1])  # type: ignore[no-untyped-call]
+            slot: int = self.keyslot(args[args.index(b"STREAMS") + 1])  # type: ignore[no-untyped-call]
             return slot
         return super().determine_slot(*args)
 
@@ -79,7 +79,7 @@ class Cluster:
     """A Redis Cluster's client. Connects on first use, as one for a single Redis does."""
 
     def __init__(self, urls: list[str], options: dict[str, Any]) -> None:
-        self._urls = urls
+        self.urls = urls
         self._options = options
 
     def __getattr__(self, name: str) -> Any:
@@ -87,9 +87,9 @@ class Cluster:
 
     @cached_property
     def _client(self) -> Any:
-        others = [urlsplit(url) for url in self._urls[1:]]
+        others = [urlsplit(url) for url in self.urls[1:]]
         return _RedisCluster(
-            url=self._urls[0],
+            url=self.urls[0],
             startup_nodes=[_node(one.hostname, one.port or 6379) for one in others],
             connection_pool_class=_PerThreadPool,
             # The partitions that have a master work on.
@@ -105,12 +105,19 @@ class Cluster:
 
     def lane(self, key: str) -> str:
         """The node that serves a key, by name."""
-        return str(self._client.get_node_from_key(key).name)
+        return str(self._node(key).name)
+
+    def _node(self, key: str) -> Any:
+        client = self._client
+        try:
+            return client.get_node_from_key(key)
+        except SlotNotCoveredError:
+            client.nodes_manager.initialize()
+            return client.get_node_from_key(key)
 
     def pool(self, key: str) -> Any:
         """The connection pool of the node that serves a key."""
-        client = self._client
-        return client.get_redis_connection(client.get_node_from_key(key)).connection_pool
+        return self._client.get_redis_connection(self._node(key)).connection_pool
 
     def primaries(self) -> dict[str, Client]:
         """A client of each primary, by names."""

@@ -202,6 +202,8 @@ def run_scripts(client: Client, calls: Sequence[ScriptCall]) -> list[Any | redis
     Raises:
         redis.RedisError: Redis is unavailable or timed out; whether a call ran is unknown.
     """
+    if not calls:
+        return []
     replies = _evaluate(client, calls, "EVALSHA")
     # After a restart or in a new primary. EVAL loads the script.
     unknown = [n for n, r in enumerate(replies) if isinstance(r, NoScriptError)]

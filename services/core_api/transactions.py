@@ -74,7 +74,8 @@ class Transactions:
         """Whether Redis is known to have these partitions; else the next request checks it."""
         self._clock = clock
         self._new_id = new_id
-        self._accept = GroupCommit(client, store.script(__file__, "accept.lua"))
+        self._script = store.script(__file__, "accept.lua")
+        self._commits: dict[str, GroupCommit] = {}
 
     def check(self) -> None:
         """Raises one of `redis_client.ERRORS` if Redis is away, or not what the settings say."""
@@ -118,7 +119,7 @@ class Transactions:
             self._queue_limit, span.traceparent, response, *idempotency,
         ]  # fmt: skip
         with span:
-            outcome, earlier_response = self._accept(keys=keys, args=args)
+            outcome, earlier_response = self._commit(partition)(keys=keys, args=args)
         if outcome == "mismatch":
             raise KeyReusedError
         if outcome == "full":
@@ -126,6 +127,13 @@ class Transactions:
         if outcome == "replayed":
             return Accepted(_id_in(earlier_response), earlier_response, replayed=True)
         return Accepted(transaction.id, response, replayed=False)
+
+    def _commit(self, partition: store.Partition) -> GroupCommit:
+        """Of the node that serves a partition, so that one that is away holds up no other."""
+        lane = store.lane(self._redis, partition)
+        if lane not in self._commits:
+            self._commits[lane] = GroupCommit(self._redis, self._script)
+        return self._commits[lane]
 
     def get(self, user_id: int, transaction_id: str) -> Transaction | None:
         """Returns the transaction; None if missing or owned by another user."""

@@ -100,7 +100,7 @@ class DeadLetters:
         while newest:
             page = self._redis.xrange(partition.deadletters, start, newest[0][0], count=_PAGE)
             for entry_id, fields in page:
-                yield _full_id(partition, entry_id), fields
+                yield full_id(partition, entry_id), fields
             if len(page) < _PAGE:
                 return
             start = f"({page[-1][0]}"
@@ -108,7 +108,7 @@ class DeadLetters:
     def latest(self, count_max: int) -> list[tuple[str, dict[str, str]]]:
         """Returns id and fields of the newest, newest first."""
         found = [
-            (_full_id(partition, entry_id), fields)
+            (full_id(partition, entry_id), fields)
             for partition in self._partitions
             for entry_id, fields in self._redis.xrevrange(partition.deadletters, count=count_max)
         ]
@@ -122,7 +122,7 @@ class DeadLetters:
 
     def _find(self, letter_id: str) -> tuple[store.Partition | None, str]:
         entry_id = letter_id.rpartition(":")[2]
-        found = [one for one in self._partitions if _full_id(one, entry_id) == letter_id]
+        found = [one for one in self._partitions if full_id(one, entry_id) == letter_id]
         return (found[0] if found else None), entry_id
 
     def replay(self, letter_id: str, *, not_captured: bool = False) -> str:
@@ -165,7 +165,8 @@ class DeadLetters:
         return status == "failed" and is_old(created_at, not_captured_at, now)
 
 
-def _full_id(partition: store.Partition, entry_id: str) -> str:
+def full_id(partition: store.Partition, entry_id: str) -> str:
+    """The id of a dead letter among those of all partitions."""
     return f"p{partition.number}:{entry_id}" if partition.prefix else entry_id
 
 

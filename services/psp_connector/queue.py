@@ -247,7 +247,7 @@ class Queue:
         """Moves entries to the dead letters; one that fails stays pending and is reclaimed."""
         calls = [self._dead_lettering(entry, reason) for entry, reason in entries]
         for (entry, reason), reply in zip(
-            entries, store.run_scripts(self._redis, calls) if calls else [], strict=True
+            entries, store.run_scripts(self._redis, calls), strict=True
         ):
             log = _log.bind(transaction_id=entry.transaction_id, entry=entry.id, reason=reason)
             if isinstance(reply, redis.ResponseError):

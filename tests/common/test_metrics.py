@@ -98,7 +98,12 @@ def test_the_queue_is_read_when_asked(client: Any) -> None:
 
 
 CONNECTOR = ConnectorSettings.read(
-    {"HTTP_PORT": "1", "REDIS_URL": "redis://127.0.0.1:1", "PSP_URL": "http://127.0.0.1:1"}
+    {
+        "HTTP_PORT": "1",
+        "ALLOWED_HOSTS": "falconframework.org",
+        "REDIS_URL": "redis://127.0.0.1:1",
+        "PSP_URL": "http://127.0.0.1:1",
+    }
 )
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from devtools import checks, envfile
+from devtools import checks, envfile, state
 from devtools.address import BLOCK, PORT_OFFSETS
 from devtools.preflight import faults
 from devtools.ready import report
@@ -185,7 +185,8 @@ def test_another_number_of_partitions_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "redis").mkdir()
     (tmp_path / "redis" / "appendonlydir").mkdir()
     [fault] = checks.other_partitions(tmp_path, {"PARTITIONS": "16"})
-    assert fault.startswith("PARTITIONS=16: the data in") and "set PARTITIONS=1" in fault
+    assert fault.startswith("PARTITIONS=16: the data in")
+    assert "have 1; set PARTITIONS=1" in fault
     state.write_partitions(tmp_path, "16")
     assert checks.other_partitions(tmp_path, {"PARTITIONS": "16"}) == []
 

@@ -11,7 +11,6 @@ from hypothesis.stateful import (
     rule,
 )
 
-from services.common import store
 from services.common.currencies import major_units
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import KeyReusedError
@@ -123,7 +122,7 @@ class Working(Checked):
             self.claim(slot, 10, merchant)
 
     def _lives(self, name: str) -> bool:
-        return bool(self.client.exists(store.WHOLE.lease(name)))
+        return bool(self.client.exists(self.partition.lease(name)))
 
     @rule(slot=slots, count=counts, how=responses, delay_seconds=delays)
     def work(self, slot: int, count: int, how: str, delay_seconds: int) -> None:

@@ -8,14 +8,14 @@ import re
 import time
 import uuid
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     invariant,
 )
 
-from services.common import redis_client, store
+from services.common import store
 from services.common.currencies import major_units
 from services.common.transaction import FINAL
 from services.core_api.transactions import Transactions
@@ -38,18 +38,23 @@ DRAIN_ROUNDS_MAX = 50
 class Checked(RuleBasedStateMachine):
     """The state of the machine, and what must hold after each of its steps."""
 
-    def __init__(self, url: str, settings: ConnectorSettings) -> None:
+    def __init__(
+        self, client: Any, settings: ConnectorSettings, partition: store.Partition = store.WHOLE
+    ) -> None:
         super().__init__()
-        self.client = redis_client.connect(url, timeout_seconds=5)
+        self.client = client
+        self.partition = partition
         self.client.flushall()
         self.settings = settings
         self.now = time.time()
         self.model = Model()
         # The same ids in each run, so that picking one of them is.
         self.ids = itertools.count(1)
-        self.transactions = Transactions(self.client, 10**6, clock=self.clock, new_id=self._new_id)
-        self.letters = DeadLetters(self.client, clock=self.clock)
-        self.sweep = Sweep(self.client)
+        self.transactions = Transactions(
+            client, 10**6, (partition,), clock=self.clock, new_id=self._new_id
+        )
+        self.letters = DeadLetters(client, (partition,), clock=self.clock)
+        self.sweep = Sweep(client, (partition,))
         self.keys: dict[tuple[int, str], tuple[tuple[int, str], str]] = {}
         self.calls: list[Call] = []
         self.ended: dict[str, str] = {}
@@ -65,13 +70,15 @@ class Checked(RuleBasedStateMachine):
 
     def _connector(self) -> Queue:
         self.names += 1
-        queue = Queue(self.client, self.settings, f"c{self.names:03d}", clock=self.clock)
+        queue = Queue(
+            self.client, self.settings, f"c{self.names:03d}", self.partition, clock=self.clock
+        )
         queue.join()
         return queue
 
     def _newest(self, count: int) -> list[tuple[str, Entry]]:
         """The newest entries of the queue in their order."""
-        found = self.client.xrevrange(store.WHOLE.queue, count=count) if count else []
+        found = self.client.xrevrange(self.partition.queue, count=count) if count else []
         entries = []
         for entry_id, fields in reversed(found):
             user_id = fields.get("user_id", "")
@@ -90,12 +97,12 @@ class Checked(RuleBasedStateMachine):
     def redis_is_as_the_model_says(self) -> None:
         model = self.model
         with self.client.pipeline() as pipeline:
-            pipeline.xrange(store.WHOLE.queue)
-            pipeline.xpending_range(store.WHOLE.queue, store.GROUP, "-", "+", 10_000)
-            pipeline.zrange(store.WHOLE.retries, 0, -1, withscores=True)
-            pipeline.xrange(store.WHOLE.deadletters)
+            pipeline.xrange(self.partition.queue)
+            pipeline.xpending_range(self.partition.queue, store.GROUP, "-", "+", 10_000)
+            pipeline.zrange(self.partition.retries, 0, -1, withscores=True)
+            pipeline.xrange(self.partition.deadletters)
             for transaction_id in model.records:
-                pipeline.hmget(store.WHOLE.transaction(transaction_id), "status", "attempts")
+                pipeline.hmget(self.partition.transaction(transaction_id), "status", "attempts")
             stream, pending, retries, letters, *records = pipeline.execute()
         assert list(model.entries) == [entry_id for entry_id, _ in stream]
         owners = {i: entry.owner for i, entry in model.entries.items() if entry.owner}
@@ -141,7 +148,8 @@ class Checked(RuleBasedStateMachine):
     def points_are_what_was_captured(self) -> None:
         for user_id in USERS:
             ledger = [
-                json.loads(text) for text in self.client.lrange(store.WHOLE.ledger(user_id), 0, -1)
+                json.loads(text)
+                for text in self.client.lrange(self.partition.ledger(user_id), 0, -1)
             ]
             captured = {
                 i: record.points
@@ -151,7 +159,9 @@ class Checked(RuleBasedStateMachine):
             assert sorted(captured.items()) == sorted(
                 (credit["transaction_id"], credit["points"]) for credit in ledger
             )
-            assert sum(captured.values()) == int(self.client.get(store.WHOLE.points(user_id)) or 0)
+            assert sum(captured.values()) == int(
+                self.client.get(self.partition.points(user_id)) or 0
+            )
 
     @invariant()
     def nothing_open_is_out_of_reach(self) -> None:
@@ -164,7 +174,7 @@ class Checked(RuleBasedStateMachine):
     def teardown(self) -> None:
         """All connectors die; a last one with a good PSP brings everything to its end."""
         for queue in self.connectors:
-            self.client.delete(store.WHOLE.lease(queue.name))
+            self.client.delete(self.partition.lease(queue.name))
         last = self._connector()
         for _round in range(DRAIN_ROUNDS_MAX):
             self.now += 90
@@ -172,21 +182,21 @@ class Checked(RuleBasedStateMachine):
             works = last.begin(last.read(100)) + take_over(last)
             for work in works:
                 self._finish_well(last, work)
-            if not works and not self.client.xlen(store.WHOLE.queue) and not self.model.retries:
+            if not works and not self.client.xlen(self.partition.queue) and not self.model.retries:
                 break
             self.model.entries = {
                 p["message_id"]: Entry("", p["consumer"])
                 for p in self.client.xpending_range(
-                    store.WHOLE.queue, store.GROUP, "-", "+", 10_000
+                    self.partition.queue, store.GROUP, "-", "+", 10_000
                 )
             }
             self.model.retries = dict(
-                self.client.zrange(store.WHOLE.retries, 0, -1, withscores=True)
+                self.client.zrange(self.partition.retries, 0, -1, withscores=True)
             )
         else:
             raise AssertionError(f"not drained in {DRAIN_ROUNDS_MAX} rounds")
         statuses = {
-            i: self.client.hget(store.WHOLE.transaction(i), "status") for i in self.model.records
+            i: self.client.hget(self.partition.transaction(i), "status") for i in self.model.records
         }
         assert {i: status for i, status in statuses.items() if status not in FINAL} == {}
         for i, status in self.ended.items():
@@ -196,11 +206,10 @@ class Checked(RuleBasedStateMachine):
         self.points_are_what_was_captured()
         assert take_over(last) == [], "which removes the dead"
         last.leave()
-        assert self.client.xinfo_consumers(store.WHOLE.queue, store.GROUP) == []
-        assert self.client.exists(store.WHOLE.queue, store.WHOLE.retries) - 1 == 0, (
+        assert self.client.xinfo_consumers(self.partition.queue, store.GROUP) == []
+        assert self.client.exists(self.partition.queue, self.partition.retries) - 1 == 0, (
             "the stream alone is left"
         )
-        self.client.close()
 
     def _finish_well(self, queue: Queue, work: Work) -> None:
         charge = work.charge

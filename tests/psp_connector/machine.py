@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 
 from services.common import store
 from services.core_api.models import TransactionRequest
+from services.psp_connector.deadletters import full_id
 from services.psp_connector.results import FinalResult, RetryResult
 from tests.psp_connector.invariants import USERS
 from tests.psp_connector.model import Entry
@@ -57,7 +58,7 @@ class Machine(Working):
         self._crash(slot)
 
     def _crash(self, slot: int) -> None:
-        self.client.delete(store.WHOLE.lease(self.connectors[slot].name))
+        self.client.delete(self.partition.lease(self.connectors[slot].name))
         self.calls = [call for call in self.calls if call.slot != slot]
         self.connectors[slot] = self._connector()
 
@@ -65,7 +66,7 @@ class Machine(Working):
     def crash_while_taking(self, slot: int, count: int) -> None:
         """Redis has given it entries, and it never knew."""
         name = self.connectors[slot].name
-        self.client.xreadgroup(store.GROUP, name, {store.WHOLE.queue: ">"}, count=count)
+        self.client.xreadgroup(store.GROUP, name, {self.partition.queue: ">"}, count=count)
         waiting = [entry for entry in self.model.entries.values() if not entry.owner][:count]
         for entry in waiting:
             entry.owner = name
@@ -75,7 +76,7 @@ class Machine(Working):
     def lapse(self, slot: int, by: int, how: str | None) -> None:
         """Too slow for its lease, thought dead, overtaken, and still at work, now or later."""
         self.take(slot, 4)
-        self.client.delete(store.WHOLE.lease(self.connectors[slot].name))
+        self.client.delete(self.partition.lease(self.connectors[slot].name))
         if by != slot:
             self.take_over(by)
         if how is None:
@@ -103,7 +104,7 @@ class Machine(Working):
         letter_id = sorted(self.model.letters)[pick % len(self.model.letters)]
         transaction_id = self.model.letters[letter_id]
         record = self.model.records.get(transaction_id)
-        outcome = self.letters.replay(letter_id)
+        outcome = self.letters.replay(full_id(self.partition, letter_id))
         if record is None:
             if outcome == "done":  # a broken record, which will fail again
                 del self.model.letters[letter_id]
@@ -122,7 +123,7 @@ class Machine(Working):
 
     @rule(which=st.integers(0, len(BAD_ENTRIES) - 1))
     def write_nonsense(self, which: int) -> None:
-        self.client.xadd(store.WHOLE.queue, BAD_ENTRIES[which])
+        self.client.xadd(self.partition.queue, BAD_ENTRIES[which])
         self._note_new(1)
 
     @precondition(lambda self: self.model.records)
@@ -130,7 +131,7 @@ class Machine(Working):
     def write_a_duplicate(self, pick: int) -> None:
         """A second entry for a transaction that is open or over."""
         transaction_id = sorted(self.model.records)[pick % len(self.model.records)]
-        entry_id = self.client.xadd(store.WHOLE.queue, {"transaction_id": transaction_id})
+        entry_id = self.client.xadd(self.partition.queue, {"transaction_id": transaction_id})
         self.model.entries[entry_id] = Entry(transaction_id, "", "merchant:")
 
     @precondition(lambda self: any(entry.owner for entry in self.model.entries.values()))
@@ -139,7 +140,7 @@ class Machine(Working):
         """`XGROUP DELCONSUMER`: what it held and is open is found by the sweep, and once."""
         names = sorted({e.owner for e in self.model.entries.values() if e.owner})
         name = names[pick % len(names)]
-        self.client.xgroup_delconsumer(store.WHOLE.queue, store.GROUP, name)
+        self.client.xgroup_delconsumer(self.partition.queue, store.GROUP, name)
         lost = []
         for entry_id, entry in list(self.model.entries.items()):
             if entry.owner == name:
@@ -148,7 +149,7 @@ class Machine(Working):
                 if record and record.entry == entry_id and not record.final:
                     lost.append(entry.transaction_id)
                 else:
-                    self.client.xdel(store.WHOLE.queue, entry_id)
+                    self.client.xdel(self.partition.queue, entry_id)
         assert Counter(lost) == Counter(self.sweep.step())
         assert self.sweep.step() == []
         self._note_new(len(lost))
@@ -159,9 +160,9 @@ class Machine(Working):
         """A key of another type: each script that uses it refuses and changes nothing."""
         user_id = USERS[pick % len(USERS)]
         key = {
-            "points": store.WHOLE.points(user_id), "ledger": store.WHOLE.ledger(user_id),
-            "index": store.WHOLE.index(user_id), "retries": store.WHOLE.retries,
-            "letters": store.WHOLE.deadletters,
+            "points": self.partition.points(user_id), "ledger": self.partition.ledger(user_id),
+            "index": self.partition.index(user_id), "retries": self.partition.retries,
+            "letters": self.partition.deadletters,
         }[what]  # fmt: skip
         payment = TransactionRequest(amount=1250, currency="USD")
         with self._broken(key):
@@ -186,11 +187,11 @@ class Machine(Working):
     def _broken(self, key: str) -> Iterator[None]:
         was_there = self.client.exists(key)
         if was_there:
-            self.client.rename(key, "aside")
+            self.client.rename(key, f"{self.partition.prefix}aside")
         self.client.hset(key, "of", "another type")
         try:
             yield
         finally:
             self.client.delete(key)
             if was_there:
-                self.client.rename("aside", key)
+                self.client.rename(f"{self.partition.prefix}aside", key)

@@ -9,22 +9,55 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from services.common import redis_client, store
+from tests.cluster import connect, redis_cluster
 from tests.psp_connector.machine import Machine
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from services.psp_connector.settings import ConnectorSettings
 
 EXAMPLES_MAX = 30
 STEPS_MAX = 60
 
 
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A client of a cluster with three masters, and no replicas."""
+    with redis_cluster(tmp_path_factory.mktemp("cluster"), masters=3, replicas=0) as cluster:
+        client = connect(cluster)
+        yield client
+        client.close()
+
+
+@pytest.fixture
+def single(redis_port: int) -> Any:
+    return redis_client.connect(f"redis://127.0.0.1:{redis_port}/0", timeout_seconds=5)
+
+
+@pytest.mark.parametrize(
+    ("where", "partition", "more"),
+    [
+        ("single", store.WHOLE, {}),
+        ("cluster", store.partitions(2)[1], {"redis_cluster": True, "partitions": 2}),
+    ],
+    ids=["single", "cluster"],
+)
 def test_whatever_happens_nothing_is_lost_or_done_twice(
-    redis_port: int, settings: ConnectorSettings
+    request: pytest.FixtureRequest,
+    settings: ConnectorSettings,
+    where: str,
+    partition: store.Partition,
+    more: dict[str, Any],
 ) -> None:
     """Random histories of accepts, attempts, crashes, take-overs, late comers and nonsense."""
-    url = f"redis://127.0.0.1:{redis_port}/0"
+    client = request.getfixturevalue(where)
+    if more:
+        more |= {"redis_url": ",".join(client.urls)}
+    settings = settings.model_copy(update=more)
     run_state_machine_as_test(
-        lambda: Machine(url, settings),  # type: ignore[arg-type]  # it only calls it
+        lambda: Machine(client, settings, partition),  # type: ignore[arg-type]  # it only calls it
         # A failing history is shown as it was: making it shorter takes longer than a test may.
         settings=hypothesis_settings(
             max_examples=EXAMPLES_MAX,
@@ -81,9 +114,9 @@ HISTORIES: dict[str, tuple[tuple[str, tuple[Any, ...]], ...]] = {
 
 
 @pytest.mark.parametrize("name", HISTORIES)
-def test_rare_histories(redis_port: int, settings: ConnectorSettings, name: str) -> None:
+def test_rare_histories(single: Any, settings: ConnectorSettings, name: str) -> None:
     """The same model, step by step."""
-    machine = Machine(f"redis://127.0.0.1:{redis_port}/0", settings)
+    machine = Machine(single, settings)
     for step, arguments in HISTORIES[name]:
         getattr(machine, step)(*arguments)
         machine.redis_is_as_the_model_says()

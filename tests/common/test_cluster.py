@@ -1,0 +1,104 @@
+"""A Redis Cluster behind the client: redirections, a moved slot, a dead master, the wrong kind."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis.crc import key_slot
+
+from services.common import redis_check, redis_client, store
+from services.common.redis_url import RedisSettings
+from services.core_api.models import TransactionRequest
+from services.core_api.transactions import Transactions
+from tests.cluster import RedisCluster, connect, redis_cluster
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+COUNT = 16
+PARTITIONS = store.partitions(COUNT)
+REQUEST = TransactionRequest(amount=1250, currency="USD")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    with redis_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+def settings(url: str, *, cluster: bool) -> RedisSettings:
+    partitions = {"REDIS_CLUSTER": "1", "PARTITIONS": str(COUNT)} if cluster else {}
+    return RedisSettings.read({"REDIS_URL": url, **partitions})
+
+
+def test_the_wrong_kind_is_refused(cluster: RedisCluster, redis_port: int) -> None:
+    """A node of a cluster as a single Redis, and the other way round; the right kind is not."""
+    node = f"redis://127.0.0.1:{cluster.first_port}"
+    single = f"redis://127.0.0.1:{redis_port}"
+    with pytest.raises(redis_check.MismatchError, match=r"set REDIS_CLUSTER=1$"):
+        redis_check.check(
+            redis_client.connect(node, timeout_seconds=2), settings(node, cluster=False)
+        )
+    client = redis_client.connect(single, timeout_seconds=2, cluster=True)
+    with pytest.raises(redis_check.MismatchError, match=r"unset REDIS_CLUSTER$"):
+        redis_check.check(client, settings(single, cluster=True))
+    redis_check.check(connect(cluster), settings(cluster.url, cluster=True))
+
+
+def users() -> dict[store.Partition, int]:
+    """A merchant of each partition."""
+    return {store.partition_of(user_id, PARTITIONS): user_id for user_id in range(200)}
+
+
+def test_a_moved_slot_is_followed(cluster: RedisCluster) -> None:
+    """By MOVED, without a restart; while it moves nothing is lost or done twice."""
+    client = connect(cluster)
+    transactions = Transactions(client, 10**6, PARTITIONS)
+    partition, user_id = next(iter(users().items()))
+    first = transactions.accept(user_id, REQUEST, "req", "k")
+    lane, slot = store.lane(client, partition), key_slot(partition.queue.encode())
+    masters = cluster.masters_now()
+    source = masters[int(lane.rpartition(":")[2]) - cluster.first_port]
+    number, target = next((n, i) for n, i in masters.items() if i != source)
+    by_id = {i: n for n, i in masters.items()}
+    with cluster.client(number) as new, cluster.client(by_id[source]) as old:
+        new.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", source)
+        old.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", target)
+        names = old.execute_command("CLUSTER GETKEYSINSLOT", slot, 100)
+        old.migrate("127.0.0.1", cluster.first_port + number, names, 0, 5000)
+        assert not accepts(transactions, user_id), "its keys are in two places: 503"
+        for one in (new, old):
+            one.execute_command("CLUSTER SETSLOT", slot, "NODE", target)
+    again = transactions.accept(user_id, REQUEST, "req", "k")
+    assert again.transaction_id == first.transaction_id
+    assert again.replayed
+    assert store.lane(client, partition) != lane
+
+
+def accepts(transactions: Transactions, user_id: int) -> bool:
+    try:
+        transactions.accept(user_id, REQUEST, "req", None)
+    except redis_client.ERRORS:
+        return False
+    return True
+
+
+def test_a_dead_master_stops_its_partitions_only(cluster: RedisCluster) -> None:
+    """The others go on at once; its replica takes its place, without a restart of ours."""
+    wait_until(cluster.is_well, what="a cluster that is well")
+    client: Any = connect(cluster)
+    transactions = Transactions(client, 10**6, PARTITIONS)
+    lanes = {user_id: store.lane(client, partition) for partition, user_id in users().items()}
+    number = next(iter(cluster.masters_now()))
+    dead = f"127.0.0.1:{cluster.first_port + number}"
+    cluster.kill(number)
+    began = time.monotonic()
+    refused = {user_id for user_id in lanes if not accepts(transactions, user_id)}
+    assert time.monotonic() - began < 3
+    assert refused == {user_id for user_id, lane in lanes.items() if lane == dead}
+    wait_until(lambda: all(accepts(transactions, user_id) for user_id in lanes), what="failover")
+    cluster.start(number)
+    wait_until(cluster.is_well, what="its return as a replica")
