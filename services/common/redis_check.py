@@ -38,6 +38,11 @@ def check(client: store.Client, settings: RedisSettings) -> None:
         raise MismatchError("REDIS_URL is a node of a Redis Cluster: set REDIS_CLUSTER=1")
     if settings.redis_cluster and not is_cluster:
         raise MismatchError("REDIS_CLUSTER=1, but REDIS_URL is a single Redis: unset REDIS_CLUSTER")
+    if settings.redis_replicas_min and not _replicas(client, settings):
+        raise MismatchError(
+            f"REDIS_REPLICAS_MIN={settings.redis_replicas_min}, but Redis has no replicas: "
+            "nothing would be accepted"
+        )
     stored = _stored_count(client, settings.partitions)
     if stored != str(settings.partitions):
         raise MismatchError(
@@ -76,6 +81,12 @@ def _is_cluster(client: store.Client, settings: RedisSettings) -> bool:
         except redis.RedisError as error:
             failure = error
     raise failure
+
+
+def _replicas(client: store.Client, settings: RedisSettings) -> int:
+    if settings.redis_cluster:
+        return len(client.get_replicas())
+    return int(client.info("replication")["connected_slaves"])
 
 
 def _stored_count(client: store.Client, count: int) -> str:

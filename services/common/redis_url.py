@@ -93,6 +93,10 @@ class RedisSettings(Settings):
         default=1, description="parts of the data, each with a queue; fixed by the first start"
     )
 
+    redis_replicas_min: Annotated[int, Field(ge=0, le=10)] = Field(
+        default=0, description="replicas that must have a transaction before it is accepted"
+    )
+
     @model_validator(mode="after")
     def _has_partitions(self) -> Self:
         if self.redis_cluster and self.partitions == 1:

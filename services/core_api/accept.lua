@@ -9,6 +9,8 @@
 --       6 traceparent or ''
 --       7 the response: the transaction as JSON, whose fields are those of the record
 --       and with a key: 8 fingerprint of the request   9 lifetime, seconds
+-- A call that finds what it or an earlier one has written writes again, so that a WAIT after it waits
+-- for that, too.
 -- Returns  {'accepted', ''}  {'replayed', the first response}  {'mismatch', ''}  {'full', ''}
 local transaction, index, queue, retries, idempotency = unpack(KEYS)
 local id, user_id, member, request_id, queue_limit, traceparent, response, fingerprint,
@@ -17,6 +19,7 @@ check_types('hash', 'zset', 'stream', 'zset', 'hash')
 
 -- A client that lost its connection may repeat the call: already accepted.
 if redis.call('EXISTS', transaction) == 1 then
+  redis.call('HSET', transaction, 'request_id', request_id)
   return {'accepted', ''}
 end
 
@@ -26,6 +29,7 @@ if idempotency then
     if first[1] ~= fingerprint then
       return {'mismatch', ''}
     end
+    redis.call('HSET', idempotency, 'fingerprint', fingerprint)
     return {'replayed', first[2]}
   end
 end

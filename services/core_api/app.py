@@ -39,6 +39,7 @@ def create_app(settings: CoreSettings, client: store.Client | None = None) -> Ap
         client,
         max(settings.queue_limit // len(partitions), 1),
         partitions,
+        replicas_min=settings.redis_replicas_min,
         check=partial(redis_check.check, client, settings),
     )
     if redis_check.at_start(client, settings):

@@ -39,9 +39,10 @@ class _Call:
 class GroupCommit:
     """A Lua script, called from many threads."""
 
-    def __init__(self, client: store.Client, script: store.Script) -> None:
+    def __init__(self, client: store.Client, script: store.Script, replicas_min: int = 0) -> None:
         self._client = client
         self._script = script
+        self._replicas_min = replicas_min
         self._lock = threading.Lock()
         self._waiting: list[_Call] = []
         self._in_flight = False
@@ -74,7 +75,7 @@ class GroupCommit:
         replies: list[Any]
         try:
             scripts = [(self._script, call.keys, call.args) for call in calls]
-            replies = store.run_scripts(self._client, scripts)
+            replies = store.run_scripts(self._client, scripts, self._replicas_min)
         except Exception as error:  # noqa: BLE001  callers are waiting for a reply
             replies = [error] * len(calls)
             is_down = isinstance(error, redis.ConnectionError | redis.TimeoutError)

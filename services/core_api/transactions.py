@@ -62,6 +62,7 @@ class Transactions:
         queue_limit: int,
         partitions: Sequence[store.Partition] = (store.WHOLE,),
         *,
+        replicas_min: int = 0,
         check: Callable[[], None] | None = None,
         clock: Clock = time.time,
         new_id: Callable[[], uuid.UUID] = uuid.uuid4,
@@ -75,6 +76,7 @@ class Transactions:
         self._clock = clock
         self._new_id = new_id
         self._script = store.script(__file__, "accept.lua")
+        self._replicas_min = replicas_min
         self._commits: dict[str, GroupCommit] = {}
 
     def check(self) -> None:
@@ -132,7 +134,7 @@ class Transactions:
         """Of the node that serves a partition, so that one that is away holds up no other."""
         lane = store.lane(self._redis, partition)
         if lane not in self._commits:
-            self._commits[lane] = GroupCommit(self._redis, self._script)
+            self._commits[lane] = GroupCommit(self._redis, self._script, self._replicas_min)
         return self._commits[lane]
 
     def get(self, user_id: int, transaction_id: str) -> Transaction | None:

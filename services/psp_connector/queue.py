@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from services.common.clock import Clock
     from services.psp_connector.settings import ConnectorSettings
 
-# A connector that has not renewed its lease for this long counts as dead.
-LEASE_SECONDS = 5
+LEASE_SECONDS = store.LEASE_SECONDS
 # Entries of one dead connector set aside at once; the rest follow a second later.
 _RECLAIMED_MAX = 1000
 # More than a connector ever holds.
@@ -203,9 +202,15 @@ class Queue:
         return [entry for entry in entries if entry.transaction_id]
 
     def begin(self, entries: Sequence[Entry]) -> list[Work]:
-        """Begins an attempt for each entry; unreadable records become dead letters."""
+        """Begins an attempt for each entry; unreadable records become dead letters.
+
+        With REDIS_REPLICAS_MIN it charges only what replicas have: the merchant of a transaction
+        that gets lost has got no 202, and sends it again under another id.
+        """
         if not entries:
             return []
+        if replicas_min := self._settings.redis_replicas_min:
+            store.confirm(self._redis, self.partition, self.name, replicas_min)
         keys = [self.partition.transaction(entry.transaction_id) for entry in entries]
         now = now_ms(self._clock)
         spans = [self._processing(entry) for entry in entries]

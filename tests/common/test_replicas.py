@@ -1,0 +1,85 @@
+"""REDIS_REPLICAS_MIN: what a 202 promises, a replica has."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from services.common import redis_check, redis_client, store
+from services.core_api.models import TransactionRequest
+from services.core_api.transactions import Transactions
+from services.psp_connector.queue import Queue
+from services.psp_connector.settings import ConnectorSettings
+from tests import support
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+REQUEST = TransactionRequest(amount=1250, currency="USD")
+
+
+@pytest.fixture
+def replica(redis_port: int, client: Any, tmp_path: Path) -> Iterator[Any]:
+    """A client of a replica that has caught up."""
+    port = support.free_ports(1)
+    with (
+        support.redis_server(tmp_path / "replica", port) as _,
+        redis_client.connect(f"redis://127.0.0.1:{port}/0", timeout_seconds=5) as other,
+    ):
+        other.replicaof("127.0.0.1", redis_port)
+        wait_until(lambda: client.wait(1, 100) == 1, what="the replica")
+        yield other
+
+
+def test_nothing_is_accepted_that_no_replica_has(
+    redis_port: int, client: Any, replica: Any
+) -> None:
+    """The repetition with the same key, on a new connection, is accepted once a replica has it."""
+    url = f"redis://127.0.0.1:{redis_port}/0"
+
+    def accept() -> Any:
+        fresh = redis_client.connect(url, timeout_seconds=2)
+        return Transactions(fresh, 100, replicas_min=1).accept(1, REQUEST, "req", "k")
+
+    replica.replicaof("NO", "ONE")
+    for _ in range(2):
+        with pytest.raises(store.NotReplicatedError, match=r"^0 of 1 replicas"):
+            accept()
+    assert client.xlen(store.WHOLE.queue) == 1
+    settings = ConnectorSettings.read(
+        {
+            "HTTP_PORT": "1",
+            "PSP_URL": "http://127.0.0.1:1",
+            "REDIS_URL": url,
+            "REDIS_REPLICAS_MIN": "1",
+        }
+    )
+    with pytest.raises(redis_check.MismatchError, match=r"^REDIS_REPLICAS_MIN=1, but Redis has no"):
+        redis_check.check(client, settings)
+    queue = Queue(client, settings.model_copy(update={"redis_replicas_min": 0}), "one")
+    queue.join()
+    waiting = Queue(client, settings, "one")
+    entries = waiting.read(10)
+    with pytest.raises(store.NotReplicatedError):
+        waiting.begin(entries)
+    replica.replicaof("127.0.0.1", redis_port)
+    wait_until(lambda: client.wait(1, 100) == 1, what="the replica")
+    assert accept().replayed
+    [work] = waiting.begin(entries)
+    assert work.attempt == 1, "what was not charged is no attempt"
+    assert replica.hget(store.WHOLE.transaction(work.charge.transaction_id), "status")
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+def test_a_repeated_accept_writes(client: Any, key: str | None) -> None:
+    """Else WAIT on a new connection would not wait for what the first one wrote."""
+    same = uuid.uuid4()
+    transactions = Transactions(client, 100, new_id=lambda: same)
+    transactions.accept(1, REQUEST, "req", key)
+    changes = client.info("persistence")["rdb_changes_since_last_save"]
+    transactions.accept(1, REQUEST, "req", key)
+    assert client.info("persistence")["rdb_changes_since_last_save"] > changes
