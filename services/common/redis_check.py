@@ -85,7 +85,8 @@ def _is_cluster(client: store.Client, settings: RedisSettings) -> bool:
 
 def _replicas(client: store.Client, settings: RedisSettings) -> int:
     if settings.redis_cluster:
-        return len(client.get_replicas())
+        # Not CLUSTER SLOTS, which leaves out a replica that is away.
+        return sum("slave" in node["flags"] for node in client.cluster_nodes().values())
     return int(client.info("replication")["connected_slaves"])
 
 
