@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import time
@@ -10,6 +11,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from devtools.catalog import SERVICES
 from devtools.loglines import parse as parse_line
@@ -22,7 +24,7 @@ from tests.router.helpers import (
     router_on,
     service_on,
 )
-from tests.support import free_ports, wait_until
+from tests.support import ROOT, free_ports, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -210,3 +212,19 @@ def _find(node: Any, key: str, value: str) -> list[Any]:
     inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
     here = [node] if isinstance(node, dict) and node.get(key) == value else []
     return here + [found for child in inner for found in _find(child, key, value)]
+
+
+def test_a_mistake_in_the_caddyfile_ends_the_router(tmp_path: Path) -> None:
+    """Also with tracing: an empty configuration would serve nothing, and open the admin port."""
+    stack = yaml.safe_load((ROOT / "process-compose.yaml").read_text())
+    command = stack["processes"]["router"]["command"]
+    caddy = tmp_path / "caddy"
+    caddy.mkdir()
+    (caddy / "caddy").write_text('#!/bin/sh\n[ "$1" = run ] && echo started\nexit 3\n')
+    (caddy / "caddy").chmod(0o755)
+    (tmp_path / "environment").write_text("export OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:9\n")
+    environ = {"PATH": f"{caddy}:{os.environ['PATH']}", "PLATFORM_STATE": str(tmp_path)}
+    done = subprocess.run(
+        ["bash", "-c", command], env=environ, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (3, "")
