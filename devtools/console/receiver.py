@@ -80,14 +80,15 @@ def routes(store: SpanStore) -> list[Route]:
         spans = await asyncio.to_thread(find, id_)
         return JSONResponse(as_document(id_, spans))
 
-    async def health(_request: Request) -> Response:
-        return JSONResponse({"status": "pass"})
-
     return [
         Route("/v1/traces", receive, methods=["POST"]),
         Route("/api/traces/{id}", read),
-        Route("/health", health),
+        Route("/health", _health),
     ]
+
+
+async def _health(_request: Request) -> Response:
+    return JSONResponse({"status": "pass"})
 
 
 def as_document(id_: str, spans: list[Span]) -> dict[str, object]:
