@@ -7,6 +7,7 @@ import sys
 
 from devtools import envfile
 from devtools.address import state_folder
+from devtools.state import redis_of
 from services.common.command import run_main
 from services.psp_connector.deadletters import main, parser
 
@@ -16,7 +17,7 @@ __all__ = ["parser"]
 def here() -> int:
     """Runs the command on the stack's Redis, or on REDIS_URL."""
     environ = envfile.merged(os.environ)
-    own = {"REDIS_URL_FILE": str(state_folder(environ) / "redis-url")}
+    own = redis_of(state_folder(environ))
     return main(sys.argv[1:], {**own, **environ}, sys.stdout, sys.stderr)
 
 

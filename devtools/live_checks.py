@@ -13,7 +13,7 @@ import httpx
 import psutil
 import redis
 
-from devtools import environment, orphans, ports
+from devtools import environment, orphans, ports, state
 from devtools.address import BLOCK, PORT_OFFSETS
 from devtools.findings import Finding
 from services.common import redis_client, store
@@ -156,7 +156,7 @@ class Running:
         if is_own and "redis" not in self._holders:
             return [Finding("redis", "redis", "not running", "note")]
         try:
-            own = {"REDIS_URL_FILE": str(self._checkout.state / "redis-url")}
+            own = state.redis_of(self._checkout.state)
             settings = RedisSettings.read({**own, **variables})
         except SettingsError as error:
             return [Finding("redis", "address", "unknown", "fault", str(error), "set it right")]

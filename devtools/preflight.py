@@ -43,7 +43,9 @@ def faults(environ: Mapping[str, str]) -> list[str]:
     found += checks.other_partitions(folder, environ)
     if not found:
         script = environment.script(first, folder.absolute(), environ)
-        state.write_environment(folder, script, first + PORT_OFFSETS["redis"])
+        is_cluster = environ.get("REDIS_CLUSTER") in {"1", "true"}
+        redis_port = first + PORT_OFFSETS["redis"]
+        state.write_environment(folder, script, redis_port, cluster=is_cluster)
         state.write_partitions(folder, environ.get("PARTITIONS") or "1")
     return found
 

@@ -36,6 +36,7 @@ step "mypy" mypy --no-color-output --cache-dir=/dev/null
 step "shellcheck" shell_scripts
 step "caddy validate" caddyfile_is_valid
 step "process-compose --dry-run" process-compose --dry-run -f process-compose.yaml
+step "process-compose --dry-run, cluster" process-compose --dry-run -f process-compose.yaml -f process-compose.cluster.yaml
 if ! command -v nixfmt >/dev/null; then
   echo "--- nixfmt SKIPPED: this package set does not offer it"
   skipped=$((skipped + 1))

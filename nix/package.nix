@@ -8,6 +8,7 @@ let
     ../nix/host/pinned.json # for doctor
     ../devtools
     ../process-compose.yaml
+    ../process-compose.cluster.yaml
     (fileset.fileFilter (file: !file.hasExt "md") ../services)
   ];
   sourceOf =

@@ -63,7 +63,11 @@ run_beside() {
 start() {
   local mode word words=()
   for word in "$@"; do
-    if [ "$word" = --no-console ]; then export CONSOLE=off; else words+=("$word"); fi
+    case $word in
+      --no-console) export CONSOLE=off ;;
+      --cluster) PC_CONFIG_FILES+=,$PLATFORM_CODE/process-compose.cluster.yaml ;;
+      *) words+=("$word") ;;
+    esac
   done
   set -- "${words[@]}"
   mode=$(mode_of "$@")
@@ -99,6 +103,7 @@ usage: platform [COMMAND] [ARGUMENT…]      the stack of this checkout
 
   up                  start it in the foreground: process-compose's screen at a terminal
   up --no-console     start it without the console
+  up --cluster        start it with a Redis Cluster of six nodes in place of the one Redis
   up -D               start it in the background, and wait until it is healthy
   status              show each process with its port and health
   down                stop it
