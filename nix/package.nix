@@ -142,6 +142,7 @@ in
         names:
         map (name: ../tests + "/${name}") (
           [
+            "cluster.py"
             "conftest.py"
             "receiver.py"
             "support.py"

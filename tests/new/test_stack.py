@@ -94,8 +94,8 @@ def test_a_worker_does_its_jobs(grown: Tree, stack: Stack) -> None:
     """A job of the stream is done, with its request id in the log; health is served."""
     request = request_id()
     with stack.redis() as client:
-        client.xadd("extra-worker:jobs", {"name": "x", "request_id": request})
-        support.wait_until(lambda: client.get("extra-worker:done"), what="the job")
+        client.xadd("{extra-worker}:jobs", {"name": "x", "request_id": request})
+        support.wait_until(lambda: client.get("{extra-worker}:done"), what="the job")
     support.wait_until(lambda: lines(stack, "extra-worker", request), what="its log")
     url = own_url(grown, stack, "extra-worker")
     checks = httpx.get(f"{url}/health").json()["checks"]
