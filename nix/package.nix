@@ -171,6 +171,8 @@ in
         ../nixw
       ];
       all = wide ++ [
+        ../.gitignore
+        ../.vscode/launch.json
         ../CONTRIBUTING.md
         ../README.md
         ../docs
