@@ -37,9 +37,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[store.ScriptCall]:
     found: list[store.ScriptCall] = []
     run_scripts = store.run_scripts
 
-    def record(client: Any, calls: Sequence[store.ScriptCall]) -> Any:
+    def record(client: Any, calls: Sequence[store.ScriptCall], replicas_min: int = 0) -> Any:
         found.extend(calls)
-        return run_scripts(client, calls)
+        return run_scripts(client, calls, replicas_min)
 
     monkeypatch.setattr(store, "run_scripts", record)
     return found
