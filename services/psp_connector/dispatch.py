@@ -64,7 +64,7 @@ class Dispatcher:
     def next(self) -> list[Work]:
         """Begins attempts for entries, which then have slots; waits briefly if there are none."""
         idle = not self._waiting
-        if time.monotonic() < self._read_at or idle:
+        if idle or time.monotonic() < self._read_at or not self._slots.free:
             self._slots.wait(self._first_waiting(), BLOCK_MS / 1000 if idle else _POLL_SECONDS)
         if not self._slots.free:
             return []

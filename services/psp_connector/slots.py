@@ -27,6 +27,9 @@ _GATHER_SECONDS = 0.002
 # How long a partition that got fewer slots than it needs keeps its claim to an even share. It asks
 # again sooner than that, unless its Redis is away.
 _CLAIM_SECONDS = 0.1
+# With more partitions than this at work they take turns: a call at a time would cost each a round
+# trip to Redis.
+_CONTENDERS_MAX = 4
 
 
 class _Held:
@@ -83,7 +86,7 @@ class Slots:
         now = time.monotonic()
         others = [held for held in self._all if held is not self._own]
         contenders = sum(1 for held in others if held.busy or held.claims_until > now)
-        even = max(allowed // (contenders + 1), 1)
+        even = max(allowed // (contenders + 1), allowed // _CONTENDERS_MAX, 1)
         is_claimed = any(held.claims_until > now and held.busy < even for held in others)
         return even if is_claimed else allowed
 
@@ -103,7 +106,17 @@ class Slots:
         with self._changed:
             if work.entry_id in self._own.merchants:
                 self._own.parked.add(work.entry_id)
-                self._changed.notify_all()
+                self._notify()
+
+    def _notify(self) -> None:
+        """Wakes one partition, which starts several calls: all would only contend for the lock.
+
+        Those that it does not wake look again by themselves, at the latest after BLOCK_MS.
+        """
+        if len(self._all) == 1 or not self._left():
+            self._changed.notify_all()
+        else:
+            self._changed.notify()
 
     def release(self, works: Iterable[Work]) -> None:
         """Frees slots of calls whose results are saved."""
@@ -111,7 +124,7 @@ class Slots:
             for work in works:
                 self._own.merchants.pop(work.entry_id, None)
                 self._own.parked.discard(work.entry_id)
-            self._changed.notify_all()
+            self._notify()
 
     @contextlib.contextmanager
     def reserve(self, requested: Mapping[str, int]) -> Iterator[Counter[str]]:
@@ -154,9 +167,10 @@ class Slots:
         """Waits until a merchant in `waiting` (any merchant if empty) may start a call."""
         requested = dict.fromkeys(waiting, 1)
         with self._changed:
-            if self._changed.wait_for(
+            may_start = self._changed.wait_for(
                 lambda: self._shares(requested) if requested else self.free, seconds
-            ):
+            )
+            if may_start and len(self._all) == 1:
                 self._changed.wait_for(lambda: 2 * self.free > self._allowed(), _GATHER_SECONDS)
 
     def wait_idle(self, seconds: float) -> int:

@@ -67,3 +67,19 @@ def test_what_waits_here_is_left_to_the_others(
     began = time.monotonic()
     assert lapsing.next() == []
     assert time.monotonic() - began > dispatch.BLOCK_MS / 2000, "it waits for new entries again"
+
+
+def test_without_a_free_slot_it_waits(
+    client: Any, settings: ConnectorSettings, accept: Accept
+) -> None:
+    """A connector whose slots are all taken does not spin."""
+    _, slots, dispatcher = join(client, settings, "one")
+    for user_id in range(8):
+        accept(user_id)
+    while slots.free:
+        dispatcher.next()
+    began = time.monotonic()
+    turns = 5
+    for _turn in range(turns):
+        assert dispatcher.next() == []
+    assert time.monotonic() - began > turns * 0.005
