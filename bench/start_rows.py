@@ -25,10 +25,10 @@ _POLL_SECONDS = 0.005
 
 
 def _ready_lines() -> dict[str, str]:
-    """The ready line of each process but Redis, which the others need."""
+    """The ready line of each process but Redis, which the others need, and the console (off)."""
     processes = yaml.safe_load(stacks.COMPOSE_FILE.read_text())["processes"]
     lines = {name: process.get("ready_log_line", "") for name, process in processes.items()}
-    return {name: line for name, line in lines.items() if line and name != "redis"}
+    return {name: line for name, line in lines.items() if line and name not in {"redis", "console"}}
 
 
 @measures(
