@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # A node of the stack's Redis Cluster; $1 is its process, `redis` or `redis-N`.
 number=${1#redis}
 number=${number#-}
