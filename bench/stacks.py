@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from bench.results import MeasureError
 from devtools.address import PORT_OFFSETS
 from devtools.supervisor import Supervisor
 from services.auth_api.passwords import hash_password
+from services.common import store
 from services.common.tokens import Tokens, TokenSettings
 from tests import support
 from tests.stack import stack as stacks
@@ -35,6 +37,8 @@ PAYMENT = {"amount": 1250, "currency": "USD"}
 QUEUE_LIMIT = 200_000
 _FIRST_USER_ID = 1000
 _SUPERVISOR = "supervisor"
+_FLUSHES_MAX = 50
+_SETTLE_SECONDS = 0.1
 # Values in the user's shell would replace the defaults.
 _SETTINGS = ("WORKERS", "CONCURRENCY", "THREADS", "FINISHED_DAYS", "DEADLETTER_DAYS")
 
@@ -85,9 +89,14 @@ def url(stack: Stack, process: str) -> str:
 
 
 def flush(stack: Stack) -> None:
-    """Empties Redis, so that no run affects the next."""
+    """Empties Redis, so that no run affects the next; waits for requests still in the router."""
     with contextlib.closing(stack.redis()) as client:
-        client.flushall()
+        for _try in range(_FLUSHES_MAX):
+            client.flushall()
+            time.sleep(_SETTLE_SECONDS)
+            if not client.xlen(store.WHOLE.queue):
+                return
+    raise MeasureError("payments are still being accepted")
 
 
 def _write_users(path: Path) -> None:
