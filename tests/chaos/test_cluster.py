@@ -198,7 +198,7 @@ def finish(run: Run) -> None:
             except redis_client.ERRORS:
                 return False
 
-        with contextlib.suppress(AssertionError):  # what is lost is told below
+        with contextlib.suppress(AssertionError):  # the assertion below reports what is lost
             wait_until(is_done, seconds_max=END_SECONDS_MAX, what="the queues' end")
 
 

@@ -42,7 +42,7 @@ def test_an_empty_variable_is_as_good_as_none() -> None:
 
 
 def test_all_faults_come_in_one_message() -> None:
-    """Whoever mends the settings sees everything that is wrong at once, with name and rule."""
+    """One message has all faults, each with name and rule."""
     messages = faults(
         HTTP_PORT="http", QUEUE_LIMIT="0", REDIS_URL="localhost:6379", LOG_LEVEL="loud"
     )

@@ -156,7 +156,7 @@ def test_code_that_git_does_not_have_is_kept(tree: Tree) -> None:
 
 
 def test_broken_settings_of_another_service(tree: Tree) -> None:
-    """The reason is told in a sentence."""
+    """The error is one sentence with the reason."""
     path = tree.folder / "services/core_api/settings.py"
     path.write_text("import nothing_of_that_name")
     try:

@@ -26,7 +26,7 @@ KINDS = {
     "extra-redis-api": ["--route", "extra-redis", "--redis", "--port", "8017"],
     "extra-worker": ["--worker"],
 }
-"""A service of each kind: its name, and what `new service` is told besides."""
+"""A service of each kind: its name, and the other arguments of `new service`."""
 
 
 @dataclass(frozen=True)

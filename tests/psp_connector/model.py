@@ -105,7 +105,7 @@ class Model:
     def finish(self, call: Call, status: str) -> bool:
         transaction_id = call.work.charge.transaction_id
         record = self.records[transaction_id]
-        # Whoever has lost its entry to another does not know what that one will be told.
+        # A connector that lost its entry does not know the response to the one that took it.
         if status == "failed" and not self.holds(call):
             return False
         self.entries.pop(call.work.entry_id, None)

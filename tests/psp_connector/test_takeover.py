@@ -33,7 +33,7 @@ def test_a_dead_connectors_work_is_taken_over(
     client.delete(store.WHOLE.lease("dead"))  # what LEASE_SECONDS without renewal do
     with running(make(client, settings, FakePsp(), "alive")):
         wait_until(lambda: ended(client, *ids))
-        wait_until(lambda: consumer_names(client) == {"alive"}, what="removal of the dead one")
+        wait_until(lambda: consumer_names(client) == {"alive"}, what="removal of the dead consumer")
     assert {record(client, i)["status"] for i in ids} == {"captured"}
     assert int(client.get(store.WHOLE.points(1))) == 36
 
@@ -75,7 +75,7 @@ def test_a_live_but_slow_connector_is_left_alone(
 def test_a_connector_thought_dead_does_no_harm(
     client: Any, settings: ConnectorSettings, accept: Accept
 ) -> None:
-    """Whoever is too slow for its lease can neither retry nor finish what another finished."""
+    """A connector that outlived its lease can neither retry nor finish what another finished."""
     transaction_id = accept()
     late, other = Queue(client, settings, "late"), Queue(client, settings, "other")
     late.join()

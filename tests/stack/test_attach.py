@@ -198,7 +198,7 @@ def test_a_psp_that_cannot_be_verified_is_sent_nothing(authority: Authority) -> 
         ended = stack.ended(stack.pay().json()["id"])
         assert (ended["status"], ended["attempts"]) == ("failed", 2)
         assert before == captured(authority.sandbox)
-    # Whoever knows the authority gets an answer there, so that it was this that failed.
+    # With the authority known the request succeeds: so it was the authority that failed.
     trusting = ssl.create_default_context(cafile=str(authority.root))
     assert httpx.get(f"{where}/health", verify=trusting).status_code == 200
 

@@ -77,7 +77,7 @@ def _processes(sources: Sources) -> list[str]:
 
 
 def _id(text: str | None) -> str:
-    """An id as somebody may paste it."""
+    """An id, without the spaces of a paste."""
     return re.sub(r"[^A-Za-z0-9._-]", "", text or "")[:64]
 
 

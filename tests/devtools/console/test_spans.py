@@ -48,7 +48,7 @@ def test_a_payment_has_all_spans_of_its_trace(store: SpanStore) -> None:
 
 
 def test_a_replay_has_its_trace_and_a_reader_none(store: SpanStore) -> None:
-    """Traces follow one after the other; that somebody asked for the payment is no part of it."""
+    """The traces of its attempts, in order; requests for its status are not among them."""
     about = {"platform__transaction__id": ID}
     first, asked, replay = payment(ID), Trace(), Trace(start_ns=payment(ID).start_ns + 10**12)
     asked.span("core-api", "GET /{id}", 0, 1, kind="server", http__request__method="GET", **about)  # type: ignore[arg-type]
@@ -126,7 +126,7 @@ def test_a_request_of_many_spans_is_cut(store: SpanStore) -> None:
 
 
 def test_it_goes_on_where_it_ended_and_is_private(tmp_path: Path) -> None:
-    """After a kill it has all that was confirmed; nobody else may read it."""
+    """After a kill it has all that was confirmed; other users cannot read it."""
     path = tmp_path / "console.sqlite"
     first = SpanStore(path)
     first.add(payment(ID).request)
