@@ -11,7 +11,9 @@ stack replaces it (devtools/orphans.py).
 
 from __future__ import annotations
 
+import array
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -19,6 +21,8 @@ import re
 import select
 import stat
 import sys
+import termios
+import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +83,22 @@ class Output:
 
     def flush(self) -> None:
         """Does nothing: writes are unbuffered."""
+
+
+def drain(descriptor: int = 1, seconds_max: float = 0.2) -> None:
+    """Waits until the reader of a pipe, by default standard output, has read all of it.
+
+    When process-compose stops a process, it closes the pipe as soon as that has ended, and what it
+    has not read by then is lost: the line that says how the process ended.
+    """
+    unread = array.array("i", [0])
+    deadline = time.monotonic() + seconds_max
+    with contextlib.suppress(OSError):
+        while stat.S_ISFIFO(os.fstat(descriptor).st_mode) and time.monotonic() < deadline:
+            fcntl.ioctl(descriptor, termios.FIONREAD, unread)
+            if not unread[0]:
+                return
+            time.sleep(0.001)
 
 
 def configure(service: str, settings: Settings) -> None:

@@ -72,6 +72,7 @@ def run(
     _log.info("stopped", unfinished=unfinished)
     tracing.stop()
     sys.stdout.flush()
+    logs.drain()
     # Not sys.exit, which would wait for threads that exceeded the grace period.
     os._exit(0)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from services.common import logs
 from services.common.logs import Output
 
 if TYPE_CHECKING:
@@ -50,3 +52,19 @@ def test_a_reader_that_comes_back_gets_the_next_lines() -> None:
         pass
     output.write("the next\n")
     assert os.read(reader, 100) == b"the next\n"
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+def test_the_last_lines_are_read_before_the_process_ends(*, is_read: bool) -> None:
+    """A reader gets all that is in the pipe; one that does not read is not waited for."""
+    reader, writer = os.pipe()
+    os.write(writer, b"stopped")
+    late = threading.Timer(0.05, lambda: os.read(reader, 100) if is_read else None)
+    late.start()
+    began = time.monotonic()
+    logs.drain(writer, 60 if is_read else 0.1)
+    seconds = time.monotonic() - began
+    late.join()
+    assert (0.04 if is_read else 0.09) < seconds < 30
+    for end in (reader, writer):
+        os.close(end)
