@@ -78,10 +78,6 @@ def test_retries_are_linked(
     def fourth(_charge: Charge, call: int) -> Outcome:
         return Captured("pi_1") if call > 3 else Transient("HTTP 500")
 
-    def captured() -> bool:
-        status = client.hget(store.WHOLE.transaction(transaction_id), "status")
-        return bool(status == "captured")
-
     transaction_id = accept_traced()
     with running(make(client, settings, FakePsp(fourth))):
         wait_until(lambda: ended(client, transaction_id))
