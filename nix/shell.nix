@@ -22,6 +22,8 @@ pkgs.mkShellNoCC {
     ++ (if pkgs ? nixfmt then [ pkgs.nixfmt ] else [ ]);
 
   shellHook = ''
+    . ${./platform/tmpdir.sh}
+
     # An inherited value, such as from another checkout's shell, would run that one's code.
     unset PLATFORM_CODE
     . ${./platform}/env.sh

