@@ -14,12 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from devtools.catalog import SERVICES
 from devtools.merchant.errors import PlatformError, UnreachableError
 from devtools.merchant.models import Token, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Self
+
+AUTH = f"/{SERVICES['auth-api'].route}"
+TRANSACTIONS = f"/{SERVICES['core-api'].route}"
+LOYALTY = f"{TRANSACTIONS}/loyalty"
 
 # More than the router's own limit (15 s, then 504).
 REQUEST_SECONDS_MAX = 20.0
@@ -96,21 +101,21 @@ class Client:
 
     def token(self, username: str, password: str) -> Response:
         """Requests a token."""
-        return self.send("POST", "/auth/token", body={"username": username, "password": password})
+        return self.send("POST", f"{AUTH}/token", body={"username": username, "password": password})
 
     def post_transaction(
         self, token: str, body: Mapping[str, object], idempotency_key: str | None = None
     ) -> Response:
         """Creates a transaction."""
         headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
-        return self.send("POST", "/transactions", token=token, body=body, headers=headers)
+        return self.send("POST", TRANSACTIONS, token=token, body=body, headers=headers)
 
     def get(self, token: str, transaction_id: str) -> Response:
         """Reads one transaction."""
-        return self.send("GET", f"/transactions/{transaction_id}", token=token)
+        return self.send("GET", f"{TRANSACTIONS}/{transaction_id}", token=token)
 
     def page(self, path: str, token: str, limit: int, cursor: str | None = None) -> Response:
-        """Reads a page of /transactions or /transactions/loyalty."""
+        """Reads a page of TRANSACTIONS or LOYALTY."""
         query = httpx.QueryParams({"limit": limit} | ({"cursor": cursor} if cursor else {}))
         return self.send("GET", f"{path}?{query}", token=token)
 

@@ -8,7 +8,7 @@ import shlex
 import time
 from typing import TYPE_CHECKING, Any
 
-from devtools.merchant.client import Client, Deadline, Session, expect
+from devtools.merchant.client import LOYALTY, TRANSACTIONS, Client, Deadline, Session, expect
 from devtools.merchant.errors import PlatformError, UnreachableError
 from devtools.merchant.models import Loyalty, Page, Transaction, read
 from devtools.merchant.payment import follow
@@ -126,7 +126,7 @@ def _trace(command: Command) -> None:
 
 
 def _list(command: Command) -> None:
-    response = command.page("/transactions")
+    response = command.page(TRANSACTIONS)
     page = read(Page, response)
     if not page.transactions:
         command.screen.say(f"none; a first one: {command.again('pay 1250 USD')}")
@@ -135,7 +135,7 @@ def _list(command: Command) -> None:
 
 
 def _loyalty(command: Command) -> None:
-    response = command.page("/transactions/loyalty")
+    response = command.page(LOYALTY)
     loyalty = read(Loyalty, response)
     command.screen.say(points(loyalty.points))
     command.screen.credits(loyalty.ledger)

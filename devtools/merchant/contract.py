@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import jwt
 from pydantic import Field
 
-from devtools.merchant.client import Client, Deadline
+from devtools.merchant.client import AUTH, LOYALTY, TRANSACTIONS, Client, Deadline
 from devtools.merchant.models import Loyalty, Token, Transaction, read
 from devtools.merchant.payment import follow
 from services.common.settings import Secret, Settings, SettingsError
@@ -67,7 +67,7 @@ class Merchants:
 
     def list_with(self, token: str) -> Response:
         """The response to a listing, which needs nothing but a token."""
-        return self.client.page("/transactions", token, 1)
+        return self.client.page(TRANSACTIONS, token, 1)
 
     def post(self, username: str, amount: int, currency: str, **more: str) -> Response:
         """Creates a transaction."""
@@ -77,7 +77,7 @@ class Merchants:
     def finish(self, username: str, accepted: Response) -> Transaction:
         """The final state of an accepted transaction."""
         transaction = read(Transaction, _with_status(accepted, 202))
-        path = f"/transactions/{transaction.id}"
+        path = f"{TRANSACTIONS}/{transaction.id}"
         _equal("Location", path, accepted.headers.get("Location", ""))
         token = self.token(username)
         seconds = min(_PAYMENT_SECONDS_MAX, self.client.deadline.seconds_left())
@@ -91,8 +91,7 @@ class Merchants:
 
     def loyalty(self, username: str) -> Loyalty:
         """The merchant's points and newest credits."""
-        path = "/transactions/loyalty"
-        response = self.client.page(path, self.token(username), _CREDITS_MAX)
+        response = self.client.page(LOYALTY, self.token(username), _CREDITS_MAX)
         return read(Loyalty, _with_status(response, 200))
 
     def check_credits(
@@ -170,8 +169,8 @@ def _captured(amount: int, currency: str, points: int) -> None:
 
 
 _health("the router", "/health")
-_health("the Auth API", "/auth/health")
-_health("the Core API", "/transactions/health")
+_health("the Auth API", f"{AUTH}/health")
+_health("the Core API", f"{TRANSACTIONS}/health")
 _captured(1250, "USD", 12)
 _captured(500, "JPY", 500)
 _captured(1250, "BHD", 1)
@@ -220,9 +219,9 @@ def _repeated(merchants: Merchants) -> None:
     _equal("Idempotency-Replayed", "true", second.headers.get("Idempotency-Replayed", ""))
 
 
-@_check("older path: POST /transactions/transaction")
+@_check(f"older path: POST {TRANSACTIONS}/transaction")
 def _older_path(merchants: Merchants) -> None:
-    path = "/transactions/transaction"
+    path = f"{TRANSACTIONS}/transaction"
     response = merchants.client.send("POST", path, token=merchants.token("alice"), body=_ONE_USD)
     _equal("status", "captured", merchants.finish("alice", response).status)
 
