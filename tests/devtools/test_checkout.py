@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from devtools.address import BLOCK
 from devtools.checkout import current, name_warnings, rows
-from devtools.preflight import faults, warnings
+from devtools.preflight import faults
 from tests.support import free_ports
 
 if TYPE_CHECKING:
@@ -63,14 +63,6 @@ def test_preflight_refuses_a_wrong_dotenv(checkout: Path) -> None:
     typo = ".env: PSP_TIMEOUT_SECOND is not a setting; did you mean PSP_TIMEOUT_SECONDS?"
     assert typo in of_dotenv
     assert any("PLATFORM_STATE is needed before .env is read" in fault for fault in of_dotenv)
-
-
-def test_a_typo_in_the_shell_is_a_warning(checkout: Path) -> None:
-    """The shell's environment has variables of other programs."""
-    environ = {"PLATFORM_CHECKOUT": str(checkout), "PSP_TIMEOUT_SECOND": "3"}
-    typo = "in the environment: PSP_TIMEOUT_SECOND is not a setting; did you mean"
-    assert warnings(environ) == [f"{typo} PSP_TIMEOUT_SECONDS?"]
-    assert not any("PSP_TIMEOUT" in fault for fault in faults(environ))
 
 
 def test_variables_without_effect_are_reported(checkout: Path) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
+from devtools import checks
 from devtools.address import PORT_OFFSETS
 from devtools.checkout import current
 from devtools.live_checks import Running
@@ -101,21 +102,24 @@ def test_a_service_that_hangs_is_a_fault(environ: dict[str, str], running: Runni
 def test_an_orphan_is_reported_with_its_pid(
     environ: dict[str, str], checkout: Path, running: Running
 ) -> None:
-    """A process with our state folder and no supervisor above it."""
-    listen = f"s = socket.create_server(('127.0.0.1', {environ['PLATFORM_PORT']}))"
+    """A process with our state folder and no supervisor above it; preflight knows it as ours."""
+    port, state = int(environ["PLATFORM_PORT"]), checkout / ".state"
+    listen = f"s = socket.create_server(('127.0.0.1', {port}))"
     code = f"import socket, sys; {listen}; print('up', flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", code],
-        env=environ | {"PLATFORM_STATE": str(checkout / ".state"), "PC_PROC_NAME": "router"},
+        env=environ | {"PLATFORM_STATE": str(state), "PC_PROC_NAME": "router"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as orphan:
         assert orphan.stdout
-        assert orphan.stdin
         orphan.stdout.readline()
         [item] = running.left_behind()
         router = one(running.ports(), "ports", "router")
-        orphan.stdin.close()
+        [fault] = checks.busy_ports(port, state, environ)
+        orphan.communicate()
     assert router.note == f"ours: python, pid {orphan.pid}"
     assert (item.status, item.value) == ("fault", f"router, pid {orphan.pid}")
     assert "`platform down` ends them" in item.cure
+    assert "a stack of this checkout is running" in fault
+    assert f"kill {orphan.pid}" in fault

@@ -1,7 +1,9 @@
-"""Commands that a message recommends work as they are written."""
+# ruff: noqa: SLF001 - argparse has no public access to its actions
+"""--help is enough to use a command, and what a message recommends works as it is written."""
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
 import shlex
@@ -13,6 +15,7 @@ import pytest
 
 from devtools import doctor, showlogs
 from devtools.merchant import cli
+from devtools.new import cli as new
 from services.auth_api import users
 from services.psp_connector import deadletters
 from tests.support import ROOT
@@ -34,6 +37,30 @@ EXAMPLE = re.compile(
     rf"^  (?:\$ )?({PROGRAM}(?: (?! |[<>|]|--help)\S+)+)(?:  |$| *[<>|])", re.MULTILINE
 )
 SAMPLES = {"ID": "8b7e8b26-0000-4000-8000-000000000001", "NAME": "alice"}
+
+
+def subcommands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            yield from action.choices.values()
+
+
+@pytest.mark.parametrize(
+    "parser",
+    [*PARSERS.values(), new.parser(), *subcommands(PARSERS["merchant"])],
+    ids=lambda parser: str(parser.prog),
+)
+def test_help_explains_all(parser: argparse.ArgumentParser) -> None:
+    """An example of the command, its variables, its exit codes; each argument and subcommand."""
+    text = parser.format_help()
+    for heading in ("example", "environment:", "exit codes:\n  0  ", "2  "):
+        assert heading in text
+    assert parser.prog.split()[-1] in (parser.epilog or "")
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            assert len(action._choices_actions) == len(action.choices)
+        else:
+            assert action.help
 
 
 def texts(tree: ast.AST) -> Iterator[str]:

@@ -6,22 +6,16 @@ import contextlib
 import os
 import socket
 import stat
-import subprocess
-import sys
 import threading
 import time
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
-from devtools import checks, envfile, state
-from devtools.address import BLOCK, PORT_OFFSETS
+from devtools import checks, envfile, preflight, state
+from devtools.address import BLOCK
 from devtools.preflight import faults
-from devtools.ready import report
-from devtools.supervisor import ProcessState
-from tests.support import ROOT, free_ports
+from tests.support import free_ports
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +56,7 @@ def test_all_faults_are_reported_at_once(environ: dict[str, str]) -> None:
         found = "\n".join(faults(environ))
     assert f"port {port} (core-api) is held by" in found
     assert f"pid {os.getpid()}" in found
-    assert "start with PLATFORM_PORT=" in found
+    assert f"start with PLATFORM_PORT={port + 98}" in found
     for variable, services in (
         ("REDIS_URL='localhost'", "[core-api, psp-connector]"),
         ("QUEUE_LIMIT='many'", "[core-api]"),
@@ -117,29 +111,6 @@ def _say_http(server: socket.socket) -> None:
                 connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
 
-def test_a_process_of_this_stack_is_recognised(environ: dict[str, str], tmp_path: Path) -> None:
-    """By its environment: the state folder, and a name that a supervisor set."""
-    port = int(environ["PLATFORM_PORT"])
-    code = (
-        "import socket, sys;"
-        f"s = socket.create_server(('127.0.0.1', {port}));"
-        "print('up', flush=True); sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code],
-        env=os.environ | environ | {"PC_PROC_NAME": "router"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as orphan:
-        assert orphan.stdout
-        assert orphan.stdin
-        orphan.stdout.readline()
-        [fault] = checks.busy_ports(port, tmp_path / "state", environ)
-        orphan.stdin.close()
-    assert "a stack of this checkout is running" in fault
-    assert f"kill {orphan.pid}" in fault
-
-
 def test_a_missing_program_is_named(environ: dict[str, str], tmp_path: Path) -> None:
     """Outside the development shell: each one, and where to start from."""
     found = faults(environ | {"PATH": str(tmp_path)})
@@ -163,20 +134,16 @@ def test_an_invalid_users_file_is_reported(environ: dict[str, str], tmp_path: Pa
     assert fault.startswith("USERS_FILE")
 
 
-def test_the_process_exits_with_ex_config(environ: dict[str, str]) -> None:
-    """78, with the faults on standard error."""
-    done = subprocess.run(
-        [sys.executable, "-m", "devtools.preflight"],
-        cwd=ROOT,
-        env=os.environ | environ | {"PLATFORM_PORT": "x"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 78
-    assert "preflight: the stack cannot start" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_faults_end_it_with_ex_config(
+    environ: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """78, with the faults on standard error; a typo in the shell is a warning only."""
+    assert preflight.main(environ | {"PLATFORM_PORT": "x", "PSP_ATTEMPT_MAX": "3"}) == 78
+    out, err = capsys.readouterr()
+    typo = "in the environment: PSP_ATTEMPT_MAX is not a setting; did you mean PSP_ATTEMPTS_MAX?"
+    assert out == f"preflight: warning: {typo}\n"
+    assert err.startswith("preflight: the stack cannot start\n  PLATFORM_PORT='x': must be")
+    assert err.count("\n") == 2
 
 
 def test_another_number_of_partitions_stops_the_start(tmp_path: Path) -> None:
@@ -189,20 +156,3 @@ def test_another_number_of_partitions_stops_the_start(tmp_path: Path) -> None:
     assert "have 1; set PARTITIONS=1" in fault
     state.write_partitions(tmp_path, "16")
     assert checks.other_partitions(tmp_path, {"PARTITIONS": "16"}) == []
-
-
-def test_the_report_names_every_process(environ: dict[str, str]) -> None:
-    """With its address, and its seconds where process-compose knows the times."""
-    began = datetime(2026, 11, 26, tzinfo=UTC)
-    redis = ProcessState(
-        "redis", "Running", 1, True, True, False, False, False, 0, 0,
-        began + timedelta(seconds=0.5), began + timedelta(seconds=1.75),
-    )  # fmt: skip
-    preflight = replace(redis, name="preflight", started_at=began, ready_at=began)
-    port = int(environ["PLATFORM_PORT"])
-    text = report(port, [preflight, redis])
-    assert f"The platform is healthy, 1.8 s after its start: http://127.0.0.1:{port}" in text
-    for name, offset in PORT_OFFSETS.items():
-        [line] = [line for line in text.splitlines() if line.split()[:1] == [name]]
-        assert line.endswith(f":{port + offset}")
-        assert ("1.25 s" in line) == (name == "redis")

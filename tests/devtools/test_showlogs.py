@@ -120,19 +120,17 @@ def test_no_match_is_an_error(state: Path, options: str, message: str) -> None:
     assert message in err
 
 
-@pytest.mark.parametrize("time", ["x", "2026-13-01", "0001-01-01T00:00:00+14:00"])
-def test_a_wrong_time_is_wrong_usage(state: Path, time: str) -> None:
-    """One beyond the first year of UTC, too."""
-    code, _, err = logs(state, "--since", time)
-    assert code == 2
-    assert "argument --since: must be like" in err
-
-
-@pytest.mark.parametrize("count", ["0", "-1", "many", "1" * 5000])
-def test_a_wrong_count_is_wrong_usage(state: Path, count: str) -> None:
-    """The message says which are right."""
-    code, _, err = logs(state, f"-n={count}")
-    assert (code, "a number from 1 to 999999999" in err) == (2, True)
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        *(("--since", time, "must be like") for time in ("x", "2026-13-01", "0001-01-01T00+14")),
+        *(("-n", n, "a number from 1 to 999999999") for n in ("0", "-1", "many", "1" * 5000)),
+    ],
+)
+def test_a_wrong_value_is_wrong_usage(state: Path, option: str, value: str, message: str) -> None:
+    """A time beyond the first year of UTC, too; the message says which are right."""
+    code, _, err = logs(state, f"{option}={value}")
+    assert (code, f"argument {option}: {message}" in err) == (2, True)
 
 
 def test_a_pipe_may_close_early(state: Path) -> None:

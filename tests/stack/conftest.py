@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.stack.stack import Stack, running
+from devtools.state import NODES
+from tests import support
+from tests.stack.stack import Stack, environment, killed, platform, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,3 +19,21 @@ def stack() -> Iterator[Stack]:
     """One stack for all tests that leave it as it was."""
     with running() as started:
         yield started
+
+
+@pytest.fixture
+def environ() -> Iterator[dict[str, str]]:
+    """For a stack that `platform` starts, where it is hard; nothing of it is left.
+
+    The state folder's path is over the 100 characters of a Unix socket, and has what means
+    something in YAML and sh. There is no HOME. Ports are free for the nodes of a cluster, too.
+    """
+    with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as folder:
+        state = Path(folder, "it's a #1 folder: " + "long " * 20, "state")
+        values = environment(state, support.free_ports(10 * NODES + 8))
+        values.pop("HOME", None)
+        try:
+            yield values
+        finally:
+            platform(values, "down")
+            assert killed(state) == []

@@ -213,10 +213,7 @@ def running(
             finally:
                 stack.http.close()
                 _stop(stack)
-        left = left_of(state)
-        for process in left:  # so that a test that fails leaves nothing either
-            process.kill()
-        assert left == [], "processes were left behind"
+        assert killed(state) == [], "processes were left behind"
 
 
 def _stop(stack: Stack) -> None:
@@ -234,6 +231,14 @@ def left_of(state: Path) -> list[psutil.Process]:
     deadline = time.monotonic() + LEFT_SECONDS_MAX
     while (left := processes_of(state)) and time.monotonic() < deadline:
         time.sleep(0.05)
+    return left
+
+
+def killed(state: Path) -> list[psutil.Process]:
+    """Those of `left_of`, killed, so that a test that fails leaves nothing either."""
+    left = left_of(state)
+    for process in left:
+        process.kill()
     return left
 
 

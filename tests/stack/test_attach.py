@@ -9,13 +9,13 @@ import re
 import ssl
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 import redis
 
-from devtools import checks
+from devtools import checks, environment
 from devtools.address import PORT_OFFSETS
 from services.common.settings import masked
 from tests import support
@@ -203,47 +203,43 @@ def test_a_psp_that_cannot_be_verified_is_sent_nothing(authority: Authority) -> 
     assert httpx.get(f"{where}/health", verify=trusting).status_code == 200
 
 
-def launch_configurations() -> list[dict[str, Any]]:
-    """The debugger configurations that the tree has for VS Code."""
-    text = (support.ROOT / ".vscode/launch.json").read_text()
-    found: list[dict[str, Any]] = json.loads(text)["configurations"]
-    return found
-
-
-@pytest.mark.parametrize("name", ["auth-api", "core-api", "psp-connector", "psp-sandbox"])
-def test_a_service_from_the_debugger(stack: Stack, name: str) -> None:
+def test_services_from_the_debugger(stack: Stack) -> None:
     """`process stop`, then the module as .vscode/launch.json has it: payments go on through it."""
-    [launch] = [one for one in launch_configurations() if one["name"] == name]
-    environ = {
-        variable: re.sub(
-            r"\b800(\d)\b",
-            lambda found: str(stack.port + int(found[1])),
-            value.replace("${workspaceFolder}/.state", str(stack.state)),
-        )
-        for variable, value in launch["env"].items()
-    }
-    command = [sys.executable, "-m", launch["module"]]
-    _takes_the_place(stack, name, command, {"PATH": os.environ["PATH"]} | environ)
+    text = (support.ROOT / ".vscode/launch.json").read_text()
+    text = text.replace("${workspaceFolder}/.state", str(stack.state))
+    text = re.sub(r"\b800(\d)\b", lambda found: str(stack.port + int(found[1])), text)
+    found = {one["name"]: one for one in json.loads(text)["configurations"]}
+    assert found.keys() == environment.SETTINGS.keys()
+    _take_the_place(
+        stack,
+        {
+            name: ([sys.executable, "-m", one["module"]], {"PATH": os.environ["PATH"]} | one["env"])
+            for name, one in found.items()
+        },
+    )
 
 
 def test_a_service_typed_in_the_shell(stack: Stack) -> None:
     """The line of the page, as it is, in a shell of the checkout."""
     [line] = re.findall(r"^\$ (\(.* python -m services\.core_api\))$", DOCUMENT, re.MULTILINE)
-    _takes_the_place(stack, "core-api", ["bash", "-c", line], stack.environ)
+    _take_the_place(stack, {"core-api": (["bash", "-c", line], stack.environ)})
 
 
-def _takes_the_place(
-    stack: Stack, name: str, command: Sequence[str], environ: Mapping[str, str]
+def _take_the_place(
+    stack: Stack, programs: Mapping[str, tuple[Sequence[str], Mapping[str, str]]]
 ) -> None:
-    assert stack.compose("process", "stop", name).returncode == 0
-    support.wait_until(lambda: not stack.healthy(name), seconds_max=30, what=f"{name} to stop")
-    with support.program(command, environ=environ, output=stack.state / "mine.log") as mine:
-        support.wait_until(lambda: stack.healthy(name), seconds_max=60, what=f"my {name}")
+    with contextlib.ExitStack() as mine:
+        for name in programs:
+            assert stack.compose("process", "stop", name).returncode == 0
+        for name, (command, environ) in programs.items():
+            assert not stack.healthy(name)
+            output = stack.state / f"my-{name}.log"
+            mine.enter_context(support.program(command, environ=environ, output=output))
+        stack.wait_healthy()
         assert stack.ended(stack.pay().json()["id"])["status"] == "captured"
-        assert mine.poll() is None
-    assert stack.compose("process", "start", name).returncode == 0
+    for name in programs:
+        assert stack.compose("process", "start", name).returncode == 0
     stack.wait_healthy()
-    assert stack.ended(stack.pay().json()["id"])["status"] == "captured"
 
 
 def test_the_doctor_finds_a_healthy_stack_in_order(stack: Stack) -> None:

@@ -40,8 +40,7 @@ def test_quick_run_of_one_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(SLOW_SECONDS_MAX)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:
     """After a signal, all started processes and their files are gone."""
     environ = os.environ | {"TMPDIR": str(tmp_path)}
     command = [*COMMAND, "--quick", "--only", "accept", "--results", str(tmp_path / "results")]
@@ -51,8 +50,8 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, number: signal
             lambda: "starting the floor" in output.read_text(), seconds_max=120, what="the stack"
         )
         started = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(number)
-        assert process.wait(60) == 128 + number
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
     assert len(started) > 5
     assert [p for p in started if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
     assert list(tmp_path.glob("bench-*")) == []

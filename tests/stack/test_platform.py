@@ -1,102 +1,70 @@
-"""The `platform` command at work: up -D, down, reset, and what they say."""
+"""The `platform` command at work: up -D, status, down, reset, and what they say."""
 
 from __future__ import annotations
 
 import contextlib
-import shutil
-import tempfile
+import re
+import socket
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from devtools import orphans
-from devtools.address import BLOCK, PORT_OFFSETS, noted_port
+from devtools.address import PORT_OFFSETS, noted_port
 from devtools.catalog import CONSOLE
 from devtools.ports import is_free
 from devtools.ready import is_healthy
 from tests import support
-from tests.stack.stack import environment, left_of, merchant, platform
+from tests.stack.stack import compose, left_of, merchant, platform
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import psutil
+    from collections.abc import Iterator, Mapping
 
     from tests.stack.stack import Stack
 
-
-@pytest.fixture
-def environ() -> Iterator[dict[str, str]]:
-    """A state folder and ports of its own; nothing of it is left."""
-    with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as folder:
-        values = environment(Path(folder), support.free_ports(BLOCK))
-        try:
-            yield values
-        finally:
-            platform(values, "down")
-            left = left_of(Path(folder))
-            for process in left:
-                process.kill()
-            assert left == []
-
-
-def supervisor(state: Path) -> psutil.Process:
-    """The process-compose of this state folder."""
-    [found] = {
-        parent
-        for process in left_of(state)
-        if process.environ().get("PC_PROC_NAME") == "router"
-        for parent in [process.parent()]
-        if parent
-    }
-    return found
+PAY = ("pay", "1250", "USD", "--as", "alice")
 
 
 def test_up_comes_back_when_all_is_healthy_and_down_ends_all(environ: dict[str, str]) -> None:
-    """One screen with addresses, seconds, what to type; a second is refused; `down` is final."""
-    state = Path(environ["PLATFORM_STATE"])
-    done = platform(environ, "up", "-D")
-    assert done.returncode == 0, done.stderr
+    """One screen with all addresses and seconds; a second `up` is refused; `down` is final."""
+    port = int(environ["PLATFORM_PORT"])
+    done = platform(environ | {"CONSOLE": "on"}, "up", "-D")
+    assert done.returncode == 0, done.stdout + done.stderr
+    head = rf"The platform is healthy, \d+\.\d s after its start: http://127\.0\.0\.1:{port}\n"
+    assert re.match(head, done.stdout)
     for name, offset in PORT_OFFSETS.items():
-        [line] = [line for line in done.stdout.splitlines() if line.split()[:1] == [name]]
-        assert line.endswith(f"://127.0.0.1:{int(environ['PLATFORM_PORT']) + offset}")
-        assert "? s" not in line
-    assert "merchant pay 1250 USD --as alice" in done.stdout
-    assert merchant(environ, "pay", "1250", "USD", "--as", "alice").returncode == 0
+        line = rf"^  {name} +\d+\.\d\d s   \w+://127\.0\.0\.1:{port + offset}$"
+        assert re.search(line, done.stdout, re.MULTILINE)
+    assert f"Console: http://127.0.0.1:{CONSOLE.port(port)}\n" in done.stdout
+    support.wait_until(lambda: is_healthy(CONSOLE.port(port)), what="the console")
+    assert merchant(environ, *PAY).returncode == 0
     again = platform(environ, "up", "-D")
     assert (again.returncode, "already running" in again.stderr) == (1, True)
     assert platform(environ, "down").returncode == 0
-    assert left_of(state) == []
-    idle = platform(environ, "down")
-    assert (idle.returncode, idle.stderr) == (0, "")
-    assert "no stack of this checkout is running" in idle.stdout
-    idle = platform(environ, "process", "restart", "core-api")
-    sentence = "no stack of this checkout is running: `platform up -D` starts one\n"
-    assert (idle.returncode, idle.stdout, idle.stderr) == (1, "", sentence)
+    assert left_of(Path(environ["PLATFORM_STATE"])) == []
 
 
-def test_the_console_starts_beside_the_stack_or_not_at_all(environ: dict[str, str]) -> None:
-    """Its address is printed; `--no-console` leaves it out, and its port free."""
-    port = CONSOLE.port(int(environ["PLATFORM_PORT"]))
-    address = f"Console: http://127.0.0.1:{port}\n"
-    given = {**environ, "CONSOLE": "on"}
-    assert address in platform(given, "up", "-D").stdout
-    support.wait_until(lambda: is_healthy(port), what="the console")
-    assert platform(given, "down").returncode == 0
-    assert address not in platform(given, "up", "-D", "--no-console").stdout
-    assert is_free(port)
+@pytest.mark.parametrize(
+    ("args", "code"), [(["down"], 0), (["status"], 1), (["process", "restart", "core-api"], 1)]
+)
+def test_without_a_stack_there_is_a_sentence(
+    environ: dict[str, str], args: list[str], code: int
+) -> None:
+    """Not an error of the socket."""
+    idle = platform(environ, *args)
+    assert idle.returncode == code
+    assert "no stack of this checkout is running" in idle.stdout + idle.stderr
 
 
-def test_status_shows_each_process(stack: Stack, tmp_path: Path) -> None:
-    """One line each, with port and health; without a stack it says how to start one."""
+def test_status_shows_each_process(stack: Stack) -> None:
+    """One line each, with port and health."""
     listed = stack.platform("status").stdout.splitlines()
     lines = {line.split()[0]: line.split()[1:] for line in listed}
     assert lines["core-api"] == ["Running", str(stack.port + PORT_OFFSETS["core-api"]), "pass"]
     assert set(lines) == {state.name for state in stack.states()}
-    nowhere = platform({**stack.environ, "PLATFORM_STATE": str(tmp_path)}, "status")
-    assert nowhere.returncode == 1
-    assert "`platform up -D` starts one" in nowhere.stdout
 
 
 @pytest.mark.parametrize("count", ["51", "99999999999", "+0051"])
@@ -107,28 +75,73 @@ def test_scale_is_bounded(stack: Stack, count: str) -> None:
     assert (done.returncode, done.stderr) == (2, sentence)
 
 
-def test_down_ends_what_a_killed_supervisor_left(environ: dict[str, str]) -> None:
-    """`kill -9` of process-compose, then `down`: each process is named, and gone."""
+@pytest.mark.parametrize("args", [["smok"], ["--", "smoke"], []])
+def test_run_without_the_name_of_a_process_is_refused(stack: Stack, args: list[str]) -> None:
+    """Beside a running stack process-compose would hang; the names that exist are given."""
+    done = stack.platform("run", *args)
+    assert done.returncode == 2
+    assert " redis reload router smoke\n" in done.stderr
+
+
+def test_what_a_killed_supervisor_left_is_ended(environ: dict[str, str]) -> None:
+    """By the next `up` and by `down`, which name each process; they end no other."""
     state = Path(environ["PLATFORM_STATE"])
     assert platform(environ, "up", "-D").returncode == 0
-    boss = supervisor(state)
+    with bystander(environ) as shell:
+        left = kill_supervisor(state)
+        assert merchant(environ, *PAY).returncode == 0, "they work on"
+        assert platform(environ, "up", "-D").returncode == 0
+        assert_named(left, (state / "logs/preflight.log").read_text())
+        assert merchant(environ, "list", "--as", "alice").stdout.count("captured") == 1
+        left = kill_supervisor(state)
+        done = platform(environ, "down")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert_named(left, done.stdout)
+        assert shell.poll() is None
+
+
+def kill_supervisor(state: Path) -> dict[str, psutil.Process]:
+    """`kill -9` of process-compose; returns the processes of services, by name."""
+    found = {process.environ().get("PC_PROC_NAME", ""): process for process in left_of(state)}
+    boss = found["router"].parent()
+    assert boss
+    left = {name: psutil.Process(found[name].pid) for name in PORT_OFFSETS}
     boss.kill()
     support.wait_until(lambda: orphans.is_gone(boss), what="the supervisor's end")
-    left = left_of(state)
-    assert len(left) >= len(PORT_OFFSETS)
-    done = platform(environ, "down")
-    assert (done.returncode, done.stderr) == (0, "")
-    for name in PORT_OFFSETS:
-        assert f"{name}, pid " in done.stdout
-    assert [process for process in left if not orphans.is_gone(process)] == []
+    return left
 
 
-def test_up_says_what_keeps_it_from_starting(environ: dict[str, str]) -> None:
-    """What preflight finds stands on the terminal, and the exit code is not 0."""
-    done = platform(environ | {"QUEUE_LIMIT": "many"}, "up", "-D")
+def assert_named(left: Mapping[str, psutil.Process], text: str) -> None:
+    """Each of them has been named in the text, and is gone."""
+    assert [name for name in left if f"{name}, pid " not in text] == []
+    assert [name for name, process in left.items() if not orphans.is_gone(process)] == []
+
+
+@contextlib.contextmanager
+def bystander(environ: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """What a developer has running in a shell of the same checkout."""
+    with subprocess.Popen(["sleep", "600"], env=dict(environ)) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_what_keeps_the_stack_from_starting_is_said(environ: dict[str, str]) -> None:
+    """All that preflight finds, at the terminal; nothing else was started."""
+    port = int(environ["PLATFORM_PORT"]) + PORT_OFFSETS["psp-connector"]
+    wrong = environ | {"QUEUE_LIMIT": "many"}
+    with socket.create_server(("127.0.0.1", port)):
+        done = platform(wrong, "up", "-D")
+        assert compose(environ, "up").returncode == 78
     assert done.returncode == 1
-    assert "platform: the stack cannot start\n  QUEUE_LIMIT='many': must be" in done.stderr
-    assert "Traceback" not in done.stderr
+    first, *faults = done.stderr.splitlines()
+    assert first == "platform: the stack cannot start"
+    assert [line.split(" is held by")[0].split(": must")[0] for line in faults] == [
+        f"  port {port} (psp-connector)",
+        "  QUEUE_LIMIT='many'",
+    ]
+    assert not Path(environ["PLATFORM_STATE"], "logs/redis.log").exists()
 
 
 def test_up_names_the_process_that_ends_at_once(environ: dict[str, str], tmp_path: Path) -> None:
@@ -145,12 +158,13 @@ def test_up_names_the_process_that_ends_at_once(environ: dict[str, str], tmp_pat
 def test_reset_forgets_only_when_told_so(environ: dict[str, str]) -> None:
     """Without a terminal it wants `--yes`; then the stack is stopped and its state is gone."""
     state = Path(environ["PLATFORM_STATE"])
-    assert platform(environ, "up", "-D").returncode == 0
-    assert merchant(environ, "pay", "1250", "USD", "--as", "alice").returncode == 0
+    started = platform(environ | {"CONSOLE": "on"}, "up", "-D", "--no-console")
+    assert (started.returncode, "Console: " in started.stdout) == (0, False)
+    assert is_free(CONSOLE.port(int(environ["PLATFORM_PORT"])))
     (state / "nixw").mkdir()
     refused = platform(environ, "reset")
     assert (refused.returncode, "--yes" in refused.stderr) == (1, True)
-    assert merchant(environ, "loyalty", "--as", "alice").returncode == 0
+    assert merchant(environ, *PAY).returncode == 0
     done = platform(environ, "reset", "--yes")
     assert (done.returncode, done.stderr) == (0, "")
     assert left_of(state) == []
@@ -158,21 +172,6 @@ def test_reset_forgets_only_when_told_so(environ: dict[str, str]) -> None:
     assert (state / "nixw").is_dir()
     assert not (state / "jwt-secret").exists()
     assert not (state / "redis").exists()
-
-
-def test_a_long_path_with_spaces_and_no_home(environ: dict[str, str]) -> None:
-    """Over the 100 characters of a Unix socket, with what means something in YAML and sh."""
-    folder = Path(environ["PLATFORM_STATE"]) / ("it's a #1 folder: " + "long " * 20) / "state"
-    with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder.parent, ignore_errors=True)
-        moved = environ | {"PLATFORM_STATE": str(folder)}
-        moved.pop("HOME", None)
-        stack.callback(platform, moved, "down")
-        done = platform(moved, "up", "-D")
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert merchant(moved, "pay", "1250", "USD", "--as", "alice").returncode == 0
-        assert "listening" in (folder / "logs" / "core-api.log").read_text()
-        assert platform(moved, "down").returncode == 0
 
 
 def test_a_folder_that_cannot_be_written_is_named(environ: dict[str, str], tmp_path: Path) -> None:

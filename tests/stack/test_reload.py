@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import sys
 import threading
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,9 +13,8 @@ import httpx
 import pytest
 
 from devtools import orphans
-from services.auth_api import userfile
 from tests import support
-from tests.stack.stack import START_SECONDS_MAX, Stack, call, left_of, running
+from tests.stack.stack import Stack, left_of, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +75,7 @@ class Checkout:
 
 
 @contextlib.contextmanager
-def running_from(folder: Path, *, healthy: bool = True, users_file: str = "") -> Iterator[Checkout]:
+def running_from(folder: Path, *, healthy: bool = True) -> Iterator[Checkout]:
     """A stack that is run from a copy of the checkout, as a developer has it."""
     with running(
         healthy=healthy,
@@ -85,7 +83,6 @@ def running_from(folder: Path, *, healthy: bool = True, users_file: str = "") ->
         PLATFORM_CODE=str(folder),
         PC_CONFIG_FILES=str(folder / "process-compose.yaml"),
         PYTHONPATH=str(folder),
-        USERS_FILE=users_file,
     ) as stack:
         yield Checkout(folder, stack)
 
@@ -94,14 +91,15 @@ def running_from(folder: Path, *, healthy: bool = True, users_file: str = "") ->
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     """One for all tests, each of which leaves it whole."""
     folder = code(tmp_path_factory.mktemp("checkout"))
-    shutil.copy(folder / "services/auth_api/users.json", folder / "users.json")
-    with running_from(folder, users_file=str(folder / "users.json")) as checkout:
+    with running_from(folder) as checkout:
         checkout.wait_for_log("reload", " watching")
         yield checkout
 
 
 def test_saved_python_is_served(checkout: Checkout) -> None:
-    """A saved Auth API serves the new code, and payments continue meanwhile."""
+    """By new processes; the old ones are gone within 5 s, and payments continue meanwhile."""
+    old: list[psutil.Process] = [checkout.stack.process("auth-api")]
+    old += old[0].children(recursive=True)
     stop = threading.Event()
     statuses: set[int] = set()
     bearer = checkout.stack.bearer()
@@ -116,6 +114,9 @@ def test_saved_python_is_served(checkout: Checkout) -> None:
     traffic.start()
     try:
         checkout.save("auth_api/app.py", '"Auth API"', '"Another API"')
+        support.wait_until(
+            lambda: all(map(orphans.is_gone, old)), seconds_max=5, what="the old processes to end"
+        )
         checkout.wait_for("/auth/openapi.json", "Another API")
     finally:
         stop.set()
@@ -125,23 +126,8 @@ def test_saved_python_is_served(checkout: Checkout) -> None:
     assert statuses == {202}
 
 
-def test_the_process_before_a_save_is_gone(checkout: Checkout) -> None:
-    """5 s after a save no process of the old code is left, its workers included."""
-    old: list[psutil.Process] = [checkout.stack.process("core-api")]
-    old += old[0].children(recursive=True)
-    checkout.save("core_api/app.py", "Core API", "Another API")
-    support.wait_until(
-        lambda: not [process for process in old if not orphans.is_gone(process)],
-        seconds_max=5,
-        what="the old processes to end",
-    )
-    checkout.wait_for("/transactions/openapi.json", "Another API")
-    checkout.save("core_api/app.py", "Another API", "Core API")
-    checkout.wait_for("/transactions/openapi.json", "Core API")
-
-
 def test_a_shared_module_restarts_every_service(checkout: Checkout) -> None:
-    """All four Python services, and neither the router nor Redis."""
+    """All four Python services, and neither the router nor Redis; the doctor finds no fault."""
     names = ("auth-api", "core-api", "psp-sandbox", "psp-connector")
     before = {name: checkout.stack.process(name) for name in (*names, "router", "redis")}
     checkout.save("common/clock.py", "from __future__", "# changed\nfrom __future__")
@@ -154,14 +140,8 @@ def test_a_shared_module_restarts_every_service(checkout: Checkout) -> None:
     checkout.stack.wait_healthy()
     for name in ("router", "redis"):
         assert checkout.stack.process(name) == before[name]
-
-
-def test_the_doctor_finds_no_orphan(checkout: Checkout) -> None:
-    """Neither `reload` nor a service that it has restarted."""
-    command = [sys.executable, "-m", "devtools.doctor", "--json"]
-    found = json.loads(call(command, checkout.stack.environ).stdout)["findings"]
+    found = json.loads(checkout.stack.doctor("--json").stdout)["findings"]
     assert [one for one in found if one["status"] == "fault"] == []
-    assert [one["value"] for one in found if one["name"] == "left behind"] == ["nothing"]
 
 
 def test_a_process_stopped_by_hand_stays_stopped(checkout: Checkout) -> None:
@@ -247,49 +227,23 @@ def test_a_request_outlives_a_saved_caddyfile(checkout: Checkout) -> None:
     checkout.wait_for("/health", "pass")
 
 
-def test_saved_users_may_log_in(checkout: Checkout) -> None:
-    """USERS_FILE counts from the next login on, saved as editors do; a broken one does not."""
-    path = checkout.folder / "users.json"
-    text = path.read_text()
-    body = {"username": "dora", "password": "password"}
-    assert checkout.stack.http.post("/auth/token", json=body).status_code == 401
-    alice = userfile.load(path)[0]
-    userfile.save(
-        path, [*userfile.load(path), alice.model_copy(update={"id": 4, "username": "dora"})]
-    )
-    assert checkout.stack.http.post("/auth/token", json=body).status_code == 200
-    by_rename(path, "[")
-    assert checkout.stack.http.post("/auth/token", json=body).status_code == 200
-    checkout.wait_for_log("auth-api", "users not reloaded, keeping previous users")
-    by_rename(path, text)
-    assert checkout.stack.http.post("/auth/token", json=body).status_code == 401
-
-
-def test_a_syntax_error_at_the_start(tmp_path: Path) -> None:
-    """The stack stays up and waits for it to be mended; then it becomes healthy."""
+def test_a_stack_that_starts_with_a_syntax_error(tmp_path: Path) -> None:
+    """It waits until that is mended, also before `reload` watches; `down` then leaves nothing."""
     folder = code(tmp_path / "code")
     path = folder / "services/core_api/resources.py"
     good = path.read_text()
     path.write_text("def\n")
     with running_from(folder, healthy=False) as checkout:
         stack = checkout.stack
-        log = stack.state / "logs/core-api.log"
-        support.wait_until(log.exists, seconds_max=START_SECONDS_MAX, what="core-api's log")
         checkout.wait_for_log("core-api", "SyntaxError: ")
         assert stack.supervisor.poll() is None
         path.write_text(good)
         stack.wait_healthy()
-        assert stack.ended(stack.pay().json()["id"])["status"] == "captured"
-
-
-def test_stopping_while_services_restart(tmp_path: Path) -> None:
-    """A save before `reload` watches is not missed. `down` leaves nothing, and finds no orphan."""
-    with running_from(code(tmp_path / "code")) as checkout:
         checkout.save("common/clock.py", "from __future__", "# changed\nfrom __future__")
         checkout.wait_for_log("reload", " restarting")
-        done = checkout.stack.platform("down")
+        done = stack.platform("down")
         assert (done.returncode, "left behind" in done.stdout) == (0, False)
-        assert left_of(checkout.stack.state) == []
+        assert left_of(stack.state) == []
 
 
 def test_reload_0_is_off(stack: Stack) -> None:

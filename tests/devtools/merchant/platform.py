@@ -211,6 +211,18 @@ class Platform:
         return {"status": "captured", "loyalty_points": points, "psp_reference": "pi_1"}
 
 
+class Stranger(Platform):
+    """Another program, with one response for all requests."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        super().__init__()
+        self.reply = Reply(status, body)
+
+    def respond(self, request: Request) -> Reply:
+        self.requests.append(request)
+        return self.reply
+
+
 def _rfc3339(ms_later: int, after: str = "") -> str:
     start = datetime.fromisoformat(after) if after else datetime.now(UTC)
     moment = start + timedelta(milliseconds=ms_later)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.devtools.merchant.conftest import PAY, at, merchant
-from tests.devtools.merchant.platform import Platform, Reply, serving
+from tests.devtools.merchant.platform import Platform, Stranger, serving
 
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 UNKNOWN_ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -162,17 +162,6 @@ def test_a_platform_that_hangs_ends_with_4_at_the_timeout() -> None:
         outcome = merchant(*PAY, "--url", url, "--timeout", "0.3")
     assert outcome.code == 4
     assert f"{url} did not answer within 0.3 s" in outcome.stderr
-
-
-class Stranger(Platform):
-    """Another program on the platform's port, with one response for all requests."""
-
-    def __init__(self, status: int, body: bytes) -> None:
-        super().__init__()
-        self._reply = Reply(status, body)
-
-    def respond(self, *_request: object) -> Reply:
-        return self._reply
 
 
 @pytest.mark.parametrize("body", [b"<html>hello</html>", b'{"token": 1}', b"x" * 2_000_000])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
 import pytest
 
-from devtools.merchant.cli import main
 from devtools.merchant.contract import CHECKS
+from tests.devtools.merchant.conftest import at
 from tests.devtools.merchant.platform import SECRET, Platform, serving
 
 if TYPE_CHECKING:
@@ -49,15 +48,11 @@ def smoke(
     platform: Platform, *options: str, environ: dict[str, str] | None = None
 ) -> tuple[int, list[str]]:
     """The exit code and the lines printed."""
-    stdout = io.StringIO()
+    own = {"JWT_SECRET": SECRET} if environ is None else environ
     with serving(platform):
-        environ = {
-            "PLATFORM_STATE": "/nowhere",
-            **({"JWT_SECRET": SECRET} if environ is None else environ),
-        }
-        code = main(["smoke", "--url", platform.url, *options], environ, stdout)
-    assert not [token for token in [*platform.tokens, SECRET] if token in stdout.getvalue()]
-    return code, stdout.getvalue().splitlines()
+        outcome = at(platform, "smoke", *options, environ={"PLATFORM_STATE": "/nowhere", **own})
+    assert not [token for token in [*platform.tokens, SECRET] if token in outcome.stdout]
+    return outcome.code, outcome.lines
 
 
 def named(lines: list[str], mark: str) -> list[str]:
@@ -127,9 +122,7 @@ def test_without_a_router_no_other_check_is_tried() -> None:
     """The first check prints the remedy; the others count as failed."""
     with serving(Platform()) as stopped:
         pass
-    stdout = io.StringIO()
-    assert main(["smoke", "--url", stopped.url], {}, stdout) == 1
-    lines = stdout.getvalue().splitlines()
-    assert lines[2] == f"          got:      nothing listens at {stopped.url}"
-    assert "`platform up -D`" in lines[3]
-    assert named(lines, "NOT ok") == ALL
+    outcome = at(stopped, "smoke")
+    assert outcome.lines[2] == f"          got:      nothing listens at {stopped.url}"
+    assert "`platform up -D`" in outcome.lines[3]
+    assert (outcome.code, named(outcome.lines, "NOT ok")) == (1, ALL)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from devtools.console.receiver import as_document
 from devtools.console.spans import SpanStore
-from devtools.merchant.cli import main
 from devtools.merchant.trace import console_url
 from tests.devtools.console.traces import payment
-from tests.devtools.merchant.platform import Platform, serving
+from tests.devtools.merchant.conftest import at
+from tests.devtools.merchant.platform import Platform, Stranger, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +28,6 @@ RECORD = {
     "attempts": 2, "psp_reference": "pi_1", "loyalty_points": 12,
     "timeline": [{"event": "queued", "at": "2026-11-23T07:00:00.003Z"}],
 }  # fmt: skip
-NOTHING = "http://127.0.0.1:1"
 
 
 @pytest.fixture
@@ -41,46 +38,23 @@ def platform() -> Iterator[Platform]:
         yield running
 
 
-@pytest.fixture
-def console() -> Iterator[Any]:
-    """A server whose `body` is what the console answers."""
-    server: Any = HTTPServer(("127.0.0.1", 0), _Handler)
-    server.url, server.body = f"http://127.0.0.1:{server.server_port}", {}
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join(5)
-    server.server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        server: Any = self.server
-        body = json.dumps(server.body if self.path == f"/api/traces/{PAYMENT}" else {}).encode()
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_args: Any) -> None:
-        """Nothing."""
-
-
-def trace(platform: Platform, url: str, *words: str) -> list[str]:
+def trace(platform: Platform, console: Platform, *words: str) -> list[str]:
     """What it prints, with a single blank where there are several."""
-    stdout, stderr = io.StringIO(), io.StringIO()
-    command = ["trace", PAYMENT, "--as", "alice", "--url", platform.url, "--console", url, *words]
-    code = main(command, {}, stdout, stderr=stderr)
-    assert (code, stderr.getvalue()) == (0, "")
-    return [" ".join(line.split()) for line in stdout.getvalue().splitlines()]
+    outcome = at(platform, "trace", PAYMENT, "--as", "alice", "--console", console.url, *words)
+    assert (outcome.code, outcome.stderr) == (0, "")
+    return [" ".join(line.split()) for line in outcome.lines]
 
 
-def test_each_span_has_a_row(platform: Platform, console: Any, tmp_path: Path) -> None:
+def test_each_span_has_a_row(platform: Platform, tmp_path: Path) -> None:
     """From the router to the second attempt, with what went wrong in the first."""
     store = SpanStore(tmp_path / "spans")
     store.add(payment(PAYMENT, attempts=2, trace_id=bytes.fromhex(TRACE_ID)).request)
-    console.body = as_document(PAYMENT, store.of_transaction(PAYMENT))
-    assert trace(platform, console.url) == [
+    document = json.dumps(as_document(PAYMENT, store.of_transaction(PAYMENT))).encode()
+    with serving(Stranger(200, document)) as console:
+        lines = trace(platform, console)
+        shown = json.loads("".join(trace(platform, console, "--json")))
+    assert {request.path for request in console.requests} == {f"/api/traces/{PAYMENT}"}
+    assert lines == [
         f"transaction {PAYMENT}",
         f"trace {TRACE_ID}",
         "+0.0 router 4.1 ms POST /transactions",
@@ -94,7 +68,6 @@ def test_each_span_has_a_row(platform: Platform, console: Any, tmp_path: Path) -
         "+26.0 psp-sandbox 4.5 ms POST /v1/payment_intents",
         "captured USD 12.50 12 points in 37 ms",
     ]
-    shown = json.loads("".join(trace(platform, console.url, "--json")))
     assert shown["rows"][1]["attributes"]["platform.transaction.id"] == PAYMENT
     assert (len(shown["rows"]), shown["all_ms"], shown["note"]) == (9, 33.0, "")
 
@@ -102,18 +75,20 @@ def test_each_span_has_a_row(platform: Platform, console: Any, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("body", "note"),
     [
-        ({"spans": []}, "the console has no spans of it"),
-        ({"spans": [{"name": 1}]}, "is no console of this version"),
-        (["spans"], "is no console of this version"),
+        (b'{"spans": []}', "the console has no spans of it"),
+        (b'{"spans": [{"name": 1}]}', "is no console of this version"),
+        (b'["spans"]', "is no console of this version"),
         (None, "does not answer"),
     ],
 )
 def test_without_spans_the_record_is_shown(
-    platform: Platform, console: Any, body: object, note: str
+    platform: Platform, body: bytes | None, note: str
 ) -> None:
     """Its timeline, its end, and why there is no more."""
-    console.body = body
-    lines = trace(platform, console.url if body is not None else NOTHING)
+    console = Stranger(200, body or b"")
+    console.url = "http://127.0.0.1:1"
+    with serving(console) if body else contextlib.nullcontext():
+        lines = trace(platform, console)
     assert lines[1:3] == ["queued +0 ms", "captured USD 12.50 12 points in 37 ms"]
     assert note in lines[3]
 
