@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from devtools.catalog import CONSOLE, SERVICES
+from devtools.catalog import LISTENERS, SERVICES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,7 @@ AUTO = "auto"
 PORT_OFFSETS: Mapping[str, int] = {
     service.name: service.port_offset for service in SERVICES.values()
 }
-BLOCK = max(*PORT_OFFSETS.values(), CONSOLE.port_offset) + 1
+BLOCK = max(service.port_offset for service in LISTENERS.values()) + 1
 _LOWEST = 1024  # below it only root may listen
 _HIGHEST = 65_536 - BLOCK
 

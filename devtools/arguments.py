@@ -20,11 +20,17 @@ def parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
     )
 
 
-def command(commands: Any, name: str, summary: str) -> argparse.ArgumentParser:
+def command(
+    commands: Any, name: str, summary: str, epilog: str | None = None
+) -> argparse.ArgumentParser:
     """Adds a command, with its summary in both helps."""
-    description = f"{summary[0].upper()}{summary[1:]}."
     made: argparse.ArgumentParser = commands.add_parser(
-        name, help=summary, description=description, allow_abbrev=False
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     return made
 

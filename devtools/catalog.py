@@ -78,3 +78,6 @@ SERVICES = {
 
 CONSOLE = _read(Path(__file__).parent / "console/service.toml")
 """Beside the services: it may be missing, and nothing waits for it."""
+
+LISTENERS = SERVICES | {CONSOLE.name: CONSOLE}
+"""All that listen on a port."""

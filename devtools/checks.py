@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from devtools import environment, ports
-from devtools.address import AUTO, BLOCK, PORT_OFFSETS
-from devtools.catalog import CONSOLE
+from devtools.address import AUTO, BLOCK
+from devtools.catalog import LISTENERS, SERVICES
 from devtools.state import partitions_of
 from services.auth_api.userfile import UsersError, load
 from services.common.redis_url import RedisSettings
@@ -120,9 +120,8 @@ def _ping(settings: RedisSettings, failure: list[str]) -> None:
 
 def busy_ports(first: int, state: Path, environ: Mapping[str, str]) -> list[str]:
     """A line for each port of the stack that is in use."""
-    numbers = {first + offset: name for name, offset in PORT_OFFSETS.items()}
-    if environ.get("CONSOLE") != "off":
-        numbers[first + CONSOLE.port_offset] = CONSOLE.name
+    listeners = SERVICES if environ.get("CONSOLE") == "off" else LISTENERS
+    numbers = {service.port(first): name for name, service in listeners.items()}
     busy = [port for port in numbers if not ports.is_free(port)]
     if not busy:
         return []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from devtools.catalog import CONSOLE, SERVICES
+from devtools.catalog import CONSOLE, LISTENERS, SERVICES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,8 +43,7 @@ SET_BY_THE_STACK: Mapping[str, str] = {
 
 def fixed(first_port: int, state: Path) -> dict[str, str]:
     """Variables derived from the router's port and the state folder; they cannot be set."""
-    listeners = [*SERVICES.values(), CONSOLE]
-    ports = {service: first_port + service.port_offset for service in listeners}
+    ports = {service: service.port(first_port) for service in LISTENERS.values()}
     return {
         "PLATFORM_PORT": str(first_port),
         **{f"{service.variable}_PORT": str(port) for service, port in ports.items()},
@@ -57,16 +56,14 @@ def fixed(first_port: int, state: Path) -> dict[str, str]:
 
 def defaults(first_port: int, state: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """Variables that the stack sets unless the user does; traces go to the console."""
-    port = {name: first_port + service.port_offset for name, service in SERVICES.items()}
     console = f"http://127.0.0.1:{CONSOLE.port(first_port)}"
     has_console = environ.get("CONSOLE") != "off"
-    traces = {"OTEL_EXPORTER_OTLP_ENDPOINT": console} if has_console else {}
     return {
         "JWT_SECRET_FILE": str(state / "jwt-secret"),
         "LOG_FORMAT": "console",  # as process-compose.yaml has it for all processes
         "REDIS_URL_FILE": str(state / "redis-url"),
-        "PSP_URL": f"http://127.0.0.1:{port['psp-sandbox']}",
-        **traces,
+        "PSP_URL": f"http://127.0.0.1:{SERVICES['psp-sandbox'].port(first_port)}",
+        **({"OTEL_EXPORTER_OTLP_ENDPOINT": console} if has_console else {}),
     }
 
 
@@ -88,7 +85,7 @@ def environment(
 
     Without the sandbox's files, which exist only after the first start.
     """
-    port = str(first_port + SERVICES[service].port_offset)
+    port = str(SERVICES[service].port(first_port))
     user = {name: value for name, value in environ.items() if value}
     stack = fixed(first_port, state) | {"HTTP_PORT": port}
     variables = {**defaults(first_port, state, environ), **user, **stack}

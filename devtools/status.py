@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from devtools.address import noted_port, state_folder
-from devtools.catalog import CONSOLE, SERVICES
+from devtools.catalog import LISTENERS
 from devtools.ready import is_healthy
 from devtools.supervisor import Supervisor, SupervisorError
 from devtools.terminal import Output, columns
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def row(state: ProcessState, first_port: int) -> tuple[str, ...]:
     """One line of the screen."""
-    service = {**SERVICES, CONSOLE.name: CONSOLE}.get(state.service)
+    service = LISTENERS.get(state.service)
     port, health = "", ""
     if service and state.is_running:
         number = service.port(first_port, state.replica)

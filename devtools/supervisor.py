@@ -34,21 +34,32 @@ class ProcessState:
 
     name: str
     status: str
+    """Of https://f1bonacc1.github.io/process-compose/client/, such as `Running`."""
     pid: int
     is_running: bool
     is_ready: bool
     """Whether its `ready_log_line` has appeared."""
-    is_pending: bool
-    """Whether it waits for what it depends on."""
-    has_succeeded: bool
-    """Whether it ended with exit code 0."""
-    has_failed: bool
-    """Whether it failed; process-compose may restart it."""
     restarts: int
     exit_code: int
     started_at: datetime | None
     """First start; None before it, and with process-compose older than 1.110."""
     ready_at: datetime | None
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether it waits for what it depends on."""
+        return self.status == "Pending"
+
+    @property
+    def has_succeeded(self) -> bool:
+        """Whether it ended with exit code 0."""
+        return self.status == "Completed" and self.exit_code == 0
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it failed; process-compose may restart it."""
+        is_completed = self.status == "Completed"
+        return self.status in {"Restarting", "Error"} or (is_completed and self.exit_code != 0)
 
     @property
     def service(self) -> str:
@@ -62,42 +73,31 @@ class ProcessState:
 
 
 class Supervisor:
-    """The process-compose of one stack."""
+    """The process-compose of one stack.
+
+    Each method raises SupervisorError if it does not respond, or refuses: there is no such process,
+    or it is in another state.
+    """
 
     def __init__(self, socket_path: str) -> None:
         self._socket_path = socket_path
 
     def processes(self) -> list[ProcessState]:
-        """All processes of the stack, replicas one by one.
-
-        Raises:
-            SupervisorError: process-compose does not respond.
-        """
+        """All processes of the stack, replicas one by one."""
         return [_state(entry) for entry in self._call("GET", "/processes")["data"]]
 
     def stop(self, name: str) -> None:
-        """Stops a process and waits until it has ended.
-
-        Raises:
-            SupervisorError: there is no such process, or it does not run.
-        """
+        """Stops a process and waits until it has ended."""
         self._call("PATCH", f"/process/stop/{name}")
 
     def start(self, name: str) -> None:
-        """Starts a stopped process.
-
-        Raises:
-            SupervisorError: there is no such process, or it runs.
-        """
+        """Starts a stopped process."""
         self._call("POST", f"/process/start/{name}")
 
     def restart(self, name: str) -> None:
         """Stops a process, waits until it has ended, and starts it.
 
         Not process-compose's own restart, which waits for the backoff of a crash, a second.
-
-        Raises:
-            SupervisorError: there is no such process, or it cannot be stopped or started.
         """
         self.stop(name)
         for tries_left in reversed(range(_START_TRIES_MAX)):
@@ -111,46 +111,28 @@ class Supervisor:
                 return
 
     def scale(self, name: str, count: int) -> None:
-        """Runs `count` replicas of a process.
-
-        Raises:
-            SupervisorError: there is no such process.
-        """
+        """Runs `count` replicas of a process."""
         self._call("PATCH", f"/process/scale/{name}/{count}")
 
     def needs(self, name: str) -> list[str]:
-        """The processes that a process waits for before it starts.
-
-        Raises:
-            SupervisorError: there is no such process.
-        """
+        """The processes that a process waits for before it starts."""
         return sorted(self._call("GET", f"/process/info/{name}").get("dependsOn") or {})
 
     def _call(self, method: str, path: str) -> Any:
-        connection = _UnixConnection(self._socket_path)
+        connection = http.client.HTTPConnection("process-compose")
         try:
-            connection.request(method, path)
-            response = connection.getresponse()
-            body = response.read()
+            with socket.socket(socket.AF_UNIX) as connection.sock:
+                connection.sock.settimeout(_RESPONSE_SECONDS_MAX)
+                connection.sock.connect(self._socket_path)
+                connection.request(method, path)
+                response = connection.getresponse()
+                body = response.read()
         except (OSError, http.client.HTTPException) as error:
             raise SupervisorError(f"process-compose does not answer {method} {path}") from error
-        finally:
-            connection.close()
         if response.status != 200:
             text = body.decode(errors="replace")
             raise SupervisorError(f"process-compose refuses {method} {path}: {text}")
         return json.loads(body)
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, socket_path: str) -> None:
-        super().__init__("process-compose", timeout=_RESPONSE_SECONDS_MAX)
-        self._socket_path = socket_path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._socket_path)
 
 
 def _state(entry: Mapping[str, Any]) -> ProcessState:
@@ -160,10 +142,6 @@ def _state(entry: Mapping[str, Any]) -> ProcessState:
         pid=entry["pid"],
         is_running=entry["is_running"],
         is_ready=entry["is_ready"] == "Ready",
-        is_pending=entry["status"] == "Pending",
-        has_succeeded=entry["status"] == "Completed" and entry["exit_code"] == 0,
-        has_failed=entry["status"] in {"Restarting", "Error"}
-        or (entry["status"] == "Completed" and entry["exit_code"] != 0),
         restarts=entry["restarts"],
         exit_code=entry["exit_code"],
         started_at=_time(entry.get("process_start_time")),

@@ -10,4 +10,4 @@ from devtools.merchant.cli import main
 from services.common.command import run_main
 
 if __name__ == "__main__":
-    sys.exit(run_main(lambda: main(sys.argv[1:], envfile.merged(os.environ), sys.stdout)))
+    sys.exit(run_main(lambda: main(sys.argv[1:], envfile.merged(os.environ))))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import re
 import sys
@@ -14,18 +13,15 @@ from urllib.parse import urlsplit
 from devtools import arguments
 from devtools.address import AddressError, router_url, state_folder
 from devtools.merchant import helptexts
-from devtools.merchant.errors import PlatformError, UsageError
+from devtools.merchant.errors import PlatformError
 from services.common.command import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from typing import TextIO
 
 T = TypeVar("T")
 
-EXIT_USAGE = 2
 EXIT_PLATFORM = 4
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
 _SHIPPED_PASSWORD = "password"  # noqa: S105  of the users that ship with the platform
 _SHIPPED_USERS = Path(__file__).parents[2] / "services/auth_api/users.json"
@@ -33,50 +29,35 @@ _PASSWORD_CHARACTERS_MAX = 1024
 _URL = r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?"
 
 
-def main(
-    argv: Sequence[str],
-    environ: Mapping[str, str],
-    stdout: TextIO,
-    *,
-    stdin: TextIO | None = None,
-    stderr: TextIO | None = None,
-) -> int:
-    """Runs one command; returns its exit code."""
-    stderr = stderr or sys.stderr
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Runs one command; returns its exit code.
+
+    Raises:
+        SystemExit: wrong usage.
+    """
+    args = parser().parse_args(argv)
     try:
-        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-            args = parser().parse_args(argv)
-    except SystemExit as end:
-        return int(end.code or 0)
-    try:
-        return _run(args, environ, stdin or sys.stdin, stdout)
-    except UsageError as error:
-        print(f"merchant: {error}", file=stderr)
-        return EXIT_USAGE
+        return _run(args, environ)
+    except argparse.ArgumentTypeError as error:
+        parser().error(str(error))
     except PlatformError as error:
-        _explain(error, stderr)
+        _explain(error)
         if getattr(args, "json", False):
-            print(json.dumps({"error": _as_json(error)}, indent=2), file=stdout)
+            sys.stdout.write(json.dumps({"error": _as_json(error)}, indent=2) + "\n")
         return EXIT_PLATFORM
-    except KeyboardInterrupt:
-        print("merchant: interrupted", file=stderr)
-        return EXIT_INTERRUPTED
 
 
-def _run(
-    args: argparse.Namespace, environ: Mapping[str, str], stdin: TextIO, stdout: TextIO
-) -> int:
-    url = _platform_url(args.url, environ)
-    password = _password(args, environ, stdin)
+def _run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    url = args.url or _platform_url(environ)
+    password = _password(args, environ)
     # Imported late: the HTTP client takes longer to load than --help takes to print.
     if args.command == "smoke":
         from devtools.merchant import smoke  # noqa: PLC0415
 
-        variables = _with_secret(environ)
-        return smoke.run(url, password, variables, stdout, seconds_max=args.timeout)
+        return smoke.run(url, password, _with_secret(environ), seconds_max=args.timeout)
     from devtools.merchant import commands  # noqa: PLC0415
 
-    return commands.run(args, url, password, environ, stdout)
+    return commands.run(args, url, password, environ)
 
 
 def _with_secret(environ: Mapping[str, str]) -> Mapping[str, str]:
@@ -87,11 +68,11 @@ def _with_secret(environ: Mapping[str, str]) -> Mapping[str, str]:
     return {**environ, "JWT_SECRET_FILE": str(path)}
 
 
-def _explain(error: PlatformError, stderr: TextIO) -> None:
+def _explain(error: PlatformError) -> None:
     lines = [f"merchant: {error}", *(f"  {fault}" for fault in error.errors)]
     lines += [f"  {hint}" for hint in error.hint.splitlines()]
     lines += [f"  request {error.request_id}"] if error.request_id else []
-    stderr.writelines(f"{printable(line)}\n" for line in lines)
+    sys.stderr.writelines(f"{printable(line)}\n" for line in lines)
 
 
 def _as_json(error: PlatformError) -> dict[str, Any]:
@@ -116,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
     trace = _add(commands, "trace", "where a transaction's time went, hop by hop")
     _add_id(trace)
     trace.add_argument(
-        "--console", type=_console, metavar="URL", help="the console (the router's port + 6)"
+        "--console", type=_url, metavar="URL", help="the console (the router's port + 6)"
     )
     for name, what in (
         ("list", "the merchant's transactions, newest first"),
@@ -138,22 +119,12 @@ def parser() -> argparse.ArgumentParser:
 def _add_command(
     commands: Any, name: str, what: str, timeout_seconds: int
 ) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=what,
-        description=f"{what[0].upper()}{what[1:]}.",
-        epilog=helptexts.OF_COMMAND[name],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    command.add_argument("--url", help="where the router is (http://127.0.0.1:8000)")
+    command = arguments.command(commands, name, what, helptexts.OF_COMMAND[name])
+    command.add_argument("--url", type=_url, help="where the router is (http://127.0.0.1:8000)")
     command.add_argument(
-        "--timeout",
-        type=_seconds,
-        default=float(timeout_seconds),
-        metavar="S",
+        "--timeout", type=_seconds, default=float(timeout_seconds), metavar="S",
         help=f"seconds that all of it may take ({timeout_seconds})",
-    )
+    )  # fmt: skip
     return command
 
 
@@ -164,10 +135,9 @@ def _add(commands: Any, name: str, what: str, *, has_json: bool = True) -> argpa
         choices=arguments.Suggestions(_usernames), help="the merchant",
     )  # fmt: skip
     command.add_argument(
-        "--password-stdin",
-        action="store_true",
+        "--password-stdin", action="store_true",
         help="reads the password's line from standard input, not from MERCHANT_PASSWORD",
-    )
+    )  # fmt: skip
     if has_json:
         command.add_argument("--json", action="store_true", help="prints one JSON document")
     return command
@@ -233,40 +203,44 @@ _transaction_id = _matching(
     "a transaction's id, as `pay` and `list` print it",
     str.lower,
 )
-_console = _matching(_URL, "the console's address, such as http://127.0.0.1:8006", str)
 _limit = _matching("[1-9][0-9]?|100", "a number from 1 to 100", int)
 _seconds = _matching(
     r"(?=.*[1-9])[0-9]{1,4}(\.[0-9]{1,3})?", "a number of seconds, above 0, below 10000", float
 )
 
 
-def _platform_url(option: str | None, environ: Mapping[str, str]) -> str:
+def _url(text: str) -> str:
+    """An address without a final slash; ArgumentTypeError for anything else."""
     try:
-        url = router_url(environ) if option is None else option
-        is_valid = re.fullmatch(_URL, url) and urlsplit(url).port != 0
-    except AddressError as error:
-        raise UsageError(str(error)) from None
+        is_valid = re.fullmatch(_URL, text) and urlsplit(text).port != 0
     except ValueError:  # of a port above 65535
         is_valid = False
     if not is_valid:
-        name = "PLATFORM_URL" if option is None else "--url"
-        raise UsageError(f"{name}: must be the router's address, such as http://127.0.0.1:8000")
-    return url.rstrip("/")
+        raise argparse.ArgumentTypeError("must be an address such as http://127.0.0.1:8000")
+    return text.rstrip("/")
 
 
-def _password(args: argparse.Namespace, environ: Mapping[str, str], stdin: TextIO) -> str:
+def _platform_url(environ: Mapping[str, str]) -> str:
+    try:
+        return _url(router_url(environ))
+    except AddressError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"PLATFORM_URL: {error}") from None
+
+
+def _password(args: argparse.Namespace, environ: Mapping[str, str]) -> str:
     if args.password_stdin:
         name = "--password-stdin"
         try:
-            line = stdin.readline(_PASSWORD_CHARACTERS_MAX + 1)
+            line = sys.stdin.readline(_PASSWORD_CHARACTERS_MAX + 1)
         except UnicodeDecodeError:
             line = "\udcff"
         password = line.removeprefix("\ufeff").rstrip("\r\n")
     else:
         name = "MERCHANT_PASSWORD"
         password = environ.get(name) or _SHIPPED_PASSWORD
-    if re.search("[\ud800-\udfff]", password):
-        raise UsageError(f"{name}: the password must be a text in UTF-8")
-    if not 0 < len(password) <= _PASSWORD_CHARACTERS_MAX:
-        raise UsageError(f"{name}: must be one line of 1 to {_PASSWORD_CHARACTERS_MAX} characters")
+    if re.search("[\ud800-\udfff]", password) or not 0 < len(password) <= _PASSWORD_CHARACTERS_MAX:
+        rule = f"one line of 1 to {_PASSWORD_CHARACTERS_MAX} characters in UTF-8"
+        raise argparse.ArgumentTypeError(f"{name}: the password must be {rule}")
     return password

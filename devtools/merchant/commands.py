@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shlex
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,6 @@ from devtools.merchant.trace import as_json, console_url, show, trace
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Mapping
-    from typing import TextIO
 
     from devtools.merchant.client import Response
 
@@ -26,20 +26,14 @@ EXIT_OPEN = 3
 _EXITS = {"captured": 0, "declined": 1, "failed": 1}
 
 
-def run(
-    args: argparse.Namespace,
-    url: str,
-    password: str,
-    environ: Mapping[str, str],
-    stdout: TextIO,
-) -> int:
+def run(args: argparse.Namespace, url: str, password: str, environ: Mapping[str, str]) -> int:
     """Runs the command; returns its exit code.
 
     Raises:
         PlatformError: the platform cannot be reached, or refuses.
     """
     with Client(url, Deadline(args.timeout)) as client:
-        command = Command(args, client, password, environ, stdout)
+        command = Command(args, client, password, environ)
         action: Callable[[Command], int | None] = _ACTIONS[args.command]
         return action(command) or 0
 
@@ -48,20 +42,14 @@ class Command:
     """A command's arguments, client and output: lines, or one document with --json."""
 
     def __init__(
-        self,
-        args: argparse.Namespace,
-        client: Client,
-        password: str,
-        environ: Mapping[str, str],
-        stdout: TextIO,
+        self, args: argparse.Namespace, client: Client, password: str, environ: Mapping[str, str]
     ) -> None:
         self.args = args
         self.client = client
         self.session = Session(client, args.username, password, self._on_login)
         self.is_json = bool(getattr(args, "json", False))
-        self.screen = Screen(io.StringIO() if self.is_json else stdout, environ)
+        self.screen = Screen(io.StringIO() if self.is_json else sys.stdout, environ)
         self.hops: list[dict[str, Any]] = []
-        self._stdout = stdout
 
     def ask(self, request: Callable[[str], Response]) -> Response:
         """Sends a request that must get 200."""
@@ -104,7 +92,7 @@ class Command:
     def document(self, document: object) -> None:
         """Prints the document of --json."""
         if self.is_json:
-            print(json.dumps(document, indent=2), file=self._stdout, flush=True)
+            sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
 
 def _token(command: Command) -> None:

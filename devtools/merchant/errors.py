@@ -9,10 +9,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class UsageError(Exception):
-    """Wrong usage of a command."""
-
-
 @dataclass(eq=False)
 class PlatformError(Exception):
     """The platform is unreachable, refuses, or sends an unknown response."""

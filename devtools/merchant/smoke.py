@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -12,16 +13,13 @@ from devtools.merchant.report import Screen, duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import TextIO
 
 _NAME_WIDTH = 64
 
 
-def run(
-    url: str, password: str, environ: Mapping[str, str], stdout: TextIO, *, seconds_max: float
-) -> int:
+def run(url: str, password: str, environ: Mapping[str, str], *, seconds_max: float) -> int:
     """Runs all checks, printing a line each; returns 0 if all pass, else 1."""
-    screen = Screen(stdout, environ)
+    screen = Screen(sys.stdout, environ)
     passed, stop = 0, ""
     with Client(url, Deadline(seconds_max)) as client:
         merchants = Merchants(client, password, environ, screen)

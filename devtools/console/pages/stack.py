@@ -11,7 +11,7 @@ import psutil
 from nicegui import ui
 
 from devtools import wait
-from devtools.catalog import CONSOLE, SERVICES
+from devtools.catalog import CONSOLE, LISTENERS, SERVICES
 from devtools.console import picture
 from devtools.console.frame import Live, act
 from devtools.console.parts import button, card
@@ -56,7 +56,7 @@ def read(sources: Sources) -> list[Process]:
 
 
 def _process(sources: Sources, state: ProcessState, states: list[ProcessState]) -> Process:
-    service = {**SERVICES, CONSOLE.name: CONSOLE}.get(state.service)
+    service = LISTENERS.get(state.service)
     address = ""
     if service and state.is_running:
         scheme = "redis" if service.name == "redis" else "http"

@@ -14,12 +14,10 @@ from devtools.supervisor import ProcessState
 if TYPE_CHECKING:
     from pathlib import Path
 
-RUNNING = ProcessState(
-    "core-api", "Running", 0, True, True, False, False, False, 0, 0, None, None
-)  # fmt: skip
-PENDING = replace(RUNNING, status="Pending", is_running=False, is_ready=False, is_pending=True)
+RUNNING = ProcessState("core-api", "Running", 0, True, True, 0, 0, None, None)
+PENDING = replace(RUNNING, status="Pending", is_running=False, is_ready=False)
 ENDED = replace(RUNNING, status="Completed", is_running=False, is_ready=False)
-REDIS = replace(PENDING, name="redis", status="Disabled", is_pending=False)
+REDIS = replace(PENDING, name="redis", status="Disabled")
 
 
 class Supervisor:
@@ -52,11 +50,7 @@ def shown(state: Path, *states: ProcessState) -> dict[str, tuple[str, str]]:
         (replace(RUNNING, is_ready=False), "starting", "runs, but is not ready: its last line"),
         (PENDING, "waiting", "waits for redis (disabled)"),
         (ENDED, "stopped", ""),
-        (
-            replace(ENDED, has_failed=True, exit_code=78),
-            "completed",
-            "ended with code 78: its last line",
-        ),
+        (replace(ENDED, exit_code=78), "completed", "ended with code 78: its last line"),
     ],
 )
 def test_it_is_said_why_a_process_is_not_up(
@@ -65,7 +59,7 @@ def test_it_is_said_why_a_process_is_not_up(
     """Whom it waits for, or its exit code, with the end of its log."""
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs/core-api.log").write_text("its first line\nits last line\n")
-    preflight = replace(ENDED, name="preflight", has_succeeded=True)
+    preflight = replace(ENDED, name="preflight")
     found = shown(tmp_path, core_api, REDIS, preflight)
     assert found["core-api"] == (status, why)
     assert found["preflight"] == ("done", "")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +32,16 @@ class Outcome:
 
 def merchant(*argv: str, environ: Mapping[str, str] | None = None, typed: str = "") -> Outcome:
     """Runs the command in this process."""
-    stdout, stderr = io.StringIO(), io.StringIO()
-    code = main(argv, environ or {}, stdout, stdin=io.StringIO(typed), stderr=stderr)
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as stdout,
+        contextlib.redirect_stderr(io.StringIO()) as stderr,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(sys, "stdin", io.StringIO(typed))
+        try:
+            code = main(argv, environ or {})
+        except SystemExit as end:
+            code = int(end.code or 0)
     return Outcome(code, stdout.getvalue(), stderr.getvalue())
 
 

@@ -237,6 +237,10 @@ def _handler(platform: Platform) -> type[BaseHTTPRequestHandler]:
         disable_nagle_algorithm = True
         timeout = 5
 
+        def handle(self) -> None:
+            with contextlib.suppress(ConnectionError):  # the client stopped reading
+                super().handle()
+
         def do_GET(self) -> None:
             content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             body = json.loads(content) if content else {}
@@ -255,10 +259,7 @@ def _handler(platform: Platform) -> type[BaseHTTPRequestHandler]:
             for name, value in {**headers, **reply.headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            try:
-                self.wfile.write(sent)
-            except ConnectionError:  # the client stopped reading
-                self.close_connection = True
+            self.wfile.write(sent)
 
         do_POST = do_GET  # noqa: N815  as http.server names it
 
