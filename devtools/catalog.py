@@ -81,3 +81,6 @@ CONSOLE = _read(Path(__file__).parent / "console/service.toml")
 
 LISTENERS = SERVICES | {CONSOLE.name: CONSOLE}
 """All that listen on a port."""
+
+PROCESSES = (*LISTENERS, "preflight", "ready", "reload", "smoke")
+"""The names in process-compose.yaml."""

@@ -126,17 +126,18 @@ def rows(checkout: Checkout, first_port: int) -> list[Row]:
     found: dict[tuple[str, str, str], list[str]] = {}
     for service, settings in environment.SETTINGS.items():
         stack = environment.environment(service, first_port, checkout.state, {})
-        if service == "psp-sandbox":
-            stack["SANDBOX_DATABASE"] = str(checkout.state / "psp-sandbox.sqlite")
-            stack["SANDBOX_TOKEN_FILE"] = str(checkout.state / "sandbox-token")
+        stack |= environment.sandbox_files(checkout.state)
         for setting in settings.explain({**checkout.origins, "stack": stack}):
             key = (setting.variable, setting.value, setting.origin)
             found.setdefault(key, []).append(service)
+    url = masked(checkout.merged.get("PLATFORM_URL", "")) or f"http://127.0.0.1:{first_port}"
+    is_derived = checkout.state == checkout.folder / ".state"
+    state_origin = "default" if is_derived else "environment"
     own = [
         Row("PLATFORM_PORT", str(first_port), _port_origin(checkout), ("stack",)),
-        Row("PLATFORM_STATE", str(checkout.state), _state_origin(checkout), ("stack",)),
-        _merchants(checkout, "PLATFORM_URL", f"http://127.0.0.1:{first_port}"),
-        _merchants(checkout, "MERCHANT_PASSWORD", "<secret>"),
+        Row("PLATFORM_STATE", str(checkout.state), state_origin, ("stack",)),
+        Row("PLATFORM_URL", url, checkout.origin("PLATFORM_URL"), ("merchant",)),
+        Row("MERCHANT_PASSWORD", "<secret>", checkout.origin("MERCHANT_PASSWORD"), ("merchant",)),
     ]
     return own + [Row(*key, tuple(services)) for key, services in found.items()]
 
@@ -147,13 +148,3 @@ def _port_origin(checkout: Checkout) -> str:
     if value == AUTO:
         return f"{origin} ({AUTO})"
     return origin if value or not (checkout.state / "environment").exists() else "the last start"
-
-
-def _state_origin(checkout: Checkout) -> str:
-    return "default" if checkout.state == checkout.folder / ".state" else "environment"
-
-
-def _merchants(checkout: Checkout, name: str, default: str) -> Row:
-    value = masked(checkout.merged.get(name, "")) or default
-    value = "<secret>" if name.endswith("PASSWORD") else value
-    return Row(name, value, checkout.origin(name), ("merchant",))

@@ -48,6 +48,13 @@ def fixed(first_port: int, state: Path) -> dict[str, str]:
         "PLATFORM_PORT": str(first_port),
         **{f"{service.variable}_PORT": str(port) for service, port in ports.items()},
         **{f"{s.variable}_ADDRESS": f"127.0.0.1:{port}" for s, port in ports.items() if s.route},
+        **sandbox_files(state),
+    }
+
+
+def sandbox_files(state: Path) -> dict[str, str]:
+    """Variables of the sandbox alone; they cannot be set."""
+    return {
         "SANDBOX_DATABASE": str(state / "psp-sandbox.sqlite"),
         "SANDBOX_TOKEN": "",
         "SANDBOX_TOKEN_FILE": str(state / "sandbox-token"),
@@ -85,8 +92,7 @@ def environment(
 
     Without the sandbox's files, which exist only after the first start.
     """
-    port = str(SERVICES[service].port(first_port))
     user = {name: value for name, value in environ.items() if value}
-    stack = fixed(first_port, state) | {"HTTP_PORT": port}
+    stack = fixed(first_port, state) | {"HTTP_PORT": str(SERVICES[service].port(first_port))}
     variables = {**defaults(first_port, state, environ), **user, **stack}
     return {name: value for name, value in variables.items() if not name.startswith("SANDBOX_")}

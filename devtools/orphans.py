@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 
-from devtools.address import PORT_OFFSETS, state_folder
+from devtools import ports
+from devtools.address import state_folder
+from devtools.catalog import PROCESSES
 from services.common.command import run_main
 
 if TYPE_CHECKING:
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-NAMES = {*PORT_OFFSETS, "console", "preflight", "ready", "reload", "smoke"}
 # As in process-compose.yaml: the connector has 6 s to finish its work, each other process 2 s.
 _STOP_SECONDS_MAX = 6.0
 _REDIS_STOP_SECONDS_MAX = 2.0
@@ -83,10 +84,8 @@ def _name(process: psutil.Process, folder: str) -> str:
     """Its name in the stack with this state folder; empty if it is no process of that stack."""
     if process.uids().real != os.getuid() or process.status() == psutil.STATUS_ZOMBIE:
         return ""
-    environ = process.environ()
-    name, state = environ.get("PC_PROC_NAME", ""), environ.get("PLATFORM_STATE", "")
-    is_ours = name in NAMES and state and os.path.realpath(Path(process.cwd(), state)) == folder
-    return name if is_ours else ""
+    name, state = ports.place(process)
+    return name if name in PROCESSES and state == folder else ""
 
 
 def _is_unsupervised(process: psutil.Process, marked: Container[int]) -> bool:

@@ -80,11 +80,21 @@ def _holder(pid: int | None) -> Holder:
         return Holder(pid, "a process that just ended")
     state = ""
     with contextlib.suppress(psutil.Error, OSError):
-        environ = process.environ()
-        # Only a supervisor gives this name; the folder is known to every shell of a checkout.
-        if "PC_PROC_NAME" in environ:
-            state = os.path.realpath(Path(process.cwd(), environ.get("PLATFORM_STATE") or ".state"))
+        _, state = place(process)
     return Holder(process.pid, name, state)
+
+
+def place(process: psutil.Process) -> tuple[str, str]:
+    """A process's name in a stack, and that stack's state folder; empty texts outside of any.
+
+    Only a supervisor gives such a name; the folder is known to every shell of a checkout.
+
+    Raises:
+        psutil.Error, OSError: it has ended, or is another user's.
+    """
+    environ = process.environ()
+    name, state = environ.get("PC_PROC_NAME", ""), environ.get("PLATFORM_STATE") or ".state"
+    return (name, os.path.realpath(Path(process.cwd(), state))) if name else ("", "")
 
 
 def free_block(first: int, count: int) -> int | None:

@@ -50,17 +50,12 @@ def faults(environ: Mapping[str, str]) -> list[str]:
     return found
 
 
-def warnings(environ: Mapping[str, str]) -> list[str]:
-    """Probable mistakes that do not prevent a start."""
-    return checkout.name_warnings(checkout.of_stack(environ))
-
-
 def main(environ: Mapping[str, str]) -> int:
     """Checks; returns the exit code."""
     folder = state_folder(environ)
     if state.version_of(folder) == "":
         sys.stdout.write(f"preflight: took over {folder}, made before it had a version\n")
-    for warning in warnings(environ):
+    for warning in checkout.name_warnings(checkout.of_stack(environ)):
         sys.stdout.write(f"preflight: warning: {warning}\n")
     ended, left = orphans.clear(folder)
     if ended:

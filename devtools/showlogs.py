@@ -20,15 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from devtools import arguments, loglines
-from devtools.catalog import SERVICES
+from devtools.catalog import PROCESSES
 from services.common.command import has_colors, run_main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-PROCESSES = arguments.Suggestions(
-    lambda: [*SERVICES, "preflight", "ready", "reload", "smoke", "process-compose"]
-)
 _FORMATS = Path(__file__).parent / "lnav"
 _LINES = 100
 _LINES_MAX = 10**9
@@ -181,7 +178,8 @@ def parser() -> argparse.ArgumentParser:
         help="the lines about one transaction and the requests that changed it",
     )  # fmt: skip
     parser.add_argument(
-        "--service", action="append", default=[], metavar="NAME", choices=PROCESSES,
+        "--service", action="append", default=[], metavar="NAME",
+        choices=arguments.Suggestions(lambda: [*PROCESSES, "process-compose"]),
         help="only this process, such as core-api, router or redis; may be repeated",
     )  # fmt: skip
     parser.add_argument("--level", choices=loglines.LEVELS, help="lowest level to show")
