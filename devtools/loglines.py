@@ -104,10 +104,15 @@ def _own(line: Line) -> dict[str, str]:
 
 def about(folder: Path, transaction_id: str) -> list[Line]:
     """All lines about a transaction and the requests that changed it, in time order."""
-    lines = [line for line in find(folder, {transaction_id}) if not _reads(line)]
-    ids = {line.fields["request_id"] for line in lines if line.fields.get("request_id")}
+    ids = requests(folder, transaction_id)
     lines = [line for line in find(folder, {transaction_id, *ids}) if not _reads(line)]
     return sorted(lines, key=lambda line: line.at)
+
+
+def requests(folder: Path, transaction_id: str) -> set[str]:
+    """The ids of the requests that changed a transaction."""
+    lines = [line for line in find(folder, {transaction_id}) if not _reads(line)]
+    return {line.fields["request_id"] for line in lines if line.fields.get("request_id")}
 
 
 def _reads(line: Line) -> bool:

@@ -31,11 +31,6 @@ _LINES = 100
 _LINES_MAX = 10**9
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
-# Before and after a request's id, in each of the formats.
-_ID, _END = r"request_id\W+", r"(?![\w.-])"
-_REQUESTS = rf""";
-SELECT '{_ID}(' || coalesce(replace(group_concat(DISTINCT id), ',', '|'), '-') || '){_END}' AS about
-FROM (SELECT regexp_match('{_ID}([\w.-]+)', log_text) AS id FROM all_logs)"""  # noqa: S608 - constants
 _BEGIN = ";UPDATE lnav_views SET top = max(0, inner_height - {lines}) WHERE name = 'log'"
 
 _EPILOG = """\
@@ -70,19 +65,22 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     if unknown := set(args.service).difference(names):
         return _refuse(f"no log of {', '.join(unknown)}; there are: {', '.join(names)}")
     chosen = [str(path) for path in files if files[path] in (args.service or names)]
+    about = _about(args, folder)
     is_viewer = sys.stdin.isatty() and sys.stdout.isatty() and not args.lines
     if is_viewer and has_colors(sys.stdout, environ):
         with _environ(environ) as env:
             page = shutil.get_terminal_size().lines - 5
-            return subprocess.call(_lnav(args, page, chosen), env=env)  # noqa: S603 - no shell reads it
+            return subprocess.call(_lnav(args, about, page, chosen), env=env)  # noqa: S603 - no shell reads it
     if args.follow:
-        _write(_followed(args, [path for path in chosen if not path.endswith(".gz")]), flush=True)
+        plain = [path for path in chosen if not path.endswith(".gz")]
+        _write(_followed(args, about, plain), flush=True)
         return 0
     with _environ(environ) as env:
-        command = [*_lnav(args, _LINES, chosen), "-n"]
+        command = [*_lnav(args, about, _LINES, chosen), "-n"]
         has_any = _write(_output(command, env=env, stdin=subprocess.DEVNULL))
-    about = args.request or args.transaction
-    return _refuse(f"nothing about {about} in {folder}") if about and not has_any else 0
+    if has_any or not about:
+        return 0
+    return _refuse(f"nothing about {args.request or args.transaction} in {folder}")
 
 
 @contextlib.contextmanager
@@ -98,42 +96,43 @@ def _refuse(why: str) -> int:
     return 1
 
 
-def _lnav(args: argparse.Namespace, lines: int, files: Sequence[str]) -> list[str]:
+def _lnav(args: argparse.Namespace, about: str, lines: int, files: Sequence[str]) -> list[str]:
     """The lnav command line; it prints the last `lines` without a filter."""
     commands = []
     if args.transaction:
-        # The router logs no transaction id: look up the transaction's request ids first.
-        # Not of those that only read it: a client that waits for it sends many.
-        commands += [
-            r":filter-out method\W+(GET|HEAD)\b",
-            f":filter-in {args.transaction}",
-            _REQUESTS,
-            ":switch-to-view log",
-            f":delete-filter {args.transaction}",
-            f":eval :filter-in {args.transaction}|$about",
-        ]
-    if args.request:
-        commands.append(f":filter-in {_about(args.request)}")
+        # Not those that only read it: a client that waits for it sends many.
+        commands.append(r":filter-out method\W+(GET|HEAD)\b")
+    if about:
+        commands.append(f":filter-in {about}")
     if args.level:
         commands.append(f":set-min-log-level {args.level}")
     if args.since:
         commands.append(f":hide-lines-before {args.since:%Y-%m-%dT%H:%M:%S.%f}")
-    if (args.request or args.transaction or args.since) and not args.follow:
+    if (about or args.since) and not args.follow:
         lines = _LINES_MAX
     # Not `:goto`: lnav 0.11 ends with an error where there are fewer lines.
     commands.append(_BEGIN.format(lines=args.lines or lines))
-    if args.transaction:
-        commands.append(":switch-to-view log")  # from that of the query's result
     return ["lnav", "-I", str(_FORMATS), *(w for text in commands for w in ("-c", text)), *files]
 
 
-def _about(request_id: str) -> str:
-    return f"{_ID}{re.escape(request_id)}{_END}"
+def _about(args: argparse.Namespace, folder: Path) -> str:
+    """A pattern of the lines about the request or transaction; empty for all lines."""
+    if args.request:
+        return _of_request(args.request)
+    if args.transaction:
+        # The router logs no transaction id: look up the transaction's requests first.
+        requests = loglines.requests(folder, str(args.transaction))
+        return "|".join([str(args.transaction), *map(_of_request, sorted(requests))])
+    return ""
 
 
-def _followed(args: argparse.Namespace, files: Sequence[str]) -> Iterator[bytes]:
+def _of_request(request_id: str) -> str:
+    return rf"request_id\W+{re.escape(request_id)}(?![\w.-])"
+
+
+def _followed(args: argparse.Namespace, pattern: str, files: Sequence[str]) -> Iterator[bytes]:
     """Prints new lines. lnav follows only at a terminal."""
-    about = re.compile(_about(args.request) if args.request else str(args.transaction or ""))
+    about = re.compile(pattern)
     levels = loglines.LEVELS[loglines.LEVELS.index(args.level or loglines.LEVELS[0]) :]
     is_chosen = False
     for raw in _output(["tail", "-q", "-n", "0", "-F", *files], stderr=subprocess.DEVNULL):
