@@ -20,7 +20,7 @@ from bench.rows import Bench, log, measures
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
 from services.psp_connector.queue import Queue
-from services.psp_connector.results import FinalResult
+from services.psp_connector.records import FinalResult
 from services.psp_connector.settings import ConnectorSettings
 from tests import support
 

@@ -7,27 +7,20 @@ retried simultaneously (M. Brooker, "Exponential Backoff And Jitter", AWS Archit
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from collections.abc import Callable  # noqa: TC003  dataclass fields
+from dataclasses import dataclass
 
 
+@dataclass(frozen=True)
 class Backoff:
     """Computes the delay before the next attempt."""
 
-    def __init__(
-        self,
-        first_seconds: float,
-        seconds_max: float,
-        uniform: Callable[[float, float], float] = random.uniform,
-    ) -> None:
-        self._first_seconds = first_seconds
-        self._seconds_max = seconds_max
-        self._uniform = uniform
+    first_seconds: float
+    seconds_max: float
+    uniform: Callable[[float, float], float] = random.uniform
 
     def delay_seconds(self, attempt: int, retry_after_seconds: float = 0.0) -> float:
         """Delay after attempt number `attempt` (from 1); at least `retry_after_seconds`."""
         doublings = min(attempt - 1, 32)
-        bound = min(self._first_seconds * 2**doublings, self._seconds_max)
-        return max(self._uniform(0, bound), retry_after_seconds)
+        bound = min(self.first_seconds * 2**doublings, self.seconds_max)
+        return max(self.uniform(0, bound), retry_after_seconds)

@@ -30,7 +30,7 @@ class Breaker:
         self._concurrency = concurrency
         self._backoff = backoff
         self._timer = timer
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._allowed = concurrency
         self._failures = 0
         self._checking = False
@@ -45,13 +45,10 @@ class Breaker:
     def succeeded(self) -> None:
         """Records a definite PSP response, such as a decline."""
         with self._lock:
-            self._succeeded()
-
-    def _succeeded(self) -> None:
-        self._failures = 0
-        if self._allowed:
-            self._probes = 0
-            self._allowed = min(self._allowed * 2, self._concurrency)
+            self._failures = 0
+            if self._allowed:
+                self._probes = 0
+                self._allowed = min(self._allowed * 2, self._concurrency)
 
     def failed(self) -> bool:
         """Records a transient failure; returns whether the caller must `check` now."""
@@ -74,7 +71,7 @@ class Breaker:
                 self._checking = False
                 opens = not is_up and self._allowed > 0
                 if is_up:
-                    self._succeeded()
+                    self.succeeded()
                 elif opens:
                     self._allowed = 0
                     self._schedule_probe()

@@ -15,7 +15,7 @@ from services.common.currencies import major_units
 from services.psp_connector.lane import UPKEEP_SECONDS, Lane
 from services.psp_connector.metrics import Attempts
 from services.psp_connector.psp import Captured, Declined, Outcome, Refused, Transient, text
-from services.psp_connector.results import FinalResult, Result, RetryResult
+from services.psp_connector.records import FinalResult, Result, RetryResult
 from services.psp_connector.saver import Attempt
 from services.psp_connector.slots import Slots
 
@@ -162,7 +162,7 @@ class Connector:
         return _final_result(work, outcome)
 
     def saved(self, attempts: list[tuple[Attempt, bool]]) -> None:
-        """Called by the saver for results written to Redis."""
+        """Logs and counts results written to Redis; with each, whether it had an effect."""
         for attempt, effective in attempts:
             result = attempt.result
             if isinstance(result, RetryResult):
@@ -181,11 +181,6 @@ class Connector:
             attempt.span.end()
             attempt.work.span.set({"platform.outcome": outcome})
             attempt.work.span.end(result.reason)
-
-    def lost(self, attempt: Attempt) -> None:
-        """Called by the saver for a result it gave up on."""
-        attempt.span.end("could not save result")
-        attempt.work.span.end("could not save result")
 
 
 def _final_result(work: Work, outcome: Outcome) -> FinalResult:

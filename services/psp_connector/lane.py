@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import redis
 import structlog
@@ -12,13 +12,13 @@ import structlog
 from services.common import redis_client
 from services.psp_connector.dispatch import BLOCK_MS, Dispatcher
 from services.psp_connector.queue import LEASE_SECONDS
-from services.psp_connector.saver import Owner, Saver
+from services.psp_connector.saver import Saver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from services.psp_connector.connector import Connector
     from services.psp_connector.queue import Queue
-    from services.psp_connector.records import Work
     from services.psp_connector.slots import Slots
 
 UPKEEP_SECONDS = 1.0
@@ -31,18 +31,6 @@ _RECONNECT_SECONDS = 0.5
 _log = structlog.get_logger()
 
 
-class Charger(Owner, Protocol):
-    """Makes the calls of all partitions."""
-
-    stopping: bool
-
-    def is_paused(self) -> bool:
-        """Whether nothing may be charged now; probes the PSP if it is due."""
-
-    def start(self, lane: Lane, work: Work) -> None:
-        """Starts a call, whose result goes to the lane's saver."""
-
-
 class Lane:
     """Works one partition. A partition whose Redis is away or broken holds up no other."""
 
@@ -51,13 +39,13 @@ class Lane:
         queue: Queue,
         slots: Slots,
         concurrency: int,
-        charger: Charger,
+        connector: Connector,
         sleep: Callable[[float], None],
     ) -> None:
         self.slots = slots
-        self.saver = Saver(queue, slots, charger)
+        self.saver = Saver(queue, slots, connector.saved)
         self._queue = queue
-        self._charger = charger
+        self._connector = connector
         self._sleep = sleep
         self._dispatcher = Dispatcher(queue, slots, concurrency)
         self._next_at: dict[str, float] = {}
@@ -67,10 +55,10 @@ class Lane:
         """Monotonic time of the loop's last iteration, for the health check."""
 
     def run(self) -> None:
-        """Runs until the charger stops; survives Redis outages."""
+        """Runs until the connector stops; survives Redis outages."""
         self.saver.start()
         joined = False
-        while not self._charger.stopping:
+        while not self._connector.stopping:
             try:
                 if not joined:
                     self._queue.join()
@@ -100,12 +88,12 @@ class Lane:
                 self._dispatcher.forget()
             self._renewed_at = time.monotonic()
         self._maintain("reclaim", UPKEEP_SECONDS, self._reclaim)
-        if self._charger.is_paused():
+        if self._connector.is_paused():
             self._sleep(BLOCK_MS / 1000)
             return
         works = self._dispatcher.next()
         for work in works:
-            self._charger.start(self, work)
+            self._connector.start(self, work)
         if not works:
             # Look soon for entries that other connectors have set aside.
             soon = time.monotonic() + BLOCK_MS / 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 
 from services.common import redis_client, store
@@ -33,10 +33,7 @@ class Attempts:
     """Attempts by outcome, and durations of PSP calls."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self._outcomes = Counter(
-            "psp_attempts", "Attempts by outcome", ["outcome"], registry=self.registry
-        )
+        self._outcomes = Counter("psp_attempts", "Attempts by outcome", ["outcome"], registry=None)
         # Start at 0: a rate misses the first increments of a counter that appears later.
         for outcome in (*sorted(FINAL), "retry"):
             self._outcomes.labels(outcome)
@@ -44,12 +41,13 @@ class Attempts:
             "psp_request_duration_seconds",
             "Calls at the PSP",
             buckets=_PSP_BUCKETS_SECONDS,
-            registry=self.registry,
+            registry=None,
         )
 
     def collect(self) -> Iterator[Metric]:
         """Yields all metrics, for another registry."""
-        yield from self.registry.collect()
+        yield from self._outcomes.collect()
+        yield from self._seconds.collect()
 
     def called(self, seconds: float) -> None:
         """Records the duration of a PSP call."""

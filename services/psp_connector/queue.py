@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 import structlog
 
-from services.common import redis_check, store, tracing
+from services.common import redis_check, store
 from services.common.clock import now_ms, rfc3339
 from services.common.transaction import Credit, Event
 from services.psp_connector.psp import RETRY_AFTER_SECONDS_MAX
@@ -22,17 +22,19 @@ from services.psp_connector.records import (
     RECORD_FIELDS,
     Entry,
     Reclaimed,
+    Result,
+    RetryResult,
     UnreadableError,
-    Work,
     read_claimed,
     read_record,
+    start_span,
 )
-from services.psp_connector.results import FinalResult, Result, RetryResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from services.common.clock import Clock
+    from services.psp_connector.records import FinalResult, Work
     from services.psp_connector.settings import ConnectorSettings
 
 LEASE_SECONDS = store.LEASE_SECONDS
@@ -75,6 +77,8 @@ class Queue:
         self.name = name
         self.partition = partition
 
+        self._finished_seconds = settings.finished_days * _DAY_SECONDS
+
     def _run(self, script: store.Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
         return store.run_script(self._redis, script, keys, args)
 
@@ -103,9 +107,8 @@ class Queue:
         Also those due later than the longest possible delay: the clock was set back.
         """
         now = now_ms(self._clock)
-        wait_seconds_max = max(self._settings.psp_backoff_seconds_max, RETRY_AFTER_SECONDS_MAX)
-        latest = now + int(wait_seconds_max * 1000)
-        args = [now, count_max, latest, self.partition.transaction("")]
+        seconds_max = max(self._settings.psp_backoff_seconds_max, RETRY_AFTER_SECONDS_MAX)
+        args = [now, count_max, now + int(seconds_max * 1000), self.partition.transaction("")]
         return int(self._run(_PROMOTE, [self.partition.retries, self.partition.queue], args))
 
     def read(self, count_max: int, block_ms: int | None = None) -> list[Entry]:
@@ -113,10 +116,16 @@ class Queue:
 
         Malformed entries become dead letters.
         """
+        return self._valid(self._read(self.name, ">", count_max, block_ms))
+
+    def _read(
+        self, consumer: str, after: str, count_max: int, block_ms: int | None = None
+    ) -> list[Entry]:
+        """Reads new entries, or after "0" those that the consumer has: deleted ones are empty."""
         reply = self._redis.xreadgroup(
-            store.GROUP, self.name, {self.partition.queue: ">"}, count=count_max, block=block_ms
+            store.GROUP, consumer, {self.partition.queue: after}, count=count_max, block=block_ms
         )
-        return self._valid([Entry(i, fields or {}) for i, fields in (reply or [(0, [])])[0][1]])
+        return [Entry(i, fields or {}) for i, fields in (reply or [(0, [])])[0][1]]
 
     def assign(self, aside: Sequence[Entry], shares: Mapping[str, int]) -> list[Entry]:
         """Sets `aside` aside, then claims up to `shares[merchant]` entries of each merchant."""
@@ -125,14 +134,12 @@ class Queue:
             (_CLAIM, [self.partition.queue], [store.GROUP, _MERCHANT + merchant, self.name, count])
             for merchant, count in shares.items()
         ]
-        replies = store.run_scripts(self._redis, calls)
-        claimed: list[Entry] = []
-        for (script, _, _), reply in zip(calls, replies, strict=True):
+        replies: list[Any] = store.run_scripts(self._redis, calls)
+        for reply in replies:
             if isinstance(reply, redis.ResponseError):
                 raise reply
-            if script is _CLAIM:
-                claimed += read_claimed(reply)
-        return self._valid(claimed)
+        claims = replies[-len(shares) :] if shares else []
+        return self._valid([entry for claimed in claims for entry in read_claimed(claimed)])
 
     def _setting_aside(self, owner: str, entries: Sequence[Entry]) -> store.ScriptCall:
         args: list[Any] = [store.GROUP, owner, _PENDING_MAX]
@@ -168,34 +175,18 @@ class Queue:
 
     def _abandoned(self, name: str, in_flight: frozenset[str]) -> list[Entry]:
         # Entries in flight are skipped, and must not use up the limit.
-        pending = self._redis.xpending_range(
-            self.partition.queue,
-            store.GROUP,
-            "-",
-            "+",
-            _RECLAIMED_MAX + len(in_flight),
-            consumername=name,
-        )
-        ids = [p["message_id"] for p in pending if p["message_id"] not in in_flight]
-        with self._redis.pipeline(transaction=False) as pipeline:
-            for entry_id in ids:
-                pipeline.xrange(self.partition.queue, entry_id, entry_id)
-            held = dict(zip(ids, pipeline.execute(), strict=True))
-        if deleted := [entry_id for entry_id, found in held.items() if not found]:
+        found = self._read(name, "0", _RECLAIMED_MAX + len(in_flight))
+        if deleted := [entry.id for entry in found if not entry.fields]:
             self._redis.xack(self.partition.queue, store.GROUP, *deleted)
-        entries = [Entry(entry_id, found[0][1]) for entry_id, found in held.items() if found]
+        entries = [entry for entry in found if entry.fields and entry.id not in in_flight]
         if not entries:
             return []
-        _, keys, args = self._setting_aside(name, entries)
-        moved = frozenset(self._run(_SET_ASIDE, keys, args))
+        moved = frozenset(self._run(*self._setting_aside(name, entries)))
         return [entry for entry in entries if entry.id in moved]
 
     def _remove(self, name: str) -> None:
-        self._run(
-            _REMOVE_CONSUMER,
-            [self.partition.queue, self.partition.lease(name)],
-            [store.GROUP, name],
-        )
+        keys = [self.partition.queue, self.partition.lease(name)]
+        self._run(_REMOVE_CONSUMER, keys, [store.GROUP, name])
 
     def _valid(self, entries: Sequence[Entry]) -> list[Entry]:
         self._bad([(e, "not an entry of this queue") for e in entries if not e.transaction_id])
@@ -213,7 +204,7 @@ class Queue:
             store.confirm(self._redis, self.partition, self.name, replicas_min)
         keys = [self.partition.transaction(entry.transaction_id) for entry in entries]
         now = now_ms(self._clock)
-        spans = [self._processing(entry) for entry in entries]
+        spans = [start_span(entry, self.partition, self.name) for entry in entries]
         args = [rfc3339(now), *(span.traceparent for span in spans), *RECORD_FIELDS]
         records = self._run(_BEGIN, keys, args)
         works: list[Work] = []
@@ -226,27 +217,6 @@ class Queue:
                 bad.append((entry, str(error)))
         self._bad(bad)
         return works
-
-    def _processing(self, entry: Entry) -> tracing.Span:
-        """Starts the span of an attempt, and makes that of its wait in the queue."""
-        traceparent = entry.fields.get("traceparent", "")
-        ids = {
-            **self.partition.attributes,
-            "messaging.message.id": entry.id,
-            "platform.transaction.id": entry.transaction_id,
-            "platform.request_id": entry.fields.get("request_id", ""),
-        }
-        queued_ms = int(entry.id.partition("-")[0])
-        tracing.span(
-            f"wait {store.QUEUE}", attributes=ids, parent=traceparent, start_ms=queued_ms
-        ).end()
-        ids |= {
-            "messaging.operation.name": "process",
-            "messaging.operation.type": "process",
-            "messaging.consumer.group.name": store.GROUP,
-            "messaging.client.id": self.name,
-        }
-        return tracing.span(f"process {store.QUEUE}", "consumer", ids, parent=traceparent)
 
     def _bad(self, entries: Sequence[tuple[Entry, str]]) -> None:
         """Moves entries to the dead letters; one that fails stays pending and is reclaimed."""
@@ -270,7 +240,7 @@ class Queue:
             json.dumps(dict(entry.fields))[:_ENTRY_CHARACTERS_MAX],
             rfc3339(now), self._oldest_deadletter(),
             Event.of("failed", now, reason=reason).to_json(),
-            self._settings.finished_days * _DAY_SECONDS,
+            self._finished_seconds,
         ]  # fmt: skip
         return _DEAD_LETTER, keys, args
 
@@ -298,7 +268,7 @@ class Queue:
             transaction_id=charge.transaction_id, points=result.points, amount=charge.amount,
             currency=charge.currency, at=at,
         )  # fmt: skip
-        forget_ms = now - self._settings.finished_days * _DAY_SECONDS * 1000
+        forget_ms = now - self._finished_seconds * 1000
         keys = [
             self.partition.transaction(charge.transaction_id), self.partition.queue,
             self.partition.points(work.user_id), self.partition.ledger(work.user_id),
@@ -308,29 +278,20 @@ class Queue:
             charge.transaction_id, store.GROUP, work.entry_id, result.status, at,
             Event.of(result.status, now, reason=result.reason or None).to_json(),
             result.psp_reference, result.decline_code, result.points, credit.to_json(),
-            self._settings.finished_days * _DAY_SECONDS, f"{forget_ms:013d}",
+            self._finished_seconds, f"{forget_ms:013d}",
             result.reason, self._oldest_deadletter(), self.name,
         ]  # fmt: skip
         return _FINISH, keys, args
 
     def _retrying(self, work: Work, result: RetryResult, now: int) -> store.ScriptCall:
+        partition, transaction_id = self.partition, work.charge.transaction_id
         due = now + int(result.delay_seconds * 1000)
-        transaction_id = work.charge.transaction_id
         event = Event.of("retry", now, reason=result.reason, next_attempt_at=rfc3339(due))
-        keys = [
-            self.partition.transaction(transaction_id),
-            self.partition.queue,
-            self.partition.retries,
-        ]
+        keys = [partition.transaction(transaction_id), partition.queue, partition.retries]
         args = [
-            transaction_id,
-            store.GROUP,
-            work.entry_id,
-            self.name,
-            rfc3339(now),
-            event.to_json(),
+            transaction_id, store.GROUP, work.entry_id, self.name, rfc3339(now), event.to_json(),
             due,
-        ]
+        ]  # fmt: skip
         return _RETRY, keys, args
 
     def _oldest_deadletter(self) -> str:

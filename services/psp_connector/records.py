@@ -1,7 +1,7 @@
-"""Queue entries and transaction records, validated.
+"""Queue entries and transaction records, validated, and results of attempts.
 
-Both may have been edited by hand. Everything is validated before the charge: a bad value found
-later would leave a captured payment that can never be finished.
+Entries and records may have been edited by hand. Everything is validated before the charge: a bad
+value found later would leave a captured payment that can never be finished.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic import BaseModel, ValidationError
 
+from services.common import store, tracing
 from services.common.clock import rfc3339
 from services.common.tracing import NO_SPAN, Span
 from services.common.transaction import Amount, Currency, PaymentMethod, UserId
@@ -28,18 +29,11 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _VALUE_CHARACTERS_MAX = 40
 
 
-def _decimal(value: str) -> str:
-    # Lua and Redis would read " 1", "01" or "1.0" differently.
-    if not re.fullmatch("0|[1-9][0-9]*", value):
-        raise ValueError("must be a whole number")
-    return value
-
-
 class _Record(BaseModel):
     """The fields of a record that a charge needs."""
 
-    user_id: Annotated[UserId, BeforeValidator(_decimal)]
-    amount: Annotated[Amount, BeforeValidator(_decimal)]
+    user_id: UserId
+    amount: Amount
     currency: Currency
     payment_method: PaymentMethod
     attempts: int
@@ -106,6 +100,29 @@ class Work:
         return ids | {"trace_id": self.span.trace_id} if self.span.trace_id else ids
 
 
+@dataclass(frozen=True)
+class RetryResult:
+    """No definite response; retry after the delay."""
+
+    reason: str
+    delay_seconds: float
+
+
+@dataclass(frozen=True)
+class FinalResult:
+    """The attempt ended the transaction."""
+
+    status: str
+    psp_reference: str = ""
+    decline_code: str = ""
+    points: int = 0
+    reason: str = ""
+    """Why it failed; also the reason of the dead letter."""
+
+
+Result = FinalResult | RetryResult
+
+
 def is_old(created_at: str | None, not_captured_at: str | None, now: int) -> bool:
     """Whether the PSP may no longer know a transaction's idempotency key. `now`: ms.
 
@@ -159,3 +176,25 @@ def read_record(entry: Entry, record: Sequence[str | None], now: int, span: Span
     span.set({"platform.attempt": read.attempts, "enduser.id": str(read.user_id)})
     span.link(read.attempt_traceparent)
     return Work(entry.id, read.user_id, read.attempts, charge, entry.merchant, span)
+
+
+def start_span(entry: Entry, partition: store.Partition, connector: str) -> Span:
+    """Starts the span of an attempt, and makes that of its wait in the queue."""
+    traceparent = entry.fields.get("traceparent", "")
+    ids = {
+        **partition.attributes,
+        "messaging.message.id": entry.id,
+        "platform.transaction.id": entry.transaction_id,
+        "platform.request_id": entry.fields.get("request_id", ""),
+    }
+    queued_ms = int(entry.id.partition("-")[0])
+    tracing.span(
+        f"wait {store.QUEUE}", attributes=ids, parent=traceparent, start_ms=queued_ms
+    ).end()
+    ids |= {
+        "messaging.operation.name": "process",
+        "messaging.operation.type": "process",
+        "messaging.consumer.group.name": store.GROUP,
+        "messaging.client.id": connector,
+    }
+    return tracing.span(f"process {store.QUEUE}", "consumer", ids, parent=traceparent)

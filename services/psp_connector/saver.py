@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from services.psp_connector.queue import Queue
-    from services.psp_connector.records import Work
-    from services.psp_connector.results import Result
+    from services.psp_connector.records import Result, Work
     from services.psp_connector.slots import Slots
 
 _AT_ONCE_MAX = 64
@@ -47,31 +46,24 @@ class Attempt:
     next_try_at: float = 0.0
 
 
-class Owner(Protocol):
-    """Receives the saver's callbacks."""
-
-    def saved(self, attempts: list[tuple[Attempt, bool]]) -> None:
-        """Results were saved; with each, whether it had an effect."""
-
-    def lost(self, attempt: Attempt) -> None:
-        """The saver gave up on this result."""
-
-
 class Saver:
-    """Saves results in a background thread."""
+    """Saves results in a background thread.
+
+    `saved` is called with the results that were saved, and with each whether it had an effect.
+    """
 
     def __init__(
         self,
         queue_: Queue,
         slots: Slots,
-        owner: Owner,
+        saved: Callable[[list[tuple[Attempt, bool]]], None],
         *,
         pause_seconds: float = _PAUSE_SECONDS,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._queue = queue_
         self._slots = slots
-        self._owner = owner
+        self._saved = saved
         self._pause_seconds = pause_seconds
         self._timer = timer
         self._new: queue.SimpleQueue[Attempt | None] = queue.SimpleQueue()
@@ -124,7 +116,7 @@ class Saver:
                 saved.append((attempt, outcome))
             else:
                 self._retry_later(attempt, outcome)
-        self._owner.saved(saved)
+        self._saved(saved)
         self._slots.release([attempt.work for attempt, _ in saved])
 
     def _retry_later(self, attempt: Attempt, error: Exception) -> None:
@@ -136,5 +128,6 @@ class Saver:
         if attempt.tries == _TRIES_MAX:
             log.error("could not save result, leaving the transaction to be reclaimed")
             self._kept.remove(attempt)
-            self._owner.lost(attempt)
+            attempt.span.end("could not save result")
+            attempt.work.span.end("could not save result")
             self._slots.release([attempt.work])

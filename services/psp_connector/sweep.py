@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from services.common import redis_client, store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
 _KEYS_AT_ONCE = 1000
 _KEY = re.compile(r"(.*)transaction:([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
@@ -29,7 +29,8 @@ class Sweep:
     ) -> None:
         self._redis = client
         self._partitions = {partition.prefix: partition for partition in partitions}
-        self._scans: dict[str, _Scan] = {}
+        self._pattern = "transaction:*" if "" in self._partitions else "{p*}:transaction:*"
+        self._cursors: defaultdict[str, int] = defaultdict(int)
 
     def step(self) -> list[str]:
         """Scans the next keys of each node; returns the ids that were queued again.
@@ -39,9 +40,9 @@ class Sweep:
         ids: list[str] = []
         errors: list[Exception] = []
         for name, node in redis_client.nodes(self._redis).items():
-            scan = self._scans.setdefault(name, _Scan(node, self._partitions))
             try:
-                ids += scan.step("queue")
+                self._cursors[name], found = self._scan(node, self._cursors[name], "queue")
+                ids += found
             except redis_client.ERRORS as error:
                 errors.append(error)
         if errors and not ids:
@@ -51,23 +52,15 @@ class Sweep:
     def look(self) -> Iterator[list[str]]:
         """Scans once without changes; yields the ids found at each step."""
         for node in redis_client.nodes(self._redis).values():
-            scan = _Scan(node, self._partitions)
-            yield scan.step("look")
-            while scan.cursor:
-                yield scan.step("look")
+            cursor, ids = self._scan(node, 0, "look")
+            yield ids
+            while cursor:
+                cursor, ids = self._scan(node, cursor, "look")
+                yield ids
 
-
-class _Scan:
-    """Scans a single Redis, or one node of a cluster."""
-
-    def __init__(self, node: store.Client, partitions: Mapping[str, store.Partition]) -> None:
-        self.cursor = 0
-        self._node = node
-        self._partitions = partitions
-        self._pattern = "transaction:*" if "" in partitions else "{p*}:transaction:*"
-
-    def step(self, mode: str) -> list[str]:
-        self.cursor, keys = self._node.scan(self.cursor, self._pattern, _KEYS_AT_ONCE)
+    def _scan(self, node: store.Client, cursor: int, mode: str) -> tuple[int, list[str]]:
+        """Scans a Redis, or one node of a cluster, from a cursor; returns the next one."""
+        cursor, keys = node.scan(cursor, self._pattern, _KEYS_AT_ONCE)
         found: defaultdict[str, dict[str, str]] = defaultdict(dict)
         for key in keys:
             match = _KEY.fullmatch(key)
@@ -78,5 +71,5 @@ class _Scan:
             partition = self._partitions[prefix]
             names = [partition.queue, partition.retries, *records]
             args = [store.GROUP, mode, *records.values()]
-            ids += store.run_script(self._node, _SCRIPT, names, args)
-        return ids
+            ids += store.run_script(node, _SCRIPT, names, args)
+        return cursor, ids

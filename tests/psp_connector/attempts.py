@@ -14,7 +14,7 @@ from hypothesis.stateful import (
 from services.common.currencies import major_units
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import KeyReusedError
-from services.psp_connector.results import FinalResult, RetryResult
+from services.psp_connector.records import FinalResult, RetryResult
 from tests.psp_connector.invariants import CONNECTORS, USERS, Checked
 from tests.psp_connector.model import Call, Record
 

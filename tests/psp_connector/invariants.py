@@ -21,7 +21,7 @@ from services.common.transaction import FINAL
 from services.core_api.transactions import Transactions
 from services.psp_connector.deadletters import DeadLetters
 from services.psp_connector.queue import Queue
-from services.psp_connector.results import FinalResult
+from services.psp_connector.records import FinalResult
 from services.psp_connector.sweep import Sweep
 from tests.psp_connector.fakes import take_over
 from tests.psp_connector.model import Call, Entry, Model

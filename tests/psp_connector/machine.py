@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 from services.common import store
 from services.core_api.models import TransactionRequest
 from services.psp_connector.deadletters import full_id
-from services.psp_connector.results import FinalResult, RetryResult
+from services.psp_connector.records import FinalResult, RetryResult
 from tests.psp_connector.invariants import USERS
 from tests.psp_connector.model import Entry
 

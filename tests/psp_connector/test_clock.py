@@ -10,7 +10,7 @@ import pytest
 
 from services.common import store
 from services.psp_connector.queue import LEASE_SECONDS, Queue
-from services.psp_connector.results import FinalResult, RetryResult
+from services.psp_connector.records import FinalResult, RetryResult
 from tests.psp_connector.fakes import take, take_over
 
 if TYPE_CHECKING:

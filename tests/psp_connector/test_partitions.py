@@ -17,7 +17,7 @@ from services.psp_connector.breaker import Breaker
 from services.psp_connector.connector import Connector
 from services.psp_connector.deadletters import DeadLetters
 from services.psp_connector.queue import Queue
-from services.psp_connector.results import FinalResult, RetryResult
+from services.psp_connector.records import FinalResult, RetryResult
 from services.psp_connector.sweep import Sweep
 from tests.psp_connector.fakes import FakePsp, take, take_over
 from tests.psp_connector.loop import running

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from services.common import store
 from services.psp_connector.psp import Captured, Transient
 from services.psp_connector.queue import LEASE_SECONDS, Queue
-from services.psp_connector.results import FinalResult, RetryResult
+from services.psp_connector.records import FinalResult, RetryResult
 from tests.psp_connector.fakes import FakePsp, take, take_over
 from tests.psp_connector.loop import ended, make, nothing_left, record, running, slowly
 from tests.support import wait_until
