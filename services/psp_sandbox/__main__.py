@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from typing import TYPE_CHECKING
-
-import structlog
 
 from services.common import server
 from services.common.settings import SettingsError
@@ -21,8 +18,6 @@ if TYPE_CHECKING:
 
 def checked_app(settings: SandboxSettings) -> App:
     """The app; raises SettingsError if the database cannot be used."""
-    if os.environ.get("WORKERS", "1") not in ("", "1"):
-        structlog.get_logger().warning("WORKERS is ignored: the sandbox is always one process")
     store = Store(settings.sandbox_database)
     try:
         store.check()

@@ -56,12 +56,13 @@ FAULTS: Mapping[FaultKind, Fault] = {
 
 @dataclass(frozen=True, slots=True)
 class Decline:
-    """Stripe's error for a declined card."""
+    """Stripe's codes for a declined card."""
 
     code: str
-    message: str
     decline_code: str = ""
-    param: str = ""
+
+
+DECLINED = Decline("card_declined", "generic_decline")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,50 +82,30 @@ class Behaviour:
     slow: bool = False
 
 
-def _card_declined(decline_code: str, message: str = "Your card was declined.") -> Behaviour:
-    return Behaviour(Decline("card_declined", message, decline_code))
-
-
-_CAPTURED = Behaviour()
-DECLINED = _card_declined("generic_decline")
-
-_DECLINED = {
+# Stripe has each with and without the brand.
+_DECLINES = {
     "": DECLINED,
-    "InsufficientFunds": _card_declined("insufficient_funds", "Your card has insufficient funds."),
-    "LostCard": _card_declined("lost_card"),
-    "StolenCard": _card_declined("stolen_card"),
-    "Fraudulent": _card_declined("fraudulent"),
-    "VelocityLimitExceeded": _card_declined("card_velocity_exceeded"),
-    "ExpiredCard": Behaviour(
-        Decline("expired_card", "Your card has expired.", param="exp_month"),
-    ),
-    "IncorrectCvc": Behaviour(
-        Decline("incorrect_cvc", "Your card's security code is incorrect.", param="cvc"),
-    ),
-    "ProcessingError": Behaviour(
-        Decline("processing_error", "An error occurred while processing your card. Try again."),
-    ),
+    "InsufficientFunds": Decline("card_declined", "insufficient_funds"),
+    "LostCard": Decline("card_declined", "lost_card"),
+    "StolenCard": Decline("card_declined", "stolen_card"),
+    "Fraudulent": Decline("card_declined", "fraudulent"),
+    "VelocityLimitExceeded": Decline("card_declined", "card_velocity_exceeded"),
+    "ExpiredCard": Decline("expired_card"),
+    "IncorrectCvc": Decline("incorrect_cvc"),
+    "ProcessingError": Decline("processing_error"),
 }
+_GOOD_CARDS = (
+    "visa", "visa_debit", "mastercard", "mastercard_debit", "mastercard_prepaid", "amex",
+    "discover", "diners", "jcb", "unionpay",
+)  # fmt: skip
 
 PAYMENT_METHODS: Mapping[str, Behaviour] = {
-    **dict.fromkeys(
-        (
-            "pm_card_visa",
-            "pm_card_visa_debit",
-            "pm_card_mastercard",
-            "pm_card_mastercard_debit",
-            "pm_card_mastercard_prepaid",
-            "pm_card_amex",
-            "pm_card_discover",
-            "pm_card_diners",
-            "pm_card_jcb",
-            "pm_card_unionpay",
-        ),
-        _CAPTURED,
-    ),
-    # Stripe has most of these with and without the brand.
-    **{f"pm_card_chargeDeclined{why}": behaviour for why, behaviour in _DECLINED.items()},
-    **{f"pm_card_visa_chargeDeclined{why}": behaviour for why, behaviour in _DECLINED.items()},
+    **{f"pm_card_{card}": Behaviour() for card in _GOOD_CARDS},
+    **{
+        f"pm_card_{brand}chargeDeclined{why}": Behaviour(decline)
+        for brand in ("", "visa_")
+        for why, decline in _DECLINES.items()
+    },
     "pm_sandbox_slow": Behaviour(slow=True),
     "pm_sandbox_flaky": Behaviour(fault="error_500", fault_count_max=2),
     "pm_sandbox_error_500": Behaviour(fault="error_500"),

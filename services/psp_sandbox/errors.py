@@ -22,27 +22,16 @@ class StripeError(Exception):
     """
 
     def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        code: str = "",
-        param: str = "",
-        type_: str = "",
+        self, status: int, message: str, *, code: str = "", param: str = "", type_: str = ""
     ) -> None:
         super().__init__(message)
         self.status = status
         by_status = "api_error" if status >= 500 else "invalid_request_error"
         self.error = {"type": type_ or by_status, "message": message}
         if code:
-            self.error |= {"code": code, "doc_url": doc_url(code)}
+            self.error["code"] = code
         if param:
             self.error["param"] = param
-
-
-def doc_url(code: str) -> str:
-    """URL of Stripe's documentation of an error code."""
-    return f"https://docs.stripe.com/error-codes/{code.replace('_', '-')}"
 
 
 def handle(

@@ -13,11 +13,10 @@ import falcon
 from structlog.contextvars import bind_contextvars
 
 from services.common.web import read_json
-from services.psp_sandbox import objects
 from services.psp_sandbox.behaviours import DECLINED, FAULTS, PAYMENT_METHODS
 from services.psp_sandbox.errors import StripeError
 from services.psp_sandbox.faults import Faults
-from services.psp_sandbox.params import read_payment
+from services.psp_sandbox.payments import payment_intent, read_payment, response
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
     from services.common.clock import Clock
     from services.psp_sandbox.behaviours import Behaviour
     from services.psp_sandbox.faults import FaultInjector
-    from services.psp_sandbox.objects import PaymentIntent
-    from services.psp_sandbox.params import PaymentRequest
+    from services.psp_sandbox.payments import PaymentIntent, PaymentRequest
     from services.psp_sandbox.store import Store
     from services.psp_sandbox.waiting import Waiting
 
@@ -58,15 +56,17 @@ class PaymentIntents:
         if _ID.fullmatch(transaction_id := payment.metadata.get("transaction_id", "")):
             bind_contextvars(transaction_id=transaction_id)
         with self._keys.use(key) as acquired:
-            known = self._store.note(key, payment.fingerprint)
-            if known.fingerprint != payment.fingerprint:
-                raise _other_parameters(key)
+            fingerprint, intent = self._store.note(key, payment.fingerprint)
+            if fingerprint != payment.fingerprint:
+                message = f"The idempotency key '{key}' was first used with other parameters."
+                raise StripeError(400, message, type_="idempotency_error")
             if not acquired:
-                raise _key_in_use(key)
-            intent, replayed = known.intent, True
+                message = f"Another request with the idempotency key '{key}' is in progress."
+                raise StripeError(409, message, code="idempotency_key_in_use")
+            replayed = intent is not None
             if intent is None:
                 intent, replayed = self._charge(req, payment, key)
-        status, resp.media = objects.response(intent)
+        status, resp.media = response(intent)
         resp.status = falcon.code_to_http_status(status)
         if replayed:
             resp.set_header("Idempotent-Replayed", "true")
@@ -80,21 +80,14 @@ class PaymentIntents:
         behaviour = PAYMENT_METHODS.get(payment.payment_method)
         if behaviour is None:
             name = payment.payment_method[:KEY_CHARACTERS_MAX]
-            raise StripeError(
-                400,
-                f"No such PaymentMethod: '{name}'",
-                code="resource_missing",
-                param="payment_method",
-            )
+            message = f"No such PaymentMethod: '{name}'"
+            raise StripeError(400, message, code="resource_missing", param="payment_method")
         if behaviour.slow:
             self._waiting.wait(req.env, self._waiting.slow_seconds)
         self._fail(req, behaviour, key)
-        decline = DECLINED.decline if self._injector.declines() else behaviour.decline
-        intent = objects.payment_intent(
-            payment,
-            decline,
-            token=secrets.token_hex(12),
-            created_seconds=int(self._clock()),
+        decline = DECLINED if self._injector.declines() else behaviour.decline
+        intent = payment_intent(
+            payment, decline, token=secrets.token_hex(12), created_seconds=int(self._clock())
         )
         kept = self._store.add(intent, key, payment.fingerprint)
         return kept, kept["id"] != intent["id"]
@@ -142,34 +135,36 @@ class Balance:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         authenticate(req)
-        resp.media = objects.balance(self._store.captured())
+        funds = [
+            {"amount": amount, "currency": currency, "source_types": {"card": amount}}
+            for currency, amount in (self._store.captured() or {"usd": 0}).items()
+        ]
+        resp.media = {"object": "balance", "available": funds, "livemode": False, "pending": []}
 
 
 class RecordedPayments:
-    """`/_sandbox/payment_intents`: lists or deletes recorded payments and keys, for tests."""
+    """`/_sandbox/payment_intents`: lists recorded payments, for tests and the console."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         req.context.unlogged = True  # the console reads it every second
-        key = req.get_param("idempotency_key")
-        cursor = req.get_param_as_int("cursor", min_value=1, max_value=CURSOR_MAX)
+        cursor = req.get_param_as_int(
+            "cursor", min_value=1, max_value=CURSOR_MAX, default=CURSOR_MAX
+        )
         limit = req.get_param_as_int(
             "limit", min_value=1, max_value=LIMIT_MAX, default=LIMIT_DEFAULT
         )
-        page = self._store.page(limit, before=cursor, key=key)
-        keys = {row_key for row_key, _intent in page.rows} | ({key} if key else set())
+        rows, next_cursor = self._store.page(limit, cursor)
         resp.media = {
             "summary": self._store.summary(),
-            "keys": self._store.key_counts(keys),
-            "data": [{"idempotency_key": k, "payment_intent": intent} for k, intent in page.rows],
-            "next_cursor": None if page.next_cursor is None else str(page.next_cursor),
+            "data": [
+                {"idempotency_key": key, "requests": requests, "payment_intent": intent}
+                for key, requests, intent in rows
+            ],
+            "next_cursor": None if next_cursor is None else str(next_cursor),
         }
-
-    def on_delete(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        self._store.forget()
-        resp.status = falcon.HTTP_204
 
 
 class FaultsResource:
@@ -202,19 +197,15 @@ def unrecognized(req: falcon.Request, resp: falcon.Response, **_path: str) -> No
 def authenticate(req: falcon.Request) -> None:
     """Raises `StripeError` 401 unless the request has a test key."""
     scheme, _, key = (req.auth or "").partition(" ")
-    if scheme.lower() != "bearer" or not key:
-        raise StripeError(
-            401, "You did not provide an API key. Send it as 'Authorization: Bearer sk_test_...'."
-        )
+    if scheme.lower() == "bearer" and key.startswith(("sk_test_", "rk_test_")):
+        return
     if key.startswith(("sk_live_", "rk_live_")):
         raise StripeError(
             401,
             "This looks like a live key; the sandbox needs one that starts with sk_test_. The key "
             "was not used or stored, but check why it was sent here.",
-            code="secret_key_required",
         )
-    if not key.startswith(("sk_test_", "rk_test_")):
-        raise StripeError(401, "Invalid API Key provided: it must start with sk_test_.")
+    raise StripeError(401, "Send an API key: 'Authorization: Bearer sk_test_...'.")
 
 
 def _form(req: falcon.Request) -> bytes:
@@ -228,26 +219,6 @@ def _form(req: falcon.Request) -> bytes:
 def _idempotency_key(req: falcon.Request) -> str:
     key = req.get_header("Idempotency-Key") or ""
     if len(key) > KEY_CHARACTERS_MAX:
-        raise StripeError(
-            400,
-            f"An idempotency key may have at most {KEY_CHARACTERS_MAX} characters.",
-            type_="idempotency_error",
-        )
+        message = f"An idempotency key may have at most {KEY_CHARACTERS_MAX} characters."
+        raise StripeError(400, message, type_="idempotency_error")
     return key
-
-
-def _other_parameters(key: str) -> StripeError:
-    return StripeError(
-        400,
-        "Keys for idempotent requests can only be used with the same parameters they were first "
-        f"used with. '{key}' was used with others.",
-        type_="idempotency_error",
-    )
-
-
-def _key_in_use(key: str) -> StripeError:
-    return StripeError(
-        409,
-        f"There is currently another in-progress request using this Idempotent Key: {key}.",
-        code="idempotency_key_in_use",
-    )

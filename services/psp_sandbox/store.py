@@ -12,7 +12,6 @@ import json
 import sqlite3
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from services.common.clock import now_ms
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from services.common.clock import Clock
-    from services.psp_sandbox.objects import PaymentIntent
+    from services.psp_sandbox.payments import PaymentIntent
 
 KEY_HOURS_MAX = 24
 INTENT_DAYS_MAX = 30
@@ -52,22 +51,6 @@ CREATE TABLE IF NOT EXISTS payments (
 """
 
 
-@dataclass(frozen=True, slots=True)
-class KnownKey:
-    """A stored idempotency key; `intent` is None until its payment exists."""
-
-    fingerprint: str
-    intent: PaymentIntent | None
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Payments, newest first, each with its idempotency key."""
-
-    rows: list[tuple[str, PaymentIntent]]
-    next_cursor: int | None
-
-
 class Store:
     """One connection for all threads, with a lock: SQLite serializes writes anyway.
 
@@ -91,8 +74,8 @@ class Store:
                 self._connection.close()
                 self._connection = None
 
-    def note(self, key: str, fingerprint: str) -> KnownKey:
-        """Counts a payment request; returns the state of its key."""
+    def note(self, key: str, fingerprint: str) -> tuple[str, PaymentIntent | None]:
+        """Counts a payment request; returns the key's fingerprint, and its payment if any."""
         now = now_ms(self._clock)
         with self._use() as connection:
             connection.execute(
@@ -110,7 +93,7 @@ class Store:
                 " RETURNING fingerprint, intent",
                 (key, now, fingerprint),
             ).fetchone()
-        return KnownKey(known, json.loads(intent) if intent else None)
+        return known, json.loads(intent) if intent else None
 
     def note_fault(self, key: str) -> int:
         """Counts a fault of a key; returns the new count."""
@@ -126,7 +109,7 @@ class Store:
         """Stores the payment of a key, unless another process was first; returns the one stored."""
         with self._use() as connection:
             (stored,) = connection.execute(
-                # The row is missing if everything was deleted meanwhile.
+                # The key may have ended its 24 hours meanwhile.
                 "INSERT INTO payments (key, first_ms, fingerprint, status, intent)"
                 " VALUES (?, ?, ?, ?, ?) ON CONFLICT (key, in_force) DO UPDATE SET"
                 " status = coalesce(status, excluded.status),"
@@ -136,30 +119,21 @@ class Store:
         found: PaymentIntent = json.loads(stored)
         return found
 
-    def page(self, limit: int, *, before: int | None = None, key: str | None = None) -> Page:
-        """The newest `limit` payments, optionally before a cursor and of one key."""
-        query = (
-            "SELECT sequence, key, intent FROM payments WHERE intent IS NOT NULL"
-            " AND (:before IS NULL OR sequence < :before) AND (:key IS NULL OR key = :key)"
-            " ORDER BY sequence DESC LIMIT :rows"
-        )
+    def page(
+        self, limit: int, before: int
+    ) -> tuple[list[tuple[str, int, PaymentIntent]], int | None]:
+        """The newest `limit` payments before a cursor, each with its key and number of requests.
+
+        The second value is the cursor of the next page, which may be empty; None after the last.
+        """
         with self._use() as connection:
             rows = connection.execute(
-                query, {"before": before, "key": key, "rows": limit + 1}
+                "SELECT sequence, key, requests, intent FROM payments"
+                " WHERE intent IS NOT NULL AND sequence < ? ORDER BY sequence DESC LIMIT ?",
+                (before, limit),
             ).fetchall()
-        more = len(rows) > limit
-        rows = rows[:limit]
-        return Page([(row[1], json.loads(row[2])) for row in rows], rows[-1][0] if more else None)
-
-    def key_counts(self, keys: set[str]) -> dict[str, dict[str, int]]:
-        """The numbers of requests and captures of each key."""
-        query = (
-            "SELECT coalesce(sum(requests), 0), coalesce(sum(status = 'succeeded'), 0)"
-            " FROM payments WHERE key = ?"
-        )
-        with self._use() as connection:
-            counts = {key: connection.execute(query, (key,)).fetchone() for key in sorted(keys)}
-        return {key: {"requests": row[0], "captured": row[1]} for key, row in counts.items()}
+        found = [(key, requests, json.loads(intent)) for _, key, requests, intent in rows]
+        return found, rows[-1][0] if len(rows) == limit else None
 
     def captured(self) -> dict[str, int]:
         """Captured amounts by currency."""
@@ -181,11 +155,6 @@ class Store:
         names = ("intents", "captured", "declined", "requests", "keys_captured_more_than_once")
         with self._use() as connection:
             return dict(zip(names, connection.execute(query).fetchone(), strict=True))
-
-    def forget(self) -> None:
-        """Deletes everything."""
-        with self._use() as connection:
-            connection.execute("DELETE FROM payments")
 
     @contextlib.contextmanager
     def _use(self) -> Iterator[sqlite3.Connection]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
-import sys
 import threading
 import time
 import uuid
@@ -21,6 +18,7 @@ from services.core_api.transactions import Transactions
 from services.psp_connector.__main__ import build
 from services.psp_connector.settings import ConnectorSettings
 from tests import support
+from tests.psp_sandbox.process import running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,20 +39,8 @@ FLOODS = {
 
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    port = support.free_ports(1)
-    folder = tmp_path_factory.mktemp("sandbox")
-    environ = dict(os.environ) | {"HTTP_PORT": str(port), "TMPDIR": str(folder)}
-    command = [sys.executable, "-m", "services.psp_sandbox"]
-    with support.program(command, environ=environ, output=folder / "log"):
-        support.wait_until(lambda: answers(port), what="sandbox")
-        yield f"http://127.0.0.1:{port}"
-
-
-def answers(port: int) -> bool:
-    with contextlib.suppress(OSError):
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        return True
-    return False
+    with running(tmp_path_factory.mktemp("sandbox")) as sandbox:
+        yield sandbox.url
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from services.common.settings import SettingsError
 from services.psp_connector.bounded import proxies_for
 from services.psp_connector.psp import Captured, Refused
 from services.psp_connector.stripe_psp import AmountError, stripe_amount
-from services.psp_sandbox.params import read_payment
+from services.psp_sandbox.payments import read_payment
 from tests.psp_connector.http_psp import CHARGE, Psp, client
 from tests.psp_sandbox.sandbox import PAYMENT
 

@@ -1,4 +1,4 @@
-"""The real process, driven by Stripe's own library; killed, and started wrongly."""
+"""The real process, driven by the connector's client; killed, and started wrongly."""
 
 from __future__ import annotations
 
@@ -7,131 +7,68 @@ import os
 import signal
 import socket
 import subprocess
-import sys
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-import stripe
 
-from tests.support import ROOT, free_ports, http, program, wait_until
+from services.psp_connector.psp import Captured, Declined, Refused, Transient
+from tests.psp_sandbox.process import COMMAND, Process, running
+from tests.support import ROOT, free_ports, http, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from stripe.params import PaymentIntentCreateParams
-
-COMMAND = [sys.executable, "-m", "services.psp_sandbox"]
-
-
-class Process:
-    """A running sandbox."""
-
-    def __init__(self, port: int, output: Path, process: subprocess.Popen[bytes]) -> None:
-        self.port = port
-        self.url = f"http://127.0.0.1:{port}"
-        self.output = output
-        self.process = process
-        self.client = stripe.StripeClient(
-            "sk_test_tests",
-            base_addresses={"api": self.url},
-            max_network_retries=0,
-            http_client=stripe.RequestsClient(timeout=5),
-        )
-
-    def pay(
-        self, key: str, method: str = "pm_card_visa", amount: int = 1250
-    ) -> stripe.PaymentIntent:
-        params: PaymentIntentCreateParams = {
-            "amount": amount,
-            "currency": "usd",
-            "confirm": True,
-            "payment_method": method,
-            "automatic_payment_methods": {"enabled": True, "allow_redirects": "never"},
-            "metadata": {"transaction_id": key},
-        }
-        return self.client.v1.payment_intents.create(params, {"idempotency_key": key})
-
-    def is_healthy(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/health", timeout=2) as response:
-                return bool(response.status == 200)
-        except OSError:
-            return False
-
-    def raw(self, form: str, key: str) -> socket.socket:
-        """A connection on which a payment was asked for, and nothing read yet."""
-        head = (
-            "POST /v1/payment_intents HTTP/1.1\r\nHost: localhost\r\n"
-            "Authorization: Bearer sk_test_x\r\n"
-            "Content-Type: application/x-www-form-urlencoded\r\n"
-            f"Idempotency-Key: {key}\r\nContent-Length: {len(form)}\r\n\r\n"
-        )
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=10)
-        connection.sendall(head.encode() + form.encode())
-        return connection
-
-
-@contextlib.contextmanager
-def running(folder: Path, port: int, database: str = "") -> Iterator[Process]:
-    environ = os.environ | {
-        "HTTP_PORT": str(port),
-        "SANDBOX_DATABASE": database,
-        "LOG_FORMAT": "json",
-    }
-    folder.mkdir(exist_ok=True)
-    output = folder / "log"
-    with program(COMMAND, environ=environ, output=output) as process:
-        sandbox = Process(port, output, process)
-        wait_until(sandbox.is_healthy, what="the sandbox")
-        yield sandbox
+    from services.psp_connector.psp import Outcome
 
 
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    folder = tmp_path_factory.mktemp("sandbox")
-    with running(folder, free_ports(1)) as sandbox:
+    with running(tmp_path_factory.mktemp("sandbox")) as sandbox:
         yield sandbox
-
-
-def test_success(sandbox: Process) -> None:
-    """Stripe's library reads a capture and the balance."""
-    intent = sandbox.pay("success")
-    assert (intent.status, intent.amount_received) == ("succeeded", 1250)
-    assert intent.metadata["transaction_id"] == "success"
-    assert sandbox.client.v1.balance.retrieve().available[0].currency == "usd"
-
-
-def test_decline(sandbox: Process) -> None:
-    """Stripe's library raises its own error for a decline, with the decline code."""
-    with pytest.raises(stripe.CardError) as caught:
-        sandbox.pay("decline", "pm_card_chargeDeclinedInsufficientFunds")
-    assert caught.value.error is not None
-    assert caught.value.code == "card_declined"
-    assert caught.value.error.decline_code == "insufficient_funds"
-
-
-def test_idempotency_error(sandbox: Process) -> None:
-    """The library raises its own error for a key that is used for another payment."""
-    sandbox.pay("other")
-    with pytest.raises(stripe.IdempotencyError):
-        sandbox.pay("other", amount=1)
 
 
 @pytest.mark.parametrize(
     ("method", "expected"),
     [
-        ("pm_none", stripe.InvalidRequestError),
-        ("pm_sandbox_rate_limited", stripe.RateLimitError),
-        ("pm_sandbox_error_500", stripe.APIError),
+        ("pm_card_chargeDeclinedInsufficientFunds", Declined("insufficient_funds")),
+        ("pm_none", Refused("HTTP 400 resource_missing")),
+        ("pm_sandbox_rate_limited", Transient("HTTP 429", 1)),
+        ("pm_sandbox_error_500", Transient("HTTP 500")),
     ],
 )
-def test_errors(sandbox: Process, method: str, expected: type[stripe.StripeError]) -> None:
-    """The library knows each error for what it is."""
-    with pytest.raises(expected):
-        sandbox.pay(f"errors-{method}", method)
+def test_outcomes(sandbox: Process, method: str, expected: Outcome) -> None:
+    """Stripe's library, in the connector, reads each error for what it is."""
+    outcome = sandbox.pay(method, method)
+    if isinstance(outcome, Declined):
+        outcome = Declined(outcome.code)
+    assert outcome == expected
+
+
+def test_a_key_is_for_one_payment(sandbox: Process) -> None:
+    """The same parameters get the same payment, others an error."""
+    first = sandbox.pay("k")
+    assert isinstance(first, Captured)
+    assert sandbox.pay("k") == first
+    assert sandbox.pay("k", "pm_card_amex") == Refused("HTTP 400")
+
+
+def hold(sandbox: Process, key: str) -> socket.socket:
+    """A connection on which a payment was asked for that is not answered."""
+    form = (
+        "amount=1&currency=usd&confirm=true&payment_method=pm_sandbox_timeout"
+        "&automatic_payment_methods[enabled]=true&automatic_payment_methods[allow_redirects]=never"
+    )
+    head = (
+        "POST /v1/payment_intents HTTP/1.1\r\nHost: localhost\r\n"
+        "Authorization: Bearer sk_test_x\r\n"
+        "Content-Type: application/x-www-form-urlencoded\r\n"
+        f"Idempotency-Key: {key}\r\nContent-Length: {len(form)}\r\n\r\n"
+    )
+    connection = socket.create_connection(("127.0.0.1", sandbox.port), timeout=10)
+    connection.sendall(head.encode() + form.encode())
+    return connection
 
 
 def test_held_requests_do_not_block_others(sandbox: Process) -> None:
@@ -139,18 +76,16 @@ def test_held_requests_do_not_block_others(sandbox: Process) -> None:
 
     When the clients hang up, their places are free again long before the time is over.
     """
-    form = (
-        "amount=1&currency=usd&confirm=true&payment_method=pm_sandbox_timeout"
-        "&automatic_payment_methods[enabled]=true&automatic_payment_methods[allow_redirects]=never"
-    )
-    held = [sandbox.raw(form, f"held-{n}") for n in range(60)]
+    held = [hold(sandbox, f"held-{n}") for n in range(60)]
     refused = wait_until(lambda: [c for c in held if _answered(c)], what="a refused request")
     assert b"503" in refused[0].recv(15)
     assert sandbox.is_healthy()
-    assert sandbox.pay("beside-held").status == "succeeded"
+    assert isinstance(sandbox.pay("beside-held"), Captured)
     for connection in held:
         connection.close()
-    wait_until(lambda: _is_slow_possible(sandbox), what="a free place")
+    wait_until(
+        lambda: isinstance(sandbox.pay("place", "pm_sandbox_slow"), Captured), what="a free place"
+    )
 
 
 def _answered(connection: socket.socket) -> bool:
@@ -160,27 +95,13 @@ def _answered(connection: socket.socket) -> bool:
     return False
 
 
-def _is_slow_possible(sandbox: Process) -> bool:
-    try:
-        return sandbox.pay("place", "pm_sandbox_slow").status == "succeeded"
-    except stripe.APIError:
-        return False
-
-
 def test_dropped_connection(sandbox: Process) -> None:
-    """A connection that is closed instead of answered is a connection error to the library."""
-    request = urllib.request.Request(
-        f"{sandbox.url}/_sandbox/faults",
-        method="PUT",
-        headers={"Content-Type": "application/json"},
-        data=b'{"down": "connection_closed_after_capture"}',
-    )
-    urllib.request.urlopen(request, timeout=5).close()
-    with pytest.raises(stripe.APIConnectionError):
-        sandbox.pay("dropped")
-    request.method = "DELETE"
-    urllib.request.urlopen(request, timeout=5).close()
-    assert sandbox.pay("dropped").last_response.headers["idempotent-replayed"] == "true"  # type: ignore[union-attr]
+    """A connection that is closed instead of answered; the payment was captured."""
+    http.put(f"{sandbox.url}/_sandbox/faults", json={"down": "connection_closed_after_capture"})
+    assert sandbox.pay("dropped") == Transient("no response")
+    http.delete(f"{sandbox.url}/_sandbox/faults")
+    assert isinstance(sandbox.pay("dropped"), Captured)
+    assert sandbox.shown()["data"][0]["requests"] == 2
 
 
 def test_log(sandbox: Process) -> None:
@@ -198,12 +119,12 @@ def test_kill_after_capture(tmp_path: Path) -> None:
     """After kill -9 of every process, the same key gets the same payment from a new one."""
     database, port = str(tmp_path / "sandbox.sqlite"), free_ports(1)
     with running(tmp_path, port, database) as sandbox:
-        before = [sandbox.pay(f"k{n}").id for n in range(20)]
+        before = [sandbox.pay(f"k{n}") for n in range(20)]
         os.killpg(sandbox.process.pid, signal.SIGKILL)
         sandbox.process.wait(10)
     with running(tmp_path, port, database) as sandbox:
-        assert before == [sandbox.pay(f"k{n}").id for n in range(20)]
-        assert sandbox.client.v1.balance.retrieve().available[0].amount == 20 * 1250
+        assert before == [sandbox.pay(f"k{n}") for n in range(20)]
+        assert sandbox.shown()["summary"]["captured"] == 20
 
 
 def test_two_processes_charge_a_key_once(tmp_path: Path) -> None:
@@ -212,25 +133,21 @@ def test_two_processes_charge_a_key_once(tmp_path: Path) -> None:
     The slow payment method has both past the look at the key before either charges.
     """
     database = str(tmp_path / "sandbox.sqlite")
-    keys = [f"raced-{n}" for n in range(8)]
-    with contextlib.ExitStack() as stack:
-        both = [
-            stack.enter_context(running(folder, free_ports(1), database))
-            for folder in (tmp_path / "orphan", tmp_path / "successor")
+    with (
+        running(tmp_path / "orphan", database=database) as orphan,
+        running(tmp_path / "successor", database=database) as successor,
+        ThreadPoolExecutor(16) as pool,
+    ):
+        asked = [
+            pool.submit(one.pay, f"raced-{n}", "pm_sandbox_slow")
+            for n in range(8)
+            for one in (orphan, successor)
         ]
-        with ThreadPoolExecutor(2 * len(keys)) as pool:
-            requested = [
-                pool.submit(one.pay, key, "pm_sandbox_slow") for key in keys for one in both
-            ]
-            answers = [future.result(20) for future in requested]
-        listed = http.get(f"{both[0].url}/_sandbox/payment_intents").json()
-    pairs = list(zip(answers[::2], answers[1::2], strict=True))
-    assert [a.id for a, _ in pairs] == [b.id for _, b in pairs]
-    assert len(keys) == len({a.id for a, _ in pairs})
-    assert {key: {"requests": 2, "captured": 1} for key in keys} == listed["keys"]
-    responses = [response.last_response for response in answers]
-    replays = [one.headers.get("Idempotent-Replayed") for one in responses if one is not None]
-    assert len(keys) == replays.count("true")
+        outcomes = [future.result(20) for future in asked]
+        summary = orphan.shown()["summary"]
+    assert outcomes[::2] == outcomes[1::2]
+    assert all(isinstance(outcome, Captured) for outcome in outcomes)
+    assert (summary["captured"], summary["requests"]) == (8, 16)
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.psp_sandbox.sandbox import PAYMENT
-
-if TYPE_CHECKING:
-    from tests.psp_sandbox.sandbox import Sandbox
+from services.psp_sandbox.store import Store
+from tests.psp_sandbox.sandbox import PAYMENT, Sandbox
 
 # The examples share one sandbox, which may remember the ones before.
 many = settings(
@@ -58,24 +55,19 @@ steps = st.lists(
         st.sampled_from(["k1", "k2"]),
         st.sampled_from(["100", "200"]),
         st.sampled_from(
-            [
-                "pm_card_visa",
-                "pm_card_chargeDeclined",
-                "pm_sandbox_flaky",
-                "pm_sandbox_error_500",
-                "pm_sandbox_timeout_after_capture",
-            ]
+            ["pm_card_visa", "pm_card_chargeDeclined", "pm_sandbox_flaky", "pm_sandbox_error_500",
+             "pm_sandbox_timeout_after_capture"]
         ),
     ),
     max_size=12,
-)
+)  # fmt: skip
 
 
 @settings(many, max_examples=60)
 @given(steps=steps)
-def test_a_key_is_charged_once(sandbox: Sandbox, steps: list[tuple[str, str, str]]) -> None:
+def test_a_key_is_charged_once(steps: list[tuple[str, str, str]]) -> None:
     """Any series of requests: each key captures once at most, and always answers the same."""
-    sandbox.store.forget()
+    sandbox = Sandbox(Store(None))
     first: dict[str, tuple[str, str]] = {}
     paid: dict[str, object] = {}
     for key, amount, method in steps:
@@ -84,6 +76,6 @@ def test_a_key_is_charged_once(sandbox: Sandbox, steps: list[tuple[str, str, str
             assert result.json["error"]["type"] == "idempotency_error"
         elif result.status_code in (200, 402):
             assert paid.setdefault(key, result.json) == result.json
-    shown = sandbox.shown()
-    assert len(paid) == shown["summary"]["intents"]
-    assert shown["summary"]["keys_captured_more_than_once"] == 0
+    summary = sandbox.shown()["summary"]
+    sandbox.store.close()
+    assert (summary["intents"], summary["keys_captured_more_than_once"]) == (len(paid), 0)

@@ -35,24 +35,14 @@ def store(clock: Clock) -> Iterator[Store]:
 
 
 def test_key_is_forgotten_after_a_day(store: Store, clock: Clock) -> None:
-    """A key answers for 24 hours; then it is a new one, as at Stripe."""
+    """A key is in force for 24 hours; then it is a new one, and is counted as such."""
     sandbox = Sandbox(store)
     first = sandbox.pay("k1").json
     clock.now += KEY_HOURS_MAX * 3600 - 1
     assert first == sandbox.pay("k1").json
     clock.now += 2
     assert first["id"] != sandbox.pay("k1").json["id"]
-
-
-def test_counter_sees_a_double_capture(store: Store, clock: Clock) -> None:
-    """The count of keys that paid twice is a real one: here a key was used again after its day."""
-    sandbox = Sandbox(store)
-    sandbox.pay("k1")
-    clock.now += KEY_HOURS_MAX * 3600 + 1
-    sandbox.pay("k1")
-    shown = sandbox.shown(idempotency_key="k1")
-    assert shown["summary"]["keys_captured_more_than_once"] == 1
-    assert shown["keys"] == {"k1": {"requests": 2, "captured": 2}}
+    assert sandbox.shown()["summary"]["keys_captured_more_than_once"] == 1
 
 
 def test_sweep(store: Store, clock: Clock) -> None:
@@ -66,18 +56,6 @@ def test_sweep(store: Store, clock: Clock) -> None:
         sandbox.pay(f"new-{n}")
         kept.append(sandbox.shown()["summary"]["intents"])
     assert (kept[0], kept[-1]) == (19, 15)
-    assert store.key_counts({"old-19"})["old-19"]["requests"] == 0
-
-
-def test_survives_reopening(tmp_path: Path) -> None:
-    """A file keeps payments and keys from one process to the next."""
-    path = tmp_path / "sandbox.sqlite"
-    responses = []
-    for _ in range(2):
-        store = Store(path)
-        responses.append(Sandbox(store).pay("k1").json)
-        store.close()
-    assert responses[0] == responses[1]
 
 
 def test_failing_database(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
-"""The parameters of `POST /v1/payment_intents`: a form in Stripe's bracket notation.
+"""A payment: the parameters of `POST /v1/payment_intents`, and the PaymentIntent made of them.
 
-Only parameters of an immediate charge are supported; like Stripe, others are rejected.
+The parameters are a form in Stripe's bracket notation. Only those of an immediate charge are
+supported; like Stripe, others are rejected.
 Rules: https://docs.stripe.com/api/payment_intents/create, /api/metadata, /currencies
+Shapes: https://docs.stripe.com/api/payment_intents/object
 """
 
 from __future__ import annotations
@@ -10,10 +12,14 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from services.common.currencies import EXPONENTS
 from services.psp_sandbox.errors import StripeError
+
+if TYPE_CHECKING:
+    from services.psp_sandbox.behaviours import Decline
 
 AMOUNT_MAX = 99_999_999
 FIELDS_MAX = 200
@@ -35,6 +41,7 @@ _FIXED = {
 _KNOWN = {"amount", "currency", "payment_method", *_FIXED}
 
 Params = dict[str, str]
+PaymentIntent = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,3 +111,44 @@ def _amount(text: str, currency: str) -> int:
     else:
         return int(text)
     raise StripeError(400, f"Invalid amount: it {rule}.", code=code, param="amount")
+
+
+def payment_intent(
+    request: PaymentRequest, decline: Decline | None, *, token: str, created_seconds: int
+) -> PaymentIntent:
+    """Creates a confirmed PaymentIntent. Its ids are derived from the random `token`."""
+    charge = f"ch_{token}"
+    return {
+        "id": f"pi_{token}",
+        "object": "payment_intent",
+        "amount": request.amount,
+        "amount_received": 0 if decline else request.amount,
+        "created": created_seconds,
+        "currency": request.currency,
+        "last_payment_error": decline and _payment_error(decline, charge, request.payment_method),
+        "latest_charge": charge,
+        "livemode": False,
+        "metadata": request.metadata,
+        "payment_method": None if decline else request.payment_method,
+        "payment_method_types": ["card"],
+        "status": "requires_payment_method" if decline else "succeeded",
+    }
+
+
+def _payment_error(decline: Decline, charge: str, payment_method: str) -> dict[str, Any]:
+    error: dict[str, Any] = {
+        "type": "card_error",
+        "code": decline.code,
+        "message": "Your card was declined.",
+        "charge": charge,
+        "payment_method": {"id": payment_method, "object": "payment_method", "type": "card"},
+    }
+    return error | ({"decline_code": decline.decline_code} if decline.decline_code else {})
+
+
+def response(intent: PaymentIntent) -> tuple[int, dict[str, Any]]:
+    """Status and body of the response to the request that created `intent`, replays included."""
+    error = intent["last_payment_error"]
+    if error is None:
+        return 200, intent
+    return 402, {"error": {**error, "payment_intent": intent}}

@@ -1,0 +1,64 @@
+"""The sandbox in a process of its own, and the connector's client of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import httpx
+
+from services.psp_connector.psp import Charge
+from services.psp_connector.settings import ConnectorSettings
+from services.psp_connector.stripe_psp import StripePsp
+from tests import support
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import Any
+
+    from services.psp_connector.psp import Outcome
+
+COMMAND = [sys.executable, "-m", "services.psp_sandbox"]
+
+
+class Process:
+    """A running sandbox."""
+
+    def __init__(self, port: int, output: Path, process: subprocess.Popen[bytes]) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self.output = output
+        self.process = process
+        environ = {"HTTP_PORT": "1", "REDIS_URL": "redis://127.0.0.1:1", "PSP_URL": self.url}
+        self._psp = StripePsp(ConnectorSettings.read(environ))
+
+    def pay(self, key: str, method: str = "pm_card_visa") -> Outcome:
+        return self._psp.charge(Charge(key, "r", 1250, "USD", method))
+
+    def is_healthy(self) -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return support.http.get(f"{self.url}/health").status_code == 200
+        return False
+
+    def shown(self) -> Any:
+        return support.http.get(f"{self.url}/_sandbox/payment_intents").json()
+
+
+@contextlib.contextmanager
+def running(folder: Path, port: int = 0, database: str = "") -> Iterator[Process]:
+    port = port or support.free_ports(1)
+    environ = os.environ | {
+        "HTTP_PORT": str(port),
+        "SANDBOX_DATABASE": database,
+        "LOG_FORMAT": "json",
+    }
+    folder.mkdir(exist_ok=True)
+    output = folder / "log"
+    with support.program(COMMAND, environ=environ, output=output) as process:
+        sandbox = Process(port, output, process)
+        support.wait_until(sandbox.is_healthy, what="the sandbox")
+        yield sandbox
