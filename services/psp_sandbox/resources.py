@@ -65,7 +65,7 @@ class PaymentIntents:
                 raise StripeError(409, message, code="idempotency_key_in_use")
             replayed = intent is not None
             if intent is None:
-                intent, replayed = self._charge(req, payment, key)
+                intent = self._charge(req, payment, key)
         status, resp.media = response(intent)
         resp.status = falcon.code_to_http_status(status)
         if replayed:
@@ -73,10 +73,8 @@ class PaymentIntents:
         resp.set_header("Idempotency-Key", key)
         bind_contextvars(payment_intent=intent["id"], replayed=replayed)
 
-    def _charge(
-        self, req: falcon.Request, payment: PaymentRequest, key: str
-    ) -> tuple[PaymentIntent, bool]:
-        """Returns the payment for the key, and whether another process created it meanwhile."""
+    def _charge(self, req: falcon.Request, payment: PaymentRequest, key: str) -> PaymentIntent:
+        """Returns the payment for the key, which another process may have created meanwhile."""
         behaviour = PAYMENT_METHODS.get(payment.payment_method)
         if behaviour is None:
             name = payment.payment_method[:KEY_CHARACTERS_MAX]
@@ -89,8 +87,7 @@ class PaymentIntents:
         intent = payment_intent(
             payment, decline, token=secrets.token_hex(12), created_seconds=int(self._clock())
         )
-        kept = self._store.add(intent, key, payment.fingerprint)
-        return kept, kept["id"] != intent["id"]
+        return self._store.add(intent, key, payment.fingerprint)
 
     def _fail(self, req: falcon.Request, behaviour: Behaviour, key: str) -> None:
         """Raises the payment method's fault, or marks the response to be lost."""

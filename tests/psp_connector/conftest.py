@@ -6,16 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from services.core_api.models import TransactionRequest
-from services.core_api.transactions import Transactions
 from services.psp_connector import connector, dispatch, lane, saver
 from services.psp_connector.settings import ConnectorSettings
 from tests.psp_connector.http_psp import Psp
+from tests.psp_connector.payments import Payments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-Accept = "Callable[..., str]"
+    from collections.abc import Iterator
 
 
 @pytest.fixture(autouse=True)
@@ -44,15 +41,8 @@ def settings(redis_port: int) -> ConnectorSettings:
 
 
 @pytest.fixture
-def accept(client: Any) -> Callable[..., str]:
-    """Accepts a transaction as the Core API does; returns its id."""
-    transactions = Transactions(client, 10**6)
-
-    def one(user_id: int = 1, amount: int = 1250, currency: str = "USD") -> str:
-        payment = TransactionRequest(amount=amount, currency=currency)
-        return transactions.accept(user_id, payment, "req", None).transaction_id
-
-    return one
+def payments(client: Any, settings: ConnectorSettings) -> Payments:
+    return Payments(client, settings)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from services.psp_connector.psp import Charge
-    from services.psp_connector.queue import Queue
-    from services.psp_connector.records import Work
 
 
 class FakePsp:
@@ -42,12 +41,6 @@ class FakePsp:
         return self.up
 
 
-def take(queue: Queue, count: int = 10) -> list[Work]:
-    """Begins up to so many new transactions."""
-    return queue.begin(queue.read(count, 10))
-
-
-def take_over(queue: Queue, in_flight: frozenset[str] = frozenset()) -> list[Work]:
-    """Begins all that connectors have abandoned, and what was set aside before."""
-    merchants = queue.reclaim(in_flight).merchants
-    return queue.begin(queue.assign([], dict.fromkeys(merchants, 100)))
+def slowly(charge: Charge, _call: int) -> Captured:
+    time.sleep(0.02)
+    return Captured(f"pi_{charge.transaction_id}")

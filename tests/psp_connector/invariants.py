@@ -23,8 +23,8 @@ from services.psp_connector.deadletters import DeadLetters
 from services.psp_connector.queue import Queue
 from services.psp_connector.records import FinalResult
 from services.psp_connector.sweep import Sweep
-from tests.psp_connector.fakes import take_over
 from tests.psp_connector.model import Call, Entry, Model
+from tests.psp_connector.payments import take_over
 
 if TYPE_CHECKING:
     from services.psp_connector.records import Work
@@ -46,7 +46,7 @@ class Checked(RuleBasedStateMachine):
         self.partition = partition
         self.client.flushall()
         self.settings = settings
-        self.now = time.time()
+        self.began = self.now = time.time()
         self.model = Model()
         # The same ids in each run, so that picking one of them is.
         self.ids = itertools.count(1)
@@ -177,7 +177,7 @@ class Checked(RuleBasedStateMachine):
             self.client.delete(self.partition.lease(queue.name))
         last = self._connector()
         for _round in range(DRAIN_ROUNDS_MAX):
-            self.now += 90
+            self.now += 900
             last.promote()
             works = last.begin(last.read(100)) + take_over(last)
             for work in works:

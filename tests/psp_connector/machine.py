@@ -29,7 +29,7 @@ from tests.psp_connector.model import Entry
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-from tests.psp_connector.attempts import Working, counts, picks, responses, slots
+from tests.psp_connector.attempts import HOUR, Working, counts, picks, responses, slots
 
 BAD_ENTRIES: tuple[dict[str | bytes, str | bytes], ...] = (
     {"hello": "world"},
@@ -41,15 +41,19 @@ BAD_ENTRIES: tuple[dict[str | bytes, str | bytes], ...] = (
     {"transaction_id": "00000000-0000-4000-8000-000000000000"},
 )
 
+BREAKABLE = ("points", "number", "ledger", "index", "retries", "letters")
+BAD_POINTS = ("abc", "007", "-0", "1.5", "9223372036854775807")
+
 
 class Machine(Working):
     """Adds crashes, late connectors, an operator, and nonsense written to Redis by hand."""
 
     # Time and accidents
 
-    @rule(seconds=st.integers(0, 90))
+    @rule(seconds=st.integers(0, 90) | st.sampled_from([-2 * HOUR, -HOUR // 2, 2 * HOUR]))
     def time_passes(self, seconds: int) -> None:
-        self.now += seconds
+        """Also by hours, and back. Within a day, after which no attempt is repeated."""
+        self.now = min(max(self.now + seconds, self.began - 3 * HOUR), self.began + 6 * HOUR)
 
     @precondition(lambda self: self.calls)
     @rule(slot=slots)
@@ -155,17 +159,18 @@ class Machine(Working):
         self._note_new(len(lost))
 
     @precondition(lambda self: self.model.records)
-    @rule(pick=picks, what=st.sampled_from(["points", "ledger", "index", "retries", "letters"]))
+    @rule(pick=picks, what=st.sampled_from(BREAKABLE))
     def break_a_key(self, pick: int, what: str) -> None:
-        """A key of another type: each script that uses it refuses and changes nothing."""
+        """A key of another type, or bad points: scripts that use it refuse and change nothing."""
         user_id = USERS[pick % len(USERS)]
         key = {
-            "points": self.partition.points(user_id), "ledger": self.partition.ledger(user_id),
+            "points": self.partition.points(user_id), "number": self.partition.points(user_id),
+            "ledger": self.partition.ledger(user_id),
             "index": self.partition.index(user_id), "retries": self.partition.retries,
             "letters": self.partition.deadletters,
         }[what]  # fmt: skip
         payment = TransactionRequest(amount=1250, currency="USD")
-        with self._broken(key):
+        with self._broken(key, pick if what == "number" else None):
             if what in {"index", "retries"}:
                 with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
                     self.transactions.accept(user_id, payment, "req", None)
@@ -184,11 +189,14 @@ class Machine(Working):
                 assert [redis.ResponseError] == [type(one) for one in saved]
 
     @contextlib.contextmanager
-    def _broken(self, key: str) -> Iterator[None]:
+    def _broken(self, key: str, number: int | None) -> Iterator[None]:
         was_there = self.client.exists(key)
         if was_there:
             self.client.rename(key, f"{self.partition.prefix}aside")
-        self.client.hset(key, "of", "another type")
+        if number is None:
+            self.client.hset(key, "of", "another type")
+        else:
+            self.client.set(key, BAD_POINTS[number % len(BAD_POINTS)])
         try:
             yield
         finally:

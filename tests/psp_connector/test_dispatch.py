@@ -3,27 +3,19 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from services.common import store
 from services.psp_connector import dispatch
 from services.psp_connector.dispatch import Dispatcher
-from services.psp_connector.queue import Queue
 from services.psp_connector.slots import Slots
-from tests.psp_connector.fakes import take_over
+from tests.psp_connector.payments import STORE, take_over
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from services.psp_connector.records import Work
-    from services.psp_connector.settings import ConnectorSettings
-
-    Accept = Callable[..., str]
+    from tests.psp_connector.payments import Payments
 
 
-def join(client: Any, settings: ConnectorSettings, name: str) -> tuple[Queue, Slots, Dispatcher]:
-    queue = Queue(client, settings, name)
-    queue.join()
+def join(payments: Payments, name: str) -> tuple[Slots, Dispatcher]:
     slots = Slots(lambda: 4)
-    return queue, slots, Dispatcher(queue, slots, 4)
+    return slots, Dispatcher(payments.queue(name), slots, 4)
 
 
 def ids(works: list[Work]) -> list[str]:
@@ -31,12 +23,12 @@ def ids(works: list[Work]) -> list[str]:
 
 
 def test_each_merchant_is_served_in_its_order_and_the_next_one_at_once(
-    client: Any, settings: ConnectorSettings, accept: Accept
+    payments: Payments,
 ) -> None:
     """Behind a flood that is read over several turns another merchant's first payment starts."""
-    _, slots, dispatcher = join(client, settings, "one")
-    flood = [accept(2) for _ in range(300)]
-    late = accept(1)
+    slots, dispatcher = join(payments, "one")
+    flood = [payments.accept(2) for _ in range(300)]
+    late = payments.accept(1)
     started: list[Work] = []
     for _turn in range(10):
         started += dispatcher.next()
@@ -47,21 +39,18 @@ def test_each_merchant_is_served_in_its_order_and_the_next_one_at_once(
     assert [*flood[:3], late, *flood[3:]] == ids(started)
 
 
-def test_what_waits_here_is_left_to_the_others(
-    client: Any, settings: ConnectorSettings, accept: Accept
-) -> None:
+def test_what_waits_here_is_left_to_the_others(client: Any, payments: Payments) -> None:
     """When it leaves, and when its lease has lapsed: then it may be another's, and is forgotten."""
-    _, _, leaving = join(client, settings, "leaving")
-    _, _, lapsing = join(client, settings, "lapsing")
-    other, _, _ = join(client, settings, "other")
-    all_of_them = {accept() for _ in range(4)}
+    (_, leaving), (_, lapsing) = (join(payments, name) for name in ("leaving", "lapsing"))
+    other = payments.queue("other")
+    all_of_them = {payments.accept() for _ in range(4)}
     begun = ids(leaving.next())
     leaving.leave()
     begun += ids(take_over(other))
     assert all_of_them == set(begun)
-    accepted = [accept(2) for _ in range(4)]
+    accepted = [payments.accept(2) for _ in range(4)]
     assert accepted[:3] == ids(lapsing.next())
-    client.delete(store.WHOLE.lease("lapsing"))
+    client.delete(STORE.lease("lapsing"))
     lapsing.forget()
     assert set(accepted) == set(ids(take_over(other))) - all_of_them
     began = time.monotonic()
@@ -69,13 +58,11 @@ def test_what_waits_here_is_left_to_the_others(
     assert time.monotonic() - began > dispatch.BLOCK_MS / 2000, "it waits for new entries again"
 
 
-def test_without_a_free_slot_it_waits(
-    client: Any, settings: ConnectorSettings, accept: Accept
-) -> None:
+def test_without_a_free_slot_it_waits(payments: Payments) -> None:
     """A connector whose slots are all taken does not spin."""
-    _, slots, dispatcher = join(client, settings, "one")
+    slots, dispatcher = join(payments, "one")
     for user_id in range(8):
-        accept(user_id)
+        payments.accept(user_id)
     while slots.free:
         dispatcher.next()
     began = time.monotonic()

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from services.common import store
-from services.common.transaction import FINAL
 from services.psp_connector.backoff import Backoff
 from services.psp_connector.breaker import Breaker
-from services.psp_connector.connector import Connector
-from services.psp_connector.queue import Queue
-from services.psp_connector.sweep import Sweep
 from tests.psp_connector.fakes import FakePsp
-from tests.support import wait_until
+from tests.psp_connector.payments import running
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import pytest
 
     from services.psp_connector.psp import Charge, Outcome
-    from services.psp_connector.settings import ConnectorSettings
+    from tests.psp_connector.payments import Payments
 
 DOWN_SECONDS = 600
 QUEUED = 200
@@ -78,40 +71,20 @@ class DownPsp(FakePsp):
         return super().is_available()
 
 
-def test_ten_minutes_down(
-    client: Any,
-    settings: ConnectorSettings,
-    accept: Callable[..., str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_ten_minutes_down(payments: Payments, monkeypatch: pytest.MonkeyPatch) -> None:
     """No busy loop, no attempts used up, no flood after; each is captured by its next call."""
     # The clock jumps over it.
     monkeypatch.setattr("services.psp_connector.lane.BLOCK_MS", 200)
     clock = Clock()
     psp = DownPsp(clock)
-    ids = [accept() for _ in range(QUEUED)]
-    connector = Connector(
-        [Queue(client, settings, "one", clock=clock)],
-        Sweep(client),
-        psp,
-        Breaker(CONCURRENCY, Backoff(0.5, 30, lambda _low, high: high), clock),
-        Backoff(0.5, 60),
-        concurrency=CONCURRENCY,
-        attempts_max=settings.psp_attempts_max,
-        sleep=clock.sleep,
-    )
-    thread = threading.Thread(target=connector.run)
+    ids = [payments.accept() for _ in range(QUEUED)]
+    breaker = Breaker(CONCURRENCY, Backoff(0.5, 30, lambda _low, high: high), clock)
+    connector = payments.connector(psp, concurrency=CONCURRENCY, breaker=breaker, sleep=clock.sleep)
     began = clock()
-    thread.start()
-    keys = [store.WHOLE.transaction(transaction_id) for transaction_id in ids]
-    try:
-        wait_until(lambda: {client.hget(key, "status") for key in keys} <= FINAL, seconds_max=60)
-    finally:
-        connector.stop()
-        thread.join(10)
-        connector.drain(5)
+    with running(connector):
+        payments.wait_ended(*ids)
     assert clock() - began > DOWN_SECONDS
-    assert {client.hget(key, "status") for key in keys} == {"captured"}
+    assert {payments.record(i)["status"] for i in ids} == {"captured"}
     assert psp.down_calls <= CONCURRENCY + 5
     assert 1 <= psp.probes <= 40
     assert psp.up_calls == QUEUED, "the first call after the outage is enough"

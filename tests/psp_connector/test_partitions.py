@@ -12,21 +12,17 @@ from services.common import store
 from services.common.transaction import FINAL
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
-from services.psp_connector.backoff import Backoff
-from services.psp_connector.breaker import Breaker
-from services.psp_connector.connector import Connector
 from services.psp_connector.deadletters import DeadLetters
-from services.psp_connector.queue import Queue
 from services.psp_connector.records import FinalResult, RetryResult
 from services.psp_connector.sweep import Sweep
-from tests.psp_connector.fakes import FakePsp, take, take_over
-from tests.psp_connector.loop import running
+from tests.psp_connector.fakes import FakePsp
+from tests.psp_connector.payments import running, take, take_over
 from tests.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from services.psp_connector.settings import ConnectorSettings
+    from tests.psp_connector.payments import Payments
 
 COUNT = 16
 
@@ -49,7 +45,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[store.ScriptCall]:
 @given(user_id=st.integers(0, 10**15 - 1), key=st.none() | st.text("{}ab:", min_size=1))
 def test_every_key_of_every_script_of_a_merchant_has_one_slot(
     client: Any,
-    settings: ConnectorSettings,
+    payments: Payments,
     calls: list[store.ScriptCall],
     user_id: int,
     key: str | None,
@@ -60,8 +56,7 @@ def test_every_key_of_every_script_of_a_merchant_has_one_slot(
     partitions = store.partitions(COUNT)
     partition = store.partition_of(user_id, partitions)
     transactions = Transactions(client, 10**6, partitions)
-    queue = Queue(client, settings, "one", partition)
-    queue.join()
+    queue = payments.queue("one", partition)
     request = TransactionRequest(amount=1250, currency="USD")
     retried = transactions.accept(user_id, request, "req", key).transaction_id
     queue.save([(take(queue)[0], RetryResult("HTTP 500", 0))])
@@ -102,7 +97,7 @@ def test_a_merchant_stays_in_its_partition() -> None:
     assert store.WHOLE.queue == "queue", "as in data from before there were partitions"
 
 
-def test_a_broken_partition_holds_up_no_other(client: Any, settings: ConnectorSettings) -> None:
+def test_a_broken_partition_holds_up_no_other(client: Any, payments: Payments) -> None:
     """One's results cannot be saved, more of them than there are slots; another's queue is gone."""
     partitions = store.partitions(3)
     transactions = Transactions(client, 10**6, partitions)
@@ -114,16 +109,7 @@ def test_a_broken_partition_holds_up_no_other(client: Any, settings: ConnectorSe
     client.set(partitions[0].ledger(unsaved), "no list")
     client.set(partitions[1].queue, "no stream")
     psp = FakePsp()
-    connector = Connector(
-        [Queue(client, settings, "one", partition) for partition in partitions],
-        Sweep(client, partitions),
-        psp,
-        Breaker(2, Backoff(0.01, 0.1)),
-        Backoff(0.01, 0.05),
-        concurrency=2,
-        attempts_max=3,
-    )
-    with running(connector):
+    with running(payments.connector(psp, partitions=partitions, concurrency=2)):
         wait_until(lambda: len(psp.calls) == 2, what="calls whose results cannot be saved")
         ids = [transactions.accept(well, request, "req", None).transaction_id for _ in range(20)]
         wait_until(

@@ -7,21 +7,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from services.common import store
 from services.psp_connector.psp import Charge
-from services.psp_connector.queue import Queue
 from services.psp_connector.records import FinalResult, Work
 from services.psp_connector.saver import Attempt, Saver
 from services.psp_connector.slots import Slots
-from tests.psp_connector.fakes import take
+from tests.psp_connector.payments import STORE, take
 from tests.support import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from services.psp_connector.settings import ConnectorSettings
-
-    Accept = Callable[..., str]
+    from tests.psp_connector.payments import Payments
 
 CAPTURED = FinalResult("captured", points=12)
 
@@ -93,18 +89,14 @@ def test_one_that_cannot_be_saved_holds_up_no_other() -> None:
     assert "4" not in done
 
 
-def test_an_unreadable_record_spoils_no_other(
-    client: Any, settings: ConnectorSettings, accept: Accept
-) -> None:
+def test_an_unreadable_record_spoils_no_other(client: Any, payments: Payments) -> None:
     """Of three in one round trip, to a Redis that lost the scripts; its error is its own."""
-    ids = [accept() for _ in range(3)]
-    queue = Queue(client, settings, "one")
-    queue.join()
+    ids = [payments.accept() for _ in range(3)]
+    queue = payments.queue("one")
     works = take(queue, 3)
     client.script_flush()
-    client.delete(store.WHOLE.transaction(ids[1]))
-    client.set(store.WHOLE.transaction(ids[1]), "no hash")
+    client.set(STORE.transaction(ids[1]), "no hash")
     first, second, third = queue.save([(work, CAPTURED) for work in works])
     assert (first, third) == (True, True)
     assert isinstance(second, redis.ResponseError)
-    assert int(client.get(store.WHOLE.points(1))) == 24
+    assert payments.points() == 24

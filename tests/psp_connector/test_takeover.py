@@ -3,156 +3,118 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from services.common import store
 from services.psp_connector.psp import Captured, Transient
-from services.psp_connector.queue import LEASE_SECONDS, Queue
-from services.psp_connector.records import FinalResult, RetryResult
-from tests.psp_connector.fakes import FakePsp, take, take_over
-from tests.psp_connector.loop import ended, make, nothing_left, record, running, slowly
+from services.psp_connector.queue import LEASE_SECONDS
+from tests.psp_connector.fakes import FakePsp, slowly
+from tests.psp_connector.payments import STORE, take, take_over
 from tests.support import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from services.psp_connector.psp import Charge, Outcome
-    from services.psp_connector.settings import ConnectorSettings
-
-    Accept = Callable[..., str]
+    from tests.psp_connector.payments import Payments
 
 
-def test_a_dead_connectors_work_is_taken_over(
-    client: Any, settings: ConnectorSettings, accept: Accept
-) -> None:
-    """When its lease is gone, its entries go to another, and nothing is credited twice."""
-    ids = [accept() for _ in range(3)]
-    dead = Queue(client, settings, "dead")
-    dead.join()
-    assert len(take(dead, 10)) == 3
-    client.delete(store.WHOLE.lease("dead"))  # what LEASE_SECONDS without renewal do
-    with running(make(client, settings, FakePsp(), "alive")):
-        wait_until(lambda: ended(client, *ids))
-        wait_until(lambda: consumer_names(client) == {"alive"}, what="removal of the dead consumer")
-    assert {record(client, i)["status"] for i in ids} == {"captured"}
-    assert int(client.get(store.WHOLE.points(1))) == 36
-
-
-def test_abandoned_entries_are_reclaimed_under_load(
-    client: Any, settings: ConnectorSettings, accept: Accept
-) -> None:
+def test_abandoned_entries_are_reclaimed_under_load(client: Any, payments: Payments) -> None:
     """With a slot hardly ever free, what a dead connector held is taken over all the same."""
     for _ in range(1500):
-        accept()
-    psp, dead = FakePsp(slowly), Queue(client, settings, "dead")
-    dead.join()
-    with running(make(client, settings, psp, "alive")):
+        payments.accept()
+    psp, dead = FakePsp(slowly), payments.queue("dead")
+    with payments.running(psp, "alive"):
         wait_until(lambda: len(psp.calls) > 20, what="load")
         (work,) = wait_until(lambda: dead.begin(dead.assign([], {"1": 1})))
-        client.delete(store.WHOLE.lease("dead"))
-        wait_until(lambda: ended(client, work.charge.transaction_id), what="take-over")
-        assert client.xlen(store.WHOLE.queue) > 100, "the rest is still waiting"
+        client.delete(STORE.lease("dead"))  # what LEASE_SECONDS without renewal do
+        payments.wait_ended(work.charge.transaction_id)
+        assert client.xlen(STORE.queue) > 100, "the rest is still waiting"
+        wait_until(lambda: "dead" not in payments.consumers(), what="removal of the dead consumer")
 
 
-def consumer_names(client: Any) -> set[str]:
-    return {c["name"] for c in client.xinfo_consumers(store.WHOLE.queue, store.GROUP)}
-
-
-def test_a_live_but_slow_connector_is_left_alone(
-    client: Any, settings: ConnectorSettings, accept: Accept
-) -> None:
-    """While a connector renews its lease, its entries are left alone however long calls take."""
-    accept()
-    slow = Queue(client, settings, "slow")
-    slow.join()
-    assert len(take(slow, 10)) == 1
-    other = Queue(client, settings, "other")
-    other.join()
-    assert take_over(other) == []
-    assert LEASE_SECONDS >= client.ttl(store.WHOLE.lease("slow")) > 0
-
-
-def test_a_connector_thought_dead_does_no_harm(
-    client: Any, settings: ConnectorSettings, accept: Accept
-) -> None:
-    """A connector that outlived its lease can neither retry nor finish what another finished."""
-    transaction_id = accept()
-    late, other = Queue(client, settings, "late"), Queue(client, settings, "other")
-    late.join()
-    other.join()
-    [work] = take(late, 1)
-    client.delete(store.WHOLE.lease("late"))
-    taken = wait_until(lambda: take_over(other))
-    retry, captured = RetryResult("HTTP 500", 0), FinalResult("captured", points=12)
-    assert late.save([(work, retry)]) == [False]
-    assert other.save([(taken[0], captured)]) == [True]
-    assert late.save([(work, captured), (work, retry)]) == [False, False]
-    assert int(client.get(store.WHOLE.points(1))) == 12
-    assert record(client, transaction_id)["status"] == "captured"
-    assert nothing_left(client)
-
-
-def test_an_attempt_that_broke_off_is_found(
-    client: Any, settings: ConnectorSettings, accept: Accept
-) -> None:
+def test_an_attempt_that_broke_off_is_found(payments: Payments) -> None:
     """An own entry that is not in flight is reclaimed."""
     bad: Any = "no number"
 
     def answer(charge: Charge, call: int) -> Outcome:
         return Transient("HTTP 500", bad) if call == 1 else Captured(charge.transaction_id)
 
-    transaction_id = accept()
-    with running(make(client, settings, FakePsp(answer))):
-        wait_until(lambda: ended(client, transaction_id))
-    assert record(client, transaction_id)["status"] == "captured"
+    transaction_id = payments.accept()
+    payments.end(FakePsp(answer), transaction_id)
+    assert payments.record(transaction_id)["status"] == "captured"
 
 
-def test_two_connectors_share_the_work(
-    client: Any, settings: ConnectorSettings, accept: Accept
-) -> None:
+def test_two_connectors_share_the_work(payments: Payments) -> None:
     """Each transaction is charged by one of them, also one that the other has set aside."""
     first, second = FakePsp(slowly), FakePsp(slowly)
-    ids = [accept() for _ in range(60)]
-    with running(make(client, settings, first)), running(make(client, settings, second, "two")):
-        wait_until(lambda: ended(client, *ids), seconds_max=20)
+    ids = [payments.accept() for _ in range(60)]
+    with payments.running(first), payments.running(second, "two"):
+        payments.wait_ended(*ids)
     assert first.calls.total() + second.calls.total() == 60
     assert first.calls
     assert second.calls
 
 
-def test_stopping_finishes_calls_in_flight(
-    client: Any, settings: ConnectorSettings, accept: Accept
-) -> None:
+def test_stopping_finishes_calls_in_flight(client: Any, payments: Payments) -> None:
     """After `stop` nothing is taken; what was taken ends; the lease is given back."""
     entered, go_on = threading.Event(), threading.Event()
 
-    def slow(charge: Any, _call: int) -> Captured:
+    def slow(charge: Charge, _call: int) -> Captured:
         entered.set()
         assert go_on.wait(10)
         return Captured(charge.transaction_id)
 
-    first = accept()
-    connector = make(client, settings, FakePsp(slow))
+    first = payments.accept()
+    connector = payments.connector(FakePsp(slow))
     loop = threading.Thread(target=connector.run)
     loop.start()
     assert entered.wait(10)
     connector.stop()
     loop.join(10)
-    second = accept()
+    second = payments.accept()
     go_on.set()
     assert connector.drain(5) == 0
-    assert record(client, first)["status"] == "captured"
-    assert record(client, second)["status"] == "queued"
-    assert not client.exists(store.WHOLE.lease("one"))
-    assert consumer_names(client) == set()
+    assert [payments.record(i)["status"] for i in (first, second)] == ["captured", "queued"]
+    assert not client.exists(STORE.lease("one"))
+    assert payments.consumers() == set()
 
 
-def test_a_flushed_redis_is_joined_again(
-    client: Any, settings: ConnectorSettings, accept: Accept
-) -> None:
+def test_a_flushed_redis_is_joined_again(client: Any, payments: Payments) -> None:
     """When stream and group are gone the connector makes them again by itself."""
-    with running(make(client, settings, FakePsp())):
-        wait_until(lambda: client.exists(store.WHOLE.lease("one")))
+    with payments.running(FakePsp()):
+        wait_until(lambda: client.exists(STORE.lease("one")))
         client.flushall()
-        transaction_id = accept()
-        wait_until(lambda: ended(client, transaction_id))
+        payments.wait_ended(payments.accept())
+
+
+@pytest.mark.parametrize("command", [("EXPIRE", 7200), ("PERSIST",)])
+def test_a_lease_does_not_last_for_hours(
+    client: Any, payments: Payments, command: tuple[Any, ...]
+) -> None:
+    """Redis keeps the moment of its end: set back, a dead connector would live two hours more.
+
+    And for ever, if it was written by hand.
+    """
+    payments.accept()
+    dead, other = payments.queue("dead"), payments.queue("other")
+    take(dead, 1)
+    client.execute_command(command[0], STORE.lease("dead"), *command[1:])
+    assert take_over(other) == []
+    assert 0 < client.pttl(STORE.lease("dead")) <= LEASE_SECONDS * 1000
+    client.delete(STORE.lease("dead"))
+    assert len(take_over(other)) == 1
+
+
+def test_an_entry_is_taken_over_once(client: Any, payments: Payments) -> None:
+    """However short it was idle, on whatever clock: those that see one dead share what it had."""
+    ids = {payments.accept() for _ in range(40)}
+    dead, *others = [payments.queue(f"connector-{n}") for n in range(5)]
+    take(dead, len(ids))
+    client.delete(STORE.lease(dead.name))
+    with ThreadPoolExecutor(len(others)) as pool:
+        works = [work for some in pool.map(take_over, others) for work in some]
+    assert len(works) == len(ids)
+    assert {work.charge.transaction_id for work in works} == ids
+    assert client.xpending(STORE.queue, store.GROUP)["pending"] == len(ids)

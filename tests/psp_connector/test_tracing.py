@@ -8,13 +8,12 @@ import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from services.common import otel, store, tracing
+from services.common import otel, tracing
 from services.psp_connector.deadletters import DeadLetters
 from services.psp_connector.psp import Captured, Transient
-from services.psp_connector.queue import Queue
 from services.psp_connector.sweep import Sweep
-from tests.psp_connector.fakes import FakePsp, take, take_over
-from tests.psp_connector.loop import ended, make, running
+from tests.psp_connector.fakes import FakePsp
+from tests.psp_connector.payments import STORE, take, take_over
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -23,9 +22,9 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
     from services.psp_connector.psp import Charge, Outcome
-    from services.psp_connector.settings import ConnectorSettings
+    from tests.psp_connector.payments import Payments
 
-    Accept = Callable[..., str]
+    Spans = Callable[[str], list[ReadableSpan]]
 
 
 @pytest.fixture
@@ -34,28 +33,20 @@ def exporter() -> InMemorySpanExporter:
 
 
 @pytest.fixture
-def traced(exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch) -> otel.Tracing:
-    """Tracing is on."""
-    traced = otel.Tracing("test", "http://127.0.0.1:1", SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(tracing, "_tracing", traced)
-    return traced
-
-
-@pytest.fixture
-def spans(exporter: InMemorySpanExporter) -> Callable[[str], list[ReadableSpan]]:
+def spans(exporter: InMemorySpanExporter) -> Spans:
     """The spans of a name that have ended, oldest first."""
     return lambda name: [span for span in exporter.get_finished_spans() if span.name == name]
 
 
 @pytest.fixture
-def accept_traced(accept: Accept, traced: otel.Tracing) -> Accept:
-    """Accepts a transaction within a request's span."""
-
-    def one() -> str:
-        with traced.root("POST /", "", {}):
-            return accept()
-
-    return one
+def accepted(
+    payments: Payments, exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """Tracing is on, and a transaction was accepted within a request's span."""
+    traced = otel.Tracing("test", "http://127.0.0.1:1", SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(tracing, "_tracing", traced)
+    with traced.root("POST /", "", {}):
+        return payments.accept()
 
 
 def assert_linked(attempts: list[ReadableSpan], sends: list[ReadableSpan]) -> None:
@@ -67,26 +58,18 @@ def assert_linked(attempts: list[ReadableSpan], sends: list[ReadableSpan]) -> No
     assert links == [[], *([span.context.span_id] for span in attempts[:-1])]
 
 
-def test_retries_are_linked(
-    client: Any,
-    settings: ConnectorSettings,
-    accept_traced: Accept,
-    spans: Callable[[str], list[ReadableSpan]],
-) -> None:
+def test_retries_are_linked(client: Any, payments: Payments, accepted: str, spans: Spans) -> None:
     """A retry and a replay are further attempts in the same trace; failed ones show why."""
 
     def fourth(_charge: Charge, call: int) -> Outcome:
         return Captured("pi_1") if call > 3 else Transient("HTTP 500")
 
-    transaction_id = accept_traced()
-    with running(make(client, settings, FakePsp(fourth))):
-        wait_until(lambda: ended(client, transaction_id))
+    with payments.running(FakePsp(fourth)):
+        payments.wait_ended(accepted)
         letters = DeadLetters(client)
         [(letter, _)] = letters.all()
         assert letters.replay(letter) == "done"
-        wait_until(
-            lambda: client.hget(store.WHOLE.transaction(transaction_id), "status") == "captured"
-        )
+        wait_until(lambda: payments.record(accepted)["status"] == "captured")
     attempts = spans("process queue")
     outcomes = [span.attributes["platform.outcome"] for span in attempts if span.attributes]
     assert outcomes == ["retry", "retry", "failed", "captured"]
@@ -95,45 +78,26 @@ def test_retries_are_linked(
     assert (len(spans("retry")), len(spans("finish")), len(spans("wait queue"))) == (2, 2, 4)
 
 
+@pytest.mark.parametrize("swept", [False, True])
+@pytest.mark.usefixtures("accepted")
 def test_a_take_over_is_linked(
-    client: Any,
-    settings: ConnectorSettings,
-    accept_traced: Accept,
-    spans: Callable[[str], list[ReadableSpan]],
+    client: Any, payments: Payments, spans: Spans, *, swept: bool
 ) -> None:
-    """The connector that takes over begins a new attempt, linked to that of the dead one."""
-    accept_traced()
-    first = Queue(client, settings, "one")
-    first.join()
-    [lost] = take(first)
-    client.delete(store.WHOLE.lease("one"))
-    second = Queue(client, settings, "two")
-    second.join()
-    [taken] = take_over(second)
+    """Whoever takes it over begins a new attempt, linked to the lost one; so after a sweep."""
+    [lost] = take(payments.queue("one"))
+    if swept:
+        client.delete(STORE.queue)
+        second = payments.queue("two")
+        assert len(Sweep(client).step()) == 1
+        [taken] = take(second)
+    else:
+        client.delete(STORE.lease("one"))
+        [taken] = take_over(payments.queue("two"))
     for work in (lost, taken):
         work.span.end()
     assert_linked(spans("process queue"), spans("send queue"))
 
 
-def test_a_swept_transaction_stays_in_its_trace(
-    client: Any,
-    settings: ConnectorSettings,
-    accept_traced: Accept,
-    spans: Callable[[str], list[ReadableSpan]],
-) -> None:
-    """Its new entry has the traceparent of its record."""
-    accept_traced()
-    queue = Queue(client, settings, "one")
-    queue.join()
-    client.delete(store.WHOLE.queue)
-    queue.join()
-    assert len(Sweep(client).step()) == 1
-    [work] = take(queue)
-    work.span.end()
-    assert_linked(spans("process queue"), spans("send queue"))
-
-
-def test_what_is_not_traced_leaves_nothing_in_redis(client: Any, accept: Accept) -> None:
+def test_what_is_not_traced_leaves_nothing_in_redis(client: Any, payments: Payments) -> None:
     """Neither the record nor the log fields have a trace."""
-    record = client.hgetall(store.WHOLE.transaction(accept()))
-    assert "traceparent" not in record
+    assert "traceparent" not in client.hgetall(STORE.transaction(payments.accept()))

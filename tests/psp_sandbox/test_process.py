@@ -83,9 +83,8 @@ def test_held_requests_do_not_block_others(sandbox: Process) -> None:
     assert isinstance(sandbox.pay("beside-held"), Captured)
     for connection in held:
         connection.close()
-    wait_until(
-        lambda: isinstance(sandbox.pay("place", "pm_sandbox_slow"), Captured), what="a free place"
-    )
+    slow = "pm_sandbox_slow"
+    wait_until(lambda: isinstance(sandbox.pay("place", slow), Captured), seconds_max=15)
 
 
 def _answered(connection: socket.socket) -> bool:

@@ -1,0 +1,136 @@
+"""Payments that are accepted, and connectors in threads of the test that charge them."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from services.common import store
+from services.common.transaction import FINAL, Transaction
+from services.core_api.models import TransactionRequest
+from services.core_api.transactions import Transactions
+from services.psp_connector.backoff import Backoff
+from services.psp_connector.breaker import Breaker
+from services.psp_connector.connector import Connector
+from services.psp_connector.queue import Queue
+from services.psp_connector.sweep import Sweep
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from services.psp_connector.psp import PSP
+    from services.psp_connector.records import Work
+    from services.psp_connector.settings import ConnectorSettings
+
+STORE = store.WHOLE
+
+
+class Payments:
+    """All payments in a Redis."""
+
+    def __init__(self, client: Any, settings: ConnectorSettings) -> None:
+        self.client = client
+        self.settings = settings
+        self._transactions = Transactions(client, 10**6)
+
+    def accept(self, user_id: int = 1, amount: int = 1250, currency: str = "USD") -> str:
+        """Accepts a transaction as the Core API does; returns its id."""
+        payment = TransactionRequest(amount=amount, currency=currency)
+        return self._transactions.accept(user_id, payment, "req", None).transaction_id
+
+    def queue(self, name: str, partition: store.Partition = STORE) -> Queue:
+        """The queue for a connector of that name, which has a lease."""
+        queue = Queue(self.client, self.settings, name, partition)
+        queue.join()
+        return queue
+
+    def connector(
+        self,
+        psp: PSP,
+        name: str = "one",
+        partitions: Sequence[store.Partition] = (STORE,),
+        concurrency: int = 4,
+        breaker: Breaker | None = None,
+        sleep: Callable[[float], None] = lambda seconds: time.sleep(seconds / 50),
+    ) -> Connector:
+        """A connector with short delays."""
+        return Connector(
+            [Queue(self.client, self.settings, name, partition) for partition in partitions],
+            Sweep(self.client, partitions),
+            psp,
+            breaker or Breaker(concurrency, Backoff(0.01, 0.1)),
+            Backoff(self.settings.psp_backoff_seconds, 0.05),
+            concurrency=concurrency,
+            attempts_max=self.settings.psp_attempts_max,
+            sleep=sleep,
+        )
+
+    @contextlib.contextmanager
+    def running(self, psp: PSP, name: str = "one") -> Iterator[None]:
+        """Runs a connector during the block."""
+        with running(self.connector(psp, name)):
+            yield
+
+    def end(self, psp: PSP, *ids: str) -> None:
+        """Runs a connector until these transactions are final and nothing else is open."""
+        with self.running(psp):
+            self.wait_ended(*ids)
+            wait_until(self.nothing_left, what="the end of everything else")
+
+    def ended(self, *ids: str) -> bool:
+        return all(self.record(i)["status"] in FINAL for i in ids)
+
+    def wait_ended(self, *ids: str, seconds_max: float = 60) -> None:
+        wait_until(lambda: self.ended(*ids), seconds_max=seconds_max, what=f"the end of {ids}")
+
+    def nothing_left(self) -> bool:
+        return not self.client.xlen(STORE.queue) and not self.client.zcard(STORE.retries)
+
+    def record(self, transaction_id: str) -> dict[str, Any]:
+        found = self.client.hgetall(STORE.transaction(transaction_id))
+        return Transaction.model_validate(found).model_dump(exclude_none=True)
+
+    def change(self, transaction_id: str, field: str, value: str | None) -> None:
+        """Edits a record by hand; None deletes the field."""
+        key = STORE.transaction(transaction_id)
+        if value is None:
+            self.client.hdel(key, field)
+        else:
+            self.client.hset(key, field, value)
+
+    def letters(self) -> list[dict[str, str]]:
+        """The dead letters, oldest first."""
+        return [letter for _, letter in self.client.xrange(STORE.deadletters)]
+
+    def points(self, user_id: int = 1) -> int:
+        return int(self.client.get(STORE.points(user_id)) or 0)
+
+    def consumers(self) -> set[str]:
+        return {c["name"] for c in self.client.xinfo_consumers(STORE.queue, store.GROUP)}
+
+
+@contextlib.contextmanager
+def running(connector: Connector, drain_seconds: float = 5) -> Iterator[None]:
+    """Runs a connector during the block; with 0 s to drain it dies with all that is in flight."""
+    thread = threading.Thread(target=connector.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        connector.stop()
+        thread.join(10)
+        connector.drain(drain_seconds)
+
+
+def take(queue: Queue, count: int = 10) -> list[Work]:
+    """Begins up to so many new transactions."""
+    return queue.begin(queue.read(count, 10))
+
+
+def take_over(queue: Queue, in_flight: frozenset[str] = frozenset()) -> list[Work]:
+    """Begins all that connectors have abandoned, and what was set aside before."""
+    merchants = queue.reclaim(in_flight).merchants
+    return queue.begin(queue.assign([], dict.fromkeys(merchants, 100)))
