@@ -26,6 +26,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -69,7 +70,7 @@ class Partition:
         """Open transactions."""
         return f"{self.prefix}{QUEUE}"
 
-    @property
+    @cached_property
     def attributes(self) -> dict[str, str]:
         """Attributes of spans about the queue; the semantic conventions have no name for Redis."""
         queue = {"messaging.system": "redis", "messaging.destination.name": QUEUE}

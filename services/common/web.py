@@ -187,9 +187,8 @@ def read_body(req: falcon.Request) -> bytes:
         raise Problem(
             415, "Send the body without Content-Encoding.", headers={"Accept-Encoding": "identity"}
         )
-    too_large = Problem(413, f"A body may have {BODY_BYTES_MAX} bytes.")
     if (req.content_length or 0) > BODY_BYTES_MAX:
-        raise too_large
+        raise _too_large()
     # `bounded_stream` would be empty for a chunked body, which has no length.
     stream = req.stream if req.content_length is None else req.bounded_stream
     try:
@@ -198,8 +197,12 @@ def read_body(req: falcon.Request) -> bytes:
     except Exception:  # noqa: BLE001
         raise Problem(400, "The body is malformed or incomplete.") from None
     if len(body) > BODY_BYTES_MAX:
-        raise too_large
+        raise _too_large()
     return body
+
+
+def _too_large() -> Problem:
+    return Problem(413, f"A body may have {BODY_BYTES_MAX} bytes.")
 
 
 def parse_json(body: bytes, model: type[ModelT]) -> ModelT:

@@ -7,13 +7,13 @@
 --       5 user:{id}:idempotency:{key}   (only when the client sent a key)
 -- ARGV  1 id   2 user id   3 member of the index   4 request id   5 queue limit
 --       6 traceparent or ''
---       7 the response: the transaction as JSON, whose fields are those of the record
---       and with a key: 8 fingerprint of the request   9 lifetime, seconds
+--       7 fingerprint of the request   8 the response   9 lifetime, seconds   (used with a key only)
+--       10 and on: names and values of the transaction's fields
 -- A call that finds what it or an earlier one has written writes again, so that a WAIT after it waits
 -- for that, too.
 -- Returns  {'accepted', ''}  {'replayed', the first response}  {'mismatch', ''}  {'full', ''}
 local transaction, index, queue, retries, idempotency = unpack(KEYS)
-local id, user_id, member, request_id, queue_limit, traceparent, response, fingerprint,
+local id, user_id, member, request_id, queue_limit, traceparent, fingerprint, response,
   lifetime_seconds = unpack(ARGV)
 check_types('hash', 'zset', 'stream', 'zset', 'hash')
 
@@ -41,22 +41,10 @@ end
 local entry = redis.call('XADD', queue, '*',
   'transaction_id', id, 'request_id', request_id, 'user_id', user_id,
   'traceparent', traceparent)
-local record = {'request_id', request_id, 'entry', entry}
+redis.call('HSET', transaction, 'request_id', request_id, 'entry', entry, unpack(ARGV, 10))
 if traceparent ~= '' then
-  record[#record + 1] = 'traceparent'
-  record[#record + 1] = traceparent
+  redis.call('HSET', transaction, 'traceparent', traceparent)
 end
-for name, value in pairs(cjson.decode(response)) do
-  if type(value) == 'number' then
-    value = string.format('%.0f', value)
-  elseif type(value) == 'table' then
-    -- The timeline, as a comma-separated list, so that a script can append an event.
-    value = cjson.encode(value):sub(2, -2)
-  end
-  record[#record + 1] = name
-  record[#record + 1] = value
-end
-redis.call('HSET', transaction, unpack(record))
 redis.call('ZADD', index, 0, member)
 if idempotency then
   redis.call('HSET', idempotency, 'fingerprint', fingerprint, 'answer', response)

@@ -67,13 +67,16 @@ class TransactionRequest(TokenInBody):
     )
 
     def payment(self) -> dict[str, Any]:
-        """The fields besides the token."""
-        return self.model_dump(exclude={"token"})
+        """The fields of the payment that are set."""
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name != "token" and value is not None
+        }
 
     def fingerprint(self) -> str:
         """A hash that is equal for equal requests, also after a release adds an optional field."""
-        payment = self.model_dump(exclude={"token"}, exclude_none=True)
-        return hashlib.sha256(json.dumps(payment, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.payment(), sort_keys=True).encode()).hexdigest()
 
 
 class Page(BaseModel):

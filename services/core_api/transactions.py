@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import redis
 import structlog
 from pydantic import ValidationError
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from services.common import store, tracing
 from services.common.clock import now_ms, rfc3339
 from services.common.problems import Problem, Unavailable
-from services.common.transaction import Credit, Event, Transaction
+from services.common.transaction import Credit, Transaction
 from services.core_api.group_commit import GroupCommit
 from services.core_api.models import Loyalty, Page
 
@@ -102,24 +102,26 @@ class Transactions:
             redis.RedisError: Redis is unavailable or rejects the write.
         """
         created_ms = now_ms(self._clock)
-        transaction = _queued(str(self._new_id()), user_id, request, created_ms)
-        response = transaction.to_json()
+        transaction_id = str(self._new_id())
+        response, record = _queued(transaction_id, user_id, request, created_ms)
         partition = self._partition(user_id)
         keys = [
-            partition.transaction(transaction.id),
+            partition.transaction(transaction_id),
             partition.index(user_id),
             partition.queue,
             partition.retries,
         ]
-        idempotency: list[Any] = []
+        replay = ["", "", ""]
         if key is not None:
             keys.append(partition.idempotency(user_id, key))
-            idempotency = [request.fingerprint(), IDEMPOTENCY_SECONDS]
-        span = _sending(partition, transaction.id, user_id, request_id)
+            replay = [request.fingerprint(), response, IDEMPOTENCY_SECONDS]
+        span = _sending(partition, transaction_id, user_id, request_id)
         args = [
-            transaction.id, user_id, f"{created_ms:013d}:{transaction.id}", request_id,
-            self._queue_limit, span.traceparent, response, *idempotency,
+            transaction_id, user_id, f"{created_ms:013d}:{transaction_id}", request_id,
+            self._queue_limit, span.traceparent, *replay,
         ]  # fmt: skip
+        for name_and_value in record.items():
+            args += name_and_value
         with span:
             outcome, earlier_response = self._commit(partition)(keys=keys, args=args)
         if outcome == "mismatch":
@@ -128,7 +130,7 @@ class Transactions:
             raise Unavailable("The queue is full; nothing was accepted.")
         if outcome == "replayed":
             return Accepted(_id_in(earlier_response), earlier_response, replayed=True)
-        return Accepted(transaction.id, response, replayed=False)
+        return Accepted(transaction_id, response, replayed=False)
 
     def _commit(self, partition: store.Partition) -> GroupCommit:
         """Of the node that serves a partition, so that one that is away holds up no other."""
@@ -215,13 +217,16 @@ def _sending(
 
 def _queued(
     transaction_id: str, user_id: int, request: TransactionRequest, created_ms: int
-) -> Transaction:
+) -> tuple[str, dict[str, str | int]]:
+    """Returns a new `Transaction` as JSON and as a record. All of it is valid already."""
     created_at = rfc3339(created_ms)
-    return Transaction(
-        id=transaction_id, user_id=user_id, **request.payment(), status="queued",
-        created_at=created_at, updated_at=created_at, attempts=0,
-        timeline=[Event.of("queued", created_ms)],
-    )  # fmt: skip
+    event = {"event": "queued", "at": created_at}
+    fields = {
+        "id": transaction_id, "user_id": user_id, **request.payment(), "status": "queued",
+        "created_at": created_at, "updated_at": created_at, "attempts": 0,
+    }  # fmt: skip
+    response = to_json({**fields, "timeline": [event]}).decode()
+    return response, {**fields, "timeline": to_json(event).decode()}
 
 
 def _points(text: str | None) -> int:

@@ -22,7 +22,7 @@ _EVENT = '{"event": "e"}'
 SCRIPTS: Mapping[str, tuple[str, tuple[object, ...]]] = {
     "core_api/accept.lua": (
         "none zset stream zset none",
-        (ID, 1, "m", "r", 100, "", '{"user_id": 1}', "fingerprint", 60),
+        (ID, 1, "m", "r", 100, "", "fingerprint", "{}", 60, "user_id", 1),
     ),
     "psp_connector/begin.lua": ("-", ("now", "", "amount", "currency")),
     "psp_connector/claim.lua": ("stream", ("group", "one", "two", 5)),
