@@ -19,9 +19,10 @@ def now_ms(clock: Clock = time.time) -> int:
     return int(clock() * 1000)
 
 
-def rfc3339(milliseconds: int) -> str:
-    """RFC 3339 in UTC with milliseconds: `2026-11-23T06:00:00.000Z`."""
-    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
+def rfc3339(time: int, digits: int = 3) -> str:
+    """RFC 3339 in UTC: `2026-11-23T06:00:00.000Z` for milliseconds, microseconds with 6 digits."""
+    seconds, fraction = divmod(time, 10**digits)
+    return f"{_second(seconds)}.{fraction:0{digits}}Z"
 
 
 # Cached: each transaction formats several timestamps, nearly all within the same few seconds.

@@ -30,6 +30,7 @@ import structlog
 from structlog.dev import Column, ConsoleRenderer
 
 from services.common import tracing
+from services.common.clock import rfc3339
 from services.common.command import has_colors, printable
 
 if TYPE_CHECKING:
@@ -140,20 +141,20 @@ def announce(event: str, **fields: Any) -> None:
 
 
 def _shared_processors(service: str) -> list[Processor]:
-    def add_service(_logger: Any, _method: str, event: EventDict) -> EventDict:
-        return {"service": service, **event}
+    # Not structlog's TimeStamper, which formats the date and the seconds for each line.
+    def add_service_and_time(_logger: Any, _method: str, event: EventDict) -> EventDict:
+        return {"service": service, **event, "time": rfc3339(time.time_ns() // 1000, digits=6)}
 
     return [
         structlog.contextvars.merge_contextvars,
-        add_service,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        add_service_and_time,
     ]
 
 
 def _renderers(settings: Settings) -> list[Processor]:
     if settings.log_format == "json":
-        return [_TRACEBACKS, structlog.processors.JSONRenderer()]
+        return [_TRACEBACKS, lambda _logger, _method, event: _to_json(event)]
     has_colours = has_colors(sys.stdout, os.environ)
     return [
         _ids_last,
