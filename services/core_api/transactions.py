@@ -111,7 +111,7 @@ class Transactions:
             partition.queue,
             partition.retries,
         ]
-        replay = ["", "", ""]
+        replay: list[Any] = ["", "", ""]
         if key is not None:
             keys.append(partition.idempotency(user_id, key))
             replay = [request.fingerprint(), response, IDEMPOTENCY_SECONDS]
