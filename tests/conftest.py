@@ -37,7 +37,8 @@ def no_request_id() -> None:
 def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """A private Redis for this run of tests. It ends blocking reads to the millisecond."""
     port = support.free_ports(1)
-    with support.redis_server(tmp_path_factory.mktemp("redis"), port, "--hz", "500"):
+    options = "--hz", "500", "--repl-diskless-sync-delay", "0"
+    with support.redis_server(tmp_path_factory.mktemp("redis"), port, *options):
         yield port
 
 

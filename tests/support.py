@@ -107,7 +107,7 @@ def program(
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait(stop_seconds_max)
+            process.wait(10)
 
 
 @contextlib.contextmanager
@@ -116,7 +116,8 @@ def redis_server(folder: Path, port: int, *options: str) -> Iterator[subprocess.
     folder.mkdir(exist_ok=True)
     config = str(ROOT / "services/redis/redis.conf")
     command = ["redis-server", config, "--port", str(port), "--dir", str(folder), *options]
-    with program(command, environ=os.environ, output=folder / "log") as process:
+    log = folder / "log"
+    with program(command, environ=os.environ, output=log, stop_seconds_max=0) as process:
         with contextlib.closing(redis.Redis(port=port, socket_timeout=1, retry=ONE_TRY)) as client:
             wait_until(lambda: _answers(client), what=f"Redis on port {port}")
         yield process
