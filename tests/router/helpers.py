@@ -209,10 +209,10 @@ def environment(port: int, state: Path, **more: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def router_on(folder: Path, port: int, **more: str) -> Iterator[Router]:
+def router_on(folder: Path, port: int, config: Path = CONFIG, **more: str) -> Iterator[Router]:
     """The router, healthy; its services are on the two ports behind its own."""
     (folder / "cwd").mkdir()
-    command = ["caddy", "run", "--adapter", "caddyfile", "--config", str(CONFIG)]
+    command = ["caddy", "run", "--adapter", "caddyfile", "--config", str(config)]
     environ = environment(port, folder / "state", **more)
     output = folder / "router.log"
     with program(command, environ=environ, output=output, cwd=folder / "cwd") as process:
@@ -242,12 +242,12 @@ class Platform:
 
 
 @contextlib.contextmanager
-def platform_in(folder: Path, **more: str) -> Iterator[Platform]:
+def platform_in(folder: Path, config: Path = CONFIG, **more: str) -> Iterator[Platform]:
     port = free_ports(3)
     with (
         service_on(port + 1) as auth,
         service_on(port + 2) as core,
-        router_on(folder, port, **more) as router,
+        router_on(folder, port, config, **more) as router,
     ):
         yield Platform(router, auth, core)
 

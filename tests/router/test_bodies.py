@@ -233,5 +233,5 @@ def test_oversize_headers_are_refused(platform: Platform) -> None:
 )
 def test_only_http_1_is_spoken(platform: Platform, preface: bytes) -> None:
     """HTTP/2 and TLS are refused, and the router keeps running."""
-    assert b"HTTP/1.1 200" not in platform.router.raw(preface, quiet_seconds=1)
+    assert b"HTTP/1.1 200" not in platform.router.raw(preface, quiet_seconds=0.2)
     assert platform.router.ask("GET", "/health").status == 200

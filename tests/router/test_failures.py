@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.router.helpers import (
+    ANSWER_SECONDS_MAX,
     Answer,
     Platform,
     Response,
     parse,
+    platform_in,
     problem,
+    read_all,
     router_on,
     service_on,
 )
 from tests.support import free_ports
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
     from pathlib import Path
 
 
@@ -43,10 +45,10 @@ def test_a_service_that_hangs_up_is_502(platform: Platform, method: str) -> None
     assert len(platform.core.seen) == 1
 
 
-def test_a_service_that_is_down_is_503(tmp_path: Path) -> None:
+def test_a_service_that_is_down_is_503(tmp_path: Path, impatient: Path) -> None:
     """A stopped service is 503 with Retry-After; its address is in the log only."""
     port = free_ports(3)
-    with router_on(tmp_path, port) as router:
+    with router_on(tmp_path, port, impatient) as router:
         response = router.ask("POST", "/transactions", b"{}")
         assert problem(response) == (503, "service-unavailable")
         assert response.headers["Retry-After"] == "1"
@@ -91,27 +93,35 @@ def test_a_restart_of_a_service_is_bridged(tmp_path: Path) -> None:
             assert [seen.body for seen in core.seen] == [b'{"amount": 1}']
 
 
-Waiting = tuple[Platform, "dict[str, Future[bytes]]"]
-
-
-@pytest.mark.parametrize("name", ["half-sent body", "dripping body"])
-def test_a_slow_body_is_408(waiting: Waiting, name: str) -> None:
+def test_a_slow_body_is_408(tmp_path: Path, impatient: Path) -> None:
     """A body has 10 s, silent or dripping; a slower one never reaches the service."""
-    platform, exchanges = waiting
-    response = parse(exchanges[name].result(40))
-    assert problem(response) == (408, "request-timeout")
-    assert platform.auth.seen == []
+    head = b"POST /auth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
+    with platform_in(tmp_path, impatient) as platform:
+        assert problem(parse(platform.router.raw(head + b"0123456789"))) == (408, "request-timeout")
+        with platform.router.connect() as connection:
+            connection.sendall(head)
+            received = b""
+            for _tenth in range(100):
+                connection.sendall(b"x")
+                if received := read_all(connection, 0.1):
+                    break
+        assert problem(parse(received)) == (408, "request-timeout")
+        assert platform.auth.seen == []
 
 
-def test_slow_headers_end_the_connection(waiting: Waiting) -> None:
+def test_slow_headers_end_the_connection(tmp_path: Path, impatient: Path) -> None:
     """Headers that never end are closed or answered with an error."""
-    received = waiting[1]["slow headers"].result(40)
+    with platform_in(tmp_path, impatient) as platform:
+        started = time.monotonic()
+        received = platform.router.raw(b"POST /auth/token HTTP/1.1\r\nHost: localhost\r\n")
+        assert time.monotonic() - started < ANSWER_SECONDS_MAX
     assert received == b"" or parse(received).status in {400, 408}
 
 
-def test_a_slow_service_is_504(waiting: Waiting) -> None:
+def test_a_slow_service_is_504(tmp_path: Path, impatient: Path) -> None:
     """A service that hangs is 504, and gets the request once."""
-    platform, exchanges = waiting
-    response = parse(exchanges["slow service"].result(40))
-    assert problem(response) == (504, "gateway-timeout")
-    assert [seen.path for seen in platform.core.seen] == ["/slow"]
+    with platform_in(tmp_path, impatient) as platform:
+        platform.core.answers["/slow"] = Answer(wait_seconds=ANSWER_SECONDS_MAX)
+        response = platform.router.ask("GET", "/transactions/slow")
+        assert problem(response) == (504, "gateway-timeout")
+        assert [seen.path for seen in platform.core.seen] == ["/slow"]

@@ -190,7 +190,10 @@ def test_it_listens_at_one_address_and_nowhere_else(tmp_path: Path) -> None:
 
 
 def test_the_timeouts_fit_together(tmp_path: Path) -> None:
-    """No valid response is cut off, and no service closes a connection that the router reuses."""
+    """No valid response is cut off, and no service closes a connection that the router reuses.
+
+    The error texts name two of them.
+    """
     (server,) = _adapted(environment(8123, tmp_path))["apps"]["http"]["servers"].values()
     (proxy, *others) = _find(server, "handler", "reverse_proxy")
     assert others
@@ -204,6 +207,7 @@ def test_the_timeouts_fit_together(tmp_path: Path) -> None:
     )
     assert slowest < server["write_timeout"]
     assert transport["keep_alive"]["idle_timeout"] < 75e9
+    assert (server["read_timeout"], transport["response_header_timeout"]) == (10e9, 15e9)
     assert server["protocols"] == ["h1"]
 
 
