@@ -47,6 +47,7 @@ let
     ps.pygal
     ps.pytest
     ps.pytest-timeout
+    ps.pytest-xdist
     ps.pyyaml
     ps.schemathesis
     ps.selenium
