@@ -12,24 +12,29 @@ from pathlib import Path
 # proc_pid_net(5); a client with an IPv6 socket is in the second.
 TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 _MAPPED = "0000000000000000FFFF0000"
-# State, queues, timer, retransmissions, user.
-_USER = re.compile(r" \w+ \S+ \S+ \S+ +([0-9]+)")
+# State, queues, timer, retransmissions, user, timeout, inode: 0 after the program closed it.
+_USER = re.compile(r" \w+ \S+ \S+ \S+ +([0-9]+) +[0-9]+ +([0-9]+)")
 _ROOT = 0
 
 
-def is_foreign(peer: tuple[str, int], own: tuple[str, int]) -> bool:
+def is_foreign(peer: tuple[str, int] | None, own: tuple[str, int]) -> bool:
     """Whether another user has the socket at `peer`, connected to `own`. Both are IPv4.
 
     Not root, which may do everything, and relays the connections of a browser outside a virtual
-    machine. False also where the system does not tell.
+    machine. A connection that its program has closed counts as foreign: Linux shows it as root's,
+    or no longer, and `peer` is None. False where the system does not tell: it does not list `own`.
     """
+    if peer is None:
+        return True
+    tells = False
     for table, prefix in zip(TABLES, ("", _MAPPED), strict=True):
-        ends = f" {prefix}{_text(peer)} {prefix}{_text(own)}"
         with contextlib.suppress(OSError):
-            _, _, rest = table.read_text("ascii").partition(ends)
+            text = table.read_text("ascii")
+            tells = tells or _text(own) in text
+            _, _, rest = text.partition(f" {prefix}{_text(peer)} {prefix}{_text(own)}")
             if found := _USER.match(rest):
-                return int(found[1]) not in {_ROOT, os.getuid()}
-    return False
+                return found[2] == "0" or int(found[1]) not in {_ROOT, os.getuid()}
+    return tells
 
 
 def _text(address: tuple[str, int]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import socket
+import struct
 import threading
 import time
 import uuid
@@ -191,6 +192,22 @@ def test_the_user_of_a_connection_is_found(host: str, monkeypatch: pytest.Monkey
             assert not peer.is_foreign(address, own)
             _as_another_user(monkeypatch)
             assert peer.is_foreign(address, own)
+
+
+@linux_only
+@pytest.mark.parametrize("linger_seconds", [None, 0])
+def test_a_closed_connection_is_refused(linger_seconds: int | None) -> None:
+    """Linux lists it as root's, or no longer: any user could send spans that way."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        own = server.getsockname()
+        with socket.create_connection(own) as program:
+            connection, address = server.accept()
+            if linger_seconds is not None:
+                option = struct.pack("ii", 1, linger_seconds)
+                program.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, option)
+        with connection:
+            assert peer.is_foreign(address, own)
+            assert peer.is_foreign(None, own)
 
 
 def _as_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
