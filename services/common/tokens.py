@@ -33,6 +33,16 @@ _CACHED_MAX = 10_000
 _HOW_TO_MAKE = 'make one with: python -c "import secrets; print(secrets.token_hex(32))"'
 
 
+def _fault(secret: str) -> str:
+    if len(secret.encode()) < SECRET_BYTES_MIN:
+        return f"has fewer than {SECRET_BYTES_MIN} bytes"
+    try:
+        jwt.encode({}, secret, algorithm=_ALGORITHM)
+    except jwt.InvalidKeyError:
+        return "is a key or certificate in PEM or SSH format, which HS256 cannot use"
+    return ""
+
+
 class TokenError(Exception):
     """Invalid token. The message never contains the token."""
 
@@ -53,11 +63,8 @@ class TokenSettings(ServerSettings):
             raise ValueError(f"JWT_SECRET (or JWT_SECRET_FILE) is not set: {_HOW_TO_MAKE}")
         for name in ("jwt_secret", "jwt_secret_previous"):
             secret: Secret | None = getattr(self, name)
-            if secret and len(secret.get_secret_value().encode()) < SECRET_BYTES_MIN:
-                raise ValueError(
-                    f"{name.upper()}=<secret>: has fewer than {SECRET_BYTES_MIN} bytes; "
-                    + _HOW_TO_MAKE
-                )
+            if secret and (fault := _fault(secret.get_secret_value())):
+                raise ValueError(f"{name.upper()}=<secret>: {fault}; {_HOW_TO_MAKE}")
         return self
 
 

@@ -74,6 +74,17 @@ def test_a_short_secret_is_refused_without_showing_it() -> None:
     assert "hunter2" not in messages[0]
 
 
+@pytest.mark.parametrize("name", ["JWT_SECRET", "JWT_SECRET_PREVIOUS"])
+@pytest.mark.parametrize(
+    "key", ["-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----", "ssh-rsa {}"]
+)
+def test_an_asymmetric_key_as_secret_is_refused(name: str, key: str) -> None:
+    """PyJWT refuses to sign with one: each login would be a 500."""
+    [message] = faults(**{name: key.format("hunter2" * 9)})
+    assert "PEM or SSH" in message
+    assert "hunter2" not in message
+
+
 def test_no_secret_at_all_is_refused() -> None:
     """A service that signs tokens does not start without a secret."""
     assert "JWT_SECRET (or JWT_SECRET_FILE) is not set" in faults(JWT_SECRET="")[0]
