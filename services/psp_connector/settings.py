@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -13,13 +14,20 @@ Seconds = Annotated[float, Field(gt=0, le=3600)]
 Days = Annotated[int, Field(ge=1, le=36_500)]
 
 
+def _header_value(key: Secret) -> Secret:
+    """Refuses what an HTTP header cannot carry: each call would fail as if the PSP were down."""
+    if not re.fullmatch(r"[\x21-\x7e]+", key.get_secret_value()):
+        raise ValueError("one line of visible ASCII characters")
+    return key
+
+
 class ConnectorSettings(HttpSettings, RedisSettings):
     """The PSP Connector's settings. `HTTP_PORT` is for health and metrics."""
 
     psp_url: Annotated[str, AfterValidator(base_url)] = Field(
         description="base URL of the PSP, which must implement Stripe's API"
     )
-    psp_api_key: Secret = Field(
+    psp_api_key: Annotated[Secret, AfterValidator(_header_value)] = Field(
         default=Secret("sk_test_sandbox"), description="API key for the PSP"
     )
     psp_timeout_seconds: Seconds = Field(default=5, description="total timeout of a PSP call")

@@ -36,6 +36,20 @@ def test_reads_what_is_given_and_fills_in_the_rest() -> None:
     ) == (8002, "127.0.0.1", 2, 100_000)  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "key", ["sk_test_hunter2\n# of the team", "sk test", "sk_test_\xe9", "\udcff"]
+)
+def test_a_key_that_no_header_can_carry_is_refused(key: str, tmp_path: Path) -> None:
+    """Also from a file with a second line: each call would fail as if the PSP were down."""
+    file = tmp_path / "key"
+    file.write_bytes(key.encode(errors="surrogateescape"))
+    for variables in ({"PSP_API_KEY": key}, {"PSP_API_KEY_FILE": str(file)}):
+        with pytest.raises(SettingsError) as error:
+            ConnectorSettings.read(GOOD | {"PSP_URL": "http://127.0.0.1"} | variables)
+        assert "PSP_API_KEY" in str(error.value)
+        assert "hunter2" not in str(error.value)
+
+
 def test_an_empty_variable_is_as_good_as_none() -> None:
     """`QUEUE_LIMIT=` means the default, as a compose file's `${QUEUE_LIMIT:-}` makes it."""
     assert CoreSettings.read(GOOD | {"QUEUE_LIMIT": ""}).queue_limit == 100_000
