@@ -84,6 +84,8 @@ class SpanStore:
         self._clock = clock
         try:
             self._connection = _open(path)
+        except sqlite3.OperationalError:  # locked, or the disk is full: later it opens
+            raise
         except sqlite3.DatabaseError:  # damaged: the spans of past payments can be done without
             for file in path.parent.glob(f"{path.name}*"):
                 file.unlink()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import stat
 import uuid
 from typing import TYPE_CHECKING
@@ -142,6 +144,21 @@ def test_a_damaged_file_is_replaced(tmp_path: Path) -> None:
     store = SpanStore(path)
     store.add(payment(ID).request)
     assert store.count() == 6
+
+
+def test_a_file_that_cannot_be_opened_now_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not damaged: another program has locked it, or the disk is full."""
+    monkeypatch.setattr(spans_module, "_BUSY_SECONDS_MAX", 0)
+    path = tmp_path / "console.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE kept (row)")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(sqlite3.OperationalError):
+            SpanStore(path)
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("SELECT * FROM kept")
 
 
 def test_a_waterfall_of_damaged_spans_ends(store: SpanStore) -> None:
