@@ -6,7 +6,7 @@ A process is an orphan only if all of this holds: it runs under our user; its en
 state folder, and the name of one of the stack's processes, which process-compose gives to what it
 starts (a shell of the same checkout has no such name); no process-compose is among its parents.
 
-Any process may end while it is inspected: every inspection goes through `inspect`.
+Any process may end while it is inspected: each inspection suppresses GONE.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import os
 import re
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -28,17 +28,14 @@ from devtools.catalog import PROCESSES
 from services.common.command import run_main
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Sequence
+    from collections.abc import Container, Sequence
 
-T = TypeVar("T")
-
+GONE = (psutil.Error, OSError)
 # As in process-compose.yaml: the connector has 6 s to finish its work, each other process 2 s.
 _STOP_SECONDS_MAX = 6.0
 _REDIS_STOP_SECONDS_MAX = 2.0
 _KILL_SECONDS_MAX = 2.0
 _POLL_SECONDS = 0.05
-
-_NONE: list[psutil.Process] = []
 
 # The program (nixpkgs may wrap it), not a shell whose command only mentions it.
 _SUPERVISOR = re.compile(r"\.?process-compose[\w.-]*")
@@ -55,29 +52,21 @@ class Orphan:
         return f"{self.name}, pid {self.process.pid}"
 
 
-def inspect(get: Callable[[], T], default: T) -> T:
-    """What `get` returns, or `default` if the process has ended or access is denied."""
-    try:
-        return get()
-    except (psutil.Error, OSError):
-        return default
-
-
 def find(state: Path) -> list[Orphan]:
     """The orphans of the stack with this state folder, without their children."""
     folder = os.path.realpath(state)
     own = psutil.Process()
-    excluded = {own.pid, *(parent.pid for parent in inspect(own.parents, _NONE))}
-    marked = {
-        process.pid: Orphan(name, process)
-        for process in psutil.process_iter()
-        if process.pid not in excluded and (name := inspect(partial(_name, process, folder), ""))
-    }
-    return [
-        orphan
-        for orphan in marked.values()
-        if inspect(partial(_is_unsupervised, orphan.process, marked), default=False)
-    ]
+    excluded = {own.pid, *(parent.pid for parent in own.parents())}
+    marked, found = {}, []
+    for process in psutil.process_iter():
+        with suppress(*GONE):
+            if process.pid not in excluded and (name := _name(process, folder)):
+                marked[process.pid] = Orphan(name, process)
+    for orphan in marked.values():
+        with suppress(*GONE):
+            if _is_unsupervised(orphan.process, marked):
+                found.append(orphan)
+    return found
 
 
 def _name(process: psutil.Process, folder: str) -> str:
@@ -99,14 +88,15 @@ def _is_supervisor(process: psutil.Process) -> bool:
 
 
 def _end(processes: Sequence[psutil.Process], seconds_max: float) -> None:
-    workers = [
-        child for p in processes for child in inspect(partial(p.children, recursive=True), _NONE)
-    ]
+    workers = []
     for process in processes:
-        inspect(process.terminate, None)
+        with suppress(*GONE):
+            workers += process.children(recursive=True)
+            process.terminate()
     _wait(processes, seconds_max)  # a server ends its workers before itself
     for process in (*processes, *workers):
-        inspect(process.kill, None)
+        with suppress(*GONE):
+            process.kill()
     _wait([*processes, *workers], _KILL_SECONDS_MAX)
 
 
@@ -119,9 +109,9 @@ def _wait(processes: Sequence[psutil.Process], seconds_max: float) -> None:
 
 def is_gone(process: psutil.Process) -> bool:
     """Whether it has ended. A zombie has, even if init does not reap it."""
-    return inspect(
-        lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, default=True
-    )
+    with suppress(*GONE):
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    return True
 
 
 def clear(state: Path) -> tuple[str, list[str]]:

@@ -21,26 +21,19 @@ def origins(checkout: Path, dotenv: str, **environ: str) -> dict[str, tuple[str,
 
 
 def test_each_setting_has_its_origin(checkout: Path) -> None:
-    """The shell beats `.env`, `.env` what the stack sets, and that the default."""
+    """The shell beats `.env`, also with an empty value, `.env` the stack, and that the default."""
     found = origins(
         checkout,
-        "WORKERS=3\nQUEUE_LIMIT=7\nREDIS_URL=redis://:hunter2@elsewhere/0\n",
+        "WORKERS=3\nQUEUE_LIMIT=7\nLOG_LEVEL=debug\nREDIS_URL=redis://:hunter2@elsewhere/0\n",
         WORKERS="4",
+        QUEUE_LIMIT="",
     )
     assert found["WORKERS"] == ("4", "environment")
-    assert found["QUEUE_LIMIT"] == ("7", ".env")
+    assert found["QUEUE_LIMIT"] == ("100000", "default")
+    assert found["LOG_LEVEL"] == ("debug", ".env")
     assert found["REDIS_URL"] == ("redis://<secret>@elsewhere/0", ".env")
     assert found["PSP_URL"] == ("http://127.0.0.1:9004", "stack")
     assert found["JWT_SECRET"] == ("<secret>", "stack (JWT_SECRET_FILE)")
-    assert found["CONCURRENCY"] == ("12", "default")
-
-
-def test_an_empty_variable_of_the_shell_hides_dotenv(checkout: Path) -> None:
-    """As process-compose has it, and it counts as unset then."""
-    assert origins(checkout, "QUEUE_LIMIT=7\n", QUEUE_LIMIT="")["QUEUE_LIMIT"] == (
-        "100000",
-        "default",
-    )
 
 
 def test_the_checkout_is_found_from_a_folder_in_it(

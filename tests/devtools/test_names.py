@@ -27,6 +27,10 @@ COMMON = """
     REDIS_DB REDIS_PORT REDIS_TLS_URL SECRET_KEY STRIPE_API_KEY TEST_URL USERPROFILE WEB_CONCURRENCY
     WORKER_CLASS https_proxy
 """
+FOREIGN = """
+    OTEL_EXPORTER_OTLP_HEADERS OTEL_RESOURCE_ATTRIBUTES HTTPS_PROXY OPENAI_API_KEY PYTHONWARNINGS
+    DATABASE_URL
+"""
 
 
 @pytest.mark.parametrize(("name", "setting"), TYPOS.items())
@@ -36,19 +40,7 @@ def test_a_misspelt_setting_in_dotenv_is_named(name: str, setting: str) -> None:
     assert names.typos([name], of_envfile=True) == expected
 
 
-def test_the_shell_has_no_false_alarm() -> None:
-    """Neither for our own variables nor for those of other programs."""
+def test_there_is_no_false_alarm() -> None:
+    """Of variables of ours, of other programs, and in `.env` of those that OpenTelemetry reads."""
     assert names.typos([*COMMON.split(), *names.known()]) == []
-
-
-def test_dotenv_may_have_variables_of_other_programs() -> None:
-    """Also those that OpenTelemetry reads beside the endpoint."""
-    foreign = [
-        "OTEL_EXPORTER_OTLP_HEADERS",
-        "OTEL_RESOURCE_ATTRIBUTES",
-        "HTTPS_PROXY",
-        "OPENAI_API_KEY",
-        "PYTHONWARNINGS",
-        "DATABASE_URL",
-    ]
-    assert names.typos(foreign, of_envfile=True) == []
+    assert names.typos(FOREIGN.split(), of_envfile=True) == []

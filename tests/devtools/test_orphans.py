@@ -46,29 +46,21 @@ def found(state: Path) -> dict[int, str]:
 
 
 def test_exactly_those_of_this_stack_are_found(tmp_path: Path) -> None:
-    """Not those of another stack, a shell of this checkout, or an unknown name."""
+    """By any path of the folder; not another stack's, a shell of this checkout, an unknown name."""
     ours, other = str(tmp_path / "ours"), str(tmp_path / "other")
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "link").symlink_to("ours")
     with (
         python(WAIT, PLATFORM_STATE=ours, **MARKS) as orphan,
+        python(WAIT, PLATFORM_STATE=str(tmp_path / "link"), **MARKS) as linked,
+        python(WAIT, PLATFORM_STATE=os.path.relpath(ours), **MARKS) as relative,
         python(WAIT, PLATFORM_STATE=other, **MARKS) as of_other,
         python(WAIT, PLATFORM_STATE=ours),
         python(WAIT, PLATFORM_STATE=ours, PC_PROC_NAME="tmux"),
         python(WAIT, **MARKS),
     ):
-        assert found(tmp_path / "ours") == {orphan.pid: "core-api"}
+        assert set(found(tmp_path / "ours")) == {orphan.pid, linked.pid, relative.pid}
         assert found(tmp_path / "other") == {of_other.pid: "core-api"}
-
-
-def test_the_state_folder_may_have_several_paths(tmp_path: Path) -> None:
-    """By a link, or relative."""
-    (tmp_path / "state").mkdir()
-    (tmp_path / "link").symlink_to("state")
-    relative = os.path.relpath(tmp_path / "state")
-    with (
-        python(WAIT, PLATFORM_STATE=str(tmp_path / "link"), **MARKS) as one,
-        python(WAIT, PLATFORM_STATE=relative, **MARKS) as another,
-    ):
-        assert set(found(tmp_path / "state")) == {one.pid, another.pid}
 
 
 def test_a_supervised_process_is_no_orphan(tmp_path: Path) -> None:

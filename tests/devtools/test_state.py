@@ -38,12 +38,6 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_new_folder_has_a_version(tmp_path: Path) -> None:
-    """So that a later version recognises it."""
-    assert state.prepare(tmp_path / "new") == []
-    assert state.version_of(tmp_path / "new") == "1"
-
-
 def test_a_folder_without_a_version_is_taken_over(tmp_path: Path) -> None:
     """Its secret and data are kept."""
     (tmp_path / "jwt-secret").write_text("s" * 64)
