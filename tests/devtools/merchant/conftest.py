@@ -6,12 +6,14 @@ import contextlib
 import io
 import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from devtools.merchant.cli import main
-from tests.devtools.merchant.platform import Platform, serving
+from tests.devtools.merchant.platform import Network, Platform, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -43,6 +45,12 @@ def merchant(*argv: str, environ: Mapping[str, str] | None = None, typed: str = 
         except SystemExit as end:
             code = int(end.code or 0)
     return Outcome(code, stdout.getvalue(), stderr.getvalue())
+
+
+@pytest.fixture(autouse=True)
+def network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`merchant` reaches the fake platforms without a server."""
+    monkeypatch.setattr(httpx, "Client", partial(httpx.Client, transport=Network()))
 
 
 @pytest.fixture

@@ -91,7 +91,10 @@ def test_an_expired_token_is_replaced_once_per_request() -> None:
     assert outcome.code == 0
     with serving(Platform("no token is good")) as platform:
         outcome = at(platform, *PAY)
-    assert [request.path for request in platform.requests] == ["/auth/token", "/transactions"] * 2
+    assert [request.url.path for request in platform.requests] == [
+        "/auth/token",
+        "/transactions",
+    ] * 2
     assert (outcome.code, "(invalid-token)" in outcome.stderr) == (4, True)
 
 

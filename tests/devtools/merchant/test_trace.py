@@ -53,7 +53,7 @@ def test_each_span_has_a_row(platform: Platform, tmp_path: Path) -> None:
     with serving(Stranger(200, document)) as console:
         lines = trace(platform, console)
         shown = json.loads("".join(trace(platform, console, "--json")))
-    assert {request.path for request in console.requests} == {f"/api/traces/{PAYMENT}"}
+    assert {request.url.path for request in console.requests} == {f"/api/traces/{PAYMENT}"}
     assert lines == [
         f"transaction {PAYMENT}",
         f"trace {TRACE_ID}",
