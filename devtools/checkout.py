@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from devtools import envfile, environment, names
 from devtools.address import AUTO, running_port
+from devtools.envfile import EnvFile
 from services.common.settings import masked
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from devtools.envfile import EnvFile
 
 
 @dataclass(frozen=True)

@@ -6,21 +6,17 @@ import contextlib
 import os
 import shutil
 import threading
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from devtools import environment, ports
 from devtools.address import AUTO, BLOCK
 from devtools.catalog import LISTENERS, SERVICES
+from devtools.ports import Holder
 from devtools.state import partitions_of
 from services.auth_api.userfile import UsersError, load
 from services.common.redis_url import RedisSettings
 from services.common.settings import SettingsError, masked
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from devtools.ports import Holder
 
 PROGRAMS = ("redis-server", "redis-cli", "caddy", "curl")
 # Created by a start, so missing before the first one.

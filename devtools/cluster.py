@@ -6,16 +6,14 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import redis
 
 from devtools.state import NODES, node_ports
 from services.common.command import run_main
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _SECONDS_MAX = 30.0
 

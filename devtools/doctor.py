@@ -5,27 +5,24 @@ Read-only. Exit code 0 without faults, else 1; warnings are not faults.
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Callable, Mapping, Sequence
+from typing import TextIO
 
 from devtools import arguments, checkout, checks, environment, findings, machine, versions
 from devtools.address import DEFAULT_PORT, AddressError
+from devtools.checkout import Checkout
 from devtools.findings import Finding
 from devtools.live_checks import Running
 from devtools.terminal import Output
 from services.common.command import run_main
 
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Callable, Mapping, Sequence
-
-    from devtools.checkout import Checkout
-
-    Probe = Callable[[], list[Finding]]
+Probe = Callable[[], list[Finding]]
 
 # Probes have their own timeouts; this one covers calls without any, such as a hung network disk.
 _PROBES_SECONDS_MAX = 20.0

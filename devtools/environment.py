@@ -7,15 +7,11 @@ process-compose.yaml sources; it checks the services' settings with the same val
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
 
 from devtools.catalog import CONSOLE, LISTENERS, SERVICES
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from services.common.settings import Settings
+from services.common.settings import Settings
 
 SETTINGS: Mapping[str, type[Settings]] = {
     service.name: service.settings() for service in SERVICES.values() if service.packages

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from devtools.terminal import columns
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from devtools.terminal import Output
+from devtools.terminal import Output, columns
 
 # ok; of interest, but fine; may bite; has to be mended.
 Status = Literal["ok", "note", "warning", "fault"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import psutil
@@ -15,18 +16,14 @@ import redis
 
 from devtools import environment, orphans, ports, state
 from devtools.address import BLOCK, PORT_OFFSETS
+from devtools.checkout import Checkout
 from devtools.findings import Finding
+from devtools.orphans import Orphan
+from devtools.ports import Holder
 from services.common import redis_client, store
 from services.common.redis_url import RedisSettings
 from services.common.settings import SettingsError, masked
 from services.psp_connector.sweep import Sweep
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from devtools.checkout import Checkout
-    from devtools.orphans import Orphan
-    from devtools.ports import Holder
 
 _RESPONSE_SECONDS_MAX = 2.0
 _CLOCKS_APART_SECONDS = 2.0

@@ -13,13 +13,11 @@ import re
 import threading
 import zlib
 from collections import deque
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+from typing import IO, Any
 
 LEVELS = ("debug", "info", "warning", "error")
 

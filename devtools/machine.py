@@ -8,15 +8,12 @@ import shutil
 import stat
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from devtools.checkout import Checkout
 from devtools.findings import Finding
 from devtools.state import bytes_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from devtools.checkout import Checkout
 
 # A rewrite of the append-only file needs its size again.
 _DISK_MIB_MIN = 1024

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from devtools import environment
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 # Similarities, chosen on the names in tests/devtools/test_names.py. Beyond `.env`, which is ours
 # alone, or between different first words, only a near miss counts.

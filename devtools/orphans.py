@@ -15,10 +15,10 @@ import os
 import re
 import sys
 import time
+from collections.abc import Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 
@@ -26,9 +26,6 @@ from devtools import ports
 from devtools.address import state_folder
 from devtools.catalog import PROCESSES
 from services.common.command import run_main
-
-if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
 
 GONE = (psutil.Error, OSError)
 # As in process-compose.yaml: the connector has 6 s to finish its work, each other process 2 s.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from devtools import checkout, checks, environment, orphans, state
 from devtools.address import (
@@ -22,9 +22,6 @@ from devtools.address import (
 )
 from services.common.command import run_main
 from services.common.settings import EXIT_BAD_SETTINGS
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 def faults(environ: Mapping[str, str]) -> list[str]:

@@ -11,16 +11,11 @@ import http.client
 import os
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 from devtools.address import DEFAULT_PORT, PORT_OFFSETS, noted_port, state_folder
 from devtools.catalog import CONSOLE
-from devtools.supervisor import Supervisor, SupervisorError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from devtools.supervisor import ProcessState
+from devtools.supervisor import ProcessState, Supervisor, SupervisorError
 
 HEALTHY_SECONDS_MAX = 30.0
 _RESPONSE_SECONDS_MAX = 5.0

@@ -12,23 +12,18 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import structlog
 
 from devtools.address import state_folder
 from devtools.environment import SETTINGS
-from devtools.supervisor import Supervisor, SupervisorError
+from devtools.supervisor import ProcessState, Supervisor, SupervisorError
 from services.common import logs
 from services.common.settings import Settings, read_or_exit
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
-    from devtools.supervisor import ProcessState
 
 # Not JSON: users.json is read again without a restart.
 SUFFIXES = (".py", ".lua")

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
 
 from devtools import orphans, state
 from devtools.address import state_folder
 from services.common.command import run_main
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 EXIT_NOT_DONE = 1
 EXIT_USAGE = 2

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from devtools import environment
-
-if TYPE_CHECKING:
-    from services.common.settings import Settings
+from services.common.settings import Settings
 
 BEGIN = "<!-- written by `new sync` -->\n"
 END = "<!-- end of the table -->\n"

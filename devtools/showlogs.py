@@ -15,16 +15,14 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from devtools import arguments, loglines
 from devtools.catalog import PROCESSES
 from services.common.command import has_colors, run_main
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
 
 _FORMATS = Path(__file__).parent / "lnav"
 _LINES = 100

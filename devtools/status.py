@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 from devtools.address import noted_port, state_folder
 from devtools.catalog import LISTENERS
 from devtools.ready import is_healthy
-from devtools.supervisor import Supervisor, SupervisorError
+from devtools.supervisor import ProcessState, Supervisor, SupervisorError
 from devtools.terminal import Output, columns
 from services.common.command import run_main
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from devtools.supervisor import ProcessState
 
 
 def row(state: ProcessState, first_port: int) -> tuple[str, ...]:

@@ -10,12 +10,10 @@ import json
 import re
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from typing import Any
 
 # A stop returns when the process has ended: the connector has 6 s before it is killed.
 _RESPONSE_SECONDS_MAX = 10.0

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping, Sequence
+from typing import TextIO
 
 from services.common.command import has_colors, printable
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-    from typing import TextIO
 
 _GREEN, _RED, _YELLOW = 32, 31, 33
 _COLORS = {

@@ -8,17 +8,12 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from devtools.findings import Finding
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from devtools.findings import Status
+from devtools.findings import Finding, Status
 
 _RESPONSE_SECONDS_MAX = 5
 _ROOT = Path(__file__).parents[1]

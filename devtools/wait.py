@@ -13,17 +13,12 @@ import sys
 import textwrap
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from devtools.address import PORT_OFFSETS, state_folder
-from devtools.supervisor import Supervisor, SupervisorError
+from devtools.supervisor import ProcessState, Supervisor, SupervisorError
 from services.common.command import run_main
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from devtools.supervisor import ProcessState
 
 HEALTHY_SECONDS_MAX = 60
 POLL_SECONDS = 0.1

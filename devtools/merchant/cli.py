@@ -6,8 +6,9 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from devtools import arguments
@@ -15,9 +16,6 @@ from devtools.address import AddressError, router_url, state_folder
 from devtools.merchant import helptexts
 from devtools.merchant.errors import PlatformError
 from services.common.command import printable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 T = TypeVar("T")
 

@@ -9,18 +9,15 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import httpx
 
 from devtools.catalog import SERVICES
 from devtools.merchant.errors import PlatformError, UnreachableError
 from devtools.merchant.models import Token, read
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Self
 
 AUTH = f"/{SERVICES['auth-api'].route}"
 TRANSACTIONS = f"/{SERVICES['core-api'].route}"

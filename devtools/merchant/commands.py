@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import shlex
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from devtools.merchant.client import LOYALTY, TRANSACTIONS, Client, Deadline, Session, expect
+from devtools.merchant.client import (
+    LOYALTY,
+    TRANSACTIONS,
+    Client,
+    Deadline,
+    Response,
+    Session,
+    expect,
+)
 from devtools.merchant.errors import PlatformError, UnreachableError
 from devtools.merchant.models import Loyalty, Page, Transaction, read
 from devtools.merchant.payment import follow
 from devtools.merchant.report import Screen, points
 from devtools.merchant.trace import as_json, console_url, show, trace
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Callable, Mapping
-
-    from devtools.merchant.client import Response
 
 EXIT_OPEN = 3
 _EXITS = {"captured": 0, "declined": 1, "failed": 1}

@@ -7,23 +7,18 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import TYPE_CHECKING
 
 import jwt
 from pydantic import Field
 
-from devtools.merchant.client import AUTH, LOYALTY, TRANSACTIONS, Client, Deadline
+from devtools.merchant.client import AUTH, LOYALTY, TRANSACTIONS, Client, Deadline, Response
 from devtools.merchant.models import Loyalty, Token, Transaction, read
 from devtools.merchant.payment import follow
+from devtools.merchant.report import Screen
 from services.common.settings import Secret, Settings, SettingsError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from devtools.merchant.client import Response
-    from devtools.merchant.report import Screen
 
 # Long enough for an attempt that is retried; a payment at the sandbox takes some 20 ms.
 _PAYMENT_SECONDS_MAX = 10.0

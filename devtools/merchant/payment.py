@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
-from devtools.merchant.client import expect
+from devtools.merchant.client import Deadline, Response, expect
 from devtools.merchant.errors import PlatformError, UnreachableError
 from devtools.merchant.models import Transaction, read
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from devtools.merchant.client import Deadline, Response
 
 # A payment at the sandbox takes some 20 ms; one that is retried takes seconds.
 _POLL_SECONDS_MIN = 0.01

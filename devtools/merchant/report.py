@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
+from devtools.merchant.models import Credit, Transaction
 from devtools.terminal import Output, columns
 from services.common.currencies import EXPONENTS
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
-
-    from devtools.merchant.models import Credit, Transaction
 
 _MS_OF_A_SECOND = 1000
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 from devtools.merchant.client import Client, Deadline
 from devtools.merchant.contract import CHECKS, CheckFailedError, Merchants
 from devtools.merchant.errors import PlatformError, UnreachableError
 from devtools.merchant.report import Screen, duration
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 _NAME_WIDTH = 64
 

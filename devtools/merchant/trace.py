@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
 from devtools.catalog import CONSOLE
 from devtools.console import waterfall
-from devtools.console.waterfall import Span
-from devtools.merchant.client import Client
+from devtools.console.waterfall import Row, Span
+from devtools.merchant.client import Client, Deadline
 from devtools.merchant.errors import UnreachableError
+from devtools.merchant.models import Transaction
+from devtools.merchant.report import Screen
 from devtools.terminal import columns
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from devtools.console.waterfall import Row
-    from devtools.merchant.client import Deadline
-    from devtools.merchant.models import Transaction
-    from devtools.merchant.report import Screen
 
 _SPANS = TypeAdapter(list[Span])
 _SHOWN_CHARACTERS_MAX = 200

@@ -7,7 +7,7 @@ retried simultaneously (M. Brooker, "Exponential Backoff And Jitter", AWS Archit
 from __future__ import annotations
 
 import random
-from collections.abc import Callable  # noqa: TC003  dataclass fields
+from collections.abc import Callable
 from dataclasses import dataclass
 
 

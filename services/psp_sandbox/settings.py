@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003  pydantic reads the annotation when this runs
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field

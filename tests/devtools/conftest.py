@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from devtools.address import BLOCK
+from devtools.findings import Finding
 from tests.support import ROOT, free_ports
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from devtools.findings import Finding
 
 
 @pytest.fixture

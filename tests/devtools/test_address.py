@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -17,9 +17,6 @@ from devtools.address import (
     router_url,
     running_port,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_auto_derives_a_block_from_the_folder(tmp_path: Path) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+
+import pytest
 
 from devtools.address import BLOCK
 from devtools.checkout import current, name_warnings, rows
 from devtools.preflight import faults
 from tests.support import free_ports
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import pytest
 
 
 def origins(checkout: Path, dotenv: str, **environ: str) -> dict[str, tuple[str, str]]:

@@ -9,7 +9,8 @@ import shutil
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,9 +20,6 @@ from devtools.findings import Finding
 from devtools.terminal import Output
 from tests.devtools.conftest import one, wrong
 from tests.support import ROOT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SECTIONS = ["programs", "ports", "health", "redis", "settings", "state", "machine"]
 

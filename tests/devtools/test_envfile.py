@@ -6,15 +6,12 @@ import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from devtools import envfile
 from tests.support import ROOT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ACCEPTED = {
     "A_COMMENT=two words   # why": "two words",

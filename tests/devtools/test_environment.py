@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from devtools import environment
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 

@@ -6,15 +6,12 @@ import os
 import re
 import stat
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from devtools import names
 from tests.support import ROOT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FOLDER = ROOT / "nix/platform"
 

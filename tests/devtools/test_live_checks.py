@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import redis
@@ -19,9 +19,6 @@ from devtools.live_checks import Running
 from services.common import store
 from tests.devtools.conftest import one, wrong
 from tests.support import free_ports, redis_server
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture

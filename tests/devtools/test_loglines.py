@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import structlog
@@ -15,10 +16,6 @@ from hypothesis import strategies as st
 from devtools import loglines
 from services.common import logs
 from services.common.settings import Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 FORMATS = pytest.mark.parametrize("log_format", ["console", "json"])
 NAMES = st.from_regex(r"[a-z][a-z_]{0,8}", fullmatch=True).filter(

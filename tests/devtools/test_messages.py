@@ -9,7 +9,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
 
@@ -19,9 +19,6 @@ from devtools.new import cli as new
 from services.auth_api import users
 from services.psp_connector import deadletters
 from tests.support import ROOT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 PARSERS = {
     "merchant": cli.parser(),

@@ -6,18 +6,15 @@ import contextlib
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import psutil
+import pytest
 
 from devtools import orphans
 from tests.support import ROOT, wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    import pytest
 
 MARKS = {"PC_PROC_NAME": "core-api", "PC_REPLICA_NUM": "0"}
 # Prints that it runs, then waits for the end of its input, at the latest with the test.

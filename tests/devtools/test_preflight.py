@@ -8,7 +8,7 @@ import socket
 import stat
 import threading
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -16,9 +16,6 @@ from devtools import checks, envfile, preflight, state
 from devtools.address import BLOCK
 from devtools.preflight import faults
 from tests.support import free_ports
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture

@@ -8,16 +8,13 @@ import pty
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from devtools import showlogs
 from tests.support import ROOT, program, wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 T1 = "3ffad832-4908-4697-aaed-7256802ccb64"
 T2 = "6c2f2ea8-fac0-4b48-9ef6-d2db68d3bccf"

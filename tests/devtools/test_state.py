@@ -6,15 +6,12 @@ import os
 import pty
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from devtools import state
 from tests.support import ROOT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def reset(

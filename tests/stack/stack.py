@@ -9,10 +9,11 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import psutil
@@ -20,13 +21,8 @@ import redis
 
 from devtools.address import BLOCK, PORT_OFFSETS
 from devtools.orphans import is_gone
-from devtools.supervisor import Supervisor
+from devtools.supervisor import ProcessState, Supervisor
 from tests import support
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from devtools.supervisor import ProcessState
 
 START_SECONDS_MAX = 60  # 3 s is the aim; the machine of a check is shared and slow at times
 STOP_SECONDS_MAX = 20

@@ -8,8 +8,9 @@ import os
 import re
 import ssl
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import httpx
 import pytest
@@ -19,13 +20,7 @@ from devtools import checks, environment
 from devtools.address import PORT_OFFSETS
 from services.common.settings import masked
 from tests import support
-from tests.stack.stack import running
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from tests.stack.stack import Stack
+from tests.stack.stack import Stack, running
 
 PASSWORD = "p@ss/word"
 IN_AN_ADDRESS = "p%40ss%2Fword"

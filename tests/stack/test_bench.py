@@ -6,16 +6,13 @@ import json
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import psutil
 import pytest
 
 from tests import support
 from tests.stack.stack import call
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 COMMAND = [sys.executable, "-m", "bench"]
 # Two stacks start, which takes a slow machine a minute each.

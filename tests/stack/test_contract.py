@@ -6,18 +6,15 @@ refusals in tests/router.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import httpx
 import pytest
 
 from devtools.address import PORT_OFFSETS
 from devtools.merchant.contract import CHECKS
 from tests import support
-
-if TYPE_CHECKING:
-    import httpx
-
-    from tests.stack.stack import Stack
+from tests.stack.stack import Stack
 
 PAYMENT = {"amount": 1250, "currency": "USD"}
 

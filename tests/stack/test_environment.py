@@ -5,20 +5,16 @@ from __future__ import annotations
 import os
 import re
 import stat
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from devtools.address import PORT_OFFSETS
 from tests import support
-from tests.stack.stack import STOP_SECONDS_MAX, processes_of, running
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.stack.stack import Stack
+from tests.stack.stack import STOP_SECONDS_MAX, Stack, processes_of, running
 
 # What bash reads before it drops a name, what is inherited, what the stack sets, and one each
 # of the names that once kept a stack from starting, charging or stopping.

@@ -5,20 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import yaml
 
 from devtools import ports
 from devtools.address import BLOCK, derived_port
 from tests import support
-from tests.stack.stack import compose, environment, left_of, merchant, running
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.stack.stack import Stack
+from tests.stack.stack import Stack, compose, environment, left_of, merchant, running
 
 
 def test_smoke_passes_with_a_stack_of_its_own() -> None:

@@ -7,7 +7,8 @@ import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -16,12 +17,7 @@ import redis
 from devtools import loglines
 from services.auth_api.passwords import hash_password
 from tests import support
-from tests.stack.stack import request_id, running
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.stack.stack import Stack
+from tests.stack.stack import Stack, request_id, running
 
 PAYING = {"router", "core-api", "psp-connector", "psp-sandbox"}
 FINAL = {"captured", "declined", "failed"}

@@ -6,8 +6,8 @@ import contextlib
 import re
 import socket
 import subprocess
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -18,12 +18,7 @@ from devtools.catalog import CONSOLE
 from devtools.ports import is_free
 from devtools.ready import is_healthy
 from tests import support
-from tests.stack.stack import left_of, merchant, platform
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from tests.stack.stack import Stack
+from tests.stack.stack import Stack, left_of, merchant, platform
 
 PAY = ("pay", "1250", "USD", "--as", "alice")
 

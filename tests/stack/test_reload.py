@@ -6,21 +6,17 @@ import contextlib
 import json
 import shutil
 import threading
+from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from devtools import orphans
 from tests import support
 from tests.stack.stack import Stack, left_of, running
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    import psutil
 
 SECONDS_MAX = 30  # one is the aim; the machine of a check is shared and slow at times
 

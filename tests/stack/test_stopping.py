@@ -6,20 +6,15 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from devtools.supervisor import SupervisorError
 from tests import support
-from tests.stack.stack import STOP_SECONDS_MAX, left_of, running
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from tests.stack.stack import Stack
+from tests.stack.stack import STOP_SECONDS_MAX, Stack, left_of, running
 
 # A router that logs its ready line and never responds.
 DEAF_ROUTER = "#!/bin/sh\necho serving initial configuration\nexec sleep 600\n"

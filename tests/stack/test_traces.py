@@ -5,20 +5,15 @@ from __future__ import annotations
 import re
 import socket
 import time
+from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from tests.receiver import receiver
-from tests.stack.stack import running
+from tests.receiver import Receiver, Span, receiver
+from tests.stack.stack import Stack, running
 from tests.support import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.receiver import Receiver, Span
-    from tests.stack.stack import Stack
 
 # Depth in the tree, service and name: all hops of a payment at the first attempt.
 HOPS = [

@@ -9,18 +9,15 @@ import signal
 import subprocess
 import termios
 import threading
+from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from devtools.address import BLOCK
 from tests import support
 from tests.stack.stack import STOP_SECONDS_MAX, Stack, environment, left_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 ROWS, COLUMNS = 40, 120
 ESCAPES = re.compile(r"\x1b(?:\[[0-9;?<>]*[a-zA-Z]|[()].|\][^\x07]*\x07|.)")

@@ -5,18 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import pytest
 
 from devtools.merchant.cli import main
 from tests.devtools.merchant.platform import Network, Platform, serving
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 PAY = ["pay", "1250", "USD", "--as", "alice"]
 

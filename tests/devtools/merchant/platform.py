@@ -7,16 +7,13 @@ import itertools
 import json
 import time
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import jwt
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from jwt.types import Options
+from jwt.types import Options
 
 SECRET = "0123456789abcdef0123456789abcdef"
 USERS = {"alice": (1, True), "becky": (2, True), "charlie": (3, False)}

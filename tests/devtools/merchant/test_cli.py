@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
 import pytest
 
 from devtools.merchant.report import money
 from tests.devtools.merchant.conftest import PAY, at, merchant
+from tests.devtools.merchant.platform import Platform
 from tests.support import ROOT
-
-if TYPE_CHECKING:
-    from tests.devtools.merchant.platform import Platform
 
 
 @pytest.mark.parametrize(

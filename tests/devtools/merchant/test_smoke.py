@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from devtools.merchant.contract import CHECKS
 from tests.devtools.merchant.conftest import at
 from tests.devtools.merchant.platform import SECRET, Platform, serving
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ALL = [name for name, _check in CHECKS]
 (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,10 +15,6 @@ from devtools.merchant.trace import console_url
 from tests.devtools.console.traces import payment
 from tests.devtools.merchant.conftest import at
 from tests.devtools.merchant.platform import Platform, Stranger, serving
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 PAYMENT = "5d9c5f6e-2a2b-4f5e-9a5a-0c6b8d1f7e11"
 TRACE_ID = "0123456789abcdef" * 2
