@@ -61,36 +61,26 @@ class Breaker:
             self._checking = True
             return True
 
+    def is_due(self) -> bool:
+        """Whether it is open, and time to `check` the PSP again."""
+        return not self._allowed and self._timer() >= self._probe_at
+
     def check(self, is_available: Callable[[], bool]) -> bool:
-        """Checks the PSP after failures; returns whether that opened the breaker."""
+        """Probes the PSP; returns whether that opened or closed the breaker."""
         is_up = False
         try:
             is_up = is_available()
         finally:
             with self._lock:
                 self._checking = False
-                opens = not is_up and self._allowed > 0
-                if is_up:
-                    self.succeeded()
-                elif opens:
+                was_open = not self._allowed
+                if not is_up:
                     self._allowed = 0
-                    self._schedule_probe()
-        return opens
-
-    def probe(self, is_available: Callable[[], bool]) -> bool:
-        """Probes the PSP if open and due; returns whether that closed the breaker."""
-        with self._lock:
-            if self._allowed or self._timer() < self._probe_at:
-                return False
-        is_up = is_available()
-        with self._lock:
-            if not is_up:
-                self._schedule_probe()
-                return False
-            self._allowed = 1
-            self._failures = 0
-            return True
-
-    def _schedule_probe(self) -> None:
-        self._probes += 1
-        self._probe_at = self._timer() + self._backoff.delay_seconds(self._probes)
+                    self._probes += 1
+                    delay_seconds = self._backoff.delay_seconds(self._probes)
+                    self._probe_at = self._timer() + delay_seconds
+                elif was_open:
+                    self._allowed, self._failures = 1, 0
+                else:
+                    self.succeeded()
+        return is_up == was_open

@@ -107,13 +107,13 @@ class Connector:
         """Whether nothing may be charged now; probes the PSP if it is due."""
         if self._breaker.allowed:
             return False
-        if self._probing is None or self._probing.done():
+        if self._breaker.is_due() and (self._probing is None or self._probing.done()):
             self._probing = self._pool.submit(self._probe)
         return True
 
     def _probe(self) -> None:
         """Runs in a thread: a probe of a hanging PSP takes longer than the lease."""
-        if self._breaker.probe(self._psp.is_available):
+        if self._breaker.check(self._psp.is_available):
             _log.info("PSP available again")
 
     def start(self, lane: Lane, work: Work) -> None:

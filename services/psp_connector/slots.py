@@ -139,15 +139,11 @@ class Slots:
             with self._changed:
                 self._own.reserved = Counter()
 
-    def shares(self, requested: Mapping[str, int]) -> Counter[str]:
+    def _shares(self, requested: Mapping[str, int]) -> Counter[str]:
         """Returns how many of the requested calls each merchant may start now.
 
         Merchants with the fewest in flight come first; ties are broken by the order of `requested`.
         """
-        with self._changed:
-            return self._shares(requested)
-
-    def _shares(self, requested: Mapping[str, int]) -> Counter[str]:
         in_flight, free = Counter(self._own.merchants.values()), self.free
         left = {merchant: count for merchant, count in requested.items() if count}
         granted: Counter[str] = Counter()

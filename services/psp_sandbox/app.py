@@ -46,7 +46,6 @@ def create_app(
         settings,
         checks={"database": store.check},
     )
-    app.add_sink(resources.unrecognized, r"/v1(/|$)")
     app.add_middleware(StripeMiddleware(injector, waiting))
     if settings.sandbox_token:
         app.add_middleware(TokenGuard(settings.sandbox_token))

@@ -52,7 +52,7 @@ class PaymentIntents:
         authenticate(req)
         # Without a key, each request creates a payment.
         key = _idempotency_key(req) or f"none-{secrets.token_hex(12)}"
-        payment = read_payment(_form(req))
+        payment = read_payment(req.context.body)
         if _ID.fullmatch(transaction_id := payment.metadata.get("transaction_id", "")):
             bind_contextvars(transaction_id=transaction_id)
         with self._keys.use(key) as acquired:
@@ -70,15 +70,13 @@ class PaymentIntents:
         resp.status = falcon.code_to_http_status(status)
         if replayed:
             resp.set_header("Idempotent-Replayed", "true")
-        resp.set_header("Idempotency-Key", key)
         bind_contextvars(payment_intent=intent["id"], replayed=replayed)
 
     def _charge(self, req: falcon.Request, payment: PaymentRequest, key: str) -> PaymentIntent:
         """Returns the payment for the key, which another process may have created meanwhile."""
         behaviour = PAYMENT_METHODS.get(payment.payment_method)
         if behaviour is None:
-            name = payment.payment_method[:KEY_CHARACTERS_MAX]
-            message = f"No such PaymentMethod: '{name}'"
+            message = f"No such PaymentMethod: '{payment.payment_method}'"
             raise StripeError(400, message, code="resource_missing", param="payment_method")
         if behaviour.slow:
             self._waiting.wait(req.env, self._waiting.slow_seconds)
@@ -183,14 +181,6 @@ class FaultsResource:
         resp.status = falcon.HTTP_204
 
 
-def unrecognized(req: falcon.Request, resp: falcon.Response, **_path: str) -> None:  # noqa: ARG001
-    """Handles unsupported paths of Stripe's API."""
-    authenticate(req)
-    raise StripeError(
-        404, f"Unrecognized request URL ({req.method}). The README lists supported ones."
-    )
-
-
 def authenticate(req: falcon.Request) -> None:
     """Raises `StripeError` 401 unless the request has a test key."""
     scheme, _, key = (req.auth or "").partition(" ")
@@ -203,14 +193,6 @@ def authenticate(req: falcon.Request) -> None:
             "was not used or stored, but check why it was sent here.",
         )
     raise StripeError(401, "Send an API key: 'Authorization: Bearer sk_test_...'.")
-
-
-def _form(req: falcon.Request) -> bytes:
-    body: bytes = req.context.body
-    declared = (req.content_type or falcon.MEDIA_URLENCODED).partition(";")[0].strip().lower()
-    if body and declared != falcon.MEDIA_URLENCODED:
-        raise StripeError(400, f"Send the parameters as {falcon.MEDIA_URLENCODED}.")
-    return body
 
 
 def _idempotency_key(req: falcon.Request) -> str:

@@ -7,137 +7,125 @@ from services.psp_connector.backoff import Backoff
 from services.psp_connector.breaker import FAILURES_MAX, Breaker
 
 
-class Timer:
-    now = 0.0
+class Psp:
+    """A PSP that is up or not, a clock, and the times at which the PSP was asked."""
 
-    def __call__(self) -> float:
+    def __init__(self, *, up: bool) -> None:
+        self.up = up
+        self.now = 0.0
+        self.asked: list[float] = []
+
+    def timer(self) -> float:
         return self.now
+
+    def is_available(self) -> bool:
+        self.asked.append(self.now)
+        return self.up
 
 
 def longest(_low: float, high: float) -> float:
     return high
 
 
-def test_backoff_doubles_up_to_its_bound() -> None:
-    """Without jitter's luck: 0.5, 1, 2, … and 60 at the most."""
-    backoff = Backoff(0.5, 60, longest)
-    assert [backoff.delay_seconds(n) for n in range(1, 10)] == [0.5, 1, 2, 4, 8, 16, 32, 60, 60]
+def breaker_of(psp: Psp) -> Breaker:
+    return Breaker(8, Backoff(1, 30, longest), psp.timer)
+
+
+def failing(breaker: Breaker, psp: Psp, count: int) -> list[bool]:
+    """What so many failures in a row do: whether each had the PSP asked."""
+    asks = []
+    for _ in range(count):
+        asks.append(breaker.failed())
+        if asks[-1]:
+            breaker.check(psp.is_available)
+    return asks
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1), st.floats(0, 3600))
 def test_backoff_stays_within_its_bounds(attempt: int, luck: float, asked: float) -> None:
-    """Never shorter than asked for, never longer than the bound or what was asked for."""
+    """It doubles up to its bound; never shorter than asked for."""
     backoff = Backoff(0.5, 60, lambda low, high: low + luck * (high - low))
     assert asked <= backoff.delay_seconds(attempt, asked) <= max(60, asked)
-
-
-def yes() -> bool:
-    return True
-
-
-def no() -> bool:
-    return False
-
-
-def test_failures_in_a_row_make_it_ask_and_one_answer_starts_the_count_again() -> None:
-    """Only every fifth failure in a row has the PSP asked."""
-    breaker = Breaker(8, Backoff(1, 30, longest), Timer())
-    for _ in range(2):
-        assert [breaker.failed() for _ in range(FAILURES_MAX - 1)] == [False] * 4
-        breaker.succeeded()
-    assert [breaker.failed() for _ in range(FAILURES_MAX)] == [False] * 4 + [True]
-    assert [breaker.failed() for _ in range(9)] == [False] * 9, "one thread asks at a time"
-    assert breaker.allowed == 8
+    doubling = Backoff(0.5, 60, longest)
+    assert [doubling.delay_seconds(n) for n in range(1, 9)] == [0.5, 1, 2, 4, 8, 16, 32, 60]
 
 
 def test_it_opens_only_when_the_psp_itself_does_not_answer() -> None:
-    """Payments that fail by themselves, however many, do not pause charging."""
-    breaker = Breaker(8, Backoff(1, 30, longest), Timer())
-    for _ in range(100):
-        if breaker.failed():
-            assert not breaker.check(yes)
+    """Every fifth failure in a row has the PSP asked; payments that fail by themselves go on."""
+    psp = Psp(up=True)
+    breaker = breaker_of(psp)
+    fifth = [False] * (FAILURES_MAX - 1) + [True]
+    assert failing(breaker, psp, 10) == fifth * 2
+    failing(breaker, psp, 4)
+    breaker.succeeded()
+    psp.up = False
+    assert failing(breaker, psp, 4) == [False] * 4
     assert breaker.allowed == 8
-    while not breaker.failed():
-        pass
-    assert breaker.check(no)
+    assert failing(breaker, psp, 5) == [True] + [False] * 4, "open, it need not ask"
     assert breaker.allowed == 0
 
 
-def opened(timer: Timer) -> Breaker:
-    breaker = Breaker(8, Backoff(1, 30, longest), timer)
-    while not breaker.failed():
-        pass
-    assert breaker.check(no)
-    return breaker
+def test_one_thread_asks_at_a_time() -> None:
+    """The failures of others meanwhile do not ask again."""
+    breaker = breaker_of(Psp(up=True))
+    assert [breaker.failed() for _ in range(14)] == [False] * 4 + [True] + [False] * 9
 
 
 def test_it_asks_less_and_less_often() -> None:
     """A PSP down for ten minutes is asked some two dozen times, not thousands."""
-    timer = Timer()
-    breaker = opened(timer)
-    asked: list[float] = []
-
-    def answers() -> bool:
-        asked.append(timer.now)
-        return False
-
+    psp = Psp(up=False)
+    breaker = breaker_of(psp)
+    failing(breaker, psp, 5)
     for tenth in range(6000):
-        timer.now = tenth / 10
-        assert not breaker.probe(answers)
-    assert 20 <= len(asked) <= 30
-    assert round(asked[-1] - asked[-2]) == 30
+        psp.now = tenth / 10
+        if breaker.is_due():
+            assert not breaker.check(psp.is_available)
+    assert 20 <= len(psp.asked) <= 30
+    assert round(psp.asked[-1] - psp.asked[-2]) == 30
 
 
 def test_it_comes_back_gently() -> None:
-    """One call, then two, four, eight: no flood on a PSP that just returned."""
-    timer = Timer()
-    breaker = opened(timer)
-    timer.now = 2
-    assert breaker.probe(lambda: True)
-    allowed = [breaker.allowed]
-    for _ in range(4):
+    """One call, then two, four, eight; a failure meanwhile asks at once, and may open it again."""
+    psp = Psp(up=False)
+    breaker = breaker_of(psp)
+    failing(breaker, psp, 5)
+    for _ in range(2):
+        assert not breaker.is_due()
+        psp.now, psp.up = psp.now + 30, True
+        assert breaker.is_due()
+        assert breaker.check(psp.is_available)
+        allowed = [breaker.allowed]
+        for _ in range(2):
+            breaker.succeeded()
+            allowed.append(breaker.allowed)
+        assert failing(breaker, psp, 1) == [True]
+        assert [*allowed, breaker.allowed] == [1, 2, 4, 8]
         breaker.succeeded()
-        allowed.append(breaker.allowed)
-    assert allowed == [1, 2, 4, 8, 8]
+        assert breaker.allowed == 8
+        failing(breaker, psp, 4)
+        psp.up = False
+        failing(breaker, psp, 1)
+        assert breaker.allowed == 0
 
 
-def test_a_failure_while_coming_back_makes_it_ask_at_once() -> None:
-    """The first call that fails then is enough; an answer lets the next two through."""
-    timer = Timer()
-    breaker = opened(timer)
-    timer.now = 2
-    breaker.probe(yes)
-    assert breaker.failed()
-    assert not breaker.check(yes)
-    assert breaker.allowed == 2
-    assert breaker.failed()
-    assert breaker.check(no)
-    assert breaker.allowed == 0
-    assert not breaker.probe(yes), "not at once"
-    timer.now = 4
-    assert breaker.probe(yes)
-
-
-@given(
-    st.lists(
-        st.sampled_from(["ok", "fail", "fail-down", "probe-ok", "probe-fail", "tick"]), max_size=60
-    )
-)
+@given(st.lists(st.sampled_from(["succeed", "fail", "go up", "go down", "wait"]), max_size=60))
 def test_allowed_calls_stay_within_bounds(steps: list[str]) -> None:
     """Whatever happens, between none and `concurrency` calls are allowed, and a way back exists."""
-    timer = Timer()
-    breaker = Breaker(4, Backoff(1, 30, longest), timer)
+    psp = Psp(up=True)
+    breaker = breaker_of(psp)
     for step in steps:
-        if step == "ok":
+        if step == "succeed":
             breaker.succeeded()
-        elif step.startswith("fail"):
-            if breaker.failed():
-                breaker.check(lambda: step == "fail")  # noqa: B023  called at once
-        elif step == "tick":
-            timer.now += 10
+        elif step == "fail":
+            failing(breaker, psp, 1)
+        elif step == "wait":
+            psp.now += 10
         else:
-            breaker.probe(lambda: step == "probe-ok")  # noqa: B023  called at once
-        assert 0 <= breaker.allowed <= 4
-    timer.now += 60
-    breaker.probe(lambda: True)
+            psp.up = step == "go up"
+        if breaker.is_due():
+            breaker.check(psp.is_available)
+        assert 0 <= breaker.allowed <= 8
+    psp.now, psp.up = psp.now + 60, True
+    if breaker.is_due():
+        breaker.check(psp.is_available)
     assert breaker.allowed > 0

@@ -83,6 +83,20 @@ HISTORIES: dict[str, tuple[tuple[str, tuple[Any, ...]], ...]] = {
         ("charge", (0, "capture")),
         ("save", (0, 0)),
     ),
+    "a late capture while the next attempt is scheduled": (
+        ("accept", (1, (1250, "USD"), None)),
+        ("lapse", (0, 1, None)),
+        ("charge", (1, "fail")),
+        ("save", (0, 30)),
+        ("charge", (0, "capture")),
+        ("save", (0, 0)),
+    ),
+    "a retry when the clock was set back": (
+        ("accept", (1, (1250, "USD"), None)),
+        ("work", (0, 1, "fail", 30)),
+        ("time_passes", (-7200,)),
+        ("promote", (0, 1)),
+    ),
     "a late capture while the next attempt is queued": (
         ("accept", (1, (1250, "USD"), None)),
         ("lapse", (0, 1, None)),

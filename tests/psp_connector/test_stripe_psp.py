@@ -13,78 +13,51 @@ import pytest
 from services.psp_connector.psp import Captured, Declined, Refused, Transient
 from tests.psp_connector.http_psp import CHARGE, Psp, client, error
 
+GOOD: dict[str, Any] = {"id": "pi_1", "status": "succeeded"}
+UNPAID: dict[str, Any] = {"id": "pi_1", "status": "requires_payment_method"}
+WRONG = "invalid_request_error"
 OTHER = Transient("the response does not match the request")
+UNREADABLE = Transient("unreadable response: AttributeError")
+HTML = "<html>a proxy's page</html>"
 
 
 @pytest.mark.parametrize(
     ("status", "body", "expected"),
     [
-        (200, {"id": "pi_1", "status": "succeeded"}, Captured("pi_1")),
-        (200, {"id": "pi_1", "status": "processing"}, Transient("the PSP is still processing it")),
+        (200, GOOD, Captured("pi_1")),
+        (200, GOOD | {"status": "processing"}, Transient("the PSP is still processing it")),
+        (200, GOOD | {"status": "requires_action"}, Declined("authentication_required", "pi_1")),
+        (200, GOOD | {"status": "canceled"}, Refused("unexpected status canceled")),
+        (200, UNPAID | {"last_payment_error": None}, Declined("card_declined", "pi_1")),
         (
             200,
-            {"id": "pi_1", "status": "requires_action"},
-            Declined("authentication_required", "pi_1"),
-        ),
-        (
-            200,
-            {"id": "pi_1", "status": "requires_payment_method", "last_payment_error": None},
-            Declined("card_declined", "pi_1"),
-        ),
-        (
-            200,
-            {
-                "id": "pi_1",
-                "status": "requires_payment_method",
-                "last_payment_error": {"code": "card_declined", "decline_code": "lost_card"},
-            },
+            UNPAID | {"last_payment_error": {"code": "card_declined", "decline_code": "lost_card"}},
             Declined("lost_card", "pi_1"),
         ),
-        (200, {"id": "pi_1", "status": "canceled"}, Refused("unexpected status canceled")),
         (
             402,
-            error(
-                "card_error",
-                code="card_declined",
-                decline_code="insufficient_funds",
-                payment_intent={"id": "pi_2", "object": "payment_intent"},
-            ),
-            Declined("insufficient_funds", "pi_2"),
+            error("card_error", decline_code="lost_card", payment_intent={"id": "pi_2"}),
+            Declined("lost_card", "pi_2"),
         ),
         (402, error("card_error", code="expired_card"), Declined("expired_card")),
-        (
-            400,
-            error("invalid_request_error", code="resource_missing"),
-            Refused("HTTP 400 resource_missing"),
-        ),
-        (400, error("idempotency_error"), Refused("HTTP 400")),
-        (401, error("invalid_request_error"), Transient("HTTP 401")),
-        (403, error("invalid_request_error"), Transient("HTTP 403")),
-        (
-            409,
-            error("invalid_request_error", code="idempotency_key_in_use"),
-            Transient("HTTP 409"),
-        ),
-        (429, error("invalid_request_error", code="rate_limit"), Transient("HTTP 429")),
-        (500, error("api_error"), Transient("HTTP 500")),
-        (503, error("api_error"), Transient("HTTP 503")),
-        (502, "<html>bad gateway</html>", Transient("HTTP 502")),
-        (200, {}, Transient("unreadable response: AttributeError")),
-        (200, [], Transient("unreadable response: AttributeError")),
-        (200, {"status": "succeeded"}, Transient("unreadable response: AttributeError")),
         (402, error("card_error", payment_intent="pi_2"), Declined("card_declined")),
-        (402, {"error": "no"}, Transient("unreadable response: AttributeError")),
-        (200, "<html>a proxy's page</html>", Transient("HTTP 200")),
-        (404, "<html>not the PSP</html>", Transient("HTTP 404")),
+        (400, error(WRONG, code="resource_missing"), Refused("HTTP 400 resource_missing")),
+        (400, error("idempotency_error"), Refused("HTTP 400")),
+        *[(n, error(WRONG), Transient(f"HTTP {n}")) for n in (401, 403, 409, 429)],
+        *[(n, error("api_error"), Transient(f"HTTP {n}")) for n in (500, 503)],
+        *[(n, HTML, Transient(f"HTTP {n}")) for n in (200, 404, 502)],
         (407, "", Transient("HTTP 407")),
         (400, [], Transient("HTTP 400")),
-        (200, {"id": None, "status": "succeeded"}, OTHER),
-        (200, {"id": "", "status": "succeeded"}, OTHER),
-        (200, {"id": "ch_1", "status": "succeeded", "object": "charge"}, OTHER),
-        (200, {"id": "pi_1", "status": "succeeded", "amount": 1251}, OTHER),
-        (200, {"id": "pi_1", "status": "succeeded", "amount_received": 1}, OTHER),
-        (200, {"id": "pi_1", "status": "succeeded", "currency": "jpy"}, OTHER),
-        (200, {"id": "pi_1", "status": "succeeded", "metadata": {"transaction_id": "t"}}, OTHER),
+        (200, {}, UNREADABLE),
+        (200, [], UNREADABLE),
+        (200, {"status": "succeeded"}, UNREADABLE),
+        (402, {"error": "no"}, UNREADABLE),
+        *[(200, GOOD | {"id": id_}, OTHER) for id_ in (None, "")],
+        (200, GOOD | {"object": "charge"}, OTHER),
+        (200, GOOD | {"amount": 1251}, OTHER),
+        (200, GOOD | {"amount_received": 1}, OTHER),
+        (200, GOOD | {"currency": "jpy"}, OTHER),
+        (200, GOOD | {"metadata": {"transaction_id": "t"}}, OTHER),
     ],
 )
 def test_each_answer_has_its_outcome(psp: Psp, status: int, body: Any, expected: Any) -> None:

@@ -152,20 +152,13 @@ def test_what_is_not_there(sandbox: Sandbox, method: str, path: str, status: int
     """What is not imitated is refused in Stripe's shape, which its library can read."""
     result = sandbox.http.simulate_request(method, path, headers=AUTH)
     assert status == result.status_code
-    assert {"type", "message"} <= result.json["error"].keys()
+    assert result.json["error"]["type"] == "invalid_request_error"
 
 
-@pytest.mark.parametrize(
-    ("body", "content_type", "status"),
-    [
-        ("a" * 16_385, "application/x-www-form-urlencoded", 413),
-        ("{}", "application/json", 400),
-    ],
-    ids=["large", "not a form"],
-)
-def test_bad_bodies(sandbox: Sandbox, body: str, content_type: str, status: int) -> None:
-    """They are refused in Stripe's shape."""
-    result = sandbox.post(body, {"Content-Type": content_type})
+@pytest.mark.parametrize(("body", "status"), [("a" * 16_385, 413), ('{"amount": 1}', 400)])
+def test_bad_bodies(sandbox: Sandbox, body: str, status: int) -> None:
+    """One that is too large, and one that is no form, are refused in Stripe's shape."""
+    result = sandbox.post(body)
     assert (result.status_code, result.json["error"]["type"]) == (status, "invalid_request_error")
 
 
