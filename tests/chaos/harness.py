@@ -24,7 +24,7 @@ from tests.chaos.sender import Sender
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     import psutil
 
@@ -91,17 +91,17 @@ class Chaos:
         """
 
         def one_client(number: int) -> list[str]:
-            mine = range(number, count, SENDERS)
             luck = random.Random(number)
-            sender = Sender(self.stack, ("alice", "becky")[number % 2])
+            sender = Sender(self.stack.port, ("alice", "becky")[number % 2])
             ids = []
             with contextlib.closing(sender):
-                for n in mine:
+                for n in range(number, count, SENDERS):
                     if until is not None and until.is_set():
                         break
                     amount, currency = luck.choice([(1250, "USD"), (500, "JPY"), (99, "EUR")])
                     method = methods[n % len(methods)]
                     ids.append(sender.pay(amount=amount, currency=currency, payment_method=method))
+                    self.accepted.append(ids[-1])
                     time.sleep(pause_seconds)
             with lock:
                 self.repeats += sender.repeats
@@ -109,19 +109,7 @@ class Chaos:
 
         lock = threading.Lock()
         with ThreadPoolExecutor(SENDERS) as pool:
-            ids = [i for some in pool.map(one_client, range(SENDERS)) for i in some]
-        self.accepted += ids
-        return ids
-
-    @contextlib.contextmanager
-    def sending(
-        self, count: int, methods: tuple[str, ...] = MIXED, *, pause_seconds: float = 0
-    ) -> Iterator[Callable[[], bool]]:
-        """Sends during the block, which gets a function that says whether it still sends."""
-        with ThreadPoolExecutor(1) as pool:
-            future = pool.submit(self.send, count, methods, pause_seconds=pause_seconds)
-            yield lambda: not future.done()
-            future.result()
+            return [i for some in pool.map(one_client, range(SENDERS)) for i in some]
 
     @contextlib.contextmanager
     def traffic(self, methods: tuple[str, ...] = MIXED) -> Iterator[None]:
@@ -140,14 +128,12 @@ class Chaos:
         self.kills += 1
         process.kill()
 
-    def kill_and_wait(self, name: str) -> float:
-        """`kill -9` of a process of the stack; returns how many seconds it was away."""
+    def kill_and_wait(self, name: str) -> None:
+        """`kill -9` of a process of the stack; waits until it is back."""
         before = self.stack.process(name)
-        began = time.monotonic()
         self.kill(before)
         support.wait_until(lambda: self.stack.restarted(name, before), seconds_max=30, what=name)
         support.wait_until(lambda: self.stack.healthy(name), seconds_max=30, what=name)
-        return time.monotonic() - began
 
     def statuses(self, ids: list[str]) -> Counter[str]:
         """The number of these transactions by status."""

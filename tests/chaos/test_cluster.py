@@ -11,7 +11,6 @@ import random
 import sys
 import threading
 import time
-import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from services.common.tokens import Tokens
 from services.core_api.settings import CoreSettings
 from tests import support
 from tests.chaos.harness import figures
+from tests.chaos.sender import accepted
 from tests.cluster import RedisCluster, connect, redis_cluster
 from tests.support import wait_until
 
@@ -38,7 +38,6 @@ SENDERS = 12
 MERCHANTS = 48
 COUNT = 16
 PARTITIONS = store.partitions(COUNT)
-REPEAT_SECONDS_MAX = 60
 END_SECONDS_MAX = 60
 CONNECTORS = 2
 
@@ -54,7 +53,7 @@ class Run:
     sandbox: str
     accepted: dict[int, tuple[int, str]] = field(default_factory=dict)
     """Merchant and transaction by amount, which each payment has for itself."""
-    refused: Counter[str] = field(default_factory=Counter)
+    refused: Counter[int] = field(default_factory=Counter)
     outages: list[float] = field(default_factory=list)
     """Seconds from a merchant's first refusal of a payment to its 202."""
     kills: Counter[str] = field(default_factory=Counter)
@@ -63,30 +62,26 @@ class Run:
     def pay(self, http: httpx.Client, tokens: Tokens, amount: int) -> None:
         """One payment, repeated with its key until it gets a 202."""
         user_id = amount % MERCHANTS
-        key = str(uuid.uuid4())
-        began = 0.0
-        deadline = time.monotonic() + REPEAT_SECONDS_MAX
-        while time.monotonic() < deadline:
+        body = {"amount": amount, "currency": "USD"}
+        began: list[float] = []
+
+        def post(key: str) -> tuple[int, str]:
             token = tokens.issue(user_id, f"user{user_id}", enabled=True)
             headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": key}
-            status = "none"
-            with contextlib.suppress(httpx.TransportError):
-                body = {"amount": amount, "currency": "USD"}
-                response = http.post(f"{self.core}/", json=body, headers=headers)
-                status = str(response.status_code)
-                assert status in {"202", "503"}, response.text
-                assert status == "202" or "Retry-After" in response.headers
-                if status == "202":
-                    with self._lock:
-                        self.accepted[amount] = (user_id, response.json()["id"])
-                        if began:
-                            self.outages.append(time.monotonic() - began)
-                    return
-            began = began or time.monotonic()
+            response = http.post(f"{self.core}/", json=body, headers=headers)
+            assert response.status_code in {202, 503}, response.text
+            assert response.status_code == 202 or "Retry-After" in response.headers
+            return response.status_code, response.text
+
+        def refused(status: int) -> None:
+            began.append(time.monotonic())
             with self._lock:
                 self.refused[status] += 1
-            time.sleep(0.1)
-        raise AssertionError(f"not accepted within {REPEAT_SECONDS_MAX} s")
+
+        transaction_id = accepted(post, refused)
+        with self._lock:
+            self.accepted[amount] = (user_id, transaction_id)
+            self.outages += [time.monotonic() - first for first in began[:1]]
 
     def captured(self) -> Counter[int]:
         """How often the PSP has captured each amount."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from services.common import store
 from services.psp_connector.queue import LEASE_SECONDS
 from tests import support
 from tests.chaos.harness import CAPTURES, FLAKY, SLOW, figures
@@ -123,23 +122,3 @@ def test_a_second_signal_leaves_at_once(patient: Chaos) -> None:
     figures("second SIGTERM", in_flight=held, left_after=f"{seconds:.2f} s")
     patient.own_connector("start")
     assert patient.check() == {"captured": 8}
-
-
-def test_a_psp_that_hangs_costs_no_lease(chaos: Chaos) -> None:
-    """A connector keeps its lease while calls to a hanging PSP take longer than the lease."""
-    chaos.own_connector("stop")
-    chaos.sandbox("PUT", "faults", json={"down": "timeout"})
-    with chaos.connector(PSP_TIMEOUT_SECONDS=str(LEASE_SECONDS + 2)):
-        chaos.send(8, (CAPTURES,))
-        in_flight_of_another(chaos, IN_FLIGHT)
-        client = chaos.redis()
-        deadline = time.monotonic() + LEASE_SECONDS + 4  # past the first call's end
-        looked = 0
-        while time.monotonic() < deadline:
-            assert len(client.keys(store.WHOLE.lease("*"))) == 1, "its lease has run out"
-            looked += 1
-            time.sleep(0.1)
-        client.close()
-        assert looked
-        chaos.sandbox("DELETE", "faults")
-        assert chaos.check() == {"captured": 8}

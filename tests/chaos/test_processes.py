@@ -2,66 +2,80 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from functools import partial
 from typing import TYPE_CHECKING
 
 import psutil
+import pytest
 
 from tests import support
 from tests.chaos.conftest import HASTE
-from tests.chaos.harness import PLAIN, Chaos, figures
+from tests.chaos.harness import Chaos, figures
 from tests.stack.stack import processes_of, running
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    import pytest
 
-
-def test_redis_is_killed(chaos: Chaos) -> None:
-    """`kill -9` of Redis under load, four times: nothing that was answered with 202 is lost."""
-    away = []
-    with chaos.traffic():
-        for _kill in range(4):
-            time.sleep(1)
-            away.append(chaos.kill_and_wait("redis"))
-    ended = chaos.check()
-    figures(
-        "Redis killed", kills=chaos.kills, ended=dict(ended), repeated_requests=chaos.repeats,
-        away_at_most=f"{max(away):.1f} s",
-    )  # fmt: skip
-
-
-def test_the_sandbox_is_killed(chaos: Chaos) -> None:
-    """Master, then worker, then both at once: each transaction is captured once."""
-    with chaos.traffic(PLAIN):
+def redis(chaos: Chaos) -> None:
+    """Four times."""
+    for _kill in range(4):
         time.sleep(1)
-        chaos.kill_and_wait("psp-sandbox")
-        time.sleep(1)
-        chaos.kill(chaos.stack.process("psp-sandbox").children()[0])
-        time.sleep(1)
-        for child in chaos.stack.process("psp-sandbox").children():
-            chaos.kill(child)
-        chaos.kill_and_wait("psp-sandbox")
-    ended = chaos.check()
-    figures("sandbox killed", kills=chaos.kills, ended=dict(ended))
+        chaos.kill_and_wait("redis")
 
 
-def test_the_core_api_is_killed(chaos: Chaos) -> None:
-    """A worker, the master, another worker: who repeats under the same key is charged once."""
-    with chaos.traffic():
-        for _round in range(3):
-            time.sleep(0.7)
-            worker = chaos.stack.process("core-api").children()[0]
-            chaos.kill(worker)
-            support.wait_until(lambda: not worker.is_running(), what="the worker's end")  # noqa: B023
+def sandbox(chaos: Chaos) -> None:
+    """Master, then worker, then both at once."""
+    time.sleep(1)
+    chaos.kill_and_wait("psp-sandbox")
+    time.sleep(1)
+    chaos.kill(chaos.stack.process("psp-sandbox").children()[0])
+    time.sleep(1)
+    for child in chaos.stack.process("psp-sandbox").children():
+        chaos.kill(child)
+    chaos.kill_and_wait("psp-sandbox")
+
+
+def core_api(chaos: Chaos) -> None:
+    """A worker, another, a third, the master."""
+    for _round in range(3):
         time.sleep(0.7)
-        away = chaos.kill_and_wait("core-api")
+        worker = chaos.stack.process("core-api").children()[0]
+        chaos.kill(worker)
+        support.wait_until(lambda: not worker.is_running(), what="the worker's end")  # noqa: B023
+    time.sleep(0.7)
+    chaos.kill_and_wait("core-api")
+
+
+def one_of_each(chaos: Chaos) -> None:
+    """One process after the other, with no wait for it to come back; their logs go on."""
+    names = ("redis", "psp-connector", "psp-sandbox", "core-api", "router", "auth-api")
+    logs = {name: chaos.stack.log(name) for name in names}
+    for name in names:
+        time.sleep(0.4)
+        chaos.kill(support.wait_until(partial(alive, chaos, name), what=name))
+    chaos.stack.wait_healthy()
+    assert {n for n, log in logs.items() if not chaos.stack.log(n).startswith(log)} == set()
+
+
+def alive(chaos: Chaos, name: str) -> psutil.Process | None:
+    with contextlib.suppress(LookupError):
+        return chaos.stack.process(name)
+    return None
+
+
+@pytest.mark.parametrize("kill", [redis, sandbox, core_api, one_of_each])
+def test_killed_under_load(chaos: Chaos, kill: Callable[[Chaos], None]) -> None:
+    """`kill -9`: all that was answered with 202 ends, and is captured once at most."""
+    with chaos.traffic():
+        kill(chaos)
     ended = chaos.check()
     figures(
-        "Core API killed", kills=chaos.kills, ended=dict(ended), repeated_requests=chaos.repeats,
-        away=f"{away:.1f} s",
+        f"{kill.__name__} killed", kills=chaos.kills, ended=dict(ended),
+        repeated_requests=chaos.repeats,
     )  # fmt: skip
 
 
@@ -104,25 +118,3 @@ def test_the_whole_stack_is_killed(tmp_path_factory: pytest.TempPathFactory) -> 
         "whole stack killed", kills=killed, open_then=left_open, ended=dict(ended),
         all_ended_after=f"{seconds:.1f} s with the start",
     )  # fmt: skip
-
-
-def test_one_of_each_is_killed_at_random(chaos: Chaos) -> None:
-    """One process after the other, with no wait for it to come back; their logs go on."""
-    names = ("redis", "psp-connector", "psp-sandbox", "core-api", "router", "auth-api")
-    logs = {name: chaos.stack.log(name) for name in names}
-    with chaos.traffic():
-        for name in names:
-            time.sleep(0.4)
-            before = support.wait_until(partial(alive, chaos, name), what=name)
-            chaos.kill(before)
-    chaos.stack.wait_healthy()
-    ended = chaos.check()
-    assert {n for n, log in logs.items() if not chaos.stack.log(n).startswith(log)} == set()
-    figures("one of each killed", kills=chaos.kills, ended=dict(ended))
-
-
-def alive(chaos: Chaos, name: str) -> psutil.Process | None:
-    try:
-        return chaos.stack.process(name)
-    except LookupError:
-        return None

@@ -137,7 +137,10 @@ def by_del(payments: Payments) -> None:
 
 
 def by_trimming(payments: Payments) -> None:
+    queue = payments.queue("another")
+    take(queue)
     payments.client.xtrim(STORE.queue, maxlen=0)
+    queue.leave()
 
 
 def by_forgetting_a_retry(payments: Payments) -> None:
@@ -151,7 +154,10 @@ def by_forgetting_a_retry(payments: Payments) -> None:
 def test_an_open_transaction_in_no_queue_is_found(
     client: Any, payments: Payments, lose: Callable[[Payments], None]
 ) -> None:
-    """The sweep queues it again, once, however many look; it is captured, and nothing is left."""
+    """The sweep queues it again, once, however many look; it is captured, and nothing is left.
+
+    Neither is a dead connector that held a deleted entry.
+    """
     transaction_id = payments.accept()
     lose(payments)
     waiting = payments.accept()
@@ -159,8 +165,11 @@ def test_an_open_transaction_in_no_queue_is_found(
     assert list(Sweep(client).look()) == [[transaction_id]]
     assert Sweep(client).step() == [transaction_id]
     assert Sweep(client).step() == []
-    payments.end(FakePsp(), transaction_id, waiting)
+    with payments.running(FakePsp()):
+        payments.wait_ended(transaction_id, waiting)
+        wait_until(lambda: payments.consumers() <= {"one"}, what="removal of the others")
     assert (payments.points(), payments.letters()) == (24, [])
+    assert payments.nothing_left()
 
 
 def test_the_connector_sweeps(payments: Payments) -> None:

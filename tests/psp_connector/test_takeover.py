@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from services.common import store
+from services.psp_connector import queue
 from services.psp_connector.psp import Captured, Transient
 from services.psp_connector.queue import LEASE_SECONDS
 from tests.psp_connector.fakes import FakePsp, slowly
@@ -17,6 +18,7 @@ from tests.support import wait_until
 
 if TYPE_CHECKING:
     from services.psp_connector.psp import Charge, Outcome
+    from services.psp_connector.records import Work
     from tests.psp_connector.payments import Payments
 
 
@@ -107,14 +109,46 @@ def test_a_lease_does_not_last_for_hours(
     assert len(take_over(other)) == 1
 
 
-def test_an_entry_is_taken_over_once(client: Any, payments: Payments) -> None:
-    """However short it was idle, on whatever clock: those that see one dead share what it had."""
-    ids = {payments.accept() for _ in range(40)}
-    dead, *others = [payments.queue(f"connector-{n}") for n in range(5)]
-    take(dead, len(ids))
-    client.delete(STORE.lease(dead.name))
-    with ThreadPoolExecutor(len(others)) as pool:
-        works = [work for some in pool.map(take_over, others) for work in some]
-    assert len(works) == len(ids)
-    assert {work.charge.transaction_id for work in works} == ids
-    assert client.xpending(STORE.queue, store.GROUP)["pending"] == len(ids)
+def test_an_entry_is_taken_over_once(
+    client: Any, payments: Payments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However short it was idle: one that was slower to see the same dead connector gets none."""
+    accepted = {payments.accept() for _ in range(4)}
+    dead, quick, slow = (payments.queue(name) for name in ("dead", "quick", "slow"))
+    take(dead)
+    client.delete(STORE.lease("dead"))
+    works: list[Work] = []
+    with monkeypatch.context() as patch:
+
+        def late(*call: Any) -> Any:
+            """Moves the entries that `slow` has seen, when `quick` has them already."""
+            patch.undo()
+            works.extend(take_over(quick))
+            return store.run_script(*call)
+
+        patch.setattr(store, "run_script", late)
+        assert take_over(slow) == []
+    assert {work.charge.transaction_id for work in works} == accepted
+
+
+def test_a_psp_that_hangs_costs_no_lease(
+    client: Any, payments: Payments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connector keeps its lease while charges and a probe take longer than it lasts."""
+    monkeypatch.setattr(queue, "LEASE_SECONDS", 1)
+    release, hanging = threading.Event(), FakePsp(lambda *_: Transient("HTTP 503"))
+    hanging.up = False
+
+    def hang() -> bool:
+        release.wait(10)
+        return True
+
+    monkeypatch.setattr(hanging, "is_available", hang)
+    ids = [payments.accept() for _ in range(12)]
+    with payments.running(hanging):
+        wait_until(lambda: hanging.calls.total() >= 5)
+        for _ in range(25):
+            assert client.exists(STORE.lease("one"))
+            time.sleep(0.1)
+        release.set()
+        payments.wait_ended(*ids)
