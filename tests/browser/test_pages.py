@@ -170,7 +170,7 @@ def test_a_burst_shows_in_picture_and_charts(person: Person) -> None:
     person.clicks("Start burst")
     person.sees("60 of 60 answered: 60 accepted")
     person.opens("/stack")
-    script = "return document.querySelectorAll('.arrow-flows').length"
+    script = "return document.querySelectorAll('.step-flows').length"
     wait_until(lambda: person.browser.execute_script(script), what="moving arrows")
     person.opens("/rates")
     person.sees("Payments per second", "p99, milliseconds", "Errors (5xx) per second")

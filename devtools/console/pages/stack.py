@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from nicegui import ui
 
 from devtools import wait
 from devtools.catalog import CONSOLE, LISTENERS, SERVICES
 from devtools.console import picture
 from devtools.console.frame import Live, act
-from devtools.console.parts import button, card
+from devtools.console.parts import card, table
 from devtools.supervisor import SupervisorError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from devtools.console.sources import Sources
     from devtools.supervisor import ProcessState
 
@@ -29,6 +26,28 @@ _MB = 1_000_000
 # Preflight beside a running stack finds its ports taken, and stops all of it.
 _NO_ACTIONS = ("preflight", "ready")
 _DONE = {"start": "started", "stop": "stopped", "restart": "restarted"}
+_COLUMNS = (
+    ("name", "Process", ""),
+    ("address", "Address, memory", "about"),
+    ("actions", "", "number"),
+)
+_SLOTS = {
+    "name": "<span class='process-name'>{{ props.value }}</span>"
+    "<span :class=\"'status tone-' + props.row.tone\">{{ props.row.status }}</span>",
+    "address": """
+        <a v-if="props.value" :href="props.value" class="mono">{{ props.value.split("//")[1] }}</a>
+        <span class="hint">{{ props.row.restarts }}</span>
+        <span class="hint">{{ props.row.memory }}</span>
+        <div class="why">{{ props.row.why }}</div>""",
+    "actions": f"""
+        <q-btn v-for="action in props.value" flat dense no-caps class="flat" :label="action"
+            :aria-label="action + ' ' + props.row.name"
+            @click="$parent.$emit('change', props.row.name, action)" />
+        <q-select v-if="props.row.replicas" dense outlined options-dense class="replicas"
+            label="replicas" aria-label="replicas" :model-value="props.row.replicas"
+            :options="{list(range(1, REPLICAS_MAX + 1))}"
+            @update:model-value="count => $parent.$emit('scale', props.row.name, count)" />""",
+}
 
 
 @dataclass(frozen=True)
@@ -41,10 +60,12 @@ class Process:
     """Its colour: ok, wait, bad or off."""
     why: str
     address: str
-    restarts: int
+    restarts: str
     memory: str
-    runs: bool
+    actions: list[str]
+    """What it may be told to do."""
     replicas: int
+    """How many there are, if that can be changed here, else 0."""
 
 
 def read(sources: Sources) -> list[Process]:
@@ -62,16 +83,19 @@ def _process(sources: Sources, state: ProcessState, states: list[ProcessState]) 
         scheme = "redis" if service.name == "redis" else "http"
         address = f"{scheme}://127.0.0.1:{service.port(sources.first_port, state.replica)}"
     status, tone = _status(state, listens=service is not None)
+    times = "restart" if state.restarts == 1 else "restarts"
+    actions = ["stop", "restart"] if state.is_running else ["start"]
+    is_scaled = state.service == "psp-connector" and not state.replica
     return Process(
         name=state.name,
         status=status,
         tone=tone,
         why=_why(sources, state, states) if tone in {"wait", "bad"} else "",
         address=address,
-        restarts=state.restarts,
+        restarts=f"{state.restarts} {times}" if state.restarts else "",
         memory=_memory(state.pid) if state.is_running else "",
-        runs=state.is_running,
-        replicas=sum(other.service == state.service for other in states),
+        actions=[] if state.name in _NO_ACTIONS else actions,
+        replicas=sum(other.service == state.service for other in states) if is_scaled else 0,
     )
 
 
@@ -115,92 +139,25 @@ def _memory(pid: int) -> str:
     return f"{total / _MB:.0f} MB" if total else ""
 
 
-@dataclass
-class _Card:
-    """The elements of one process."""
-
-    labels: dict[str, Any] = field(default_factory=dict)
-    buttons: dict[str, ui.button] = field(default_factory=dict)
-
-
 def page(sources: Sources) -> None:
     """The picture, then a row for each process."""
     with card("Traffic", "requests and payments per second, over the last five seconds"):
-        wide = ui.html("", sanitize=False).classes("picture picture-wide")
-        narrow = ui.html("", sanitize=False).classes("picture picture-narrow")
+        drawn = picture.Picture()
     with card("Processes"):
-        container = ui.element("div").classes("processes")
-    cards: dict[str, _Card] = {}
+        processes = table(_COLUMNS, key="name", slots=_SLOTS, none="No processes.")
 
     def show(found: list[Process]) -> None:
-        if list(cards) != [process.name for process in found]:
-            container.clear()
-            cards.clear()
-            with container:
-                cards.update({one.name: _row(sources, one) for one in found})
-        for process in found:
-            _update(cards[process.name], process)
+        processes.rows = [asdict(process) for process in found]
 
-    def draw(seen: picture.Seen) -> None:
-        wide.content = picture.draw(seen, picture.WIDE)
-        narrow.content = picture.draw(seen, picture.NARROW)
+    async def change(event: Any) -> None:
+        name, action = event.args
+        await act(partial(getattr(sources.supervisor, action), name), f"{name} {_DONE[action]}")
 
+    async def scale(event: Any) -> None:
+        name, count = event.args
+        await act(partial(sources.supervisor.scale, name, count), f"{count} connectors")
+
+    processes.on("change", change)
+    processes.on("scale", scale)
     Live(lambda: read(sources), show, seconds=_SECONDS)
-    Live(lambda: picture.look(sources), draw)
-
-
-def _row(sources: Sources, process: Process) -> _Card:
-    made = _Card()
-    with ui.element("div").classes("process-row").props(f'data-process="{process.name}"'):
-        with ui.element("div").classes("process-main"):
-            ui.label(process.name).classes("process-name")
-            made.labels["status"] = ui.label()
-            made.labels["address"] = ui.link("", "").classes("mono")
-            made.labels["restarts"] = ui.label().classes("hint")
-            made.labels["memory"] = ui.label().classes("hint")
-        with ui.element("div").classes("process-actions"):
-            if process.name not in _NO_ACTIONS:
-                _actions(sources, process, made)
-        made.labels["why"] = ui.label().classes("why")
-    return made
-
-
-def _actions(sources: Sources, process: Process, made: _Card) -> None:
-    supervisor = sources.supervisor
-    changes: dict[str, Callable[[str], None]] = {
-        "start": supervisor.start,
-        "stop": supervisor.stop,
-        "restart": supervisor.restart,
-    }
-    for name, change in changes.items():
-        made.buttons[name] = button(
-            name,
-            partial(act, partial(change, process.name), f"{process.name} {_DONE[name]}"),
-            spoken=f"{name} {process.name}",
-        )
-    if process.name in {"psp-connector", "psp-connector-0"}:
-        count = ui.select(
-            list(range(1, REPLICAS_MAX + 1)), value=process.replicas, label="replicas"
-        )
-        count.props('dense outlined options-dense aria-label="replicas"').classes("replicas")
-        count.on_value_change(
-            lambda: act(
-                lambda: supervisor.scale(process.name, count.value), f"{count.value} connectors"
-            )
-        )
-
-
-def _update(made: _Card, process: Process) -> None:
-    labels = made.labels
-    labels["status"].text = process.status
-    labels["status"].classes(replace=f"status tone-{process.tone}")
-    labels["address"].text = process.address.partition("://")[2]
-    labels["address"].visible = bool(process.address)
-    labels["address"].props(f'href="{process.address}"')
-    times = "restart" if process.restarts == 1 else "restarts"
-    labels["restarts"].text = f"{process.restarts} {times}" if process.restarts else ""
-    labels["memory"].text = process.memory
-    labels["why"].text = process.why
-    labels["why"].visible = bool(process.why)
-    for name, shown in made.buttons.items():
-        shown.visible = process.runs != (name == "start")
+    Live(lambda: picture.look(sources), drawn.show)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -75,5 +76,9 @@ def test_a_stopped_stack_is_no_error() -> None:
     rates.step()
     rates.step()
     assert [point.services for point in rates.points] == [{}]
-    drawn = picture.draw(picture.Seen((0.0,) * 6, None, frozenset(), sandbox=False), picture.WIDE)
-    assert drawn.count("not up") == 4
+    sources: Any = SimpleNamespace(
+        rates=rates, supervisor=Away(), queue=SimpleNamespace(collect=list)
+    )
+    nodes = picture.look(sources)
+    assert {name for name, node in nodes.items() if node.is_up} == {"merchant"}
+    assert [node.note for node in nodes.values()].count("not up") == 4
