@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict, deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import httpx
@@ -15,9 +15,9 @@ from devtools.supervisor import SupervisorError
 from services.common.metrics import DURATION_BUCKETS_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
-    from devtools.supervisor import ProcessState, Supervisor
+    from devtools.supervisor import Supervisor
 
 INTERVAL_SECONDS = 5
 POINTS_MAX = 15 * 60 // INTERVAL_SECONDS
@@ -27,15 +27,6 @@ _ANSWER_SECONDS_MAX = 2.0
 # Requested by probes and by the console itself.
 _UNCOUNTED = ("/health", "/metrics", "/_sandbox/")
 _BUCKETS = (*map(float, DURATION_BUCKETS_SECONDS), float("inf"))
-
-
-@dataclass
-class Reading:
-    """The counters of one process; the sum of readings is a Counter each."""
-
-    requests: Counter[str] = field(default_factory=Counter)
-    """`all`, `errors` (5xx), and one for each bucket by its upper bound."""
-    outcomes: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -65,7 +56,7 @@ class Rates:
         self._first_port = first_port
         self._supervisor = supervisor
         self._http = httpx.Client(trust_env=False, verify=False, timeout=_ANSWER_SECONDS_MAX)  # noqa: S501 - no TLS on loopback
-        self._before: dict[str, Reading] = {}
+        self._before: dict[str, Counter[str]] = {}
         self._read_at = 0.0
         self.points: deque[Point] = deque(maxlen=POINTS_MAX)
 
@@ -77,86 +68,74 @@ class Rates:
     def step(self) -> None:
         """Reads all processes once."""
         now = time.time()
-        readings = {}
-        for process, service, port in self._targets():
+        grown: dict[str, Counter[str]] = defaultdict(Counter)
+        for process, service, url in self._targets():
             try:
-                text = self._http.get(f"http://127.0.0.1:{port}/metrics").text
-                readings[process] = service, read(text)
+                found = read(self._http.get(url).text)
             except (httpx.HTTPError, ValueError):
                 continue
-        seconds = now - self._read_at
-        grown = {
-            process: (service, _growth(self._before.get(process), reading))
-            for process, (service, reading) in readings.items()
-        }
-        if self._read_at and seconds > 0:
-            self.points.append(_point(now, seconds, grown.values()))
-        self._before.update({process: reading for process, (_, reading) in readings.items()})
+            # Nothing for one interval of a process that is new; a Counter's difference leaves out
+            # what is not positive, as after a restart.
+            grown[service].update(found - self._before.get(process, found))
+            self._before[process] = found
+        if self._read_at and now > self._read_at:
+            self.points.append(_point(now, now - self._read_at, grown))
         self._read_at = now
 
-    def _targets(self) -> list[tuple[str, str, int]]:
+    def _targets(self) -> list[tuple[str, str, str]]:
         try:
             states = self._supervisor.processes()
         except SupervisorError:
             states = []
-        running = [state for state in states if state.is_running and state.service in SCRAPED]
-        return [(state.name, state.service, _port(state, self._first_port)) for state in running]
+        return [
+            (one.name, one.service, f"http://127.0.0.1:{port}/metrics")
+            for one in states
+            if one.is_running and one.service in SCRAPED
+            for port in [SERVICES[one.service].port(self._first_port, one.replica)]
+        ]
 
 
-def _port(state: ProcessState, first_port: int) -> int:
-    return SERVICES[state.service].port(first_port, state.replica)
-
-
-def read(text: str) -> Reading:
+def read(text: str) -> Counter[str]:
     """The counters in a Prometheus text.
+
+    Of requests `all`, `errors` (5xx) and one for each bucket by its upper bound; and of payments
+    those of `Point.outcomes`.
 
     Raises:
         ValueError: it is none.
     """
-    reading = Reading()
+    counts: Counter[str] = Counter()
     for family in text_string_to_metric_families(text):
         for name, labels, value, *_ in family.samples:
             if labels.get("route", "").startswith(_UNCOUNTED):
                 continue
             if name == "http_request_duration_seconds_bucket":
-                reading.requests[str(float(labels["le"]))] += int(value)
+                counts[str(float(labels["le"]))] += int(value)
             elif name == "http_request_duration_seconds_count":
-                status, count = labels["status"], int(value)
-                reading.requests["all"] += count
-                reading.requests["errors"] += count if status.startswith("5") else 0
-                accepted = status == "202" and labels["method"] == "POST"
-                reading.outcomes["accepted"] += count if accepted else 0
+                counts["all"] += int(value)
+                if labels["status"].startswith("5"):
+                    counts["errors"] += int(value)
+                elif (labels["status"], labels["method"]) == ("202", "POST"):
+                    counts["accepted"] += int(value)
             elif name == "psp_attempts_total":
-                reading.outcomes[labels["outcome"]] += int(value)
+                counts[labels["outcome"]] += int(value)
             elif name == "psp_request_duration_seconds_count":
-                reading.outcomes["psp"] += int(value)
-    return reading
+                counts["psp"] += int(value)
+    return counts
 
 
-def _growth(before: Reading | None, now: Reading) -> Reading:
-    """What was counted meanwhile; of a process that has restarted, nothing for one interval."""
-    if before is None:
-        return Reading()
-    # A Counter's difference leaves out what is not positive.
-    return Reading(now.requests - before.requests, now.outcomes - before.outcomes)
-
-
-def _point(at: float, seconds: float, grown: Iterable[tuple[str, Reading]]) -> Point:
-    requests: dict[str, Counter[str]] = {}
-    outcomes: Counter[str] = Counter()
-    for service, reading in grown:
-        requests.setdefault(service, Counter()).update(reading.requests)
-        outcomes.update(reading.outcomes)
-    services = {
+def _point(at: float, seconds: float, grown: Mapping[str, Counter[str]]) -> Point:
+    loads = {
         service: Load(
             requests=counts["all"] / seconds,
             errors=counts["errors"] / seconds,
             p50_ms=quantile_ms(counts, 0.5),
             p99_ms=quantile_ms(counts, 0.99),
         )
-        for service, counts in requests.items()
+        for service, counts in grown.items()
     }
-    return Point(at, services, {name: count / seconds for name, count in outcomes.items()})
+    total = sum(grown.values(), Counter[str]())
+    return Point(at, loads, {name: total[name] / seconds for name in (*OUTCOMES, "psp")})
 
 
 def quantile_ms(counts: Mapping[str, int], share: float) -> float | None:

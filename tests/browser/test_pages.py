@@ -176,7 +176,7 @@ def test_a_burst_shows_in_picture_and_charts(person: Person) -> None:
     person.sees("Payments per second", "p99, milliseconds", "Errors (5xx) per second")
     peak = (
         "const chart = getElement(document.querySelector('.chart').id.slice(1)).chart;"
-        "return Math.max(0, ...chart.getOption().series[0].data.map((point) => point[1]))"
+        "return Math.max(0, ...chart.getOption().dataset[0].source.map((point) => point.accepted))"
     )
     wait_until(lambda: person.browser.execute_script(peak) > 1, what="a peak of accepted payments")
 

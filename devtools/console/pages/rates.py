@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import itertools
 import time
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from nicegui import ui
 
 from devtools.console.frame import Live
 from devtools.console.parts import card
-from devtools.console.rates import INTERVAL_SECONDS, OUTCOMES, SCRAPED
+from devtools.console.rates import INTERVAL_SECONDS, SCRAPED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from devtools.console.rates import Point
     from devtools.console.sources import Sources
+
+    Values = Callable[[Point], Mapping[str, float | None]]
 
 # Readable on white and on near-black; the first ones are those of the waterfall (style.css).
 _COLOURS = ("#2f8f83", "#2f6fde", "#c76a12", "#b8417a", "#6d5bd0", "#7a8494")
@@ -29,36 +32,37 @@ _OUTCOME_COLOURS = {
 }
 _GREY = "#808792"
 _SHOWN_SECONDS_MIN = 120
+_OF_SERVICES = {
+    "Requests per second": "requests",
+    "p50, milliseconds": "p50_ms",
+    "p99, milliseconds": "p99_ms",
+    "Errors (5xx) per second": "errors",
+}
 
 
 def page(sources: Sources) -> None:
     """The charts."""
     hint = f"A point every {INTERVAL_SECONDS} s while the console runs, of 15 minutes at most."
     ui.label(hint).classes("hint")
+    colours = dict(zip(SCRAPED, itertools.cycle(_COLOURS), strict=False))
     with ui.element("div").classes("columns"):
-        charts: list[tuple[ui.echart, Callable[[Point], Mapping[str, float | None]]]] = [
-            (
-                _chart("Payments per second", _OUTCOME_COLOURS),
-                lambda point: {name: point.outcomes.get(name, 0.0) for name in OUTCOMES},
+        charts: list[tuple[ui.echart, Values]] = [
+            (_chart("Payments per second", _OUTCOME_COLOURS), lambda point: point.outcomes),
+            *(
+                (_chart(title, colours), partial(_of_services, name))
+                for title, name in _OF_SERVICES.items()
             ),
-            _of_services("Requests per second", lambda load: load.requests),
-            _of_services("p50, milliseconds", lambda load: load.p50_ms),
-            _of_services("p99, milliseconds", lambda load: load.p99_ms),
-            _of_services("Errors (5xx) per second", lambda load: load.errors),
         ]
 
     def show(points: Sequence[Point]) -> None:
-        for chart, value in charts:
-            _fill(chart, points, value)
+        for chart, values in charts:
+            _fill(chart, points, values)
 
     Live(lambda: list(sources.rates.points), show)
 
 
-def _of_services(title: str, value: Callable[[Any], float | None]) -> Any:
-    chart = _chart(title, dict(zip(SCRAPED, itertools.cycle(_COLOURS), strict=False)))
-    return chart, lambda point: {
-        name: value(point.services[name]) if name in point.services else None for name in SCRAPED
-    }
+def _of_services(name: str, point: Point) -> dict[str, float | None]:
+    return {service: getattr(load, name) for service, load in point.services.items()}
 
 
 def _chart(title: str, colours: Mapping[str, str]) -> ui.echart:
@@ -75,29 +79,25 @@ def _chart(title: str, colours: Mapping[str, str]) -> ui.echart:
                 "tooltip": {"trigger": "axis"},
                 "xAxis": {"type": "time", **axis, "splitNumber": 3},
                 "yAxis": {"type": "value", "min": 0, "minInterval": 1, **axis, "splitNumber": 3},
+                "dataset": {"dimensions": ["at", *colours], "source": []},
                 "series": [
                     {"name": name, "type": "line", "symbol": "circle", "symbolSize": 3,
-                     "lineStyle": {"width": 2}, "data": []}
+                     "lineStyle": {"width": 2}, "encode": {"x": "at", "y": name}}
                     for name in colours
                 ],
             }
         ).classes("chart")  # fmt: skip
 
 
-def _fill(
-    chart: ui.echart,
-    points: Sequence[Point],
-    value: Callable[[Point], Mapping[str, float | None]],
-) -> None:
+def _fill(chart: ui.echart, points: Sequence[Point], values: Values) -> None:
     now = time.time()
-    options = chart.options
-    shown_seconds = max(now - points[0].at, _SHOWN_SECONDS_MIN) if points else _SHOWN_SECONDS_MIN
-    options["xAxis"]["min"] = int((now - shown_seconds) * 1000)
-    options["xAxis"]["max"] = int(now * 1000)
-    rows = [(int(point.at * 1000), value(point)) for point in points]
-    for series in options["series"]:
-        series["data"] = [
-            [at, None if (found := values.get(series["name"])) is None else round(found, 2)]
-            for at, values in rows
-        ]
+    first = min([now - _SHOWN_SECONDS_MIN, *(point.at for point in points)])
+    chart.options["xAxis"] |= {"min": int(first * 1000), "max": int(now * 1000)}
+    chart.options["dataset"]["source"] = [
+        {
+            "at": int(point.at * 1000),
+            **{name: None if n is None else round(n, 2) for name, n in values(point).items()},
+        }
+        for point in points
+    ]
     chart.update()
