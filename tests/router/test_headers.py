@@ -6,13 +6,7 @@ import re
 
 import pytest
 
-from tests.router.helpers import (
-    Answer,
-    Platform,
-    Router,
-    parse,
-    problem,
-)
+from tests.router.helpers import Answer, Platform, Router, parse, problem
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
