@@ -12,9 +12,8 @@ import pytest
 import redis
 import yaml
 
-from devtools import catalog, environment
+from devtools import catalog
 from devtools.address import PORT_OFFSETS
-from services.common.settings import FILE_ALLOWED, Secret
 from tests.support import ROOT, free_ports, redis_server
 
 if TYPE_CHECKING:
@@ -30,21 +29,6 @@ LOCAL_ONLY = {"console", "preflight", "ready", "reload", "smoke"}
 ROUTER = {"ALLOWED_HOSTS", "LOG_LEVEL", "TRACING"} | {
     f"{one.variable}_ADDRESS" for one in catalog.SERVICES.values() if one.route
 }
-# With a default, or made of another variable.
-OWN = {"REDIS_URL", "PSP_URL", "TRACING"}
-
-
-def variables(service: str) -> set[str]:
-    """What the settings class reads, a secret by its file; where it listens is the image's."""
-    fields = environment.SETTINGS[service].model_fields
-    names = {
-        f"{name}_file" if field.annotation in (Secret, Secret | None) else name
-        for name, field in fields.items()
-    }
-    names |= {f"{name}_file" for name, field in fields.items() if FILE_ALLOWED in field.metadata}
-    # A second secret only while it is being changed, so it has no file that must be there.
-    names = {"jwt_secret_previous" if n == "jwt_secret_previous_file" else n for n in names}
-    return {name.upper() for name in names - {"http_port", "http_host"}}
 
 
 def test_it_runs_the_same_processes() -> None:
@@ -60,12 +44,6 @@ def test_it_starts_in_the_same_order(service: str) -> None:
     assert {name: {"condition": "service_healthy"} for name in local} == needed
 
 
-@pytest.mark.parametrize("service", list(environment.SETTINGS))
-def test_each_setting_can_be_given(service: str) -> None:
-    """A service gets each variable of its settings class, and no other."""
-    assert variables(service) == set(SERVICES[service]["environment"])
-
-
 def test_the_router_is_told_what_it_reads() -> None:
     """Each variable is one of the Caddyfile's."""
     caddyfile = (ROOT / "services/router/Caddyfile").read_text()
@@ -79,14 +57,12 @@ def test_the_router_is_told_what_it_reads() -> None:
 def test_a_variable_has_its_own_name_and_no_default_of_its_own() -> None:
     """`NAME: ${NAME:-}`: a default is said once, in the settings class."""
     odd = {
-        (name, text)
+        name
         for service in SERVICES.values()
         for name, text in service.get("environment", {}).items()
-        if "${" in text
-        and name not in {"REDIS_URL", "PSP_URL", "TRACING"}
-        and text != f"${{{name}:-}}"
+        if "${" in text and text != f"${{{name}:-}}"
     }
-    assert odd == set()
+    assert odd == {"PSP_URL", "TRACING"}
 
 
 def test_the_addresses_are_those_of_the_local_ports() -> None:
@@ -103,22 +79,20 @@ def test_only_the_router_is_published() -> None:
 
 
 @pytest.mark.parametrize("service", list(SERVICES))
-def test_each_can_do_little_harm(service: str) -> None:
-    """Nothing can be written but what is named, no right can be had, and the image is ours."""
+def test_each_is_confined_and_ends_in_time(service: str) -> None:
+    """Nothing can be written but what is named, no right can be had, and the image is ours.
+
+    What finishes its work within the local bound is not killed here either.
+    """
     found = SERVICES[service]
+    seconds = int(found["stop_grace_period"].removesuffix("s"))
+    assert LOCAL[service]["shutdown"]["timeout_seconds"] <= seconds
     assert f"platform/{service}:latest" == found["image"]
     assert found["pull_policy"] == "never"
     assert found["read_only"]
     assert found["cap_drop"] == ["ALL"]
     assert found["security_opt"] == ["no-new-privileges:true"]
     assert "user" not in found, "the image's own user is not root"
-
-
-@pytest.mark.parametrize("service", list(SERVICES))
-def test_each_has_as_long_to_stop_as_locally(service: str) -> None:
-    """What finishes its work within the local bound is not killed here either."""
-    seconds = int(SERVICES[service]["stop_grace_period"].removesuffix("s"))
-    assert LOCAL[service]["shutdown"]["timeout_seconds"] <= seconds
 
 
 def called_by(service: str) -> set[str]:
@@ -192,16 +166,17 @@ def test_prepare_helps_and_writes_nothing(checkout: Path, word: str, code: int) 
 
 
 def test_prepare_keeps_its_secrets_to_this_user(checkout: Path) -> None:
-    """A secret is made once; a container may read it, another user of this machine may not."""
+    """Each is made once, where the compose file looks; a container may read it, no other user."""
     prepare(checkout, "router")
     folder = checkout / ".state/compose"
-    first = (folder / "jwt-secret").read_text()
+    paths = [re.sub(r"\${.*:-(.*)}", r"\1", one["file"]) for one in COMPOSE["secrets"].values()]
+    files = [checkout / "deploy" / path for path in paths]
+    first = [file.read_text() for file in files]
     prepare(checkout, "router")
-    assert len(first) == 64
-    assert first == (folder / "jwt-secret").read_text()
-    assert (folder / "psp-api-key").read_text().strip() == "sk_test_sandbox"
+    assert first == [file.read_text() for file in files]
+    assert len((folder / "jwt-secret").read_text()) == 64
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o444}
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert stat.S_IMODE((folder / "jwt-secret").stat().st_mode) == 0o444
 
 
 def test_redis_does_for_strangers_what_its_health_check_asks(
@@ -217,18 +192,6 @@ def test_redis_does_for_strangers_what_its_health_check_asks(
         url = (folder / "redis-url").read_text().strip()
         with redis.Redis.from_url(url.replace("redis:8005", f"127.0.0.1:{port}")) as own:
             assert own.config_set("maxclients", "100")
-
-
-def test_the_secrets_are_where_the_compose_file_looks() -> None:
-    """What prepare.sh makes is what is given when nothing else is said."""
-    files = {name: found["file"] for name, found in COMPOSE["secrets"].items()}
-    assert files == {
-        "jwt-secret": "${JWT_SECRET_FILE:-../.state/compose/jwt-secret}",
-        "psp-api-key": "${PSP_API_KEY_FILE:-../.state/compose/psp-api-key}",
-        "redis.conf": "../.state/compose/redis.conf",
-        "redis-url": "${REDIS_URL_FILE:-../.state/compose/redis-url}",
-        "sandbox-token": "${SANDBOX_TOKEN_FILE:-../.state/compose/sandbox-token}",
-    }
 
 
 def test_prepare_says_where_images_cannot_be_made(checkout: Path) -> None:

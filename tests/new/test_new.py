@@ -85,7 +85,7 @@ def test_the_existing_services_are_as_the_template_makes_them(name: str) -> None
     assert sorted(again.splitlines()) == sorted(text.splitlines())
 
 
-REFUSED = {
+NAMES_REFUSED = {
     "Rates": "is no name for a service",
     "rates-2": "is no name for a service",
     "a" * 25: "is no name for a service",
@@ -101,46 +101,40 @@ REFUSED = {
     "preflight": "process-compose.yaml has a process of that name",
     "psp": "its settings would begin as PSP_",
 }
+REFUSED = {
+    **{f"service {name} --route extra": why for name, why in NAMES_REFUSED.items()},
+    "service extra-api --route auth": "the route /auth is taken by auth-api",
+    "service extra-api --route health": "the route /health is taken by the router",
+    "service extra-api --route a/b": "'a/b' is no route",
+    "service extra-api --route extra --port 8002": "port 8002 is taken by core-api",
+    "service extra-api --route extra --port 8013": "port 8013 cannot be had",
+    "service extra-api --route extra --port 80": "port 80 cannot be had",
+    "remove extra-api": "there is no service extra-api",
+    "remove core-api": "core-api is needed: ",
+    "remove router": "router is a part of the stack",
+}
 
 
-@pytest.mark.parametrize(("name", "why"), list(REFUSED.items()))
-def test_a_name_that_cannot_be_had(tree: Tree, name: str, why: str) -> None:
-    refuses(tree, ["service", name, "--route", "extra"], why)
+@pytest.mark.parametrize(("words", "why"), list(REFUSED.items()))
+def test_what_cannot_be_had(tree: Tree, words: str, why: str) -> None:
+    """A name, a route or a port that is taken or none; what is not there or needed."""
+    refuses(tree, words.split(), why)
 
 
 @pytest.mark.parametrize(
-    ("words", "why"),
+    ("name", "text", "why"),
     [
-        (["--route", "auth"], "the route /auth is taken by auth-api"),
-        (["--route", "health"], "the route /health is taken by the router"),
-        (["--route", "a/b"], "'a/b' is no route"),
-        (["--route", "extra", "--port", "8002"], "port 8002 is taken by core-api"),
-        (["--route", "extra", "--port", "8013"], "port 8013 cannot be had"),
-        (["--route", "extra", "--port", "80"], "port 80 cannot be had"),
+        (CADDYFILE, "# mine", "not committed"),
+        ("services/core_api/settings.py", "import nothing_of_that_name", "nothing_of_that_name"),
     ],
+    ids=["own changes", "broken settings"],
 )
-def test_a_route_or_port_that_cannot_be_had(tree: Tree, words: list[str], why: str) -> None:
-    refuses(tree, ["service", "extra-api", *words], why)
-
-
-@pytest.mark.parametrize(
-    ("name", "why"),
-    [
-        ("extra-api", "there is no service extra-api"),
-        ("core-api", "core-api is needed: "),
-        ("router", "router is a part of the stack"),
-    ],
-)
-def test_a_service_that_cannot_be_removed(tree: Tree, name: str, why: str) -> None:
-    refuses(tree, ["remove", name], why)
-
-
-def test_a_changed_file_is_not_changed_further(tree: Tree) -> None:
-    """A file that it would edit has changes of the user's own."""
-    path = tree.folder / CADDYFILE
-    path.write_text(path.read_text() + "\n# mine\n")
+def test_a_file_that_cannot_be_changed(tree: Tree, name: str, text: str, why: str) -> None:
+    """One with changes of the user's own; what follows from broken settings of another service."""
+    path = tree.folder / name
+    path.write_text(f"{path.read_text()}\n{text}\n")
     try:
-        refuses(tree, EXTRA, "not committed")
+        refuses(tree, EXTRA, why)
     finally:
         tree.git("checkout", "--quiet", ".")
 
@@ -153,16 +147,6 @@ def test_code_that_git_does_not_have_is_kept(tree: Tree) -> None:
     refuses(tree, ["remove", "extra-api"], "app.py has changes that git does not have")
     assert tree.new("remove", "extra-api", "--force").returncode == 0
     assert tree.git("status", "--porcelain") == ""
-
-
-def test_broken_settings_of_another_service(tree: Tree) -> None:
-    """The error is one sentence with the reason."""
-    path = tree.folder / "services/core_api/settings.py"
-    path.write_text("import nothing_of_that_name")
-    try:
-        refuses(tree, EXTRA, "nothing_of_that_name")
-    finally:
-        tree.git("checkout", "--quiet", ".")
 
 
 def test_outside_a_checkout(tree: Tree, tmp_path: Path) -> None:
