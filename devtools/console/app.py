@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
+from functools import partial
 from typing import TYPE_CHECKING
 
-from nicegui import app, ui
+from nicegui import app, run, ui
 
 from devtools.console import receiver
 from devtools.console.burst import Burst
-from devtools.console.frame import add_style, frame
+from devtools.console.frame import PAGES, add_style, frame
 from devtools.console.guard import Guard
 from devtools.console.pages import logs, payment, payments, psp, queue, rates, stack, tryit
 from devtools.console.rates import INTERVAL_SECONDS
@@ -32,36 +31,32 @@ def build(settings: ConsoleSettings, spans: SpanStore, on_ready: Callable[[], No
     # Not ALLOWED_HOSTS: the console is for this machine alone.
     app.add_middleware(Guard, hosts=HttpSettings(http_port=settings.http_port).hosts())
     app.on_startup(on_ready)
-    app.on_startup(lambda: _sample(sources))
+    app.timer(INTERVAL_SECONDS, lambda: run.io_bound(sources.rates.step))
 
 
 def add_pages(sources: Sources, burst: Burst) -> None:
     """One route for each page."""
     add_style()
+    shows: dict[str, Callable[[Sources], None]] = {
+        "Payments": payments.page,
+        "Stack": stack.page,
+        "Queue": queue.page,
+        "Try it": partial(tryit.page, burst),
+        "PSP": psp.page,
+        "Logs": logs.page,
+        "Rates": rates.page,
+    }
 
-    def add(path: str, title: str, show: Callable[[], None]) -> None:
+    def add(path: str, title: str) -> None:
         @ui.page(path)
         def _page() -> None:
             with frame(title, sources.router_url):
-                show()
+                shows[title](sources)
 
-    add("/", "Payments", lambda: payments.page(sources))
-    add("/stack", "Stack", lambda: stack.page(sources))
-    add("/queue", "Queue", lambda: queue.page(sources))
-    add("/try", "Try it", lambda: tryit.page(sources, burst))
-    add("/psp", "PSP", lambda: psp.page(sources))
-    add("/logs", "Logs", lambda: logs.page(sources))
-    add("/rates", "Rates", lambda: rates.page(sources))
+    for path, title, _icon in PAGES:
+        add(path, title)
 
     @ui.page("/payments/{transaction_id}")
     def _payment(transaction_id: str) -> None:
         with frame("Payment", sources.router_url):
             payment.page(sources, transaction_id)
-
-
-async def _sample(sources: Sources) -> None:
-    """Reads the services' counters until the process ends."""
-    with contextlib.suppress(asyncio.CancelledError):
-        while not app.is_stopped:
-            await asyncio.to_thread(sources.rates.step)
-            await asyncio.sleep(INTERVAL_SECONDS)

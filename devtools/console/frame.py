@@ -27,12 +27,12 @@ PAGES = (
 LIVE_SECONDS = 1.0
 # Light, dark, or as the system has it: one developer, so one choice for all pages.
 _DARK: dict[str, bool | None] = {"value": None}
-_NEXT = {None: True, True: False, False: None}
-_LOOKS = {
-    None: ("brightness_auto", "Colours: as the system"),
-    True: ("dark_mode", "Colours: dark"),
-    False: ("light_mode", "Colours: light"),
+_LOOKS: dict[bool | None, tuple[str, str, bool | None]] = {
+    None: ("brightness_auto", "as the system", True),
+    True: ("dark_mode", "dark", False),
+    False: ("light_mode", "light", None),
 }
+"""Of each choice its icon, its name and the next one."""
 
 
 def add_style() -> None:
@@ -61,18 +61,17 @@ def frame(title: str, address: str) -> Iterator[None]:
 
 def _dark_button(dark: ui.dark_mode) -> None:
     def change() -> None:
-        _DARK["value"] = dark.value = _NEXT[dark.value]
-        show()
+        _DARK["value"] = dark.value = _LOOKS[dark.value][2]
 
     def show() -> None:
-        icon, text = _LOOKS[dark.value]
-        button.props(f'icon={icon} aria-label="{text}"')
-        tip.text = text
+        icon, name, _ = _LOOKS[dark.value]
+        tip.text = f"Colours: {name}"
+        button.props(f'icon={icon} aria-label="{tip.text}"')
 
-    button = ui.button(on_click=change, color=None).props("flat round dense")
-    with button:
+    with ui.button(on_click=change, color=None).props("flat round dense") as button:
         tip = ui.tooltip()
     show()
+    dark.on_value_change(show)
 
 
 class Live(Generic[T]):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nicegui import ui
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from devtools.loglines import Line
 
@@ -93,6 +93,15 @@ PAYMENT_SLOT = (
     '<a v-if="props.value" :href="\'/payments/\' + props.value" class="mono">'
     "{{ props.value.slice(0, 8) }}</a>"
 )
+
+
+def choice(label: str, options: Iterable[str], value: str | None = None) -> ui.select:
+    """A filter by one of several; without a value it can be left empty."""
+    names = list(options)
+    made = ui.select(
+        names, label=label, value=value, clearable=value is None, with_input=len(names) > 10
+    )
+    return made.props("outlined dense options-dense").classes("filter")
 
 
 def copy_button(text: Callable[[], str], what: str) -> None:

@@ -1,7 +1,7 @@
 """The OTLP/HTTP receiver and the read interface of the traces.
 
 POST /v1/traces                  https://opentelemetry.io/docs/specs/otlp/#otlphttp
-GET  /api/traces/<id>            a transaction's id, or a trace's in hexadecimal
+GET  /api/traces/<id>            of a transaction
 GET  /health
 """
 
@@ -24,8 +24,6 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from starlette.requests import Request
 
     from devtools.console.spans import SpanStore
@@ -36,7 +34,6 @@ PROTOBUF = "application/x-protobuf"
 BODY_BYTES_MAX = 4 * 1024 * 1024
 # Requests stored at a time; more are refused, and exporters send those again.
 STORING_MAX = 4
-_TRACE_ID = re.compile(r"[0-9a-f]{32}")
 TRANSACTION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -70,14 +67,9 @@ def routes(store: SpanStore) -> list[Route]:
 
     async def read(request: Request) -> Response:
         id_ = request.path_params["id"]
-        find: Callable[[str], list[Span]]
-        if _TRACE_ID.fullmatch(id_):
-            find = store.trace
-        elif TRANSACTION_ID.fullmatch(id_):
-            find = store.of_transaction
-        else:
-            return PlainTextResponse("neither a transaction's id nor a trace's", 404)
-        spans = await asyncio.to_thread(find, id_)
+        if not TRANSACTION_ID.fullmatch(id_):
+            return PlainTextResponse("not a transaction's id", 404)
+        spans = await asyncio.to_thread(store.of_transaction, id_)
         return JSONResponse(as_document(id_, spans))
 
     return [

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 import redis
@@ -26,13 +26,16 @@ from services.psp_connector.deadletters import DeadLetters
 from services.psp_connector.metrics import QueueCollector
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from devtools.console.settings import ConsoleSettings
     from devtools.console.spans import SpanStore
     from devtools.console.waterfall import Span
     from devtools.loglines import Line
     from services.common.transaction import Credit, Transaction
+    from services.core_api.models import Loyalty, Page
+
+P = TypeVar("P", "Page", "Loyalty")
 
 
 class RefusedError(Exception):
@@ -50,7 +53,6 @@ TROUBLE = (
 REDIS_TIMEOUT_SECONDS = 2.0
 # Of the payments that a filter looks at: 2,000 take some 150 ms.
 EXAMINED_MAX = 2_000
-_LEDGER_PAGES_MAX = 20
 
 
 @dataclass(frozen=True)
@@ -106,26 +108,23 @@ class Sources:
     def payments(self, wanted: Filter, limit: int) -> tuple[list[dict[str, Any]], bool]:
         """The latest payments, and whether older ones were left unexamined."""
         names = {id_: name for name, id_ in self.merchants().items()}
-        chosen = [id_ for id_, name in names.items() if wanted.merchant in {"", name}]
         newest_first = heapq.merge(
-            *(self._of(id_) for id_ in chosen), key=lambda one: one.created_at, reverse=True
+            *(self._of(id_) for id_, name in names.items() if wanted.merchant in {"", name}),
+            key=lambda one: one.created_at,
+            reverse=True,
         )
-        examined = list(itertools.islice(newest_first, EXAMINED_MAX)) if _narrows(wanted) else []
-        found = (one for one in examined if one in wanted) if examined else newest_first
-        rows = [
-            _document(one) | {"merchant": names[one.user_id]}
-            for one in itertools.islice(found, limit)
-        ]
-        return rows, len(examined) == EXAMINED_MAX and len(rows) < limit
+        rows: list[dict[str, Any]] = []
+        examined = 0
+        for examined, one in enumerate(itertools.islice(newest_first, EXAMINED_MAX), 1):  # noqa: B007
+            if one in wanted:
+                rows.append(_document(one) | {"merchant": names[one.user_id]})
+            if len(rows) == limit:
+                break
+        return rows, examined == EXAMINED_MAX and len(rows) < limit
 
     def _of(self, user_id: int) -> Iterator[Transaction]:
-        cursor: str | None = None
-        for _page in range(EXAMINED_MAX // PAGE_MAX + 1):
-            page = self._transactions.page(user_id, PAGE_MAX, cursor)
-            yield from page.transactions
-            cursor = page.next_cursor
-            if cursor is None:
-                return
+        pages = _pages(lambda cursor: self._transactions.page(user_id, PAGE_MAX, cursor))
+        return (one for page in pages for one in page.transactions)
 
     def payment(self, transaction_id: str) -> Payment | None:
         """One payment; None if there is none."""
@@ -143,16 +142,9 @@ class Sources:
         return Payment(_document(record), merchant, spans, credit)
 
     def _credit(self, user_id: int, transaction_id: str) -> Credit | None:
-        cursor: str | None = None
-        for _page in range(_LEDGER_PAGES_MAX):
-            page = self._transactions.loyalty(user_id, PAGE_MAX, cursor)
-            for credit in page.ledger:
-                if credit.transaction_id == transaction_id:
-                    return credit
-            cursor = page.next_cursor
-            if cursor is None:
-                break
-        return None
+        pages = _pages(lambda cursor: self._transactions.loyalty(user_id, PAGE_MAX, cursor))
+        ledger = (one for page in pages for one in page.ledger)
+        return next((one for one in ledger if one.transaction_id == transaction_id), None)
 
     def lines(self, transaction_id: str) -> list[Line]:
         """The log lines about a payment."""
@@ -186,8 +178,15 @@ def _document(transaction: Transaction) -> dict[str, Any]:
     return transaction.model_dump(mode="json", exclude_none=True)
 
 
-def _narrows(wanted: Filter) -> bool:
-    return bool(wanted.status or wanted.currency)
+def _pages(read: Callable[[str | None], P]) -> Iterator[P]:
+    """The pages of a list, as many as hold EXAMINED_MAX."""
+    cursor: str | None = None
+    for _page in range(EXAMINED_MAX // PAGE_MAX):
+        page = read(cursor)
+        yield page
+        cursor = page.next_cursor
+        if cursor is None:
+            return
 
 
 def sentence(error: BaseException) -> str:

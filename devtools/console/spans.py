@@ -132,11 +132,6 @@ class SpanStore:
         )
         return int((count - free) * size)
 
-    def trace(self, trace_id: str) -> list[Span]:
-        """The spans of a trace, by their start."""
-        with self._use() as connection:
-            return _sorted(_spans(connection, bytes.fromhex(trace_id)))
-
     def of_transaction(self, transaction_id: str) -> list[Span]:
         """The spans of all traces that changed a transaction, not of those that only read it."""
         with self._use() as connection:
@@ -154,17 +149,8 @@ class SpanStore:
             for trace_id, ids in list(own.items())[-TRACES_MAX:]:
                 trace = _spans(connection, trace_id, transaction_id, max(ids.values()))
                 parts += _around(ids, trace)
-            return _sorted(parts)[:SPANS_MAX]
-
-    def count(self) -> int:
-        """The number of spans."""
-        with self._use() as connection:
-            return int(connection.execute("SELECT count(*) FROM spans").fetchone()[0])
-
-    def close(self) -> None:
-        """Closes the file."""
-        with self._lock:
-            self._connection.close()
+            parts.sort(key=lambda span: (span.start_ns, -span.end_ns))
+            return parts[:SPANS_MAX]
 
     @contextlib.contextmanager
     def _use(self) -> Iterator[sqlite3.Connection]:
@@ -200,15 +186,15 @@ def _text(attributes: Iterable[KeyValue], key: str) -> str | None:
 
 
 def _spans(
-    connection: sqlite3.Connection, trace_id: bytes, transaction_id: str = "", near: int = 0
+    connection: sqlite3.Connection, trace_id: bytes, transaction_id: str, near: int
 ) -> list[Span]:
-    """The spans of a trace; with a transaction, without those of others.
+    """The spans of a trace without those of other transactions.
 
     First that transaction's, then those received around the sequence `near`.
     """
     found = connection.execute(
         "SELECT trace_id, service, span FROM spans"
-        " WHERE trace_id = :trace AND (:id = '' OR ifnull(transaction_id, :id) = :id)"
+        " WHERE trace_id = :trace AND ifnull(transaction_id, :id) = :id"
         " ORDER BY transaction_id IS NULL, abs(sequence - :near) LIMIT :limit",
         {"trace": trace_id, "id": transaction_id, "near": near, "limit": _EXAMINED_MAX},
     )
@@ -231,10 +217,6 @@ def _around(own: Collection[str], spans: Sequence[Span]) -> list[Span]:
             found.add(one := below.pop())
             below += set(children.get(one, ())) - found
     return [span for span in spans if span.span_id in found]
-
-
-def _sorted(spans: Sequence[Span]) -> list[Span]:
-    return sorted(spans, key=lambda span: (span.start_ns, -span.end_ns))
 
 
 def _span(trace_id: bytes, service: str, encoded: bytes) -> Span:

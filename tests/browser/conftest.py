@@ -26,23 +26,12 @@ def stack() -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="session")
-def console(stack: Stack) -> str:
-    """The console's address."""
-    return f"http://127.0.0.1:{CONSOLE.port(stack.port)}"
-
-
-@pytest.fixture(scope="session")
-def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where pictures of the pages are left: the folder SCREENSHOTS if set."""
-    given = os.environ.get("SCREENSHOTS")
-    return Path(given) if given else tmp_path_factory.mktemp("screenshots")
-
-
-@pytest.fixture(scope="session")
-def tab(console: str, screenshots: Path) -> Iterator[Person]:
-    """A browser for all tests."""
+def tab(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
+    """A browser for all tests; SCREENSHOTS names the folder for its pictures of the pages."""
+    folder = os.environ.get("SCREENSHOTS") or tmp_path_factory.mktemp("screenshots")
+    url = f"http://127.0.0.1:{CONSOLE.port(stack.port)}"
     with chromium() as browser:
-        yield Person(browser, console, screenshots)
+        yield Person(browser, url, Path(folder))
 
 
 @pytest.fixture

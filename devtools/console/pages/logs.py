@@ -10,7 +10,7 @@ from nicegui import ui
 
 from devtools import loglines
 from devtools.console.frame import Live
-from devtools.console.parts import log_rows, log_table
+from devtools.console.parts import choice, log_rows, log_table
 from devtools.loglines import LEVELS
 
 if TYPE_CHECKING:
@@ -51,8 +51,9 @@ def read(sources: Sources, wanted: Wanted) -> list[Line]:
 def page(sources: Sources) -> None:
     """The filters and the lines."""
     with ui.element("div").classes("filters"):
-        level = _select("At least", LEVELS, "info")
-        process = _select("Process", _processes(sources), None)
+        level = choice("At least", LEVELS, "info")
+        names = {loglines.process_of(path) for path in sources.logs.glob("*.log")}
+        process = choice("Process", sorted(names))
         request = _text("Request id")
         transaction = _text("Transaction id")
         follow = ui.switch("Follow", value=True)
@@ -72,18 +73,9 @@ def page(sources: Sources) -> None:
         filter_.on_value_change(lines.refresh)
 
 
-def _processes(sources: Sources) -> list[str]:
-    return sorted({loglines.process_of(path) for path in sources.logs.glob("*.log")})
-
-
 def _id(text: str | None) -> str:
     """An id, without the spaces of a paste."""
     return re.sub(r"[^A-Za-z0-9._-]", "", text or "")[:64]
-
-
-def _select(label: str, options: object, value: str | None) -> ui.select:
-    made = ui.select(list(options), label=label, value=value, clearable=value is None)  # type: ignore[call-overload]
-    return made.props("outlined dense options-dense").classes("filter")
 
 
 def _text(label: str) -> ui.input:

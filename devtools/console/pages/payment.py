@@ -62,7 +62,8 @@ def page(sources: Sources, transaction_id: str) -> None:
 
 
 def _payment(found: Payment, url: str) -> None:
-    _head(found)
+    with ui.element("div").classes("payment-head"):
+        _head(found)
     with (
         card("Where the time went", "one row for each span; a click shows its attributes"),
         ui.element("div").classes("waterfall"),
@@ -80,11 +81,6 @@ def _payment(found: Payment, url: str) -> None:
 
 
 def _head(found: Payment) -> None:
-    with ui.element("div").classes("payment-head"):
-        _facts(found)
-
-
-def _facts(found: Payment) -> None:
     payment = found.record
     ui.label(money(payment["amount"], payment["currency"])).classes("amount")
     ui.label(payment["status"]).classes(f"status status-{payment['status']}")
@@ -110,15 +106,16 @@ def _waterfall(rows: list[waterfall.Row]) -> None:
 def _span(row: waterfall.Row, total_ms: float) -> None:
     span = row.span
     left, width = row.offset_ms / total_ms * 100, max(row.ms / total_ms * 100, 0.3)
-    with ui.element("details").classes("span" + (" span-error" if span.is_error else "")):
+    details = ui.element("details").classes("span" + (" span-error" if span.is_error else ""))
+    with details.style(f"--own: var(--{_colour(span.service)})"):
         with ui.element("summary"):
             with (
                 ui.element("div").classes("span-name").style(f"padding-left: {row.depth * 0.7}rem")
             ):
-                ui.label(span.service).classes(f"process process-{_colour(span.service)}")
+                ui.label(span.service).classes("process")
                 ui.label(str(row)).classes("what")
             with ui.element("div").classes("track"):
-                bar = ui.element("div").classes(f"bar bar-{_colour(span.service)}")
+                bar = ui.element("div").classes("bar")
                 bar.style(f"left: {min(left, 99.7):.3f}%; width: {min(width, 100 - left):.3f}%")
             ui.label(f"{row.ms:.1f} ms").classes("span-ms")
         facts = {"starts at": f"+{row.offset_ms:.1f} ms", "kind": span.kind, "trace": span.trace_id}

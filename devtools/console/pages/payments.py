@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from nicegui import ui
 
 from devtools.console.frame import Live
-from devtools.console.parts import PAYMENT_SLOT, STATUS_SLOT, TIME_SLOT, button, table
+from devtools.console.parts import PAYMENT_SLOT, STATUS_SLOT, TIME_SLOT, button, choice, table
 from devtools.console.sources import EXAMINED_MAX, Filter
 from devtools.merchant.report import duration, money
 from services.common.currencies import EXPONENTS
@@ -39,9 +39,9 @@ def page(sources: Sources) -> None:
     limit = _STEP
 
     with ui.element("div").classes("filters"):
-        merchant = _choice("Merchant", sorted(sources.merchants()))
-        status = _choice("Status", STATUSES)
-        currency = _choice("Currency", sorted(EXPONENTS))
+        merchant = choice("Merchant", sorted(sources.merchants()))
+        status = choice("Status", STATUSES)
+        currency = choice("Currency", sorted(EXPONENTS))
         note = ui.label().classes("hint")
     slots = {"at": TIME_SLOT, "id": PAYMENT_SLOT, "status": STATUS_SLOT}
     shown = table(_COLUMNS, slots=slots, none=_NONE)
@@ -67,14 +67,6 @@ def page(sources: Sources) -> None:
         await listed.refresh()
 
     older.on_click(more)
-
-
-def _choice(label: str, options: Any) -> ui.select:
-    return (
-        ui.select(list(options), label=label, clearable=True, with_input=len(options) > 10)
-        .props("outlined dense options-dense")
-        .classes("filter")
-    )
 
 
 def row(payment: dict[str, Any]) -> dict[str, Any]:

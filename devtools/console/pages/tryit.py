@@ -61,7 +61,7 @@ class Form:
         }
 
 
-def page(sources: Sources, burst: Burst) -> None:
+def page(burst: Burst, sources: Sources) -> None:
     """The form, the exchange, and the burst."""
     with card("A payment"):
         form = Form(sorted(sources.merchants()))
