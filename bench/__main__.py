@@ -9,13 +9,9 @@ import argparse
 import importlib
 import os
 import platform
-import re
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +21,8 @@ from bench.leaving import nothing_behind
 from bench.plan import FULL, QUICK, TOTAL_SECONDS_MAX
 from bench.results import Failure, Run
 from bench.rows import MEASURES, Bench, OutOfTimeError, log
+from devtools import versions
+from services.common.clock import now_ms, rfc3339
 from tests import support
 
 if TYPE_CHECKING:
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
 # Each registers its rows, in the order of the table.
 for _module in ("http", "drain", "latency", "start", "growth"):
     importlib.import_module(f"bench.{_module}_rows")
-_PROGRAMS = ("wrk", "redis-server", "caddy", "process-compose")
 
 
 def parse(args: Sequence[str]) -> argparse.Namespace:
@@ -56,12 +53,8 @@ def parse(args: Sequence[str]) -> argparse.Namespace:
 def main(args: Sequence[str]) -> int:
     """Measures; returns 0 if every row could be measured, else 1."""
     options = parse(args)
-    missing = [name for name in _PROGRAMS if shutil.which(name) is None]
-    if missing:
-        log(f"not on PATH: {', '.join(missing)}; start it with ./nixw run .#bench")
-        return 1
     plan = QUICK if options.quick else FULL
-    run = Run(mode=plan.mode, started_at=_now(), machine=_machine())
+    run = Run(mode=plan.mode, started_at=rfc3339(now_ms()), machine=_machine())
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, nothing_behind():
         bench = Bench(plan, Path(folder), began + TOTAL_SECONDS_MAX)
@@ -99,23 +92,14 @@ def _measure(
         log(f"{', '.join(row.name for row in left)} failed: {reason}")
 
 
-def _now() -> str:
-    return datetime.now(tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def _machine() -> dict[str, str]:
     """Cores, load and versions: figures of different machines are not comparable."""
-    redis = subprocess.run(
-        ["redis-server", "--version"], capture_output=True, text=True, check=True, timeout=10
-    ).stdout
     return {
         "cores": str(os.cpu_count()),
         "load": f"{os.getloadavg()[0]:.1f}",
         "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "falcon": metadata.version("falcon"),
-        "gunicorn": metadata.version("gunicorn"),
-        "redis": re.findall(r"v=(\S+)", redis)[0],
+        **{name: metadata.version(name) for name in ("falcon", "gunicorn")},
+        **{found.name: found.value for found in versions.findings(os.environ)},
     }
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
+
+import pygal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,7 +87,6 @@ def score(result: Result) -> float:
 
 def chart(run: Run, path: Path) -> None:
     """Writes the scores as a self-contained SVG without scripts."""
-    pygal = _pygal()
     bars = pygal.HorizontalBar(
         style=pygal.style.CleanStyle(value_font_size=11, label_font_size=11),
         js=[],
@@ -109,16 +109,3 @@ def _bar(result: Result) -> dict[str, Any]:
     label = f"{figure(result, result.figure.median)} ({sign}{figure(result, result.goal.goal)})"
     colour = _COLOURS[result.verdict]
     return {"value": score(result), "color": colour, "formatter": lambda _value: label}
-
-
-def _pygal() -> Any:
-    """Imports pygal, which looks for plugins through an interface that Python 3.12 removed.
-
-    Python 3.11 warns about it; we use no plugins.
-    """
-    finders = list(sys.meta_path)
-    try:
-        import pygal  # noqa: PLC0415
-    finally:
-        sys.meta_path[:] = finders
-    return pygal

@@ -22,7 +22,7 @@ from tests import support
 from tests.stack import stack as stacks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.stack.stack import Stack
@@ -140,19 +140,19 @@ def payments(stack: Stack, process: str, path: str) -> list[httpx.Request]:
 
 def cpu_seconds(stack: Stack) -> dict[str, float]:
     """User and system time of each process of the stack so far, its workers included."""
-    used: dict[str, float] = defaultdict(float)
-    for name, process in _processes(stack):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            used[name] += sum(process.cpu_times()[:2])
-    return dict(used)
+    return _sums(stack, lambda process: sum(process.cpu_times()[:2]))
 
 
 def pss_megabytes(stack: Stack) -> dict[str, float]:
     """Memory of each: shared pages are divided among their users (Linux only)."""
+    return _sums(stack, lambda process: process.memory_full_info().pss / 1e6)
+
+
+def _sums(stack: Stack, measure: Callable[[psutil.Process], float]) -> dict[str, float]:
     used: dict[str, float] = defaultdict(float)
     for name, process in _processes(stack):
         with contextlib.suppress(psutil.NoSuchProcess):
-            used[name] += process.memory_full_info().pss / 1e6
+            used[name] += measure(process)
     return dict(used)
 
 
