@@ -139,29 +139,16 @@ in
   # The inputs of each check, so that a change reruns only the affected checks.
   checkedSources =
     let
-      testsIn =
-        names:
-        map (name: ../tests + "/${name}") (
-          [
-            "cluster.py"
-            "conftest.py"
-            "receiver.py"
-            "support.py"
-          ]
-          ++ names
-        );
-      apart = [
-        "browser"
-        "chaos"
-        "images"
-        "new"
-        "pages"
-        "stack"
-      ];
       common = code ++ [
         ../flake.lock # for doctor
         ../nix/platform
         ../pyproject.toml
+        ../tests/cluster.py
+        ../tests/conftest.py
+        ../tests/devtools/console/traces.py
+        ../tests/receiver.py
+        ../tests/stack/stack.py
+        ../tests/support.py
       ];
       wide = common ++ [
         ../.ci
@@ -181,40 +168,26 @@ in
         ../services
         ../tests
       ];
+      testsIn = map (name: ../tests + "/${name}");
+      apart = {
+        lint = all;
+        pages = all;
+        new = all;
+        stack =
+          common
+          ++ [
+            ../.vscode/launch.json
+            ../bench
+            ../docs/configuration.md
+          ]
+          ++ testsIn [ "stack" ];
+        chaos = common ++ testsIn [ "chaos" ];
+        images = common ++ testsIn [ "images" ];
+        browser = common ++ testsIn [ "browser" ];
+      };
+      others = removeAttrs (builtins.readDir ../tests) (lib.attrNames apart);
     in
-    lib.mapAttrs (_: sourceOf) {
-      lint = all;
-      pages = all;
-      new = all;
-      unit =
-        wide
-        ++ testsIn (
-          [ "stack/stack.py" ]
-          ++ lib.filter (name: !lib.elem name apart) (lib.attrNames (builtins.readDir ../tests))
-        );
-      stack =
-        common
-        ++ [
-          ../.vscode/launch.json
-          ../bench
-          ../docs/configuration.md
-        ]
-        ++ testsIn [ "stack" ];
-      chaos =
-        common
-        ++ testsIn [
-          "chaos"
-          "stack/stack.py"
-        ];
-      images = common ++ testsIn [ "images" ];
-      browser =
-        common
-        ++ testsIn [
-          "browser"
-          "devtools/console/traces.py"
-          "stack/stack.py"
-        ];
-    };
+    lib.mapAttrs (_: sourceOf) (apart // { unit = wide ++ testsIn (lib.attrNames others); });
 
   code = compiled "platform-code" "devtools services" code;
 

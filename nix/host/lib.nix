@@ -30,8 +30,6 @@ in
     attrNames
     attrValues
     concatLists
-    elem
-    filter
     mapAttrs
     replaceStrings
     ;

@@ -28,18 +28,6 @@ say_what_is_served() {
   [ -z "$files" ] || echo "platform: not in that copy, because git does not track it: git add $files" >&2
 }
 
-# The mode of `up` and its flags: attached, detached, or no start.
-mode_of() {
-  local argument mode=attached
-  for argument in "$@"; do
-    case $argument in
-      -D | --detached) mode=detached ;;
-      -h | --help | -v | --version | --dry-run) mode=none ;;
-    esac
-  done
-  echo "$mode"
-}
-
 # `run NAME` beside a running stack. process-compose refuses to share that one's socket, and without
 # a server it would remove it at its end; so it gets another. With an unknown name it would hang.
 run_beside() {
@@ -61,16 +49,17 @@ run_beside() {
 }
 
 start() {
-  local mode word words=()
+  local mode=attached word words=()
   for word in "$@"; do
     case $word in
-      --no-console) export CONSOLE=off ;;
-      --cluster) PC_CONFIG_FILES+=,$PLATFORM_CODE/process-compose.cluster.yaml ;;
-      *) words+=("$word") ;;
+      --no-console) export CONSOLE=off && continue ;;
+      --cluster) PC_CONFIG_FILES+=,$PLATFORM_CODE/process-compose.cluster.yaml && continue ;;
+      -D | --detached) mode=detached ;;
+      -h | --help | -v | --version | --dry-run) mode=none ;;
     esac
+    words+=("$word")
   done
   set -- "${words[@]}"
-  mode=$(mode_of "$@")
   if [ "$mode" != none ]; then
     refuse_second_stack
     say_what_is_served
