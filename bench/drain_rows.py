@@ -79,7 +79,7 @@ def _drained(bench: Bench, jobs: int, *command: str, **settings: str) -> float:
         return (jobs - first) / (time.monotonic() - began)
 
 
-@measures(Row.of("drain", "draining the queue, PSP in process", "/s", 1.5, 3))
+@measures(Row("drain", "draining the queue, PSP in process", "/s", 1.5, 3))
 def _drain(bench: Bench) -> Measured:
     details: Details = {}
     rates = {}
@@ -104,7 +104,7 @@ def _drain(bench: Bench) -> Measured:
     yield samples, {"best": best[0], **details}
 
 
-@measures(Row.of("drain-sandbox", "draining the queue, sandbox over HTTP", "/s", 0.8, 0.9))
+@measures(Row("drain-sandbox", "draining the queue, sandbox over HTTP", "/s", 0.8, 0.9))
 def _drain_sandbox(bench: Bench) -> Measured:
     jobs, url = bench.plan.sandbox_jobs, stacks.url(bench.platform, "psp-sandbox")
     connector = partial(_connector, bench, jobs, "services.psp_connector", url)

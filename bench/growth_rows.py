@@ -71,7 +71,7 @@ def _microseconds(call: Callable[[], object]) -> float:
 
 
 def _row(name: str) -> Row:
-    return Row.of(f"growth-{name}", f"{name} with a full store", "us", 1.1, 1.0, at_most=True)
+    return Row(f"growth-{name}", f"{name} with a full store", "us", 1.1, 1.0, at_most=True)
 
 
 @measures(_row("accept"), _row("finish"), _row("list"))

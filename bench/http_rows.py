@@ -125,12 +125,12 @@ def _compare(
     yield samples, target.details() | floor.details("floor_")
 
 
-@measures(Row.of("accept", "POST /transactions through the router", "/s", 0.5, 0.65))
+@measures(Row("accept", "POST /transactions through the router", "/s", 0.5, 0.65))
 def _accept(bench: Bench) -> Measured:
     return _compare("accept", bench, _THROUGH_ROUTER, 202)
 
 
-@measures(Row.of("traced", "POST /transactions through the router, traced", "/s", 0.85, 0.95))
+@measures(Row("traced", "POST /transactions through the router, traced", "/s", 0.85, 0.95))
 def _traced(bench: Bench) -> Measured:
     """Against the same without tracing; the receiver on this machine only reads the spans."""
     seconds = bench.plan.load_seconds
@@ -151,12 +151,12 @@ def _traced(bench: Bench) -> Measured:
         yield samples, traced.details() | untraced.details("floor_")
 
 
-@measures(Row.of("accept-direct", "POST /transactions, direct", "/s", 0.4, 0.55))
+@measures(Row("accept-direct", "POST /transactions, direct", "/s", 0.4, 0.55))
 def _accept_direct(bench: Bench) -> Measured:
     return _compare("accept-direct", bench, _payments("core-api", "/"), 202)
 
 
-@measures(Row.of("login-again", "POST /auth/token, logged in before", "/s", 0.5, 0.65))
+@measures(Row("login-again", "POST /auth/token, logged in before", "/s", 0.5, 0.65))
 def _login_again(bench: Bench) -> Measured:
     def logins(stack: Stack) -> list[httpx.Request]:
         return [stacks.login(stack, number) for number in range(CONNECTIONS)]
@@ -168,7 +168,7 @@ _FIRST_LOGINS = itertools.count(CONNECTIONS)
 """Users who have not logged in yet; another row logs in the first few repeatedly."""
 
 
-@measures(Row.of("login-first", "POST /auth/token, first login", "/s", 0.9, 0.95))
+@measures(Row("login-first", "POST /auth/token, first login", "/s", 0.9, 0.95))
 def _first_login(bench: Bench) -> Measured:
     seconds = bench.plan.load_seconds
 
@@ -203,7 +203,7 @@ def _verifications(seconds: float) -> float:
         return sum(pool.map(verify, range(cores)))
 
 
-@measures(Row.of("get", "GET /transactions/{id}", "/s", 0.5, 0.65))
+@measures(Row("get", "GET /transactions/{id}", "/s", 0.5, 0.65))
 def _get(bench: Bench) -> Measured:
     stored = [send(payment, 202) for payment in _THROUGH_ROUTER(bench.platform)]
     paths = [response.headers["Location"] for response in stored]
@@ -218,7 +218,7 @@ def _get(bench: Bench) -> Measured:
     return _compare("get", bench, requests, 200)
 
 
-@measures(Row.of("overload", "POST /transactions from 256 connections", "/s", 0.9))
+@measures(Row("overload", "POST /transactions from 256 connections", "/s", 0.9))
 def _overload(bench: Bench) -> Measured:
     seconds = bench.plan.load_seconds
     crowd = Target(bench.platform, _THROUGH_ROUTER, 202, _CROWD)

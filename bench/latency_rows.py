@@ -24,7 +24,7 @@ _POLL_SECONDS = 0.0005
 
 
 @measures(
-    Row.of(
+    Row(
         "latency",
         "accepted to captured, one at a time",
         "ms",

@@ -31,8 +31,8 @@ def table(run: Run, before: Mapping[str, Result]) -> str:
 
 
 def _cells(result: Result, before: Result | None) -> tuple[str, ...]:
-    spread, goal = result.figure, result.goal
-    sign = "<= " if goal.at_most else ""
+    spread = result.figure
+    sign = "<= " if result.at_most else ""
     comparable = before is not None and before.kind == result.kind and before.figure.median
     return (
         result.title,
@@ -41,8 +41,8 @@ def _cells(result: Result, before: Result | None) -> tuple[str, ...]:
         figure(result, spread.median),
         f"{figure(result, spread.q1)}..{figure(result, spread.q3)}",
         f"{figure(result, spread.low)}..{figure(result, spread.high)}",
-        f"{sign}{figure(result, goal.goal)}",
-        "" if goal.beyond is None else f"{sign}{figure(result, goal.beyond)}",
+        f"{sign}{figure(result, result.goal)}",
+        "" if result.beyond is None else f"{sign}{figure(result, result.beyond)}",
         _MARKS[result.verdict],
         f"{spread.median / comparable - 1:+.0%}" if comparable else "",
     )
@@ -79,8 +79,8 @@ def _details(result: Result) -> str:
 
 def score(result: Result) -> float:
     """The figure by its goal: 1 reaches it, more is better, also where the goal is a maximum."""
-    goal, figure = result.goal.goal, result.figure.median
-    if result.goal.at_most:
+    goal, figure = result.goal, result.figure.median
+    if result.at_most:
         return goal / figure if figure > goal / _SCORE_MAX else _SCORE_MAX
     return min(figure / goal, _SCORE_MAX)
 
@@ -105,7 +105,7 @@ def chart(run: Run, path: Path) -> None:
 
 
 def _bar(result: Result) -> dict[str, Any]:
-    sign = "at most " if result.goal.at_most else ""
-    label = f"{figure(result, result.figure.median)} ({sign}{figure(result, result.goal.goal)})"
+    sign = "at most " if result.at_most else ""
+    label = f"{figure(result, result.figure.median)} ({sign}{figure(result, result.goal)})"
     colour = _COLOURS[result.verdict]
     return {"value": score(result), "color": colour, "formatter": lambda _value: label}

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,22 +44,6 @@ class Spread(_Model):
         return cls(median=median, low=min(values), q1=q1, q3=q3, high=max(values))
 
 
-class Goal(_Model):
-    """A bound for a figure, and one that is beyond it."""
-
-    goal: float
-    beyond: float | None = None
-    at_most: bool = False
-    """Whether less is better."""
-
-    def verdict(self, figure: float) -> Verdict:
-        """Compares a figure with both bounds."""
-        sign = -1 if self.at_most else 1
-        if self.beyond is not None and figure * sign >= self.beyond * sign:
-            return "beyond"
-        return "goal" if figure * sign >= self.goal * sign else "missed"
-
-
 class Sample(_Model):
     """One round: the value, and the floor measured next to it."""
 
@@ -72,29 +57,25 @@ class Sample(_Model):
         return self.value / self.floor if kind == "ratio" else self.value - self.floor
 
 
-class Row(_Model):
-    """One row of the table."""
+@dataclass(frozen=True)
+class Row:
+    """One row of the table: its goal is a bound for the figure, and `beyond` a better one."""
 
     name: str
     title: str
     unit: str
-    goal: Goal
+    goal: float
+    beyond: float | None = None
+    at_most: bool = False
+    """Whether less is better."""
     kind: Kind = "ratio"
     """How a value is compared with its floor; an amount has no floor."""
-
-    @classmethod
-    def of(
-        cls, name: str, title: str, unit: str, goal: float, beyond: float | None = None,
-        *, at_most: bool = False, kind: Kind = "ratio",
-    ) -> Self:  # fmt: skip
-        bound = Goal(goal=goal, beyond=beyond, at_most=at_most)
-        return cls(name=name, title=title, unit=unit, goal=bound, kind=kind)
 
     def result(self, samples: Sequence[Sample], details: Details) -> Result:
         """This row with the samples of at least one round."""
         floors = [sample.floor for sample in samples if sample.floor is not None]
         return Result(
-            **dict(self),
+            **vars(self),
             value=statistics.median(sample.value for sample in samples),
             floor=statistics.median(floors) if floors else None,
             figure=Spread.of([sample.figure(self.kind) for sample in samples]),
@@ -103,6 +84,7 @@ class Row(_Model):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
 class Result(Row):
     """One measured row; value and floor are medians, in its unit."""
 
@@ -111,12 +93,16 @@ class Result(Row):
     figure: Spread
     """Value to floor, round by round: ratio, difference, or the value itself."""
     rounds: int
-    details: Details = Field(default_factory=dict)
+    details: Details
 
     @property
     def verdict(self) -> Verdict:
         """Whether it reached its goal."""
-        return self.goal.verdict(self.figure.median)
+        sign = -1 if self.at_most else 1
+        figure = self.figure.median * sign
+        if self.beyond is not None and figure >= self.beyond * sign:
+            return "beyond"
+        return "goal" if figure >= self.goal * sign else "missed"
 
 
 class Failure(_Model):

@@ -32,8 +32,8 @@ def _ready_lines() -> dict[str, str]:
 
 
 @measures(
-    Row.of("start", "`up` to all healthy", "s", 2, 1.5, at_most=True),
-    Row.of("memory", "idle memory of the whole stack", "MB", 250, 180, at_most=True, kind="amount"),
+    Row("start", "`up` to all healthy", "s", 2, 1.5, at_most=True),
+    Row("memory", "idle memory of the whole stack", "MB", 250, 180, at_most=True, kind="amount"),
 )
 def _start(bench: Bench) -> Iterator[tuple[list[Sample], Details]]:
     starts, memory = [], []

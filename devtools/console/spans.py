@@ -241,14 +241,8 @@ def _value(value: AnyValue) -> Any:
     kind = value.WhichOneof("value")
     if kind == "array_value":
         return [_value(one) for one in value.array_value.values[:ATTRIBUTES_MAX]]
-    if kind == "kvlist_value":
-        pairs = value.kvlist_value.values[:ATTRIBUTES_MAX]
-        return {one.key: _value(one.value) for one in pairs}
-    if kind == "bytes_value":
-        return value.bytes_value[: CHARACTERS_MAX // 2].hex()
-    if kind == "string_value":
-        return value.string_value[:CHARACTERS_MAX]
-    return getattr(value, kind) if kind else None
+    found = getattr(value, kind) if kind else None
+    return found if isinstance(found, int | float | None) else str(found)[:CHARACTERS_MAX]
 
 
 def _reads(span: Span) -> bool:

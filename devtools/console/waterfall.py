@@ -49,28 +49,22 @@ class Row:
 
 def rows(spans: Sequence[Span]) -> list[Row]:
     """The rows from top to bottom: traces one after the other by their start."""
-    if not spans:
-        return []
-    first_ns = min(span.start_ns for span in spans)
-    ids = {(span.trace_id, span.span_id) for span in spans}
+    ordered = sorted(spans, key=lambda span: (span.start_ns, -span.end_ns))
+    ids = {(span.trace_id, span.span_id) for span in ordered}
     children: dict[tuple[str, str], list[Span]] = {}
-    for span in sorted(spans, key=lambda span: (span.start_ns, -span.end_ns)):
+    for span in ordered:
         parent = (span.trace_id, span.parent_id)
         children.setdefault(parent if parent in ids else (span.trace_id, ""), []).append(span)
 
     def below(parent: tuple[str, str], depth: int) -> Iterator[Row]:
         for span in children.pop(parent, []):
-            offset_ms = (span.start_ns - first_ns) / _NS_PER_MS
+            offset_ms = (span.start_ns - ordered[0].start_ns) / _NS_PER_MS
             ms = (span.end_ns - span.start_ns) / _NS_PER_MS
             yield Row(span, min(depth, DEPTH_MAX), offset_ms, ms)
             yield from below((span.trace_id, span.span_id), depth + 1)
 
-    return [row for trace_id in _by_start(spans) for row in below((trace_id, ""), 0)]
-
-
-def _by_start(spans: Sequence[Span]) -> list[str]:
-    ordered = sorted(spans, key=lambda span: span.start_ns)
-    return list(dict.fromkeys(span.trace_id for span in ordered))
+    traces = dict.fromkeys(span.trace_id for span in ordered)
+    return [row for trace_id in traces for row in below((trace_id, ""), 0)]
 
 
 def all_ms(found: Sequence[Row]) -> float:

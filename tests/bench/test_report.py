@@ -7,19 +7,18 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from bench import report
-from bench.results import Failure, Goal, Row, Run, Sample
+from bench.results import Failure, Row, Run, Sample
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.results import Result
 
-MORE = Goal(goal=0.5, beyond=0.65)
-AT_MOST_2 = Goal(goal=2, beyond=1.5, at_most=True)
+MORE = Row("a", "the row a", "/s", 0.5, 0.65)
+AT_MOST_2 = Row("a", "the row a", "/s", 2, 1.5, at_most=True)
 
 
-def result(figure: float, goal: Goal = MORE) -> Result:
-    row = Row(name="a", title="the row a", unit="/s", goal=goal)
+def result(figure: float, row: Row = MORE) -> Result:
     return row.result([Sample(value=figure * 2400, floor=2400)], {"p50_ms": 4.25, "best": "x"})
 
 
@@ -46,15 +45,15 @@ def test_missed_goals_and_failures_are_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("figure", "goal", "score"),
+    ("figure", "row", "score"),
     [
         (0.6, MORE, 1.2), (9, MORE, 2.5),
         (1, AT_MOST_2, 2), (0.1, AT_MOST_2, 2.5), (-1, AT_MOST_2, 2.5),
     ],
 )  # fmt: skip
-def test_scores(figure: float, goal: Goal, score: float) -> None:
+def test_scores(figure: float, row: Row, score: float) -> None:
     """A score is the figure by its goal; more is better for every row, at most 2.5."""
-    assert report.score(result(figure, goal)) == score
+    assert report.score(result(figure, row)) == score
 
 
 def test_the_chart_is_self_contained(tmp_path: Path) -> None:

@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.results import Goal, Kind, Row, Run, Sample, Spread, previous, save
+from bench.results import Kind, Row, Run, Sample, Spread, previous, save
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def row(name: str = "a", kind: Kind = "ratio") -> Row:
-    return Row(name=name, title=f"the row {name}", unit="/s", kind=kind, goal=Goal(goal=1))
+    return Row(name, f"the row {name}", "/s", 1, kind=kind)
 
 
 def run(started_at: str, **figures: float) -> Run:
@@ -49,21 +49,21 @@ def test_a_figure_is_taken_round_by_round(
     assert (result.figure.low, result.figure.high) == figures
 
 
-MORE = Goal(goal=0.5, beyond=0.65)
-LESS = Goal(goal=250, beyond=180, at_most=True)
+MORE = Row("a", "a", "/s", 0.5, 0.65)
+LESS = Row("a", "a", "MB", 250, 180, at_most=True, kind="amount")
 
 
 @pytest.mark.parametrize(
-    ("goal", "figure", "verdict"),
+    ("row", "figure", "verdict"),
     [
         (MORE, 0.49, "missed"), (MORE, 0.5, "goal"), (MORE, 0.64, "goal"), (MORE, 0.65, "beyond"),
         (LESS, 251, "missed"), (LESS, 250, "goal"), (LESS, 181, "goal"), (LESS, 180, "beyond"),
-        (Goal(goal=0.9), 5, "goal"),
+        (Row("a", "a", "/s", 0.9), 5, "goal"),
     ],
 )  # fmt: skip
-def test_a_goal_is_a_bound(goal: Goal, figure: float, verdict: str) -> None:
+def test_a_goal_is_a_bound(row: Row, figure: float, verdict: str) -> None:
     """A figure that equals a bound reaches it, whether more is better or less."""
-    assert goal.verdict(figure) == verdict
+    assert row.result([Sample(value=figure, floor=None)], {}).verdict == verdict
 
 
 def test_previous_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
