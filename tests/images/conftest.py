@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ import pytest
 
 from devtools.address import BLOCK, PORT_OFFSETS
 from devtools.catalog import SERVICES
-from tests.images.container import USER, contained, has_user, place
+from tests.images.container import contained, place
 from tests.support import free_ports, program, wait_until
 
 if TYPE_CHECKING:
@@ -152,20 +151,14 @@ def images(folder: Path) -> dict[str, Image]:
 
 @pytest.fixture(scope="session")
 def folder() -> Iterator[Path]:
-    """What stands for volumes and secrets, where the images' user can reach it.
-
-    So it is not below pytest's own folder; nor in /tmp, which a container has to itself.
-    """
+    """What stands for volumes and secrets; not in /tmp, which a container has to itself."""
     with tempfile.TemporaryDirectory(prefix="images-", dir=place()) as path:
         folder = Path(path)
-        folder.chmod(0o711)
         for name, text in {"jwt-secret": SECRET, "psp-api-key": "sk_test_sandbox"}.items():
             (folder / name).write_text(text)
             (folder / name).chmod(0o444)
         for name in ("redis", "psp-sandbox"):
             (folder / name).mkdir(mode=0o700)
-            if has_user():
-                shutil.chown(folder / name, USER, USER)
         yield folder
 
 

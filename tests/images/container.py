@@ -8,37 +8,27 @@ import shutil
 import subprocess
 from pathlib import Path
 
-USER = 65532
-# `read_only`, `tmpfs` and volumes.
-MOUNTS = """
-mount=$1 volumes=$2 folder=$3
-shift 3
+# `read_only`, `tmpfs` and volumes; then `cap_drop` and `no-new-privileges`.
+CONTAINED = """
+mount=$1 setpriv=$2 volumes=$3 folder=$4
+shift 4
 "$mount" --bind "$volumes" "$volumes"
 "$mount" -o remount,bind,ro /
 "$mount" -t tmpfs -o size=64m,noexec,nosuid,nodev tmpfs /tmp
 cd "$folder"
-exec "$@"
+exec "$setpriv" --no-new-privs --bounding-set=-all --inh-caps=-all --ambient-caps=-all "$@"
 """
-# `cap_drop` and `no-new-privileges`.
-LESS = ["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
-AS_USER = [f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
-# The best first: as the image's user; as the user who runs the tests.
-LEVELS = [([], AS_USER), (["--map-root-user"], [])]
+# The user of the tests is the image's in a namespace of its own, so volumes are that user's.
+NAMESPACE = ["--map-user=65532", "--map-group=65532", "--keep-caps", "--mount"]
 
 
 def contained(command: list[str], *, volumes: Path, folder: Path) -> list[str]:
-    """The command on a read-only file system with a /tmp of its own, without any capability.
+    """The command as the image's user, on a read-only file system, without any capability.
 
-    `volumes` can be written to, and it is started in `folder`. Where the system has not the
-    programs for it or does not allow it, it is the command alone.
+    `volumes` can be written to, and it is started in `folder`. Where the system does not allow it,
+    it is the command alone.
     """
-    best = _level()
-    return command if best is None else _words(best, command, volumes, folder)
-
-
-def has_user() -> bool:
-    """Whether it is the image's user that a command runs as."""
-    return _level() == 0
+    return [*_words(volumes, folder), *command] if _can_be_contained() else command
 
 
 def place() -> Path | None:
@@ -51,27 +41,19 @@ def place() -> Path | None:
 
 
 @functools.cache
-def _level() -> int | None:
-    volumes = place()
-    needed = ("mount", "setpriv", "sh", "true", "unshare")
-    if volumes is None or not all(map(shutil.which, needed)):
-        return None
-    first = 0 if os.geteuid() == 0 else 1
-    for level in range(first, len(LEVELS)):
-        trial = _words(level, [shutil.which("true") or ""], volumes, Path("/"))
-        if subprocess.run(trial, capture_output=True, timeout=20, check=False).returncode == 0:
-            return level
-    return None
+def _can_be_contained() -> bool:
+    volumes, true = place(), shutil.which("true")
+    if volumes is None or true is None or not all(_programs()):
+        return False
+    trial = [*_words(volumes, Path("/")), true]
+    return subprocess.run(trial, capture_output=True, timeout=20, check=False).returncode == 0
 
 
-def _words(level: int, command: list[str], volumes: Path, folder: Path) -> list[str]:
-    mount, setpriv, shell, unshare = (
-        shutil.which(name) or "" for name in ("mount", "setpriv", "sh", "unshare")
-    )
-    namespace, user = LEVELS[level]
-    return [
-        *(unshare, "--mount", *namespace),
-        *(shell, "-euc", MOUNTS, "sh", mount, str(volumes), str(folder)),
-        *(setpriv, *user, *LESS),
-        *command,
-    ]
+def _programs() -> list[str]:
+    return [shutil.which(name) or "" for name in ("unshare", "sh", "mount", "setpriv")]
+
+
+def _words(volumes: Path, folder: Path) -> list[str]:
+    unshare, shell, mount, setpriv = _programs()
+    outside = [unshare, *NAMESPACE, shell, "-euc", CONTAINED, "sh"]
+    return [*outside, mount, setpriv, str(volumes), str(folder)]
