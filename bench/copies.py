@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from services.common import store
+from services.common import scripts, store
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
 
@@ -48,7 +48,7 @@ def _copy(
     client: store.Client, original: str, count: int, entry: str = "", credit: str = ""
 ) -> None:
     [member] = client.zrange(store.WHOLE.index(USER_ID), 0, -1)
-    copy = client.register_script(store.script(__file__, "copies.lua").text)
+    copy = client.register_script(scripts.script(__file__, "copies.lua").text)
     keys = [
         store.WHOLE.transaction(original), store.WHOLE.index(USER_ID), store.WHOLE.queue,
         store.WHOLE.ledger(USER_ID),

@@ -14,7 +14,7 @@ import redis
 import redis.asyncio
 
 from bench.copies import USER_ID
-from services.common import store
+from services.common import scripts, store
 from services.common.clock import now_ms, rfc3339
 from services.common.transaction import Credit, Event
 
@@ -59,4 +59,4 @@ def _arguments(transaction_id: str) -> dict[str, list[Any]]:
 @cache
 def _script(library: ModuleType) -> Any:
     client = library.Redis.from_url(os.environ["REDIS_URL"], decode_responses=True)
-    return client.register_script(store.script(__file__, "jobs.lua").text)
+    return client.register_script(scripts.script(__file__, "jobs.lua").text)

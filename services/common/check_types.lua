@@ -1,5 +1,5 @@
 -- Raises an error if a key has another type than expected at its index in KEYS (`false`: any type).
--- Call before the first write: Redis does not roll back a failed script. `store.script` prepends
+-- Call before the first write: Redis does not roll back a failed script. `scripts.script` prepends
 -- this to every script.
 local function check_types(...)
   for i, expected in ipairs({...}) do

@@ -84,11 +84,13 @@ def register(app: App) -> None:
     """Makes `app` return every error as a problem document."""
     app.add_error_handler(Exception, _unexpected)
     app.add_error_handler(falcon.HTTPError, _falcon_error)
-    app.add_error_handler(Problem, _problem)
+    app.add_error_handler(Problem, respond)
 
 
-def respond(req: falcon.Request, resp: falcon.Response, problem: Problem) -> None:
-    """Writes the problem document to the response."""
+def respond(
+    req: falcon.Request, resp: falcon.Response, problem: Problem, _params: dict[str, Any]
+) -> None:
+    """Falcon error handler: writes the problem document to the response."""
     document: dict[str, Any] = {
         "type": "about:blank",
         "title": http.HTTPStatus(problem.status).phrase,
@@ -105,23 +107,17 @@ def respond(req: falcon.Request, resp: falcon.Response, problem: Problem) -> Non
     resp.set_headers(problem.headers)
 
 
-def _problem(
-    req: falcon.Request, resp: falcon.Response, problem: Problem, _params: dict[str, Any]
-) -> None:
-    respond(req, resp, problem)
-
-
 def _falcon_error(
-    req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, _params: dict[str, Any]
+    req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, params: dict[str, Any]
 ) -> None:
     # Falcon's other statuses are bad requests of some kind.
     status = error.status_code if error.status_code in _CODES else 400
     detail = _DETAILS.get(status) or error.description or error.title or ""
-    respond(req, resp, Problem(status, detail, headers=dict(error.headers or {})))
+    respond(req, resp, Problem(status, detail, headers=dict(error.headers or {})), params)
 
 
 def _unexpected(
-    req: falcon.Request, resp: falcon.Response, _error: Exception, _params: dict[str, Any]
+    req: falcon.Request, resp: falcon.Response, _error: Exception, params: dict[str, Any]
 ) -> None:
     _log.exception("unexpected error")
-    respond(req, resp, Problem(500, _DETAILS[500]))
+    respond(req, resp, Problem(500, _DETAILS[500]), params)

@@ -142,6 +142,19 @@ def nodes(client: Client) -> dict[str, Client]:
     return client.primaries() if isinstance(client, Cluster) else {"": client}
 
 
+def ping(client: Client) -> None:
+    """Raises one of ERRORS if Redis, or each primary of a cluster, is away."""
+    failure: Exception | None = None
+    for node in nodes(client).values():
+        try:
+            node.ping()
+        except ERRORS as error:
+            failure = error
+        else:
+            return
+    raise failure or redis.ConnectionError("no primary")
+
+
 def connect(url: str, *, timeout_seconds: float, cluster: bool = False) -> Client:
     """Returns a client with short timeouts, in seconds.
 

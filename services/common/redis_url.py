@@ -16,8 +16,8 @@ from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 from services.common.settings import FILE_ALLOWED, Settings
 
 _RULE = "like redis://host:6379/0, rediss://… for TLS, or unix:///path"
-# redis-py accepts any constructor argument in the URL, overriding `store.connect`: `protocol` or
-# `decode_responses` would change every reply, `ssl_cert_reqs` would disable verification.
+# redis-py accepts any constructor argument in the URL, overriding `redis_client.connect`:
+# `protocol` or `decode_responses` would change every reply, `ssl_cert_reqs` disable verification.
 OPTIONS = {
     "db": r"[0-9]{1,4}",
     "username": r".+",

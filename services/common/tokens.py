@@ -147,20 +147,17 @@ class Tokens:
             raise TokenError("The token is not valid.") from None
 
     def _decode(self, token: str) -> dict[str, Any]:
-        for key in self._keys[:-1]:
+        failure: Exception | None = None
+        for key in self._keys:
             try:
-                return self._decode_with(key, token)
-            except jwt.InvalidSignatureError:
-                continue
-        return self._decode_with(self._keys[-1], token)
-
-    def _decode_with(self, key: bytes, token: str) -> dict[str, Any]:
-        return jwt.decode(
-            token,
-            key,
-            algorithms=[_ALGORITHM],
-            audience=_AUDIENCE,
-            issuer=_ISSUER,
-            leeway=0,
-            options={"require": _CLAIMS},
-        )
+                return jwt.decode(
+                    token,
+                    key,
+                    algorithms=[_ALGORITHM],
+                    audience=_AUDIENCE,
+                    issuer=_ISSUER,
+                    options={"require": _CLAIMS},
+                )
+            except jwt.InvalidSignatureError as error:
+                failure = error
+        raise failure or jwt.InvalidKeyError

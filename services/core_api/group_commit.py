@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from services.common import store
+from services.common import scripts, store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,7 @@ class _Call:
 class GroupCommit:
     """A Lua script, called from many threads."""
 
-    def __init__(self, client: store.Client, script: store.Script, replicas_min: int = 0) -> None:
+    def __init__(self, client: store.Client, script: scripts.Script, replicas_min: int = 0) -> None:
         self._client = client
         self._script = script
         self._replicas_min = replicas_min
@@ -74,8 +74,8 @@ class GroupCommit:
         is_down = False
         replies: list[Any]
         try:
-            scripts = [(self._script, call.keys, call.args) for call in calls]
-            replies = store.run_scripts(self._client, scripts, self._replicas_min)
+            batch = [(self._script, call.keys, call.args) for call in calls]
+            replies = scripts.run_scripts(self._client, batch, self._replicas_min)
         except Exception as error:  # noqa: BLE001  callers are waiting for a reply
             replies = [error] * len(calls)
             is_down = isinstance(error, redis.ConnectionError | redis.TimeoutError)

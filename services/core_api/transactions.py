@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import redis
-import structlog
-from pydantic import ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
-from services.common import store, tracing
+from services.common import redis_client, scripts, store, tracing
 from services.common.clock import now_ms, rfc3339
 from services.common.problems import Problem, Unavailable
-from services.common.transaction import Credit, Transaction
+from services.core_api import records
 from services.core_api.group_commit import GroupCommit
 from services.core_api.models import Loyalty, Page
 
@@ -25,9 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from services.common.clock import Clock
+    from services.common.transaction import Transaction
     from services.core_api.models import TransactionRequest
-
-_log = structlog.get_logger()
 
 IDEMPOTENCY_SECONDS = 24 * 3600
 PAGE_MAX = 100
@@ -75,7 +72,7 @@ class Transactions:
         """Whether Redis is known to have these partitions; else the next request checks it."""
         self._clock = clock
         self._new_id = new_id
-        self._script = store.script(__file__, "accept.lua")
+        self._script = scripts.script(__file__, "accept.lua")
         self._replicas_min = replicas_min
         self._commits: dict[str, GroupCommit] = {}
 
@@ -84,7 +81,7 @@ class Transactions:
         if self._check and not self.is_checked:
             self._check()
             self.is_checked = True
-        store.ping(self._redis)
+        redis_client.ping(self._redis)
 
     def _partition(self, user_id: int) -> store.Partition:
         if not self.is_checked:
@@ -129,12 +126,12 @@ class Transactions:
         if outcome == "full":
             raise Unavailable("The queue is full; nothing was accepted.")
         if outcome == "replayed":
-            return Accepted(_id_in(earlier_response), earlier_response, replayed=True)
+            return Accepted(records.id_in(earlier_response), earlier_response, replayed=True)
         return Accepted(transaction_id, response, replayed=False)
 
     def _commit(self, partition: store.Partition) -> GroupCommit:
         """Of the node that serves a partition, so that one that is away holds up no other."""
-        lane = store.lane(self._redis, partition)
+        lane = scripts.lane(self._redis, partition)
         if lane not in self._commits:
             self._commits[lane] = GroupCommit(self._redis, self._script, self._replicas_min)
         return self._commits[lane]
@@ -145,7 +142,7 @@ class Transactions:
             record = self._redis.hgetall(self._partition(user_id).transaction(transaction_id))
         except redis.ResponseError as error:
             record = error
-        found = _transaction(transaction_id, record)
+        found = records.transaction(transaction_id, record)
         return found if found and found.user_id == user_id else None
 
     def page(self, user_id: int, limit: int, cursor: str | None) -> Page:
@@ -161,7 +158,7 @@ class Transactions:
         ids = [member.partition(":")[2] for member in members[:limit]]
         for transaction_id in ids:
             pipeline.hgetall(partition.transaction(transaction_id))
-        found = map(_transaction, ids, pipeline.execute(raise_on_error=False))
+        found = map(records.transaction, ids, pipeline.execute(raise_on_error=False))
         more = len(members) > limit
         return Page(
             transactions=[one for one in found if one and one.user_id == user_id],
@@ -195,8 +192,8 @@ class Transactions:
         start = max(stop - limit, 0)
         entries = self._redis.lrange(partition.ledger(user_id), start, stop - 1) if stop else []
         return Loyalty(
-            points=_points(points),
-            ledger=[credit for entry in reversed(entries) if (credit := _credit(entry))],
+            points=records.points(points),
+            ledger=[credit for entry in reversed(entries) if (credit := records.credit(entry))],
             next_cursor=_encode(str(start)) if start else None,
         )
 
@@ -227,65 +224,6 @@ def _queued(
     }  # fmt: skip
     response = to_json({**fields, "timeline": [event]}).decode()
     return response, {**fields, "timeline": to_json(event).decode()}
-
-
-def _points(text: str | None) -> int:
-    try:
-        return int(text or 0)
-    except ValueError:
-        _log.error("unreadable points", value=str(text)[:200])
-        raise Unavailable("Your points are temporarily unavailable.") from None
-
-
-def _credit(entry: str) -> Credit | None:
-    try:
-        return Credit.model_validate_json(entry)
-    except ValidationError as error:
-        _log.error("unreadable ledger entry", reason=_reason(error))
-        return None
-
-
-def _id_in(response: str | None) -> str:
-    """Extracts the transaction id from a stored response."""
-    try:
-        return str(uuid.UUID(from_json(response or "")["id"]))
-    except (AttributeError, KeyError, TypeError, ValueError):
-        _log.error("unreadable stored response", response=str(response)[:200])
-        raise Problem(
-            409,
-            "This Idempotency-Key was used before, but its stored response is unreadable. Check in "
-            "the list of transactions whether the payment was accepted; this request was not.",
-            code="idempotency-answer-unreadable",
-        ) from None
-
-
-def _transaction(transaction_id: str, record: Any) -> Transaction | None:
-    """Reads a record; None if missing or corrupt.
-
-    A corrupt record is logged and does not hide the other transactions.
-
-    Raises:
-        redis.RedisError: the reply is an error other than WRONGTYPE.
-    """
-    if isinstance(record, redis.RedisError):
-        if not str(record).startswith("WRONGTYPE"):
-            raise record
-        reason = str(record)
-    elif not record:
-        return None
-    else:
-        try:
-            return Transaction.model_validate(record)
-        except ValidationError as error:
-            reason = _reason(error)
-    _log.error("unreadable record", transaction_id=transaction_id, reason=reason)
-    return None
-
-
-def _reason(error: ValidationError) -> str:
-    """The first fault, without the value: `amount: Input should be a valid integer`."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return ": ".join([*map(str, first["loc"]), first["msg"]])[:200]
 
 
 _INDEX_MEMBER = re.compile(r"[0-9]{13}:[0-9a-f-]{36}")

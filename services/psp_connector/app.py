@@ -6,7 +6,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from services.common import store
+from services.common import redis_client, store
 from services.common.web import make_app
 from services.psp_connector.metrics import QueueCollector
 
@@ -32,6 +32,6 @@ def create_app(
     return make_app(
         {},
         settings,
-        checks={"redis": partial(store.ping, client), "loop": check_loop},
+        checks={"redis": partial(redis_client.ping, client), "loop": check_loop},
         collectors=[attempts, QueueCollector(client, store.partitions(settings.partitions))],
     )

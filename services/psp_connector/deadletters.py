@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import redis
 
-from services.common import redis_check, redis_client, store
+from services.common import redis_check, redis_client, scripts, store
 from services.common.clock import now_ms, rfc3339
 from services.common.command import printable, run_main
 from services.common.redis_url import RedisSettings
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _PAGE = 100
 _ID = re.compile(r"(p[0-9]{1,4}:)?[0-9]{1,20}-[0-9]{1,20}")
-_REPLAY = store.script(__file__, "replay.lua")
+_REPLAY = scripts.script(__file__, "replay.lua")
 _REDIS_TIMEOUT_SECONDS = 2.0
 
 WHY_NOT = {
@@ -141,7 +141,7 @@ class DeadLetters:
         record = partition.transaction(transaction_id)
         if not not_captured and self._is_old(record, now):
             return "old"
-        outcome = store.run_script(
+        outcome = scripts.run_script(
             self._redis,
             _REPLAY,
             [record, partition.queue, partition.deadletters],

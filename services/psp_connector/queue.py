@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 import structlog
 
-from services.common import redis_check, store
+from services.common import redis_check, scripts, store
 from services.common.clock import now_ms, rfc3339
 from services.common.transaction import Credit, Event
 from services.psp_connector.psp import RETRY_AFTER_SECONDS_MAX
@@ -49,7 +49,7 @@ _DAY_SECONDS = 86_400
 _MERCHANT = "merchant:"
 
 _BEGIN, _FINISH, _RETRY, _PROMOTE, _DEAD_LETTER, _REMOVE_CONSUMER, _SET_ASIDE, _CLAIM = (
-    store.script(__file__, f"{name}.lua")
+    scripts.script(__file__, f"{name}.lua")
     for name in (
         "begin", "finish", "retry", "promote", "dead_letter", "remove_consumer", "set_aside",
         "claim",
@@ -79,8 +79,8 @@ class Queue:
 
         self._finished_seconds = settings.finished_days * _DAY_SECONDS
 
-    def _run(self, script: store.Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        return store.run_script(self._redis, script, keys, args)
+    def _run(self, script: scripts.Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        return scripts.run_script(self._redis, script, keys, args)
 
     def join(self) -> None:
         """Checks Redis, creates the consumer group if missing, and takes a lease."""
@@ -134,14 +134,14 @@ class Queue:
             (_CLAIM, [self.partition.queue], [store.GROUP, _MERCHANT + merchant, self.name, count])
             for merchant, count in shares.items()
         ]
-        replies: list[Any] = store.run_scripts(self._redis, calls)
+        replies: list[Any] = scripts.run_scripts(self._redis, calls)
         for reply in replies:
             if isinstance(reply, redis.ResponseError):
                 raise reply
         claims = replies[-len(shares) :] if shares else []
         return self._valid([entry for claimed in claims for entry in read_claimed(claimed)])
 
-    def _setting_aside(self, owner: str, entries: Sequence[Entry]) -> store.ScriptCall:
+    def _setting_aside(self, owner: str, entries: Sequence[Entry]) -> scripts.ScriptCall:
         args: list[Any] = [store.GROUP, owner, _PENDING_MAX]
         for entry in entries:
             args += (entry.id, _MERCHANT + entry.merchant)
@@ -201,7 +201,7 @@ class Queue:
         if not entries:
             return []
         if replicas_min := self._settings.redis_replicas_min:
-            store.confirm(self._redis, self.partition, self.name, replicas_min)
+            scripts.confirm(self._redis, self.partition, self.name, replicas_min)
         keys = [self.partition.transaction(entry.transaction_id) for entry in entries]
         now = now_ms(self._clock)
         spans = [start_span(entry, self.partition, self.name) for entry in entries]
@@ -222,7 +222,7 @@ class Queue:
         """Moves entries to the dead letters; one that fails stays pending and is reclaimed."""
         calls = [self._dead_lettering(entry, reason) for entry, reason in entries]
         for (entry, reason), reply in zip(
-            entries, store.run_scripts(self._redis, calls), strict=True
+            entries, scripts.run_scripts(self._redis, calls), strict=True
         ):
             log = _log.bind(transaction_id=entry.transaction_id, entry=entry.id, reason=reason)
             if isinstance(reply, redis.ResponseError):
@@ -230,7 +230,7 @@ class Queue:
             else:
                 log.warning("dead letter")
 
-    def _dead_lettering(self, entry: Entry, reason: str) -> store.ScriptCall:
+    def _dead_lettering(self, entry: Entry, reason: str) -> scripts.ScriptCall:
         now = now_ms(self._clock)
         keys = [self.partition.queue, self.partition.deadletters]
         if entry.transaction_id:
@@ -258,10 +258,10 @@ class Queue:
             else self._finishing(work, result, now)
             for work, result in results
         ]
-        replies = store.run_scripts(self._redis, calls)
+        replies = scripts.run_scripts(self._redis, calls)
         return [r if isinstance(r, redis.ResponseError) else r == "done" for r in replies]
 
-    def _finishing(self, work: Work, result: FinalResult, now: int) -> store.ScriptCall:
+    def _finishing(self, work: Work, result: FinalResult, now: int) -> scripts.ScriptCall:
         charge = work.charge
         at = rfc3339(now)
         credit = Credit(
@@ -283,7 +283,7 @@ class Queue:
         ]  # fmt: skip
         return _FINISH, keys, args
 
-    def _retrying(self, work: Work, result: RetryResult, now: int) -> store.ScriptCall:
+    def _retrying(self, work: Work, result: RetryResult, now: int) -> scripts.ScriptCall:
         partition, transaction_id = self.partition, work.charge.transaction_id
         due = now + int(result.delay_seconds * 1000)
         event = Event.of("retry", now, reason=result.reason, next_attempt_at=rfc3339(due))

@@ -11,14 +11,14 @@ import re
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from services.common import redis_client, store
+from services.common import redis_client, scripts, store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _KEYS_AT_ONCE = 1000
 _KEY = re.compile(r"(.*)transaction:([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
-_SCRIPT = store.script(__file__, "sweep.lua")
+_SCRIPT = scripts.script(__file__, "sweep.lua")
 
 
 class Sweep:
@@ -71,5 +71,5 @@ class Sweep:
             partition = self._partitions[prefix]
             names = [partition.queue, partition.retries, *records]
             args = [store.GROUP, mode, *records.values()]
-            ids += store.run_script(node, _SCRIPT, names, args)
+            ids += scripts.run_script(node, _SCRIPT, names, args)
         return cursor, ids

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from redis.crc import key_slot
 
-from services.common import redis_client, store
+from services.common import redis_client, scripts, store
 from services.common.tokens import Tokens
 from services.core_api.settings import CoreSettings
 from tests import support
@@ -170,7 +170,7 @@ def move(cluster: RedisCluster, partition: store.Partition, luck: random.Random)
     """Moves a partition's slot with its keys to another master, as redis-cli does."""
     slot = key_slot(partition.queue.encode())
     with contextlib.closing(connect(cluster)) as client:
-        source = int(store.lane(client, partition).rpartition(":")[2]) - cluster.first_port
+        source = int(scripts.lane(client, partition).rpartition(":")[2]) - cluster.first_port
     masters = cluster.masters_now()
     target = luck.choice(sorted(masters.keys() - {source}))
     with cluster.client(target) as new, cluster.client(source) as old:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from redis.crc import key_slot
 
-from services.common import redis_check, redis_client, store
+from services.common import redis_check, redis_client, scripts, store
 from services.common.redis_url import RedisSettings
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
@@ -59,7 +59,7 @@ def test_a_moved_slot_is_followed(cluster: RedisCluster) -> None:
     transactions = Transactions(client, 10**6, PARTITIONS)
     partition, user_id = next(iter(users().items()))
     first = transactions.accept(user_id, REQUEST, "req", "k")
-    lane, slot = store.lane(client, partition), key_slot(partition.queue.encode())
+    lane, slot = scripts.lane(client, partition), key_slot(partition.queue.encode())
     masters = cluster.masters_now()
     source = masters[int(lane.rpartition(":")[2]) - cluster.first_port]
     number, target = next((n, i) for n, i in masters.items() if i != source)
@@ -75,7 +75,7 @@ def test_a_moved_slot_is_followed(cluster: RedisCluster) -> None:
     again = transactions.accept(user_id, REQUEST, "req", "k")
     assert again.transaction_id == first.transaction_id
     assert again.replayed
-    assert store.lane(client, partition) != lane
+    assert scripts.lane(client, partition) != lane
 
 
 def accepts(transactions: Transactions, user_id: int) -> bool:
@@ -91,7 +91,7 @@ def test_a_dead_master_stops_its_partitions_only(cluster: RedisCluster) -> None:
     wait_until(cluster.is_well, what="a cluster that is well")
     client: Any = connect(cluster)
     transactions = Transactions(client, 10**6, PARTITIONS)
-    lanes = {user_id: store.lane(client, partition) for partition, user_id in users().items()}
+    lanes = {user_id: scripts.lane(client, partition) for partition, user_id in users().items()}
     number = next(iter(cluster.masters_now()))
     dead = f"127.0.0.1:{cluster.first_port + number}"
     cluster.kill(number)

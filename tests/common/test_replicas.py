@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from services.common import redis_check, redis_client, store
+from services.common import redis_check, redis_client, scripts, store
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
 from services.psp_connector.queue import Queue
@@ -47,7 +47,7 @@ def test_nothing_is_accepted_that_no_replica_has(
 
     replica.replicaof("NO", "ONE")
     for _ in range(2):
-        with pytest.raises(store.NotReplicatedError, match=r"^0 of 1 replicas"):
+        with pytest.raises(scripts.NotReplicatedError, match=r"^0 of 1 replicas"):
             accept()
     assert client.xlen(store.WHOLE.queue) == 1
     settings = ConnectorSettings.read(
@@ -64,7 +64,7 @@ def test_nothing_is_accepted_that_no_replica_has(
     queue.join()
     waiting = Queue(client, settings, "one")
     entries = waiting.read(10)
-    with pytest.raises(store.NotReplicatedError):
+    with pytest.raises(scripts.NotReplicatedError):
         waiting.begin(entries)
     replica.replicaof("127.0.0.1", redis_port)
     wait_until(lambda: client.wait(1, 100) == 1, what="the replica")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from services.common import store
+from services.common import scripts
 from tests.support import ROOT
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def make(client: Any, key: str, kind: str) -> None:
 
 def script_of(name: str) -> str:
     path = ROOT / "services" / name
-    return store.script(str(path), path.name).text
+    return scripts.script(str(path), path.name).text
 
 
 def everything(redis_port: int) -> dict[bytes, bytes]:

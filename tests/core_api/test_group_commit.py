@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from services.common import redis_client, store
+from services.common import redis_client, scripts
 from services.core_api.group_commit import GroupCommit
 from tests import support
 
@@ -45,7 +45,7 @@ def connect(port: int, timeout_seconds: float = 5) -> Any:
 
 
 def commit(client: Any, text: str = ECHO) -> GroupCommit:
-    return GroupCommit(client, store.Script(text))
+    return GroupCommit(client, scripts.Script(text))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
-from services.common import store
+from services.common import scripts, store
 from services.common.transaction import FINAL
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
@@ -28,16 +28,16 @@ COUNT = 16
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[store.ScriptCall]:
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[scripts.ScriptCall]:
     """All calls of scripts."""
-    found: list[store.ScriptCall] = []
-    run_scripts = store.run_scripts
+    found: list[scripts.ScriptCall] = []
+    run_scripts = scripts.run_scripts
 
-    def record(client: Any, calls: Sequence[store.ScriptCall], replicas_min: int = 0) -> Any:
+    def record(client: Any, calls: Sequence[scripts.ScriptCall], replicas_min: int = 0) -> Any:
         found.extend(calls)
         return run_scripts(client, calls, replicas_min)
 
-    monkeypatch.setattr(store, "run_scripts", record)
+    monkeypatch.setattr(scripts, "run_scripts", record)
     return found
 
 
@@ -46,7 +46,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[store.ScriptCall]:
 def test_every_key_of_every_script_of_a_merchant_has_one_slot(
     client: Any,
     payments: Payments,
-    calls: list[store.ScriptCall],
+    calls: list[scripts.ScriptCall],
     user_id: int,
     key: str | None,
 ) -> None:

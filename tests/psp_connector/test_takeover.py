@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from services.common import store
+from services.common import scripts
 from services.psp_connector import queue
 from services.psp_connector.psp import Captured, Transient
 from services.psp_connector.queue import LEASE_SECONDS
@@ -124,9 +124,9 @@ def test_an_entry_is_taken_over_once(
             """Moves the entries that `slow` has seen, when `quick` has them already."""
             patch.undo()
             works.extend(take_over(quick))
-            return store.run_script(*call)
+            return scripts.run_script(*call)
 
-        patch.setattr(store, "run_script", late)
+        patch.setattr(scripts, "run_script", late)
         assert take_over(slow) == []
     assert {work.charge.transaction_id for work in works} == accepted
 
