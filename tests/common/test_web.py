@@ -123,6 +123,45 @@ def test_a_repeated_name_is_refused(api: falcon.testing.TestClient, body: str, s
 
 
 @pytest.mark.parametrize(
+    ("body", "content_type", "status", "code"),
+    [
+        ("{", "application/json", 400, "malformed-json"),
+        ("[" * 16_000, "application/json", 400, "malformed-json"),
+        ('{"text": "\\ud800"}', "application/json", 400, "malformed-json"),
+        ('{"number": ' + "9" * 16_000 + "}", "application/json", 400, "malformed-json"),
+        ("[]", "application/json", 422, "invalid-request"),
+        ('{"text": 1}', "application/json; charset=utf-8", 422, "invalid-request"),
+        (f'{{"text": "{"x" * 17_000}"}}', "application/json", 413, "payload-too-large"),
+        ("text=a", "application/x-www-form-urlencoded", 415, "unsupported-media-type"),
+        ("{}", None, 415, "unsupported-media-type"),
+    ],
+    ids=range(9),
+)
+def test_a_bad_body_is_said_to_be_so(
+    api: falcon.testing.TestClient, body: str, content_type: str | None, status: int, code: str
+) -> None:
+    """Each kind of invalid body has its status and its stable code."""
+    headers = {"Content-Type": content_type} if content_type else {}
+    result: Any = api.simulate_post("/notes", body=body, headers=headers)
+    assert (result.status_code, result.json["code"]) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("sent", "is_kept"),
+    [
+        ("abc-1.2_3", True), ("x" * 64, True),
+        ("", False), ("x" * 65, False), ("a b", False), ("a\tb", False), ("é", False),
+    ],
+)  # fmt: skip
+def test_a_request_id_is_kept_if_it_is_one(
+    api: falcon.testing.TestClient, sent: str, *, is_kept: bool
+) -> None:
+    """1 to 64 letters, digits, `.`, `_` or `-`; any other is replaced by a new one."""
+    request_id = api.simulate_get("/health", headers={"X-Request-Id": sent}).headers["X-Request-Id"]
+    assert (request_id == sent, len(request_id) == 36) == (is_kept, not is_kept)
+
+
+@pytest.mark.parametrize(
     ("encoding", "status"), [("identity", 200), ("Identity", 200), ("gzip", 415), ("x, y", 415)]
 )
 def test_an_encoded_body_is_refused(

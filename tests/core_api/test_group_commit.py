@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import contextlib
 import socket
-import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -145,19 +143,3 @@ def test_an_unforeseen_error_blocks_no_other(redis_port: int, pool: ThreadPoolEx
     assert {redis.DataError, str} >= {type(one) for one in replies}
     assert isinstance(replies[0], redis.DataError)
     assert echo([], ["here"]) == "here"
-
-
-def test_nothing_is_left_waiting(redis_port: int) -> None:
-    """No request is left waiting, however threads come and go."""
-    echo = commit(connect(redis_port))
-    for _ in range(50):
-        start = threading.Barrier(THREADS)
-        with contextlib.ExitStack() as ending:
-            pool = ending.enter_context(ThreadPoolExecutor(THREADS))
-
-            def one(number: int, start: threading.Barrier = start) -> str:
-                start.wait(10)
-                return str(echo([], [str(number)]))
-
-            assert [str(n) for n in range(THREADS)] == list(pool.map(one, range(THREADS)))
-        assert waiting(echo) == 0
