@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-FAILING = b'{"status": "fail", "checks": {"redis": "fail"}}'
+BODY = b'{"status": "fail", "checks": {"redis": "fail"}}'
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -27,9 +27,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         assert isinstance(self.server, Service)
         self.send_response(self.server.status if self.path == "/health" else 404)
-        self.send_header("Content-Length", str(len(FAILING)))
+        self.send_header("Content-Length", str(len(BODY)))
         self.end_headers()
-        self.wfile.write(FAILING)
+        self.wfile.write(BODY)
 
     def log_message(self, *_words: object) -> None:
         """Says nothing."""
@@ -57,16 +57,12 @@ def healthcheck(port: int, host: str = "") -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_a_healthy_service(service: Service) -> None:
-    """A healthy service is exit code 0."""
-    assert healthcheck(service.server_port).returncode == 0
-
-
-def test_a_service_whose_check_fails(service: Service) -> None:
-    """A failing service is exit code 1, and the output names the failing check."""
-    service.status = 503
+@pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1)])
+def test_the_exit_code_is_the_health(service: Service, status: int, code: int) -> None:
+    """0 for a healthy service, else 1; the output names the failing check."""
+    service.status = status
     done = healthcheck(service.server_port)
-    assert (done.returncode, done.stdout, done.stderr) == (1, f"503 {FAILING.decode()}\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (code, f"{status} {BODY.decode()}\n", "")
 
 
 def test_no_service() -> None:
