@@ -12,7 +12,6 @@ import getpass
 import os
 import re
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -61,7 +60,6 @@ class UserDirectory:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = threading.Lock()
         self._seen = self._stamp()
         self._users = {user.username: user for user in load(path)}
 
@@ -75,18 +73,16 @@ class UserDirectory:
         load(self._path)
 
     def _refresh(self) -> None:
-        if self._stamp() == self._seen:
+        stamp = self._stamp()
+        if stamp == self._seen:
             return
-        with self._lock:
-            stamp = self._stamp()
-            if stamp == self._seen:
-                return
-            self._seen = stamp
-            try:
-                self._users = {user.username: user for user in load(self._path)}
-                _log.info("users reloaded", count=len(self._users))
-            except UsersError as error:
-                _log.error("users not reloaded, keeping previous users", reason=str(error))
+        # First, so that threads that see the change meanwhile do not load the file as well.
+        self._seen = stamp
+        try:
+            self._users = {user.username: user for user in load(self._path)}
+            _log.info("users reloaded", count=len(self._users))
+        except UsersError as error:
+            _log.error("users not reloaded, keeping previous users", reason=str(error))
 
     def _stamp(self) -> tuple[int, int, int]:
         try:

@@ -8,7 +8,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
 
-from opentelemetry import context, trace
+from opentelemetry import trace
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -26,8 +26,6 @@ from services.common import tracing
 from services.common.otlp import Exporter
 
 if TYPE_CHECKING:
-    from contextvars import Token
-
     import falcon
 
     from services.common.tracing import Attributes, Kind
@@ -60,27 +58,12 @@ def parse(traceparent: str) -> SpanContext | None:
     return found if found.is_valid else None
 
 
-class _Active:
-    """Makes a span current within a block."""
-
-    def __init__(self, span: trace.Span) -> None:
-        self._span = span
-        self._token: Token[context.Context] | None = None
-
-    def __enter__(self) -> None:
-        self._token = context.attach(trace.set_span_in_context(self._span))
-
-    def __exit__(self, *_error: object) -> None:
-        if self._token:
-            context.detach(self._token)
-
-
 class RecordedSpan(tracing.Span):
     """A span that is exported."""
 
     def __init__(self, span: trace.Span) -> None:
         self._span = span
-        self._active = _Active(span)
+        self._active = self.active()
         ids = span.get_span_context()
         self.trace_id = f"{ids.trace_id:032x}"
         self.traceparent = f"00-{self.trace_id}-{ids.span_id:016x}-01"
@@ -90,11 +73,11 @@ class RecordedSpan(tracing.Span):
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._active.__exit__()
+        self._active.__exit__(None, None, None)
         self.end(type(error[1]).__name__ if any(error) else "")
 
     def active(self) -> Any:
-        return _Active(self._span)
+        return trace.use_span(self._span, record_exception=False, set_status_on_exception=False)
 
     def set(self, attributes: Attributes) -> None:
         self._span.set_attributes(attributes)

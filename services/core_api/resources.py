@@ -115,12 +115,14 @@ def _bad_token(detail: str) -> Problem:
     return Problem(401, detail, code="invalid-token", headers={"WWW-Authenticate": challenge})
 
 
-class TransactionsResource:
-    """`POST /` accepts a transaction, `GET /` lists the caller's."""
-
+class _Resource:
     def __init__(self, authentication: Authentication, transactions: Transactions) -> None:
         self._authentication = authentication
         self._transactions = transactions
+
+
+class TransactionsResource(_Resource):
+    """`POST /` accepts a transaction, `GET /` lists the caller's."""
 
     @_describe_post()
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -163,12 +165,8 @@ class TransactionPathResource:
         self._transactions.on_post(req, resp)
 
 
-class TransactionResource:
+class TransactionResource(_Resource):
     """`GET /{id}`: one of the caller's transactions."""
-
-    def __init__(self, authentication: Authentication, transactions: Transactions) -> None:
-        self._authentication = authentication
-        self._transactions = transactions
 
     @openapi.operation(
         "One of the caller's transactions",
@@ -193,12 +191,8 @@ class TransactionResource:
         resp.text = transaction.to_json()
 
 
-class LoyaltyResource:
+class LoyaltyResource(_Resource):
     """`GET /loyalty`: the caller's points and credits."""
-
-    def __init__(self, authentication: Authentication, transactions: Transactions) -> None:
-        self._authentication = authentication
-        self._transactions = transactions
 
     @_describe_list("The caller's loyalty points", Loyalty)
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
