@@ -10,14 +10,12 @@ from hypothesis import settings
 
 from services.auth_api.app import create_app as create_auth_api
 from services.auth_api.settings import AuthSettings
-from services.common.tokens import Tokens
 from services.core_api.app import create_app as create_core_api
-from services.core_api.settings import CoreSettings
+from tests.core_api.helpers import SECRET, bearer
+from tests.core_api.helpers import settings as core_settings
 
 if TYPE_CHECKING:
     from services.common.web import App
-
-ENVIRON = {"HTTP_PORT": "1", "JWT_SECRET": "s" * 32}
 
 
 def described(app: App) -> Any:
@@ -31,13 +29,12 @@ def described(app: App) -> Any:
 
 @pytest.fixture
 def auth_api() -> Any:
-    return described(create_auth_api(AuthSettings.read(ENVIRON)))
+    return described(create_auth_api(AuthSettings.read({"HTTP_PORT": "1", "JWT_SECRET": SECRET})))
 
 
 @pytest.fixture
 def core_api(redis_port: int, client: Any) -> Any:  # noqa: ARG001  it empties Redis
-    environ = ENVIRON | {"REDIS_URL": f"redis://127.0.0.1:{redis_port}/0"}
-    return described(create_core_api(CoreSettings.read(environ)))
+    return described(create_core_api(core_settings(redis_port)))
 
 
 AUTH_API = schemathesis.pytest.from_fixture("auth_api")
@@ -63,6 +60,4 @@ def test_the_core_api_is_as_described(case: Any, client: Any) -> None:
         if isinstance(case.body, dict):
             case.body.pop("token", None)
             case.body["amount"] = str(case.body["amount"]).removesuffix(".0")
-    tokens = Tokens(CoreSettings.read(ENVIRON | {"REDIS_URL": "redis://127.0.0.1:1/0"}))
-    token = tokens.issue(1, "alice", enabled=True)
-    case.call_and_validate(headers={"Authorization": f"Bearer {token}"})
+    case.call_and_validate(headers=bearer())

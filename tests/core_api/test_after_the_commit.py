@@ -7,20 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from services.common import store
-from services.common.tokens import Tokens
-from services.core_api.settings import CoreSettings
+from tests.core_api.helpers import PAYMENT, SECRET, bearer
 from tests.support import core_api, http, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-SECRET = "s" * 32
-
-
-def bearer() -> dict[str, str]:
-    environ = {"HTTP_PORT": "1", "JWT_SECRET": SECRET, "REDIS_URL": "redis://127.0.0.1:1/0"}
-    token = Tokens(CoreSettings.read(environ)).issue(1, "alice", enabled=True)
-    return {"Authorization": f"Bearer {token}"}
 
 
 @pytest.mark.parametrize("lost", ["log", "state folder", "temporary folder"])
@@ -31,6 +22,7 @@ def test_what_is_accepted_is_answered_so(
     folder = tmp_path / "temporary"
     folder.mkdir()
     more = {"REDIS_URL": f"redis://127.0.0.1:{redis_port}/0", "TMPDIR": str(folder)}
+    more["JWT_SECRET"] = SECRET
     if lost == "state folder":
         more["PLATFORM_STATE"] = str(folder)
     os.mkfifo(tmp_path / "log")
@@ -43,8 +35,7 @@ def test_what_is_accepted_is_answered_so(
         for worker in (workers := process.children()):
             worker.kill()
         wait_until(lambda: not {*workers} & {*process.children()}, what="their end")
-        body = {"amount": 1250, "currency": "USD"}
-        statuses = [http.post(url, json=body, headers=bearer()).status_code for _ in range(20)]
+        statuses = [http.post(url, json=PAYMENT, headers=bearer()).status_code for _ in range(20)]
         assert statuses == [202] * 20
         assert client.xlen(store.WHOLE.queue) == 20
         assert (200 if lost == "log" else 503) == http.get(f"{url}/metrics").status_code
