@@ -92,21 +92,13 @@ def parser() -> argparse.ArgumentParser:
     commands = merchant.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_pay(commands)
     _add_id(_add(commands, "show", "one transaction and its timeline"))
-    trace = _add(commands, "trace", "where a transaction's time went, hop by hop")
-    _add_id(trace)
-    trace.add_argument(
-        "--console", type=_url, metavar="URL", help="the console (the router's port + 6)"
-    )
+    _add_id(_add(commands, "trace", "where a transaction's time went, hop by hop"))
     for name, what in (
         ("list", "the merchant's transactions, newest first"),
         ("loyalty", "the merchant's loyalty points, and what they come from"),
     ):
-        listing = _add(commands, name, what)
-        listing.add_argument(
+        _add(commands, name, what).add_argument(
             "--limit", type=_limit, default=20, metavar="N", help="how many lines (20)"
-        )
-        listing.add_argument(
-            "--cursor", type=_visible, metavar="C", help="continue where a listing ended"
         )
     _add(commands, "token", "a token and nothing else, for scripts", has_json=False)
     smoke = _add_command(commands, "smoke", "checks the running stack through the router", 60)

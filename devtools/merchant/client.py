@@ -111,10 +111,9 @@ class Client:
         """Reads one transaction."""
         return self.send("GET", f"{TRANSACTIONS}/{transaction_id}", token=token)
 
-    def page(self, path: str, token: str, limit: int, cursor: str | None = None) -> Response:
-        """Reads a page of TRANSACTIONS or LOYALTY."""
-        query = httpx.QueryParams({"limit": limit} | ({"cursor": cursor} if cursor else {}))
-        return self.send("GET", f"{path}?{query}", token=token)
+    def page(self, path: str, token: str, limit: int) -> Response:
+        """Reads the first page of TRANSACTIONS or LOYALTY."""
+        return self.send("GET", f"{path}?limit={limit}", token=token)
 
     def send(
         self,

@@ -27,6 +27,7 @@ from devtools.merchant.report import Screen, points
 from devtools.merchant.trace import as_json, console_url, show, trace
 
 EXIT_OPEN = 3
+_LIMIT_MAX = 100
 _EXITS = {"captured": 0, "declined": 1, "failed": 1}
 
 
@@ -65,9 +66,8 @@ class Command:
         return response, read(Transaction, response)
 
     def page(self, path: str) -> Response:
-        """The page of a listing that the arguments choose."""
-        args = self.args
-        return self.ask(lambda token: self.client.page(path, token, args.limit, args.cursor))
+        """As much of a listing as the arguments ask for."""
+        return self.ask(lambda token: self.client.page(path, token, self.args.limit))
 
     def again(self, arguments: str) -> str:
         """A follow-up command for the same merchant and platform."""
@@ -85,11 +85,13 @@ class Command:
         if self.args.command == "pay":
             self.hop("token", response.ms, response, f"for {self.args.username}")
 
-    def end(self, response: Response, cursor: str | None = None) -> None:
+    def end(self, response: Response, *, has_more: bool = False) -> None:
         """Prints the last lines, or the document: the response's body."""
-        if cursor:
-            following = f"{self.args.command} --limit {self.args.limit} --cursor {cursor}"
-            self.screen.say(f"older ones: {self.again(following)}")
+        if has_more:
+            more = self.again(f"{self.args.command} --limit {_LIMIT_MAX}")
+            self.screen.say(
+                f"older ones: {more if self.args.limit < _LIMIT_MAX else 'the console'}"
+            )
         self.screen.say(f"request {response.request_id}")
         self.document(response.body)
 
@@ -111,7 +113,7 @@ def _show(command: Command) -> None:
 
 def _trace(command: Command) -> None:
     response, transaction = command.transaction()
-    url = command.args.console or console_url(command.client.url)
+    url = console_url(command.client.url)
     rows, note = trace(transaction.id, url, command.client.deadline)
     show(rows, note, transaction, command.screen)
     command.document({"transaction": response.body, **as_json(rows, note)})
@@ -123,7 +125,7 @@ def _list(command: Command) -> None:
     if not page.transactions:
         command.screen.say(f"none; a first one: {command.again('pay 1250 USD')}")
     command.screen.transactions(page.transactions)
-    command.end(response, page.next_cursor)
+    command.end(response, has_more=page.next_cursor is not None)
 
 
 def _loyalty(command: Command) -> None:
@@ -131,7 +133,7 @@ def _loyalty(command: Command) -> None:
     loyalty = read(Loyalty, response)
     command.screen.say(points(loyalty.points))
     command.screen.credits(loyalty.ledger)
-    command.end(response, loyalty.next_cursor)
+    command.end(response, has_more=loyalty.next_cursor is not None)
 
 
 def _pay(command: Command) -> int:

@@ -78,7 +78,7 @@ The stack's console has the spans, and shows more of them.
 example:
   $ merchant list --as alice --limit 1
   2026-11-24 13:49:24Z  f05ab49f-be31-4d73-b8b7-e6b1ea24c02c    JPY 500  captured    500 points
-  older ones: merchant list --limit 1 --cursor MTc5NTUyODE2MjQxMw --as alice
+  older ones: merchant list --limit 100 --as alice
 
 {_ENVIRONMENT}{_DONE}""",
     "loyalty": f"""\

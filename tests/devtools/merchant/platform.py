@@ -221,7 +221,7 @@ class Network(httpx.BaseTransport):
     """Leads to the platforms that are there, and else to the machine."""
 
     platforms: dict[str, Platform] = {}  # noqa: RUF012 - one network for all
-    _ports = itertools.count(2000)
+    _ports = itertools.count(2000, 10)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         platform = self.platforms.get(f"http://{request.url.netloc.decode()}")
@@ -231,9 +231,9 @@ class Network(httpx.BaseTransport):
 
     @classmethod
     @contextlib.contextmanager
-    def serving(cls, platform: Platform) -> Iterator[Platform]:
+    def serving(cls, platform: Platform, url: str = "") -> Iterator[Platform]:
         """The platform has an address until the end of the block."""
-        platform.url = f"http://127.0.0.1:{next(cls._ports)}"
+        platform.url = url or f"http://127.0.0.1:{next(cls._ports)}"
         cls.platforms[platform.url] = platform
         try:
             yield platform

@@ -35,9 +35,9 @@ def platform() -> Iterator[Platform]:
         yield running
 
 
-def trace(platform: Platform, console: Platform, *words: str) -> list[str]:
+def trace(platform: Platform, *words: str) -> list[str]:
     """What it prints, with a single blank where there are several."""
-    outcome = at(platform, "trace", PAYMENT, "--as", "alice", "--console", console.url, *words)
+    outcome = at(platform, "trace", PAYMENT, "--as", "alice", *words)
     assert (outcome.code, outcome.stderr) == (0, "")
     return [" ".join(line.split()) for line in outcome.lines]
 
@@ -47,9 +47,9 @@ def test_each_span_has_a_row(platform: Platform, tmp_path: Path) -> None:
     store = SpanStore(tmp_path / "spans")
     store.add(payment(PAYMENT, attempts=2, trace_id=bytes.fromhex(TRACE_ID)).request)
     document = json.dumps(as_document(PAYMENT, store.of_transaction(PAYMENT))).encode()
-    with serving(Stranger(200, document)) as console:
-        lines = trace(platform, console)
-        shown = json.loads("".join(trace(platform, console, "--json")))
+    with serving(Stranger(200, document), console_url(platform.url)) as console:
+        lines = trace(platform)
+        shown = json.loads("".join(trace(platform, "--json")))
     assert {request.url.path for request in console.requests} == {f"/api/traces/{PAYMENT}"}
     assert lines == [
         f"transaction {PAYMENT}",
@@ -82,10 +82,9 @@ def test_without_spans_the_record_is_shown(
     platform: Platform, body: bytes | None, note: str
 ) -> None:
     """Its timeline, its end, and why there is no more."""
-    console = Stranger(200, body or b"")
-    console.url = "http://127.0.0.1:1"
-    with serving(console) if body else contextlib.nullcontext():
-        lines = trace(platform, console)
+    console = serving(Stranger(200, body or b""), console_url(platform.url))
+    with console if body else contextlib.nullcontext():
+        lines = trace(platform)
     assert lines[1:3] == ["queued +0 ms", "captured USD 12.50 12 points in 37 ms"]
     assert note in lines[3]
 
