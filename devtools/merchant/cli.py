@@ -40,8 +40,6 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         parser().error(str(error))
     except PlatformError as error:
         _explain(error)
-        if getattr(args, "json", False):
-            sys.stdout.write(json.dumps({"error": _as_json(error)}, indent=2) + "\n")
         return EXIT_PLATFORM
 
 
@@ -73,17 +71,6 @@ def _explain(error: PlatformError) -> None:
     sys.stderr.writelines(f"{printable(line)}\n" for line in lines)
 
 
-def _as_json(error: PlatformError) -> dict[str, Any]:
-    return {
-        "detail": error.detail,
-        "status": error.status or None,
-        "code": error.code or None,
-        "errors": list(error.errors),
-        "what_to_do": error.hint or None,
-        "request_id": error.request_id or None,
-    }
-
-
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     merchant = arguments.parser(
@@ -100,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
         _add(commands, name, what).add_argument(
             "--limit", type=_limit, default=20, metavar="N", help="how many lines (20)"
         )
-    _add(commands, "token", "a token and nothing else, for scripts", has_json=False)
+    _add(commands, "token", "a token and nothing else, for scripts")
     smoke = _add_command(commands, "smoke", "checks the running stack through the router", 60)
     smoke.set_defaults(password_stdin=False)
     return merchant
@@ -118,7 +105,7 @@ def _add_command(
     return command
 
 
-def _add(commands: Any, name: str, what: str, *, has_json: bool = True) -> argparse.ArgumentParser:
+def _add(commands: Any, name: str, what: str) -> argparse.ArgumentParser:
     command = _add_command(commands, name, what, 30)
     command.add_argument(
         "--as", dest="username", required=True, metavar="NAME", type=_text,
@@ -128,8 +115,6 @@ def _add(commands: Any, name: str, what: str, *, has_json: bool = True) -> argpa
         "--password-stdin", action="store_true",
         help="reads the password's line from standard input, not from MERCHANT_PASSWORD",
     )  # fmt: skip
-    if has_json:
-        command.add_argument("--json", action="store_true", help="prints one JSON document")
     return command
 
 

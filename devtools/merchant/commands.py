@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import io
-import json
 import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from devtools.merchant.client import (
     LOYALTY,
@@ -23,8 +20,8 @@ from devtools.merchant.client import (
 from devtools.merchant.errors import PlatformError, UnreachableError
 from devtools.merchant.models import Loyalty, Page, Transaction, read
 from devtools.merchant.payment import follow
-from devtools.merchant.report import Screen, points
-from devtools.merchant.trace import as_json, console_url, show, trace
+from devtools.merchant.report import Screen, duration, points
+from devtools.merchant.trace import console_url, show, trace
 
 EXIT_OPEN = 3
 _LIMIT_MAX = 100
@@ -44,7 +41,7 @@ def run(args: argparse.Namespace, url: str, password: str, environ: Mapping[str,
 
 
 class Command:
-    """A command's arguments, client and output: lines, or one document with --json."""
+    """A command's arguments, client and output."""
 
     def __init__(
         self, args: argparse.Namespace, client: Client, password: str, environ: Mapping[str, str]
@@ -52,9 +49,7 @@ class Command:
         self.args = args
         self.client = client
         self.session = Session(client, args.username, password, self._on_login)
-        self.is_json = bool(getattr(args, "json", False))
-        self.screen = Screen(io.StringIO() if self.is_json else sys.stdout, environ)
-        self.hops: list[dict[str, Any]] = []
+        self.screen = Screen(sys.stdout, environ)
 
     def ask(self, request: Callable[[str], Response]) -> Response:
         """Sends a request that must get 200."""
@@ -77,28 +72,21 @@ class Command:
         return f"merchant {arguments} {shlex.join(more)}"
 
     def hop(self, name: str, ms: float, response: Response, text: str) -> None:
-        """Prints a hop of `pay`, and keeps it for the document."""
-        self.hops.append({"hop": name, "ms": round(ms, 2), "request_id": response.request_id})
-        self.screen.request(name, ms, response.request_id, text)
+        """Prints a request of `pay`."""
+        self.screen.hop(name, duration(ms), f"request {response.request_id}  {text}")
 
     def _on_login(self, response: Response) -> None:
         if self.args.command == "pay":
             self.hop("token", response.ms, response, f"for {self.args.username}")
 
     def end(self, response: Response, *, has_more: bool = False) -> None:
-        """Prints the last lines, or the document: the response's body."""
+        """Prints the last lines."""
         if has_more:
             more = self.again(f"{self.args.command} --limit {_LIMIT_MAX}")
             self.screen.say(
                 f"older ones: {more if self.args.limit < _LIMIT_MAX else 'the console'}"
             )
         self.screen.say(f"request {response.request_id}")
-        self.document(response.body)
-
-    def document(self, document: object) -> None:
-        """Prints the document of --json."""
-        if self.is_json:
-            sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
 
 def _token(command: Command) -> None:
@@ -112,11 +100,10 @@ def _show(command: Command) -> None:
 
 
 def _trace(command: Command) -> None:
-    response, transaction = command.transaction()
+    _response, transaction = command.transaction()
     url = console_url(command.client.url)
     rows, note = trace(transaction.id, url, command.client.deadline)
     show(rows, note, transaction, command.screen)
-    command.document({"transaction": response.body, **as_json(rows, note)})
 
 
 def _list(command: Command) -> None:
@@ -146,14 +133,10 @@ def _pay(command: Command) -> int:
     show_it = command.again(f"show {transaction.id}")
     more, exit_code = f"not waited for; look later: {show_it}", 0
     if not command.args.no_wait:
-        response, transaction = _follow(command, response, transaction)
+        transaction = _follow(command, transaction)
         more = f"still open after {command.args.timeout:g} s; look again: {show_it}"
         exit_code = _EXITS.get(transaction.status, EXIT_OPEN)
-    if transaction.is_final:
-        more = ""
-    command.screen.outcome(transaction, more)
-    what_to_do = {"what_to_do": more} if more else {}
-    command.document({"hops": command.hops, "transaction": response.body, **what_to_do})
+    command.screen.outcome(transaction, "" if transaction.is_final else more)
     return exit_code
 
 
@@ -176,30 +159,29 @@ def _post(command: Command) -> Response:
     return expect(response, 202)
 
 
-def _follow(
-    command: Command, response: Response, transaction: Transaction
-) -> tuple[Response, Transaction]:
-    polls, started, seen = 0, time.perf_counter(), len(transaction.timeline)
-    latest, transaction_id = (response, transaction), transaction.id
+def _follow(command: Command, accepted: Transaction) -> Transaction:
+    polls, started, seen = 0, time.perf_counter(), len(accepted.timeline)
+    transaction, last = accepted, None
 
     def get() -> Response:
-        return command.session.send(lambda token: command.client.get(token, transaction_id))
+        return command.session.send(lambda token: command.client.get(token, accepted.id))
 
     def on_trouble(error: PlatformError) -> None:
         command.screen.say(f"no news: {error.detail}; asking on until the time is up")
 
     try:
-        for latest in follow(get, command.client.deadline, on_trouble):
-            polls += 1
-            command.screen.events(latest[1], seen)
-            seen = len(latest[1].timeline)
+        for response, transaction in follow(get, command.client.deadline, on_trouble):
+            polls, last = polls + 1, response
+            command.screen.events(transaction, seen)
+            seen = len(transaction.timeline)
     except PlatformError as error:
-        error.detail = f"{transaction_id} was accepted, but what became of it? {error.detail}"
-        error.hint = f"{error.hint}\nthen: {command.again(f'show {transaction_id}')}".strip()
+        error.detail = f"{accepted.id} was accepted, but what became of it? {error.detail}"
+        error.hint = f"{error.hint}\nthen: {command.again(f'show {accepted.id}')}".strip()
         raise
-    ms = (time.perf_counter() - started) * 1000
-    command.hop("followed", ms, latest[0], f"the last of {polls}")
-    return latest
+    if last:
+        ms = (time.perf_counter() - started) * 1000
+        command.hop("followed", ms, last, f"the last of {polls}")
+    return transaction
 
 
 _ACTIONS: dict[str, Callable[[Command], int | None]] = {

@@ -41,10 +41,6 @@ class Screen(Output):
         """Prints a hop of a transaction."""
         self.say(f"{name:<11}{time:>9}  {text}".rstrip())
 
-    def request(self, name: str, ms: float, request_id: str, text: str) -> None:
-        """Prints a request of this client."""
-        self.hop(name, duration(ms), f"request {request_id}  {text}")
-
     def events(self, transaction: Transaction, seen: int = 0) -> None:
         """Prints the timeline after the first `seen` events."""
         for event in transaction.timeline[seen:]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError
@@ -63,24 +62,3 @@ def show(rows: Sequence[Row], note: str, transaction: Transaction, screen: Scree
     screen.outcome(transaction, "" if transaction.is_final else "still open")
     if note:
         screen.say(f"note: {note}")
-
-
-def as_json(rows: Sequence[Row], note: str) -> dict[str, Any]:
-    """The same as JSON, with each span's attributes."""
-    return {
-        "rows": [
-            {
-                "offset_ms": round(row.offset_ms, 3),
-                "ms": round(row.ms, 3),
-                "depth": row.depth,
-                "service": row.span.service,
-                "name": row.span.name,
-                "trace_id": row.span.trace_id,
-                "is_error": row.span.is_error,
-                "attributes": row.span.attributes,
-            }
-            for row in rows
-        ],
-        "all_ms": round(waterfall.all_ms(rows), 3),
-        "note": note,
-    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 
@@ -113,17 +112,3 @@ def test_a_listing_prints_the_next_command(platform: Platform) -> None:
         at(platform, *PAY, "--no-wait")
     outcome = at(platform, "list", "--as", "alice", "--limit", "1")
     assert "older ones: merchant list --limit 100 --as alice" in outcome.lines[1]
-
-
-def test_json_is_one_document_for_every_command(platform: Platform) -> None:
-    """Also for an error."""
-    paid = json.loads(at(platform, *PAY, "--json").stdout)
-    assert [hop["hop"] for hop in paid["hops"]] == ["token", "accepted", "followed"]
-    assert paid["transaction"]["status"] == "captured"
-    shown = at(platform, "show", paid["transaction"]["id"], "--as", "alice", "--json")
-    assert json.loads(shown.stdout) == paid["transaction"]
-    listed = json.loads(at(platform, "list", "--as", "alice", "--json").stdout)
-    assert listed["transactions"] == [paid["transaction"]]
-    assert json.loads(at(platform, "loyalty", "--as", "alice", "--json").stdout)["points"] == 12
-    refused = at(platform, "pay", "1", "ZZZ", "--as", "alice", "--json")
-    assert json.loads(refused.stdout)["error"]["code"] == "invalid-request"

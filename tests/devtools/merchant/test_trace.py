@@ -35,9 +35,9 @@ def platform() -> Iterator[Platform]:
         yield running
 
 
-def trace(platform: Platform, *words: str) -> list[str]:
+def trace(platform: Platform) -> list[str]:
     """What it prints, with a single blank where there are several."""
-    outcome = at(platform, "trace", PAYMENT, "--as", "alice", *words)
+    outcome = at(platform, "trace", PAYMENT, "--as", "alice")
     assert (outcome.code, outcome.stderr) == (0, "")
     return [" ".join(line.split()) for line in outcome.lines]
 
@@ -49,7 +49,6 @@ def test_each_span_has_a_row(platform: Platform, tmp_path: Path) -> None:
     document = json.dumps(as_document(PAYMENT, store.of_transaction(PAYMENT))).encode()
     with serving(Stranger(200, document), console_url(platform.url)) as console:
         lines = trace(platform)
-        shown = json.loads("".join(trace(platform, "--json")))
     assert {request.url.path for request in console.requests} == {f"/api/traces/{PAYMENT}"}
     assert lines == [
         f"transaction {PAYMENT}",
@@ -65,8 +64,6 @@ def test_each_span_has_a_row(platform: Platform, tmp_path: Path) -> None:
         "+26.0 psp-sandbox 4.5 ms POST /v1/payment_intents",
         "captured USD 12.50 12 points in 37 ms",
     ]
-    assert shown["rows"][1]["attributes"]["platform.transaction.id"] == PAYMENT
-    assert (len(shown["rows"]), shown["all_ms"], shown["note"]) == (9, 33.0, "")
 
 
 @pytest.mark.parametrize(
