@@ -113,7 +113,7 @@ async def act(change: Callable[[], T], done: str = "") -> T | None:
     try:
         found = await run.io_bound(change)
     except TROUBLE as error:
-        ui.notify(sentence(error) or str(error), type="negative", multi_line=True)
+        ui.notify(sentence(error), type="negative", multi_line=True)
         return None
     if done:
         ui.notify(done, type="positive")

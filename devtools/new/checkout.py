@@ -73,28 +73,28 @@ def _users(root: Path, request: Request) -> Iterator[str]:
                 yield str(path.relative_to(root))
 
 
-def add(root: Path, folders: Sequence[str]) -> bool:
-    """Tells git of new files; False if this is no repository."""
-    return _has_git(root) and _git(root, "add", "--", *folders) is not None
+def add(root: Path, folders: Sequence[str]) -> None:
+    """Tells git of new files."""
+    _git(root, "add", "--", *folders)
 
 
 def forget(root: Path, folders: Sequence[str]) -> None:
     """Tells git that these folders are gone."""
-    if _has_git(root):
-        _git(root, "rm", "-r", "--force", "--quiet", "--cached", "--ignore-unmatch", "--", *folders)
+    _git(root, "rm", "-r", "--force", "--quiet", "--cached", "--ignore-unmatch", "--", *folders)
 
 
 def _status(root: Path, names: Sequence[str]) -> list[str]:
-    if not _has_git(root):
-        return []
     return _git(root, "status", "--porcelain", "--untracked-files=all", "--", *names).splitlines()
 
 
-def _has_git(root: Path) -> bool:
+def has_git(root: Path) -> bool:
+    """Whether the checkout is a repository."""
     return (root / ".git").exists()
 
 
 def _git(root: Path, *words: str) -> str:
+    if not has_git(root):
+        return ""
     try:
         return subprocess.run(  # noqa: S603
             ["git", "-C", str(root), *words],  # noqa: S607  from the flake's PATH

@@ -93,10 +93,10 @@ def _make(root: Path, request: Request, port: int | None, environ: Mapping[str, 
         staging.sync()
         changed = staging.changed()
         staging.move([*request.folders, *changed])
-    added = checkout.add(root, request.folders)
+    checkout.add(root, request.folders)
     _say("made", files)
     _say("changed", changed)
-    if added:
+    if checkout.has_git(root):
         sys.stdout.write("`git add` is done for the new files: Nix sees only what git tracks\n")
     sys.stdout.write(_next(request, environ))
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.new.tree import with_each_kind
+from tests.new.tree import KINDS, copy
 
 if TYPE_CHECKING:
     from tests.new.tree import Tree
@@ -13,4 +13,9 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def grown(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     """A copy with a service of each kind; the tests leave it so."""
-    return with_each_kind(tmp_path_factory.mktemp("grown") / "tree")
+    tree = copy(tmp_path_factory.mktemp("grown") / "tree")
+    for name, words in KINDS.items():
+        done = tree.new("service", name, *words)
+        assert (done.returncode, done.stderr) == (0, "")
+        tree.commit()
+    return tree

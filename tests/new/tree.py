@@ -87,13 +87,3 @@ def copy(folder: Path) -> Tree:
     tree.git("init", "--quiet")
     tree.commit()
     return tree
-
-
-def with_each_kind(folder: Path) -> Tree:
-    """Makes a copy with a service of each kind."""
-    tree = copy(folder)
-    for name, words in KINDS.items():
-        done = tree.new("service", name, *words)
-        assert (done.returncode, done.stderr) == (0, "")
-        tree.commit()
-    return tree

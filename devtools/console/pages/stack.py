@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from devtools import wait
-from devtools.catalog import CONSOLE, LISTENERS, SERVICES
+from devtools.catalog import CONSOLE, SERVICES
 from devtools.console import picture
 from devtools.console.frame import Live, act
 from devtools.console.parts import card, table
@@ -50,25 +49,7 @@ _SLOTS = {
 }
 
 
-@dataclass(frozen=True)
-class Process:
-    """One process as the page shows it."""
-
-    name: str
-    status: str
-    tone: str
-    """Its colour: ok, wait, bad or off."""
-    why: str
-    address: str
-    restarts: str
-    memory: str
-    actions: list[str]
-    """What it may be told to do."""
-    replicas: int
-    """How many there are, if that can be changed here, else 0."""
-
-
-def read(sources: Sources) -> list[Process]:
+def read(sources: Sources) -> list[dict[str, Any]]:
     """All processes; those that listen come first, by port."""
     states = sources.supervisor.processes()
     order = [*SERVICES, CONSOLE.name]
@@ -76,8 +57,9 @@ def read(sources: Sources) -> list[Process]:
     return [_process(sources, state, states) for state in states]
 
 
-def _process(sources: Sources, state: ProcessState, states: list[ProcessState]) -> Process:
-    service = LISTENERS.get(state.service)
+def _process(sources: Sources, state: ProcessState, states: list[ProcessState]) -> dict[str, Any]:
+    """One process as the page shows it; `tone` is its colour: ok, wait, bad or off."""
+    service = {**SERVICES, CONSOLE.name: CONSOLE}.get(state.service)
     address = ""
     if service and state.is_running:
         scheme = "redis" if service.name == "redis" else "http"
@@ -86,17 +68,17 @@ def _process(sources: Sources, state: ProcessState, states: list[ProcessState]) 
     times = "restart" if state.restarts == 1 else "restarts"
     actions = ["stop", "restart"] if state.is_running else ["start"]
     is_scaled = state.service == "psp-connector" and not state.replica
-    return Process(
-        name=state.name,
-        status=status,
-        tone=tone,
-        why=_why(sources, state, states) if tone in {"wait", "bad"} else "",
-        address=address,
-        restarts=f"{state.restarts} {times}" if state.restarts else "",
-        memory=_memory(state.pid) if state.is_running else "",
-        actions=[] if state.name in _NO_ACTIONS else actions,
-        replicas=sum(other.service == state.service for other in states) if is_scaled else 0,
-    )
+    return {
+        "name": state.name,
+        "status": status,
+        "tone": tone,
+        "why": _why(sources, state, states) if tone in {"wait", "bad"} else "",
+        "address": address,
+        "restarts": f"{state.restarts} {times}" if state.restarts else "",
+        "memory": _memory(state.pid) if state.is_running else "",
+        "actions": [] if state.name in _NO_ACTIONS else actions,
+        "replicas": sum(other.service == state.service for other in states) * is_scaled,
+    }
 
 
 def _status(state: ProcessState, *, listens: bool) -> tuple[str, str]:
@@ -146,8 +128,8 @@ def page(sources: Sources) -> None:
     with card("Processes"):
         processes = table(_COLUMNS, key="name", slots=_SLOTS, none="No processes.")
 
-    def show(found: list[Process]) -> None:
-        processes.rows = [asdict(process) for process in found]
+    def show(found: list[dict[str, Any]]) -> None:
+        processes.rows = found
 
     async def change(event: Any) -> None:
         name, action = event.args

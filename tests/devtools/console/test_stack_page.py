@@ -40,7 +40,7 @@ def shown(state: Path, *states: ProcessState) -> dict[str, tuple[str, str]]:
         first_port=8000,
         settings=SimpleNamespace(platform_state=state),
     )
-    return {one.name: (one.status, one.why) for one in stack.read(sources)}
+    return {one["name"]: (one["status"], one["why"]) for one in stack.read(sources)}
 
 
 @pytest.mark.parametrize(

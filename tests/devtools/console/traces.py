@@ -59,13 +59,8 @@ class Trace:
 
 def _set(attribute: KeyValue, key: str, value: Any) -> None:
     attribute.key = key
-    if isinstance(value, bool):
-        attribute.value.bool_value = value
-    elif isinstance(value, int):
+    if isinstance(value, int):
         attribute.value.int_value = value
-    elif isinstance(value, list):
-        for one in value:
-            attribute.value.array_value.values.add().string_value = one
     else:
         attribute.value.string_value = value
 
