@@ -27,10 +27,9 @@ class Burst:
     def __init__(self, url: str, password: str) -> None:
         self._url = url
         self._password = password
-        self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
-        self._results: Counter[str] = Counter()
+        self._results: list[str] = []
         self._count = 0
 
     @property
@@ -42,17 +41,16 @@ class Burst:
         """How many were answered, and how."""
         if not self._count:
             return ""
-        with self._lock:
-            results = ", ".join(f"{count} {name}" for name, count in self._results.items())
-            return f"{self._results.total()} of {self._count} answered: {results or 'none yet'}"
+        counts = Counter(self._results)
+        results = ", ".join(f"{count} {name}" for name, count in counts.items()) or "none yet"
+        return f"{counts.total()} of {self._count} answered: {results}"
 
     def start(self, merchant: str, body: Mapping[str, Any], count: int, per_second: int) -> None:
         """Begins a burst, unless one runs."""
         if self.runs:
             return
         self._stopped.clear()
-        with self._lock:
-            self._results.clear()
+        self._results = []
         self._count = min(max(count, 1), COUNT_MAX)
         rate = min(max(per_second, 1), RATE_MAX)
         self._thread = threading.Thread(
@@ -75,8 +73,7 @@ class Burst:
                     result = "accepted" if answer.status == 202 else f"refused ({answer.status})"
                 except PlatformError as error:
                     result = f"failed ({error.detail})"
-                with self._lock:
-                    self._results[result] += 1
+                self._results.append(result)
 
             started = time.monotonic()
             for number in range(self._count):
