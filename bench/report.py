@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pygal
 
+from devtools.terminal import columns
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from bench.results import Result, Run
@@ -23,11 +25,13 @@ _SCORE_MAX = 2.5
 
 def table(run: Run, before: Mapping[str, Result]) -> str:
     """A line per row, then failures, details and the machine."""
-    lines = [_HEAD, *(_cells(result, before.get(result.name)) for result in run.results)]
+    cells = [_HEAD, *(_cells(result, before.get(result.name)) for result in run.results)]
+    rows = columns(cells, right=range(1, len(_HEAD)))
+    rows.insert(1, "-" * max(map(len, rows)))
     failures = [f"{failure.name}: not measured: {failure.reason}" for failure in run.failures]
     machine = ", ".join(f"{name} {value}" for name, value in run.machine.items())
     end = f"{run.mode}, {run.seconds:.0f} s, {machine}\n"
-    return "\n".join([*_columns(lines), *failures, "", *map(_details, run.results), "", end])
+    return "\n".join([*rows, *failures, "", *map(_details, run.results), "", end])
 
 
 def _cells(result: Result, before: Result | None) -> tuple[str, ...]:
@@ -58,15 +62,6 @@ def figure(result: Result, value: float) -> str:
 def number(value: float) -> str:
     """At least three digits, with thousands separators."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def _columns(lines: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rows = [
-        "  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]).rstrip()
-        for first, *others in lines
-    ]
-    return [rows[0], "-" * max(map(len, rows)), *rows[1:]]
 
 
 def _details(result: Result) -> str:
