@@ -28,7 +28,7 @@ _DONE = {"start": "started", "stop": "stopped", "restart": "restarted"}
 _COLUMNS = (
     ("name", "Process", ""),
     ("address", "Address, memory", "about"),
-    ("actions", "", "number"),
+    ("actions", "", "actions"),
 )
 _SLOTS = {
     "name": "<span class='process-name'>{{ props.value }}</span>"
