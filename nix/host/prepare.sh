@@ -121,7 +121,7 @@ is_prepared() {
   [ "$need" = nothing ] || { [ -e "$state/root-$need" ] && [ "$(cat "$state/key-$need" 2>/dev/null)" = "$(key)" ]; }
 }
 
-# Builds what the command needs, with a line for each step, and keeps it from Nix's garbage collector.
+# Builds what the command needs, and keeps it from Nix's garbage collector.
 build_first() {
   # shellcheck disable=SC2086 # words
   case $need in
@@ -129,9 +129,10 @@ build_first() {
     shell) set -- develop --profile "$state/root-shell" "$flake" $override -c true ;;
     nothing) return ;;
   esac
-  { with_nix call --log-format internal-json "$@" && : >"$state/built"; } 2>&1 </dev/null |
-    /usr/bin/python3 "$root/nix/host/progress.py" >&2
-  rm "$state/built" 2>/dev/null || die "what is needed could not be built: the reason is above"
+  # Without a terminal, which has Nix' progress bar, a line for each build.
+  [ -t 2 ] || set -- -v -v -v "$@"
+  # 16 lines are what go says of a module that it refuses.
+  with_nix call --log-lines 16 "$@" >&2 </dev/null || die "what is needed could not be built: the reason is above"
   [ "$need" = run ] || # older generations of the profile
     find "$state" -name 'root-shell-*-link' ! -name "$(readlink "$state/root-shell")" -exec rm {} +
   key | remember "key-$need"
