@@ -146,3 +146,13 @@ def test_without_a_cache_a_full_store_will_do(
 def test_it_works_whatever_the_users_cdpath_is(checkout: Path) -> None:
     (checkout / ".git").mkdir()
     assert nixw(checkout, "run", CDPATH=f".:{checkout.parent}") == ["run", "."]
+
+
+def test_a_link_to_it_works(checkout: Path) -> None:
+    """From a folder on PATH, which stays as it is."""
+    (checkout / ".git").mkdir()
+    folder = checkout.parent / "path"
+    folder.mkdir()
+    (folder / "nixw").symlink_to(checkout / "nixw")
+    assert nixw(folder, "run", PATH=f"{checkout / 'bin'}:{os.environ['PATH']}") == ["run", "."]
+    assert [path.name for path in folder.iterdir()] == ["nixw"]
