@@ -38,6 +38,12 @@ case $PLATFORM_STATE$PLATFORM_CODE in
     return 1
     ;;
 esac
+case $PLATFORM_CODE in
+  *,*) # PC_CONFIG_FILES is a list
+    echo "platform: process-compose cannot read the checkout's path, which has a comma: $PLATFORM_CODE" >&2
+    return 1
+    ;;
+esac
 # What others may read can be theirs, such as /tmp: it must not get mode 700.
 case $(ls -dlL "$PLATFORM_STATE" 2>/dev/null) in
   '' | drwx------*) ;;

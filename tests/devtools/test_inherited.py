@@ -95,6 +95,13 @@ def test_a_state_folder_that_will_not_do_is_refused(tmp_path: Path, name: str) -
     assert not state.exists() or stat.S_IMODE(state.stat().st_mode) == 0o755
 
 
+def test_a_checkout_that_will_not_do_is_refused(tmp_path: Path) -> None:
+    """process-compose takes a comma in its file's path for the end of that path."""
+    done = sourced("env.sh", "true", {"PLATFORM_CODE": str(tmp_path / "a,b")})
+    assert done.returncode == 1
+    assert "which has a comma" in done.stderr
+
+
 def test_a_user_without_state_gets_it(tmp_path_factory: pytest.TempPathFactory) -> None:
     """At the first start, which for root takes another way through env.sh."""
     folder = tmp_path_factory.mktemp("u")  # a longer path has its socket elsewhere
