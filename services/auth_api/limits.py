@@ -12,6 +12,7 @@ import math
 import threading
 import time
 from collections import Counter
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from cachetools import TTLCache
@@ -50,7 +51,8 @@ class LoginLimits:
         Raises:
             Problem: 429 with Retry-After if not allowed yet, 503 if it waited too long.
         """
-        keys = _keys(username, address)
+        client = _client(address)
+        keys = _keys(username, client)
         with self._changed:
             if not self._changed.wait_for(lambda: self._may_try(keys), _WAIT_SECONDS_MAX):
                 raise Unavailable("Too many logins at the moment.")
@@ -62,7 +64,7 @@ class LoginLimits:
             with self._changed:
                 self._in_flight -= Counter(keys.keys())
                 if succeeded:
-                    self._failures.pop((username, address), None)
+                    self._failures.pop((username, client), None)
                 elif succeeded is not None:
                     self._failed(keys)
                 self._changed.notify_all()
@@ -91,6 +93,18 @@ class LoginLimits:
             over = min(failures - free, 16)  # 2**16 s is past any bound
             wait_seconds = min(2.0 ** (over - 1), WAIT_SECONDS_MAX) if over > 0 else 0.0
             self._failures[key] = (failures, self._timer() + wait_seconds)
+
+
+def _client(address: str) -> str:
+    """The addresses that one machine has at will: all of the loopback, or an IPv6 /64."""
+    try:
+        ip = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    if ip.is_loopback:
+        return "loopback"
+    return str(ip_network((ip, 64), strict=False)) if ip.version == 6 else str(ip)
 
 
 def _keys(username: str, address: str) -> dict[tuple[str, ...], int]:

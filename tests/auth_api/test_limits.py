@@ -70,6 +70,23 @@ def test_another_address_is_not_held_up() -> None:
     assert wait_seconds(limits, "becky", "10.0.0.1") == 0
 
 
+@pytest.mark.parametrize(
+    ("addresses", "others"),
+    [
+        (["127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.9"], "10.0.0.1"),
+        (["2001:db8::1", "2001:db8::ffff:1", "2001:db8::a%eth0"], "2001:db8:0:1::1"),
+        (["10.0.0.1", "::ffff:10.0.0.1"], "10.0.0.2"),
+    ],
+)
+def test_addresses_that_one_machine_has_count_as_one(addresses: list[str], others: str) -> None:
+    """A local user may send from each of 127.0.0.0/8, an IPv6 client from each of its /64."""
+    limits = LoginLimits(Timer())
+    for _, address in zip(range(FREE_FAILURES_OF_A_NAME + 1), addresses * 9, strict=False):
+        fail(limits, "alice", address)
+    assert all(wait_seconds(limits, "alice", address) > 0 for address in addresses)
+    assert wait_seconds(limits, "alice", others) == 0
+
+
 def test_many_names_from_one_address_are_slowed_down() -> None:
     """Trying one password on many names counts against the address."""
     limits = LoginLimits(Timer())
