@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import sqlite3
 import threading
 import time
@@ -242,6 +243,8 @@ def _value(value: AnyValue) -> Any:
     if kind == "array_value":
         return [_value(one) for one in value.array_value.values[:ATTRIBUTES_MAX]]
     found = getattr(value, kind) if kind else None
+    if isinstance(found, float) and not math.isfinite(found):
+        return str(found)  # JSON has no such number
     return found if isinstance(found, int | float | None) else str(found)[:CHARACTERS_MAX]
 
 

@@ -89,6 +89,17 @@ def test_spans_are_received_and_found(client: httpx.Client, encoding: str) -> No
     assert client.get("/api/traces/..%2fpasswd").status_code == 404
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_span_with_a_number_that_json_lacks_is_found(client: httpx.Client, number: float) -> None:
+    """What was accepted can be read: the number is text."""
+    trace = payment(ID)
+    span = trace.request.resource_spans[0].scope_spans[0].spans[0]
+    span.attributes.add(key="share").value.double_value = number
+    client.post("/v1/traces", content=trace.request.SerializeToString(), headers=PROTOBUF)
+    spans = client.get(f"/api/traces/{ID}").json()["spans"]
+    assert str(number) in {found["attributes"].get("share") for found in spans}
+
+
 @pytest.mark.parametrize(
     ("body", "headers", "status"),
     [
