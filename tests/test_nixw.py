@@ -156,3 +156,15 @@ def test_a_link_to_it_works(checkout: Path) -> None:
     (folder / "nixw").symlink_to(checkout / "nixw")
     assert nixw(folder, "run", PATH=f"{checkout / 'bin'}:{os.environ['PATH']}") == ["run", "."]
     assert [path.name for path in folder.iterdir()] == ["nixw"]
+
+
+def test_it_works_with_a_closed_stderr(checkout: Path) -> None:
+    """`2>&-` is the short way to silence a command, which here has something to say."""
+    subprocess.run(["git", "init", "-q"], cwd=checkout, check=True)
+    done = subprocess.run(
+        ["sh", "-c", "./nixw build 2>&-"],
+        cwd=checkout,
+        env={"PATH": f"{checkout / 'bin'}:{os.environ['PATH']}", "HOME": str(checkout.parent)},
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (done.returncode, "build" in done.stdout.splitlines()) == (0, True)

@@ -3,6 +3,11 @@
 # that they run the same in every shell. Sourced first by `platform`, `process-compose` (and so for all
 # processes of the stack) and the other commands. docs/configuration.md explains it.
 
+# As in nixw: no stream is closed.
+(: 9<&0) 2>/dev/null || exec </dev/null
+(: 9>&1) 2>/dev/null || exec >/dev/null
+(: 9>&2) || exec 2>/dev/null
+
 # Settings are the variables that .env.example lists, each also with _FILE. It lies beside the code, and where
 # that is missing there is nothing to start.
 platform_kept=$(sed -nE 's/^#?([A-Z_]+)=.*/\1 \1_FILE/p' "${PLATFORM_CODE:-.}/.env.example" 2>/dev/null || true)

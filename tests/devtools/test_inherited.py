@@ -54,6 +54,17 @@ def test_nothing_else_is_inherited_and_its_names_are_kept() -> None:
     assert (inherited["TZ"], inherited["PYTHONPATH"]) == ("UTC", str(ROOT))
 
 
+def test_closed_streams_are_no_errors() -> None:
+    """`platform up -D 2>&-` starts the stack, and no file gets the number of a closed stream."""
+    command = 'exec <&- >&- 2>&-; . "$0"; echo said; echo said >&2; [ -c /dev/fd/0 ]'
+    done = subprocess.run(
+        ["bash", "-euc", command, FOLDER / "inherited.sh"],
+        env={"PATH": os.environ["PATH"], "PLATFORM_CODE": str(ROOT)},
+        timeout=30, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+
+
 def test_a_long_path_has_one_socket_whatever_the_session(tmp_path: Path) -> None:
     """`down` finds what `up` started in another session: XDG_RUNTIME_DIR has no effect."""
     state = tmp_path / ("deep" * 25)
