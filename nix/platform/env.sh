@@ -79,7 +79,8 @@ fi
 # A Unix socket's path has room for 104 bytes on macOS and 108 on Linux, and process-compose gives
 # no reason when it is longer. The other folder is the same for every shell of this user, as
 # XDG_RUNTIME_DIR is not, and has mode 700, so that no other user can create a socket there.
-PC_SOCKET_PATH=$PLATFORM_STATE/pc.sock
+platform_real=$(cd -- "$PLATFORM_STATE" && pwd -P) # the same through each symbolic link
+PC_SOCKET_PATH=$platform_real/pc.sock
 if [ "$(printf %s "$PC_SOCKET_PATH" | wc -c)" -gt 100 ]; then
   platform_sockets=/tmp/platform-$(id -u)
   (umask 077 && mkdir -p "$platform_sockets")
@@ -90,7 +91,7 @@ if [ "$(printf %s "$PC_SOCKET_PATH" | wc -c)" -gt 100 ]; then
       "to a folder with a path of less than 90 characters" >&2
     return 1
   fi
-  PC_SOCKET_PATH=$platform_sockets/$(printf %s "$PLATFORM_STATE" | cksum | cut -d ' ' -f 1).sock
+  PC_SOCKET_PATH=$platform_sockets/$(printf %s "$platform_real" | cksum | cut -d ' ' -f 1).sock
 fi
 
 # A stray compose.yaml would win over ours, the default log is shared by all users of the machine,

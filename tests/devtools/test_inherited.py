@@ -76,6 +76,18 @@ def test_a_long_path_has_one_socket_whatever_the_session(tmp_path: Path) -> None
     assert len(path.strip()) < 100
 
 
+def test_a_long_path_has_one_socket_through_each_link(tmp_path: Path) -> None:
+    """Else a second stack could start on the first one's data, and `down` would find neither."""
+    state, link = tmp_path / ("deep" * 25), tmp_path / "link"
+    state.mkdir(mode=0o700)
+    link.symlink_to(state)
+    found = {
+        sourced("env.sh", 'echo "$PC_SOCKET_PATH"', {"PLATFORM_STATE": str(path)}).stdout
+        for path in (state, link)
+    }
+    assert len(found) == 1
+
+
 def as_user_4711(folder: Path) -> dict[str, str]:
     """For a state folder below `folder`, what env.sh sees when this user runs it."""
     (folder / "id").write_text("#!/bin/sh\necho 4711\n")
