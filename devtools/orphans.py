@@ -51,19 +51,37 @@ class Orphan:
 
 def find(state: Path) -> list[Orphan]:
     """The orphans of the stack with this state folder, without their children."""
-    folder = os.path.realpath(state)
-    own = psutil.Process()
-    excluded = {own.pid, *(parent.pid for parent in own.parents())}
-    marked, found = {}, []
-    for process in psutil.process_iter():
-        with suppress(*GONE):
-            if process.pid not in excluded and (name := _name(process, folder)):
-                marked[process.pid] = Orphan(name, process)
+    marked, found = _marked(state), []
     for orphan in marked.values():
         with suppress(*GONE):
             if _is_unsupervised(orphan.process, marked):
                 found.append(orphan)
     return found
+
+
+def rivals(state: Path) -> list[str]:
+    """A line if another supervisor runs a stack on this folder: two Redis would write one file."""
+    own = psutil.Process().parents()
+    for one in _marked(state).values():
+        with suppress(*GONE):
+            supervisor = next(filter(_is_supervisor, one.process.parents()), None)
+            if supervisor and supervisor not in own:
+                cure = f"`platform down`, or if nothing answers that, kill {supervisor.pid}"
+                return [f"PLATFORM_STATE={str(state)!r}: another stack uses it ({one}): {cure}"]
+    return []
+
+
+def _marked(state: Path) -> dict[int, Orphan]:
+    """The processes of the stack with this state folder, except this one and those above it."""
+    folder = os.path.realpath(state)
+    own = psutil.Process()
+    excluded = {own.pid, *(parent.pid for parent in own.parents())}
+    marked = {}
+    for process in psutil.process_iter():
+        with suppress(*GONE):
+            if process.pid not in excluded and (name := _name(process, folder)):
+                marked[process.pid] = Orphan(name, process)
+    return marked
 
 
 def _name(process: psutil.Process, folder: str) -> str:

@@ -28,7 +28,7 @@ def faults(environ: Mapping[str, str]) -> list[str]:
     """Everything that prevents a start, a line each."""
     folder = state_folder(environ)
     here = checkout.of_stack(environ)
-    found = state.prepare(folder) + checks.missing_programs(environ)
+    found = state.prepare(folder) + orphans.rivals(folder) + checks.missing_programs(environ)
     found += checkout.dotenv_faults(here)
     try:
         first = chosen_port(environ)

@@ -61,16 +61,20 @@ def test_exactly_those_of_this_stack_are_found(tmp_path: Path) -> None:
 
 
 def test_a_supervised_process_is_no_orphan(tmp_path: Path) -> None:
-    """Until its process-compose is killed."""
+    """Until its process-compose is killed; till then no other stack may use the state folder."""
     supervisor = tmp_path / "process-compose"
     supervisor.write_text('#!/bin/sh\n"$@"\n:\n')
     marks = [f"{name}={value}" for name, value in (MARKS | {"PLATFORM_STATE": tmp_path}).items()]
     with python(WAIT, "sh", str(supervisor), "env", *marks) as process:
         [child] = psutil.Process(process.pid).children()
         assert found(tmp_path) == {}
+        [rival] = orphans.rivals(tmp_path)
+        assert f"(core-api, pid {child.pid})" in rival
+        assert rival.endswith(f"kill {process.pid}")
         process.kill()
         process.wait(10)
         wait_until(lambda: found(tmp_path) == {child.pid: "core-api"}, what="the orphan")
+        assert orphans.rivals(tmp_path) == []
         child.kill()
 
 
