@@ -39,8 +39,8 @@ case $PLATFORM_STATE$PLATFORM_CODE in
     ;;
 esac
 case $PLATFORM_CODE in
-  *,*) # PC_CONFIG_FILES is a list
-    echo "platform: process-compose cannot read the checkout's path, which has a comma: $PLATFORM_CODE" >&2
+  *[,:]*) # PC_CONFIG_FILES and PYTHONPATH are lists
+    echo "platform: the checkout's path has a comma or a colon, at which others split it: $PLATFORM_CODE" >&2
     return 1
     ;;
 esac

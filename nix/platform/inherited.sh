@@ -36,6 +36,6 @@ for platform_name in $(declare -Fx | sed 's/.* //'); do
 done
 
 export PLATFORM_DROPPED="${PLATFORM_DROPPED-}"
-# UTC logs, files with mode 600, no packages from the user's home.
-export TZ=UTC LANG=C.UTF-8 PYTHONPATH=${PLATFORM_CODE:-.} PYTHONNOUSERSITE=1
+# UTC logs, files with mode 600, no packages from the user's home, no modules from the current folder.
+export TZ=UTC LANG=C.UTF-8 PYTHONPATH=${PLATFORM_CODE:-.} PYTHONNOUSERSITE=1 PYTHONSAFEPATH=1
 umask 077

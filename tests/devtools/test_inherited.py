@@ -54,6 +54,14 @@ def test_nothing_else_is_inherited_and_its_names_are_kept() -> None:
     assert (inherited["TZ"], inherited["PYTHONPATH"]) == ("UTC", str(ROOT))
 
 
+def test_no_module_comes_from_the_current_folder(tmp_path: Path) -> None:
+    """`merchant` in a folder of others would run their `json.py` or `devtools`."""
+    (tmp_path / "json.py").write_text("raise SystemExit('foreign code')")
+    (tmp_path / "devtools").mkdir()
+    done = sourced("inherited.sh", f'cd "{tmp_path}"; python -m devtools.merchant --help', {})
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_closed_streams_are_no_errors() -> None:
     """`platform up -D 2>&-` starts the stack, and no file gets the number of a closed stream."""
     command = 'exec <&- >&- 2>&-; . "$0"; echo said; echo said >&2; [ -c /dev/fd/0 ]'
@@ -118,11 +126,12 @@ def test_a_state_folder_that_will_not_do_is_refused(tmp_path: Path, name: str) -
     assert not state.exists() or stat.S_IMODE(state.stat().st_mode) == 0o755
 
 
-def test_a_checkout_that_will_not_do_is_refused(tmp_path: Path) -> None:
-    """process-compose takes a comma in its file's path for the end of that path."""
-    done = sourced("env.sh", "true", {"PLATFORM_CODE": str(tmp_path / "a,b")})
+@pytest.mark.parametrize("name", ["a,b", "a:b"])
+def test_a_checkout_that_will_not_do_is_refused(tmp_path: Path, name: str) -> None:
+    """process-compose and Python take these characters for the end of a path."""
+    done = sourced("env.sh", "true", {"PLATFORM_CODE": str(tmp_path / name)})
     assert done.returncode == 1
-    assert "which has a comma" in done.stderr
+    assert "a comma or a colon" in done.stderr
 
 
 def test_a_user_without_state_gets_it(tmp_path_factory: pytest.TempPathFactory) -> None:
