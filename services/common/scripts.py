@@ -92,14 +92,14 @@ def run_scripts(
     return replies
 
 
-def confirm(client: Client, partition: Partition, name: str, replicas_min: int) -> None:
-    """Waits until replicas have all that this connection has read or written before.
+def renew(client: Client, partition: Partition, name: str, replicas_min: int = 0) -> None:
+    """Renews the lease `name`, also in a full Redis: who holds a lease frees memory.
 
-    Renews the lease `name` for that: WAIT waits for the writes of its own connection, which may be
-    a new one.
+    Then waits until `replicas_min` replicas have all that this connection has read or written
+    before. WAIT waits for the writes of its own connection, which may be a new one: the renewal.
 
     Raises:
-        NotReplicatedError: fewer than `replicas_min` have.
+        NotReplicatedError: fewer have.
         redis.RedisError: Redis is unavailable.
     """
     run_script(client, _RENEW, [partition.lease(name)], [], replicas_min)

@@ -87,6 +87,8 @@ class Queue:
         redis_check.check(self._redis, self._settings)
         try:
             self._redis.xgroup_create(self.partition.queue, store.GROUP, id="0", mkstream=True)
+        except redis.OutOfMemoryError:
+            pass  # whether or not the group exists; without one the first read fails
         except redis.ResponseError as error:
             if not str(error).startswith("BUSYGROUP"):
                 raise
@@ -94,7 +96,7 @@ class Queue:
 
     def renew(self) -> None:
         """Renews this connector's lease."""
-        self._redis.set(self.partition.lease(self.name), "1", ex=LEASE_SECONDS)
+        scripts.renew(self._redis, self.partition, self.name)
 
     def leave(self) -> None:
         """Releases the lease, so that others reclaim unfinished entries at once."""
@@ -201,7 +203,7 @@ class Queue:
         if not entries:
             return []
         if replicas_min := self._settings.redis_replicas_min:
-            scripts.confirm(self._redis, self.partition, self.name, replicas_min)
+            scripts.renew(self._redis, self.partition, self.name, replicas_min)
         keys = [self.partition.transaction(entry.transaction_id) for entry in entries]
         now = now_ms(self._clock)
         spans = [start_span(entry, self.partition, self.name) for entry in entries]

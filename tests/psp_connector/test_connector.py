@@ -142,3 +142,15 @@ def test_a_due_retry_waits_for_a_spare_slot_but_not_for_ever(
         assert (client.zscore(STORE.retries, retried) is not None) is waits
         release.set()
         payments.wait_ended(retried)
+
+
+def test_a_full_redis_is_drained(client: Any, payments: Payments) -> None:
+    """A connector that starts while Redis is full charges what was accepted before."""
+    ids = [payments.accept() for _ in range(20)]
+    payments.queue("before").join()
+    client.config_set("maxmemory", "1")
+    try:
+        with payments.running(FakePsp()):
+            payments.wait_ended(*ids)
+    finally:
+        client.config_set("maxmemory", "1gb")
