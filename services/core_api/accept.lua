@@ -34,8 +34,18 @@ if idempotency then
   end
 end
 
-if redis.call('XLEN', queue) + redis.call('ZCARD', retries) >= tonumber(queue_limit) then
+local open = redis.call('XLEN', queue) + redis.call('ZCARD', retries)
+local free = queue_limit - open
+if free <= 0 then
   return {'full', ''}
+elseif open > free then
+  -- A merchant may have as many open as are free: one flood leaves half to others. They are its
+  -- newest, since it is refused while the transaction that many before is open.
+  local earlier = redis.call('ZREVRANGE', index, free - 1, free - 1)[1] or ''
+  local status = redis.pcall('HGET', transaction:sub(1, -#id - 1) .. earlier:sub(-#id), 'status')
+  if status == 'queued' or status == 'processing' then
+    return {'full', ''}
+  end
 end
 
 local entry = redis.call('XADD', queue, '*',

@@ -95,7 +95,7 @@ class Transactions:
 
         Raises:
             Problem: 422 (KeyReusedError), 409 if the key was used before but its stored response is
-                unreadable, 503 if QUEUE_LIMIT transactions are open.
+                unreadable, 503 if QUEUE_LIMIT transactions, or the merchant's share, are open.
             redis.RedisError: Redis is unavailable or rejects the write.
         """
         created_ms = now_ms(self._clock)

@@ -11,7 +11,7 @@ import pytest
 
 from services.common import store
 from services.core_api.app import create_app
-from tests.core_api.helpers import Client, pay, settings
+from tests.core_api.helpers import Client, bearer, pay, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +26,20 @@ def test_a_full_queue_refuses(redis_port: int, client: Any) -> None:
     result = pay(api, **{"Idempotency-Key": "k"})
     assert (result.status_code, result.headers["retry-after"]) == (503, "1")
     assert keys == set(client.keys())
+
+
+@pytest.mark.usefixtures("client")
+def test_a_merchant_cannot_fill_the_queue(redis_port: int) -> None:
+    """Of QUEUE_LIMIT one alone gets half, the next half of the rest: there is always some left."""
+    api = Client(create_app(settings(redis_port, QUEUE_LIMIT="60")))
+
+    def flood(user_id: int) -> int:
+        results = [pay(api, **bearer(user_id)).status_code for _ in range(60)]
+        assert set(results) == {202, 503}
+        return results.count(202)
+
+    assert [flood(1), flood(2), flood(3)] == [31, 15, 7]
+    assert pay(api, **bearer(4)).status_code == 202
 
 
 @pytest.fixture
