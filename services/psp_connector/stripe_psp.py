@@ -92,6 +92,8 @@ class StripePsp:
         except AmountError as error:
             return Refused(str(error))
         except stripe.CardError as error:
+            if not _is_named(charge, getattr(error.error, "payment_intent", None)):
+                return _OTHER
             return Declined(_decline_code(error.error), _id_in(error.error))
         except stripe.StripeError as error:
             return _failed_call(error)
@@ -134,7 +136,7 @@ _OTHER = Transient("the response does not match the request")
 def _is_of(charge: Charge, intent: Any) -> bool:
     """Whether no field contradicts the request, such as a captured amount."""
     if intent.status != "succeeded":
-        return True
+        return _is_named(charge, intent)
     amount = stripe_amount(charge.amount, charge.currency)
     requested = {
         "object": "payment_intent",
@@ -142,12 +144,17 @@ def _is_of(charge: Charge, intent: Any) -> bool:
         "amount_received": amount,
         "currency": charge.currency.lower(),
     }
-    metadata = getattr(intent, "metadata", None)
     return (
         bool(intent.id and isinstance(intent.id, str))
         and all(getattr(intent, name, value) == value for name, value in requested.items())
-        and getattr(metadata, "transaction_id", charge.transaction_id) == charge.transaction_id
+        and _is_named(charge, intent)
     )
+
+
+def _is_named(charge: Charge, intent: Any) -> bool:
+    """Whether the intent's metadata, if it has any, names the charge's transaction."""
+    metadata = getattr(intent, "metadata", None)
+    return bool(getattr(metadata, "transaction_id", charge.transaction_id) == charge.transaction_id)
 
 
 def _outcome(intent: Any) -> Outcome:

@@ -19,6 +19,7 @@ WRONG = "invalid_request_error"
 OTHER = Transient("the response does not match the request")
 UNREADABLE = Transient("unreadable response: AttributeError")
 HTML = "<html>a proxy's page</html>"
+OTHERS: dict[str, Any] = {"metadata": {"transaction_id": "t"}}
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,8 @@ HTML = "<html>a proxy's page</html>"
         (200, GOOD | {"amount_received": 1}, OTHER),
         (200, GOOD | {"currency": "jpy"}, OTHER),
         (200, GOOD | {"metadata": {"transaction_id": "t"}}, OTHER),
+        (200, UNPAID | OTHERS, OTHER),
+        (402, error("card_error", payment_intent=UNPAID | OTHERS), OTHER),
     ],
 )
 def test_each_answer_has_its_outcome(psp: Psp, status: int, body: Any, expected: Any) -> None:
