@@ -33,6 +33,15 @@ end
 local record = redis.call('HMGET', transaction, 'status', 'timeline', 'entry')
 local status, timeline, entry = record[1], record[2], record[3]
 if status ~= 'queued' and status ~= 'processing' then
+  if not status and final_status == 'captured' then
+    -- Deleted by hand; the money was taken. pcall: the key's type was not checked.
+    local letter = redis.pcall('XADD', deadletters, 'MINID', '~', letters_oldest, '*',
+      'transaction_id', id, 'reason', 'captured as ' .. psp_reference .. ', but it has no record',
+      'at', now)
+    if letter.err then
+      return letter
+    end
+  end
   acknowledge(entry_id)
   return status and 'final' or 'missing'
 end

@@ -5,7 +5,8 @@
 -- KEYS  1 transaction:{id}   2 queue   3 retries
 -- ARGV  1 id   2 group   3 entry of the queue   4 connector   5 now, RFC 3339
 --       6 event for the timeline   7 due time, ms
--- Returns  'done', 'taken' if another connector holds the entry, 'final' if it was final already
+-- Returns  'done', 'taken' if another connector holds the entry, 'final' if it was final already,
+--          'missing' if there is no record: its entry stays, for begin.lua to report
 local transaction, queue, retries = unpack(KEYS)
 local id, group, entry_id, connector, now, event, due_ms = unpack(ARGV)
 check_types('hash', 'stream', 'zset')
@@ -13,6 +14,9 @@ if #redis.call('XPENDING', queue, group, entry_id, entry_id, 1, connector) == 0 
   return 'taken'
 end
 local record = redis.call('HMGET', transaction, 'status', 'timeline')
+if not record[1] then
+  return 'missing'
+end
 local is_open = record[1] == 'processing'
 if is_open then
   redis.call('HSET', transaction, 'status', 'queued', 'updated_at', now,

@@ -52,6 +52,29 @@ def test_a_broken_record_is_a_dead_letter_and_stops_no_other(payments: Payments)
 
 
 @pytest.mark.parametrize(
+    ("outcome", "reason"),
+    [
+        (Captured("pi_1"), "captured as pi_1, but it has no record"),
+        (Transient("no response"), "unknown transaction"),
+    ],
+)
+def test_a_record_deleted_during_the_charge_leaves_a_dead_letter(
+    payments: Payments, outcome: Outcome, reason: str
+) -> None:
+    """It names what the PSP took; nothing that was begun disappears."""
+    transaction_id = payments.accept()
+
+    def delete(charge: Charge, _call: int) -> Outcome:
+        payments.client.delete(STORE.transaction(charge.transaction_id))
+        return outcome
+
+    with payments.running(FakePsp(delete)):
+        wait_until(lambda: payments.letters() and payments.nothing_left())
+    [letter] = payments.letters()
+    assert (letter["transaction_id"], letter["reason"]) == (transaction_id, reason)
+
+
+@pytest.mark.parametrize(
     "output", ["\ud800", "x" * 3_000_000, "a\r\nb"], ids=["surrogate", "long", "lines"]
 )
 @pytest.mark.parametrize("outcome", [Captured, Declined, Refused, Transient])
