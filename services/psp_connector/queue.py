@@ -298,4 +298,4 @@ class Queue:
 
     def _oldest_deadletter(self) -> str:
         kept_ms = self._settings.deadletter_days * _DAY_SECONDS * 1000
-        return f"{now_ms(self._clock) - kept_ms}-0"
+        return f"{max(now_ms(self._clock) - kept_ms, 0)}-0"

@@ -154,3 +154,12 @@ def test_a_full_redis_is_drained(client: Any, payments: Payments) -> None:
             payments.wait_ended(*ids)
     finally:
         client.config_set("maxmemory", "1gb")
+
+
+@pytest.mark.parametrize("kept_days", [1, 36_500])
+def test_dead_letters_are_kept_for_any_time(payments: Payments, kept_days: int) -> None:
+    """Also for longer than there has been Unix time, as DEADLETTER_DAYS allows."""
+    payments.settings = payments.settings.model_copy(update={"deadletter_days": kept_days})
+    transaction_id = payments.accept()
+    payments.end(FakePsp(lambda *_: Refused("HTTP 400 nope")), transaction_id)
+    assert [letter["transaction_id"] for letter in payments.letters()] == [transaction_id]
