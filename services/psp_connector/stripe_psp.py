@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 # 403: our API key is wrong, which must not fail a merchant's transactions.
 _TRANSIENT_STATUSES = frozenset({401, 403, 408, 409, 425, 429})
 
+# Valid, but none that a confirmed charge of ours has.
+_REFUSED_STATUSES = frozenset({"canceled", "requires_capture", "requires_confirmation"})
+
 # Stripe's decimals, for currencies where Stripe or ISO 4217 has other than two.
 # https://docs.stripe.com/currencies, "Zero-decimal currencies", "Three-decimal currencies" and
 # "Special cases": ISK and UGX have no decimals but are charged with two, always 00 (their first
@@ -91,12 +94,8 @@ class StripePsp:
             return _outcome(intent) if _is_of(charge, intent) else _OTHER
         except AmountError as error:
             return Refused(str(error))
-        except stripe.CardError as error:
-            if not _is_named(charge, getattr(error.error, "payment_intent", None)):
-                return _OTHER
-            return Declined(_decline_code(error.error), _id_in(error.error))
         except stripe.StripeError as error:
-            return _failed_call(error)
+            return _failed_call(charge, error)
         except Exception as error:  # noqa: BLE001  the library raises these for unexpected JSON
             # The PSP may have captured.
             return Transient(f"unreadable response: {type(error).__name__}")
@@ -166,7 +165,9 @@ def _outcome(intent: Any) -> Outcome:
         return Declined("authentication_required", intent.id)
     if intent.status == "requires_payment_method":
         return Declined(_decline_code(getattr(intent, "last_payment_error", None)), intent.id)
-    return Refused(f"unexpected status {intent.status}")
+    if intent.status in _REFUSED_STATUSES:
+        return Refused(f"unexpected status {intent.status}")
+    return _OTHER
 
 
 def _decline_code(error: Any) -> str:
@@ -175,18 +176,19 @@ def _decline_code(error: Any) -> str:
     return str(reason or "card_declined")
 
 
-def _id_in(error: Any) -> str:
-    return str(getattr(getattr(error, "payment_intent", None), "id", ""))
-
-
-def _failed_call(error: stripe.StripeError) -> Outcome:
-    status = error.http_status
+def _failed_call(charge: Charge, error: stripe.StripeError) -> Outcome:
+    status, kind = error.http_status, getattr(error.error, "type", None)
     if status is None:
         return Transient("no response")
     # Below 400, or without Stripe's error object: not a response of the PSP itself, but of a proxy,
     # say. It may have captured.
-    if status < 400 or status >= 500 or status in _TRANSIENT_STATUSES or not error.error:
+    if status < 400 or status >= 500 or status in _TRANSIENT_STATUSES or not kind:
         return Transient(f"HTTP {status}", _retry_after_seconds(error))
+    if kind == "card_error":
+        intent = getattr(error.error, "payment_intent", None)
+        if not _is_named(charge, intent):
+            return _OTHER
+        return Declined(_decline_code(error.error), str(getattr(intent, "id", "")))
     return Refused(f"HTTP {status} {error.code or ''}".strip())
 
 

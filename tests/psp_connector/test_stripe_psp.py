@@ -61,6 +61,10 @@ OTHERS: dict[str, Any] = {"metadata": {"transaction_id": "t"}}
         (200, GOOD | {"metadata": {"transaction_id": "t"}}, OTHER),
         (200, UNPAID | OTHERS, OTHER),
         (402, error("card_error", payment_intent=UNPAID | OTHERS), OTHER),
+        (200, GOOD | {"status": "done"}, OTHER),
+        (402, {"error": {"message": "quota exceeded"}}, Transient("HTTP 402")),
+        (400, {"error": {}}, Transient("HTTP 400")),
+        (402, error(WRONG), Refused("HTTP 402")),
     ],
 )
 def test_each_answer_has_its_outcome(psp: Psp, status: int, body: Any, expected: Any) -> None:
