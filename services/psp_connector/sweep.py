@@ -35,14 +35,15 @@ class Sweep:
     def step(self) -> list[str]:
         """Scans the next keys of each node; returns the ids that were queued again.
 
-        A node that is away holds up no other.
+        A node that is away, or a partition that is broken, holds up no other.
         """
         ids: list[str] = []
         errors: list[Exception] = []
         for name, node in redis_client.nodes(self._redis).items():
             try:
-                self._cursors[name], found = self._scan(node, self._cursors[name], "queue")
+                self._cursors[name], found, failed = self._scan(node, self._cursors[name], "queue")
                 ids += found
+                errors += failed
             except redis_client.ERRORS as error:
                 errors.append(error)
         if errors and not ids:
@@ -52,24 +53,32 @@ class Sweep:
     def look(self) -> Iterator[list[str]]:
         """Scans once without changes; yields the ids found at each step."""
         for node in redis_client.nodes(self._redis).values():
-            cursor, ids = self._scan(node, 0, "look")
-            yield ids
-            while cursor:
-                cursor, ids = self._scan(node, cursor, "look")
+            cursor, is_first = 0, True
+            while cursor or is_first:
+                cursor, ids, errors = self._scan(node, cursor, "look")
+                is_first = False
+                if errors:
+                    raise errors[0]
                 yield ids
 
-    def _scan(self, node: store.Client, cursor: int, mode: str) -> tuple[int, list[str]]:
-        """Scans a Redis, or one node of a cluster, from a cursor; returns the next one."""
+    def _scan(
+        self, node: store.Client, cursor: int, mode: str
+    ) -> tuple[int, list[str], list[Exception]]:
+        """Scans a Redis, or one node of a cluster, from a cursor.
+
+        Returns the next cursor, the ids found, and the errors of single partitions.
+        """
         cursor, keys = node.scan(cursor, self._pattern, _KEYS_AT_ONCE)
         found: defaultdict[str, dict[str, str]] = defaultdict(dict)
         for key in keys:
             match = _KEY.fullmatch(key)
             if match and match[1] in self._partitions:
                 found[match[1]][key] = match[2]
-        ids: list[str] = []
+        calls: list[scripts.ScriptCall] = []
         for prefix, records in found.items():
             partition = self._partitions[prefix]
             names = [partition.queue, partition.retries, *records]
-            args = [store.GROUP, mode, *records.values()]
-            ids += scripts.run_script(node, _SCRIPT, names, args)
-        return cursor, ids
+            calls.append((_SCRIPT, names, [store.GROUP, mode, *records.values()]))
+        replies = scripts.run_scripts(node, calls)
+        errors = [reply for reply in replies if isinstance(reply, Exception)]
+        return cursor, [i for r in replies if not isinstance(r, Exception) for i in r], errors

@@ -83,8 +83,8 @@ def test_every_key_of_every_script_of_a_merchant_has_one_slot(
 
 
 SCRIPTS = (
-    "accept", "begin", "claim", "dead_letter", "finish", "promote", "remove_consumer", "replay",
-    "retry", "set_aside", "sweep",
+    "accept", "begin", "claim", "dead_letter", "finish", "promote", "remove_consumer", "renew",
+    "replay", "retry", "set_aside", "sweep",
 )  # fmt: skip
 
 
@@ -123,3 +123,18 @@ def test_a_broken_partition_holds_up_no_other(client: Any, payments: Payments) -
         key = partitions[1].transaction(late)
         wait_until(lambda: client.hget(key, "status") == "captured", what="the second one's queue")
     assert client.llen(partitions[0].ledger(unsaved)) == 20
+
+
+def test_a_broken_partition_keeps_no_orphan_of_another(client: Any, payments: Payments) -> None:
+    """The sweep passes over the records of one whose queue is no stream."""
+    partitions = store.partitions(2)
+    transactions = Transactions(client, 10**6, partitions)
+    request = TransactionRequest(amount=1250, currency="USD")
+    users = {store.partition_of(user_id, partitions): user_id for user_id in range(20)}
+    for _ in range(50):
+        transactions.accept(users[partitions[0]], request, "req", None)
+    client.set(partitions[0].queue, "no stream")
+    orphan = transactions.accept(users[partitions[1]], request, "req", None).transaction_id
+    client.delete(partitions[1].queue)
+    payments.queue("one", partitions[1])
+    assert Sweep(client, partitions).step() == [orphan]
