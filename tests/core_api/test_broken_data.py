@@ -32,6 +32,13 @@ RECORD = {
     "id": ID, "user_id": "1", "amount": "1", "currency": "USD", "payment_method": "pm_card_visa",
     "status": "queued", "created_at": "x", "updated_at": "x", "attempts": "0", "timeline": "",
 }  # fmt: skip
+
+
+def replay(response: bytes) -> dict[str, Any]:
+    """What is stored for a key that comes again with the same request."""
+    return {"fingerprint": near_texts[-2], "answer": response}
+
+
 fields = st.sampled_from([*RECORD, "fingerprint", "answer"])
 hashes = st.dictionaries(fields, texts, max_size=4)
 values = st.one_of(
@@ -40,7 +47,7 @@ values = st.one_of(
     st.frozensets(texts, min_size=1, max_size=5),
     hashes.filter(bool),
     hashes.map(lambda broken: RECORD | broken),
-    texts.map(lambda text: {"fingerprint": near_texts[-2], "answer": text}),
+    texts.map(replay),
 )
 KEYS = (
     store.WHOLE.points(1), store.WHOLE.ledger(1), store.WHOLE.index(1), store.WHOLE.transaction(ID),
@@ -73,23 +80,16 @@ def listing(api: Client, path: str) -> Iterator[Any]:
 
 @hypothesis.settings(max_examples=100)
 @given(states)
-@example({store.WHOLE.points(1): b"abc"})
-@example({store.WHOLE.points(1): b"1.5"})
 @example({store.WHOLE.ledger(1): [b"{", b'{"points": 1}']})
-@example({store.WHOLE.idempotency(1, "k"): {"fingerprint": near_texts[-2], "answer": b"{"}})
-@example(
-    {
-        store.WHOLE.index(1): frozenset({MEMBER.encode()}),
-        store.WHOLE.transaction(ID): RECORD | {"timeline": '"\\ud800"'},
-    }
-)
+@example({store.WHOLE.idempotency(1, "k"): replay(b"{")})
+@example({store.WHOLE.idempotency(1, "k"): replay(b"null")})
+@example({store.WHOLE.idempotency(1, "k"): replay(b'{"id": 5}')})
 @example(
     {
         store.WHOLE.index(1): frozenset({MEMBER.encode()}),
         store.WHOLE.transaction(ID): RECORD | {"user_id": "2"},
     }
 )
-@example({store.WHOLE.index(1): frozenset({b"a", b"b", b"c", MEMBER.encode()})})
 def test_whatever_is_in_redis_makes_no_500(redis_port: int, state: dict[str, Any]) -> None:
     """Broken data is left out or said to be unreadable, and every next_cursor leads on."""
     api = Client(create_app(settings(redis_port)))
