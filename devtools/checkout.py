@@ -124,8 +124,7 @@ def rows(checkout: Checkout, first_port: int) -> list[Row]:
         stack = environment.environment(service, first_port, checkout.state, {})
         stack |= environment.sandbox_files(checkout.state)
         for setting in settings.explain({**checkout.origins, "stack": stack}):
-            key = (setting.variable, setting.value, setting.origin)
-            found.setdefault(key, []).append(service)
+            found.setdefault(setting, []).append(service)
     url = masked(checkout.merged.get("PLATFORM_URL", "")) or f"http://127.0.0.1:{first_port}"
     is_derived = checkout.state == checkout.folder / ".state"
     state_origin = "default" if is_derived else "environment"
@@ -135,7 +134,7 @@ def rows(checkout: Checkout, first_port: int) -> list[Row]:
         Row("PLATFORM_URL", url, checkout.origin("PLATFORM_URL"), ("merchant",)),
         Row("MERCHANT_PASSWORD", "<secret>", checkout.origin("MERCHANT_PASSWORD"), ("merchant",)),
     ]
-    return own + [Row(*key, tuple(services)) for key, services in found.items()]
+    return own + [Row(*setting, tuple(services)) for setting, services in found.items()]
 
 
 def _port_origin(checkout: Checkout) -> str:

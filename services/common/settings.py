@@ -12,7 +12,6 @@ import contextlib
 import ipaddress
 import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Self, TypeVar, get_args
 from urllib.parse import urlsplit
@@ -45,16 +44,6 @@ class Secret(SecretStr):
 
     def _display(self) -> str:
         return "<secret>" if self.get_secret_value() else ""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A setting, safe to print."""
-
-    variable: str
-    value: str
-    """`<secret>` for secrets; empty if unset."""
-    origin: str
 
 
 def base_url(text: str) -> str:
@@ -118,10 +107,11 @@ class Settings(BaseModel):
         return settings
 
     @classmethod
-    def explain(cls, origins: Mapping[str, Mapping[str, str]]) -> list[Setting]:
-        """Lists all settings; the first of `origins` that has a variable wins.
+    def explain(cls, origins: Mapping[str, Mapping[str, str]]) -> list[tuple[str, str, str]]:
+        """Lists all settings as variable, value and origin, without secrets.
 
-        As in process-compose, an empty variable hides later origins and counts as unset.
+        The first of `origins` that has a variable wins. As in process-compose, an empty variable
+        hides later origins and counts as unset.
         """
         return [
             _explain(_names(name, field), field, origins)
@@ -226,25 +216,15 @@ def masked(text: str) -> str:
 
 def _explain(
     names: Sequence[str], field: FieldInfo, origins: Mapping[str, Mapping[str, str]]
-) -> Setting:
+) -> tuple[str, str, str]:
     for variable in names:
-        value, origin = _look_up(variable, origins)
-        if value:
+        origin = next((name for name, values in origins.items() if variable in values), "")
+        if origin and (value := origins[origin][variable]):
             if variable != names[0]:
-                return Setting(names[0], "<secret>", f"{origin} ({variable})")
-            text = "<secret>" if _is_secret(field.annotation) else masked(value)
-            return Setting(names[0], text, origin)
+                return names[0], "<secret>", f"{origin} ({variable})"
+            return names[0], "<secret>" if _is_secret(field.annotation) else masked(value), origin
     default = None if field.is_required() else field.get_default(call_default_factory=True)
-    if default is None:
-        return Setting(names[0], "", "not set")
-    return Setting(names[0], str(default), "default")
-
-
-def _look_up(variable: str, origins: Mapping[str, Mapping[str, str]]) -> tuple[str, str]:
-    for origin, values in origins.items():
-        if variable in values:
-            return values[variable], origin
-    return "", ""
+    return names[0], *(("", "not set") if default is None else (str(default), "default"))
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)

@@ -123,11 +123,12 @@ def test_read_or_exit_leaves_with_ex_config(capsys: pytest.CaptureFixture[str]) 
 def test_settings_explain_themselves() -> None:
     """Each has its value and origin: what comes first decides, what is set nowhere is default."""
     origins = {"environment": {"WORKERS": "3"}, ".env": {"WORKERS": "4", "QUEUE_LIMIT": "5"}}
-    explained = {one.variable: one for one in CoreSettings.explain(origins)}
-    assert (explained["WORKERS"].value, explained["WORKERS"].origin) == ("3", "environment")
-    assert (explained["QUEUE_LIMIT"].value, explained["QUEUE_LIMIT"].origin) == ("5", ".env")
-    assert (explained["LOG_LEVEL"].value, explained["LOG_LEVEL"].origin) == ("info", "default")
-    assert (explained["REDIS_URL"].value, explained["REDIS_URL"].origin) == ("", "not set")
+    assert {
+        ("WORKERS", "3", "environment"),
+        ("QUEUE_LIMIT", "5", ".env"),
+        ("LOG_LEVEL", "info", "default"),
+        ("REDIS_URL", "", "not set"),
+    } <= set(CoreSettings.explain(origins))
 
 
 def test_no_secret_is_explained() -> None:
@@ -139,9 +140,10 @@ def test_no_secret_is_explained() -> None:
     }
     explained = CoreSettings.explain({".env": values})
     assert "hunter2" not in repr(explained)
-    by_name = {one.variable: (one.value, one.origin) for one in explained}
-    assert by_name["JWT_SECRET"] == ("<secret>", ".env (JWT_SECRET_FILE)")
-    assert by_name["REDIS_URL"][0] == "rediss://<secret>@host/0?password=<secret>&db=1"
+    assert {
+        ("JWT_SECRET", "<secret>", ".env (JWT_SECRET_FILE)"),
+        ("REDIS_URL", "rediss://<secret>@host/0?password=<secret>&db=1", ".env"),
+    } <= set(explained)
 
 
 def test_a_fault_does_not_show_the_password_of_an_address() -> None:
