@@ -78,13 +78,9 @@ class Working(Checked):
         assert self.model.give(undelivered, queue.name) == [entry.id for entry in entries]
         return entries
 
-    @rule(slot=slots, count=counts)
-    def take(self, slot: int, count: int) -> None:
-        self._begin(slot, self._read(slot, count))
-
     @rule(slot=slots, count=counts, started=counts)
-    def set_aside(self, slot: int, count: int, started: int) -> None:
-        """A merchant is above its share."""
+    def take(self, slot: int, count: int, started: int = 4) -> None:
+        """Those of a merchant above its share are set aside."""
         entries = self._read(slot, count)
         assert self.connectors[slot].assign(entries[started:], {}) == []
         for entry in entries[started:]:

@@ -134,7 +134,7 @@ def test_rare_histories(single: Any, settings: ConnectorSettings, name: str) -> 
     for step, arguments in HISTORIES[name]:
         getattr(machine, step)(*arguments)
         machine.redis_is_as_the_model_says()
-        machine.final_is_final()
+        machine.redis_and_the_psp_agree()
         machine.points_are_what_was_captured()
         machine.nothing_open_is_out_of_reach()
     machine.teardown()
