@@ -1,8 +1,6 @@
 #!lua flags=allow-oom
--- Claims a merchant's oldest entries that were set aside.
+-- Claims up to count_max of the oldest entries that were set aside with the merchant's consumer.
 --
--- KEYS  1 queue
--- ARGV  1 group   2 the merchant's consumer   3 new consumer   4 maximum count
 -- Returns  for each entry its id and its {name, value, ...} as JSON, in one flat list: client
 --          libraries parse nested lists several times slower
 local queue = KEYS[1]

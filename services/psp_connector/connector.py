@@ -127,7 +127,7 @@ class Connector:
                 started = time.perf_counter()
                 outcome = self._charge(work)
                 seconds = time.perf_counter() - started
-                self.metrics.called(seconds)
+                self.metrics.seconds.observe(seconds)
                 self._report(outcome)
                 result = self._result(work, outcome)
                 saving = tracing.span("retry" if isinstance(result, RetryResult) else "finish")
@@ -172,7 +172,7 @@ class Connector:
                 outcome = result.status
                 code = {"decline_code": result.decline_code} if result.decline_code else {}
                 details = {"points": result.points, **code}
-            self.metrics.ended(outcome)
+            self.metrics.outcomes.labels(outcome).inc()
             _log.info(
                 "attempt", **attempt.work.ids, attempt=attempt.work.attempt,
                 psp_ms=attempt.psp_ms, outcome=outcome, reason=result.reason, **details,

@@ -2,10 +2,9 @@
 -- Moves an unreadable entry to the dead letters. Its transaction, if open, fails: otherwise it
 -- would stay open with no queue entry to finish it.
 --
--- KEYS  1 queue   2 deadletters   3 transaction:{id}   (only when the entry names one)
--- ARGV  1 group   2 entry of the queue   3 transaction id or ''   4 reason   5 the entry, truncated
---       6 now, RFC 3339   7 stream id below which dead letters are trimmed
---       8 event for the timeline   9 lifetime of the record, seconds
+-- Without a transaction, if the entry names none, and its id is ''. `entry` is the text of the entry,
+-- truncated; `letters_oldest` the id below which dead letters are trimmed.
+--
 -- Returns  1, or 0 if another connector has handled it
 local queue, deadletters, transaction = unpack(KEYS)
 local group, entry_id, transaction_id, reason, entry, now, letters_oldest, event,

@@ -1,9 +1,4 @@
-"""Lists dead letters and replays failed transactions.
-
-python -m services.psp_connector.deadletters list
-python -m services.psp_connector.deadletters show 1795417668000-0
-python -m services.psp_connector.deadletters replay 1795417668000-0
-python -m services.psp_connector.deadletters replay --all
+"""The dead letters: `python -m services.psp_connector.deadletters` lists and replays them.
 
 With several partitions the id of a letter begins with that of its partition: `p3:1795417668000-0`.
 """
@@ -12,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import heapq
+import itertools
 import json
 import os
 import re
@@ -87,20 +83,20 @@ class DeadLetters:
         clock: Clock = time.time,
     ) -> None:
         self._redis = client
-        self._partitions = partitions
+        self._partitions = {id_prefix(partition): partition for partition in partitions}
         self._clock = clock
 
     def all(self) -> Iterator[tuple[str, dict[str, str]]]:
         """Yields id and fields of each, in pages, up to the newest at the time of the call."""
-        return heapq.merge(*map(self._all, self._partitions), key=lambda letter: _order(letter[0]))
+        return heapq.merge(*itertools.starmap(self._all, self._partitions.items()), key=_order)
 
-    def _all(self, partition: store.Partition) -> Iterator[tuple[str, dict[str, str]]]:
+    def _all(self, prefix: str, partition: store.Partition) -> Iterator[tuple[str, dict[str, str]]]:
         newest = self._redis.xrevrange(partition.deadletters, count=1)
         start = "-"
         while newest:
             page = self._redis.xrange(partition.deadletters, start, newest[0][0], count=_PAGE)
             for entry_id, fields in page:
-                yield full_id(partition, entry_id), fields
+                yield prefix + entry_id, fields
             if len(page) < _PAGE:
                 return
             start = f"({page[-1][0]}"
@@ -108,11 +104,11 @@ class DeadLetters:
     def latest(self, count_max: int) -> list[tuple[str, dict[str, str]]]:
         """Returns id and fields of the newest, newest first."""
         found = [
-            (full_id(partition, entry_id), fields)
-            for partition in self._partitions
+            (prefix + entry_id, fields)
+            for prefix, partition in self._partitions.items()
             for entry_id, fields in self._redis.xrevrange(partition.deadletters, count=count_max)
         ]
-        return heapq.nlargest(count_max, found, key=lambda letter: _order(letter[0]))
+        return heapq.nlargest(count_max, found, key=_order)
 
     def get(self, letter_id: str) -> dict[str, str] | None:
         """Returns the fields of a dead letter; None if missing."""
@@ -121,9 +117,8 @@ class DeadLetters:
         return dict(found[0][1]) if found else None
 
     def _find(self, letter_id: str) -> tuple[store.Partition | None, str]:
-        entry_id = letter_id.rpartition(":")[2]
-        found = [one for one in self._partitions if full_id(one, entry_id) == letter_id]
-        return (found[0] if found else None), entry_id
+        prefix, colon, entry_id = letter_id.rpartition(":")
+        return self._partitions.get(prefix + colon), entry_id
 
     def replay(self, letter_id: str, *, not_captured: bool = False) -> str:
         """Queues the transaction again; returns `done` or a key of `WHY_NOT`.
@@ -141,19 +136,10 @@ class DeadLetters:
         record = partition.transaction(transaction_id)
         if not not_captured and self._is_old(record, now):
             return "old"
-        outcome = scripts.run_script(
-            self._redis,
-            _REPLAY,
-            [record, partition.queue, partition.deadletters],
-            [
-                transaction_id,
-                entry_id,
-                rfc3339(now),
-                Event.of("replayed", now).to_json(),
-                "1" if not_captured else "",
-            ],
-        )
-        return str(outcome)
+        keys = [record, partition.queue, partition.deadletters]
+        event = Event.of("replayed", now).to_json()
+        args = [transaction_id, entry_id, rfc3339(now), event, "1" if not_captured else ""]
+        return str(scripts.run_script(self._redis, _REPLAY, keys, args))
 
     def _is_old(self, key: str, now: int) -> bool:
         try:
@@ -165,13 +151,13 @@ class DeadLetters:
         return status == "failed" and is_old(created_at, not_captured_at, now)
 
 
-def full_id(partition: store.Partition, entry_id: str) -> str:
-    """The id of a dead letter among those of all partitions."""
-    return f"p{partition.number}:{entry_id}" if partition.prefix else entry_id
+def id_prefix(partition: store.Partition) -> str:
+    """With it begin the ids of a partition's dead letters."""
+    return f"p{partition.number}:" if partition.prefix else ""
 
 
-def _order(letter_id: str) -> list[int]:
-    return [int(number) for number in letter_id.rpartition(":")[2].split("-")]
+def _order(letter: tuple[str, dict[str, str]]) -> list[int]:
+    return [int(number) for number in letter[0].rpartition(":")[2].split("-")]
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str], out: TextIO, err: TextIO) -> int:

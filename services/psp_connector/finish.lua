@@ -2,13 +2,9 @@
 -- Finishes a transaction: status, timeline, loyalty credit, dead letter if it failed, and last the
 -- acknowledgement. Atomic and idempotent. Allowed on a full Redis because it frees memory.
 --
--- KEYS  1 transaction:{id}   2 queue   3 user:{id}:points   4 user:{id}:ledger
---       5 user:{id}:transactions   6 retries   7 deadletters
--- ARGV  1 id   2 group   3 entry of the queue   4 final status   5 now, RFC 3339
---       6 event for the timeline   7 PSP reference or ''   8 decline code or ''
---       9 points   10 entry for the ledger   11 lifetime of the record, seconds
---       12 index member below which the index is trimmed   13 reason for a dead letter or ''
---       14 stream id below which dead letters are trimmed   15 connector
+-- psp_reference, decline_code and letter_reason, that of the dead letter, are '' if there is none.
+-- The index is trimmed below the member index_oldest, dead letters below the id letters_oldest.
+--
 -- Returns  'done', 'final' if it was final already, 'missing' if there is no such transaction,
 --          'taken' if it failed here while another connector holds the entry
 local transaction, queue, points, ledger, index, retries, deadletters = unpack(KEYS)

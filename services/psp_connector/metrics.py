@@ -33,11 +33,11 @@ class Attempts:
     """Attempts by outcome, and durations of PSP calls."""
 
     def __init__(self) -> None:
-        self._outcomes = Counter("psp_attempts", "Attempts by outcome", ["outcome"], registry=None)
+        self.outcomes = Counter("psp_attempts", "Attempts by outcome", ["outcome"], registry=None)
         # Start at 0: a rate misses the first increments of a counter that appears later.
         for outcome in (*sorted(FINAL), "retry"):
-            self._outcomes.labels(outcome)
-        self._seconds = Histogram(
+            self.outcomes.labels(outcome)
+        self.seconds = Histogram(
             "psp_request_duration_seconds",
             "Calls at the PSP",
             buckets=_PSP_BUCKETS_SECONDS,
@@ -46,16 +46,8 @@ class Attempts:
 
     def collect(self) -> Iterator[Metric]:
         """Yields all metrics, for another registry."""
-        yield from self._outcomes.collect()
-        yield from self._seconds.collect()
-
-    def called(self, seconds: float) -> None:
-        """Records the duration of a PSP call."""
-        self._seconds.observe(seconds)
-
-    def ended(self, outcome: str) -> None:
-        """Counts an attempt by outcome: a final status, or `retry`."""
-        self._outcomes.labels(outcome).inc()
+        yield from self.outcomes.collect()
+        yield from self.seconds.collect()
 
 
 class QueueCollector:

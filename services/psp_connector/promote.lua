@@ -1,10 +1,8 @@
 #!lua flags=allow-oom
--- Moves due transactions back into the queue. The record's `entry` names the new entry, so that it
--- can be removed if the transaction is finished by another attempt.
+-- Moves up to count_max due transactions back into the queue, also those due after latest_ms, the
+-- latest possible time. The record's `entry` names the new entry, so that it can be removed if the
+-- transaction is finished by another attempt.
 --
--- KEYS  1 retries   2 queue
--- ARGV  1 now, ms   2 maximum count   3 latest possible due time, ms; later ones are due, too
---       4 the key of a record without its id
 -- Returns  the count
 local retries, queue = unpack(KEYS)
 local now_ms, count_max, latest_ms, record_prefix = unpack(ARGV)

@@ -2,8 +2,6 @@
 -- Removes an idle consumer from the group. One with pending entries must stay: removing it would
 -- orphan them.
 --
--- KEYS  1 queue   2 connector:{name}, its lease
--- ARGV  1 group   2 consumer
 -- Returns  1 if removed
 local queue, lease = unpack(KEYS)
 local group, consumer = unpack(ARGV)

@@ -4,9 +4,8 @@
 -- declined transactions never change. Within a day (checked by deadletters.py) the PSP still knows
 -- the idempotency key, so nothing is charged twice.
 --
--- KEYS  1 transaction:{id}   2 queue   3 deadletters
--- ARGV  1 id   2 id of the dead letter   3 now, RFC 3339   4 event for the timeline
---       5 '' or, if the operator has verified that the PSP has not captured it, '1'
+-- not_captured is '1' if the operator has verified that the PSP has not captured it, else ''.
+--
 -- Returns  'done', 'missing', 'gone' (no such dead letter) or the status that is not `failed`
 local transaction, queue, deadletters = unpack(KEYS)
 local id, letter_id, now, event, not_captured = unpack(ARGV)

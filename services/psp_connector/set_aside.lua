@@ -4,9 +4,8 @@
 -- second finds none. Does not use XCLAIM's idle time, which depends on the wall clock: after it is
 -- set back, an entry looks busy for hours.
 --
--- KEYS  1 queue
--- ARGV  1 group   2 consumer   3 maximum number of its pending entries between first and last
---       4 ... entries in order: each its id and its merchant's consumer
+-- ARGV  from first_id on the entries in order, each its id and its merchant's consumer;
+--       pending_max bounds the consumer's entries between the first and the last
 -- Returns  the ids of the moved entries
 local queue = KEYS[1]
 local group, consumer, pending_max, first_id = unpack(ARGV)

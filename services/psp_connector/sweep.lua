@@ -3,8 +3,8 @@
 -- hand), and queues them again unless in 'look' mode. Each step of a transaction is an atomic
 -- script, so an open one always has an entry that is pending or undelivered, or a scheduled retry.
 --
--- KEYS  1 queue   2 retries   3 ... transaction:{id} of each
--- ARGV  1 group   2 'queue' or 'look'   3 ... id of each
+-- KEYS  after the named ones transaction:{id} of each
+-- ARGV  after the named ones the id of each; mode is 'queue' or 'look'
 -- Returns  the ids found
 local queue, retries = unpack(KEYS)
 local group, mode = unpack(ARGV)

@@ -104,9 +104,9 @@ def test_the_connector_shows_attempts_and_queue(client: Any) -> None:
     client.zadd(store.WHOLE.retries, {"x": 1, "y": 2, "z": 3})
     client.xadd(store.WHOLE.deadletters, {"a": 1})
     attempts = Attempts()
-    attempts.called(0.02)
-    attempts.ended("captured")
-    attempts.ended("retry")
+    attempts.seconds.observe(0.02)
+    attempts.outcomes.labels("captured").inc()
+    attempts.outcomes.labels("retry").inc()
     turning: Any = Turning()
     api = falcon.testing.TestClient(create_app(CONNECTOR, turning, client, attempts))
     text = api.simulate_get("/metrics").text

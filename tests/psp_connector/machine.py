@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 
 from services.common import store
 from services.core_api.models import TransactionRequest
-from services.psp_connector.deadletters import full_id
+from services.psp_connector.deadletters import id_prefix
 from services.psp_connector.records import FinalResult, Result, RetryResult
 from tests.psp_connector.invariants import USERS
 from tests.psp_connector.model import Entry
@@ -104,7 +104,7 @@ class Machine(Working):
         letter_id = sorted(self.model.letters)[pick % len(self.model.letters)]
         transaction_id = self.model.letters[letter_id]
         record = self.model.records.get(transaction_id)
-        outcome = self.letters.replay(full_id(self.partition, letter_id))
+        outcome = self.letters.replay(id_prefix(self.partition) + letter_id)
         if record is None:
             if outcome == "done":  # a broken record, which will fail again
                 del self.model.letters[letter_id]

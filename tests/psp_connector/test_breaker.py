@@ -71,19 +71,6 @@ def test_one_thread_asks_at_a_time() -> None:
     assert [breaker.failed() for _ in range(14)] == [False] * 4 + [True] + [False] * 9
 
 
-def test_it_asks_less_and_less_often() -> None:
-    """A PSP down for ten minutes is asked some two dozen times, not thousands."""
-    psp = Psp(up=False)
-    breaker = breaker_of(psp)
-    failing(breaker, psp, 5)
-    for tenth in range(6000):
-        psp.now = tenth / 10
-        if breaker.is_due():
-            assert not breaker.check(psp.is_available)
-    assert 20 <= len(psp.asked) <= 30
-    assert round(psp.asked[-1] - psp.asked[-2]) == 30
-
-
 def test_it_comes_back_gently() -> None:
     """One call, then two, four, eight; a failure meanwhile asks at once, and may open it again."""
     psp = Psp(up=False)

@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from services.common import store
 from services.common.clock import now_ms, rfc3339
@@ -113,7 +114,7 @@ def test_a_payment_goes_on_once_a_broken_key_is_repaired(
         return Captured("pi")
 
     psp = FakePsp(answer)
-    with contextlib.ExitStack() as stack:
+    with capture_logs() as logs, contextlib.ExitStack() as stack:
         stack.enter_context(running(payments.connector(psp, "one"), 0))
         wait_until(lambda: psp.calls[first] and psp.calls[other])
         if broken != "retries":  # a key of all merchants
@@ -126,6 +127,7 @@ def test_a_payment_goes_on_once_a_broken_key_is_repaired(
         client.delete(key)
         payments.wait_ended(first, other)
         wait_until(payments.nothing_left)
+    assert "Redis unavailable" not in {line["event"] for line in logs}
     captured = broken != "dead letters"
     assert payments.record(first)["status"] == ("captured" if captured else "failed")
     assert client.llen(STORE.ledger(1)) == captured
