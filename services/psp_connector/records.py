@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
@@ -58,13 +59,13 @@ class Entry:
     id: str
     fields: Mapping[str, str]
 
-    @property
+    @cached_property
     def transaction_id(self) -> str:
         """Empty if missing or malformed."""
         found = self.fields.get("transaction_id", "")
         return found if _UUID.fullmatch(found) else ""
 
-    @property
+    @cached_property
     def merchant(self) -> str:
         """The merchant whose share of the slots it uses; empty if missing or malformed."""
         found = self.fields.get("user_id", "")

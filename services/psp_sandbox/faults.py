@@ -115,8 +115,7 @@ class StripeMiddleware:
             return
         if resp.content_type == problems.CONTENT_TYPE:
             _to_stripe_shape(resp)
-        for name in ("Request-Id", "X-Request-Id"):  # Stripe's name for it, and ours
-            resp.set_header(name, req.context.request_id)
+        resp.set_header("Request-Id", req.context.request_id)  # Stripe's name for it
         delivery = req.context.get("delivery", "sent")
         if delivery == "held":
             self._waiting.wait(req.env, self._waiting.hold_seconds)
