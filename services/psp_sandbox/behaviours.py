@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from services.psp_sandbox.errors import StripeError
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -35,17 +33,12 @@ class Fault:
     status: int = 0
     message: str = ""
     delivery: Delivery = "sent"
-
-    def error(self) -> StripeError:
-        """The error response for this fault."""
-        return StripeError(
-            self.status, self.message, code="rate_limit" if self.status == 429 else ""
-        )
+    code: str = ""
 
 
 FAULTS: Mapping[FaultKind, Fault] = {
     "error_500": Fault(500, "The sandbox fails on request; nothing was charged."),
-    "rate_limited": Fault(429, "Request rate limit exceeded, on request; nothing was charged."),
+    "rate_limited": Fault(429, "Too many requests; nothing was charged.", code="rate_limit"),
     "unavailable": Fault(503, "The sandbox is down on request; nothing was charged."),
     "timeout": Fault(504, "Held on request; nothing was charged.", "held"),
     "connection_closed": Fault(503, "Closed on request; nothing was charged.", "dropped"),

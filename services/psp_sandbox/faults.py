@@ -81,6 +81,15 @@ class FaultInjector:
             return faults.delay_ms / 1000, kind
 
 
+def inject(req: falcon.Request, kind: FaultKind) -> None:
+    """Raises the error of a fault, or has the response held or dropped."""
+    fault = FAULTS[kind]
+    req.context.delivery = fault.delivery
+    bind_contextvars(fault=kind)
+    if fault.status:
+        raise StripeError(fault.status, fault.message, code=fault.code)
+
+
 class StripeMiddleware:
     """Middleware: injects faults into `/v1` and converts its errors to Stripe's shape."""
 
@@ -96,13 +105,8 @@ class StripeMiddleware:
         delay_seconds, kind = self._injector.draw()
         if delay_seconds:
             self._waiting.wait(req.env, delay_seconds)
-        if kind is None:
-            return
-        fault = FAULTS[kind]
-        req.context.delivery = fault.delivery
-        bind_contextvars(fault=kind)
-        if fault.status:
-            raise fault.error()
+        if kind:
+            inject(req, kind)
 
     def process_response(
         self,
@@ -120,7 +124,7 @@ class StripeMiddleware:
         if delivery == "held":
             self._waiting.wait(req.env, self._waiting.hold_seconds)
         if delivery == "dropped" and not hang_up(req.env):
-            raise FAULTS["unavailable"].error()
+            raise StripeError(503, "The sandbox cannot close this connection.")
 
 
 class TokenGuard:

@@ -13,9 +13,9 @@ import falcon
 from structlog.contextvars import bind_contextvars
 
 from services.common.web import read_json
-from services.psp_sandbox.behaviours import DECLINED, FAULTS, PAYMENT_METHODS
+from services.psp_sandbox.behaviours import DECLINED, PAYMENT_METHODS
 from services.psp_sandbox.errors import StripeError
-from services.psp_sandbox.faults import Faults
+from services.psp_sandbox.faults import Faults, inject
 from services.psp_sandbox.payments import payment_intent, read_payment, response
 
 if TYPE_CHECKING:
@@ -89,16 +89,9 @@ class PaymentIntents:
 
     def _fail(self, req: falcon.Request, behaviour: Behaviour, key: str) -> None:
         """Raises the payment method's fault, or marks the response to be lost."""
-        count_max = behaviour.fault_count_max
-        if behaviour.fault is None:
-            return
-        if count_max is not None and self._store.note_fault(key) > count_max:
-            return
-        fault = FAULTS[behaviour.fault]
-        req.context.delivery = fault.delivery
-        bind_contextvars(fault=behaviour.fault)
-        if fault.status:
-            raise fault.error()
+        kind, count_max = behaviour.fault, behaviour.fault_count_max
+        if kind and (count_max is None or self._store.note_fault(key) <= count_max):
+            inject(req, kind)
 
 
 class KeysInUse:
@@ -158,7 +151,7 @@ class RecordedPayments:
                 {"idempotency_key": key, "requests": requests, "payment_intent": intent}
                 for key, requests, intent in rows
             ],
-            "next_cursor": None if next_cursor is None else str(next_cursor),
+            "next_cursor": next_cursor,
         }
 
 
