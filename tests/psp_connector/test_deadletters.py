@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from services.common.clock import now_ms, rfc3339
-from services.psp_connector.deadletters import DeadLetters, main
+from services.psp_connector.deadletters import WHY_NOT, DeadLetters, main
 from services.psp_connector.psp import Refused
 from tests.psp_connector.fakes import FakePsp
 from tests.psp_connector.payments import STORE
@@ -76,15 +76,16 @@ def test_after_a_day_a_replay_needs_a_look(
     assert (payments.record(failed)["status"], len(payments.letters())) == ("queued", 0)
 
 
+@pytest.mark.parametrize("status", ["captured", "declined", "queued", "processing"])
 def test_what_cannot_be_replayed_stays(
-    redis_port: int, client: Any, payments: Payments, failed: str
+    redis_port: int, client: Any, payments: Payments, failed: str, status: str
 ) -> None:
-    """A letter without a transaction, or of one that is captured, is refused in words."""
+    """A letter without a transaction, or of one that has not failed, is refused in words."""
     lost = client.xadd(STORE.deadletters, {"transaction_id": "", "reason": "not an entry"})
-    payments.change(failed, "status", "captured")
+    payments.change(failed, "status", status)
     code, out, err = run(redis_port, "replay", "--all")
     assert (code, out) == (1, "")
-    assert "was captured" in err
+    assert WHY_NOT[status] in err
     assert f"{lost}: not replayed: its transaction does not exist" in err
     assert len(payments.letters()) == 2
 
