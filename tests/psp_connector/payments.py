@@ -36,9 +36,11 @@ class Payments:
         self.settings = settings
         self._transactions = Transactions(client, 10**6)
 
-    def accept(self, user_id: int = 1, amount: int = 1250, currency: str = "USD") -> str:
+    def accept(
+        self, user_id: int = 1, amount: int = 1250, currency: str = "USD", **more: str
+    ) -> str:
         """Accepts a transaction as the Core API does; returns its id."""
-        payment = TransactionRequest(amount=amount, currency=currency)
+        payment = TransactionRequest(amount=amount, currency=currency, **more)
         return self._transactions.accept(user_id, payment, "req", None).transaction_id
 
     def queue(self, name: str, partition: store.Partition = STORE) -> Queue:
