@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import redis
 from nicegui import ui
 
 from devtools.supervisor import SupervisorError
@@ -52,9 +54,9 @@ def look(sources: Sources) -> dict[str, Node]:
     if "psp-sandbox" in up:
         up.add("PSP")
         notes["PSP"] = "sandbox"
-    if gauges := {metric.name: metric.samples[0].value for metric in sources.queue.collect()}:
+    with contextlib.suppress(redis.RedisError):
+        notes["queue"] = f"{sources.gauges()['queue_entries']:.0f} open"
         up.add("queue")
-        notes["queue"] = f"{gauges['queue_entries']:.0f} open"
     return {
         name: Node(
             notes.get(name, "up" if name in up else "not up"), name in up, rates.get(name, 0.0)

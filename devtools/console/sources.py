@@ -99,7 +99,7 @@ class Sources:
         self.deadletters = DeadLetters(self.redis, self.partitions)
         self.rates = Rates(self.first_port, self.supervisor)
         self._transactions = Transactions(self.redis, 0, self.partitions)
-        self.queue = QueueCollector(self.redis, self.partitions)
+        self._queue = QueueCollector(self.redis, self.partitions)
 
     def merchants(self) -> dict[str, int]:
         """The merchants' ids by name."""
@@ -156,7 +156,7 @@ class Sources:
             metric.name: (max if metric.name.endswith("seconds") else sum)(
                 sample.value for sample in metric.samples
             )
-            for metric in self.queue.collect()
+            for metric in self._queue.collect()
         }
         if not found:
             raise redis.ConnectionError("Redis does not answer")

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
 from devtools.console import picture
@@ -64,10 +65,13 @@ def test_a_quantile_is_as_prometheus_has_it(
 
 
 class Away:
-    """A process-compose that does not answer."""
+    """A process-compose and a Redis that do not answer."""
 
     def processes(self) -> list[ProcessState]:
         raise SupervisorError("away")
+
+    def gauges(self) -> dict[str, float]:
+        raise redis.ConnectionError
 
 
 def test_a_stopped_stack_is_no_error() -> None:
@@ -76,9 +80,7 @@ def test_a_stopped_stack_is_no_error() -> None:
     rates.step()
     rates.step()
     assert [point.services for point in rates.points] == [{}]
-    sources: Any = SimpleNamespace(
-        rates=rates, supervisor=Away(), queue=SimpleNamespace(collect=list)
-    )
+    sources: Any = SimpleNamespace(rates=rates, supervisor=Away(), gauges=Away().gauges)
     nodes = picture.look(sources)
     assert {name for name, node in nodes.items() if node.is_up} == {"merchant"}
     assert [node.note for node in nodes.values()].count("not up") == 4
