@@ -117,10 +117,19 @@ def copy_button(text: Callable[[], str], what: str) -> None:
 
 
 def pairs(values: Mapping[str, Any]) -> None:
-    """Names and values, for a block of class `pairs`."""
-    for name, value in values.items():
-        ui.label(name).classes("pair-name")
-        ui.label(value if isinstance(value, str) else json.dumps(value)).classes("pair-value mono")
+    """Names and values in two columns."""
+    with ui.element("div").classes("pairs"):
+        for name, value in values.items():
+            text = value if isinstance(value, str) else json.dumps(value)
+            ui.label(name).classes("pair-name")
+            ui.label(text).classes("pair-value mono")
+
+
+def code(text: str, what: str) -> None:
+    """A text as it is, and a button that copies it."""
+    with ui.element("div").classes("code-block"):
+        ui.label(text).classes("code mono").props("tabindex=0")
+        copy_button(lambda: text, what)
 
 
 def log_table(none: str) -> ui.table:

@@ -11,7 +11,7 @@ from nicegui import ui
 from devtools.console import waterfall
 from devtools.console.frame import Live
 from devtools.console.pages.payments import took
-from devtools.console.parts import card, copy_button, empty, log_rows, log_table, pairs
+from devtools.console.parts import card, code, copy_button, empty, log_rows, log_table, pairs
 from devtools.console.receiver import TRANSACTION_ID
 from devtools.merchant.report import duration, money, points
 from services.common.transaction import FINAL
@@ -72,12 +72,12 @@ def _payment(found: Payment, url: str) -> None:
     with ui.element("div").classes("columns"):
         with card("Timeline"), ui.element("div").classes("pairs"):
             _timeline(found.record["timeline"])
-        with card("Record"), ui.element("div").classes("pairs"):
+        with card("Record"):
             pairs({k: v for k, v in found.record.items() if k != "timeline"})
-        with card("Loyalty ledger"), ui.element("div").classes("pairs"):
+        with card("Loyalty ledger"):
             _ledger(found)
-        with card("Send it again"), ui.element("div").classes("request"):
-            _request(found, url)
+        with card("Send it again"):
+            code(curl(found.record, found.merchant, url), "command")
 
 
 def _head(found: Payment) -> None:
@@ -120,8 +120,7 @@ def _span(row: waterfall.Row, total_ms: float) -> None:
             ui.label(f"{row.ms:.1f} ms").classes("span-ms")
         facts = {"starts at": f"+{row.offset_ms:.1f} ms", "kind": span.kind, "trace": span.trace_id}
         links = {"linked to trace": ", ".join(span.links)} if span.links else {}
-        with ui.element("div").classes("pairs"):
-            pairs({**facts, **links, **span.attributes})
+        pairs({**facts, **links, **span.attributes})
 
 
 def _colour(service: str) -> str:
@@ -145,12 +144,6 @@ def _ledger(found: Payment) -> None:
         empty("No entry among the merchant's latest credits.")
     else:
         empty("Only a captured payment earns points.")
-
-
-def _request(found: Payment, url: str) -> None:
-    text = curl(found.record, found.merchant, url)
-    ui.label(text).classes("code mono").props("tabindex=0")
-    copy_button(lambda: text, "command")
 
 
 def curl(payment: Mapping[str, Any], merchant: str, url: str) -> str:

@@ -146,8 +146,7 @@ def _letters(sources: Sources) -> ui.table:
             return
         with ui.dialog(value=True) as dialog, ui.card().classes("dialog"):
             ui.label("Dead letter").classes("card-title")
-            with ui.element("div").classes("pairs"):
-                pairs(fields)
+            pairs(fields)
             button("Close", dialog.close).props("autofocus")
 
     shown.on("replay", replay)

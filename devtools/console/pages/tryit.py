@@ -10,7 +10,7 @@ from nicegui import run, ui
 
 from devtools.console.burst import COUNT_MAX, RATE_MAX, Burst
 from devtools.console.frame import Live
-from devtools.console.parts import button, card, copy_button
+from devtools.console.parts import button, card, code
 from devtools.console.sources import TROUBLE, sentence
 from devtools.merchant.client import Client, Deadline, Session
 from services.common.currencies import EXPONENTS
@@ -97,19 +97,13 @@ def _pay(sources: Sources, form: Form) -> Response:
 
 def _show(answer: Response) -> None:
     with card("Request"):
-        _message(answer.sent)
+        code(answer.sent, "text")
     with card(f"Answer: {answer.status}", f"{answer.ms:.0f} ms"):
         body = answer.body if isinstance(answer.body, dict) else {}
         if isinstance(id_ := body.get("id"), str):
             ui.link("Follow this payment →", f"/payments/{id_}").classes("follow")
         head = "\n".join(f"{name}: {value}" for name, value in answer.headers.items())
-        _message(f"{head}\n\n{json.dumps(answer.body, indent=2)}")
-
-
-def _message(text: str) -> None:
-    with ui.element("div").classes("message"):
-        ui.label(text).classes("code mono").props("tabindex=0")
-        copy_button(lambda: text, "text")
+        code(f"{head}\n\n{json.dumps(answer.body, indent=2)}", "text")
 
 
 def _burst(form: Form, burst: Burst) -> None:
