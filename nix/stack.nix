@@ -54,27 +54,23 @@ let
     export PLATFORM_CHECKOUT
   '';
 
-  # `platform` passes its arguments on, after `command` if set.
+  # `platform` passes its arguments on to process-compose.
   platformOf =
-    {
-      name ? "platform",
-      setting ? "",
-      command ? "",
-      description ? "starts the stack; arguments go on to process-compose",
-    }:
+    setting:
     pkgs.writeShellApplication {
-      inherit name runtimeInputs;
+      name = "platform";
+      inherit runtimeInputs;
       text = ''
         ${setting}
         ${package.inherited}
-        set -- ${command} "$@"
         # shellcheck source=/dev/null
         . ${./platform}/env.sh
         # shellcheck source=/dev/null
         . ${./platform}/platform.sh
       '';
-      meta = { inherit description; };
+      meta.description = "starts the stack; arguments go on to process-compose";
     };
+  platform = platformOf fromStore;
 
   commandOf =
     setting: name:
@@ -136,12 +132,11 @@ let
 
   programs = lib.mapAttrs (commandOf fromStore) modules // {
     inherit bench;
-    default = platformOf { setting = fromStore; };
-    reset = platformOf {
+    default = platform;
+    reset = pkgs.writeShellApplication {
       name = "reset-platform";
-      setting = fromStore;
-      command = "reset";
-      description = "stops the stack and forgets its state, after asking";
+      text = ''exec ${lib.getExe platform} reset "$@"'';
+      meta.description = "stops the stack and forgets its state, after asking";
     };
   };
 in
@@ -158,7 +153,7 @@ in
 
   # For the development shell, which has PLATFORM_CODE and PYTHONPATH set to the checkout.
   commands = [
-    (platformOf { })
+    (platformOf "")
   ]
   ++ lib.attrValues (lib.mapAttrs (commandOf "") modules);
 }
