@@ -41,7 +41,7 @@ _SLOTS = {
     "actions": f"""
         <q-btn v-for="action in props.value" flat dense no-caps class="flat" :label="action"
             :aria-label="action + ' ' + props.row.name"
-            @click="$parent.$emit('change', props.row.name, action)" />
+            @click="$parent.$emit('tell', props.row.name, action)" />
         <q-select v-if="props.row.replicas" dense outlined options-dense class="replicas"
             label="replicas" aria-label="replicas" :model-value="props.row.replicas"
             :options="{list(range(1, REPLICAS_MAX + 1))}"
@@ -131,7 +131,7 @@ def page(sources: Sources) -> None:
     def show(found: list[dict[str, Any]]) -> None:
         processes.rows = found
 
-    async def change(event: Any) -> None:
+    async def tell(event: Any) -> None:
         name, action = event.args
         await act(partial(getattr(sources.supervisor, action), name), f"{name} {_DONE[action]}")
 
@@ -139,7 +139,7 @@ def page(sources: Sources) -> None:
         name, count = event.args
         await act(partial(sources.supervisor.scale, name, count), f"{count} connectors")
 
-    processes.on("change", change)
+    processes.on("tell", tell)
     processes.on("scale", scale)
     Live(lambda: read(sources), show, seconds=_SECONDS)
     Live(lambda: picture.look(sources), drawn.show)
