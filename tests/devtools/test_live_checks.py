@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from devtools import checks
+from devtools import checks, live_checks
 from devtools.address import PORT_OFFSETS
 from devtools.checkout import current
 from devtools.live_checks import Running
@@ -78,6 +78,12 @@ def test_open_transactions_in_no_queue_are_counted(tmp_path: Path, environ: dict
     assert healthy.value == "0"
 
 
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_checks, "_RESPONSE_SECONDS_MAX", 0.2)
+
+
+@pytest.mark.usefixtures("_impatient")
 def test_a_redis_that_hangs_is_reported_soon(environ: dict[str, str]) -> None:
     """It accepts the connection and does not respond."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -89,6 +95,7 @@ def test_a_redis_that_hangs_is_reported_soon(environ: dict[str, str]) -> None:
     assert time.monotonic() - started < 15
 
 
+@pytest.mark.usefixtures("_impatient")
 def test_a_service_that_hangs_is_a_fault(environ: dict[str, str], running: Running) -> None:
     port = int(environ["PLATFORM_PORT"])
     with socket.create_server(("127.0.0.1", port + PORT_OFFSETS["auth-api"])):

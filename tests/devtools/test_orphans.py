@@ -133,8 +133,11 @@ def test_they_are_ended_with_their_children_and_named(tmp_path: Path) -> None:
     assert orphans.clear(tmp_path) == ("", [])
 
 
-def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
-    """Within the bound of process-compose.yaml."""
+def test_a_process_that_ignores_sigterm_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once its time to stop is over."""
+    monkeypatch.setattr(orphans, "_REDIS_STOP_SECONDS_MAX", 0.2)
     deaf = f"signal.signal(signal.SIGTERM, signal.SIG_IGN); {WAIT}"
     with python(deaf, PLATFORM_STATE=str(tmp_path), PC_PROC_NAME="redis") as orphan:
         message, faults = orphans.clear(tmp_path)

@@ -30,7 +30,6 @@ from tests.devtools.console.traces import payment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -45,8 +44,8 @@ FRAME = {
 }
 
 
-@pytest.fixture
-def client(tmp_path: Path) -> Iterator[httpx.Client]:
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """The console's routes behind its guard, with a page and a WebSocket."""
 
     async def page(_request: Request) -> Response:
@@ -59,7 +58,7 @@ def client(tmp_path: Path) -> Iterator[httpx.Client]:
     port = support.free_ports(1)
     app = Starlette(
         routes=[
-            *receiver.routes(SpanStore(tmp_path / "s")),
+            *receiver.routes(SpanStore(tmp_path_factory.mktemp("spans") / "s")),
             Route("/", page, methods=["GET", "POST"]),
             WebSocketRoute("/ws", socket),
         ],
@@ -78,13 +77,14 @@ def client(tmp_path: Path) -> Iterator[httpx.Client]:
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
 def test_spans_are_received_and_found(client: httpx.Client, encoding: str) -> None:
     """By the transaction's id; an unknown one has none."""
-    body = payment(ID).request.SerializeToString()
+    transaction = str(uuid.uuid4())
+    body = payment(transaction).request.SerializeToString()
     body = gzip.compress(body) if encoding == "gzip" else body
     answer = client.post(
         "/v1/traces", content=body, headers=PROTOBUF | {"Content-Encoding": encoding}
     )
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-protobuf")
-    for id_, count in ((ID, 6), (str(uuid.UUID(int=8)), 0)):
+    for id_, count in ((transaction, 6), (str(uuid.UUID(int=8)), 0)):
         assert len(client.get(f"/api/traces/{id_}").json()["spans"]) == count
     assert client.get("/api/traces/..%2fpasswd").status_code == 404
 
@@ -116,6 +116,7 @@ def test_a_span_with_a_number_that_json_lacks_is_found(client: httpx.Client, num
             413,
         ),
     ],
+    ids=["JSON", "form", "brotli", "no protobuf", "no gzip", "cut off", "long", "long unpacked"],
 )
 def test_what_is_no_export_is_refused(
     client: httpx.Client, body: bytes, headers: dict[str, str], status: int

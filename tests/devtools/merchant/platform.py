@@ -32,11 +32,8 @@ class RefusedError(Exception):
 class Platform:
     """State and routes; handles one request at a time."""
 
-    def __init__(
-        self, fault: str = "", *, token_seconds: float = 30, polls_refused: int = 0
-    ) -> None:
+    def __init__(self, fault: str = "", *, polls_refused: int = 0) -> None:
         self.fault = fault
-        self.token_seconds = token_seconds
         self.polls_refused = polls_refused
         self.url = ""
         self.requests: list[httpx.Request] = []
@@ -114,8 +111,8 @@ class Platform:
         now = int(time.time())
         claims = {"sub": str(user_id), "enabled": enabled, "iat": now, "exp": now + 30}
         token = jwt.encode({**claims, "jti": str(uuid.uuid4())}, SECRET, algorithm="HS256")
-        self.tokens[token] = time.monotonic() + self.token_seconds
-        return httpx.Response(200, json={"token": token, "expires_in": max(0, self.token_seconds)})
+        self.tokens[token] = time.monotonic() + 30
+        return httpx.Response(200, json={"token": token, "expires_in": 30})
 
     def _user(self, request: httpx.Request) -> int:
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
