@@ -72,7 +72,7 @@ let
       '';
 in
 {
-  unit = pytest "unit" { } "tests";
+  unit = pytest "unit" { } "-n auto tests";
   pages = pytest "pages" { } "tests/pages";
   new = pytest "new" { } "tests/new";
   stack = pytest "stack" { } "tests/stack";

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,6 +26,11 @@ settings.load_profile("platform")
 
 # Tests that are about logs read them from a process's output.
 structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """For `-n auto`: more than cores, because tests wait more than they compute."""
+    return 2 * (os.cpu_count() or 1)
 
 
 @pytest.fixture(autouse=True)
