@@ -5,6 +5,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import falcon.testing
+import psutil
 import pytest
 
 from services.common import redis_client, store
@@ -35,32 +36,20 @@ def ask(url: str) -> None:
         assert http.get(f"{url}/").status_code == 401
 
 
-def test_all_workers_are_counted(tmp_path: Path) -> None:
-    """One scrape has the counts of all gunicorn workers, and of one that has stopped."""
-    with core_api(tmp_path, WORKERS="3") as (url, process):
-        ask(url)
-        assert value(http.get(f"{url}/metrics").text, UNAUTHORIZED) == 40
-        worker = process.children()[0]
-        worker.terminate()
-        wait_until(lambda: worker not in process.children(), what="the worker's end")
-        wait_until(lambda: len(process.children()) == 3, what="another in its place")
-        ask(url)
-        assert value(http.get(f"{url}/metrics").text, UNAUTHORIZED) == 80
-
-
-def test_files_are_as_many_as_workers_and_cleared_at_the_start(tmp_path: Path) -> None:
-    """Killed workers leave no files, and a service clears those of its last run."""
+def test_counts_outlive_the_workers_and_not_the_service(tmp_path: Path) -> None:
+    """One scrape has what all workers counted, ended and killed ones too, in a file per worker."""
     files = tmp_path / "metrics"
     state = {"PLATFORM_STATE": str(tmp_path), "WORKERS": "2"}
     with core_api(tmp_path, **state) as (url, process):
-        for _ in range(2):
-            ask(url)
+        ask(url)
+        for end in (psutil.Process.terminate, psutil.Process.kill):
             for worker in (workers := process.children()):
-                worker.kill()
+                end(worker)
             wait_until(lambda: not {*workers} & {*process.children()}, what="their end")
             wait_until(lambda: len(process.children()) == 2, what="others in their place")
+            ask(url)
         assert len([*files.rglob("*.db")]) == 2
-        assert value(http.get(f"{url}/metrics").text, UNAUTHORIZED) == 80
+        assert value(http.get(f"{url}/metrics").text, UNAUTHORIZED) == 120
         for killed in (process, *process.children()):
             killed.kill()
     (port,) = files.iterdir()
