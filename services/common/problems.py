@@ -76,8 +76,8 @@ class Problem(Exception):
 class Unavailable(Problem):
     """503: a dependency is down or full."""
 
-    def __init__(self, detail: str, *, retry_after_seconds: int = 1) -> None:
-        super().__init__(503, detail, headers={"Retry-After": str(retry_after_seconds)})
+    def __init__(self, detail: str) -> None:
+        super().__init__(503, detail, headers={"Retry-After": "1"})
 
 
 def register(app: App) -> None:

@@ -33,14 +33,11 @@ REDIS_TIMEOUT_SECONDS = 0.8
 _log = structlog.get_logger()
 
 
-def create_app(settings: CoreSettings, client: store.Client | None = None) -> App:
-    """Creates the app; it connects to Redis on first use."""
-    if client is None:
-        client = redis_client.connect(
-            settings.redis_url,
-            timeout_seconds=REDIS_TIMEOUT_SECONDS,
-            cluster=settings.redis_cluster,
-        )
+def create_app(settings: CoreSettings) -> App:
+    """Creates the app; it works without Redis until it is asked for something that needs it."""
+    client = redis_client.connect(
+        settings.redis_url, timeout_seconds=REDIS_TIMEOUT_SECONDS, cluster=settings.redis_cluster
+    )
     partitions = store.partitions(settings.partitions)
     transactions = Transactions(
         client,
