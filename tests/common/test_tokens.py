@@ -10,7 +10,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from services.common.tokens import LIFETIME_SECONDS, TokenError, Tokens, TokenSettings
-from tests import support
 
 CLAIMS = ["iss", "aud", "sub", "username", "enabled", "iat", "exp", "jti"]
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -34,26 +33,23 @@ def refusal(by: Tokens, token: str) -> str:
     return ""
 
 
-def test_a_known_token_ends_all_the_same() -> None:
-    """One that is used all the time is refused from its `exp` on, as expired."""
-    by = tokens()
-    token = issue(tokens(age_seconds=LIFETIME_SECONDS - 2))
-    assert not refusal(by, token)
-    output = support.wait_until(lambda: refusal(by, token), seconds_max=5, what="its end")
-    assert "has expired" in output
-    assert "has expired" in refusal(by, token)
-
-
-def test_a_known_token_does_not_come_before_its_time() -> None:
-    """It is verified once; again after the clock was set back."""
-    behind = [0.0]
+@pytest.mark.parametrize("seconds", [LIFETIME_SECONDS, -3600])
+def test_a_known_token_is_verified_again_outside_its_lifetime(seconds: float) -> None:
+    """Within its lifetime once is enough; after it, or with a clock set back, it is not."""
+    now = [time.time()]
     found = TokenSettings.read({"HTTP_PORT": "1", "JWT_SECRET": SECRET})
-    by = Tokens(found, lambda: time.time() - behind[0])
+    by = Tokens(found, lambda: now[0])
     token = issue(by)
     first = by.verify(token)
     assert first is by.verify(token)
-    behind[0] = 3600
-    assert first is not by.verify(token), "it was verified again"
+    now[0] += seconds
+    assert first is not by.verify(token)
+
+
+def test_an_expired_token_is_said_to_be_one() -> None:
+    """The merchant needs another."""
+    old = issue(tokens(age_seconds=LIFETIME_SECONDS + 1))
+    assert refusal(tokens(), old) == "The token has expired; get a new one from the Auth API."
 
 
 def test_one_changed_character_is_another_token() -> None:
