@@ -44,7 +44,7 @@ def build(settings: ConnectorSettings) -> tuple[Connector, App]:
         concurrency=settings.concurrency,
         attempts_max=settings.psp_attempts_max,
     )
-    return connector, create_app(settings, connector, client, connector.metrics)
+    return connector, create_app(settings, connector, client)
 
 
 def main() -> None:

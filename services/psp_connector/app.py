@@ -13,16 +13,13 @@ from services.psp_connector.metrics import QueueCollector
 if TYPE_CHECKING:
     from services.common.web import App
     from services.psp_connector.connector import Connector
-    from services.psp_connector.metrics import Attempts
     from services.psp_connector.settings import ConnectorSettings
 
 # The main loop runs five times a second; a slow Redis may delay it by a few seconds.
 _STUCK_SECONDS = 10.0
 
 
-def create_app(
-    settings: ConnectorSettings, connector: Connector, client: store.Client, attempts: Attempts
-) -> App:
+def create_app(settings: ConnectorSettings, connector: Connector, client: store.Client) -> App:
     """Creates the HTTP app."""
 
     def check_loop() -> None:
@@ -33,5 +30,8 @@ def create_app(
         {},
         settings,
         checks={"redis": partial(redis_client.ping, client), "loop": check_loop},
-        collectors=[attempts, QueueCollector(client, store.partitions(settings.partitions))],
+        collectors=[
+            connector.metrics,
+            QueueCollector(client, store.partitions(settings.partitions)),
+        ],
     )

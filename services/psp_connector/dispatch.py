@@ -54,12 +54,11 @@ class Dispatcher:
             self._queue.assign(held, {})
         self._ready.clear()
 
-    def reclaim(self) -> list[Entry]:
-        """Sets aside entries abandoned by dead connectors or lost by this one; returns them."""
-        found = self._queue.reclaim(self._slots.in_flight.union(e.id for e in self._held()))
-        self._aside.update(found.merchants)
-        self._waiting |= dict.fromkeys(found.merchants)
-        return found.entries
+    def reclaim(self) -> None:
+        """Sets aside entries abandoned by dead connectors or lost by this one."""
+        merchants = self._queue.reclaim(self._slots.in_flight.union(e.id for e in self._held()))
+        self._aside.update(merchants)
+        self._waiting |= dict.fromkeys(merchants)
 
     def next(self) -> list[Work]:
         """Begins attempts for entries, which then have slots; waits briefly if there are none."""

@@ -87,7 +87,7 @@ class Lane:
             if time.monotonic() - self._renewed_at > LEASE_SECONDS:
                 self._dispatcher.forget()
             self._renewed_at = time.monotonic()
-        self._maintain("reclaim", UPKEEP_SECONDS, self._reclaim)
+        self._maintain("reclaim", UPKEEP_SECONDS, self._dispatcher.reclaim)
         if self._connector.is_paused():
             self._sleep(BLOCK_MS / 1000)
             return
@@ -118,11 +118,3 @@ class Lane:
         except redis.ResponseError as error:
             self._next_at[task] = time.monotonic() + UPKEEP_SECONDS
             self._log.error("maintenance failed", task=task, reason=str(error))
-
-    def _reclaim(self) -> None:
-        for entry in self._dispatcher.reclaim():
-            self._log.info(
-                "reclaimed",
-                request_id=entry.fields.get("request_id", "")[:64],
-                transaction_id=entry.transaction_id,
-            )

@@ -21,7 +21,6 @@ from services.psp_connector.psp import RETRY_AFTER_SECONDS_MAX
 from services.psp_connector.records import (
     RECORD_FIELDS,
     Entry,
-    Reclaimed,
     Result,
     RetryResult,
     UnreadableError,
@@ -79,9 +78,6 @@ class Queue:
 
         self._finished_seconds = settings.finished_days * _DAY_SECONDS
 
-    def _run(self, script: scripts.Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        return scripts.run_script(self._redis, script, keys, args)
-
     def join(self) -> None:
         """Checks Redis, creates the consumer group if missing, and takes a lease."""
         redis_check.check(self._redis, self._settings)
@@ -110,8 +106,9 @@ class Queue:
         """
         now = now_ms(self._clock)
         seconds_max = max(self._settings.psp_backoff_seconds_max, RETRY_AFTER_SECONDS_MAX)
+        keys = [self.partition.retries, self.partition.queue]
         args = [now, count_max, now + int(seconds_max * 1000), self.partition.transaction("")]
-        return int(self._run(_PROMOTE, [self.partition.retries, self.partition.queue], args))
+        return int(scripts.run_script(self._redis, _PROMOTE, keys, args))
 
     def read(self, count_max: int, block_ms: int | None = None) -> list[Entry]:
         """Reads up to `count_max` new entries; blocks up to `block_ms` for the first.
@@ -149,9 +146,11 @@ class Queue:
             args += (entry.id, _MERCHANT + entry.merchant)
         return _SET_ASIDE, [self.partition.queue], args
 
-    def reclaim(self, in_flight: Iterable[str]) -> Reclaimed:
-        """Sets aside entries of dead connectors, and of this one if not in flight."""
-        entries: list[Entry] = []
+    def reclaim(self, in_flight: Iterable[str]) -> list[str]:
+        """Sets aside entries of dead connectors, and of this one if not in flight.
+
+        Returns the merchants with entries set aside.
+        """
         merchants: list[str] = []
         for consumer in self._redis.xinfo_consumers(self.partition.queue, store.GROUP):
             name = consumer["name"]
@@ -161,11 +160,10 @@ class Queue:
                 self._remove(name)
             elif name == self.name or not self._lives(name):
                 if consumer["pending"]:
-                    entries += self._abandoned(name, frozenset(in_flight))
+                    merchants += self._abandoned(name, frozenset(in_flight))
                 elif name != self.name:
                     self._remove(name)
-        merchants += [entry.merchant for entry in entries]
-        return Reclaimed(entries, list(dict.fromkeys(merchants)))
+        return list(dict.fromkeys(merchants))
 
     def _lives(self, name: str) -> bool:
         left_ms = int(self._redis.pttl(self.partition.lease(name)))
@@ -175,7 +173,7 @@ class Queue:
             self._redis.pexpire(self.partition.lease(name), LEASE_SECONDS * 1000)
         return left_ms != _NO_KEY
 
-    def _abandoned(self, name: str, in_flight: frozenset[str]) -> list[Entry]:
+    def _abandoned(self, name: str, in_flight: frozenset[str]) -> list[str]:
         # Entries in flight are skipped, and must not use up the limit.
         found = self._read(name, "0", _RECLAIMED_MAX + len(in_flight))
         if deleted := [entry.id for entry in found if not entry.fields]:
@@ -183,12 +181,15 @@ class Queue:
         entries = [entry for entry in found if entry.fields and entry.id not in in_flight]
         if not entries:
             return []
-        moved = frozenset(self._run(*self._setting_aside(name, entries)))
-        return [entry for entry in entries if entry.id in moved]
+        moved = frozenset(scripts.run_script(self._redis, *self._setting_aside(name, entries)))
+        reclaimed = [entry for entry in entries if entry.id in moved]
+        for entry in reclaimed:
+            _log.info("reclaimed", **self.partition.ids, **entry.ids)
+        return [entry.merchant for entry in reclaimed]
 
     def _remove(self, name: str) -> None:
         keys = [self.partition.queue, self.partition.lease(name)]
-        self._run(_REMOVE_CONSUMER, keys, [store.GROUP, name])
+        scripts.run_script(self._redis, _REMOVE_CONSUMER, keys, [store.GROUP, name])
 
     def _valid(self, entries: Sequence[Entry]) -> list[Entry]:
         self._bad([(e, "not an entry of this queue") for e in entries if not e.transaction_id])
@@ -208,7 +209,7 @@ class Queue:
         now = now_ms(self._clock)
         spans = [start_span(entry, self.partition, self.name) for entry in entries]
         args = [rfc3339(now), *(span.traceparent for span in spans), *RECORD_FIELDS]
-        records = self._run(_BEGIN, keys, args)
+        records = scripts.run_script(self._redis, _BEGIN, keys, args)
         works: list[Work] = []
         bad: list[tuple[Entry, str]] = []
         for entry, record, span in zip(entries, records, spans, strict=True):
@@ -223,10 +224,9 @@ class Queue:
     def _bad(self, entries: Sequence[tuple[Entry, str]]) -> None:
         """Moves entries to the dead letters; one that fails stays pending and is reclaimed."""
         calls = [self._dead_lettering(entry, reason) for entry, reason in entries]
-        for (entry, reason), reply in zip(
-            entries, scripts.run_scripts(self._redis, calls), strict=True
-        ):
-            log = _log.bind(transaction_id=entry.transaction_id, entry=entry.id, reason=reason)
+        replies = scripts.run_scripts(self._redis, calls)
+        for (entry, reason), reply in zip(entries, replies, strict=True):
+            log = _log.bind(**entry.ids, entry=entry.id, reason=reason)
             if isinstance(reply, redis.ResponseError):
                 log.error("could not save dead letter", error=str(reply))
             else:

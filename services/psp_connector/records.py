@@ -71,15 +71,11 @@ class Entry:
         found = self.fields.get("user_id", "")
         return found if _MERCHANT.fullmatch(found) else ""
 
-
-@dataclass(frozen=True)
-class Reclaimed:
-    """Result of `Queue.reclaim`."""
-
-    entries: list[Entry]
-    """Entries now set aside: abandoned by dead connectors or lost by this one."""
-    merchants: list[str]
-    """Merchants with entries set aside."""
+    @property
+    def ids(self) -> dict[str, str]:
+        """The fields of its log lines."""
+        request_id = self.fields.get("request_id", "")[:64]
+        return {"request_id": request_id, "transaction_id": self.transaction_id}
 
 
 @dataclass(frozen=True)

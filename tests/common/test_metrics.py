@@ -85,6 +85,9 @@ class Turning:
 
     last_turn = float("inf")
 
+    def __init__(self) -> None:
+        self.metrics = Attempts()
+
 
 def test_the_connector_shows_attempts_and_queue(client: Any) -> None:
     """One scrape has attempts by outcome, the PSP's times, and what is in the queue, how old."""
@@ -92,12 +95,12 @@ def test_the_connector_shows_attempts_and_queue(client: Any) -> None:
     client.xadd(store.WHOLE.queue, {"a": 1})
     client.zadd(store.WHOLE.retries, {"x": 1, "y": 2, "z": 3})
     client.xadd(store.WHOLE.deadletters, {"a": 1})
-    attempts = Attempts()
+    turning: Any = Turning()
+    attempts = turning.metrics
     attempts.seconds.observe(0.02)
     attempts.outcomes.labels("captured").inc()
     attempts.outcomes.labels("retry").inc()
-    turning: Any = Turning()
-    api = falcon.testing.TestClient(create_app(CONNECTOR, turning, client, attempts))
+    api = falcon.testing.TestClient(create_app(CONNECTOR, turning, client))
     text = api.simulate_get("/metrics").text
     assert value(text, 'psp_attempts_total{outcome="captured"}') == 1
     assert value(text, 'psp_attempts_total{outcome="retry"}') == 1
@@ -111,7 +114,7 @@ def test_metrics_without_redis_show_the_rest() -> None:
     """A scrape while Redis is away has what the process itself knows."""
     away = redis_client.connect("redis://127.0.0.1:1/0", timeout_seconds=0.2)
     turning: Any = Turning()
-    api = falcon.testing.TestClient(create_app(CONNECTOR, turning, away, Attempts()))
+    api = falcon.testing.TestClient(create_app(CONNECTOR, turning, away))
     result = api.simulate_get("/metrics")
     assert result.status_code == 200
     assert "queue_entries" not in result.text

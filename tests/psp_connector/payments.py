@@ -134,5 +134,5 @@ def take(queue: Queue, count: int = 10) -> list[Work]:
 
 def take_over(queue: Queue, in_flight: frozenset[str] = frozenset()) -> list[Work]:
     """Begins all that connectors have abandoned, and what was set aside before."""
-    merchants = queue.reclaim(in_flight).merchants
+    merchants = queue.reclaim(in_flight)
     return queue.begin(queue.assign([], dict.fromkeys(merchants, 100)))
