@@ -15,8 +15,7 @@ from services.common.currencies import major_units
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import KeyReusedError
 from services.psp_connector.records import FinalResult, RetryResult
-from tests.psp_connector.invariants import CONNECTORS, USERS, Checked
-from tests.psp_connector.model import Call, Record
+from tests.psp_connector.model import CONNECTORS, USERS, Call, Checked, Record
 
 if TYPE_CHECKING:
     from services.psp_connector.records import Entry as QueueEntry

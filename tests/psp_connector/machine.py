@@ -23,8 +23,7 @@ from services.common import store
 from services.core_api.models import TransactionRequest
 from services.psp_connector.deadletters import id_prefix
 from services.psp_connector.records import FinalResult, Result, RetryResult
-from tests.psp_connector.invariants import USERS
-from tests.psp_connector.model import Entry
+from tests.psp_connector.model import USERS, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,10 +1,11 @@
-"""Payments that are accepted, and connectors in threads of the test that charge them."""
+"""Payments that are accepted, connectors in threads of the test that charge them, and a PSP."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from services.common import store
@@ -14,6 +15,7 @@ from services.core_api.transactions import Transactions
 from services.psp_connector.backoff import Backoff
 from services.psp_connector.breaker import Breaker
 from services.psp_connector.connector import Connector
+from services.psp_connector.psp import Captured, Outcome, Transient
 from services.psp_connector.queue import Queue
 from services.psp_connector.sweep import Sweep
 from tests.support import wait_until
@@ -21,7 +23,7 @@ from tests.support import wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from services.psp_connector.psp import PSP
+    from services.psp_connector.psp import PSP, Charge
     from services.psp_connector.records import Work
     from services.psp_connector.settings import ConnectorSettings
 
@@ -136,3 +138,36 @@ def take_over(queue: Queue, in_flight: frozenset[str] = frozenset()) -> list[Wor
     """Begins all that connectors have abandoned, and what was set aside before."""
     merchants = queue.reclaim(in_flight)
     return queue.begin(queue.assign([], dict.fromkeys(merchants, 100)))
+
+
+class FakePsp:
+    """A PSP that answers as a function of the charge says, and captures once for each id."""
+
+    def __init__(self, response: Callable[[Charge, int], Outcome] | None = None) -> None:
+        self._answer = response or (lambda charge, _call: Captured(f"pi_{charge.transaction_id}"))
+        self._lock = threading.Lock()
+        self.calls: Counter[str] = Counter()
+        self.captured: Counter[str] = Counter()
+        self.up = True
+        self.probes = 0
+
+    def charge(self, charge: Charge) -> Outcome:
+        with self._lock:
+            self.calls[charge.transaction_id] += 1
+            call = self.calls[charge.transaction_id]
+        if not self.up:
+            return Transient("no response")
+        outcome = self._answer(charge, call)
+        if isinstance(outcome, Captured):
+            with self._lock:
+                self.captured[charge.transaction_id] = 1
+        return outcome
+
+    def is_available(self) -> bool:
+        self.probes += 1
+        return self.up
+
+
+def slowly(charge: Charge, _call: int) -> Captured:
+    time.sleep(0.02)
+    return Captured(f"pi_{charge.transaction_id}")

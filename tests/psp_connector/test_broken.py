@@ -13,8 +13,7 @@ from services.common.clock import now_ms, rfc3339
 from services.psp_connector.deadletters import DeadLetters
 from services.psp_connector.psp import Captured, Declined, Outcome, Refused, Transient
 from services.psp_connector.sweep import Sweep
-from tests.psp_connector.fakes import FakePsp
-from tests.psp_connector.payments import STORE, running, take
+from tests.psp_connector.payments import STORE, FakePsp, running, take
 from tests.support import wait_until
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ from structlog.testing import capture_logs
 from services.psp_connector import lane
 from services.psp_connector.lane import PROMOTE_SECONDS
 from services.psp_connector.psp import Captured, Declined, Outcome, Refused, Transient
-from tests.psp_connector.fakes import FakePsp
-from tests.psp_connector.payments import STORE
+from tests.psp_connector.payments import STORE, FakePsp
 from tests.support import wait_until
 
 if TYPE_CHECKING:

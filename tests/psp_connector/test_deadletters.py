@@ -8,8 +8,7 @@ import pytest
 from services.common.clock import now_ms, rfc3339
 from services.psp_connector.deadletters import WHY_NOT, DeadLetters, main
 from services.psp_connector.psp import Refused
-from tests.psp_connector.fakes import FakePsp
-from tests.psp_connector.payments import STORE
+from tests.psp_connector.payments import STORE, FakePsp
 
 if TYPE_CHECKING:
     from tests.psp_connector.payments import Payments

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from services.psp_connector.backoff import Backoff
 from services.psp_connector.breaker import Breaker
-from tests.psp_connector.fakes import FakePsp
-from tests.psp_connector.payments import running
+from tests.psp_connector.payments import FakePsp, running
 
 if TYPE_CHECKING:
     import pytest

@@ -16,8 +16,7 @@ from services.psp_connector import saver
 from services.psp_connector.deadletters import DeadLetters
 from services.psp_connector.records import FinalResult, RetryResult
 from services.psp_connector.sweep import Sweep
-from tests.psp_connector.fakes import FakePsp
-from tests.psp_connector.payments import running, take, take_over
+from tests.psp_connector.payments import FakePsp, running, take, take_over
 from tests.support import wait_until
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from services.common import scripts
 from services.psp_connector import queue
 from services.psp_connector.psp import Captured, Transient
 from services.psp_connector.queue import LEASE_SECONDS
-from tests.psp_connector.fakes import FakePsp, slowly
-from tests.psp_connector.payments import STORE, take, take_over
+from tests.psp_connector.payments import STORE, FakePsp, slowly, take, take_over
 from tests.support import wait_until
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from services.common import otel, tracing
 from services.psp_connector.deadletters import DeadLetters
 from services.psp_connector.psp import Captured, Transient
 from services.psp_connector.sweep import Sweep
-from tests.psp_connector.fakes import FakePsp
-from tests.psp_connector.payments import STORE, take, take_over
+from tests.psp_connector.payments import STORE, FakePsp, take, take_over
 from tests.support import wait_until
 
 if TYPE_CHECKING:
