@@ -14,7 +14,7 @@ import threading
 import zlib
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -85,19 +85,11 @@ def _with_continuations(texts: list[str], path: Path) -> list[Line]:
     found: list[Line] = []
     for text in texts:
         if line := parse(text):
-            found.append(_of_process(line, path))
+            found.append(replace(line, fields={"service": process_of(path), **line.fields}))
         elif found and text.strip():
-            before = found[-1]
-            found.append(Line(before.at, before.level, {**_own(before), "event": text}))
+            fields = {"service": found[-1].fields["service"], "event": text}
+            found.append(replace(found[-1], fields=fields))
     return found
-
-
-def _of_process(line: Line, path: Path) -> Line:
-    return Line(line.at, line.level, {"service": process_of(path), **line.fields})
-
-
-def _own(line: Line) -> dict[str, str]:
-    return {"service": line.fields["service"]}
 
 
 def about(folder: Path, transaction_id: str) -> list[Line]:

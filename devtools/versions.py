@@ -26,24 +26,23 @@ class Program:
     """How to get a program's version, and the versions that the stack was tested with."""
 
     name: str
-    options: Sequence[Sequence[str]]
     pin: str = ""
     tested: tuple[tuple[int, int], tuple[int, int]] | None = None
+    options: tuple[str, ...] = ("--version",)
+    """Each is tried, until one prints a version."""
     is_needed: bool = True
 
 
 PROGRAMS = (
-    Program("redis-server", [["--version"]], "redis", ((7, 0), (8, 99))),
-    Program("redis-cli", [["--version"]], "redis", ((7, 0), (8, 99))),
+    Program("redis-server", "redis", ((7, 0), (8, 99))),
+    Program("redis-cli", "redis", ((7, 0), (8, 99))),
     # Built by `go install`, Caddy reports its version only as that of its module.
-    Program("caddy", [["version"], ["build-info"]], "caddy", ((2, 11), (2, 11))),
-    Program(
-        "process-compose", [["version", "--short"]], "process-compose", ((1, 100), (1, 122))
-    ),
-    Program("curl", [["--version"]]),
-    Program("nix", [["--version"]], is_needed=False),
-)  # fmt: skip
-_PYTHON = Program("python", [], "python", ((3, 11), (3, 14)))
+    Program("caddy", "caddy", ((2, 11), (2, 11)), ("version", "build-info")),
+    Program("process-compose", "process-compose", ((1, 100), (1, 122)), ("version --short",)),
+    Program("curl"),
+    Program("nix", is_needed=False),
+)
+_PYTHON = Program("python", "python", ((3, 11), (3, 14)))
 
 
 def pinned() -> Mapping[str, str]:
@@ -66,7 +65,7 @@ def _finding(program: Program, environ: Mapping[str, str]) -> Finding:
     if path is None:
         return Finding("programs", program.name, "missing", "note", "only needed to build")
     for options in program.options:
-        text = _output([path, *options], environ)
+        text = _output([path, *options.split()], environ)
         if match := re.search(r"caddy/v2\s+v(\S+)", text) or _NUMBER.search(text):
             return _judged(program, match[1], path)
     status: Status = "warning" if program.is_needed else "ok"

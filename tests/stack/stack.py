@@ -48,7 +48,6 @@ class Stack:
         )
 
     def token(self, username: str = "alice") -> str:
-        """A fresh token, from the router."""
         body = {"username": username, "password": "password"}
         response = self.http.post("/auth/token", json=body)
         assert response.status_code == 200, response.text
@@ -59,7 +58,6 @@ class Stack:
         return {"Authorization": f"Bearer {self.token(username)}"}
 
     def pay(self, username: str = "alice", **fields: Any) -> httpx.Response:
-        """Posts a transaction."""
         body = {"amount": 1250, "currency": "USD"} | fields
         return self.http.post("/transactions", json=body, headers=self.bearer(username))
 
@@ -77,17 +75,14 @@ class Stack:
         )
 
     def points(self, username: str = "alice") -> int:
-        """The user's loyalty points."""
         response = self.http.get("/transactions/loyalty", headers=self.bearer(username))
         return int(response.json()["points"])
 
     def redis(self, **options: Any) -> Any:
-        """A client of the stack's Redis."""
         url = (self.state / "redis-url").read_text().strip()
         return redis.Redis.from_url(url, decode_responses=True, **options)
 
     def compose(self, *args: str, seconds_max: float = 60) -> subprocess.CompletedProcess[str]:
-        """Runs process-compose against this stack."""
         return compose(self.environ, *args, seconds_max=seconds_max)
 
     def platform(self, *args: str, seconds_max: float = 60) -> subprocess.CompletedProcess[str]:
@@ -143,7 +138,6 @@ class Stack:
         return path.read_text() if path.exists() else ""
 
     def output(self) -> str:
-        """What the supervisor printed."""
         return (self.state / "output").read_text()
 
 
@@ -267,7 +261,6 @@ def call(
 def compose(
     environ: Mapping[str, str], *args: str, seconds_max: float = 60
 ) -> subprocess.CompletedProcess[str]:
-    """Runs process-compose."""
     return call(["process-compose", *args], environ, seconds_max=seconds_max)
 
 
