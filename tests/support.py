@@ -76,6 +76,26 @@ def wait_until(
     raise AssertionError(f"still waiting for {what} after {seconds_max} s")
 
 
+def call(
+    command: Sequence[str],
+    environ: Mapping[str, str] = os.environ,
+    *,
+    cwd: Path = ROOT,
+    seconds_max: float = 90,
+) -> subprocess.CompletedProcess[str]:
+    """Runs a program to its end, without a terminal."""
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env=dict(environ),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=seconds_max,
+        check=False,
+    )
+
+
 @contextlib.contextmanager
 def program(
     command: Sequence[str],

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.support import ROOT
+from tests.support import ROOT, call
 
 STACK = (ROOT / "nix/stack.nix").read_text()
 PARSERS = dict(re.findall(r'    (\w+) = \{\s+module = "[\w.]+";\s+parser = "([\w.]+)";', STACK))
@@ -30,19 +30,13 @@ printf '%s\n' "${COMPREPLY[@]}"
 
 
 def bash(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["bash", "-c", script, "tab", *arguments],
-        env={
-            **os.environ,
-            "PYTHON": sys.executable,
-            "PYTHONPATH": str(ROOT),
-            "PC_CONFIG_FILES": str(ROOT / "process-compose.yaml"),
-        },
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    environ = {
+        **os.environ,
+        "PYTHON": sys.executable,
+        "PYTHONPATH": str(ROOT),
+        "PC_CONFIG_FILES": str(ROOT / "process-compose.yaml"),
+    }
+    return call(["bash", "-c", script, "tab", *arguments], environ)
 
 
 @pytest.mark.skipif(

@@ -19,20 +19,14 @@ from devtools.checkout import current
 from devtools.findings import Finding
 from devtools.terminal import Output
 from tests.devtools.conftest import one, wrong
-from tests.support import ROOT
+from tests.support import ROOT, call
 
 SECTIONS = ["programs", "ports", "health", "redis", "settings", "state", "machine"]
 
 
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "devtools.doctor", *arguments],
-        env=environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    command = [sys.executable, "-m", "devtools.doctor", *arguments]
+    return call(command, environ | {"PYTHONPATH": str(ROOT)}, cwd=Path.cwd())
 
 
 def test_a_fresh_checkout_has_no_fault(environ: dict[str, str], checkout: Path) -> None:

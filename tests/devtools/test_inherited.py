@@ -11,22 +11,15 @@ from pathlib import Path
 import pytest
 
 from devtools import names
-from tests.support import ROOT
+from tests.support import ROOT, call
 
 FOLDER = ROOT / "nix/platform"
 
 
 def sourced(file: str, show: str, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Sources one of the folder's files as the programs do, then runs `show`."""
-    return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", f'. "{FOLDER}/{file}"; {show}'],
-        cwd=ROOT,
-        env={"PATH": os.environ["PATH"], "PLATFORM_CODE": str(ROOT)} | environ,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    command = ["bash", "-euo", "pipefail", "-c", f'. "{FOLDER}/{file}"; {show}']
+    return call(command, {"PATH": os.environ["PATH"], "PLATFORM_CODE": str(ROOT)} | environ)
 
 
 def test_every_setting_is_inherited() -> None:

@@ -8,7 +8,6 @@ import ast
 import re
 import shlex
 import shutil
-import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -18,7 +17,7 @@ from devtools.merchant import cli
 from devtools.new import cli as new
 from services.auth_api import users
 from services.psp_connector import deadletters
-from tests.support import ROOT
+from tests.support import ROOT, call
 
 PARSERS = {
     "merchant": cli.parser(),
@@ -89,13 +88,7 @@ COMMANDS = sorted(set(commands()))
 
 def process_compose(arguments: list[str]) -> bool:
     """Whether it has this command with these options; without running it."""
-    done = subprocess.run(
-        ["process-compose", *arguments, "--help"],
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-    )
+    done = call(["process-compose", *arguments, "--help"])
     usage = done.stdout.partition("Usage:\n")[2].partition("\n")[0].split()
     return done.returncode == 0 and usage[1] == arguments[0] and "[command]" not in usage
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from devtools import orphans
-from tests.support import ROOT, wait_until
+from tests.support import call, wait_until
 
 MARKS = {"PC_PROC_NAME": "core-api", "PC_REPLICA_NUM": "0"}
 # Prints that it runs, then waits for the end of its input, at the latest with the test.
@@ -108,15 +108,8 @@ def test_a_process_may_end_at_each_look(tmp_path: Path, monkeypatch: pytest.Monk
 def test_it_does_not_find_itself(tmp_path: Path) -> None:
     """Preflight has the marks as well, and so may a shell above it."""
     code = "subprocess.run([sys.executable, '-m', 'devtools.orphans']); print('still up')"
-    done = subprocess.run(
-        [sys.executable, "-c", f"import subprocess, sys; {code}"],
-        cwd=ROOT,
-        env=os.environ | {"PLATFORM_STATE": str(tmp_path)} | MARKS,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    command = [sys.executable, "-c", f"import subprocess, sys; {code}"]
+    done = call(command, os.environ | {"PLATFORM_STATE": str(tmp_path)} | MARKS)
     assert (done.returncode, done.stdout, done.stderr) == (0, "still up\n", "")
 
 

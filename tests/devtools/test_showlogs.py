@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from devtools import showlogs
-from tests.support import ROOT, program, wait_until
+from tests.support import ROOT, call, program, wait_until
 
 T1 = "3ffad832-4908-4697-aaed-7256802ccb64"
 T2 = "6c2f2ea8-fac0-4b48-9ef6-d2db68d3bccf"
@@ -64,10 +64,7 @@ def environ(state: Path) -> Mapping[str, str]:
 
 def logs(state: Path, *arguments: str) -> tuple[int, str, str]:
     """Exit code, output and errors of a call in a pipe."""
-    done = subprocess.run(
-        command(*arguments), env=environ(state), stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = call(command(*arguments), environ(state))
     return done.returncode, done.stdout, done.stderr
 
 
@@ -133,10 +130,7 @@ def test_a_wrong_value_is_wrong_usage(state: Path, option: str, value: str, mess
 def test_a_pipe_may_close_early(state: Path) -> None:
     """`logs | head -1` prints no traceback."""
     script = f"set -o pipefail; {' '.join(command('-n', '5'))} | true"
-    done = subprocess.run(
-        ["bash", "-c", script], env=environ(state), stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = call(["bash", "-c", script], environ(state))
     assert done.stderr == ""
 
 
@@ -197,8 +191,5 @@ def test_a_terminal_gets_the_viewer(
 def test_lnav_accepts_the_format() -> None:
     """Without a warning; lnav checks the samples as well."""
     formats = str(Path(showlogs.__file__).parent / "lnav")
-    done = subprocess.run(
-        ["lnav", "-C", "-W", "-I", formats], stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = call(["lnav", "-C", "-W", "-I", formats])
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -92,7 +92,7 @@ class Stack:
     def doctor(self, *args: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Runs `doctor` as in a shell of this stack."""
         command = [sys.executable, "-m", "devtools.doctor", *args]
-        return call(command, {**self.environ, **more})
+        return support.call(command, {**self.environ, **more})
 
     def states(self) -> list[ProcessState]:
         """All processes, as the supervisor sees them."""
@@ -242,26 +242,10 @@ def processes_of(state: Path) -> list[psutil.Process]:
     return [process for process in found if process.pid != os.getpid()]
 
 
-def call(
-    command: Sequence[str], environ: Mapping[str, str], *, seconds_max: float = 90
-) -> subprocess.CompletedProcess[str]:
-    """Runs a program to its end, without a terminal."""
-    return subprocess.run(
-        command,
-        cwd=support.ROOT,
-        env=dict(environ),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=seconds_max,
-        check=False,
-    )
-
-
 def compose(
     environ: Mapping[str, str], *args: str, seconds_max: float = 60
 ) -> subprocess.CompletedProcess[str]:
-    return call(["process-compose", *args], environ, seconds_max=seconds_max)
+    return support.call(["process-compose", *args], environ, seconds_max=seconds_max)
 
 
 def platform(
@@ -271,12 +255,12 @@ def platform(
     folder = support.ROOT / "nix" / "platform"
     script = "; ".join(f'. "{folder}/{name}.sh"' for name in ("inherited", "env", "platform"))
     command = ["bash", "-euo", "pipefail", "-c", script, f"{folder}/platform.sh", *args]
-    return call(command, environ, seconds_max=seconds_max)
+    return support.call(command, environ, seconds_max=seconds_max)
 
 
 def merchant(environ: Mapping[str, str], *args: str) -> subprocess.CompletedProcess[str]:
     """Runs `merchant` as in a shell with these variables."""
-    return call([sys.executable, "-m", "devtools.merchant", *args], environ)
+    return support.call([sys.executable, "-m", "devtools.merchant", *args], environ)
 
 
 def request_id() -> str:

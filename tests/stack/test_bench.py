@@ -12,7 +12,6 @@ import psutil
 import pytest
 
 from tests import support
-from tests.stack.stack import call
 
 COMMAND = [sys.executable, "-m", "bench"]
 # Two stacks start, which takes a slow machine a minute each.
@@ -23,7 +22,7 @@ SLOW_SECONDS_MAX = 400
 def test_quick_run_of_one_row(tmp_path: Path) -> None:
     """A run measures, shows progress, prints JSON, and saves it with a chart."""
     args = ["--quick", "--json", "--only", "accept-direct", "--results", str(tmp_path)]
-    done = call([*COMMAND, *args], os.environ, seconds_max=SLOW_SECONDS_MAX - 20)
+    done = support.call([*COMMAND, *args], os.environ, seconds_max=SLOW_SECONDS_MAX - 20)
     assert done.returncode == 0, done.stderr
     run = json.loads(done.stdout)
     (result,) = run["results"]
@@ -56,6 +55,6 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_an_unknown_row() -> None:
     """The error lists the names of the rows."""
-    done = call([*COMMAND, "--only", "speed"], os.environ)
+    done = support.call([*COMMAND, "--only", "speed"], os.environ)
     assert done.returncode == 2
     assert "accept" in done.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,17 +24,8 @@ FINAL = {"captured", "declined", "failed"}
 
 def logs(stack: Stack, *args: str) -> list[str]:
     """What `logs` prints about this stack."""
-    done = subprocess.run(
-        [sys.executable, "-m", "devtools.showlogs", *args],
-        cwd=support.ROOT,
-        env=dict(stack.environ),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return done.stdout.splitlines()
+    command = [sys.executable, "-m", "devtools.showlogs", *args]
+    return support.call(command, stack.environ).stdout.splitlines()
 
 
 @pytest.mark.parametrize("kind", ["request", "transaction"])
