@@ -21,6 +21,7 @@ import redis
 
 from devtools.address import BLOCK, PORT_OFFSETS
 from devtools.orphans import is_gone
+from devtools.ready import is_healthy
 from devtools.supervisor import ProcessState, Supervisor
 from tests import support
 
@@ -127,10 +128,7 @@ class Stack:
             with found, self.redis(retry=support.ONE_TRY) as client:
                 return bool(client.ping())
             return False
-        try:
-            return support.http.get(f"http://127.0.0.1:{port}/health").status_code == 200
-        except httpx.TransportError:
-            return False
+        return is_healthy(port)
 
     def log(self, name: str) -> str:
         """What the process has logged so far; process-compose makes the file for the first line."""

@@ -18,6 +18,7 @@ import redis
 
 from devtools import checks, environment
 from devtools.address import PORT_OFFSETS
+from devtools.ready import is_healthy
 from services.common.settings import masked
 from tests import support
 from tests.stack.stack import Stack, running
@@ -98,17 +99,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
     ):
         # The key is written before the certificate, and the answer comes after both.
         support.wait_until(leaf.exists, seconds_max=60, what="a certificate of Caddy's")
-        support.wait_until(
-            lambda: _answers(f"{made.sandbox}/health"), seconds_max=60, what="a second sandbox"
-        )
+        support.wait_until(lambda: is_healthy(port + 2), seconds_max=60, what="a second sandbox")
         yield made
-
-
-def _answers(url: str) -> bool:
-    try:
-        return support.http.get(url).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def captured(sandbox: str, token: str = "") -> int:
