@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import redis
-import structlog
-
-from services.common import openapi, problems, redis_check, redis_client, store
+from services.common import openapi, redis_check, redis_client, redis_errors, store
 from services.common.tokens import Tokens
 from services.common.web import make_app
 from services.core_api.resources import (
@@ -21,16 +18,12 @@ from services.core_api.resources import (
 from services.core_api.transactions import Transactions
 
 if TYPE_CHECKING:
-    import falcon
-
     from services.common.web import App
     from services.core_api.settings import CoreSettings
 
 # A merchant gets 503 within a second of a Redis failure: a refused connection is retried once at
 # once, a silent one times out after this.
 REDIS_TIMEOUT_SECONDS = 0.8
-
-_log = structlog.get_logger()
 
 
 def create_app(settings: CoreSettings) -> App:
@@ -63,20 +56,9 @@ def create_app(settings: CoreSettings) -> App:
         security={"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
     )
     app = make_app(routes, settings, checks={"redis": transactions.check}, openapi=document)
-    for kind in redis_client.ERRORS:
-        app.add_error_handler(kind, _redis_failed)
+    redis_errors.handle_errors(
+        app,
+        "Transactions are temporarily unavailable.",
+        unsure="The request may have been accepted: send it again with the same Idempotency-Key.",
+    )
     return app
-
-
-def _redis_failed(
-    req: falcon.Request, resp: falcon.Response, error: Exception, params: dict[str, Any]
-) -> None:
-    """503 if Redis is down, slow, loading, full or read-only."""
-    _log.error("Redis error", reason=f"{type(error).__name__}: {error}")
-    detail = "Transactions are temporarily unavailable."
-    # A stalled Redis executes what it was sent when it continues.
-    if req.method == "POST" and not isinstance(error, redis.ResponseError):
-        detail += (
-            " The request may have been accepted: send it again with the same Idempotency-Key."
-        )
-    problems.respond(req, resp, problems.Unavailable(detail), params)

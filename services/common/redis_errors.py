@@ -1,0 +1,40 @@
+"""Redis' errors as responses of an HTTP service."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import redis
+import structlog
+
+from services.common import problems, redis_client
+
+if TYPE_CHECKING:
+    import falcon
+
+    from services.common.web import App
+
+_log = structlog.get_logger()
+
+
+def handle_errors(
+    app: App,
+    detail: str = "This is temporarily unavailable.",
+    unsure: str = "The request may have been carried out.",
+) -> None:
+    """Makes the app respond 503 if Redis is down, slow, loading, full or read-only.
+
+    `unsure` follows `detail` in the response to a POST that Redis may yet execute.
+    """
+
+    def respond(
+        req: falcon.Request, resp: falcon.Response, error: Exception, params: dict[str, Any]
+    ) -> None:
+        _log.error("Redis error", reason=f"{type(error).__name__}: {error}")
+        # A stalled Redis executes what it was sent when it continues.
+        is_unsure = req.method == "POST" and not isinstance(error, redis.ResponseError)
+        text = f"{detail} {unsure}" if is_unsure else detail
+        problems.respond(req, resp, problems.Unavailable(text), params)
+
+    for kind in redis_client.ERRORS:
+        app.add_error_handler(kind, respond)
