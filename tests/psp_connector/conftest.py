@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tenth of each pause of the connector: tests wait for what happens after it."""
+    """A tenth of each pause of the connector, or less: tests wait for what happens after it."""
     for module, name in (
         (dispatch, "BLOCK_MS"), (lane, "BLOCK_MS"), (lane, "UPKEEP_SECONDS"),
         (connector, "UPKEEP_SECONDS"),
     ):  # fmt: skip
         value = getattr(module, name)
         monkeypatch.setattr(module, name, type(value)(value / 10))
-    monkeypatch.setattr(lane, "Saver", partial(saver.Saver, pause_seconds=0.05))
+    monkeypatch.setattr(lane, "Saver", partial(saver.Saver, pause_seconds=0.01))
 
 
 @pytest.fixture
