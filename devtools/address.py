@@ -23,8 +23,14 @@ PORT_OFFSETS: Mapping[str, int] = {
     service.name: service.port_offset for service in SERVICES.values()
 }
 BLOCK = max(service.port_offset for service in LISTENERS.values()) + 1
+# Of the stack's Redis Cluster: three primaries, and a replica of each.
+NODES = 6
+_BUS_OFFSET = 2  # as in services/redis/node.sh
 _LOWEST = 1024  # below it only root may listen
-_HIGHEST = 65_536 - BLOCK
+CLUSTER_BLOCK = SERVICES["redis"].port(0, NODES - 1) + _BUS_OFFSET + 1
+HIGHEST = 65_536 - CLUSTER_BLOCK
+
+_REDIS_SETTINGS = ("REDIS_CLUSTER", "PARTITIONS", "REDIS_REPLICAS_MIN")
 
 # `auto` takes one of 240 blocks. Below 32768 Linux (and every other system) gives no port to an
 # outgoing connection, and 50 leave room for a second to a fifth connector, at +13, +23, ...
@@ -35,6 +41,47 @@ _AUTO_BLOCKS = 240
 
 class AddressError(ValueError):
     """PLATFORM_PORT is neither a port nor `auto`."""
+
+
+def listeners(first_port: int, environ: Mapping[str, str]) -> dict[str, int]:
+    """The ports of the stack but the console's, by process; of a cluster's node also its bus."""
+    found = {name: first_port + offset for name, offset in PORT_OFFSETS.items()}
+    for number, port in enumerate(node_ports(first_port) if is_cluster(environ) else ()):
+        name = f"redis-{number}" if number else "redis"
+        found |= {name: port, f"{name} bus": port + _BUS_OFFSET}
+    return found
+
+
+def block(environ: Mapping[str, str]) -> int:
+    """How many ports the stack takes, from the router's."""
+    return CLUSTER_BLOCK if is_cluster(environ) else BLOCK
+
+
+def node_ports(first_port: int, count: int = NODES) -> list[int]:
+    """The ports of the nodes of the stack's Redis Cluster; the first is also the one Redis'."""
+    return [SERVICES["redis"].port(first_port, number) for number in range(count)]
+
+
+def has_own_redis(environ: Mapping[str, str]) -> bool:
+    """Whether the stack starts its own Redis or Redis Cluster."""
+    return not (environ.get("REDIS_URL") or environ.get("REDIS_URL_FILE"))
+
+
+def is_cluster(environ: Mapping[str, str]) -> bool:
+    """Whether the stack starts its own Redis Cluster."""
+    return has_own_redis(environ) and environ.get("REDIS_CLUSTER") in {"1", "true"}
+
+
+def redis_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """The settings of the stack's own Redis, which preflight notes for other shells."""
+    if not has_own_redis(environ):
+        return {}
+    return {name: environ[name] for name in _REDIS_SETTINGS if environ.get(name)}
+
+
+def running_redis(state: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """The settings of the stack's own Redis at the last start, unless these name another Redis."""
+    return redis_settings(_noted(state)) if has_own_redis(environ) else {}
 
 
 def state_folder(environ: Mapping[str, str]) -> Path:
@@ -87,19 +134,24 @@ def derived_port(state: Path) -> int:
 
 def noted_port(state: Path) -> int | None:
     """The port of the last start; None without a valid record."""
+    text = _noted(state).get("PLATFORM_PORT", "")
+    return int(text) if _is_port(text) else None
+
+
+def _noted(state: Path) -> dict[str, str]:
+    """The numbers and words in the record of the last start."""
     try:
         text = (state / "environment").read_text("utf-8")
     except (OSError, UnicodeDecodeError):
-        return None
-    found = re.search(r"^export PLATFORM_PORT=(\d+)$", text, re.MULTILINE)
-    return int(found[1]) if found and _is_port(found[1]) else None
+        return {}
+    return dict(re.findall(r"^export (\w+)=(\w+)$", text, re.MULTILINE))
 
 
 def _checked(environ: Mapping[str, str]) -> str:
     text = environ.get("PLATFORM_PORT", "")
     if text and text != AUTO and not _is_port(text):
         raise AddressError(
-            f"PLATFORM_PORT={text[:20]!r}: must be a number from {_LOWEST} to {_HIGHEST}, or"
+            f"PLATFORM_PORT={text[:20]!r}: must be a number from {_LOWEST} to {HIGHEST}, or"
             f" {AUTO}, which takes a block of ports by the checkout's path"
         )
     return text
@@ -107,4 +159,4 @@ def _checked(environ: Mapping[str, str]) -> str:
 
 def _is_port(text: str) -> bool:
     is_number = text.isascii() and text.isdigit() and len(text) <= 5
-    return is_number and _LOWEST <= int(text) <= _HIGHEST
+    return is_number and _LOWEST <= int(text) <= HIGHEST

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from devtools import envfile, environment, names
-from devtools.address import AUTO, running_port
+from devtools.address import AUTO, running_port, running_redis
 from devtools.envfile import EnvFile
 from services.common.settings import masked
 
@@ -23,8 +23,11 @@ class Checkout:
     dotenv: EnvFile
 
     @cached_property
-    def origins(self) -> Mapping[str, Mapping[str, str]]:
-        """The non-empty variables of the shell, and those of `.env` that it does not override."""
+    def origins(self) -> dict[str, Mapping[str, str]]:
+        """The non-empty variables of the shell, and those of `.env` that it does not override.
+
+        Then those of the last start for the stack's own Redis, which `--cluster` sets.
+        """
 
         def effective(values: Mapping[str, str]) -> dict[str, str]:
             ours = (item for item in values.items() if item[0] not in environment.SET_BY_THE_STACK)
@@ -32,12 +35,13 @@ class Checkout:
 
         file = effective(self.dotenv.values)
         seen = {name: value for name, value in file.items() if name not in self.environ}
-        return {"environment": effective(self.environ), ".env": seen}
+        last = running_redis(self.state, {**seen, **effective(self.environ)})
+        return {"environment": effective(self.environ), ".env": seen, "the last start": last}
 
     @cached_property
     def merged(self) -> Mapping[str, str]:
-        """The environment of the stack's processes at the next start."""
-        return {**self.origins[".env"], **self.origins["environment"]}
+        """The environment of the stack's processes, running or at the next start."""
+        return {k: v for values in reversed(self.origins.values()) for k, v in values.items()}
 
     @property
     def first_port(self) -> int:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from devtools import environment, ports
-from devtools.address import AUTO, BLOCK
-from devtools.catalog import LISTENERS, SERVICES
+from devtools.address import AUTO, block, has_own_redis, listeners
+from devtools.catalog import CONSOLE
 from devtools.ports import Holder
 from devtools.state import partitions_of
 from services.auth_api.userfile import UsersError, load
@@ -70,7 +70,7 @@ def _wrong_users(path: str | None) -> list[str]:
 
 def unreachable_redis(environ: Mapping[str, str]) -> list[str]:
     """A line if an external Redis cannot be used. The stack's own is not running yet."""
-    if not (environ.get("REDIS_URL") or environ.get("REDIS_URL_FILE")):
+    if has_own_redis(environ):
         return []
     try:
         settings = RedisSettings.read(environ)
@@ -87,7 +87,7 @@ def unreachable_redis(environ: Mapping[str, str]) -> list[str]:
 def other_partitions(state: Path, environ: Mapping[str, str]) -> list[str]:
     """A line if the stack's own Redis has data with another number of partitions."""
     wanted, stored = environ.get("PARTITIONS") or "1", partitions_of(state)
-    if environ.get("REDIS_URL") or environ.get("REDIS_URL_FILE") or stored in {"", wanted}:
+    if not has_own_redis(environ) or stored in {"", wanted}:
         return []
     return [
         f"PARTITIONS={wanted}: the data in {state} have {stored}; set PARTITIONS={stored}, or "
@@ -116,14 +116,15 @@ def _ping(settings: RedisSettings, failure: list[str]) -> None:
 
 def busy_ports(first: int, state: Path, environ: Mapping[str, str]) -> list[str]:
     """A line for each port of the stack that is in use."""
-    listeners = SERVICES if environ.get("CONSOLE") == "off" else LISTENERS
-    numbers = {service.port(first): name for name, service in listeners.items()}
+    numbers = {port: name for name, port in listeners(first, environ).items()}
+    if environ.get("CONSOLE") != "off":
+        numbers[first + CONSOLE.port_offset] = CONSOLE.name
     busy = [port for port in numbers if not ports.is_free(port)]
     if not busy:
         return []
     found = ports.holders(busy)
     unknown = ports.Holder(None, "")
-    other = ports.free_block(first, BLOCK)
+    other = ports.free_block(first, block(environ))
     cure = f"start with PLATFORM_PORT={other}" if other else "choose another PLATFORM_PORT"
     if environ.get("PLATFORM_PORT") == AUTO:  # always the same ports
         cure = f"end that, or {cure}"

@@ -12,7 +12,7 @@ from typing import Any
 
 import redis
 
-from devtools.state import NODES, node_ports
+from devtools.address import NODES, node_ports
 from services.common.command import run_main
 
 _SECONDS_MAX = 30.0
@@ -21,7 +21,7 @@ _SECONDS_MAX = 30.0
 def main(environ: Mapping[str, str]) -> int:
     """Joins them unless they are joined, and waits until each primary has its replica."""
     password = (Path(environ["PLATFORM_STATE"]) / "redis-password").read_text("ascii").strip()
-    ports = node_ports(int(environ["REDIS_PORT"]))
+    ports = node_ports(int(environ["PLATFORM_PORT"]))
     nodes: list[Any] = [
         redis.Redis(port=port, password=password, decode_responses=True) for port in ports
     ]

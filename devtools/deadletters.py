@@ -6,8 +6,7 @@ import os
 import sys
 
 from devtools import envfile
-from devtools.address import state_folder
-from devtools.state import redis_of
+from devtools.address import running_redis, state_folder
 from services.common.command import run_main
 from services.psp_connector.deadletters import main, parser
 
@@ -17,7 +16,8 @@ __all__ = ["parser"]
 def here() -> int:
     """Runs the command on the stack's Redis, or on REDIS_URL."""
     environ = envfile.merged(os.environ)
-    own = redis_of(state_folder(environ))
+    state = state_folder(environ)
+    own = {"REDIS_URL_FILE": str(state / "redis-url"), **running_redis(state, environ)}
     return main(sys.argv[1:], {**own, **environ}, sys.stdout, sys.stderr)
 
 

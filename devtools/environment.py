@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from devtools.address import redis_settings
 from devtools.catalog import CONSOLE, LISTENERS, SERVICES
 from services.common.settings import Settings
 
@@ -73,7 +74,8 @@ def defaults(first_port: int, state: Path, environ: Mapping[str, str]) -> dict[s
 def script(first_port: int, state: Path, environ: Mapping[str, str]) -> str:
     """The file's text: shell assignments that export each variable."""
     lines = ["# Written by preflight at each start, for the commands of process-compose.yaml."]
-    lines += [f"export {n}={shlex.quote(v)}" for n, v in fixed(first_port, state).items()]
+    exported = fixed(first_port, state) | redis_settings(environ)
+    lines += [f"export {n}={shlex.quote(v)}" for n, v in exported.items()]
     lines += [
         f'[ -n "${{{n}-}}" ] || export {n}={shlex.quote(v)}'
         for n, v in defaults(first_port, state, environ).items()

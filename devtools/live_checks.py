@@ -14,8 +14,8 @@ import httpx
 import psutil
 import redis
 
-from devtools import environment, orphans, ports, state
-from devtools.address import BLOCK, PORT_OFFSETS
+from devtools import environment, orphans, ports
+from devtools.address import block, has_own_redis, listeners
 from devtools.checkout import Checkout
 from devtools.findings import Finding
 from devtools.orphans import Orphan
@@ -39,7 +39,7 @@ class Running:
         self._checkout = checkout
         self._first = first_port
         self._state = str(checkout.state.resolve())
-        self._numbers = {name: first_port + offset for name, offset in PORT_OFFSETS.items()}
+        self._numbers = listeners(first_port, checkout.merged)
         self._lock = threading.Lock()
 
     @property
@@ -85,7 +85,7 @@ class Running:
         if self._is_up:
             note = f"{holder}, not of this stack: yours, in its place?"
             return Finding("ports", name, str(port), "warning", note)
-        free = ports.free_block(self._first, BLOCK)
+        free = ports.free_block(self._first, block(self._checkout.merged))
         cure = f"end it, or start with PLATFORM_PORT={free or '...'}"
         whose = f", of the stack in {holder.state}" if holder.state else ""
         return Finding("ports", name, str(port), "fault", f"held by {holder}{whose}", cure)
@@ -101,7 +101,7 @@ class Running:
 
     def health(self) -> list[Finding]:
         """The health of each HTTP process."""
-        names = [name for name in self._holders if name != "redis"]
+        names = [name for name in self._holders if not name.startswith("redis")]
         if not names:
             return [Finding("health", "stack", "not running", "note", "start: `platform up`")]
         with ThreadPoolExecutor(len(names)) as pool:
@@ -149,11 +149,11 @@ class Running:
     def redis(self) -> list[Finding]:
         """Whether accepted transactions survive, from the Redis that the services use."""
         variables = self._checkout.merged
-        is_own = not (variables.get("REDIS_URL") or variables.get("REDIS_URL_FILE"))
+        is_own = has_own_redis(variables)
         if is_own and "redis" not in self._holders:
             return [Finding("redis", "redis", "not running", "note")]
         try:
-            own = state.redis_of(self._checkout.state)
+            own = {"REDIS_URL_FILE": str(self._checkout.state / "redis-url")}
             settings = RedisSettings.read({**own, **variables})
         except SettingsError as error:
             return [Finding("redis", "address", "unknown", "fault", str(error), "set it right")]

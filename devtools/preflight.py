@@ -15,9 +15,12 @@ from devtools import checkout, checks, environment, orphans, state
 from devtools.address import (
     AUTO,
     DEFAULT_PORT,
-    PORT_OFFSETS,
+    NODES,
     AddressError,
     chosen_port,
+    has_own_redis,
+    is_cluster,
+    node_ports,
     state_folder,
 )
 from services.common.command import run_main
@@ -40,10 +43,10 @@ def faults(environ: Mapping[str, str]) -> list[str]:
     found += checks.other_partitions(folder, environ)
     if not found:
         script = environment.script(first, folder.absolute(), environ)
-        is_cluster = environ.get("REDIS_CLUSTER") in {"1", "true"}
-        redis_port = first + PORT_OFFSETS["redis"]
-        state.write_environment(folder, script, redis_port, cluster=is_cluster)
-        state.write_partitions(folder, environ.get("PARTITIONS") or "1")
+        nodes = NODES if is_cluster(environ) else 1
+        state.write_environment(folder, script, node_ports(first, nodes))
+        if has_own_redis(environ):
+            state.write_partitions(folder, environ.get("PARTITIONS") or "1")
     return found
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 # Raised when older code would damage a newer folder.
 VERSION = 1
 _VERSION_CHARACTERS_MAX = 20
-# Of the stack's Redis Cluster: three primaries, and a replica of each.
-NODES = 6
 
 _FOLDERS = ("redis", "caddy", "metrics")
 # Random, created once, mode 600: the token secret, the Redis password, the sandbox's control token.
@@ -84,26 +83,11 @@ def _make_folders(state: Path) -> None:
         (state / name).mkdir(mode=0o700, exist_ok=True)
 
 
-def node_ports(redis_port: int) -> list[int]:
-    """The ports of the nodes of the stack's Redis Cluster."""
-    return [redis_port + 10 * number for number in range(NODES)]
-
-
-def redis_of(state: Path) -> dict[str, str]:
-    """The settings of Redis that the last start decided, for a command in another shell."""
-    url = state / "redis-url"
-    found = {"REDIS_URL_FILE": str(url), "PARTITIONS": partitions_of(state)}
-    if url.exists() and "," in url.read_text("ascii"):
-        found["REDIS_CLUSTER"] = "1"
-    return found
-
-
-def write_environment(state: Path, script: str, redis_port: int, *, cluster: bool = False) -> None:
+def write_environment(state: Path, script: str, redis_ports: Iterable[int]) -> None:
     """Writes `environment` for the processes and `redis-url` for clients."""
     _write(state / "environment", script.rstrip("\n"))
     password = (state / "redis-password").read_text("ascii").strip()
-    ports = node_ports(redis_port) if cluster else [redis_port]
-    urls = [f"redis://:{password}@127.0.0.1:{port}/0" for port in ports]
+    urls = [f"redis://:{password}@127.0.0.1:{port}/0" for port in redis_ports]
     _write(state / "redis-url", ",".join(urls))
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from devtools.address import BLOCK
+from devtools.address import BLOCK, CLUSTER_BLOCK
 from devtools.checkout import current, name_warnings, rows
 from devtools.preflight import faults
 from tests.support import free_ports
@@ -31,6 +32,20 @@ def test_each_setting_has_its_origin(checkout: Path) -> None:
     assert found["REDIS_URL"] == ("redis://<secret>@elsewhere/0", ".env")
     assert found["PSP_URL"] == ("http://127.0.0.1:9004", "stack")
     assert found["JWT_SECRET"] == ("<secret>", "stack (JWT_SECRET_FILE)")
+
+
+def test_another_shell_has_the_cluster_of_the_last_start(checkout: Path) -> None:
+    """`platform up --cluster` sets it for the stack's own Redis, so a REDIS_URL hides it."""
+    environ = {"PLATFORM_CHECKOUT": str(checkout), "PLATFORM_PORT": str(free_ports(CLUSTER_BLOCK))}
+    cluster = {"REDIS_CLUSTER": "1", "PARTITIONS": "16", "REDIS_REPLICAS_MIN": "1"}
+    write = {"PLATFORM_STATE": str(checkout / ".state"), "PATH": os.environ["PATH"]}
+    assert faults(environ | cluster | write) == []
+    found = origins(checkout, "")
+    assert found["PARTITIONS"] == ("16", "the last start")
+    assert found["REDIS_CLUSTER"] == ("1", "the last start")
+    other = origins(checkout, "", REDIS_URL="redis://elsewhere/0")
+    assert other["PARTITIONS"] == ("1", "default")
+
 
 
 def test_the_checkout_is_found_from_a_folder_in_it(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from devtools import checks, envfile, preflight, state
-from devtools.address import BLOCK
+from devtools.address import BLOCK, CLUSTER_BLOCK
 from devtools.preflight import faults
 from tests.support import free_ports
 
@@ -124,6 +124,17 @@ def test_faults_end_it_with_ex_config(
     assert out == f"preflight: warning: {typo}\n"
     assert err.startswith("preflight: the stack cannot start\n  PLATFORM_PORT='x': must be")
     assert err.count("\n") == 2
+
+
+@pytest.mark.parametrize(("offset", "name"), [(55, "redis-5"), (57, "redis-5 bus")])
+def test_a_busy_port_of_a_cluster_is_named(environ: dict[str, str], offset: int, name: str) -> None:
+    """Those of its nodes and their bus lie above the others; the remedy has room for them."""
+    first = free_ports(CLUSTER_BLOCK)
+    environ |= {"PLATFORM_PORT": str(first), "REDIS_CLUSTER": "1", "PARTITIONS": "4"}
+    with socket.create_server(("127.0.0.1", first + offset)):
+        [fault] = faults(environ)
+        assert faults({**environ, "REDIS_CLUSTER": ""}) == []
+    assert fault.startswith(f"port {first + offset} ({name}) is held by")
 
 
 def test_another_number_of_partitions_stops_the_start(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_a_foreign_folder_is_refused(tmp_path: Path, name: str) -> None:
 def test_reset_removes_only_files_of_the_platform(tmp_path: Path) -> None:
     """Files of nixw and of the user are kept; the next start is a first start."""
     state.prepare(tmp_path)
-    state.write_environment(tmp_path, "export PLATFORM_PORT=9000", 9005)
+    state.write_environment(tmp_path, "export PLATFORM_PORT=9000", [9005])
     first = (tmp_path / "jwt-secret").read_text()
     for name in ("psp-sandbox.sqlite-wal", "logs/core-api.log", "logs/x.log.1", "pc.sock.lock"):
         (tmp_path / name).write_text("made")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from devtools.state import NODES
+from devtools.address import CLUSTER_BLOCK
 from tests import support
 from tests.stack.stack import Stack, environment, killed, platform, running
 
@@ -27,7 +27,7 @@ def environ() -> Iterator[dict[str, str]]:
     """
     with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as folder:
         state = Path(folder, "it's a #1 folder: " + "long " * 20, "state")
-        values = environment(state, support.free_ports(10 * NODES + 8))
+        values = environment(state, support.free_ports(CLUSTER_BLOCK))
         values.pop("HOME", None)
         try:
             yield values

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
-from devtools.address import PORT_OFFSETS
-from devtools.state import node_ports
-from tests.stack.stack import merchant, platform, processes_of
+from devtools.address import NODES
+from devtools.catalog import SERVICES
+from tests.stack.stack import call, merchant, platform, processes_of
 from tests.support import wait_until
+
+
+def in_other_shell(environ: dict[str, str]) -> None:
+    """Commands find the cluster by the record of its start: doctor, and the dead letters."""
+    doctor = call([sys.executable, "-m", "devtools.doctor"], environ)
+    assert doctor.returncode == 0, doctor.stdout
+    assert "with other settings" not in doctor.stdout
+    assert doctor.stdout.count("ours: redis-server") == 2 * NODES
+    failing = "1250", "USD", "--as", "alice", "--payment-method", "pm_sandbox_error_500"
+    assert merchant(environ, "pay", *failing).returncode == 1
+    letters = call([sys.executable, "-m", "devtools.deadletters", "list"], environ)
+    assert letters.stdout.count("given up after 8 attempts") == 1
 
 
 def test_a_cluster_takes_payments_and_outlives_a_primary(environ: dict[str, str]) -> None:
@@ -16,7 +29,8 @@ def test_a_cluster_takes_payments_and_outlives_a_primary(environ: dict[str, str]
     assert done.returncode == 0, done.stdout + done.stderr
     assert merchant(environ, "pay", "1250", "USD", "--as", "alice").returncode == 0
     state = Path(environ["PLATFORM_STATE"])
-    port = node_ports(int(environ["PLATFORM_PORT"]) + PORT_OFFSETS["redis"])[0]
+    in_other_shell(environ)
+    port = SERVICES["redis"].port(int(environ["PLATFORM_PORT"]))
     [node] = [one for one in processes_of(state) if str(port) in one.cmdline()]
     node.kill()
     for name in ("alice", "becky"):
