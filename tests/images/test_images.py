@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
+import redis
 
 from devtools.address import PORT_OFFSETS
 from devtools.catalog import SERVICES as CATALOG
 from tests.images.conftest import NAMES, Image, Stack
-from tests.support import wait_until
+from tests.support import ONE_TRY, ROOT, free_ports, program, wait_until
 
 PYTHON = [service.name for service in CATALOG.values() if service.packages]
 # Of deploy/compose.yaml, and as much again for a slow machine.
@@ -107,6 +109,38 @@ def test_an_admin_command_runs_in_an_image(stack: Stack) -> None:
         capture_output=True, text=True, timeout=20, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_redis_becomes_a_node_of_a_cluster(stack: Stack) -> None:
+    """With cluster.conf beside the password among its secrets."""
+    image, port, secrets = stack.images["redis"], free_ports(2), stack.folder / "secrets"
+    secrets.mkdir()
+    shutil.copy(ROOT / "services/redis/cluster.conf", secrets / "redis-cluster.conf")
+    (secrets / "redis.conf").write_text("requirepass p\nmasterauth p\n")
+    words = [word.replace("/run/secrets", str(secrets)) for word in image.config["Cmd"]]
+    node = ["--port", str(port), "--cluster-port", str(port + 1), "--bind", "127.0.0.1"]
+    with (
+        program(
+            # The other Redis has the folder of the data.
+            image.command(
+                *words, *node, "--appendonly", "no", "--cluster-config-file", "node.conf"
+            ),
+            environ=image.environ({}),
+            output=stack.folder / "node.log",
+            cwd=image.work_folder,
+        ),
+        redis.Redis(port=port, password="p", retry=ONE_TRY) as client,
+    ):
+        wait_until(lambda: answers(client), what="the node")
+        assert client.info("cluster")["cluster_enabled"] == 1
+        assert client.config_get("cluster-require*") == {"cluster-require-full-coverage": "no"}
+
+
+def answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
 
 
 @pytest.mark.parametrize("name", reversed(NAMES))
