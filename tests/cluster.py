@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -18,14 +20,40 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NODE_TIMEOUT_MS = 1000
-SLOTS = 16384
+PASSWORD = "secret"
+CADDYFILE = """
+{{
+	admin off
+	skip_install_trust
+	auto_https disable_redirects
+}}
+https://127.0.0.1:{port} {{
+	tls internal
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certificate for 127.0.0.1, and the private authority that vouches for it."""
+
+    path: Path
+    key: Path
+    root: Path
 
 
 class RedisCluster:
-    """The nodes are numbered from 0; the masters at the beginning come first."""
+    """The nodes are numbered from 0; the masters at the beginning come first.
 
-    def __init__(self, folder: Path, masters: int, replicas: int) -> None:
+    With a certificate it takes TLS and PASSWORD only, also between its nodes.
+    """
+
+    def __init__(
+        self, folder: Path, masters: int, replicas: int, certificate: Certificate | None
+    ) -> None:
         self._folder = folder
+        self._certificate = certificate
+        self.auth = PASSWORD if certificate else None
         self._programs: dict[int, subprocess.Popen[bytes]] = {}
         self.masters = masters
         self.replicas = replicas
@@ -35,14 +63,17 @@ class RedisCluster:
 
     @property
     def url(self) -> str:
-        return ",".join(f"redis://127.0.0.1:{self.first_port + n}" for n in self.nodes)
+        return ",".join(map(self.url_of, self.nodes))
+
+    def url_of(self, number: int) -> str:
+        address = f"127.0.0.1:{self.first_port + number}"
+        if self._certificate is None:
+            return f"redis://{address}"
+        return f"rediss://:{PASSWORD}@{address}?ssl_ca_certs={self._certificate.root}"
 
     def client(self, number: int) -> Any:
-        return redis.Redis(
-            port=self.first_port + number,
-            decode_responses=True,
-            socket_timeout=2,
-            retry=support.ONE_TRY,
+        return redis.Redis.from_url(
+            self.url_of(number), decode_responses=True, socket_timeout=2, retry=support.ONE_TRY
         )
 
     def start(self, number: int) -> None:
@@ -53,12 +84,29 @@ class RedisCluster:
         parts = [
             (ROOT / f"services/redis/{name}.conf").read_text() for name in ("redis", "cluster")
         ]
-        options = f"port {port}", f"cluster-port {bus}", f"cluster-node-timeout {NODE_TIMEOUT_MS}"
-        config.write_text("\n".join((*parts, *options, f'dir "{folder}"', "hz 100")))
+        options = f"cluster-port {bus}", f"cluster-node-timeout {NODE_TIMEOUT_MS}"
+        listens = self._tls(port) if self._certificate else f"port {port}"
+        config.write_text("\n".join((*parts, *options, listens, f'dir "{folder}"', "hz 100")))
         with (folder / "log").open("ab") as log:
             self._programs[number] = subprocess.Popen(
                 ["redis-server", str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
+
+    def _tls(self, port: int) -> str:
+        made = self._certificate
+        assert made
+        return f"""
+        port 0
+        tls-port {port}
+        tls-cluster yes
+        tls-replication yes
+        tls-auth-clients no
+        tls-cert-file {made.path}
+        tls-key-file {made.key}
+        tls-ca-cert-file {made.root}
+        requirepass {PASSWORD}
+        masterauth {PASSWORD}
+        """
 
     def kill(self, number: int) -> None:
         """`kill -9`."""
@@ -105,8 +153,10 @@ class RedisCluster:
 
     def cli(self, *arguments: str) -> None:
         """`redis-cli --cluster …` at the first node."""
+        made = self._certificate
+        tls = ["--tls", "--cacert", str(made.root), "-a", PASSWORD] if made else []
         subprocess.run(
-            ["redis-cli", "--cluster", *arguments, "--cluster-yes"],
+            ["redis-cli", *tls, "--cluster", *arguments, "--cluster-yes"],
             check=True, capture_output=True, timeout=120, stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
@@ -116,11 +166,27 @@ class RedisCluster:
                 client.flushall()
 
 
+def certificate(folder: Path) -> Certificate:
+    """Made by Caddy, which has an authority of its own for such cases."""
+    port = support.free_ports(1)
+    (folder / "Caddyfile").write_text(CADDYFILE.format(port=port))
+    environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "XDG_DATA_HOME": str(folder)}
+    leaf = folder / "caddy/certificates/local/127.0.0.1/127.0.0.1.crt"
+    command, output = ["caddy", "run", "--config", "Caddyfile"], folder / "caddy.log"
+    with support.program(command, environ=environ, output=output, cwd=folder):
+        # The key is written before the certificate.
+        wait_until(leaf.exists, what="a certificate of Caddy's")
+    root = folder / "caddy/pki/authorities/local/root.crt"
+    return Certificate(leaf, leaf.with_suffix(".key"), root)
+
+
 @contextlib.contextmanager
-def redis_cluster(folder: Path, masters: int = 3, replicas: int = 1) -> Iterator[RedisCluster]:
+def redis_cluster(
+    folder: Path, masters: int = 3, replicas: int = 1, certificate: Certificate | None = None
+) -> Iterator[RedisCluster]:
     """A cluster that is well when this returns."""
     folder.mkdir(exist_ok=True)
-    cluster = RedisCluster(folder, masters, replicas)
+    cluster = RedisCluster(folder, masters, replicas, certificate)
     try:
         for number in cluster.nodes:
             cluster.start(number)

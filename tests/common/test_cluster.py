@@ -9,10 +9,12 @@ import pytest
 from redis.crc import key_slot
 
 from services.common import redis_check, redis_client, scripts, store
-from services.common.redis_url import RedisSettings
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
-from tests.cluster import RedisCluster, connect, redis_cluster
+from services.psp_connector.queue import Queue
+from services.psp_connector.records import FinalResult
+from services.psp_connector.settings import ConnectorSettings
+from tests.cluster import RedisCluster, certificate, connect, redis_cluster
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -23,20 +25,25 @@ PARTITIONS = store.partitions(COUNT)
 REQUEST = TransactionRequest(amount=1250, currency="USD")
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
-    with redis_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+@pytest.fixture(scope="module", params=["plain", "TLS and a password"])
+def cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RedisCluster]:
+    folder = tmp_path_factory.mktemp("cluster")
+    made = None if request.param == "plain" else certificate(folder)
+    with redis_cluster(folder, certificate=made) as cluster:
         yield cluster
 
 
-def settings(url: str, *, cluster: bool) -> RedisSettings:
+def settings(url: str, *, cluster: bool) -> ConnectorSettings:
     partitions = {"REDIS_CLUSTER": "1", "PARTITIONS": str(COUNT)} if cluster else {}
-    return RedisSettings.read({"REDIS_URL": url, **partitions})
+    other = {"HTTP_PORT": "1", "PSP_URL": "http://127.0.0.1:1", "REDIS_REPLICAS_MIN": "1"}
+    return ConnectorSettings.read({**other, "REDIS_URL": url, **partitions})
 
 
 def test_the_wrong_kind_is_refused(cluster: RedisCluster, redis_port: int) -> None:
     """A node of a cluster as a single Redis, and the other way round; the right kind is not."""
-    node = f"redis://127.0.0.1:{cluster.first_port}"
+    node = cluster.url_of(0)
     single = f"redis://127.0.0.1:{redis_port}"
     with pytest.raises(redis_check.MismatchError, match=r"set REDIS_CLUSTER=1$"):
         redis_check.check(
@@ -46,6 +53,25 @@ def test_the_wrong_kind_is_refused(cluster: RedisCluster, redis_port: int) -> No
     with pytest.raises(redis_check.MismatchError, match=r"unset REDIS_CLUSTER$"):
         redis_check.check(client, settings(single, cluster=True))
     redis_check.check(connect(cluster), settings(cluster.url, cluster=True))
+
+
+def test_a_payment_is_accepted_and_finished(cluster: RedisCluster) -> None:
+    """Each step waits for a replica."""
+    client = connect(cluster)
+    transactions = Transactions(client, 10**6, PARTITIONS, replicas_min=1)
+    accepted = transactions.accept(1, REQUEST, "req", None).transaction_id
+    queue = Queue(
+        client,
+        settings(cluster.url, cluster=True),
+        "one",
+        store.partition_of(1, PARTITIONS),
+    )
+    queue.join()
+    [work] = queue.begin(queue.read(10))
+    assert queue.save([(work, FinalResult("captured", psp_reference="pi", points=12))]) == [True]
+    found = transactions.get(1, accepted)
+    assert found
+    assert (found.status, found.loyalty_points) == ("captured", 12)
 
 
 def users() -> dict[store.Partition, int]:
@@ -68,7 +94,7 @@ def test_a_moved_slot_is_followed(cluster: RedisCluster) -> None:
         new.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", source)
         old.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", target)
         names = old.execute_command("CLUSTER GETKEYSINSLOT", slot, 100)
-        old.migrate("127.0.0.1", cluster.first_port + number, names, 0, 5000)
+        old.migrate("127.0.0.1", cluster.first_port + number, names, 0, 5000, auth=cluster.auth)
         assert not accepts(transactions, user_id), "its keys are in two places: 503"
         for one in (new, old):
             one.execute_command("CLUSTER SETSLOT", slot, "NODE", target)
