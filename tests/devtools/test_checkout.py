@@ -47,7 +47,6 @@ def test_another_shell_has_the_cluster_of_the_last_start(checkout: Path) -> None
     assert other["PARTITIONS"] == ("1", "default")
 
 
-
 def test_the_checkout_is_found_from_a_folder_in_it(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
