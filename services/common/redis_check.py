@@ -59,6 +59,9 @@ def at_start(client: store.Client, settings: RedisSettings) -> bool:
     """
     try:
         check(client, settings)
+        for node in redis_client.nodes(client).values():
+            if (policy := node.info("memory").get("maxmemory_policy")) not in (None, "noeviction"):
+                _log.warning("Redis may drop payments when it is full", maxmemory_policy=policy)
         # gunicorn's main process does not use it again.
         redis_client.close_idle(client)
     except MismatchError as error:

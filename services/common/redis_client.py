@@ -182,6 +182,7 @@ def connect(url: str, *, timeout_seconds: float, cluster: bool = False) -> Clien
         **options,
         # For Redis Enterprise only; in redis-py 8 its reference cycle keeps sockets open.
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
-        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+        # An old primary keeps its connections after a failover; a new one finds the new primary.
+        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError, redis.ReadOnlyError)),
     )
     return redis.Redis(connection_pool=pool)

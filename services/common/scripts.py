@@ -179,7 +179,11 @@ def _round_trip(pool: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
 
 def _send(connection: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
     connection.send_packed_command(connection.pack_commands(commands))
-    return [_reply(connection) for _ in commands]
+    replies = [_reply(connection) for _ in commands]
+    for reply in replies:
+        if isinstance(reply, redis.ReadOnlyError):
+            raise reply
+    return replies
 
 
 def _reply(connection: Any) -> Any:

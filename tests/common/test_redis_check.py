@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import structlog
 
 from services.common import redis_check, store
 from services.common.redis_url import RedisSettings
@@ -20,6 +21,15 @@ def test_the_first_start_decides_the_number_of_partitions(client: Any) -> None:
     redis_check.check(client, settings(16))
     with pytest.raises(SettingsError, match=r"^PARTITIONS=4, but the data .* has 16: set PART"):
         redis_check.at_start(client, settings(4))
+
+
+def test_a_redis_that_evicts_is_warned_of(client: Any) -> None:
+    """At the start, by the name of its policy: as many a managed Redis is set."""
+    client.config_set("maxmemory-policy", "volatile-lru")
+    with structlog.testing.capture_logs() as lines:
+        redis_check.at_start(client, settings(1))
+    client.config_set("maxmemory-policy", "noeviction")
+    assert [line["maxmemory_policy"] for line in lines] == ["volatile-lru"]
 
 
 def test_older_data_have_one_partition(client: Any) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 
 from services.common import redis_check, redis_client, scripts, store
 from services.core_api.models import TransactionRequest
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 REQUEST = TransactionRequest(amount=1250, currency="USD")
+
+
+def settings(url: str, **more: str) -> ConnectorSettings:
+    other = {"HTTP_PORT": "1", "PSP_URL": "http://127.0.0.1:1"}
+    return ConnectorSettings.read({**other, "REDIS_URL": url, **more})
 
 
 @pytest.fixture
@@ -50,19 +57,11 @@ def test_nothing_is_accepted_that_no_replica_has(
         with pytest.raises(scripts.NotReplicatedError, match=r"^0 of 1 replicas"):
             accept()
     assert client.xlen(store.WHOLE.queue) == 1
-    settings = ConnectorSettings.read(
-        {
-            "HTTP_PORT": "1",
-            "PSP_URL": "http://127.0.0.1:1",
-            "REDIS_URL": url,
-            "REDIS_REPLICAS_MIN": "1",
-        }
-    )
+    safe = settings(url, REDIS_REPLICAS_MIN="1")
     with pytest.raises(redis_check.MismatchError, match=r"^REDIS_REPLICAS_MIN=1, but Redis has no"):
-        redis_check.check(client, settings)
-    queue = Queue(client, settings.model_copy(update={"redis_replicas_min": 0}), "one")
-    queue.join()
-    waiting = Queue(client, settings, "one")
+        redis_check.check(client, safe)
+    Queue(client, settings(url), "one").join()
+    waiting = Queue(client, safe, "one")
     entries = waiting.read(10)
     with pytest.raises(scripts.NotReplicatedError):
         waiting.begin(entries)
@@ -83,3 +82,26 @@ def test_a_repeated_accept_writes(client: Any, key: str | None) -> None:
     changes = client.info("persistence")["rdb_changes_since_last_save"]
     transactions.accept(1, REQUEST, "req", key)
     assert client.info("persistence")["rdb_changes_since_last_save"] > changes
+
+
+def test_a_moved_address_is_followed(tmp_path: Path) -> None:
+    """As of a managed Redis: the old primary keeps its connections, and refuses writes."""
+    port, link = support.free_ports(2), tmp_path / "redis"
+    sockets = [tmp_path / "0", tmp_path / "1"]
+    with (
+        support.redis_server(tmp_path / "a", port, "--unixsocket", str(sockets[0])),
+        support.redis_server(tmp_path / "b", port + 1, "--unixsocket", str(sockets[1])),
+        redis.Redis(port=port) as old,
+        ThreadPoolExecutor(1) as thread,  # with a connection of its own
+    ):
+        link.symlink_to(sockets[0])
+        url = f"unix://{link}"
+        client = redis_client.connect(url, timeout_seconds=2)
+        transactions, queue = Transactions(client, 100), Queue(client, settings(url), "one")
+        thread.submit(queue.join).result(10)
+        transactions.accept(1, REQUEST, "req", None)
+        old.replicaof("127.0.0.1", port + 1)
+        link.unlink()
+        link.symlink_to(sockets[1])
+        thread.submit(queue.join).result(10)
+        transactions.accept(1, REQUEST, "req", None)
