@@ -41,7 +41,7 @@ def parse(args: Sequence[str]) -> argparse.Namespace:
     names = [row.name for rows, _ in MEASURES for row in rows]
     folder = Path(os.environ.get("PLATFORM_CHECKOUT") or support.ROOT) / "bench" / "results"
     parser = argparse.ArgumentParser(prog="bench", description=__doc__.split("\n\n", maxsplit=1)[0])
-    parser.add_argument("--quick", action="store_true", help="a rough run in one minute")
+    parser.add_argument("--quick", action="store_true", help="a rough run in two minutes")
     parser.add_argument("--only", nargs="+", metavar="ROW", choices=names, default=names,
                         help=f"measure only these: {', '.join(names)}")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")

@@ -45,7 +45,7 @@ def _redis(bench: Bench, name: str, *options: str) -> Iterator[tuple[str, store.
 
 def _accept_us(client: store.Client, jobs: int, count: int = 1, replicas_min: int = 0) -> float:
     """Microseconds for each of `jobs` accepts, one after the other."""
-    transactions = Transactions(client, jobs, store.partitions(count), replicas_min=replicas_min)
+    transactions = Transactions(client, 10**9, store.partitions(count), replicas_min=replicas_min)
     began = time.perf_counter()
     for number in range(jobs):
         transactions.accept(number % _MERCHANTS, _REQUEST, "bench", None)
@@ -71,7 +71,8 @@ def _drain(bench: Bench, details: Details, connectors: int, count: int) -> float
                     [sys.executable, "-m", "bench.psp"],
                     environ={
                         **os.environ, "REDIS_URL": url, "PARTITIONS": str(count),
-                        "HTTP_PORT": str(support.free_ports(1)), "LOG_FORMAT": "json",
+                        "PSP_URL": "http://127.0.0.1:1", "LOG_FORMAT": "json",
+                        "HTTP_PORT": str(support.free_ports(1)),
                     },
                     output=bench.folder / "partitions.log",
                 )
@@ -83,8 +84,8 @@ def _drain(bench: Bench, details: Details, connectors: int, count: int) -> float
         while (open_now := left()) or not first:
             if open_now < jobs and not first:
                 first, began, used = open_now, time.monotonic(), _cpu_seconds(processes)
-            if time.monotonic() > deadline:
-                raise MeasureError(f"{open_now} of {jobs} left, {connectors} connectors, {count}")
+            if time.monotonic() > deadline or any(one.poll() is not None for one in processes):
+                raise MeasureError(f"{connectors} x {count}: {open_now} of {jobs} left")
             time.sleep(_POLL_SECONDS)
         rate = first / (time.monotonic() - began)
         name = f"{connectors} x {count}"

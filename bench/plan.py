@@ -1,4 +1,4 @@
-"""The size of a run: seven minutes on two fast cores, or one with --quick."""
+"""The size of a run: ten minutes on two fast cores, or two with --quick."""
 
 from __future__ import annotations
 
