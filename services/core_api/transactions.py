@@ -30,17 +30,6 @@ IDEMPOTENCY_SECONDS = 24 * 3600
 PAGE_MAX = 100
 
 
-class KeyReusedError(Problem):
-    """The Idempotency-Key was used with another request."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            422,
-            "This Idempotency-Key was used with another request; use a new one.",
-            code="idempotency-key-reused",
-        )
-
-
 @dataclass(frozen=True)
 class Accepted:
     """The JSON response to a request, and whether it is a replay of an earlier one."""
@@ -94,7 +83,7 @@ class Transactions:
         """Stores and queues a transaction atomically.
 
         Raises:
-            Problem: 422 (KeyReusedError), 409 if the key was used before but its stored response is
+            Problem: 422 if the key was used with another request, 409 if its stored response is
                 unreadable, 503 if QUEUE_LIMIT transactions, or the merchant's share, are open.
             redis.RedisError: Redis is unavailable or rejects the write.
         """
@@ -122,7 +111,8 @@ class Transactions:
         with span:
             outcome, earlier_response = self._commit(partition)(keys=keys, args=args)
         if outcome == "mismatch":
-            raise KeyReusedError
+            detail = "This Idempotency-Key was used with another request; use a new one."
+            raise Problem(422, detail, code="idempotency-key-reused")
         if outcome == "full":
             raise Unavailable("The queue is full; nothing was accepted.")
         if outcome == "replayed":

@@ -12,8 +12,8 @@ from hypothesis.stateful import (
 )
 
 from services.common.currencies import major_units
+from services.common.problems import Problem
 from services.core_api.models import TransactionRequest
-from services.core_api.transactions import KeyReusedError
 from services.psp_connector.records import FinalResult, RetryResult
 from tests.psp_connector.model import CONNECTORS, USERS, Call, Checked, Record
 
@@ -44,7 +44,7 @@ class Working(Checked):
         payment = TransactionRequest(amount=money[0], currency=money[1])
         known = self.keys.get((user_id, key)) if key else None
         if known and known[0] != money:
-            with pytest.raises(KeyReusedError):
+            with pytest.raises(Problem, match="with another request"):
                 self.transactions.accept(user_id, payment, "req", key)
             return
         accepted = self.transactions.accept(user_id, payment, "req", key)
