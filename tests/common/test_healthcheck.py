@@ -2,51 +2,22 @@
 
 from __future__ import annotations
 
-import http.server
+import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
+from services.auth_api.settings import SHIPPED_USERS
 from tests.support import ROOT, free_ports, program, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-BODY = b'{"status": "fail", "checks": {"redis": "fail"}}'
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """A service that is healthy or not, as its server's `status` says."""
-
-    def do_GET(self) -> None:
-        assert isinstance(self.server, Service)
-        self.send_response(self.server.status if self.path == "/health" else 404)
-        self.send_header("Content-Length", str(len(BODY)))
-        self.end_headers()
-        self.wfile.write(BODY)
-
-    def log_message(self, *_words: object) -> None:
-        """Says nothing."""
-
-
-class Service(http.server.HTTPServer):
-    status = 200
-
-
-@pytest.fixture
-def service() -> Iterator[Service]:
-    with Service(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join(10)
 
 
 def healthcheck(port: int, host: str = "") -> subprocess.CompletedProcess[str]:
@@ -57,12 +28,30 @@ def healthcheck(port: int, host: str = "") -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1)])
-def test_the_exit_code_is_the_health(service: Service, status: int, code: int) -> None:
-    """0 for a healthy service, else 1; the output names the failing check."""
-    service.status = status
-    done = healthcheck(service.server_port)
-    assert (done.returncode, done.stdout, done.stderr) == (code, f"{status} {BODY.decode()}\n", "")
+@contextlib.contextmanager
+def healthy(name: str, folder: Path, host: str = "127.0.0.1", **more: str) -> Iterator[int]:
+    """The port of a service that is healthy."""
+    port = free_ports(1)
+    environ = {
+        **os.environ,
+        "HTTP_HOST": host, "HTTP_PORT": str(port), "JWT_SECRET": "s" * 32, "PLATFORM_STATE": "",
+        "PSP_URL": "http://127.0.0.1:1", **more,
+    }  # fmt: skip
+    command = [sys.executable, "-m", f"services.{name}"]
+    with program(command, environ=environ, output=folder / "log"):
+        wait_until(lambda: healthcheck(port, host).returncode == 0, what="its health")
+        yield port
+
+
+def test_a_service_whose_check_fails(tmp_path: Path) -> None:
+    """A failing service is exit code 1, and the output names the failing check."""
+    users = tmp_path / "users.json"
+    shutil.copy(SHIPPED_USERS, users)
+    with healthy("auth_api", tmp_path, USERS_FILE=str(users)) as port:
+        users.write_text("[{")
+        done = healthcheck(port)
+    document = '503 {"status":"fail","checks":{"users":"fail"}}\n'
+    assert (done.returncode, done.stdout, done.stderr) == (1, document, "")
 
 
 def test_no_service() -> None:
@@ -87,12 +76,5 @@ def test_a_service_is_healthy_wherever_it_listens(
     """A service is healthy at any address, IPv6 included, under gunicorn and in the connector."""
     if ":" in host and not socket.has_dualstack_ipv6():
         pytest.skip("this machine has no IPv6")
-    port = free_ports(1)
-    environ = {
-        **os.environ,
-        "HTTP_HOST": host, "HTTP_PORT": str(port), "JWT_SECRET": "s" * 32, "PLATFORM_STATE": "",
-        "PSP_URL": "http://127.0.0.1:1", "REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
-    }  # fmt: skip
-    command = [sys.executable, "-m", f"services.{name}"]
-    with program(command, environ=environ, output=tmp_path / "log"):
-        wait_until(lambda: healthcheck(port, host).returncode == 0, what="its health")
+    with healthy(name, tmp_path, host, REDIS_URL=f"redis://127.0.0.1:{redis_port}/0"):
+        pass
