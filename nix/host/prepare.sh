@@ -129,10 +129,14 @@ build_first() {
     shell) set -- develop --profile "$state/root-shell" "$flake" $override -c true ;;
     nothing) return ;;
   esac
-  # Without a terminal, which has Nix' progress bar, a line for each build.
-  [ -t 2 ] || set -- -v -v -v "$@"
-  # 16 lines are what go says of a module that it refuses.
-  with_nix call --log-lines 16 "$@" >&2 </dev/null || die "what is needed could not be built: the reason is above"
+  set -- --log-lines 16 "$@" # what go says of a module that it refuses, whole
+  if [ -t 2 ]; then # Nix' progress bar
+    ! with_nix call "$@" </dev/null >&2 || : >"$state/built"
+  else # a line for each build, and none that the lock file was overridden
+    { with_nix call -v -v -v "$@" && : >"$state/built"; } 2>&1 </dev/null |
+      grep --line-buffered -vE 'not writing modified lock file|Updated input|nixpkgs/[0-9a-f]{40}|→ .path:' >&2 || :
+  fi
+  rm "$state/built" 2>/dev/null || die "what is needed could not be built: the reason is above"
   [ "$need" = run ] || # older generations of the profile
     find "$state" -name 'root-shell-*-link' ! -name "$(readlink "$state/root-shell")" -exec rm {} +
   key | remember "key-$need"
