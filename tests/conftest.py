@@ -29,8 +29,8 @@ structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """For `-n auto`: one more than cores, because tests also wait. Each costs 3 s to begin."""
-    return 1 + (os.cpu_count() or 1)
+    """For `-n auto`: one more than cores, because tests also wait; each takes 3 s to begin."""
+    return min(1 + (os.cpu_count() or 1), 8)
 
 
 @pytest.fixture(autouse=True)

@@ -43,10 +43,17 @@ def free_ports(count: int) -> int:
     """The first of `count` consecutive ports of the loopback that are free now.
 
     Below the range from which the system takes ports for outgoing connections: one of those
-    could be taken between this look and the start of the server.
+    could be taken between this look and the start of the server. Each of pytest's processes has a
+    part of its own, for the same reason.
     """
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    # One that replaces a crashed process has a number above all others.
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % processes
+    part = 22_000 // processes
+    begin = 10_000 + part * number
     for _try in range(50):
-        first = random.randrange(10_000, 32_000)
+        # Not the shared generator, which Hypothesis seeds.
+        first = random.SystemRandom().randrange(begin, begin + part - count)
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
             for port in range(first, first + count):
                 stack.enter_context(_listener(port))
