@@ -7,8 +7,8 @@ from pathlib import Path
 
 from devtools.address import NODES
 from devtools.catalog import SERVICES
-from tests.stack.stack import call, merchant, platform, processes_of
-from tests.support import wait_until
+from tests.stack.stack import merchant, platform, processes_of
+from tests.support import call, wait_until
 
 
 def in_other_shell(environ: dict[str, str]) -> None:
