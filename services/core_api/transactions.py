@@ -104,10 +104,8 @@ class Transactions:
         span = _sending(partition, transaction_id, user_id, request_id)
         args = [
             transaction_id, user_id, f"{created_ms:013d}:{transaction_id}", request_id,
-            self._queue_limit, span.traceparent, *replay,
+            self._queue_limit, span.traceparent, *replay, *record,
         ]  # fmt: skip
-        for name_and_value in record.items():
-            args += name_and_value
         with span:
             outcome, earlier_response = self._commit(partition)(keys=keys, args=args)
         if outcome == "mismatch":
@@ -204,8 +202,11 @@ def _sending(
 
 def _queued(
     transaction_id: str, user_id: int, request: TransactionRequest, created_ms: int
-) -> tuple[str, dict[str, str | int]]:
-    """Returns a new `Transaction` as JSON and as a record. All of it is valid already."""
+) -> tuple[str, list[str | int]]:
+    """Returns a new `Transaction` as JSON, and the names and values of its record.
+
+    Without the model, whose validation it does not need.
+    """
     created_at = rfc3339(created_ms)
     event = {"event": "queued", "at": created_at}
     fields = {
@@ -213,7 +214,8 @@ def _queued(
         "created_at": created_at, "updated_at": created_at, "attempts": 0,
     }  # fmt: skip
     response = to_json({**fields, "timeline": [event]}).decode()
-    return response, {**fields, "timeline": to_json(event).decode()}
+    record = {**fields, "timeline": to_json(event).decode()}
+    return response, [part for name_and_value in record.items() for part in name_and_value]
 
 
 _INDEX_MEMBER = re.compile(r"[0-9]{13}:[0-9a-f-]{36}")
