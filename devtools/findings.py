@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -47,19 +48,16 @@ def as_json(findings: Sequence[Finding]) -> str:
 
 def print_text(findings: Sequence[Finding], output: Output) -> None:
     """Prints sections with aligned columns, then the totals."""
-    for number, section in enumerate(dict.fromkeys(finding.section for finding in findings)):
-        if number:
-            output.say("")
+    for section, group in itertools.groupby(findings, lambda finding: finding.section):
         output.say(section)
-        found = [finding for finding in findings if finding.section == section]
+        found = list(group)
         rows = [(f"{_MARKS[one.status]:2}{one.name}", one.value, one.note) for one in found]
-        for one, line in zip(
-            found, columns(rows, characters_max=_CELL_CHARACTERS_MAX), strict=True
-        ):
+        lines = columns(rows, characters_max=_CELL_CHARACTERS_MAX)
+        for one, line in zip(found, lines, strict=True):
             output.say(line, _MARKS[one.status])
             if one.cure:
                 output.say(f"    -> {one.cure}")
-    output.say("")
+        output.say("")
     output.say(_total(findings))
 
 

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 
 import jwt
@@ -105,16 +106,13 @@ class Merchants:
         _equal("credits of this transaction", str(expected), str(credited))
 
 
-Check = tuple[str, "Callable[[Merchants], None]"]
-CHECKS: list[Check] = []
+Check = Callable[[Merchants], None]
+CHECKS: dict[str, Check] = {}
 
 
-def _check(name: str) -> Callable[[Callable[[Merchants], None]], Callable[[Merchants], None]]:
-    def add(check: Callable[[Merchants], None]) -> Callable[[Merchants], None]:
-        CHECKS.append((name, check))
-        return check
-
-    return add
+def _check(name: str) -> Callable[[Check], Check]:
+    """Adds the decorated check to CHECKS."""
+    return partial(CHECKS.setdefault, name)
 
 
 def _equal(what: str, expected: str, actual: str) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from devtools.merchant.client import Client, Deadline
-from devtools.merchant.contract import CHECKS, CheckFailedError, Merchants
+from devtools.merchant.contract import CHECKS, Check, CheckFailedError, Merchants
 from devtools.merchant.errors import PlatformError, UnreachableError
 from devtools.merchant.report import Screen, duration
 
@@ -20,7 +20,7 @@ def run(url: str, password: str, environ: Mapping[str, str], *, seconds_max: flo
     passed, stop = 0, ""
     with Client(url, Deadline(seconds_max)) as client:
         merchants = Merchants(client, password, environ, screen)
-        for name, check in CHECKS:
+        for name, check in CHECKS.items():
             if not stop and not client.deadline.seconds_left():
                 stop = f"not tried: the {seconds_max:g} s for all checks are over"
             if stop:
@@ -34,16 +34,14 @@ def run(url: str, password: str, environ: Mapping[str, str], *, seconds_max: flo
     return 0 if passed == len(CHECKS) else 1
 
 
-def _try(
-    check: Callable[[Merchants], None], name: str, merchants: Merchants
-) -> CheckFailedError | None:
+def _try(check: Check, name: str, merchants: Merchants) -> CheckFailedError | None:
     started, failure = time.perf_counter(), None
     try:
         check(merchants)
     except CheckFailedError as error:
         failure = error
     except PlatformError as error:
-        is_last = (name, check) == CHECKS[0] and isinstance(error, UnreachableError)
+        is_last = name == next(iter(CHECKS)) and isinstance(error, UnreachableError)
         failure = CheckFailedError("a response", str(error), error.hint if is_last else "")
     ms = (time.perf_counter() - started) * 1000
     status = "NOT ok" if failure else "ok"
