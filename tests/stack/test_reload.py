@@ -169,16 +169,6 @@ def test_the_connector_finishes_what_is_in_flight(checkout: Checkout) -> None:
     assert "unfinished=1" not in stack.log("psp-connector")
 
 
-def test_a_connector_that_breaks_at_its_start(checkout: Checkout) -> None:
-    """The traceback is in its log; payments wait for the next save, and are captured."""
-    name = "psp_connector/breaker.py"
-    checkout.save(name, "import threading", "import threading_")
-    checkout.wait_for_log("psp-connector", "No module named 'threading_'")
-    waiting = checkout.stack.pay().json()["id"]
-    checkout.save(name, "import threading_", "import threading")
-    assert checkout.stack.ended(waiting)["status"] == "captured"
-
-
 def test_a_syntax_error_keeps_the_stack_up(checkout: Checkout) -> None:
     """The service's own log names file and line; the others go on, and the next save mends it."""
     checkout.save("core_api/resources.py", "class ", "class class ")
