@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
-from tests.support import ROOT
+from tests.support import ROOT, call
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,15 +34,8 @@ echo 'export SHELL_IS=loaded PC_DISABLE_TUI=1'
 
 def load(folder: Path) -> subprocess.CompletedProcess[str]:
     shutil.copy(ROOT / ".envrc", folder)
-    return subprocess.run(
-        ["bash", "-euc", DIRENV],
-        cwd=folder,
-        env={"PATH": os.environ["PATH"], "TMPDIR": str(folder)},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    environ = {"PATH": os.environ["PATH"], "TMPDIR": str(folder)}
+    return call(["bash", "-euc", DIRENV], environ, cwd=folder)
 
 
 def write_nixw(folder: Path, script: str) -> None:

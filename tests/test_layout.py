@@ -6,7 +6,6 @@ import ast
 import importlib.metadata
 import re
 import stat
-import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ import yaml
 
 from devtools import environment
 from devtools.catalog import CONSOLE, SERVICES
-from tests.support import ROOT
+from tests.support import ROOT, call
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -171,10 +170,7 @@ def test_a_service_gets_what_preflight_checks(
 ) -> None:
     """The shell makes of the file what `environment` says."""
     (tmp_path / "environment").write_text(environment.script(9000, tmp_path, environ))
-    done = subprocess.run(
-        ["sh", "-euc", '. "$0/environment" && env', str(tmp_path)],
-        env=environ, capture_output=True, text=True, timeout=30, check=True,
-    )  # fmt: skip
+    done = call(["sh", "-euc", '. "$0/environment" && env', str(tmp_path)], environ)
     seen = dict(line.split("=", 1) for line in done.stdout.splitlines())
     port = seen[f"{SERVICES[service].variable}_PORT"]
     expected = environment.environment(service, 9000, tmp_path, environ)

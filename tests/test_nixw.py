@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT
+from tests.support import ROOT, call
 
 NIX = """\
 #!/bin/sh
@@ -40,15 +40,8 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def run(root: Path, *args: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [root / "nixw", *args],
-        cwd=root,
-        env={"PATH": f"{root / 'bin'}:{os.environ['PATH']}", "HOME": str(root.parent), **environ},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    own = {"PATH": f"{root / 'bin'}:{os.environ['PATH']}", "HOME": str(root.parent)}
+    done = call([str(root / "nixw"), *args], own | environ, cwd=root)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -161,10 +154,6 @@ def test_a_link_to_it_works(checkout: Path) -> None:
 def test_it_works_with_a_closed_stderr(checkout: Path) -> None:
     """`2>&-` is the short way to silence a command, which here has something to say."""
     subprocess.run(["git", "init", "-q"], cwd=checkout, check=True)
-    done = subprocess.run(
-        ["sh", "-c", "./nixw build 2>&-"],
-        cwd=checkout,
-        env={"PATH": f"{checkout / 'bin'}:{os.environ['PATH']}", "HOME": str(checkout.parent)},
-        capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
+    environ = {"PATH": f"{checkout / 'bin'}:{os.environ['PATH']}", "HOME": str(checkout.parent)}
+    done = call(["sh", "-c", "./nixw build 2>&-"], environ, cwd=checkout)
     assert (done.returncode, "build" in done.stdout.splitlines()) == (0, True)

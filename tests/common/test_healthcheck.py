@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from services.auth_api.settings import SHIPPED_USERS
-from tests.support import ROOT, free_ports, program, wait_until
+from tests.support import call, free_ports, program, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,11 +21,8 @@ if TYPE_CHECKING:
 
 
 def healthcheck(port: int, host: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "services.common.healthcheck"],
-        env={**os.environ, "HTTP_PORT": str(port), "HTTP_HOST": host}, cwd=ROOT,
-        capture_output=True, text=True, timeout=20, check=False,
-    )  # fmt: skip
+    environ = {**os.environ, "HTTP_PORT": str(port), "HTTP_HOST": host}
+    return call([sys.executable, "-m", "services.common.healthcheck"], environ)
 
 
 @contextlib.contextmanager

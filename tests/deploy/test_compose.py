@@ -14,7 +14,7 @@ import yaml
 
 from devtools import catalog
 from devtools.address import PORT_OFFSETS
-from tests.support import ROOT, free_ports, redis_server
+from tests.support import ROOT, call, free_ports, redis_server
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -142,11 +142,7 @@ def checkout(tmp_path: Path) -> Path:
 
 def prepare(checkout: Path, *args: str) -> subprocess.CompletedProcess[str]:
     environ = {**os.environ, "DOCKER": str(checkout / "engine")}
-    return subprocess.run(
-        ["sh", checkout / "deploy/prepare.sh", *args],
-        env=environ, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=20, check=False,
-    )  # fmt: skip
+    return call(["sh", str(checkout / "deploy/prepare.sh"), *args], environ)
 
 
 def test_prepare_loads_every_image(checkout: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tomllib
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,6 @@ import httpx
 import pytest
 
 from tests import support
-from tests.new.tree import RUN_SECONDS_MAX
 from tests.stack.stack import START_SECONDS_MAX, Stack, request_id, running
 
 if TYPE_CHECKING:
@@ -105,11 +103,8 @@ def test_a_worker_does_its_jobs(grown: Tree, stack: Stack) -> None:
 
 def test_doctor_knows_them(grown: Tree, stack: Stack) -> None:
     """No fault; their ports, health and settings are in the report."""
-    done = subprocess.run(
-        [sys.executable, "-m", "devtools.doctor"],
-        cwd=grown.folder, env=dict(stack.environ), stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=RUN_SECONDS_MAX, check=False,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "devtools.doctor"]
+    done = support.call(command, stack.environ, cwd=grown.folder)
     for word in ("extra-api", "extra-redis-api", "extra-worker", "EXTRA_API_GREETING"):
         assert word in done.stdout
     assert "fault" not in done.stdout.splitlines()[-1], done.stdout

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ import pytest
 
 from services.psp_connector.psp import Captured, Declined, Refused, Transient
 from tests.psp_sandbox.process import COMMAND, Process, running
-from tests.support import ROOT, free_ports, http, wait_until
+from tests.support import call, free_ports, http, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -161,9 +160,7 @@ def test_wrong_database(tmp_path: Path, database: str, reason: str) -> None:
         "SANDBOX_DATABASE": database.format(tmp_path / "file"),
         "WORKERS": "4",
     }
-    done = subprocess.run(
-        COMMAND, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=20, check=False
-    )
+    done = call(COMMAND, environ)
     assert done.returncode == 78
     assert "SANDBOX_DATABASE" in done.stderr
     assert reason in done.stderr

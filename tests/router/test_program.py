@@ -15,7 +15,7 @@ import yaml
 from devtools.catalog import SERVICES
 from devtools.loglines import parse as parse_line
 from tests.router.helpers import CONFIG, Answer, Router, environment, platform_in
-from tests.support import ROOT, wait_until
+from tests.support import ROOT, call, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,9 +103,7 @@ def test_a_stop_waits_a_little_for_a_request_and_no_longer(tmp_path: Path) -> No
 
 def _caddy(*args: str, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
     command = ["caddy", *args, "--adapter", "caddyfile", "--config", str(CONFIG)]
-    return subprocess.run(
-        command, env=environ, capture_output=True, text=True, timeout=30, check=False
-    )
+    return call(command, environ)
 
 
 def _adapted(environ: dict[str, str]) -> Any:
@@ -203,7 +201,5 @@ def test_a_mistake_in_the_caddyfile_ends_the_router(tmp_path: Path) -> None:
     (caddy / "caddy").chmod(0o755)
     (tmp_path / "environment").write_text("export OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:9\n")
     environ = {"PATH": f"{caddy}:{os.environ['PATH']}", "PLATFORM_STATE": str(tmp_path)}
-    done = subprocess.run(
-        ["bash", "-c", command], env=environ, capture_output=True, text=True, check=False
-    )
+    done = call(["bash", "-c", command], environ)
     assert (done.returncode, done.stdout) == (3, "")
