@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 
 from devtools.address import DEFAULT_PORT, PORT_OFFSETS, noted_port, state_folder
 from devtools.catalog import CONSOLE
@@ -43,13 +44,10 @@ def unhealthy(first_port: int) -> list[str]:
 def is_healthy(port: int) -> bool:
     """Whether the health check at this port of the loopback passes."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_RESPONSE_SECONDS_MAX)
-    try:
+    with suppress(OSError, http.client.HTTPException), closing(connection):
         connection.request("GET", "/health")
         return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+    return False
 
 
 def report(first_port: int, states: Sequence[ProcessState], *, has_console: bool = False) -> str:
