@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from devtools import envfile
-from tests.support import ROOT
+from tests.support import ROOT, call
 
 ACCEPTED = {
     "A_COMMENT=two words   # why": "two words",
@@ -37,23 +36,16 @@ def test_a_process_gets_the_values(tmp_path: Path) -> None:
     (tmp_path / "process-compose.yaml").write_text(
         f"processes: {{dump: {{command: exec {sys.executable} dump.py}}}}"
     )
-    subprocess.run(
-        ["process-compose", "up", "-t=false", "-f", "process-compose.yaml"],
-        cwd=tmp_path,
-        env={
-            "PATH": os.environ["PATH"],
-            "PLATFORM_CHECKOUT": str(tmp_path),
-            "PLATFORM_CODE": str(ROOT),
-            "PC_SOCKET_PATH": str(tmp_path / "s"),
-            "PC_LOG_FILE": str(tmp_path / "log"),
-            "PROC_COMP_CONFIG": str(tmp_path),
-            "LOG_LEVEL": "shell",
-        },
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=60,
-        check=True,
-    )
+    environ = {
+        "PATH": os.environ["PATH"],
+        "PLATFORM_CHECKOUT": str(tmp_path),
+        "PLATFORM_CODE": str(ROOT),
+        "PC_SOCKET_PATH": str(tmp_path / "s"),
+        "PC_LOG_FILE": str(tmp_path / "log"),
+        "PROC_COMP_CONFIG": str(tmp_path),
+        "LOG_LEVEL": "shell",
+    }
+    call(["process-compose", "up", "-t=false", "-f", "process-compose.yaml"], environ, cwd=tmp_path)
     arrived = json.loads((tmp_path / "environ").read_text())
     expected = {
         line.removeprefix("export ").split("=")[0].strip(): value
