@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
@@ -221,7 +220,7 @@ def test_a_signal_waits_for_the_moves(
     rename = Path.rename
 
     def interrupted(source: Path, target: Path) -> None:
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)  # to this thread: pytest-xdist has others
         rename(source, target)
 
     monkeypatch.setattr(Path, "rename", interrupted)
