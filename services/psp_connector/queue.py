@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 LEASE_SECONDS = store.LEASE_SECONDS
 # Entries of one dead connector set aside at once; the rest follow a second later.
 _RECLAIMED_MAX = 1000
-# More than a connector ever holds.
-_PENDING_MAX = 10_000
 # PTTL's replies for a missing key, and for one without expiry.
 _NO_KEY, _NO_EXPIRY = -2, -1
 _ENTRY_CHARACTERS_MAX = 1000
@@ -141,7 +139,7 @@ class Queue:
         return self._valid([entry for claimed in claims for entry in read_claimed(claimed)])
 
     def _setting_aside(self, owner: str, entries: Sequence[Entry]) -> scripts.ScriptCall:
-        args: list[Any] = [store.GROUP, owner, _PENDING_MAX]
+        args = [store.GROUP, owner]
         for entry in entries:
             args += (entry.id, _MERCHANT + entry.merchant)
         return _SET_ASIDE, [self.partition.queue], args

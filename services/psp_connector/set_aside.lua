@@ -4,11 +4,11 @@
 -- second finds none. Does not use XCLAIM's idle time, which depends on the wall clock: after it is
 -- set back, an entry looks busy for hours.
 --
--- ARGV  from first_id on the entries in order, each its id and its merchant's consumer;
---       pending_max bounds the consumer's entries between the first and the last
+-- ARGV  from first_id on the entries in order, each its id and its merchant's consumer
 -- Returns  the ids of the moved entries
 local queue = KEYS[1]
-local group, consumer, pending_max, first_id = unpack(ARGV)
+local group, consumer, first_id = unpack(ARGV)
+local pending_max = 10000 -- more than a connector ever holds
 check_types('stream')
 local is_own = {}
 for _, pending in ipairs(redis.call('XPENDING', queue, group, first_id, ARGV[#ARGV - 1], pending_max,
@@ -16,7 +16,7 @@ for _, pending in ipairs(redis.call('XPENDING', queue, group, first_id, ARGV[#AR
   is_own[pending[1]] = true
 end
 local moved, of = {}, {}
-for i = 4, #ARGV, 2 do
+for i = 3, #ARGV, 2 do
   local id, merchant = ARGV[i], ARGV[i + 1]
   if is_own[id] then
     moved[#moved + 1] = id

@@ -40,7 +40,7 @@ SCRIPTS: Mapping[str, tuple[str, tuple[object, ...]]] = {
     "psp_connector/retry.lua": (
         "hash stream zset", (ID, "group", ENTRY, "one", "now", _EVENT, 5),
     ),
-    "psp_connector/set_aside.lua": ("stream", ("group", "one", 9, ENTRY, "merchant:1")),
+    "psp_connector/set_aside.lua": ("stream", ("group", "one", ENTRY, "merchant:1")),
     "psp_connector/sweep.lua": ("stream zset -", ("group", "queue", ID)),
 }  # fmt: skip
 CASES = [
