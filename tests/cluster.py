@@ -6,18 +6,16 @@ import contextlib
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import redis
 
 from services.common import redis_client
 from tests import support
 from tests.support import ROOT, wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 NODE_TIMEOUT_MS = 1000
 PASSWORD = "secret"

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -9,9 +10,6 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 from tests import support
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # No deadline per example: the machine may be slow. Examples are the same in each run, so that a red
 # check is red everywhere.

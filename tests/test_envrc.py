@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from tests.support import ROOT, call
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # What direnv offers to an .envrc, and what `nix print-dev-env` prints.
 DIRENV = """\

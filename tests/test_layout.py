@@ -7,7 +7,9 @@ import importlib.metadata
 import re
 import stat
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,10 +17,6 @@ import yaml
 from devtools import environment
 from devtools.catalog import CONSOLE, SERVICES
 from tests.support import ROOT, call
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "process-compose.yaml").read_text())
 PROCESSES: dict[str, Any] = COMPOSE["processes"]

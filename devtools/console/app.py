@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from nicegui import app, run, ui
 
@@ -13,14 +13,10 @@ from devtools.console.frame import PAGES, add_style, frame
 from devtools.console.guard import Guard
 from devtools.console.pages import logs, payment, payments, psp, queue, rates, stack, tryit
 from devtools.console.rates import INTERVAL_SECONDS
+from devtools.console.settings import ConsoleSettings
 from devtools.console.sources import Sources
+from devtools.console.spans import SpanStore
 from services.common.settings import HttpSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from devtools.console.settings import ConsoleSettings
-    from devtools.console.spans import SpanStore
 
 
 def build(settings: ConsoleSettings, spans: SpanStore, on_ready: Callable[[], None]) -> None:

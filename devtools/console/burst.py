@@ -5,14 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from devtools.merchant.client import Client, Deadline, Session
 from devtools.merchant.errors import PlatformError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 COUNT_MAX = 1_000
 RATE_MAX = 100

@@ -9,17 +9,13 @@ Other users of the machine get nothing, where the system says whose a connection
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from devtools.console import peer
-
-if TYPE_CHECKING:
-    import re
-
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _POLICY_VIOLATION = 1008  # WebSocket close code, RFC 6455
 _HEADERS = {

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from nicegui import ui
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from devtools.loglines import Line
+from devtools.loglines import Line
 
 _LINE_CHARACTERS_MAX = 1_000
 

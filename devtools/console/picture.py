@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import redis
 from nicegui import ui
 
+from devtools.console.sources import Sources
 from devtools.supervisor import SupervisorError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from devtools.console.sources import Sources
 
 # An arrow leads to each but the first; style.css places them.
 NODES = ("merchant", "router", "auth-api", "core-api", "queue", "psp-connector", "PSP")

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict, deque
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from devtools.catalog import SERVICES
-from devtools.supervisor import SupervisorError
+from devtools.supervisor import Supervisor, SupervisorError
 from services.common.metrics import DURATION_BUCKETS_SECONDS
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from devtools.supervisor import Supervisor
 
 INTERVAL_SECONDS = 5
 POINTS_MAX = 15 * 60 // INTERVAL_SECONDS

@@ -12,22 +12,18 @@ import re
 import sqlite3
 import zlib
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-if TYPE_CHECKING:
-    from starlette.requests import Request
-
-    from devtools.console.spans import SpanStore
-    from devtools.console.waterfall import Span
+from devtools.console.spans import SpanStore
+from devtools.console.waterfall import Span
 
 PROTOBUF = "application/x-protobuf"
 # An exporter sends 512 spans at a time, some 300 KiB.

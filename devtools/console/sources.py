@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import redis
@@ -17,23 +18,19 @@ import redis
 from devtools import loglines
 from devtools.catalog import SERVICES
 from devtools.console.rates import Rates
+from devtools.console.settings import ConsoleSettings
+from devtools.console.spans import SpanStore
+from devtools.console.waterfall import Span
+from devtools.loglines import Line
 from devtools.merchant.errors import PlatformError
 from devtools.supervisor import Supervisor, SupervisorError
 from services.auth_api.userfile import UsersError, load
 from services.common import redis_client, store
+from services.common.transaction import Credit, Transaction
+from services.core_api.models import Loyalty, Page
 from services.core_api.transactions import PAGE_MAX, Transactions
 from services.psp_connector.deadletters import DeadLetters
 from services.psp_connector.metrics import QueueCollector
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from devtools.console.settings import ConsoleSettings
-    from devtools.console.spans import SpanStore
-    from devtools.console.waterfall import Span
-    from devtools.loglines import Line
-    from services.common.transaction import Credit, Transaction
-    from services.core_api.models import Loyalty, Page
 
 P = TypeVar("P", "Page", "Loyalty")
 

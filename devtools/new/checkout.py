@@ -5,17 +5,13 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from devtools import envfile
 from devtools.catalog import SERVICES
 from devtools.new.errors import NewError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from devtools.new.request import Request
+from devtools.new.request import Request
 
 _GIT_SECONDS_MAX = 30
 # Where another part may name a service. The derived files are not among them.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from devtools import arguments
 from devtools.address import AddressError, router_url
@@ -12,11 +14,6 @@ from devtools.new.errors import NewError
 from devtools.new.paths import FILES
 from devtools.new.request import Request
 from devtools.new.staging import staged
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 _EPILOG = """\
 examples:

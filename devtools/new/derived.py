@@ -9,23 +9,19 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
 from devtools import settings_table
-from devtools.catalog import SERVICES
+from devtools.catalog import SERVICES, Service
 from devtools.environment import SETTINGS
 from devtools.new import render
 from devtools.new.paths import CADDYFILE, CONTAINERS, EXAMPLE, PAGE, PROCESSES
 from services.common.settings import FILE_ALLOWED, Secret
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
-
-    from devtools.catalog import Service
 
 _ROUTE = (
     "\t\timport service {route} {{${variable}_ADDRESS:127.0.0.1:{variable}_ADDRESS-is-not-set}}\n"

@@ -7,14 +7,12 @@ import keyword
 import re
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from devtools.catalog import CONSOLE, SERVICES
 from devtools.new.errors import NewError
 from devtools.new.paths import EXAMPLE, PROCESSES
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # A number at the end would be a replica: psp-connector-1.
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z][a-z0-9]*)*")

@@ -14,15 +14,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from devtools.new.errors import NewError
 from devtools.new.paths import FILES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 _COPIED = ("services", "devtools", *FILES)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

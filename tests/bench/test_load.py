@@ -1,17 +1,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
 from bench.load import generate
 from bench.results import MeasureError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 BODY = {"amount": 1, "x": '"[y]"\\'}
 

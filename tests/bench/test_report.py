@@ -1,18 +1,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from bench import report
-from bench.results import Failure, Row, Run, Sample
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from bench.results import Result
+from bench.results import Failure, Result, Row, Run, Sample
 
 MORE = Row("a", "the row a", "/s", 0.5, 0.65)
 AT_MOST_2 = Row("a", "the row a", "/s", 2, 1.5, at_most=True)

@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from bench.results import Kind, Row, Run, Sample, Spread, previous, save
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def row(name: str = "a", kind: Kind = "ratio") -> Row:

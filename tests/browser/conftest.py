@@ -1,20 +1,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from devtools.catalog import CONSOLE
 from tests.browser.person import Person, chromium
-from tests.stack.stack import running
+from tests.stack.stack import Stack, running
 from tests.support import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.stack.stack import Stack
 
 
 @pytest.fixture(scope="session")

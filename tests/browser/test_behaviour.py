@@ -8,7 +8,7 @@ import secrets
 import signal
 import time
 import uuid
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import pytest
 import socketio
@@ -17,15 +17,10 @@ from selenium.webdriver.common.keys import Keys
 from services.common import redis_client, store
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
-from tests.browser.person import PAGES, SEE_SECONDS_MAX
+from tests.browser.person import PAGES, SEE_SECONDS_MAX, Person
 from tests.devtools.console.traces import payment
+from tests.stack.stack import Stack
 from tests.support import http, wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.browser.person import Person
-    from tests.stack.stack import Stack
 
 PAYMENTS = 20_000
 EXPORTED = {"Content-Type": "application/x-protobuf"}

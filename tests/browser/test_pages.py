@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from tests.browser.person import PAGES, SEE_SECONDS_MAX
+from tests.browser.person import PAGES, SEE_SECONDS_MAX, Person
+from tests.stack.stack import Stack
 from tests.support import wait_until
-
-if TYPE_CHECKING:
-    from tests.browser.person import Person
-    from tests.stack.stack import Stack
 
 ALL_HOPS_SECONDS_MAX = 2
 

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from tests.chaos.harness import FIGURES, Chaos
 from tests.stack.stack import running
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # Short waits, so that much can go wrong in little time; attempts enough that no transaction fails
 # by bad luck alone, for one that fails could not be told from one that was lost.

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import subprocess
 import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psutil
 import redis
 
 from devtools.address import PORT_OFFSETS
@@ -21,15 +24,7 @@ from services.common.currencies import major_units
 from services.common.transaction import FINAL
 from tests import support
 from tests.chaos.sender import Sender
-
-if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Iterator
-
-    import psutil
-
-    from tests.stack.stack import Stack
-
+from tests.stack.stack import Stack
 
 SENDERS = 4
 TRAFFIC_MAX = 4000  # more than 40 s of it

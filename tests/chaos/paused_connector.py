@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from services.psp_connector import queue
 from services.psp_connector.__main__ import main
 from services.psp_connector.queue import Queue
 from services.psp_connector.stripe_psp import StripePsp
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 # Longer than any test waits before it kills.
 _PAUSE_SECONDS = 100

@@ -11,12 +11,10 @@ import http.client
 import json
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import httpx
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 # What a client goes on trying for; more than any process here is away.
 REPEAT_SECONDS_MAX = 60

@@ -8,13 +8,16 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import subprocess
 import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import httpx
 from redis.crc import key_slot
@@ -27,11 +30,6 @@ from tests.chaos.harness import figures
 from tests.chaos.sender import accepted
 from tests.cluster import RedisCluster, connect, redis_cluster
 from tests.support import wait_until
-
-if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Iterator
-    from pathlib import Path
 
 PAYMENTS = 3000
 SENDERS = 12

@@ -5,19 +5,14 @@ from __future__ import annotations
 import json
 import signal
 import time
-from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from services.psp_connector.queue import LEASE_SECONDS
 from tests import support
-from tests.chaos.harness import CAPTURES, FLAKY, SLOW, figures
+from tests.chaos.harness import CAPTURES, FLAKY, SLOW, Chaos, figures
 from tests.chaos.paused_connector import STEPS
-
-if TYPE_CHECKING:
-    import psutil
-
-    from tests.chaos.harness import Chaos
 
 # The lease, the second between two reclaims, and as much again for a slow machine.
 TAKE_OVER_SECONDS_MAX = LEASE_SECONDS + 1 + 8

@@ -6,7 +6,8 @@ import os
 import shutil
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -15,10 +16,6 @@ from tests import support
 from tests.chaos.conftest import HASTE
 from tests.chaos.harness import PLAIN, Chaos, figures
 from tests.stack.stack import running
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 FULL_SECONDS = 4
 

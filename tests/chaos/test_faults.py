@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import subprocess
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
 
-from tests.chaos.harness import figures
-
-if TYPE_CHECKING:
-    import subprocess
-
-    from tests.chaos.harness import Chaos
+from tests.chaos.harness import Chaos, figures
 
 TRANSACTIONS = 2000
 FAULTS = (

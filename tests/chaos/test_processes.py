@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import psutil
 import pytest
@@ -14,10 +15,6 @@ from tests import support
 from tests.chaos.conftest import HASTE
 from tests.chaos.harness import Chaos, figures
 from tests.stack.stack import processes_of, running
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 
 def redis(chaos: Chaos) -> None:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
 import httpx
 
 from devtools import loglines
 from tests import support
-from tests.chaos.harness import PLAIN, figures
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from tests.chaos.harness import Chaos
+from tests.chaos.harness import PLAIN, Chaos, figures
 
 REPLICAS = 3
 # As process-compose.yaml has it: the second connector answers ten ports on.

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from devtools.address import PORT_OFFSETS
 from services.common import store
 from tests.chaos.harness import CAPTURES, Chaos, figures
-
-if TYPE_CHECKING:
-    import psutil
 
 TRANSACTIONS = 20_000
 PARTS = 4

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from redis.crc import key_slot
@@ -16,9 +17,6 @@ from services.psp_connector.records import FinalResult
 from services.psp_connector.settings import ConnectorSettings
 from tests.cluster import RedisCluster, certificate, connect, redis_cluster
 from tests.support import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 COUNT = 16
 PARTITIONS = store.partitions(COUNT)

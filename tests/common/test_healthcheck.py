@@ -8,16 +8,13 @@ import shutil
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from services.auth_api.settings import SHIPPED_USERS
 from tests.support import call, free_ports, program, wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 
 def healthcheck(port: int, host: str = "") -> subprocess.CompletedProcess[str]:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import pytest
 
 from services.common import logs
 from services.common.logs import Output
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 LINE = "x" * 1000 + "\n"
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import falcon.testing
 import psutil
@@ -15,9 +16,6 @@ from services.psp_connector.app import create_app
 from services.psp_connector.metrics import Attempts
 from services.psp_connector.settings import ConnectorSettings
 from tests.support import core_api, http, wait_until
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def value(text: str, sample: str) -> float:

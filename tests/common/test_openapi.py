@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import schemathesis
@@ -10,12 +10,10 @@ from hypothesis import settings
 
 from services.auth_api.app import create_app as create_auth_api
 from services.auth_api.settings import AuthSettings
+from services.common.web import App
 from services.core_api.app import create_app as create_core_api
 from tests.core_api.helpers import SECRET, bearer
 from tests.core_api.helpers import settings as core_settings
-
-if TYPE_CHECKING:
-    from services.common.web import App
 
 
 def described(app: App) -> Any:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -16,10 +18,6 @@ from services.psp_connector.queue import Queue
 from services.psp_connector.settings import ConnectorSettings
 from tests import support
 from tests.support import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 REQUEST = TransactionRequest(amount=1250, currency="USD")
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import redis
 
 from services.common import scripts
 from tests.support import ROOT
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 ENTRY, LETTER = "7-1", "9-1"
 ID = "00000000-0000-4000-8000-000000000000"

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,9 +10,6 @@ from services.common import redis_client
 from services.common.settings import EXIT_BAD_SETTINGS, SettingsError, read_or_exit
 from services.core_api.settings import CoreSettings
 from services.psp_connector.settings import ConnectorSettings
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 GOOD = {"HTTP_PORT": "8002", "REDIS_URL": "redis://127.0.0.1:8005/0", "JWT_SECRET": "s" * 32}
 

@@ -3,15 +3,13 @@ from __future__ import annotations
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import redis
 
 from services.common import redis_client
 from tests import support
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def connect(port: int) -> Any:

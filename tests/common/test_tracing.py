@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import falcon
 import falcon.testing
@@ -20,9 +20,6 @@ from services.common.settings import HttpSettings
 from services.common.web import make_app
 from tests.receiver import receiver
 from tests.support import ROOT, wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SAMPLED, UNSAMPLED = f"00-{TRACE}-b7ad6b7169203331-01", f"00-{TRACE}-b7ad6b7169203331-00"

@@ -2,16 +2,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from services.common import store
 from tests.core_api.helpers import PAYMENT, SECRET, bearer
 from tests.support import core_api, http, wait_until
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.mark.parametrize("lost", ["log", "state folder", "temporary folder"])

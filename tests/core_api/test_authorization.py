@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jwt
 import pytest
 
 from services.common import store
 from tests.core_api.helpers import OLD_SECRET, PAYMENT, SECRET, Client, bearer, pay
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def test_the_token_may_come_in_the_body(api: Client) -> None:

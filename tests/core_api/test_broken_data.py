@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import pytest
@@ -15,9 +16,6 @@ from services.common import store
 from services.core_api.app import create_app
 from services.core_api.models import TransactionRequest
 from tests.core_api.helpers import PAYMENT, Client, bearer, pay, settings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # What is in Redis: each of the user's keys with any type and content, or nearly right.
 ID = "8b7e8b26-0000-4000-8000-000000000001"

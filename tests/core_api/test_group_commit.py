@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import redis
@@ -10,9 +11,6 @@ import redis
 from services.common import redis_client, scripts
 from services.core_api.group_commit import GroupCommit
 from tests import support
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ECHO = "return ARGV[1]"
 THREADS = 8

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from services.common import store
 from services.core_api.app import create_app
 from tests.core_api.helpers import Client, bearer, pay, settings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 def test_a_full_queue_refuses(redis_port: int, client: Any) -> None:

@@ -6,7 +6,8 @@ import os
 import re
 import stat
 import subprocess
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -15,9 +16,6 @@ import yaml
 from devtools import catalog
 from devtools.address import PORT_OFFSETS
 from tests.support import ROOT, call, free_ports, redis_server
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]

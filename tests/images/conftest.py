@@ -7,9 +7,10 @@ import json
 import os
 import subprocess
 import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -17,9 +18,6 @@ from devtools.address import BLOCK, PORT_OFFSETS
 from devtools.catalog import SERVICES
 from tests.images.container import contained, place
 from tests.support import free_ports, program, wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 NAMES = sorted(SERVICES, key=lambda name: (name == "router", SERVICES[name].needs))
 """What needs nothing first, the router last."""

@@ -1,13 +1,8 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
-from tests.new.tree import KINDS, copy
-
-if TYPE_CHECKING:
-    from tests.new.tree import Tree
+from tests.new.tree import KINDS, Tree, copy
 
 
 @pytest.fixture(scope="session")

@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 import sys
 import tomllib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
 
 from tests import support
+from tests.new.tree import Tree
 from tests.stack.stack import START_SECONDS_MAX, Stack, request_id, running
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.new.tree import Tree
 
 ROUTES = ["extra", "extra-redis"]
 """Those of KINDS; the service's name ends in -api."""

@@ -6,14 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from tests.support import ROOT
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 _LEFT_OUT = shutil.ignore_patterns(
     "__pycache__", ".git", ".state", ".hypothesis", ".*_cache", ".new-*", "result", "result-*"

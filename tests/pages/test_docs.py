@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pytest
 import yaml
@@ -13,10 +14,6 @@ from devtools import environment
 from devtools.catalog import SERVICES
 from services.common.settings import Secret
 from tests.support import ROOT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
 FOLDERS = ("bench", "deploy", "devtools", "docs", "nix", "services", "tests")
 PAGES = [

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -14,11 +12,9 @@ from hypothesis.stateful import (
 from services.common.currencies import major_units
 from services.common.problems import Problem
 from services.core_api.models import TransactionRequest
+from services.psp_connector.records import Entry as QueueEntry
 from services.psp_connector.records import FinalResult, RetryResult
 from tests.psp_connector.model import CONNECTORS, USERS, Call, Checked, Record
-
-if TYPE_CHECKING:
-    from services.psp_connector.records import Entry as QueueEntry
 
 HOUR = 3600
 MONEY = ((1250, "USD"), (500, "JPY"), (99, "EUR"), (2999, "BHD"))

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -10,9 +11,6 @@ from services.psp_connector import connector, dispatch, lane, saver
 from services.psp_connector.settings import ConnectorSettings
 from tests.psp_connector.http_psp import Psp
 from tests.psp_connector.payments import Payments
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @pytest.fixture(autouse=True)

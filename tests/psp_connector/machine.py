@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
 import redis
@@ -23,12 +23,8 @@ from services.common import store
 from services.core_api.models import TransactionRequest
 from services.psp_connector.deadletters import id_prefix
 from services.psp_connector.records import FinalResult, Result, RetryResult
-from tests.psp_connector.model import USERS, Entry
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 from tests.psp_connector.attempts import HOUR, Working, counts, picks, responses, slots
+from tests.psp_connector.model import USERS, Entry
 
 BAD_ENTRIES: tuple[dict[str | bytes, str | bytes], ...] = (
     {"hello": "world"},

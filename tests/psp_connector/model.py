@@ -9,7 +9,7 @@ import time
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
@@ -19,13 +19,10 @@ from services.common.transaction import FINAL
 from services.core_api.transactions import Transactions
 from services.psp_connector.deadletters import DeadLetters
 from services.psp_connector.queue import Queue
-from services.psp_connector.records import FinalResult
+from services.psp_connector.records import FinalResult, Work
+from services.psp_connector.settings import ConnectorSettings
 from services.psp_connector.sweep import Sweep
 from tests.psp_connector.payments import take_over
-
-if TYPE_CHECKING:
-    from services.psp_connector.records import Work
-    from services.psp_connector.settings import ConnectorSettings
 
 USERS = (1, 2, 3)
 CONNECTORS = 3

@@ -6,7 +6,8 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from services.common import store
 from services.common.transaction import FINAL, Transaction
@@ -15,17 +16,12 @@ from services.core_api.transactions import Transactions
 from services.psp_connector.backoff import Backoff
 from services.psp_connector.breaker import Breaker
 from services.psp_connector.connector import Connector
-from services.psp_connector.psp import Captured, Outcome, Transient
+from services.psp_connector.psp import PSP, Captured, Charge, Outcome, Transient
 from services.psp_connector.queue import Queue
+from services.psp_connector.records import Work
+from services.psp_connector.settings import ConnectorSettings
 from services.psp_connector.sweep import Sweep
 from tests.support import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from services.psp_connector.psp import PSP, Charge
-    from services.psp_connector.records import Work
-    from services.psp_connector.settings import ConnectorSettings
 
 STORE = store.WHOLE
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -11,16 +12,10 @@ from structlog.testing import capture_logs
 from services.common import store
 from services.common.clock import now_ms, rfc3339
 from services.psp_connector.deadletters import DeadLetters
-from services.psp_connector.psp import Captured, Declined, Outcome, Refused, Transient
+from services.psp_connector.psp import Captured, Charge, Declined, Outcome, Refused, Transient
 from services.psp_connector.sweep import Sweep
-from tests.psp_connector.payments import STORE, FakePsp, running, take
+from tests.psp_connector.payments import STORE, FakePsp, Payments, running, take
 from tests.support import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from services.psp_connector.psp import Charge
-    from tests.psp_connector.payments import Payments
 
 BROKEN = [
     ("amount", "9" * 5000), ("amount", "many"), ("amount", "0"), ("amount", "-5"),

@@ -3,22 +3,17 @@ from __future__ import annotations
 import json
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from services.psp_connector import lane
 from services.psp_connector.lane import PROMOTE_SECONDS
-from services.psp_connector.psp import Captured, Declined, Outcome, Refused, Transient
-from tests.psp_connector.payments import STORE, FakePsp
+from services.psp_connector.psp import Captured, Charge, Declined, Outcome, Refused, Transient
+from tests.psp_connector.payments import STORE, FakePsp, Payments
 from tests.support import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from services.psp_connector.psp import Charge
-    from tests.psp_connector.payments import Payments
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,14 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from services.common.clock import now_ms, rfc3339
 from services.psp_connector.deadletters import WHY_NOT, DeadLetters, main
 from services.psp_connector.psp import Refused
-from tests.psp_connector.payments import STORE, FakePsp
-
-if TYPE_CHECKING:
-    from tests.psp_connector.payments import Payments
+from tests.psp_connector.payments import STORE, FakePsp, Payments
 
 
 def run(port: int, *args: str) -> tuple[int, str, str]:

@@ -1,16 +1,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from services.psp_connector import dispatch
 from services.psp_connector.dispatch import Dispatcher
+from services.psp_connector.records import Work
 from services.psp_connector.slots import Slots
-from tests.psp_connector.payments import STORE, take_over
-
-if TYPE_CHECKING:
-    from services.psp_connector.records import Work
-    from tests.psp_connector.payments import Payments
+from tests.psp_connector.payments import STORE, Payments, take_over
 
 
 def join(payments: Payments, name: str) -> tuple[Slots, Dispatcher]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,13 +13,8 @@ from services.common.transaction import FINAL
 from services.psp_connector.__main__ import build
 from services.psp_connector.settings import ConnectorSettings
 from tests import support
-from tests.psp_connector.payments import running
+from tests.psp_connector.payments import Payments, running
 from tests.psp_sandbox import process
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.psp_connector.payments import Payments
 
 ALICE, BECKY = 1, 2
 PAYMENTS = 12

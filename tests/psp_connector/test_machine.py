@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import Phase
@@ -10,13 +11,9 @@ from hypothesis.stateful import (
 )
 
 from services.common import redis_client, store
+from services.psp_connector.settings import ConnectorSettings
 from tests.cluster import connect, redis_cluster
 from tests.psp_connector.machine import Machine
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from services.psp_connector.settings import ConnectorSettings
 
 EXAMPLES_MAX = 30
 STEPS_MAX = 60

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+
+import pytest
 
 from services.psp_connector.backoff import Backoff
 from services.psp_connector.breaker import Breaker
-from tests.psp_connector.payments import FakePsp, running
-
-if TYPE_CHECKING:
-    import pytest
-
-    from services.psp_connector.psp import Charge, Outcome
-    from tests.psp_connector.payments import Payments
+from services.psp_connector.psp import Charge, Outcome
+from tests.psp_connector.payments import FakePsp, Payments, running
 
 DOWN_SECONDS = 600
 QUEUED = 200

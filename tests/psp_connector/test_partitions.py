@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,13 +17,8 @@ from services.psp_connector import saver
 from services.psp_connector.deadletters import DeadLetters
 from services.psp_connector.records import FinalResult, RetryResult
 from services.psp_connector.sweep import Sweep
-from tests.psp_connector.payments import FakePsp, running, take, take_over
+from tests.psp_connector.payments import FakePsp, Payments, running, take, take_over
 from tests.support import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tests.psp_connector.payments import Payments
 
 COUNT = 16
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-from typing import TYPE_CHECKING
+from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
@@ -18,9 +18,6 @@ from services.psp_connector.stripe_psp import AmountError, stripe_amount
 from services.psp_sandbox.payments import read_payment
 from tests.psp_connector.http_psp import CHARGE, Psp, client
 from tests.psp_sandbox.sandbox import PAYMENT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_what_the_psp_is_sent(psp: Psp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 import redis
@@ -11,13 +12,8 @@ from services.psp_connector.psp import Charge
 from services.psp_connector.records import FinalResult, Work
 from services.psp_connector.saver import Attempt, Saver
 from services.psp_connector.slots import Slots
-from tests.psp_connector.payments import STORE, take
+from tests.psp_connector.payments import STORE, Payments, take
 from tests.support import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from tests.psp_connector.payments import Payments
 
 CAPTURED = FinalResult("captured", points=12)
 

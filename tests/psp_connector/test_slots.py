@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,9 +8,6 @@ from hypothesis import strategies as st
 from services.psp_connector.psp import Charge
 from services.psp_connector.records import Work
 from services.psp_connector.slots import Slots
-
-if TYPE_CHECKING:
-    from collections import Counter
 
 
 def shares(slots: Slots, requested: dict[str, int]) -> Counter[str]:

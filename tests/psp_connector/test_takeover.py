@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from services.common import scripts
 from services.psp_connector import queue
-from services.psp_connector.psp import Captured, Transient
+from services.psp_connector.psp import Captured, Charge, Outcome, Transient
 from services.psp_connector.queue import LEASE_SECONDS
-from tests.psp_connector.payments import STORE, FakePsp, slowly, take, take_over
+from services.psp_connector.records import Work
+from tests.psp_connector.payments import STORE, FakePsp, Payments, slowly, take, take_over
 from tests.support import wait_until
-
-if TYPE_CHECKING:
-    from services.psp_connector.psp import Charge, Outcome
-    from services.psp_connector.records import Work
-    from tests.psp_connector.payments import Payments
 
 
 def test_abandoned_entries_are_reclaimed_under_load(client: Any, payments: Payments) -> None:

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from services.common import otel, tracing
 from services.psp_connector.deadletters import DeadLetters
-from services.psp_connector.psp import Captured, Transient
+from services.psp_connector.psp import Captured, Charge, Outcome, Transient
 from services.psp_connector.sweep import Sweep
-from tests.psp_connector.payments import STORE, FakePsp, take, take_over
+from tests.psp_connector.payments import STORE, FakePsp, Payments, take, take_over
 from tests.support import wait_until
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from opentelemetry.sdk.trace import ReadableSpan
-
-    from services.psp_connector.psp import Charge, Outcome
-    from tests.psp_connector.payments import Payments
-
-    Spans = Callable[[str], list[ReadableSpan]]
+Spans = Callable[[str], list[ReadableSpan]]
 
 
 @pytest.fixture

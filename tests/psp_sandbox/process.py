@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import httpx
 
-from services.psp_connector.psp import Charge
+from services.psp_connector.psp import Charge, Outcome
 from services.psp_connector.settings import ConnectorSettings
 from services.psp_connector.stripe_psp import StripePsp
 from tests import support
-
-if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Iterator
-    from pathlib import Path
-    from typing import Any
-
-    from services.psp_connector.psp import Outcome
 
 COMMAND = [sys.executable, "-m", "services.psp_sandbox"]
 

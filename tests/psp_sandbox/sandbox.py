@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 
-from falcon.testing import TestClient
+from falcon.testing import Result, TestClient
 
 from services.psp_sandbox.app import create_app
 from services.psp_sandbox.settings import SandboxSettings
+from services.psp_sandbox.store import Store
 from services.psp_sandbox.waiting import Waiting
-
-if TYPE_CHECKING:
-    from falcon.testing import Result
-
-    from services.psp_sandbox.store import Store
 
 AUTH = {"Authorization": "Bearer sk_test_tests"}
 PAYMENT = {

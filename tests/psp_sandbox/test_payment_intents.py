@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 import pytest
 
-from tests.psp_sandbox.sandbox import AUTH, PAYMENT
-
-if TYPE_CHECKING:
-    from tests.psp_sandbox.sandbox import Sandbox
+from tests.psp_sandbox.sandbox import AUTH, PAYMENT, Sandbox
 
 
 def test_captures(sandbox: Sandbox) -> None:

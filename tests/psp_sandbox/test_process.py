@@ -6,20 +6,15 @@ import contextlib
 import os
 import signal
 import socket
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-from services.psp_connector.psp import Captured, Declined, Refused, Transient
+from services.psp_connector.psp import Captured, Declined, Outcome, Refused, Transient
 from tests.psp_sandbox.process import COMMAND, Process, running
 from tests.support import call, free_ports, http, wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from services.psp_connector.psp import Outcome
 
 
 @pytest.fixture(scope="module")

@@ -8,19 +8,17 @@ import io
 import json
 import os
 import socket
+import subprocess
 import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from devtools.catalog import SERVICES
 from tests.support import ROOT, free_ports, program, wait_until
-
-if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Iterator, Mapping
-    from email.message import Message
-    from pathlib import Path
 
 CONFIG = ROOT / "services/router/Caddyfile"
 ANSWER_SECONDS_MAX = 30.0

@@ -6,7 +6,7 @@ import re
 import socket
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -21,9 +21,6 @@ from tests.router.helpers import (
     service_on,
 )
 from tests.support import free_ports
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 BODY_BYTES_MAX = 16_384
 

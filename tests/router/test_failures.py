@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -21,9 +21,6 @@ from tests.router.helpers import (
     service_on,
 )
 from tests.support import free_ports
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_a_services_own_error_passes_untouched(platform: Platform) -> None:

@@ -7,7 +7,8 @@ import os
 import re
 import subprocess
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,9 +17,6 @@ from devtools.catalog import SERVICES
 from devtools.loglines import parse as parse_line
 from tests.router.helpers import CONFIG, Answer, Router, environment, platform_in
 from tests.support import ROOT, call, wait_until
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_the_access_log_says_what_happened(router: Router) -> None:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from nicegui import ui
 
 from devtools import loglines
 from devtools.console.frame import Live
 from devtools.console.parts import choice, log_rows, log_table
-from devtools.loglines import LEVELS
-
-if TYPE_CHECKING:
-    from devtools.console.sources import Sources
-    from devtools.loglines import Line
+from devtools.console.sources import Sources
+from devtools.loglines import LEVELS, Line
 
 _ROWS_MAX = 300
 _SECONDS = 1.5

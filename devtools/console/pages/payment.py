@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from nicegui import ui
 
@@ -13,14 +14,10 @@ from devtools.console.frame import Live
 from devtools.console.pages.payments import took
 from devtools.console.parts import card, code, copy_button, empty, log_rows, log_table, pairs
 from devtools.console.receiver import TRANSACTION_ID
+from devtools.console.sources import Payment, Sources
+from devtools.loglines import Line
 from devtools.merchant.report import duration, money, points
 from services.common.transaction import FINAL
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from devtools.console.sources import Payment, Sources
-    from devtools.loglines import Line
 
 _LINES_MAX = 200
 _LOG_SECONDS = 2.0

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nicegui import ui
 
 from devtools.console.frame import Live
 from devtools.console.parts import PAYMENT_SLOT, STATUS_SLOT, TIME_SLOT, button, choice, table
-from devtools.console.sources import EXAMINED_MAX, Filter
+from devtools.console.sources import EXAMINED_MAX, Filter, Sources
 from devtools.merchant.report import duration, money
 from services.common.currencies import EXPONENTS
 from services.common.transaction import FINAL
-
-if TYPE_CHECKING:
-    from devtools.console.sources import Sources
 
 _STEP = 50
 _ROWS_MAX = 500

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nicegui import ui
 
 from devtools.console.frame import Live, act
 from devtools.console.parts import PAYMENT_SLOT, STATUS_SLOT, card, figure, table
+from devtools.console.sources import Sources
 from devtools.merchant.report import money
-
-if TYPE_CHECKING:
-    from devtools.console.sources import Sources
 
 # What each switch adds to the sandbox's faults (services/psp_sandbox/faults.py).
 SWITCHES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -5,20 +5,17 @@ from __future__ import annotations
 import heapq
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import redis
 from nicegui import ui
 
 from devtools.console.frame import Live, act
 from devtools.console.parts import PAYMENT_SLOT, TIME_SLOT, button, card, figure, pairs, table
-from devtools.console.sources import RefusedError
+from devtools.console.sources import RefusedError, Sources
 from devtools.merchant.report import duration
 from services.common import store
 from services.psp_connector.deadletters import WHY_NOT
-
-if TYPE_CHECKING:
-    from devtools.console.sources import Sources
 
 ROWS_MAX = 100
 _FIGURES = (

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from nicegui import ui
 
 from devtools.console.frame import Live
 from devtools.console.parts import card
-from devtools.console.rates import INTERVAL_SECONDS, SCRAPED
+from devtools.console.rates import INTERVAL_SECONDS, SCRAPED, Point
+from devtools.console.sources import Sources
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from devtools.console.rates import Point
-    from devtools.console.sources import Sources
-
-    Values = Callable[[Point], Mapping[str, float | None]]
+Values = Callable[[Point], Mapping[str, float | None]]
 
 # Readable on white and on near-black; the first ones are those of the waterfall (style.css).
 _COLOURS = ("#2f8f83", "#2f6fde", "#c76a12", "#b8417a", "#6d5bd0", "#7a8494")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 
@@ -13,11 +13,8 @@ from devtools.catalog import CONSOLE, SERVICES
 from devtools.console import picture
 from devtools.console.frame import Live, act
 from devtools.console.parts import card, table
-from devtools.supervisor import SupervisorError
-
-if TYPE_CHECKING:
-    from devtools.console.sources import Sources
-    from devtools.supervisor import ProcessState
+from devtools.console.sources import Sources
+from devtools.supervisor import ProcessState, SupervisorError
 
 REPLICAS_MAX = 5
 _SECONDS = 2.0

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nicegui import run, ui
 
 from devtools.console.burst import COUNT_MAX, RATE_MAX, Burst
 from devtools.console.frame import Live
 from devtools.console.parts import button, card, code
-from devtools.console.sources import TROUBLE, sentence
-from devtools.merchant.client import Client, Deadline, Session
+from devtools.console.sources import TROUBLE, Sources, sentence
+from devtools.merchant.client import Client, Deadline, Response, Session
 from services.common.currencies import EXPONENTS
 from services.psp_sandbox.behaviours import PAYMENT_METHODS
-
-if TYPE_CHECKING:
-    from devtools.console.sources import Sources
-    from devtools.merchant.client import Response
 
 _SECONDS_MAX = 20.0
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from devtools.console.pages import payment
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_the_command_to_copy_runs_nothing_else(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import redis
@@ -11,11 +11,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 
 from devtools.console import picture
 from devtools.console.rates import Rates, quantile_ms, read
-from devtools.supervisor import SupervisorError
+from devtools.supervisor import ProcessState, SupervisorError
 from services.common.metrics import DURATION_BUCKETS_SECONDS
-
-if TYPE_CHECKING:
-    from devtools.supervisor import ProcessState
 
 
 def metrics() -> tuple[Histogram, Counter, CollectorRegistry]:

@@ -9,15 +9,17 @@ import struct
 import threading
 import time
 import uuid
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import httpx
 import pytest
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.responses import PlainTextResponse
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -27,13 +29,6 @@ from devtools.console.spans import SpanStore
 from services.common.settings import HttpSettings
 from tests import support
 from tests.devtools.console.traces import payment
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from starlette.requests import Request
-    from starlette.responses import Response
-    from starlette.websockets import WebSocket
 
 ID = str(uuid.UUID(int=7))
 PROTOBUF = {"Content-Type": "application/x-protobuf"}

@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 import stat
 import uuid
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -14,9 +14,6 @@ from devtools.console import spans as spans_module
 from devtools.console import waterfall
 from devtools.console.spans import SpanStore
 from tests.devtools.console.traces import Trace, payment
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ID = str(uuid.UUID(int=7))
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from devtools.console.pages import stack
 from devtools.supervisor import ProcessState
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 RUNNING = ProcessState("core-api", "Running", 0, True, True, 0, 0, None, None)
 PENDING = replace(RUNNING, status="Pending", is_running=False, is_ready=False)
