@@ -1,8 +1,7 @@
-"""What would run in production: a folder is a process."""
+"""The code that runs in production; each folder is one process."""
 
 import sys
 
-# redis-py imports OpenTelemetry's metrics where it finds the package: 4 MB and 80 ms in each
-# process, for counters that it does not keep by itself. None makes that import fail, which redis-py
-# expects. services/common/tracing.py takes the entry away.
+# redis-py imports OpenTelemetry's metrics if installed: 4 MB and 80 ms per process, for counters
+# that are off. None makes the import fail, which redis-py expects; common/tracing.py removes it.
 sys.modules.setdefault("opentelemetry.metrics", None)  # type: ignore[arg-type]

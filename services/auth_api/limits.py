@@ -96,7 +96,7 @@ class LoginLimits:
 
 
 def _client(address: str) -> str:
-    """The addresses that one machine has at will: all of the loopback, or an IPv6 /64."""
+    """The addresses one machine can choose from: all of the loopback, or an IPv6 /64."""
     try:
         ip = ip_address(address.partition("%")[0])
     except ValueError:

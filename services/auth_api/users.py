@@ -76,7 +76,7 @@ class UserDirectory:
         stamp = self._stamp()
         if stamp == self._seen:
             return
-        # First, so that threads that see the change meanwhile do not load the file as well.
+        # First, so that other threads do not load the same change again.
         self._seen = stamp
         try:
             self._users = {user.username: user for user in load(self._path)}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in shells
 EXIT_NO_READER = 141  # 128 + SIGPIPE
 
-# Red, green, yellow and their end: what our commands print, and harmless in the data of others.
+# Red, green, yellow, reset: printed by our commands, and harmless in foreign data.
 _COLOR = re.compile(r"(\x1b\[(?:3[123]|0)m)")
 
 
@@ -37,7 +37,7 @@ def has_colors(stream: TextIO, environ: Mapping[str, str]) -> bool:
 def run_main(main: Callable[[], int]) -> int:
     """Calls `main`; returns its exit code, 130 on Ctrl-C or 141 on a closed pipe.
 
-    Escapes control characters in its output, except colours: it may contain data of others.
+    Escapes control characters in its output, except colours: it may contain foreign data.
     """
     for stream in (sys.stdout, sys.stderr):
         # Escape characters that the terminal cannot encode.

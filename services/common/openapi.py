@@ -1,4 +1,4 @@
-"""OpenAPI 3.1 documents, from what the routes' responders say of themselves with `operation`.
+"""Builds OpenAPI 3.1 documents from the routes; `operation` describes each responder.
 
 The schemas are those of the models that validate the requests.
 """
@@ -99,7 +99,7 @@ def described(
     routes: Mapping[str, object],
     security: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Builds the document of these routes, by path, from what their responders are marked with.
+    """Builds the document of these routes, keyed by path.
 
     Adds `/health`, which is the same for every service.
     """

@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
     from services.common.tracing import Attributes, Kind
 
-# A span costs some 60 us of processor time here and as much in the receiver, a payment has eight:
-# tracing all would halve the throughput. Each process begins at most so many traces a second, after
-# a burst; the rest are not traced at all.
+# A span costs some 60 us of CPU time here and as much in the receiver, and a payment has eight:
+# tracing all would halve the throughput. Each process starts at most this many traces a second,
+# after a burst; other requests are not traced.
 TRACES_PER_SECOND_MAX = 50
 TRACES_BURST_MAX = 100
-# A payment is to be seen while its sender still looks.
+# Short, so that a trace appears while its payment is being watched.
 _EXPORT_SECONDS = 0.5
-# When as many spans wait, new ones replace the oldest.
+# Beyond this many unsent spans, new ones replace the oldest.
 _QUEUED_MAX = 4096
 _BATCH_MAX = 512
 # Within the second that gunicorn gives its workers to stop.
@@ -103,7 +103,7 @@ class Tracing:
     """The tracer of this process."""
 
     def __init__(self, service: str, endpoint: str, processor: SpanProcessor | None = None) -> None:
-        # With what the user has in OTEL_RESOURCE_ATTRIBUTES.
+        # Includes OTEL_RESOURCE_ATTRIBUTES.
         resource = OTELResourceDetector().detect().merge(Resource({"service.name": service}))
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._tracer = self._provider.get_tracer("platform")
@@ -125,7 +125,7 @@ class Tracing:
         )
 
     def stop(self) -> None:
-        """Exports what is left, for at most STOP_SECONDS_MAX."""
+        """Exports the remaining spans, for at most STOP_SECONDS_MAX."""
         thread = threading.Thread(target=self._provider.shutdown, daemon=True)
         thread.start()
         thread.join(STOP_SECONDS_MAX)
@@ -209,7 +209,7 @@ class Middleware:
         parent = parse(req.env.get("HTTP_TRACEPARENT", ""))
         if parent and not parent.trace_flags.sampled:
             return False
-        # Only where a trace enters the platform: within it, all follow the first.
+        # Limited only where a trace enters the platform; inside, the first decision holds.
         is_inside = parent and "HTTP_X_FORWARDED_FOR" not in req.env
         return bool(is_inside) or self._limit.take()
 

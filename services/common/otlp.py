@@ -58,7 +58,7 @@ class Exporter(SpanExporter):
         self._connection.close()
 
     def _send(self, body: bytes) -> str:
-        """Sends a batch; returns why it was refused, or nothing."""
+        """Sends a batch; returns the reason if it was refused, else an empty text."""
         # The receiver may have closed the connection while it was idle.
         with contextlib.suppress(ConnectionError, http.client.BadStatusLine):
             return self._post(body)
@@ -69,6 +69,6 @@ class Exporter(SpanExporter):
         self._connection.request("POST", self._path, body, self._headers)
         response = self._connection.getresponse()
         response.read(_RESPONSE_BYTES_MAX)
-        if not response.isclosed():  # there is more
+        if not response.isclosed():  # longer than the limit
             self._connection.close()
         return "" if response.status < 300 else f"HTTP {response.status}"

@@ -1,7 +1,7 @@
-"""Checks that the Redis of REDIS_URL is what the settings say: its kind, and its partitions.
+"""Checks that Redis matches the settings: single or cluster, and the number of partitions.
 
-With another number of partitions a merchant's payments and Idempotency-Keys would not be found, and
-a card be charged twice.
+With another number of partitions, payments and Idempotency-Keys would not be found, and a card
+could be charged twice.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _log = structlog.get_logger()
 
 
 class MismatchError(redis.RedisError):
-    """Redis is not what the settings say; the message says how."""
+    """Redis does not match the settings; the message says how."""
 
 
 def check(client: store.Client, settings: RedisSettings) -> None:
     """Checks Redis; the first start stores the number of partitions in it.
 
     Raises:
-        MismatchError: it is not what the settings say.
-        redis.RedisError: it is away.
+        MismatchError: Redis does not match the settings.
+        redis.RedisError: Redis is unavailable.
     """
     is_cluster = _is_cluster(client, settings)
     if is_cluster and not settings.redis_cluster:
@@ -55,7 +55,7 @@ def at_start(client: store.Client, settings: RedisSettings) -> bool:
     """Checks Redis; returns whether it could. A service starts without Redis, and checks later.
 
     Raises:
-        SettingsError: Redis is not what the settings say.
+        SettingsError: Redis does not match the settings.
     """
     try:
         check(client, settings)
@@ -75,7 +75,7 @@ def at_start(client: store.Client, settings: RedisSettings) -> bool:
 def _is_cluster(client: store.Client, settings: RedisSettings) -> bool:
     if not settings.redis_cluster:
         return bool(client.info("cluster").get("cluster_enabled"))
-    # A cluster's client only says that it cannot connect.
+    # The cluster client only reports that it cannot connect.
     failure: Exception = redis.ConnectionError("no node")
     for url in settings.redis_url.split(","):
         try:
@@ -88,7 +88,7 @@ def _is_cluster(client: store.Client, settings: RedisSettings) -> bool:
 
 def _replicas(client: store.Client, settings: RedisSettings) -> int:
     if settings.redis_cluster:
-        # Not CLUSTER SLOTS, which leaves out a replica that is away.
+        # Not CLUSTER SLOTS, which omits replicas that are down.
         return sum("slave" in node["flags"] for node in client.cluster_nodes().values())
     return int(client.info("replication")["connected_slaves"])
 
@@ -96,7 +96,7 @@ def _replicas(client: store.Client, settings: RedisSettings) -> int:
 def _stored_count(client: store.Client, count: int) -> str:
     found = client.get(store.COUNT_KEY)
     if found is None:
-        # Data from before there were partitions have no number, but a queue.
+        # Data from before partitions existed: a queue, but no stored number.
         client.set(store.COUNT_KEY, 1 if client.exists(store.WHOLE.queue) else count, nx=True)
         found = client.get(store.COUNT_KEY)
     return str(found)

@@ -76,7 +76,7 @@ class _RedisCluster(redis.RedisCluster):
 
 
 class Cluster:
-    """A Redis Cluster's client. Connects on first use, as one for a single Redis does."""
+    """A client of a Redis Cluster. Connects on first use, like that of a single Redis."""
 
     def __init__(self, urls: list[str], options: dict[str, Any]) -> None:
         self.urls = urls
@@ -92,7 +92,7 @@ class Cluster:
             url=self.urls[0],
             startup_nodes=[_node(one.hostname, one.port or 6379) for one in others],
             connection_pool_class=_PerThreadPool,
-            # The partitions that have a master work on.
+            # Partitions that have a primary keep working.
             require_full_coverage=False,
             retry=Retry(NoBackoff(), 1),
             **self._options,
@@ -132,7 +132,7 @@ class Cluster:
 
 
 def close_idle(client: Client) -> None:
-    """Drops the connections that were made so far."""
+    """Drops all connections."""
     for node in nodes(client).values():
         node.connection_pool.close()
 
@@ -143,7 +143,7 @@ def nodes(client: Client) -> dict[str, Client]:
 
 
 def ping(client: Client) -> None:
-    """Raises one of ERRORS if Redis, or each primary of a cluster, is away."""
+    """Raises one of ERRORS if Redis, or each primary of a cluster, is unavailable."""
     failure: Exception | None = None
     for node in nodes(client).values():
         try:

@@ -31,7 +31,7 @@ def handle_errors(
         req: falcon.Request, resp: falcon.Response, error: Exception, params: dict[str, Any]
     ) -> None:
         _log.error("Redis error", reason=f"{type(error).__name__}: {error}")
-        # A stalled Redis executes what it was sent when it continues.
+        # A stalled Redis executes the commands it received once it resumes.
         is_unsure = req.method == "POST" and not isinstance(error, redis.ResponseError)
         text = f"{detail} {unsure}" if is_unsure else detail
         problems.respond(req, resp, problems.Unavailable(text), params)

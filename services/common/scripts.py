@@ -34,12 +34,12 @@ class Script:
 
     @cached_property
     def sha(self) -> str:
-        """By which EVALSHA names it."""
+        """The hash that EVALSHA expects."""
         return hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 
 class NotReplicatedError(redis.RedisError):
-    """Fewer replicas than REDIS_REPLICAS_MIN have confirmed a write, which may get lost."""
+    """Fewer than REDIS_REPLICAS_MIN replicas confirmed a write, which may be lost."""
 
 
 ScriptCall: TypeAlias = "tuple[Script, Sequence[str], Sequence[Any]]"
@@ -65,17 +65,17 @@ def run_scripts(
 ) -> list[Any | redis.ResponseError]:
     """Runs all calls in one round trip; returns the reply or error of each.
 
-    In a Redis Cluster the calls are those of one node (`lane`); one that a slot's move sends
-    elsewhere follows it by itself.
+    In a Redis Cluster all calls are for one node (`lane`); a call that is redirected because its
+    slot has moved is repeated alone.
 
     Args:
         client: of Redis.
-        calls: each must write something, also when it is repeated, if replicas are waited for.
+        calls: with `replicas_min`, each must write something, even when repeated.
         replicas_min: replicas that must have confirmed all writes.
 
     Raises:
         redis.RedisError: Redis is unavailable or timed out; whether a call ran is unknown.
-            NotReplicatedError: the calls ran, and may get lost.
+            NotReplicatedError: the calls ran, but their writes may be lost.
     """
     if not calls:
         return []
@@ -93,20 +93,20 @@ def run_scripts(
 
 
 def renew(client: Client, partition: Partition, name: str, replicas_min: int = 0) -> None:
-    """Renews the lease `name`, also in a full Redis: who holds a lease frees memory.
+    """Renews the lease `name`, even in a full Redis: its holder frees memory.
 
-    Then waits until `replicas_min` replicas have all that this connection has read or written
-    before. WAIT waits for the writes of its own connection, which may be a new one: the renewal.
+    Then waits until `replicas_min` replicas have everything this connection has read or written
+    so far. WAIT covers only its own connection, so a new one needs the renewal as a write.
 
     Raises:
-        NotReplicatedError: fewer have.
+        NotReplicatedError: fewer replicas have it.
         redis.RedisError: Redis is unavailable.
     """
     run_script(client, _RENEW, [partition.lease(name)], [], replicas_min)
 
 
 def lane(client: Client, partition: Partition) -> str:
-    """What serves a partition now: scripts with the same lane can run in one round trip."""
+    """The node that serves a partition; scripts with the same lane share a round trip."""
     if isinstance(client, redis_client.Cluster):
         return client.lane(partition.queue)
     return ""
@@ -115,7 +115,7 @@ def lane(client: Client, partition: Partition) -> str:
 def _redirected(client: Client, call: ScriptCall, replicas_min: int) -> Any:
     """Runs a script with redis-py's cluster client, which follows redirections."""
     if replicas_min:
-        # Where redis-py ran it is not known, so no WAIT could follow.
+        # redis-py does not report which node ran it, so no WAIT could follow.
         client.refresh(call[1][0])
         return _evaluate(client, [call], "EVAL", replicas_min)[0]
     try:
@@ -137,12 +137,12 @@ def _evaluate(
     commands = [_command(call, how) for call in calls]
     if not replicas_min:
         return _exchange(client, calls, commands)
-    # One for all: on the same connection, it covers each write before it.
+    # One WAIT covers all earlier writes on its connection.
     wait = ("WAIT", replicas_min, _WAIT_MS_MAX)
     *replies, confirmed = _exchange(client, calls, [*commands, wait])
     if isinstance(confirmed, Exception):
         raise confirmed
-    # A script that is unknown runs afterwards, and is waited for then.
+    # An unknown script runs again, with its own WAIT.
     is_unknown = any(isinstance(reply, NoScriptError) for reply in replies)
     if confirmed < replicas_min and not is_unknown:
         raise NotReplicatedError(f"{confirmed} of {replicas_min} replicas have the write")

@@ -68,7 +68,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "worker_exit": lambda _arbiter, _worker: tracing.stop(),
             "child_exit": self._worker_ended,
         }
-        # In memory shared by the workers: of each its open connections plus one, or 0.
+        # Shared by the workers; per worker, its open connections plus one, or 0.
         self._counts = memoryview(mmap.mmap(-1, _COUNTS * 4)).cast("I")
         super().__init__()
 
@@ -133,7 +133,7 @@ class _Listener:
 class _Alarm:
     """Readable after a signal, so that a worker's loop sees at once that it should stop.
 
-    Else its wait takes up to 1 s; gunicorn 24 and newer wake up by themselves.
+    Otherwise it waits up to 1 s; gunicorn 24 and newer wake up by themselves.
     """
 
     def __init__(self) -> None:

@@ -48,7 +48,7 @@ class Secret(SecretStr):
 
 def base_url(text: str) -> str:
     """The address of an HTTP server without a final slash. Raises ValueError for anything else."""
-    with contextlib.suppress(ValueError):  # of a port beyond 65535, say
+    with contextlib.suppress(ValueError):  # e.g. a port above 65535
         parts = urlsplit(text)
         if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0:
             return text.rstrip("/")

@@ -73,7 +73,7 @@ class Partition:
 
     @property
     def deadletters(self) -> str:
-        """Transactions given up."""
+        """Dead letters."""
         return f"{self.prefix}deadletters"
 
     def transaction(self, transaction_id: str) -> str:

@@ -2,7 +2,7 @@
 
 Off, every function here is a no-op and nothing of OpenTelemetry is imported. On, the work is done
 by services/common/otel.py. A trace begins with a request (`middleware`); all other spans exist only
-within a trace, so what is not traced costs next to nothing.
+within a trace, so untraced work costs next to nothing.
 
 A `traceparent` (W3C Trace Context) is text, empty without a trace. It travels through the queue in
 the entry's field of that name.
@@ -27,7 +27,7 @@ _tracing: Tracing | None = None
 class Span:
     """A span, as a context manager: current within the block, and ended with it.
 
-    This class is what there is without a trace: it does nothing.
+    This base class, used without a trace, does nothing.
     """
 
     traceparent: str = ""
@@ -60,9 +60,9 @@ NO_SPAN = Span()
 
 
 def configure(service: str, endpoint: str) -> None:
-    """Prepares tracing if there is an endpoint. Before the fork: workers share what is imported."""
+    """Prepares tracing if there is an endpoint. Before the fork, so that workers share imports."""
     global _tracing  # noqa: PLW0603  one for each process
-    # See services/__init__.py; the SDK needs what redis-py was not to import.
+    # See services/__init__.py; the SDK needs the module hidden from redis-py.
     if endpoint:
         sys.modules.pop("opentelemetry.metrics", None)
         from services.common.otel import Tracing  # noqa: PLC0415
@@ -77,7 +77,7 @@ def start() -> None:
 
 
 def stop() -> None:
-    """Exports what is left, for at most STOP_SECONDS_MAX; then spans are dropped."""
+    """Exports the remaining spans for at most STOP_SECONDS_MAX; then drops them."""
     if _tracing:
         _tracing.stop()
 

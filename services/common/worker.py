@@ -40,7 +40,7 @@ class Worker(Protocol):
         """Ends `run` soon; called from a signal handler."""
 
     def drain(self, seconds: float) -> int:
-        """Finishes what is in flight within `seconds`; returns how much was left."""
+        """Finishes work in flight within `seconds`; returns how much is left."""
 
 
 def run(

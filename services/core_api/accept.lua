@@ -9,8 +9,7 @@
 --       6 traceparent or ''
 --       7 fingerprint of the request   8 the response   9 lifetime, seconds   (used with a key only)
 --       10 and on: names and values of the transaction's fields
--- A call that finds what it or an earlier one has written writes again, so that a WAIT after it waits
--- for that, too.
+-- A repeated call writes again, so that the WAIT after it covers the first call's writes.
 -- Returns  {'accepted', ''}  {'replayed', the first response}  {'mismatch', ''}  {'full', ''}
 local transaction, index, queue, retries, idempotency = unpack(KEYS)
 local id, user_id, member, request_id, queue_limit, traceparent, fingerprint, response,
@@ -39,8 +38,8 @@ local free = queue_limit - open
 if free <= 0 then
   return {'full', ''}
 elseif open > free then
-  -- A merchant may have as many open as are free: one flood leaves half to others. They are its
-  -- newest, since it is refused while the transaction that many before is open.
+  -- A merchant may have at most `free` open transactions, so one flood leaves half to others: refuse
+  -- if the merchant's `free`-th newest transaction is still open.
   local earlier = redis.call('ZREVRANGE', index, free - 1, free - 1)[1] or ''
   local status = redis.pcall('HGET', transaction:sub(1, -#id - 1) .. earlier:sub(-#id), 'status')
   if status == 'queued' or status == 'processing' then

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from services.common.web import App
     from services.core_api.settings import CoreSettings
 
-# A merchant gets 503 within a second of a Redis failure: a refused connection is retried once at
-# once, a silent one times out after this.
+# A merchant gets 503 within a second of a Redis failure: a refused connection is retried once
+# immediately, a silent one times out after this.
 REDIS_TIMEOUT_SECONDS = 0.8
 
 
 def create_app(settings: CoreSettings) -> App:
-    """Creates the app; it works without Redis until it is asked for something that needs it."""
+    """Creates the app; without Redis it starts, and only requests that need Redis fail."""
     client = redis_client.connect(
         settings.redis_url, timeout_seconds=REDIS_TIMEOUT_SECONDS, cluster=settings.redis_cluster
     )

@@ -66,7 +66,7 @@ class Transactions:
         self._commits: dict[str, GroupCommit] = {}
 
     def check(self) -> None:
-        """Raises one of `redis_client.ERRORS` if Redis is away, or not what the settings say."""
+        """Raises one of `redis_client.ERRORS` if Redis is unavailable or mismatched."""
         if self._check and not self.is_checked:
             self._check()
             self.is_checked = True
@@ -118,7 +118,7 @@ class Transactions:
         return Accepted(transaction_id, response, replayed=False)
 
     def _commit(self, partition: store.Partition) -> GroupCommit:
-        """Of the node that serves a partition, so that one that is away holds up no other."""
+        """One per node, so that an unavailable node does not delay the others."""
         lane = scripts.lane(self._redis, partition)
         if lane not in self._commits:
             self._commits[lane] = GroupCommit(self._redis, self._script, self._replicas_min)

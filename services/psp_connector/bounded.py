@@ -26,7 +26,7 @@ from services.common.settings import SettingsError, masked
 # Watchdog interval: a call may exceed its timeout by this.
 _WATCH_SECONDS = 0.2
 _RESPONSE_BYTES_MAX = 1024 * 1024
-# Read at once; a thousand times as many when unpacked.
+# Compressed bytes per read; they may unpack to a thousand times as many.
 _CHUNK_BYTES = 16 * 1024
 
 

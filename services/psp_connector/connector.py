@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from services.psp_connector.records import Work
     from services.psp_connector.sweep import Sweep
 
-# For leaving the partitions, beside what the calls in flight have left of the grace period.
+# Time to leave the partitions, in addition to the rest of the grace period.
 _LEAVE_SECONDS = 0.5
 
 _log = structlog.get_logger()
@@ -132,7 +132,7 @@ class Connector:
                 result = self._result(work, outcome)
                 saving = tracing.span("retry" if isinstance(result, RetryResult) else "finish")
             lane.saver.put(Attempt(work, result, round(seconds * 1000, 2), saving))
-        except Exception:  # noqa: BLE001  the other transactions go on
+        except Exception:  # noqa: BLE001  must not stop the others
             # The entry stays pending for this connector, which reclaims it.
             _log.exception("attempt crashed")
             work.span.end("attempt crashed")

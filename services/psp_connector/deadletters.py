@@ -1,6 +1,6 @@
 """The dead letters: `python -m services.psp_connector.deadletters` lists and replays them.
 
-With several partitions the id of a letter begins with that of its partition: `p3:1795417668000-0`.
+With several partitions, a dead letter's id starts with its partition: `p3:1795417668000-0`.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class DeadLetters:
 
 
 def id_prefix(partition: store.Partition) -> str:
-    """With it begin the ids of a partition's dead letters."""
+    """The prefix of a partition's dead letter ids."""
     return f"p{partition.number}:" if partition.prefix else ""
 
 

@@ -32,7 +32,7 @@ _log = structlog.get_logger()
 
 
 class Lane:
-    """Works one partition. A partition whose Redis is away or broken holds up no other."""
+    """Processes one partition; a failure of its Redis does not delay the others."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Lane:
             self.last_turn = time.monotonic()
 
     def leave(self) -> None:
-        """Leaves what was not started to the other connectors."""
+        """Releases entries that were not started to the other connectors."""
         self.saver.stop()
         try:
             self._dispatcher.leave()
@@ -95,7 +95,7 @@ class Lane:
         for work in works:
             self._connector.start(self, work)
         if not works:
-            # Look soon for entries that other connectors have set aside.
+            # Check soon for entries that other connectors have set aside.
             soon = time.monotonic() + BLOCK_MS / 1000
             self._next_at["reclaim"] = min(self._next_at["reclaim"], soon)
         if self.slots.free or self._is_due("late promotion", _PROMOTE_LATE_SECONDS):

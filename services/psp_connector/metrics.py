@@ -51,7 +51,7 @@ class Attempts:
 
 
 class QueueCollector:
-    """Queue depths and age, read on scrape; those of a partition are missing while it is away."""
+    """Queue depths and age, read on scrape; an unavailable partition has none."""
 
     def __init__(
         self,

@@ -196,8 +196,8 @@ class Queue:
     def begin(self, entries: Sequence[Entry]) -> list[Work]:
         """Begins an attempt for each entry; unreadable records become dead letters.
 
-        With REDIS_REPLICAS_MIN it charges only what replicas have: the merchant of a transaction
-        that gets lost has got no 202, and sends it again under another id.
+        With REDIS_REPLICAS_MIN, only transactions that replicas have are charged: a lost one got no
+        202, so the merchant sends it again under another id.
         """
         if not entries:
             return []

@@ -42,7 +42,7 @@ class _Record(BaseModel):
     request_id: str = ""
     not_captured_at: str = ""
     attempt_traceparent: str = ""
-    """Of the attempt before."""
+    """Of the previous attempt."""
 
 
 RECORD_FIELDS = tuple(_Record.model_fields)
@@ -159,7 +159,7 @@ def read_record(entry: Entry, record: Sequence[str | None], now: int, span: Span
         name = str(error.errors()[0]["loc"][0])
         text = (found[name] or "")[:_VALUE_CHARACTERS_MAX] or "missing"
         raise UnreadableError(f"unreadable record: {name} is {text}") from None
-    # An earlier attempt may have charged it, before the stack was down for a day, say. Its count
+    # An earlier attempt may have charged it, for example before a day of downtime. Its count
     # is lost by a replay, and by a restored backup, after which the transaction is swept.
     is_repeated = read.attempts > 1 or not {"swept", "replayed"}.isdisjoint(entry.fields)
     if is_repeated and is_old(read.created_at, read.not_captured_at, now):
@@ -176,7 +176,7 @@ def read_record(entry: Entry, record: Sequence[str | None], now: int, span: Span
 
 
 def start_span(entry: Entry, partition: store.Partition, connector: str) -> Span:
-    """Starts the span of an attempt, and makes that of its wait in the queue."""
+    """Starts the span of an attempt, and records that of its wait in the queue."""
     traceparent = entry.fields.get("traceparent", "")
     ids = {
         **partition.attributes,

@@ -24,11 +24,11 @@ _PER_FREE_SLOT = 3
 # Below half capacity, wait briefly so that one read fills several slots: reading one by one would
 # cost a fast PSP's connector more than the charges.
 _GATHER_SECONDS = 0.002
-# How long a partition that got fewer slots than it needs keeps its claim to an even share. It asks
-# again sooner than that, unless its Redis is away.
+# How long a partition that got too few slots keeps its claim to an even share. It asks again sooner
+# unless its Redis is unavailable.
 _CLAIM_SECONDS = 0.1
-# With more partitions than this at work they take turns: a call at a time would cost each a round
-# trip to Redis.
+# If more partitions than this are busy, they take turns: single calls would cost a round trip to
+# Redis each.
 _CONTENDERS_MAX = 4
 
 
@@ -54,8 +54,8 @@ class _Held:
 class Slots:
     """The slots as one partition sees them. Thread-safe: one thread starts calls, others end them.
 
-    A parked call has ended, but its result is not saved yet: it leaves its slot to the other
-    partitions, whose Redis may be well, and not to its own.
+    A parked call has ended, but its result is not saved yet: only other partitions, whose Redis may
+    be available, can use its slot.
     """
 
     def __init__(self, allowed: Callable[[], int]) -> None:
@@ -111,7 +111,7 @@ class Slots:
     def _notify(self) -> None:
         """Wakes one partition, which starts several calls: all would only contend for the lock.
 
-        Those that it does not wake look again by themselves, at the latest after BLOCK_MS.
+        The others check again within BLOCK_MS.
         """
         if len(self._all) == 1 or not self._left():
             self._changed.notify_all()
@@ -128,7 +128,7 @@ class Slots:
 
     @contextlib.contextmanager
     def reserve(self, requested: Mapping[str, int]) -> Iterator[Counter[str]]:
-        """Keeps slots for the shares that it yields; `occupy` within the block."""
+        """Reserves slots and yields the shares; call `occupy` within the block."""
         with self._changed:
             self._own.reserved = granted = self._shares(requested)
             is_short = granted.total() < sum(requested.values())

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # 403: our API key is wrong, which must not fail a merchant's transactions.
 _TRANSIENT_STATUSES = frozenset({401, 403, 408, 409, 425, 429})
 
-# Valid, but none that a confirmed charge of ours has.
+# Valid, but never the status of our confirmed charges.
 _REFUSED_STATUSES = frozenset({"canceled", "requires_capture", "requires_confirmation"})
 
 # Stripe's decimals, for currencies where Stripe or ISO 4217 has other than two.
@@ -180,8 +180,8 @@ def _failed_call(charge: Charge, error: stripe.StripeError) -> Outcome:
     status, kind = error.http_status, getattr(error.error, "type", None)
     if status is None:
         return Transient("no response")
-    # Below 400, or without Stripe's error object: not a response of the PSP itself, but of a proxy,
-    # say. It may have captured.
+    # Below 400, or without Stripe's error object: not from the PSP itself but perhaps from a proxy.
+    # The PSP may have captured.
     if status < 400 or status >= 500 or status in _TRANSIENT_STATUSES or not kind:
         return Transient(f"HTTP {status}", _retry_after_seconds(error))
     if kind == "card_error":

@@ -35,7 +35,7 @@ class Sweep:
     def step(self) -> list[str]:
         """Scans the next keys of each node; returns the ids that were queued again.
 
-        A node that is away, or a partition that is broken, holds up no other.
+        An unavailable node or broken partition does not delay the others.
         """
         ids: list[str] = []
         errors: list[Exception] = []

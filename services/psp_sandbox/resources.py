@@ -73,7 +73,7 @@ class PaymentIntents:
         bind_contextvars(payment_intent=intent["id"], replayed=replayed)
 
     def _charge(self, req: falcon.Request, payment: PaymentRequest, key: str) -> PaymentIntent:
-        """Returns the payment for the key, which another process may have created meanwhile."""
+        """Returns the payment for the key, which another process may have created."""
         behaviour = PAYMENT_METHODS.get(payment.payment_method)
         if behaviour is None:
             message = f"No such PaymentMethod: '{payment.payment_method}'"

@@ -109,7 +109,7 @@ class Store:
         """Stores the payment of a key, unless another process was first; returns the one stored."""
         with self._use() as connection:
             (stored,) = connection.execute(
-                # The key may have ended its 24 hours meanwhile.
+                # The key may have expired since `note`.
                 "INSERT INTO payments (key, first_ms, fingerprint, status, intent)"
                 " VALUES (?, ?, ?, ?, ?) ON CONFLICT (key, in_force) DO UPDATE SET"
                 " status = coalesce(status, excluded.status),"
