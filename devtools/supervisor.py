@@ -126,7 +126,7 @@ class Supervisor:
                 response = connection.getresponse()
                 body = response.read()
         except (OSError, http.client.HTTPException) as error:
-            raise SupervisorError(f"process-compose does not answer {method} {path}") from error
+            raise SupervisorError(f"process-compose does not respond to {method} {path}") from error
         if response.status != 200:
             text = body.decode(errors="replace")
             raise SupervisorError(f"process-compose refuses {method} {path}: {text}")

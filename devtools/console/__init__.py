@@ -1,1 +1,1 @@
-"""The console: the page to look at beside the editor. `python -m devtools.console`."""
+"""The console: live web pages about the stack. `python -m devtools.console`."""

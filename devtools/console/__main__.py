@@ -10,12 +10,12 @@ import structlog
 from services.common import logs
 from services.common.settings import Settings, read_or_exit
 
-# Imported, where they are there, by the clients in python-engineio, which the console does not use:
-# 8 MB and a quarter of its start-up time.
+# Imported, if installed, by python-engineio's clients, which the console does not use: 8 MB and a
+# quarter of its start-up time.
 _NOT_IMPORTED = ("aiohttp", "requests", "websocket")
-# Each may hold a body of 4 MiB while it arrives; a browser has seven for a tab, an exporter one.
+# Each may buffer a body of 4 MiB; a browser tab has seven connections, an exporter one.
 _CONNECTIONS_MAX = 100
-# Payments come first where there is little processor time.
+# Payments have priority when CPU time is short.
 _NICENESS = 10
 
 

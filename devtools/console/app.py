@@ -1,4 +1,4 @@
-"""The console's app: its pages, its receiver, its guard."""
+"""The console's app: pages, OTLP receiver and guard."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from services.common.settings import HttpSettings
 
 
 def build(settings: ConsoleSettings, spans: SpanStore, on_ready: Callable[[], None]) -> None:
-    """Adds pages, routes and middleware to NiceGUI's app, of which a process has one."""
+    """Adds pages, routes and middleware to NiceGUI's app, one per process."""
     sources = Sources(settings, spans)
     add_pages(sources, Burst(sources.router_url, settings.merchant_password.get_secret_value()))
     app.routes[:0] = receiver.routes(spans)

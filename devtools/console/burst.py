@@ -1,4 +1,4 @@
-"""Many payments at a rate, sent as a merchant sends them."""
+"""Sends many payments at a fixed rate, as a merchant would."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from devtools.merchant.errors import PlatformError
 COUNT_MAX = 1_000
 RATE_MAX = 100
 _THREADS = 8
-# Beyond the time that the rate itself takes.
+# Added to the time that the payments take at the rate.
 _GRACE_SECONDS = 20.0
 
 
@@ -36,7 +36,7 @@ class Burst:
         return self._thread is not None and self._thread.is_alive()
 
     def __str__(self) -> str:
-        """How many were answered, and how."""
+        """Number of responses, by result."""
         if not self._count:
             return ""
         counts = Counter(self._results)
@@ -44,7 +44,7 @@ class Burst:
         return f"{counts.total()} of {self._count} answered: {results}"
 
     def start(self, merchant: str, body: Mapping[str, Any], count: int, per_second: int) -> None:
-        """Begins a burst, unless one runs."""
+        """Starts a burst unless one is running."""
         if self.runs:
             return
         self._stopped.clear()
@@ -57,7 +57,7 @@ class Burst:
         self._thread.start()
 
     def stop(self) -> None:
-        """Sends no more."""
+        """Stops sending."""
         self._stopped.set()
 
     def _run(self, merchant: str, body: dict[str, Any], per_second: int) -> None:

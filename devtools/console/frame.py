@@ -1,4 +1,4 @@
-"""What all pages share: the head with the links to the pages, live parts, tables, small parts."""
+"""Shared by all pages: the header with its links, and live parts."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ PAGES = (
     ("/rates", "Rates", "show_chart"),
 )
 LIVE_SECONDS = 1.0
-# Light, dark, or as the system has it: one developer, so one choice for all pages.
+# Light, dark or the system's: one developer, so one choice for all pages.
 _DARK: dict[str, bool | None] = {"value": None}
 _LOOKS: dict[bool | None, tuple[str, str, bool | None]] = {
     None: ("brightness_auto", "as the system", True),
     True: ("dark_mode", "dark", False),
     False: ("light_mode", "light", None),
 }
-"""Of each choice its icon, its name and the next one."""
+"""For each choice its icon, its name and the next choice."""
 
 
 def add_style() -> None:
@@ -40,7 +40,7 @@ def add_style() -> None:
 
 @contextlib.contextmanager
 def frame(title: str, address: str) -> Iterator[None]:
-    """A page: its head, and the block's elements as its body."""
+    """A page: the header, and the block's elements as its body."""
     ui.page_title(f"{title} · console")
     dark = ui.dark_mode(_DARK["value"])
     with ui.element("header").classes("head"):
@@ -73,9 +73,9 @@ def _dark_button(dark: ui.dark_mode) -> None:
 
 
 class Live(Generic[T]):
-    """A part of a page that is read in a thread now and every so often, and shown when it changed.
+    """A part of a page, read in a thread every `seconds` and redrawn when the data change.
 
-    What is away is said above the part, which keeps what it last showed.
+    If reading fails, the reason appears above the part, which keeps its last contents.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Live(Generic[T]):
         self.timer = ui.timer(seconds, self.refresh)
 
     async def refresh(self) -> None:
-        """Reads now, also while the timer is off. A read that began earlier shows nothing more."""
+        """Reads now, even if the timer is off; discards the results of reads begun earlier."""
         self._reads += 1
         number = self._reads
         try:
@@ -97,7 +97,7 @@ class Live(Generic[T]):
             trouble = ""
         except TROUBLE as error:
             found, trouble = [], sentence(error)
-        if self._trouble.is_deleted or number != self._reads:  # the page was left meanwhile
+        if self._trouble.is_deleted or number != self._reads:  # page left, or superseded
             return
         self._trouble.text, self._trouble.visible = trouble, not found
         changed = found != self._last
@@ -107,7 +107,7 @@ class Live(Generic[T]):
 
 
 async def act(change: Callable[[], T], done: str = "") -> T | None:
-    """Carries out a change in a thread, and says how it ended; None if it failed."""
+    """Makes a change in a thread and shows a notification; None if it failed."""
     try:
         found = await run.io_bound(change)
     except TROUBLE as error:

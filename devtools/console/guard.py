@@ -1,10 +1,10 @@
-"""Refuses what does not come from the console's own page or from a program on this machine.
+"""Refuses requests except from the console's own page or a program on this machine.
 
 A web page elsewhere in the developer's browser can send requests to loopback ports. It cannot send
 another Host than the one it believes in (DNS rebinding), cannot hide its Origin from a WebSocket or
-a POST, and cannot forge Sec-Fetch-Site. What the page may change goes through NiceGUI's WebSocket,
-each message of which must name the page's own id: 122 random bits, known to that page alone.
-Other users of the machine get nothing, where the system says whose a connection is (Linux).
+a POST, and cannot forge Sec-Fetch-Site. Changes go through NiceGUI's WebSocket, where each message
+must name the page's id: 122 random bits, known only to that page. Other users of the machine are
+refused where the system reports a connection's owner (Linux).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Guard:
         self._is_host = hosts.fullmatch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes the request on, or refuses it: 421 for its Host, 403 for its origin or user."""
+        """Forwards or refuses a request: 421 for its Host, 403 for its origin or user."""
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
@@ -47,7 +47,7 @@ class Guard:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
         else:
-            refused = PlainTextResponse("The console answers its own page and user only.", status)
+            refused = PlainTextResponse("The console serves only its own page and user.", status)
             await refused(scope, receive, send)
 
     def _refusal(self, scope: Scope, headers: Headers) -> int:

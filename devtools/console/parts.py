@@ -1,4 +1,4 @@
-"""Small parts of pages. What comes from processes is always text, never markup."""
+"""Page elements. Data from processes are always text, never markup."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def card(title: str, hint: str = "") -> Iterator[None]:
 
 
 def empty(text: str) -> ui.label:
-    """What to do where there is nothing to show yet."""
+    """A hint where there is no data yet."""
     return ui.label(text).classes("empty")
 
 
@@ -47,7 +47,7 @@ def table(
 ) -> ui.table:
     """A table of (name, label, classes); a column of class `wide` is hidden on narrow screens.
 
-    Cells are text; `slots` has a Vue template for a column that is more.
+    Cells are text; `slots` has Vue templates for other columns.
     """
     shown = ui.table(
         columns=[
@@ -74,7 +74,7 @@ def table(
 
 
 def button(text: str, on_click: Any = None, *, spoken: str = "", solid: bool = False) -> ui.button:
-    """A button in the page's colours; `spoken` says more than its text to a screen reader."""
+    """A button in the page's colours; `spoken` is its label for screen readers."""
     made = ui.button(text, on_click=on_click, color=None)
     made.props(f'no-caps {"unelevated" if solid else "flat dense"} aria-label="{spoken or text}"')
     return made.classes("solid" if solid else "flat")
@@ -94,7 +94,7 @@ PAYMENT_SLOT = (
 
 
 def choice(label: str, options: Iterable[str], value: str | None = None) -> ui.select:
-    """A filter by one of several; without a value it can be left empty."""
+    """A filter with one of several values, or none if `value` is empty."""
     names = list(options)
     made = ui.select(
         names, label=label, value=value, clearable=value is None, with_input=len(names) > 10
@@ -124,7 +124,7 @@ def pairs(values: Mapping[str, Any]) -> None:
 
 
 def code(text: str, what: str) -> None:
-    """A text as it is, and a button that copies it."""
+    """Preformatted text and a button that copies it."""
     with ui.element("div").classes("code-block"):
         ui.label(text).classes("code mono").props("tabindex=0")
         copy_button(lambda: text, what)

@@ -1,4 +1,4 @@
-"""Whose process is at the other end of a connection, as Linux knows it."""
+"""Finds the user at the other end of a loopback connection (Linux)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _ROOT = 0
 def is_foreign(peer: tuple[str, int] | None, own: tuple[str, int]) -> bool:
     """Whether another user has the socket at `peer`, connected to `own`. Both are IPv4.
 
-    Not root, which may do everything, and relays the connections of a browser outside a virtual
-    machine. A connection that its program has closed counts as foreign: Linux shows it as root's,
-    or no longer, and `peer` is None. False where the system does not tell: it does not list `own`.
+    Root is allowed: it can do anything, and relays connections from a browser outside a virtual
+    machine. A closed connection counts as foreign: Linux lists it as root's or not at all, and
+    `peer` is None. False if the system does not list `own`, so that the user is unknown.
     """
     if peer is None:
         return True

@@ -1,4 +1,4 @@
-"""The live picture of the stack: who calls whom, and how often."""
+"""The live picture of the stack: calls between its parts, with rates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nicegui import ui
 from devtools.console.sources import Sources
 from devtools.supervisor import SupervisorError
 
-# An arrow leads to each but the first; style.css places them.
+# Each but the first has an arrow leading to it; style.css places them.
 NODES = ("merchant", "router", "auth-api", "core-api", "queue", "psp-connector", "PSP")
 
 
@@ -27,7 +27,7 @@ class Node:
 
 
 def look(sources: Sources) -> dict[str, Node]:
-    """The stack as it is now. A source that is away leaves its part empty."""
+    """The current state of the stack; the part of an unavailable source stays empty."""
     point = sources.rates.latest
     loads = {name: load.requests for name, load in point.services.items()} if point else {}
     outcomes = point.outcomes if point else {}
@@ -46,7 +46,7 @@ def look(sources: Sources) -> dict[str, Node]:
     except SupervisorError:
         states = []
     up = {"merchant"} | {state.service for state in states if state.is_ready and state.is_running}
-    notes = {"merchant": "you", "queue": "?", "PSP": "away, or external"}
+    notes = {"merchant": "you", "queue": "?", "PSP": "down or external"}
     if "psp-sandbox" in up:
         up.add("PSP")
         notes["PSP"] = "sandbox"
@@ -81,7 +81,7 @@ class Picture:
 
 
 def _step(name: str) -> tuple[ui.element, ui.label, ui.label]:
-    """A node behind its arrow; returns it with its texts: rate and note."""
+    """Adds a node after its arrow; returns it with its labels for rate and note."""
     with ui.element("div").classes(f"step step-{name}") as step:
         with ui.element("div").classes("arrow"):
             rate = ui.label("").classes("rate")

@@ -45,7 +45,7 @@ class Point:
 
 
 class Rates:
-    """Reads the counters every INTERVAL_SECONDS and keeps what they grew by."""
+    """Reads the counters every INTERVAL_SECONDS and keeps their increments."""
 
     def __init__(self, first_port: int, supervisor: Supervisor) -> None:
         self._first_port = first_port
@@ -69,8 +69,8 @@ class Rates:
                 found = read(self._http.get(url).text)
             except (httpx.HTTPError, ValueError):
                 continue
-            # Nothing for one interval of a process that is new; a Counter's difference leaves out
-            # what is not positive, as after a restart.
+            # A new process has no rates for one interval; a Counter's difference omits negative
+            # values, as after a restart.
             grown[service].update(found - self._before.get(process, found))
             self._before[process] = found
         if self._read_at and now > self._read_at:
@@ -93,11 +93,11 @@ class Rates:
 def read(text: str) -> Counter[str]:
     """The counters in a Prometheus text.
 
-    Of requests `all`, `errors` (5xx) and one for each bucket by its upper bound; and of payments
-    those of `Point.outcomes`.
+    For requests `all`, `errors` (5xx) and each bucket by its upper bound; for payments those of
+    `Point.outcomes`.
 
     Raises:
-        ValueError: it is none.
+        ValueError: not in Prometheus' format.
     """
     counts: Counter[str] = Counter()
     for family in text_string_to_metric_families(text):

@@ -1,4 +1,4 @@
-"""The OTLP/HTTP receiver and the read interface of the traces.
+"""The OTLP/HTTP receiver, and the API that reads traces.
 
 POST /v1/traces                  https://opentelemetry.io/docs/specs/otlp/#otlphttp
 GET  /api/traces/<id>            of a transaction
@@ -28,7 +28,7 @@ from devtools.console.waterfall import Span
 PROTOBUF = "application/x-protobuf"
 # An exporter sends 512 spans at a time, some 300 KiB.
 BODY_BYTES_MAX = 4 * 1024 * 1024
-# Requests stored at a time; more are refused, and exporters send those again.
+# Requests stored concurrently; further ones are refused, and exporters repeat them.
 STORING_MAX = 4
 TRANSACTION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -55,7 +55,7 @@ def routes(store: SpanStore) -> list[Route]:
         except _RefusedError as error:
             headers = {"Retry-After": "1"} if error.status == 503 else {}
             return PlainTextResponse(str(error), error.status, headers)
-        except ClientDisconnect:  # killed, say, while it was sending
+        except ClientDisconnect:  # e.g. killed while sending
             return Response(status_code=400)
         except sqlite3.Error:
             return PlainTextResponse("the store cannot be written", 503, {"Retry-After": "5"})
@@ -80,7 +80,7 @@ async def _health(_request: Request) -> Response:
 
 
 def as_document(id_: str, spans: list[Span]) -> dict[str, object]:
-    """The answer of `/api/traces/<id>`."""
+    """The response of `/api/traces/<id>`."""
     return {"id": id_, "spans": [asdict(span) for span in spans]}
 
 
@@ -96,7 +96,7 @@ def _parse(body: bytes) -> ExportTraceServiceRequest:
 async def _body(request: Request, *, is_busy: bool) -> bytes:
     if is_busy:
         raise _RefusedError(503, "busy")
-    # A web page can send this type only after asking (CORS), which is not answered.
+    # A web page needs a CORS preflight for this type, which is never granted.
     if request.headers.get("content-type", "").partition(";")[0].strip() != PROTOBUF:
         raise _RefusedError(415, f"send {PROTOBUF}")
     encoding = request.headers.get("content-encoding", "identity")

@@ -1,7 +1,7 @@
-"""What the pages show, read from where it is: Redis, process-compose, the services, the logs.
+"""Reads the pages' data from Redis, process-compose, the services and the logs.
 
-Everything here blocks; pages call it in a thread. Each method raises one of TROUBLE when its source
-is away.
+Everything here blocks; pages call it in a thread. Each method raises one of TROUBLE if its source
+is unavailable.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ P = TypeVar("P", "Page", "Loyalty")
 
 
 class RefusedError(Exception):
-    """What was asked for cannot be done; the message says why."""
+    """The request cannot be carried out; the message says why."""
 
 
 TROUBLE = (
@@ -48,26 +48,26 @@ TROUBLE = (
     UsersError,
 )
 REDIS_TIMEOUT_SECONDS = 2.0
-# Of the payments that a filter looks at: 2,000 take some 150 ms.
+# Payments searched by a filter: 2,000 take some 150 ms.
 EXAMINED_MAX = 2_000
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Which payments; an empty text is any."""
+    """Selects payments; an empty value matches all."""
 
     merchant: str = ""
     status: str = ""
     currency: str = ""
 
     def __contains__(self, payment: Transaction) -> bool:
-        """Whether the payment's status and currency are as wanted."""
+        """Whether the payment's status and currency match."""
         return self.status in {"", payment.status} and self.currency in {"", payment.currency}
 
 
 @dataclass(frozen=True)
 class Payment:
-    """One payment with all that is known of it."""
+    """One payment with its spans and credit."""
 
     record: dict[str, Any]
     """As the Core API returns it."""
@@ -103,7 +103,7 @@ class Sources:
         return {user.username: user.id for user in load(self.settings.users_file)}
 
     def payments(self, wanted: Filter, limit: int) -> tuple[list[dict[str, Any]], bool]:
-        """The latest payments, and whether older ones were left unexamined."""
+        """The latest payments, and whether older ones were not searched."""
         names = {id_: name for name, id_ in self.merchants().items()}
         newest_first = heapq.merge(
             *(self._of(id_) for id_, name in names.items() if wanted.merchant in {"", name}),
@@ -148,7 +148,7 @@ class Sources:
         return loglines.about(self.logs, transaction_id)
 
     def gauges(self) -> dict[str, float]:
-        """The queue's gauges by the names that `/metrics` has: sums, or the greatest age."""
+        """The queue's gauges by their names in `/metrics`: sums, or the greatest age."""
         found = {
             metric.name: (max if metric.name.endswith("seconds") else sum)(
                 sample.value for sample in metric.samples
@@ -156,7 +156,7 @@ class Sources:
             for metric in self._queue.collect()
         }
         if not found:
-            raise redis.ConnectionError("Redis does not answer")
+            raise redis.ConnectionError("Redis does not respond")
         return found
 
     def sandbox(self, method: str, path: str, body: Any = None) -> Any:
@@ -176,7 +176,7 @@ def _document(transaction: Transaction) -> dict[str, Any]:
 
 
 def _pages(read: Callable[[str | None], P]) -> Iterator[P]:
-    """The pages of a list, as many as hold EXAMINED_MAX."""
+    """The first EXAMINED_MAX items of a list, in pages."""
     cursor: str | None = None
     for _page in range(EXAMINED_MAX // PAGE_MAX):
         page = read(cursor)
@@ -187,16 +187,16 @@ def _pages(read: Callable[[str | None], P]) -> Iterator[P]:
 
 
 def sentence(error: BaseException) -> str:
-    """What is away, and what to do, for a person."""
+    """The user-facing message: what is unavailable and what to do."""
     if isinstance(error, redis.RedisError):
-        return "Redis does not answer. See the page Stack: is it stopped or still starting?"
+        return "Redis does not respond. See the page Stack: is it stopped or still starting?"
     if isinstance(error, SupervisorError):
         return (
-            "process-compose does not answer: the stack is stopped or was killed. "
+            "process-compose does not respond: the stack is stopped or was killed. "
             "`platform up -D` starts it."
         )
     if isinstance(error, httpx.HTTPError):
-        return "The PSP sandbox does not answer. See the page Stack: is it stopped?"
+        return "The PSP sandbox does not respond. See the page Stack: is it stopped?"
     if isinstance(error, PlatformError):
         return f"{error.detail}. {error.hint}".strip()
     return str(error)

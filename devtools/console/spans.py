@@ -1,7 +1,7 @@
 """The spans of the latest payments, in a SQLite file of the state folder.
 
 Bounded by rows, bytes and age, so that it can run for weeks. A span is kept as it was received
-(opentelemetry/proto/trace/v1/trace.proto), beside the columns that it is looked up by.
+(opentelemetry/proto/trace/v1/trace.proto), next to the columns used for lookups.
 """
 
 from __future__ import annotations
@@ -32,17 +32,16 @@ TRANSACTION = "platform.transaction.id"
 ROWS_MAX = 300_000
 BYTES_MAX = 256 * 1024 * 1024
 DAYS_MAX = 7
-# Stored and deleted with each request at most, so that none takes long. An exporter sends 512.
+# Most spans stored and deleted per request, so that none takes long. An exporter sends 512.
 SPANS_AT_ONCE_MAX = 5_000
-# Deleted at a time where the file has BYTES_MAX: an eighth.
+# At BYTES_MAX, an eighth of the file is deleted.
 _SHARE = 8
-# Of one payment. One that was replayed often has many traces, one that was retried many spans; a
-# page of 300 takes 3 s.
+# Per payment. Replays add traces, retries add spans; a page of 300 takes 3 s.
 TRACES_MAX = 50
 SPANS_MAX = 300
-# Looked at, of a trace or a payment: many payments of a client can be in one trace.
+# Spans read per trace or payment: one trace may contain many payments of a client.
 _EXAMINED_MAX = 2_000
-# Of a span; the rest is left out.
+# Per span; the rest is dropped.
 ATTRIBUTES_MAX = 128
 CHARACTERS_MAX = 4_000
 _BUSY_SECONDS_MAX = 2
@@ -85,9 +84,9 @@ class SpanStore:
         self._clock = clock
         try:
             self._connection = _open(path)
-        except sqlite3.OperationalError:  # locked, or the disk is full: later it opens
+        except sqlite3.OperationalError:  # locked or disk full: retry later
             raise
-        except sqlite3.DatabaseError:  # damaged: the spans of past payments can be done without
+        except sqlite3.DatabaseError:  # damaged: past spans are expendable
             for file in path.parent.glob(f"{path.name}*"):
                 file.unlink()
             self._connection = _open(path)
@@ -96,7 +95,7 @@ class SpanStore:
         """Stores the request's first spans and deletes those beyond the bounds.
 
         Raises:
-            sqlite3.Error: the disk is full, say.
+            sqlite3.Error: for example, the disk is full.
         """
         now = int(self._clock())
         rows = list(itertools.islice(_rows(request, now), SPANS_AT_ONCE_MAX))
@@ -109,7 +108,7 @@ class SpanStore:
             self._sweep(connection, now)
 
     def _sweep(self, connection: sqlite3.Connection, now: int) -> None:
-        """Deletes the oldest spans beyond the bounds. Sequence and time of receipt grow alike."""
+        """Deletes the oldest spans beyond the bounds. Sequence order is order of receipt."""
         first, received_seconds, last = connection.execute(
             "SELECT min(sequence), received_seconds, (SELECT max(sequence) FROM spans) FROM spans"
         ).fetchone()
@@ -126,7 +125,7 @@ class SpanStore:
             )
 
     def _bytes(self, connection: sqlite3.Connection) -> int:
-        """What is in use of the file; it does not shrink."""
+        """Bytes in use; the file itself never shrinks."""
         count, free, size = (
             connection.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("page_count", "freelist_count", "page_size")
@@ -161,7 +160,7 @@ class SpanStore:
 
 def _open(path: Path) -> sqlite3.Connection:
     path.touch(mode=0o600)
-    path.chmod(0o600)  # SQLite gives its other files the mode of this one
+    path.chmod(0o600)  # SQLite creates its other files with the same mode
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS_MAX, check_same_thread=False)
     connection.executescript(_SETUP)
     return connection
@@ -191,7 +190,7 @@ def _spans(
 ) -> list[Span]:
     """The spans of a trace without those of other transactions.
 
-    First that transaction's, then those received around the sequence `near`.
+    Those of the transaction first, then those received around the sequence `near`.
     """
     found = connection.execute(
         "SELECT trace_id, service, span FROM spans"
@@ -204,7 +203,7 @@ def _spans(
 
 
 def _around(own: Collection[str], spans: Sequence[Span]) -> list[Span]:
-    """The spans with the ids `own`, those above and those below them."""
+    """The spans with the ids `own`, their ancestors and their descendants."""
     parents = {span.span_id: span.parent_id for span in spans}
     children: dict[str, list[str]] = {}
     for span in spans:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Deeper ones, as of a circle in damaged data, are shown at this depth.
+# Deeper ones, as in damaged data with a cycle, appear at this depth.
 DEPTH_MAX = 12
 _NS_PER_MS = 1_000_000
 
@@ -31,7 +31,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Row:
-    """A span: how deep it is below its trace's first, and where it is in time."""
+    """A span, its depth in the trace and its position in time."""
 
     span: Span
     depth: int
@@ -40,13 +40,13 @@ class Row:
     ms: float
 
     def __str__(self) -> str:
-        """Its name and what went wrong."""
+        """Its name and error, if any."""
         reason = self.span.attributes.get("status") or self.span.attributes.get("error.type")
         return f"{self.span.name}: {reason or 'error'}" if self.span.is_error else self.span.name
 
 
 def rows(spans: Sequence[Span]) -> list[Row]:
-    """The rows from top to bottom: traces one after the other by their start."""
+    """The rows from top to bottom; traces are ordered by their start."""
     ordered = sorted(spans, key=lambda span: (span.start_ns, -span.end_ns))
     ids = {(span.trace_id, span.span_id) for span in ordered}
     children: dict[tuple[str, str], list[Span]] = {}

@@ -34,7 +34,7 @@ def trace(transaction_id: str, url: str, deadline: Deadline) -> tuple[list[Row],
             response = client.send("GET", f"/api/traces/{transaction_id}")
         spans = _SPANS.validate_python(response.document["spans"])
     except UnreachableError:
-        return [], f"the console at {url} does not answer: `platform status`; is CONSOLE on?"
+        return [], f"the console at {url} does not respond: `platform status`; is CONSOLE on?"
     except (KeyError, ValidationError):
         return [], f"what answers at {url} is no console of this version"
     note = "the console has no spans of it: they are kept from its start on, for some days"

@@ -41,7 +41,7 @@ def test_two_tabs_live_side_by_side(person: Person, stack: Stack) -> None:
     person.opens("/psp")
     with person.another_tab():
         person.opens("/psp")
-        person.sees("Faults on purpose")
+        person.sees("Fault injection")
         id_ = str(stack.pay().json()["id"])
         person.sees(id_[:8])
         person.clicks("Flaky")
@@ -73,9 +73,9 @@ def test_a_stopped_redis_is_said(person: Person, stack: Stack) -> None:
     """On the pages that need it, with what to do; they go on when it is back."""
     stack.compose("process", "stop", "redis")
     person.opens("/")
-    person.sees("Redis does not answer. See the page Stack")
+    person.sees("Redis does not respond. See the page Stack")
     stack.compose("process", "start", "redis")
-    person.no_longer_sees("Redis does not answer")
+    person.no_longer_sees("Redis does not respond")
 
 
 def test_20000_payments_keep_pages_fast(person: Person, stack: Stack) -> None:

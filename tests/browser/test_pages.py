@@ -83,14 +83,14 @@ def test_processes_are_stopped_and_started(person: Person, stack: Stack) -> None
     person.sees("router", "ready", "psp-sandbox", "MB", "auth-api")
     person.clicks("stop psp-sandbox")
     person.sees("psp-sandbox stopped")
-    person.sees("away, or external")
+    person.sees("down or external")
     person.opens("/psp")
-    person.sees("The PSP sandbox does not answer.")
+    person.sees("The PSP sandbox does not respond.")
     person.opens("/stack")
     person.clicks("start psp-sandbox")
     wait_until(lambda: stack.healthy("psp-sandbox"), what="the sandbox")
     person.opens("/psp")
-    person.no_longer_sees("does not answer")
+    person.no_longer_sees("does not respond")
 
 
 def test_the_connector_is_scaled(person: Person) -> None:

@@ -20,7 +20,7 @@ _NONE = "No line matches. Lines appear here as soon as a process logs them."
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which lines; an empty text is any."""
+    """Selects lines; an empty value matches all."""
 
     level: str = "debug"
     process: str = ""
@@ -28,13 +28,13 @@ class Wanted:
     transaction: str = ""
 
     def __contains__(self, line: Line) -> bool:
-        """Whether the level and the process are as wanted."""
+        """Whether the level and the process match."""
         is_level = LEVELS.index(line.level) >= LEVELS.index(self.level)
         return is_level and self.process in {"", line.fields.get("service")}
 
 
 def read(sources: Sources, wanted: Wanted) -> list[Line]:
-    """The latest lines, newest first. An id is looked for in all files, the rotated ones too."""
+    """The latest lines, newest first. An id is searched in all files, including rotated ones."""
     if wanted.transaction:
         found = loglines.about(sources.logs, wanted.transaction)
     elif wanted.request:
@@ -70,7 +70,7 @@ def page(sources: Sources) -> None:
 
 
 def _id(text: str | None) -> str:
-    """An id, without the spaces of a paste."""
+    """An id, without surrounding spaces from a paste."""
     return re.sub(r"[^A-Za-z0-9._-]", "", text or "")[:64]
 
 

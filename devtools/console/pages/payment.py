@@ -1,4 +1,4 @@
-"""One payment: waterfall, attempts, record, ledger entry, log lines, the request to repeat it."""
+"""One payment: waterfall, attempts, record, ledger entry, log lines, and a command to repeat it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NO_TRACE = (
 
 
 def page(sources: Sources, transaction_id: str) -> None:
-    """The payment with this id, live until it is left."""
+    """The payment with this id, updated until the page is left."""
     ui.link("← All payments", "/").classes("back")
     if not TRANSACTION_ID.fullmatch(transaction_id):  # anything else is in many log lines
         empty(f"There is no payment {transaction_id[:36]}.")
@@ -54,7 +54,7 @@ def page(sources: Sources, transaction_id: str) -> None:
 
     Live(lambda: sources.payment(transaction_id), show)
     logged = Live(lambda: sources.lines(transaction_id), show_lines, seconds=_LOG_SECONDS)
-    # A look through all log files takes a while: none after the payment's end.
+    # Searching all log files is slow: stop once the payment is final.
     ui.timer(_SETTLED_SECONDS, lambda: setattr(logged.timer, "active", not is_final))
 
 
@@ -144,7 +144,7 @@ def _ledger(found: Payment) -> None:
 
 
 def curl(payment: Mapping[str, Any], merchant: str, url: str) -> str:
-    """The command that sends the same payment once more."""
+    """The command that sends the same payment again."""
     body = json.dumps({name: payment[name] for name in ("amount", "currency", "payment_method")})
     token = f"Authorization: Bearer $(merchant token --as {shlex.quote(merchant)})"
     return f'curl -s {url}/transactions -H "{token}" --json {shlex.quote(body)}'

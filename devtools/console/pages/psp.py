@@ -1,4 +1,4 @@
-"""The PSP sandbox: faults as switches, and what it was asked and charged."""
+"""The PSP sandbox: fault switches, its requests and its payments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from devtools.merchant.report import money
 
 # What each switch adds to the sandbox's faults (services/psp_sandbox/faults.py).
 SWITCHES: dict[str, tuple[str, dict[str, Any]]] = {
-    "Slow": ("each request takes two seconds more", {"delay_ms": 2000}),
+    "Slow": ("each request takes two more seconds", {"delay_ms": 2000}),
     "Down": ("each request gets 503", {"down": "unavailable"}),
     "Flaky": ("half of the requests get 500", {"error_rate": 0.5}),
     "Decline": ("each card is declined", {"decline": True}),
@@ -31,20 +31,20 @@ _CHARGES = (
     ("requests", "Requests", "number"),
     ("intent", "Payment intent", "wide mono"),
 )
-_NONE = "The sandbox was not asked yet. Send a payment on the page Try it."
+_NONE = "The sandbox has had no requests yet. Send a payment on the page Try it."
 _ROWS = 50
 
 
 class _Switches:
-    """The switches, and what they change."""
+    """The fault switches."""
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
         self.changes = 0
-        """Counted at the begin and the end of each: a state read meanwhile is an old one."""
+        """Incremented at the start and end of each change: a state read in between is stale."""
         self._switches = {name: _switch(name, text) for name, (text, _) in SWITCHES.items()}
         for switch in self._switches.values():
-            switch.on("update:model-value", self._change)  # by a person, not by `show`
+            switch.on("update:model-value", self._change)  # by the user, not by `show`
 
     async def _change(self) -> None:
         self.changes += 1
@@ -55,7 +55,7 @@ class _Switches:
         self.changes += 1
 
     def show(self, faults: dict[str, Any]) -> None:
-        """Sets the switches as the sandbox has them."""
+        """Sets the switches to the sandbox's faults."""
         for name, (_, fault) in SWITCHES.items():
             is_on = all(faults.get(k) == v for k, v in fault.items())
             if self._switches[name].value != is_on:
@@ -64,12 +64,12 @@ class _Switches:
 
 def page(sources: Sources) -> None:
     """The switches, then the latest payments by idempotency key."""
-    with card("Faults on purpose", "for each request of the connector, until switched off"):
+    with card("Fault injection", "for each request of the connector, until switched off"):
         switches = _Switches(sources)
         given = ui.label().classes("hint")
     with ui.element("div").classes("figures"):
         figures = {name: figure(label) for name, label in _FIGURES.items()}
-    with card("Charges", "what the sandbox was asked, by idempotency key, latest first"):
+    with card("Charges", "requests to the sandbox by idempotency key, latest first"):
         slots = {"id": PAYMENT_SLOT, "status": STATUS_SLOT}
         charges = table(_CHARGES, key="intent", slots=slots, none=_NONE)
 
@@ -78,7 +78,7 @@ def page(sources: Sources) -> None:
         if changes == switches.changes:
             switches.show(faults["faults"])
         counts = ", ".join(f"{kind} {count}" for kind, count in faults["given"].items())
-        given.text = f"Faults given since the last change: {counts}" if counts else ""
+        given.text = f"Faults injected since the last change: {counts}" if counts else ""
         for name, label in figures.items():
             label.text = f"{payments['summary'][name]:,}"
         charges.rows = [_row(one) for one in payments["data"]]

@@ -1,4 +1,4 @@
-"""The queue: what waits, who holds it, what is retried when, and the dead letters."""
+"""The queue: waiting and pending entries, scheduled retries, and dead letters."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _BUTTONS = (
 
 @dataclass(frozen=True)
 class State:
-    """What the page shows."""
+    """The page's data."""
 
     gauges: dict[str, float]
     consumers: list[dict[str, Any]]
@@ -78,7 +78,7 @@ def _short(fields: dict[str, str]) -> dict[str, str]:
 def _consumers(client: store.Client, partition: store.Partition) -> list[dict[str, Any]]:
     try:
         found = client.xinfo_consumers(partition.queue, store.GROUP)
-    except redis.ResponseError:  # before the first connector there is no group
+    except redis.ResponseError:  # the first connector creates the group
         return []
     return [
         {
@@ -95,10 +95,10 @@ def page(sources: Sources) -> None:
     """Figures, then a table for each kind."""
     with ui.element("div").classes("figures"):
         figures = {name: figure(label) for name, label in _FIGURES}
-    with card("Held by", "entries that a connector works on, or that wait for a merchant's turn"):
+    with card("Held by", "entries held by a connector or waiting for their merchant's turn"):
         consumers = table(_CONSUMERS, key="name", none="No connector holds an entry.")
     with card("Retries", "the next attempt of payments that the PSP did not respond to"):
-        none = "Nothing waits for a retry. On the page PSP you can make it fail."
+        none = "No retries are scheduled. The page PSP can make payments fail."
         retries = table(_RETRIES, slots={"id": PAYMENT_SLOT}, none=none)
     with card("Dead letters", "payments that were given up"):
         letters = _letters(sources)

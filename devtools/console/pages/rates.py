@@ -1,4 +1,4 @@
-"""Requests, latencies and errors of each service, and payments by outcome, of 15 minutes."""
+"""Requests, latency and errors per service, and payments by outcome, for 15 minutes."""
 
 from __future__ import annotations
 

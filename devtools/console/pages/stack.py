@@ -1,4 +1,4 @@
-"""The stack: a live picture, and each process with what it does and may be told to do."""
+"""The stack: a live picture, and each process with its state and controls."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from devtools.supervisor import ProcessState, SupervisorError
 REPLICAS_MAX = 5
 _SECONDS = 2.0
 _MB = 1_000_000
-# Preflight beside a running stack finds its ports taken, and stops all of it.
+# Preflight, run while the stack is up, would find the ports in use and stop the stack.
 _NO_ACTIONS = ("preflight", "ready")
 _DONE = {"start": "started", "stop": "stopped", "restart": "restarted"}
 _COLUMNS = (
@@ -47,7 +47,7 @@ _SLOTS = {
 
 
 def read(sources: Sources) -> list[dict[str, Any]]:
-    """All processes; those that listen come first, by port."""
+    """All processes; those with a port first, in port order."""
     states = sources.supervisor.processes()
     order = [*SERVICES, CONSOLE.name]
     states.sort(key=lambda s: (order.index(s.service) if s.service in order else 99, s.name))
@@ -91,7 +91,7 @@ def _status(state: ProcessState, *, listens: bool) -> tuple[str, str]:
 
 
 def _why(sources: Sources, state: ProcessState, states: list[ProcessState]) -> str:
-    """Whom it waits for, or the last thing it logged before it ended."""
+    """The processes it waits for, or the last line of its log."""
     if state.is_pending:
         with contextlib.suppress(SupervisorError):
             needed = sources.supervisor.needs(state.name)

@@ -1,4 +1,4 @@
-"""Try it: a payment as a merchant sends it, with request and answer as sent; or many."""
+"""Try it: sends one payment and shows request and response, or sends many."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Form:
         self.key.value = str(uuid.uuid4())
 
     def body(self) -> dict[str, Any]:
-        """The request's body; what is no number is sent as it is, to see it refused."""
+        """The request body; an invalid number is sent unchanged, to show its refusal."""
         text = (self.amount.value or "").strip()
         return {
             "amount": int(text) if text.isascii() and text.isdecimal() else text,

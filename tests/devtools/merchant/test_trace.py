@@ -72,7 +72,7 @@ def test_each_span_has_a_row(platform: Platform, tmp_path: Path) -> None:
         (b'{"spans": []}', "the console has no spans of it"),
         (b'{"spans": [{"name": 1}]}', "is no console of this version"),
         (b'["spans"]', "is no console of this version"),
-        (None, "does not answer"),
+        (None, "does not respond"),
     ],
 )
 def test_without_spans_the_record_is_shown(
