@@ -23,17 +23,17 @@ PORT_OFFSETS: Mapping[str, int] = {
     service.name: service.port_offset for service in SERVICES.values()
 }
 BLOCK = max(service.port_offset for service in LISTENERS.values()) + 1
-# Of the stack's Redis Cluster: three primaries, and a replica of each.
+# The stack's Redis Cluster: three primaries, each with a replica.
 NODES = 6
 _BUS_OFFSET = 2  # as in services/redis/node.sh
-_LOWEST = 1024  # below it only root may listen
+_LOWEST = 1024  # lower ports need root
 CLUSTER_BLOCK = SERVICES["redis"].port(0, NODES - 1) + _BUS_OFFSET + 1
 HIGHEST = 65_536 - CLUSTER_BLOCK
 
 _REDIS_SETTINGS = ("REDIS_CLUSTER", "PARTITIONS", "REDIS_REPLICAS_MIN")
 
-# `auto` takes one of 240 blocks. Below 32768 Linux (and every other system) gives no port to an
-# outgoing connection, and 50 leave room for a second to a fifth connector, at +13, +23, ...
+# `auto` picks one of 240 blocks: below 32768, where no system puts outgoing connections, and 50
+# ports each, enough for a second to a fifth connector at +13, +23, ...
 _AUTO_FIRST = 20_000
 _AUTO_STEP = 50
 _AUTO_BLOCKS = 240
@@ -44,7 +44,7 @@ class AddressError(ValueError):
 
 
 def listeners(first_port: int, environ: Mapping[str, str]) -> dict[str, int]:
-    """The ports of the stack but the console's, by process; of a cluster's node also its bus."""
+    """The stack's ports by process, with cluster bus ports but without the console's."""
     found = {name: first_port + offset for name, offset in PORT_OFFSETS.items()}
     for number, port in enumerate(node_ports(first_port) if is_cluster(environ) else ()):
         name = f"redis-{number}" if number else "redis"
@@ -53,12 +53,12 @@ def listeners(first_port: int, environ: Mapping[str, str]) -> dict[str, int]:
 
 
 def block(environ: Mapping[str, str]) -> int:
-    """How many ports the stack takes, from the router's."""
+    """Number of ports that the stack uses, from the router's on."""
     return CLUSTER_BLOCK if is_cluster(environ) else BLOCK
 
 
 def node_ports(first_port: int, count: int = NODES) -> list[int]:
-    """The ports of the nodes of the stack's Redis Cluster; the first is also the one Redis'."""
+    """The ports of the nodes of the stack's Redis Cluster; the first is that of a single Redis."""
     return [SERVICES["redis"].port(first_port, number) for number in range(count)]
 
 
@@ -73,14 +73,14 @@ def is_cluster(environ: Mapping[str, str]) -> bool:
 
 
 def redis_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """The settings of the stack's own Redis, which preflight notes for other shells."""
+    """The settings of the stack's own Redis, which preflight records for other shells."""
     if not has_own_redis(environ):
         return {}
     return {name: environ[name] for name in _REDIS_SETTINGS if environ.get(name)}
 
 
 def running_redis(state: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """The settings of the stack's own Redis at the last start, unless these name another Redis."""
+    """Settings of the stack's own Redis at the last start; none if `environ` names another."""
     return redis_settings(_noted(state)) if has_own_redis(environ) else {}
 
 
@@ -139,7 +139,7 @@ def noted_port(state: Path) -> int | None:
 
 
 def _noted(state: Path) -> dict[str, str]:
-    """The numbers and words in the record of the last start."""
+    """The unquoted variables in the record of the last start."""
     try:
         text = (state / "environment").read_text("utf-8")
     except (OSError, UnicodeDecodeError):

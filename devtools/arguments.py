@@ -1,4 +1,4 @@
-"""What the parsers of our commands have in common."""
+"""Shared by the parsers of our commands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
-    """A parser that prints `epilog` as it is."""
+    """A parser that prints `epilog` unchanged."""
     return argparse.ArgumentParser(
         prog=prog,
         description=description,
@@ -34,7 +34,7 @@ def command(
 
 
 class Suggestions:
-    """Choices that Tab offers; other values are accepted as well."""
+    """Completion choices; other values are accepted, too."""
 
     def __init__(self, values: Callable[[], Iterable[str]]) -> None:
         self._values = values

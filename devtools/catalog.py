@@ -74,13 +74,13 @@ SERVICES = {
     service.name: service
     for service in sorted(map(_read, _SERVICES.glob("*/service.toml")), key=lambda s: s.port_offset)
 }
-"""All of them by name, in the order of their ports."""
+"""All services by name, in port order."""
 
 CONSOLE = _read(Path(__file__).parent / "console/service.toml")
-"""Beside the services: it may be missing, and nothing waits for it."""
+"""Not a service: it is optional, and nothing waits for it."""
 
 LISTENERS = SERVICES | {CONSOLE.name: CONSOLE}
-"""All that listen on a port."""
+"""All processes that listen on a port."""
 
 PROCESSES = (*LISTENERS, "preflight", "ready", "reload", "smoke")
 """The names in process-compose.yaml."""

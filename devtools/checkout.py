@@ -26,7 +26,7 @@ class Checkout:
     def origins(self) -> dict[str, Mapping[str, str]]:
         """The non-empty variables of the shell, and those of `.env` that it does not override.
 
-        Then those of the last start for the stack's own Redis, which `--cluster` sets.
+        Lowest priority: settings of the stack's own Redis at the last start (`--cluster`).
         """
 
         def effective(values: Mapping[str, str]) -> dict[str, str]:
@@ -72,7 +72,7 @@ def current(environ: Mapping[str, str]) -> Checkout:
 
 def _at(folder: Path, environ: Mapping[str, str]) -> Checkout:
     state = environ.get("PLATFORM_STATE", "")
-    # As in nix/platform/env.sh: ignore the folder that another checkout's shell derived.
+    # As in nix/platform/env.sh: ignore a folder derived in another checkout's shell.
     if state == f"{environ.get('PLATFORM_CHECKOUT', '')}/.state":
         state = ""
     path = folder.absolute() / (state or ".state")

@@ -1,4 +1,4 @@
-"""Checks for everything that would prevent a start. Each returns all its faults."""
+"""Checks for everything that would prevent a start. Each returns all faults found."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROGRAMS = ("redis-server", "redis-cli", "caddy", "curl")
 # Created by a start, so missing before the first one.
 _MADE_BY_THE_START = {"JWT_SECRET": "-" * 64, "REDIS_URL": "redis://127.0.0.1"}
 _CHOICES = {"CONSOLE": ("on", "off"), "RELOAD": ("1", "0")}
-_REDIS_SECONDS_MAX = 2.5  # names that do not resolve included
+_REDIS_SECONDS_MAX = 2.5  # including name resolution
 
 
 def missing_programs(environ: Mapping[str, str]) -> list[str]:
@@ -59,7 +59,7 @@ def wrong_settings(first: int, state: Path, environ: Mapping[str, str]) -> list[
 
 
 def _wrong_users(path: str | None) -> list[str]:
-    if not path or not Path(path).is_file():  # reported by the settings already
+    if not path or not Path(path).is_file():  # already reported by the settings
         return []
     try:
         load(Path(path))
@@ -76,8 +76,8 @@ def unreachable_redis(environ: Mapping[str, str]) -> list[str]:
         settings = RedisSettings.read(environ)
     except SettingsError:  # reported by wrong_settings
         return []
-    failure = ["Redis is not reached: no response"]
-    # In a thread, because the resolver of names has no timeout.
+    failure = ["Redis is unreachable: no response"]
+    # In a thread, because name resolution has no timeout.
     thread = threading.Thread(target=_ping, args=(settings, failure), daemon=True)
     thread.start()
     thread.join(_REDIS_SECONDS_MAX)
@@ -96,7 +96,7 @@ def other_partitions(state: Path, environ: Mapping[str, str]) -> list[str]:
 
 
 def _ping(settings: RedisSettings, failure: list[str]) -> None:
-    # Slow to import, and needed only with an external Redis.
+    # Slow to import; only for an external Redis.
     from services.common import redis_check, redis_client  # noqa: PLC0415
 
     try:
@@ -109,7 +109,7 @@ def _ping(settings: RedisSettings, failure: list[str]) -> None:
     except redis_check.MismatchError as error:
         failure[0] = str(error)
     except (*redis_client.ERRORS, OSError, ValueError) as error:
-        failure[0] = f"Redis is not reached: {masked(str(error))}"
+        failure[0] = f"Redis is unreachable: {masked(str(error))}"
     else:
         failure.clear()
 
@@ -136,7 +136,7 @@ def _busy(port: int, process: str, holder: Holder, state: Path, cure: str) -> st
     if holder.state == os.path.realpath(state):
         whose = ""
         cure = (
-            "a stack of this checkout is running: `platform down`, or if nothing answers that, kill"
+            "a stack of this checkout is running: `platform down`, or if that fails, kill"
             f" {holder.pid}"
         )
     return f"port {port} ({process}) is held by {holder}{whose}: {cure}"

@@ -19,7 +19,7 @@ _SECONDS_MAX = 30.0
 
 
 def main(environ: Mapping[str, str]) -> int:
-    """Joins them unless they are joined, and waits until each primary has its replica."""
+    """Joins the nodes if needed, and waits until each primary has its replica."""
     password = (Path(environ["PLATFORM_STATE"]) / "redis-password").read_text("ascii").strip()
     ports = node_ports(int(environ["PLATFORM_PORT"]))
     nodes: list[Any] = [

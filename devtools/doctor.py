@@ -1,4 +1,4 @@
-"""`doctor`: checks everything that can keep the stack from working, running or not.
+"""`doctor`: checks everything the stack needs, whether it is running or not.
 
 Read-only. Exit code 0 without faults, else 1; warnings are not faults.
 """
@@ -53,7 +53,7 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
     try:
         first, found = here.first_port, []
     except AddressError as error:
-        cure = f"set it right {_WHERE.get(here.origin('PLATFORM_PORT'), '')}"
+        cure = f"correct it {_WHERE.get(here.origin('PLATFORM_PORT'), '')}"
         first = DEFAULT_PORT
         found = [Finding("settings", "PLATFORM_PORT", str(error), "fault", "", cure)]
     running = Running(here, first)
@@ -105,7 +105,7 @@ def settings(here: Checkout, first_port: int) -> list[Finding]:
             f"{row.origin} [{_readers(row.services)}]",
         )
         for row in checkout.rows(here, first_port)
-        if row.variable != "HTTP_PORT"  # the section `ports` has them
+        if row.variable != "HTTP_PORT"  # in the section `ports`
     ]
     faults = checkout.dotenv_faults(here) + checks.wrong_settings(
         first_port, here.state, here.merged
@@ -129,7 +129,7 @@ def _message(text: str, status: findings.Status, here: Checkout) -> Finding:
         match = re.match(r"[A-Z][A-Z_]+", text)
         name = match[0] if match else "shell"
         where = _WHERE.get(here.origin(name))
-        cure = f"it is set {where}: set it right there" if where else "set it"
+        cure = f"it is set {where}: correct it there" if where else "set it"
     return Finding("settings", name, text, status, "", cure if status == "fault" else "")
 
 

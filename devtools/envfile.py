@@ -1,8 +1,8 @@
-"""`.env`, read by python-dotenv for the stack and for the commands beside it.
+"""`.env`, read by python-dotenv for the stack and its commands.
 
 `python -m devtools.envfile PROGRAM ARG...` runs the program with the checkout's `.env` in its
-environment. process-compose is started this way and does not read the file itself: it drops the
-whole file if one line is wrong.
+environment. process-compose is started this way because it drops the whole file if one line is
+invalid.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def checkout(environ: Mapping[str, str]) -> Path:
 
 
 def merged(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a command beside the stack: as the stack's own, the shell beats `.env`."""
+    """The environment of a command: as in the stack, the shell overrides `.env`."""
     folder = checkout(environ)
     is_ours = (folder / "process-compose.yaml").is_file()  # not another project's .env
     return {**(read(folder / ".env").values if is_ours else {}), **environ}

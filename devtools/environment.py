@@ -18,7 +18,7 @@ SETTINGS: Mapping[str, type[Settings]] = {
     service.name: service.settings() for service in SERVICES.values() if service.packages
 }
 
-# Variables that no settings class has: of the stack, and of merchant.
+# Variables of the stack and of `merchant`, which are in no settings class.
 OTHER_VARIABLES: Mapping[str, str] = {
     "PLATFORM_PORT": "the router's port; the others follow; `auto` takes a block of its own",
     "PLATFORM_STATE": "data, logs, secret and socket; set it in the shell, not in `.env`",
@@ -64,7 +64,7 @@ def defaults(first_port: int, state: Path, environ: Mapping[str, str]) -> dict[s
     has_console = environ.get("CONSOLE") != "off"
     return {
         "JWT_SECRET_FILE": str(state / "jwt-secret"),
-        "LOG_FORMAT": "console",  # as process-compose.yaml has it for all processes
+        "LOG_FORMAT": "console",  # set in process-compose.yaml for all processes
         "REDIS_URL_FILE": str(state / "redis-url"),
         "PSP_URL": f"http://127.0.0.1:{SERVICES['psp-sandbox'].port(first_port)}",
         **({"OTEL_EXPORTER_OTLP_ENDPOINT": console} if has_console else {}),

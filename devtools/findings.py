@@ -11,7 +11,7 @@ from typing import Literal
 
 from devtools.terminal import Output, columns
 
-# ok; of interest, but fine; may bite; has to be mended.
+# Fine; information; a risk; must be fixed.
 Status = Literal["ok", "note", "warning", "fault"]
 
 _MARKS = {"ok": "", "note": "", "warning": "!", "fault": "X"}

@@ -45,7 +45,7 @@ class Running:
     @property
     def _holders(self) -> Mapping[str, Holder]:
         """The listener of each of the stack's ports that is in use."""
-        # The sections are threads: two that try a port at the same time would find each other.
+        # Sections run in threads: two that try a port at once would each find it in use.
         with self._lock:
             return self._found
 
@@ -83,7 +83,7 @@ class Running:
         if holder.state == self._state:
             return Finding("ports", name, str(port), note=f"ours: {holder}")
         if self._is_up:
-            note = f"{holder}, not of this stack: yours, in its place?"
+            note = f"{holder}, not of this stack: started by you instead?"
             return Finding("ports", name, str(port), "warning", note)
         free = ports.free_block(self._first, block(self._checkout.merged))
         cure = f"end it, or start with PLATFORM_PORT={free or '...'}"
@@ -96,7 +96,7 @@ class Running:
             return [Finding("ports", "left behind", "nothing")]
         named = "; ".join(map(str, self._orphans))
         cure = "`platform down` ends them, and so does the next start"
-        note = "their supervisor is gone"
+        note = "their supervisor was killed"
         return [Finding("ports", "left behind", named, "fault", note, cure)]
 
     def health(self) -> list[Finding]:
@@ -136,7 +136,7 @@ class Running:
                 names = [
                     name
                     for name in settings.variables()
-                    # The same file may have been named by another path.
+                    # The same file may have different paths.
                     if name not in environment.SET_BY_THE_STACK and not name.endswith("_FILE")
                     if current.get(name, "") != following.get(name, "")
                 ]
@@ -156,7 +156,7 @@ class Running:
             own = {"REDIS_URL_FILE": str(self._checkout.state / "redis-url")}
             settings = RedisSettings.read({**own, **variables})
         except SettingsError as error:
-            return [Finding("redis", "address", "unknown", "fault", str(error), "set it right")]
+            return [Finding("redis", "address", "unknown", "fault", str(error), "correct it")]
         url = settings.redis_url
         try:
             with contextlib.closing(
@@ -247,13 +247,13 @@ def _drift(seconds: float) -> Finding:
 
 
 def _lost(client: store.Client, partitions: Sequence[store.Partition]) -> Finding:
-    """Open transactions that are in no queue, which only the connector's sweep finishes."""
+    """Open transactions that are in no queue: only the connector's sweep finds them."""
     name, count, until = "open, in no queue", 0, time.monotonic() + _SWEEP_SECONDS_MAX
     try:
         for ids in Sweep(client, partitions).look():
             count += len(ids)
             if time.monotonic() > until:
-                return Finding("redis", name, f"{count} so far", note="not all records looked at")
+                return Finding("redis", name, f"{count} so far", note="not all records checked")
     except redis.ResponseError as error:
         cure = "a key was overwritten by hand: delete it, and payments continue"
         return Finding("redis", name, "unknown", "fault", str(error), cure)

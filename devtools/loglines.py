@@ -1,6 +1,6 @@
-"""Reads lines of the log files: a service's or the router's, Redis', process-compose's.
+"""Reads the log files of services, router, Redis and process-compose.
 
-The patterns are those of lnav's format file, so that `logs` shows what is read here.
+The patterns come from lnav's format file, so that both read the same.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ _FIELD = re.compile(r' (\w+)=("(?:[^"\\]|\\.)*"|\S*)')
 
 @dataclass(frozen=True)
 class Line:
-    """One log line; values of `fields` are as in JSON, or plain text."""
+    """One log line; values of `fields` are text."""
 
     at: datetime
     level: str
     fields: Mapping[str, str]
-    """With `event`; with `service`, but for Redis and process-compose."""
+    """Includes `event` and, except for Redis and process-compose, `service`."""
 
 
 def process_of(path: Path) -> str:
-    """The process that wrote the file, also a rotated one (core-api-2026-11-24T13-19.log.gz)."""
+    """The process that wrote a file, even if rotated (core-api-2026-11-24T13-19.log.gz)."""
     return re.split(r"-20\d\d-\d\d-\d\dT|\.log", path.name)[0]
 
 
@@ -51,7 +51,7 @@ class Tail:
 
     LINES_MAX = 2_000
     _BYTES_MAX = 128 * 1024
-    """Read of a file at a time: a process that logs more at once loses its oldest lines here."""
+    """Read per file and call; of a larger burst only the newest lines are kept."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -81,7 +81,7 @@ class Tail:
 
 
 def _with_continuations(texts: list[str], path: Path) -> list[Line]:
-    """The lines; one that begins none, as of a traceback, has the time of the line before."""
+    """Parses the lines; a continuation, as in a traceback, gets the time of the line before."""
     found: list[Line] = []
     for text in texts:
         if line := parse(text):
@@ -110,10 +110,10 @@ def _reads(line: Line) -> bool:
 
 
 def find(folder: Path, ids: Collection[str]) -> Iterator[Line]:
-    """All lines that have one of the texts, also of rotated files, in no order."""
+    """All lines that contain one of the ids, including rotated files, in no order."""
     needles = [id_.encode() for id_ in ids]
     for path in folder.glob("*.log*"):
-        # A file may be rotated away meanwhile, and a compressed one be cut off.
+        # A file may be rotated while it is read, and a compressed one may be truncated.
         with contextlib.suppress(OSError, EOFError, zlib.error), _open(path) as file:
             for text in file:
                 if any(needle in text for needle in needles) and (
@@ -127,7 +127,7 @@ def _open(path: Path) -> IO[bytes] | gzip.GzipFile:
 
 
 def parse(text: str) -> Line | None:
-    """None if the text does not start a log line, as within a traceback."""
+    """Parses a line; None for a continuation, as in a traceback."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", text.rstrip("\n"))
     with contextlib.suppress(ValueError, LookupError, TypeError, StopIteration, RecursionError):
         if text.startswith("{"):
@@ -156,7 +156,7 @@ def _text(value: str) -> str:
 
 
 def _as_text(fields: Mapping[str, object]) -> dict[str, str]:
-    """Each value as text; three decimals are enough for milliseconds."""
+    """Converts values to text, with at most three decimals."""
     short = {k: round(v, 3) if isinstance(v, float) else v for k, v in fields.items()}
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in short.items()}
 

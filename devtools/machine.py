@@ -43,7 +43,7 @@ def state(checkout: Checkout) -> list[Finding]:
 
 
 def _mode(path: Path, required: int) -> Finding:
-    """Preflight corrects it at each start; until then others may read a secret."""
+    """Preflight corrects the mode at each start; until then, others may read a secret."""
     mode = stat.S_IMODE(path.stat().st_mode)
     name = "mode" if path.is_dir() else f"mode of {path.name}"
     if mode == required:
@@ -109,7 +109,7 @@ def flake(checkout: Checkout) -> list[Finding]:
         source = (checkout.folder / ".state/nixw/road").read_text("utf-8").strip()
     except OSError:
         return found
-    note = "nixw looks again after: rm -r .state/nixw"
+    note = "nixw checks again after: rm -r .state/nixw"
     return [*found, Finding("machine", "packages", _SOURCES.get(source, source), note=note)]
 
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 from devtools import environment
 
-# Similarities, chosen on the names in tests/devtools/test_names.py. Beyond `.env`, which is ours
-# alone, or between different first words, only a near miss counts.
+# Similarities, tuned on the names in tests/devtools/test_names.py. Outside `.env`, which has only
+# our settings, or with another first word, only a near miss counts.
 _NEAR = 0.86
 _SAME_FIRST_WORD = 0.7
-# Read by OpenTelemetry, beside the setting of the endpoint.
+# Read by OpenTelemetry, in addition to the endpoint.
 _OPENTELEMETRY = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_RESOURCE_ATTRIBUTES")
 _PROXIES = [f"{scheme}_proxy" for scheme in ("http", "https", "all", "no")]
 
@@ -24,7 +24,7 @@ def known() -> frozenset[str]:
 
 
 def typos(names: Iterable[str], *, of_envfile: bool = False) -> list[str]:
-    """A sentence for each name that is probably a misspelt setting."""
+    """A message for each name that is probably a misspelt setting."""
     settings = sorted(known())
     found = {
         name: _similar(name.upper(), settings, of_envfile=of_envfile)

@@ -2,9 +2,9 @@
 
 `python -m devtools.orphans` ends those of this checkout; preflight does so at each start.
 
-A process is an orphan only if all of this holds: it runs under our user; its environment has this
-state folder, and the name of one of the stack's processes, which process-compose gives to what it
-starts (a shell of the same checkout has no such name); no process-compose is among its parents.
+A process is an orphan only if it runs under our user, its environment has this state folder and the
+name of one of the stack's processes (which process-compose sets, unlike a shell of the checkout),
+and no process-compose is among its ancestors.
 
 Any process may end while it is inspected: each inspection suppresses GONE.
 """
@@ -60,19 +60,19 @@ def find(state: Path) -> list[Orphan]:
 
 
 def rivals(state: Path) -> list[str]:
-    """A line if another supervisor runs a stack on this folder: two Redis would write one file."""
+    """A line if another supervisor uses this folder: two Redis would write the same file."""
     own = psutil.Process().parents()
     for one in _marked(state).values():
         with suppress(*GONE):
             supervisor = next(filter(_is_supervisor, one.process.parents()), None)
             if supervisor and supervisor not in own:
-                cure = f"`platform down`, or if nothing answers that, kill {supervisor.pid}"
+                cure = f"`platform down`, or if that fails, kill {supervisor.pid}"
                 return [f"PLATFORM_STATE={str(state)!r}: another stack uses it ({one}): {cure}"]
     return []
 
 
 def _marked(state: Path) -> dict[int, Orphan]:
-    """The processes of the stack with this state folder, except this one and those above it."""
+    """The processes of the stack with this state folder, except this one and its ancestors."""
     folder = os.path.realpath(state)
     own = psutil.Process()
     excluded = {own.pid, *(parent.pid for parent in own.parents())}
@@ -123,7 +123,7 @@ def _wait(processes: Sequence[psutil.Process], seconds_max: float) -> None:
 
 
 def is_gone(process: psutil.Process) -> bool:
-    """Whether it has ended. A zombie has, even if init does not reap it."""
+    """Whether the process has ended; a zombie has, even if init does not reap it."""
     with suppress(*GONE):
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     return True
@@ -139,11 +139,11 @@ def clear(state: Path) -> tuple[str, list[str]]:
     left = [orphan for orphan in found if not is_gone(orphan.process)]
     faults = [f"{orphan}, was left behind and cannot be ended: end it yourself" for orphan in left]
     names = "; ".join(map(str, found))
-    return f"ended what was left behind by a supervisor that is gone: {names}", faults
+    return f"ended processes left behind by a killed supervisor: {names}", faults
 
 
 def main() -> int:
-    """Ends and names them; returns the exit code."""
+    """Ends and reports the orphans; returns the exit code."""
     message, faults = clear(state_folder(os.environ))
     if message:
         sys.stdout.write(f"platform: {message}\n")

@@ -40,7 +40,7 @@ def is_free(port: int) -> bool:
 
 
 def holders(ports: Iterable[int]) -> Mapping[int, Holder]:
-    """The listener of each of these ports that has one."""
+    """The listeners by port."""
     numbers = set(ports)
     found = {port: pid for pid, port in reversed(_listeners()) if port in numbers}
     return {port: _holder(pid) for port, pid in found.items()}
@@ -60,7 +60,7 @@ def _listeners() -> list[tuple[int | None, int]]:
 
 
 def _leader(process: psutil.Process) -> psutil.Process:
-    """The process that forked workers which share its socket, or the process itself."""
+    """The parent that shares its socket with forked workers, or the process itself."""
     for parent in process.parents():
         if parent.cmdline() != process.cmdline():
             break
@@ -83,12 +83,12 @@ def _holder(pid: int | None) -> Holder:
 
 
 def place(process: psutil.Process) -> tuple[str, str]:
-    """A process's name in a stack, and that stack's state folder; empty texts outside of any.
+    """A process's name in a stack, and that stack's state folder; both empty if in none.
 
-    Only a supervisor gives such a name; the folder is known to every shell of a checkout.
+    Only a supervisor sets the name; every shell of a checkout has the folder.
 
     Raises:
-        psutil.Error, OSError: it has ended, or is another user's.
+        psutil.Error, OSError: it has ended or belongs to another user.
     """
     environ = process.environ()
     name, state = environ.get("PC_PROC_NAME", ""), environ.get("PLATFORM_STATE") or ".state"

@@ -28,7 +28,7 @@ from services.common.settings import EXIT_BAD_SETTINGS
 
 
 def faults(environ: Mapping[str, str]) -> list[str]:
-    """Everything that prevents a start, a line each."""
+    """Everything that prevents a start, one line each."""
     folder = state_folder(environ)
     here = checkout.of_stack(environ)
     found = state.prepare(folder) + orphans.rivals(folder) + checks.missing_programs(environ)
@@ -54,7 +54,7 @@ def main(environ: Mapping[str, str]) -> int:
     """Checks; returns the exit code."""
     folder = state_folder(environ)
     if state.version_of(folder) == "":
-        sys.stdout.write(f"preflight: took over {folder}, made before it had a version\n")
+        sys.stdout.write(f"preflight: adopted {folder}, which had no version\n")
     for warning in checkout.name_warnings(checkout.of_stack(environ)):
         sys.stdout.write(f"preflight: warning: {warning}\n")
     ended, left = orphans.clear(folder)

@@ -1,8 +1,8 @@
-"""`python -m devtools.ready`: the stack's last process, which says that all is healthy.
+"""`python -m devtools.ready`: the stack's last process, which reports that it is healthy.
 
 process-compose starts it when every process has logged that it is ready. It waits for the health
-checks, which also cover a Redis elsewhere, then prints what each process took and what to type
-next. `up -D` shows the same.
+checks, which also cover an external Redis, then prints start-up times and next steps. `up -D` shows
+the same.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _line(name: str, port: int, state: ProcessState | None) -> str:
 
 
 def main(environ: Mapping[str, str]) -> int:
-    """Waits for the health checks and prints the report; 1 when one keeps failing."""
+    """Waits for the health checks and prints the report; returns 1 if one keeps failing."""
     first_port = noted_port(state_folder(environ)) or DEFAULT_PORT
     if left := unhealthy(first_port):
         sys.stderr.write(f"not healthy: {', '.join(left)}: see `doctor`\n")

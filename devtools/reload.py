@@ -1,10 +1,9 @@
 """`python -m devtools.reload`: restarts a service of the stack when its code is saved.
 
 A file in a service's folder restarts that service, a shared module restarts all of them, and the
-router reads a saved Caddyfile again without a restart. A service that does not start, say for a
-syntax error, says so in its own log; process-compose and the next save start it again. A process
-that was stopped by hand stays stopped. RELOAD=0 switches it off; by default it is on where the code
-is a checkout.
+router reloads a saved Caddyfile without a restart. If a service does not start, for example after a
+syntax error, its log says why; process-compose and the next save start it again. A process stopped
+by hand stays stopped. On by default if the code is in a checkout; RELOAD=0 switches it off.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from devtools.supervisor import ProcessState, Supervisor, SupervisorError
 from services.common import logs
 from services.common.settings import Settings, read_or_exit
 
-# Not JSON: users.json is read again without a restart.
+# Not JSON: users.json is reloaded without a restart.
 SUFFIXES = (".py", ".lua")
 CADDYFILE = "router/Caddyfile"
-# Files saved one after the other within this time (`git checkout`) are one change.
+# Files saved within this time of each other (`git checkout`) are one change.
 DEBOUNCE_MS_MAX = 400
 STEP_MS = 50
 
@@ -66,9 +65,9 @@ def saved(services: Path, after: float, until: float) -> set[str]:
 
 
 def watch(services: Path, supervisor: Supervisor, started: float) -> None:
-    """Restarts what is changed below `services`, until a signal ends the process.
+    """Restarts the processes whose code changes below `services`, until a signal.
 
-    First what was changed since `started` (seconds since the epoch), before any service began.
+    Starts with changes since `started` (seconds since the epoch), before any service started.
     """
     import watchfiles  # noqa: PLC0415 - not needed where reloading is off
 

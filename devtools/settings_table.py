@@ -13,7 +13,7 @@ from services.common.settings import Settings
 
 BEGIN = "<!-- written by `new sync` -->\n"
 END = "<!-- end of the table -->\n"
-# Of the stack, or not a constant.
+# Variables of the stack, or without a constant default.
 DEFAULTS = {
     "PLATFORM_PORT": "8000",
     "PLATFORM_STATE": "`.state`",
@@ -45,7 +45,7 @@ class Row:
     """A setting."""
 
     names: list[str]
-    """The variable; also that of its file, if it may be a secret."""
+    """The variable and, if it may be a secret, that of its file."""
     reader: str
     default: str
     meaning: str
@@ -113,7 +113,7 @@ def example() -> str:
 
 
 def updated(page: str) -> str:
-    """The page with the table as it has to be."""
+    """The page with the current table."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return before + BEGIN + table() + END + after

@@ -1,4 +1,4 @@
-"""`logs`: what all processes of the stack log, merged in time order by lnav (https://lnav.org).
+"""`logs`: the logs of all processes, merged in time order by lnav (https://lnav.org).
 
 At a terminal it opens lnav's viewer; into a pipe, with `-n` or with NO_COLOR it prints plain lines.
 devtools/lnav has the format of our lines.
@@ -83,7 +83,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 @contextlib.contextmanager
 def _environ(environ: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
-    """The environment with a temporary home: there lnav keeps filters for the next session."""
+    """The environment with a temporary home, because lnav keeps filters between sessions."""
     with tempfile.TemporaryDirectory(prefix="lnav-") as home:
         own = {"HOME": home, "TMPDIR": home, "TZ": "UTC"}
         yield {name: environ[name] for name in environ if name != "XDG_CONFIG_HOME"} | own
@@ -98,7 +98,7 @@ def _lnav(args: argparse.Namespace, about: str, lines: int, files: Sequence[str]
     """The lnav command line; it prints the last `lines` without a filter."""
     commands = []
     if args.transaction:
-        # Not those that only read it: a client that waits for it sends many.
+        # Without reads of the transaction: a polling client sends many.
         commands.append(r":filter-out method\W+(GET|HEAD)\b")
     if about:
         commands.append(f":filter-in {about}")
@@ -108,13 +108,13 @@ def _lnav(args: argparse.Namespace, about: str, lines: int, files: Sequence[str]
         commands.append(f":hide-lines-before {args.since:%Y-%m-%dT%H:%M:%S.%f}")
     if (about or args.since) and not args.follow:
         lines = _LINES_MAX
-    # Not `:goto`: lnav 0.11 ends with an error where there are fewer lines.
+    # Not `:goto`: lnav 0.11 fails if there are fewer lines.
     commands.append(_BEGIN.format(lines=args.lines or lines))
     return ["lnav", "-I", str(_FORMATS), *(w for text in commands for w in ("-c", text)), *files]
 
 
 def _about(args: argparse.Namespace, folder: Path) -> str:
-    """A pattern of the lines about the request or transaction; empty for all lines."""
+    """A pattern for lines about the request or transaction; empty for all lines."""
     if args.request:
         return _of_request(args.request)
     if args.transaction:
@@ -143,7 +143,7 @@ def _followed(args: argparse.Namespace, pattern: str, files: Sequence[str]) -> I
 
 
 def _output(command: Sequence[str], **options: Any) -> Iterator[bytes]:
-    """The lines that a program prints; it ends with its reader."""
+    """The output lines of a program, which is killed when its reader stops."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, **options) as process:  # noqa: S603
         try:
             yield from process.stdout or ()
@@ -152,7 +152,7 @@ def _output(command: Sequence[str], **options: Any) -> Iterator[bytes]:
 
 
 def _write(lines: Iterator[bytes], *, flush: bool = False) -> bool:
-    """Prints them; returns whether there were any."""
+    """Prints the lines; returns whether there were any."""
     has_any = False
     for line in lines:
         sys.stdout.buffer.write(line)

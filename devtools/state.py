@@ -23,7 +23,7 @@ _FILES = (
 
 
 def version_of(state: Path) -> str | None:
-    """The folder's version; empty if older than versions, None if new."""
+    """The folder's version; empty if from before versions, None if new."""
     try:
         with (state / "version").open(encoding="utf-8", errors="replace") as file:
             return file.read(_VERSION_CHARACTERS_MAX).strip()
@@ -34,7 +34,7 @@ def version_of(state: Path) -> str | None:
 def prepare(state: Path) -> list[str]:
     """Creates the state folder and the secrets where missing; returns faults.
 
-    A folder without a version mark is taken over as it is: it differs in nothing but the mark.
+    A folder without a version is adopted: it differs only in that file.
     """
     try:
         if fault := _not_ours(state):
@@ -69,7 +69,7 @@ def _not_ours(state: Path) -> str:
 
 
 def _is_foreign(folder: Path) -> bool:
-    # A service that was started alone has made metrics/PORT.
+    # A service started on its own creates metrics/PORT.
     own = folder.name == "metrics" and folder.is_dir()
     return folder.exists() and not (own and all(p.name.isdigit() for p in folder.iterdir()))
 
@@ -77,7 +77,7 @@ def _is_foreign(folder: Path) -> bool:
 def _make_folders(state: Path) -> None:
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     state.chmod(0o700)
-    # First: it marks the folders as ours to remove.
+    # First, because it marks the folders as ours to remove.
     _write(state / "version", str(VERSION))
     for name in ("logs", *_FOLDERS):
         (state / name).mkdir(mode=0o700, exist_ok=True)
@@ -92,16 +92,16 @@ def write_environment(state: Path, script: str, redis_ports: Iterable[int]) -> N
 
 
 def partitions_of(state: Path) -> str:
-    """The number of partitions of the data; empty if there are none yet."""
+    """The number of partitions of the data; empty without data."""
     try:
         return (state / "partitions").read_text(encoding="utf-8").strip()
     except OSError:
-        # Older data have one.
+        # Data from before partitions existed.
         return "1" if any((state / "redis").glob("*")) else ""
 
 
 def write_partitions(state: Path, count: str) -> None:
-    """Notes the number of partitions, which the first start decides."""
+    """Records the number of partitions at the first start."""
     if not (state / "partitions").exists():
         _write(state / "partitions", count)
 
@@ -132,8 +132,7 @@ def bytes_of(state: Path) -> int:
 def forget(state: Path) -> list[str]:
     """Removes what preflight and the processes created; returns the names of what is kept.
 
-    The files of `nixw` and process-compose's screen settings are kept, and so is what a symbolic
-    link in the folder points to.
+    Keeps the files of `nixw`, process-compose's screen settings and the targets of symbolic links.
     """
     for name in (*_FOLDERS, "logs"):
         if (state / name).is_symlink():
@@ -141,7 +140,7 @@ def forget(state: Path) -> list[str]:
     for name in _FOLDERS:
         if (state / name).is_dir():
             shutil.rmtree(state / name)
-    # The mark goes last: a removal that was cut short can be begun again.
+    # The version goes last, so that an interrupted removal can be repeated.
     for pattern in reversed(_FILES):
         for path in state.glob(pattern):
             path.unlink(missing_ok=True)

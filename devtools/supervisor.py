@@ -1,4 +1,4 @@
-"""A client of process-compose's HTTP API on its Unix socket, as far as our commands use it.
+"""A client of process-compose's HTTP API on its Unix socket, for our commands.
 
 The routes are those of https://f1bonacc1.github.io/process-compose/client/.
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 # A stop returns when the process has ended: the connector has 6 s before it is killed.
 _RESPONSE_SECONDS_MAX = 10.0
-# After a stop process-compose takes a moment to forget a process, and refuses its start until then.
+# After a stop, process-compose refuses to start the process again for a moment.
 _START_TRIES_MAX = 20
 _START_TRY_SECONDS = 0.05
 
@@ -45,7 +45,7 @@ class ProcessState:
 
     @property
     def is_pending(self) -> bool:
-        """Whether it waits for what it depends on."""
+        """Whether it waits for its dependencies."""
         return self.status == "Pending"
 
     @property
@@ -73,8 +73,8 @@ class ProcessState:
 class Supervisor:
     """The process-compose of one stack.
 
-    Each method raises SupervisorError if it does not respond, or refuses: there is no such process,
-    or it is in another state.
+    Each method raises SupervisorError if it does not respond or refuses, because the process is
+    unknown or in another state.
     """
 
     def __init__(self, socket_path: str) -> None:
@@ -95,7 +95,7 @@ class Supervisor:
     def restart(self, name: str) -> None:
         """Stops a process, waits until it has ended, and starts it.
 
-        Not process-compose's own restart, which waits for the backoff of a crash, a second.
+        Not process-compose's own restart, which waits a second, as after a crash.
         """
         self.stop(name)
         for tries_left in reversed(range(_START_TRIES_MAX)):

@@ -1,4 +1,4 @@
-"""Lines for a terminal: printable, with a coloured word, in columns."""
+"""Output for a terminal: escaped, coloured, in columns."""
 
 from __future__ import annotations
 

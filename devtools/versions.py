@@ -29,14 +29,14 @@ class Program:
     pin: str = ""
     tested: tuple[tuple[int, int], tuple[int, int]] | None = None
     options: tuple[str, ...] = ("--version",)
-    """Each is tried, until one prints a version."""
+    """Tried in order until one prints a version."""
     is_needed: bool = True
 
 
 PROGRAMS = (
     Program("redis-server", "redis", ((7, 0), (8, 99))),
     Program("redis-cli", "redis", ((7, 0), (8, 99))),
-    # Built by `go install`, Caddy reports its version only as that of its module.
+    # Built by `go install`, Caddy only reports its module's version.
     Program("caddy", "caddy", ((2, 11), (2, 11)), ("version", "build-info")),
     Program("process-compose", "process-compose", ((1, 100), (1, 122)), ("version --short",)),
     Program("curl"),
@@ -46,7 +46,7 @@ _PYTHON = Program("python", "python", ((3, 11), (3, 14)))
 
 
 def pinned() -> Mapping[str, str]:
-    """The versions in the nixpkgs that flake.lock pins, as far as known."""
+    """The known versions in the nixpkgs that flake.lock pins."""
     known: Mapping[str, str] = json.loads((_ROOT / "nix/host/pinned.json").read_text("utf-8"))
     return known
 
@@ -93,10 +93,10 @@ def _judged(program: Program, version: str, path: str) -> Finding:
     numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
     if program.tested and not program.tested[0] <= numbers <= program.tested[1]:
         lowest = ".".join(map(str, program.tested[0]))
-        cure = f"take the one of the flake: {_START}"
+        cure = f"use the flake's: {_START}"
         return Finding("programs", program.name, version, "fault", f"needs {lowest} on", cure)
     if not program.pin:
-        return Finding("programs", program.name, version, note="not of the pin")
+        return Finding("programs", program.name, version, note="not pinned")
     # With the host package set some programs are in the store, but not Python.
     if all(Path(p).resolve().is_relative_to("/nix/store") for p in (sys.executable, path)):
         return Finding("programs", program.name, version, note="of the pin")

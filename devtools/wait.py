@@ -1,8 +1,8 @@
 """`python -m devtools.wait`: waits until the stack is healthy, for `platform up -D`.
 
-process-compose's own `project is-ready --wait` has no time limit, and its `up -D` does not wait. A
-process that does not come up within the bound is named, with the end of its log; exit code 1. Else
-the report of the process `ready` is printed.
+process-compose's own `project is-ready --wait` has no time limit, and its `up -D` does not wait.
+Prints the report of the process `ready`; or, with exit code 1, each process that is not ready in
+time and the end of its log.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from services.common.command import run_main
 
 HEALTHY_SECONDS_MAX = 60
 POLL_SECONDS = 0.1
-RESTARTS_MAX = 3  # a process that ended so often before it was ready will not recover by itself
+RESTARTS_MAX = 3  # a process that ended this often before it was ready will not recover
 LOG_LINES = 15
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # of process-compose
 
 
 def faults(states: Sequence[ProcessState]) -> dict[str, str]:
-    """Why each unready process is not ready; those that wait for others come last."""
+    """Why processes are not ready; those waiting for others only if nothing else is wrong."""
     found = {}
     for state in states:
         if state.name in PORT_OFFSETS and state.is_running and not state.is_ready:
             found[state.name] = "runs, but is not ready"
         elif state.has_failed:
             found[state.name] = f"ended with code {state.exit_code}"
-    waiting = {state.name: "is waiting for others" for state in states if state.is_pending}
+    waiting = {state.name: "waits for others" for state in states if state.is_pending}
     return found or waiting
 
 

@@ -33,7 +33,7 @@ pkgs.writeShellApplication {
     if command -v nixfmt >/dev/null; then
       run '*.nix' nixfmt "''${check[@]}"
     else
-      echo "format: this package set has no nixfmt; Nix files were not looked at" >&2
+      echo "format: this package set has no nixfmt; Nix files were not checked" >&2
     fi
     exit "$code"
   '';

@@ -46,7 +46,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 def _run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     url = args.url or _platform_url(environ)
     password = _password(args, environ)
-    # Imported late: the HTTP client takes longer to load than --help takes to print.
+    # Imported late: loading the HTTP client takes longer than printing --help.
     if args.command == "smoke":
         from devtools.merchant import smoke  # noqa: PLC0415
 
@@ -57,7 +57,7 @@ def _run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _with_secret(environ: Mapping[str, str]) -> Mapping[str, str]:
-    """The variables with the secret of this checkout's stack, unless they name another."""
+    """Adds the secret of this checkout's stack unless the variables have one."""
     path = state_folder(environ) / "jwt-secret"
     if environ.get("JWT_SECRET") or environ.get("JWT_SECRET_FILE") or not path.is_file():
         return environ
@@ -164,7 +164,7 @@ def _matching(pattern: str, rule: str, convert: Callable[[str], T]) -> Callable[
     return parse
 
 
-# Bytes that are no UTF-8 reach a program as surrogates, and cannot be sent on.
+# Invalid UTF-8 in arguments becomes surrogates, which cannot be sent.
 _text = _matching("[^\ud800-\udfff]+", "a text in UTF-8, and not empty", str)
 _visible = _matching(r"[\x21-\x7e]{1,255}", "1 to 255 visible ASCII characters", str)
 _amount = _matching(

@@ -23,7 +23,7 @@ AUTH = f"/{SERVICES['auth-api'].route}"
 TRANSACTIONS = f"/{SERVICES['core-api'].route}"
 LOYALTY = f"{TRANSACTIONS}/loyalty"
 
-# More than the router's own limit (15 s, then 504).
+# Above the router's own limit (15 s, then 504).
 REQUEST_SECONDS_MAX = 20.0
 # A page of a hundred transactions has some 60 KiB.
 BODY_BYTES_MAX = 1024 * 1024
@@ -39,8 +39,8 @@ _HINTS = {
     409: "see `merchant list --as NAME`; if it is not there, pay under another key",
     413: "the router takes bodies of up to 16 KiB",
     500: "the request id leads to it in the logs, in .state/logs",
-    502: "a service is away: `platform status`",
-    503: "a service is away or full: `platform status`",
+    502: "a service is down: `platform status`",
+    503: "a service is down or full: `platform status`",
     504: "a service hangs: `platform status`",
 }
 
@@ -146,7 +146,7 @@ class Client:
     def _exchange(self, method: str, url: str, **request: Any) -> tuple[httpx.Response, bytes]:
         seconds_left = self.deadline.seconds_left()
         if not seconds_left:
-            raise httpx.ReadTimeout("the time is up")
+            raise httpx.ReadTimeout("timeout")
         # httpx bounds the wait for each piece; the loop bounds their sum in time and size.
         timeout_seconds = min(REQUEST_SECONDS_MAX, seconds_left)
         content = b""
@@ -156,25 +156,25 @@ class Client:
                 if len(content) > BODY_BYTES_MAX:
                     raise httpx.DecodingError("response larger than 1 MiB")
                 if not self.deadline.seconds_left():
-                    raise httpx.ReadTimeout("the time is up")
+                    raise httpx.ReadTimeout("timeout")
             return response, content
 
     def _unreachable(self, error: Exception, request_id: str) -> UnreachableError:
         if isinstance(error, httpx.TimeoutException):
             seconds = min(REQUEST_SECONDS_MAX, self.deadline.seconds)
-            detail = f"{self.url} did not answer within {seconds:g} s"
+            detail = f"{self.url} did not respond within {seconds:g} s"
             hint = "see what hangs: `platform status`"
         elif isinstance(error, httpx.ConnectError) and "refused" in str(error).lower():
             detail = f"nothing listens at {self.url}"
-            hint = f"start the stack with `platform up -D`\nor say where it is, with {_WHERE}"
+            hint = f"start the stack with `platform up -D`\nor give its address with {_WHERE}"
         else:
-            detail = f"no use of {self.url}: {error}"
-            hint = f"is that the platform's router? say where it is, with {_WHERE}"
+            detail = f"no usable response from {self.url}: {error}"
+            hint = f"is that the platform's router? give its address with {_WHERE}"
         return UnreachableError(detail, hint, request_id=request_id)
 
 
 class Session:
-    """A merchant who stays logged in: an expired token is replaced, once per request."""
+    """Keeps a merchant logged in: replaces an expired token once per request."""
 
     def __init__(
         self,

@@ -61,7 +61,7 @@ class Command:
         return response, read(Transaction, response)
 
     def page(self, path: str) -> Response:
-        """As much of a listing as the arguments ask for."""
+        """The first page of a listing, with the requested number of items."""
         return self.ask(lambda token: self.client.page(path, token, self.args.limit))
 
     def again(self, arguments: str) -> str:
@@ -131,10 +131,10 @@ def _pay(command: Command) -> int:
     command.hop("accepted", response.ms, response, text)
     command.screen.events(transaction)
     show_it = command.again(f"show {transaction.id}")
-    more, exit_code = f"not waited for; look later: {show_it}", 0
+    more, exit_code = f"not waiting; check later: {show_it}", 0
     if not command.args.no_wait:
         transaction = _follow(command, transaction)
-        more = f"still open after {command.args.timeout:g} s; look again: {show_it}"
+        more = f"still open after {command.args.timeout:g} s; check again: {show_it}"
         exit_code = _EXITS.get(transaction.status, EXIT_OPEN)
     command.screen.outcome(transaction, "" if transaction.is_final else more)
     return exit_code
@@ -152,7 +152,7 @@ def _post(command: Command) -> Response:
         )
     except UnreachableError as error:
         # Without a response the payment may still have been accepted.
-        look = f"look whether it was accepted before you pay again: {command.again('list')}"
+        look = f"check whether it was accepted before you pay again: {command.again('list')}"
         repeat = "repeat the same command: its idempotency key makes that safe"
         error.hint += "\n" + (repeat if args.idempotency_key else look)
         raise
@@ -167,7 +167,7 @@ def _follow(command: Command, accepted: Transaction) -> Transaction:
         return command.session.send(lambda token: command.client.get(token, accepted.id))
 
     def on_trouble(error: PlatformError) -> None:
-        command.screen.say(f"no news: {error.detail}; asking on until the time is up")
+        command.screen.say(f"no status: {error.detail}; retrying until the timeout")
 
     try:
         for response, transaction in follow(get, command.client.deadline, on_trouble):
@@ -175,7 +175,7 @@ def _follow(command: Command, accepted: Transaction) -> Transaction:
             command.screen.events(transaction, seen)
             seen = len(transaction.timeline)
     except PlatformError as error:
-        error.detail = f"{accepted.id} was accepted, but what became of it? {error.detail}"
+        error.detail = f"{accepted.id} was accepted, but its result is unknown: {error.detail}"
         error.hint = f"{error.hint}\nthen: {command.again(f'show {accepted.id}')}".strip()
         raise
     if last:

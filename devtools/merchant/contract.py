@@ -1,6 +1,6 @@
-"""The contract as checks: payments through the router as the shipped users.
+"""Checks of the public contract: payments through the router as the shipped users.
 
-A check of a refusal has a control: the same request with one thing corrected is accepted.
+Each check of a refusal has a control: the corrected request is accepted.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from devtools.merchant.payment import follow
 from devtools.merchant.report import Screen
 from services.common.settings import Secret, Settings, SettingsError
 
-# Long enough for an attempt that is retried; a payment at the sandbox takes some 20 ms.
+# Enough for a retried attempt; a payment at the sandbox takes some 20 ms.
 _PAYMENT_SECONDS_MAX = 10.0
-# A token is good for 30 s; one more, because its times are whole seconds.
+# A token is valid for 30 s; one more, because its times are whole seconds.
 _EXPIRY_SECONDS_MAX = 31.0
 _CREDITS_MAX = 100
 _ONE_USD = {"amount": 100, "currency": "USD"}
@@ -39,14 +39,14 @@ class CheckFailedError(Exception):
 
 
 class SigningSettings(Settings):
-    """The secret that signs tokens, where this process may read it."""
+    """The secret that signs tokens, if this process can read it."""
 
-    jwt_secret: Secret | None = Field(default=None, description="what tokens are signed with")
+    jwt_secret: Secret | None = Field(default=None, description="the key that signs tokens")
 
 
 @dataclass(frozen=True)
 class Merchants:
-    """What the checks share."""
+    """Shared by the checks: client, logins and output."""
 
     client: Client
     password: str
@@ -62,7 +62,7 @@ class Merchants:
         return self.login(username).token
 
     def list_with(self, token: str) -> Response:
-        """The response to a listing, which needs nothing but a token."""
+        """The response to a listing, which needs only a token."""
         return self.client.page(TRANSACTIONS, token, 1)
 
     def post(self, username: str, amount: int, currency: str, **more: str) -> Response:
@@ -95,7 +95,7 @@ class Merchants:
     ) -> None:
         """Checks what was credited for the transaction, and the balance against the ledger.
 
-        Includes credits for payments that others made as the same user meanwhile.
+        Includes credits for concurrent payments of the same user.
         """
         now = self.loyalty(username)
         last = before.ledger[0].transaction_id if before.ledger else ""
@@ -232,7 +232,7 @@ def _tampered(merchants: Merchants) -> None:
     token = merchants.token("alice")
     _with_status(merchants.list_with(token), 200)
     signed, _, signature = token.rpartition(".")
-    # Not the last character: some of its bits belong to no byte.
+    # Not the last character: some of its bits are unused.
     other = "A" if signature[:1] != "A" else "B"
     _refused(merchants.list_with(f"{signed}.{other}{signature[1:]}"), 401)
 

@@ -11,13 +11,13 @@ class PlatformError(Exception):
     """The platform is unreachable, refuses, or sends an unknown response."""
 
     detail: str
-    """What happened: the problem document's own text, if there is one."""
+    """What happened: the problem document's detail, if there is one."""
     hint: str = ""
     """The remedy; may have several lines."""
     code: str = ""
     request_id: str = ""
     errors: Sequence[str] = ()
-    """One text for each wrong field."""
+    """One message for each invalid field."""
     status: int = 0
     """The HTTP status; 0 without a response."""
 

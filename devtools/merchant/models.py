@@ -1,4 +1,4 @@
-"""Response bodies, as far as this client reads them; other fields are ignored.
+"""Response bodies; fields that this client does not read are ignored.
 
 Declared here because a client knows the contract, not the services' code.
 """
@@ -99,7 +99,7 @@ def read(model: type[ModelT], response: Response) -> ModelT:
     """The response's body as a `model`.
 
     Raises:
-        PlatformError: the body does not match; the text names the fields.
+        PlatformError: the body does not match; the message names the fields.
     """
     try:
         return model.model_validate(response.body)

@@ -9,7 +9,7 @@ from devtools.merchant.client import Deadline, Response, expect
 from devtools.merchant.errors import PlatformError, UnreachableError
 from devtools.merchant.models import Transaction, read
 
-# A payment at the sandbox takes some 20 ms; one that is retried takes seconds.
+# A payment at the sandbox takes some 20 ms, a retried one seconds.
 _POLL_SECONDS_MIN = 0.01
 _POLL_SECONDS_MAX = 0.5
 
@@ -21,7 +21,7 @@ def follow(
 ) -> Iterator[tuple[Response, Transaction]]:
     """Polls until the transaction is final or the deadline has passed.
 
-    A platform that is unavailable for a moment is polled on; `on_trouble` is called once for it.
+    Continues while the platform is briefly unavailable, after calling `on_trouble` once.
 
     Raises:
         PlatformError: the platform refuses, or is still unavailable at the deadline.
@@ -37,7 +37,7 @@ def follow(
             is_passing = error.status == 429 or error.status >= 500
             if not (is_passing or isinstance(error, UnreachableError)):
                 raise
-            # A request cut short by the deadline is no trouble: the transaction is still open.
+            # A request cut off by the deadline is no error: the transaction is still open.
             if deadline.seconds_left():
                 if trouble is None:
                     on_trouble(error)

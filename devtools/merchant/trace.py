@@ -28,7 +28,7 @@ def console_url(router_url: str) -> str:
 
 
 def trace(transaction_id: str, url: str, deadline: Deadline) -> tuple[list[Row], str]:
-    """The rows of a transaction's spans; without any, a note that says why."""
+    """The rows of a transaction's spans, or a note why there are none."""
     try:
         with Client(url, deadline) as client:
             response = client.send("GET", f"/api/traces/{transaction_id}")
@@ -42,7 +42,7 @@ def trace(transaction_id: str, url: str, deadline: Deadline) -> tuple[list[Row],
 
 
 def show(rows: Sequence[Row], note: str, transaction: Transaction, screen: Screen) -> None:
-    """Prints the spans, or the record's timeline where there are none, and the result."""
+    """Prints the spans, or without any the record's timeline, and the result."""
     screen.say(f"transaction  {transaction.id}")
     for trace_id in dict.fromkeys(row.span.trace_id for row in rows):
         screen.say(f"trace        {trace_id}")

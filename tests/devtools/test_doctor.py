@@ -68,8 +68,8 @@ def test_json_has_a_stable_schema(environ: dict[str, str]) -> None:
         if i["section"] == "settings" and i["status"] == "fault"
     }
     assert faults == {
-        "PLATFORM_PORT": "set it right in the environment",
-        "QUEUE_LIMIT": "it is set in the environment: set it right there",
+        "PLATFORM_PORT": "correct it in the environment",
+        "QUEUE_LIMIT": "it is set in the environment: correct it there",
     }
 
 

@@ -165,7 +165,7 @@ def test_a_redis_that_cannot_be_used_stops_the_start(
     with redis_with_tls(tmp_path, authority, port) as url:
         changed = url.replace(*change)
         [fault] = checks.unreachable_redis({"REDIS_URL": changed})
-    assert fault.startswith(f"REDIS_URL='{masked(changed)}': Redis is not reached: ")
+    assert fault.startswith(f"REDIS_URL='{masked(changed)}': Redis is unreachable: ")
     assert reason in fault
     assert IN_AN_ADDRESS not in fault
 

@@ -60,7 +60,7 @@ class Platform:
         is_refused = self.fault == f"503 {request.method} {request.url.path}"
         if is_refused or (is_poll and self.polls_refused > 0):
             self.polls_refused -= 1
-            raise RefusedError(503, "service-unavailable", "Redis is away.")
+            raise RefusedError(503, "service-unavailable", "Redis is down.")
 
     def _problem(self, refused: RefusedError, request_id: str) -> httpx.Response:
         is_json = self.fault == "errors are plain JSON"

@@ -59,8 +59,8 @@ def test_colours_can_be_forced(platform: Platform) -> None:
 @pytest.mark.parametrize(
     ("more", "code", "text"),
     [
-        (["--timeout", "0.3"], 3, "still open after 0.3 s; look again"),
-        (["--no-wait"], 0, "not waited for; look later"),
+        (["--timeout", "0.3"], 3, "still open after 0.3 s; check again"),
+        (["--no-wait"], 0, "not waiting; check later"),
     ],
 )
 def test_an_open_payment_prints_how_to_look_again(more: list[str], code: int, text: str) -> None:
@@ -99,8 +99,8 @@ def test_a_short_outage_is_survived() -> None:
     """Polling continues, and one line mentions it."""
     with serving(Platform(polls_refused=3)) as platform:
         outcome = at(platform, *PAY)
-    news = [line for line in outcome.lines if line.startswith("no news: ")]
-    assert news == ["no news: Redis is away.; asking on until the time is up"]
+    trouble = [line for line in outcome.lines if line.startswith("no status: ")]
+    assert trouble == ["no status: Redis is down.; retrying until the timeout"]
     assert (outcome.code, outcome.lines[-1].split()[0]) == (0, "captured")
 
 
@@ -110,14 +110,14 @@ def test_a_long_outage_ends_with_the_id() -> None:
         outcome = at(platform, *PAY, "--timeout", "0.5")
     [transaction_id] = platform.transactions
     assert outcome.code == 4
-    assert f"{transaction_id} was accepted, but what became of it?" in outcome.stderr
+    assert f"{transaction_id} was accepted, but its result is unknown:" in outcome.stderr
     assert f"then: merchant show {transaction_id} --as alice" in outcome.stderr
 
 
 @pytest.mark.parametrize(
     ("key", "advice"),
     [
-        ([], "look whether it was accepted before you pay again: merchant list --as alice"),
+        ([], "check whether it was accepted before you pay again: merchant list --as alice"),
         (["--idempotency-key", "k"], "repeat the same command: its idempotency key makes that"),
     ],
 )
@@ -153,7 +153,7 @@ def test_a_refusal_prints_reason_remedy_and_request_id(
 def test_retry_after_is_passed_on() -> None:
     with serving(Platform("503 POST /transactions")) as platform:
         outcome = at(platform, *PAY)
-    assert "try again in 1 s; a service is away or full" in outcome.stderr
+    assert "try again in 1 s; a service is down or full" in outcome.stderr
 
 
 def test_a_platform_that_hangs_ends_with_4_at_the_timeout() -> None:
@@ -161,7 +161,7 @@ def test_a_platform_that_hangs_ends_with_4_at_the_timeout() -> None:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         outcome = merchant(*PAY, "--url", url, "--timeout", "0.3")
     assert outcome.code == 4
-    assert f"{url} did not answer within 0.3 s" in outcome.stderr
+    assert f"{url} did not respond within 0.3 s" in outcome.stderr
 
 
 @pytest.mark.parametrize("body", [b"<html>hello</html>", b'{"token": 1}', b"x" * 2_000_000])
