@@ -24,6 +24,8 @@ BLOCK_MS = 200
 # While entries wait for a slot: the interval between reads, and entries per read.
 _POLL_SECONDS = 0.01
 _READ_MAX = 256
+# Entries in memory, of all merchants: `reclaim` reads them each second.
+HELD_MAX = 1000
 
 
 class Dispatcher:
@@ -43,6 +45,9 @@ class Dispatcher:
     def _held(self) -> list[Entry]:
         return [entry for entries in self._ready.values() for entry in entries]
 
+    def _room(self) -> int:
+        return max(HELD_MAX - len(self._held()), 0)
+
     def forget(self) -> None:
         """Drops waiting entries after the lease expired: others may have reclaimed them."""
         self._ready.clear()
@@ -50,7 +55,7 @@ class Dispatcher:
 
     def leave(self) -> None:
         """Sets waiting entries aside for the other connectors."""
-        if held := self._held():
+        if held := sorted(self._held(), key=_order):
             self._queue.assign(held, {})
         self._ready.clear()
 
@@ -73,8 +78,9 @@ class Dispatcher:
             for merchant in self._first_waiting()
         }
         with self._slots.reserve(requested) as shares:
+            more = self._room() // max(len(shares), 1)
             claims = {
-                merchant: self._ready_max
+                merchant: min(count + more, self._ready_max)
                 for merchant, count in shares.items()
                 if count > len(self._ready[merchant])
             }
@@ -101,14 +107,17 @@ class Dispatcher:
     def _sort(self, new: Iterable[Entry]) -> list[Entry]:
         """Queues new entries in memory; returns the surplus, to be set aside."""
         aside: list[Entry] = []
+        room = self._room()
         for entry in new:
             merchant = entry.merchant
             self._waiting.setdefault(merchant)
-            if merchant in self._aside or len(self._ready[merchant]) >= self._ready_max:
+            is_aside = room <= 0 or merchant in self._aside
+            if is_aside or len(self._ready[merchant]) >= self._ready_max:
                 self._aside.add(merchant)
                 aside.append(entry)
             else:
                 self._ready[merchant].append(entry)
+                room -= 1
         return aside
 
     def _assign(self, aside: list[Entry], claims: dict[str, int]) -> None:
@@ -116,9 +125,9 @@ class Dispatcher:
         for entry in claimed:
             self._ready[entry.merchant].append(entry)
             self._waiting.setdefault(entry.merchant)
-        for merchant in claims:
+        for merchant, count in claims.items():
             # Fewer than requested: none left. `reclaim` finds later ones.
-            if sum(entry.merchant == merchant for entry in claimed) < self._ready_max:
+            if sum(entry.merchant == merchant for entry in claimed) < count:
                 self._aside.discard(merchant)
 
     def _pop(self, merchant: str, count: int) -> Iterable[Entry]:
@@ -129,3 +138,7 @@ class Dispatcher:
             self._waiting[merchant] = None
         if not entries:
             del self._ready[merchant]
+
+
+def _order(entry: Entry) -> list[int]:
+    return [int(number) for number in entry.id.split("-")]

@@ -7,7 +7,7 @@
 -- ARGV  from first_id on the entries in order, each its id and its merchant's consumer
 -- Returns  the ids of the moved entries
 local queue = KEYS[1]
-local group, consumer, first_id = unpack(ARGV)
+local group, consumer, first_id = unpack(ARGV, 1, 3)
 local pending_max = 10000 -- more than a connector ever holds
 check_types('stream')
 local is_own = {}

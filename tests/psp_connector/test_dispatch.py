@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import time
+import uuid
 from typing import Any
 
+from services.common.store import GROUP
 from services.psp_connector import dispatch
 from services.psp_connector.dispatch import Dispatcher
 from services.psp_connector.records import Work
@@ -67,3 +69,24 @@ def test_without_a_free_slot_it_waits(payments: Payments) -> None:
     for _turn in range(turns):
         assert dispatcher.next() == []
     assert time.monotonic() - began > turns * 0.005
+
+
+def test_a_connector_keeps_a_part_of_a_long_queue_and_leaves_all_of_it(
+    client: Any, payments: Payments
+) -> None:
+    """However many merchants wait: what it keeps is re-read each second, and held from others."""
+    slots, dispatcher = join(payments, "one")
+    for _more_than_its_share in range(5):
+        payments.accept()
+    pipeline = client.pipeline(transaction=False)
+    for n in range(4500):
+        entry = {"transaction_id": str(uuid.uuid4()), "user_id": 100 + n % 1500}
+        pipeline.xadd(STORE.queue, entry)
+    pipeline.execute()
+    for _turn in range(30):
+        dispatcher.next()
+    held = {c["name"]: c["pending"] for c in client.xinfo_consumers(STORE.queue, GROUP)}
+    assert held["one"] <= dispatch.HELD_MAX + len(slots.in_flight)
+    dispatcher.leave()
+    left = client.xpending_range(STORE.queue, GROUP, "-", "+", 100, consumername="one")
+    assert {entry["message_id"] for entry in left} == slots.in_flight
