@@ -106,7 +106,7 @@ def flake(checkout: Checkout) -> list[Finding]:
     date = datetime.fromtimestamp(int(lock.get("lastModified", 0)), UTC)
     found = [Finding("machine", "pin", str(lock.get("rev"))[:12], note=f"nixpkgs of {date:%F}")]
     try:
-        source = (checkout.folder / ".state/nixw/road").read_text("utf-8").strip()
+        source = (checkout.folder / ".state/nixw/source").read_text("utf-8").strip()
     except OSError:
         return found
     note = "nixw checks again after: rm -r .state/nixw"

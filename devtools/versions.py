@@ -99,7 +99,7 @@ def _judged(program: Program, version: str, path: str) -> Finding:
         return Finding("programs", program.name, version, note="not pinned")
     # With the host package set some programs are in the store, but not Python.
     if all(Path(p).resolve().is_relative_to("/nix/store") for p in (sys.executable, path)):
-        return Finding("programs", program.name, version, note="of the pin")
+        return Finding("programs", program.name, version, note="pinned")
     if version == (pin := pinned()[program.pin]):
         return Finding("programs", program.name, version, note="as pinned")
     return Finding("programs", program.name, version, "note", f"the pin has {pin}")

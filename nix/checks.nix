@@ -1,4 +1,4 @@
-# The checks of `nix flake check`. Each check prints, and leaves as its output, one line
+# The checks of `nix flake check`. Each check prints, and has as its output, one line
 # `N passed, N failed[, N skipped]` for nixw and CI to add up.
 {
   lib,
@@ -22,9 +22,9 @@ let
         }
       )
       ''
-        # Short, because the path of a Unix socket below it has room for about 100 bytes.
+        # Short, because the path of a Unix socket is limited to about 100 bytes.
         TMPDIR=$(mktemp -d /tmp/check.XXXXXX)
-        # Nixpkgs points them to a file that is not there, and httpx loads it even for http://.
+        # Nixpkgs sets them to a missing file, which httpx loads even for http://.
         unset SSL_CERT_FILE NIX_SSL_CERT_FILE
         export TMPDIR HOME="$TMPDIR" PLATFORM_STATE="$TMPDIR/state"
         cp -r ${package.checkedSources.${name} or package.code} "$TMPDIR/src"
@@ -32,8 +32,8 @@ let
         cd "$TMPDIR/src"
         export PLATFORM_CODE="$PWD" PYTHONPATH="$PWD" COUNTS="$TMPDIR/counts"
 
-        # Nix's sandbox kills every process when a check is interrupted. The host package set has
-        # none: there a PID namespace does it, where the system grants one.
+        # If a check is interrupted, Nix's sandbox kills all processes. The host package set has no
+        # sandbox, so a PID namespace does it if the system permits one.
         alone="unshare --map-current-user --pid --fork --kill-child --mount-proc"
         $alone true 2>/dev/null || alone=""
         code=0
@@ -46,7 +46,7 @@ let
         exit "$code"
       '';
 
-  # Chromium of nixpkgs is for Linux alone.
+  # nixpkgs has Chromium for Linux only.
   isLinux = lib.hasSuffix "linux" system;
 
   pytest =
@@ -62,7 +62,7 @@ let
           pkgs.ruff
           pkgs.wrk
         ]
-        # `mount` and `unshare` for the images; the host package set takes them from the machine.
+        # `mount` and `unshare` for the images; in the host package set they are the machine's.
         ++ lib.optional (pkgs ? util-linux && pkgs.stdenv.hostPlatform.isLinux) pkgs.util-linux
       )
       variables
@@ -90,7 +90,7 @@ in
     ++ lib.optional (pkgs ? nixfmt) pkgs.nixfmt
   ) { } "bash nix/lint.sh";
 
-  # Builds all of them; the host package set does not look into scripts when it builds them.
+  # Builds all packages, and lints scripts, which the host package set does not do itself.
   packages =
     check "packages" [ pkgs.shellcheck ] { packages = [ formatter ] ++ lib.attrValues packages; }
       ''

@@ -8,10 +8,10 @@
   revision,
 }:
 let
-  # An id that no distribution assigns, so that it owns only our files.
+  # An id that no distribution assigns, so it owns only our files.
   user = "65532:65532";
 
-  second = 1000000000; # in the nanoseconds that the format wants
+  second = 1000000000; # in nanoseconds, as the format requires
   healthcheck = words: {
     Test = [ "CMD" ] ++ words;
     Interval = 10 * second;
@@ -23,7 +23,7 @@ let
   };
 
   nameOf = lib.replaceStrings [ "_" ] [ "-" ];
-  # Those of the local stack.
+  # As in the local stack.
   ports = lib.mapAttrs' (
     folder: service: lib.nameValuePair (nameOf folder) (toString (8000 + service.port_offset))
   ) package.services;
@@ -34,7 +34,7 @@ let
       python = package.pythonOf folder;
     in
     {
-      # Separate, so that other arguments run a command of this service: `-m services.auth_api.users list`.
+      # Separate, so that arguments can run another command: `-m services.auth_api.users list`.
       Entrypoint = [ "${python}/bin/python" ];
       Cmd = [
         "-m"
@@ -96,7 +96,7 @@ let
         "--protected-mode"
         "no"
         "--include"
-        "/run/secrets/redis*.conf" # a pattern, which need not match
+        "/run/secrets/redis*.conf" # a pattern, so it may be missing
       ];
       Env = [ ];
       WorkingDir = "/data";
@@ -164,7 +164,7 @@ in
         printf '%s\n' "$description" >$out
       '';
 }
-# Images need Linux programs from a package set whose programs are self-contained.
+# Images need Linux and a package set with self-contained programs.
 // lib.optionalAttrs (pkgs ? dockerTools && pkgs.stdenv.hostPlatform.isLinux) (
   lib.mapAttrs' (name: config: lib.nameValuePair "image-${name}" (imageOf name config)) configs
 )

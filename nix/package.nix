@@ -56,7 +56,7 @@ let
     ps.types-pyyaml
   ];
 
-  # The benchmark, and the job queues it compares with. nixpkgs does not have all of them.
+  # The benchmark and the job queues that it compares; nixpkgs lacks some of them.
   benchPackages =
     ps:
     [
@@ -88,8 +88,8 @@ let
     . ${./platform}/inherited.sh
   '';
 
-  # process-compose empties its log file at every command, even `process-compose list`: only those that
-  # start something, with the checkout's `.env`, may have the stack's.
+  # process-compose truncates its log file at every command, even `process-compose list`: only commands
+  # that start something, with the checkout's `.env`, may use the stack's.
   processCompose = pkgs.writeShellApplication {
     name = "process-compose";
     text = ''
@@ -104,7 +104,7 @@ let
                 echo "no stack of this checkout is running: \`platform up -D\` starts one" >&2
                 exit 1
               fi
-              # Each replica is a process: `scale X 99999999999` would take the whole machine.
+              # Each replica is a process: `scale X 99999999999` would exhaust the machine.
               for argument in "$@"; do
                 if [ "''${2-}" = scale ] && [[ $argument =~ ^\+?[0-9]+$ && ! $argument =~ ^\+?0*([0-4]?[0-9]|50)$ ]]; then
                   echo "scale starts at most 50 replicas of a process, not $argument" >&2

@@ -24,15 +24,15 @@ pkgs.mkShellNoCC {
   shellHook = ''
     . ${./platform/tmpdir.sh}
 
-    # An inherited value, such as from another checkout's shell, would run that one's code.
+    # A value inherited from another checkout's shell would run that checkout's code.
     unset PLATFORM_CODE
     . ${./platform}/env.sh
 
-    # Shows editors (`code .`, .vscode/settings.json) the interpreter with all packages. Read-only,
-    # unlike a venv.
+    # The interpreter with all packages, for editors (`code .`, .vscode/settings.json). Read-only, unlike
+    # a venv.
     export VIRTUAL_ENV=${package.pythonForTests}
 
-    # Where bash-completion and fish look for completions, at the first Tab after a command.
+    # Where bash-completion and fish find completions at the first Tab after a command.
     XDG_DATA_DIRS=${stack.completions}/share:${pkgs.httpie}/share:''${XDG_DATA_DIRS:-/usr/local/share:/usr/share}
     export XDG_DATA_DIRS
 
@@ -43,7 +43,7 @@ pkgs.mkShellNoCC {
         if [ -z "''${BASH_COMPLETION_VERSINFO-}" ] && [ -r ${bashCompletion} ]; then
           . ${bashCompletion}
         fi
-        # Once: a shell within this one inherits both.
+        # Once: nested shells inherit both.
         case ''${PS1-} in *"(platform)"*) ;; *) PS1="(platform) ''${PS1-}" ;; esac
         if [ "''${PLATFORM_SHELL-}" != "$PLATFORM_CHECKOUT" ]; then
           export PLATFORM_SHELL="$PLATFORM_CHECKOUT"

@@ -16,12 +16,12 @@ let
     deadletters = {
       module = "devtools.deadletters";
       parser = "devtools.deadletters.parser";
-      description = "lists and replays what could not be charged";
+      description = "lists and replays payments that could not be charged";
     };
     logs = {
       module = "devtools.showlogs";
       parser = "devtools.showlogs.parser";
-      description = "shows what all processes log, in time order; follows a request or a transaction";
+      description = "shows the logs of all processes in time order; follows a request or a transaction";
       inputs = [
         pkgs.coreutils
         pkgs.lnav
@@ -36,7 +36,7 @@ let
     new = {
       module = "devtools.new";
       parser = "devtools.new.cli.parser";
-      description = "makes a service from the template, or takes it out again";
+      description = "creates a service from the template, or removes one";
       inputs = [
         pkgs.git
         pkgs.ruff
@@ -91,8 +91,8 @@ let
       meta.description = description;
     };
 
-  # Shell completions, loaded at the first Tab after a command. They ask the checkout's code, so that a
-  # change needs no rebuild and the shell opens as fast.
+  # Shell completions, loaded at the first Tab after a command. They run the checkout's code, so that a
+  # change needs no rebuild.
   completionOf =
     name:
     { parser, ... }:
@@ -114,7 +114,7 @@ let
     ${lib.concatStrings (lib.attrValues (lib.mapAttrs completionOf modules))}
   '';
 
-  # Not in the development shell: the job queues it compares with are many packages.
+  # Not in the development shell: the job queues that it compares are many packages.
   bench = pkgs.writeShellApplication {
     name = "bench";
     runtimeInputs = package.programs ++ [
@@ -127,7 +127,7 @@ let
       . ${./platform/env.sh}
       exec python -m bench "$@"
     '';
-    meta.description = "measures the platform against what it could at best be";
+    meta.description = "measures the platform against its theoretical best";
   };
 
   programs = lib.mapAttrs (commandOf fromStore) modules // {
@@ -136,7 +136,7 @@ let
     reset = pkgs.writeShellApplication {
       name = "reset-platform";
       text = ''exec ${lib.getExe platform} reset "$@"'';
-      meta.description = "stops the stack and forgets its state, after asking";
+      meta.description = "stops the stack and deletes its state, after asking";
     };
   };
 in

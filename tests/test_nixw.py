@@ -132,7 +132,7 @@ def test_without_a_cache_a_full_store_will_do(
     if works:
         assert nixw(checkout, "run", DERIVATION=derivation) == ["--offline", "run", "."]
     else:
-        with pytest.raises(AssertionError, match="no binary cache answers"):
+        with pytest.raises(AssertionError, match="no binary cache responds"):
             nixw(checkout, "run", DERIVATION=derivation)
 
 

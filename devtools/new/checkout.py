@@ -1,4 +1,4 @@
-"""The checkout that `new` works in, and what git knows of it."""
+"""The checkout that `new` changes, and its state in git."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from devtools.new.errors import NewError
 from devtools.new.request import Request
 
 _GIT_SECONDS_MAX = 30
-# Where another part may name a service. The derived files are not among them.
+# Folders whose files may refer to a service, apart from the derived files.
 _USERS = ("services", "devtools", "bench", "tests", "nix")
 _SUFFIXES = {".py", ".lua", ".nix", ".sh", ".toml"}
 
@@ -23,7 +23,7 @@ def find(environ: Mapping[str, str]) -> Path:
     """The checkout around the working folder.
 
     Raises:
-        NewError: there is none, or it cannot be written.
+        NewError: none found, or it is not writable.
     """
     root = envfile.checkout(environ).resolve()
     if not (root / "flake.nix").is_file() or not (root / "process-compose.yaml").is_file():
@@ -34,34 +34,32 @@ def find(environ: Mapping[str, str]) -> Path:
 
 
 def refuse_changes(root: Path, names: Sequence[str]) -> None:
-    """Raises NewError if one of these files has changes that are not committed."""
+    """Raises NewError if one of these files has uncommitted changes."""
     if changed := [line[3:] for line in _status(root, names)]:
         raise NewError(
-            f"{', '.join(changed)}: there are changes that are not committed, and a new service"
-            " changes it too: commit or stash them first"
+            f"{', '.join(changed)}: uncommitted changes in a file that a new service changes, too:"
+            " commit or stash them first"
         )
 
 
 def refuse_removal(root: Path, request: Request, *, force: bool) -> None:
-    """Raises NewError if the service is not there, is needed, or has changes only in its files."""
+    """Raises NewError if the service is missing, in use or, without `force`, unstaged."""
     own, tests = request.folders
     if request.name not in SERVICES:
         raise NewError(f"there is no service {request.name}")
     if not SERVICES[request.name].packages:
-        raise NewError(f"{request.name} is a part of the stack, not a service of its own")
+        raise NewError(f"{request.name} is part of the stack, not a removable service")
     if users := [user for user in _users(root, request) if not user.startswith((own, tests))]:
-        raise NewError(f"{request.name} is needed: {users[0]} names it")
+        raise NewError(f"{request.name} is in use: {users[0]} refers to it")
     if not force and (lost := [s[3:] for s in _status(root, request.folders) if s[1] != " "]):
-        raise NewError(
-            f"{lost[0]} has changes that git does not have: `git add` it first, or use --force"
-        )
+        raise NewError(f"{lost[0]} has unstaged changes: `git add` it first, or use --force")
 
 
 def _users(root: Path, request: Request) -> Iterator[str]:
     variable = request.folder.upper()
     names = rf"services\.{request.folder}\b|\b{variable}_(PORT|ADDRESS)\b"
     for folder in _USERS:
-        # Elsewhere a short name may be any word.
+        # Elsewhere, a short name may be an unrelated word.
         more = rf'|"{request.name}"' if folder == "devtools" else ""
         pattern = re.compile(names + more)
         for path in sorted((root / folder).rglob("*")):
@@ -70,12 +68,12 @@ def _users(root: Path, request: Request) -> Iterator[str]:
 
 
 def add(root: Path, folders: Sequence[str]) -> None:
-    """Tells git of new files."""
+    """Adds new files to git's index."""
     _git(root, "add", "--", *folders)
 
 
 def forget(root: Path, folders: Sequence[str]) -> None:
-    """Tells git that these folders are gone."""
+    """Removes these folders from git's index."""
     _git(root, "rm", "-r", "--force", "--quiet", "--cached", "--ignore-unmatch", "--", *folders)
 
 

@@ -1,4 +1,4 @@
-"""`new`: makes a service from the template, takes it out again, updates the derived files."""
+"""`new`: creates a service from the template, removes it, updates the derived files."""
 
 from __future__ import annotations
 
@@ -36,26 +36,24 @@ exit codes:
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     command_line = arguments.parser(
-        "new", "Makes a service that runs with the stack from the first minute.", _EPILOG
+        "new", "Creates a service that runs in the stack at once.", _EPILOG
     )
     commands = command_line.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    service = arguments.command(commands, "service", "make a service from the template")
+    service = arguments.command(commands, "service", "create a service from the template")
     service.add_argument("name", metavar="NAME", help="such as rates-api")
     kind = service.add_mutually_exclusive_group(required=True)
     kind.add_argument("--route", metavar="R", default="", help="serve HTTP at /R behind the router")
     kind.add_argument(
-        "--worker", action="store_true", help="no route: work on the jobs of a Redis stream"
+        "--worker", action="store_true", help="no route: process the jobs of a Redis stream"
     )
-    service.add_argument("--redis", action="store_true", help="it needs Redis (a worker always)")
+    service.add_argument("--redis", action="store_true", help="use Redis (a worker always does)")
     service.add_argument(
         "--port", metavar="N", type=int, help="its port if the router's is 8000; the next free one"
     )
-    remove = arguments.command(commands, "remove", "take a service out again")
+    remove = arguments.command(commands, "remove", "remove a service")
     remove.add_argument("name", metavar="NAME", help="such as rates-api")
-    remove.add_argument(
-        "--force", action="store_true", help="also if git does not have all its changes"
-    )
-    arguments.command(commands, "sync", f"bring the derived files up to date: {', '.join(FILES)}")
+    remove.add_argument("--force", action="store_true", help="even with unstaged changes")
+    arguments.command(commands, "sync", f"update the derived files: {', '.join(FILES)}")
     return command_line
 
 

@@ -1,6 +1,6 @@
-"""The files that follow from service.toml and the settings classes, brought up to date.
+"""Updates the files that are derived from service.toml and the settings classes.
 
-`python -m devtools.new.derived` does so in the folder that this code is in. A service without a
+`python -m devtools.new.derived` does so in this code's checkout. A service without a
 block in a stack gets one from the template, and a block without a service goes; what is written in
 a block by hand stays. Comments and order are kept.
 """
@@ -31,7 +31,7 @@ _PYTHON = {name: SERVICES[name] for name in SETTINGS}
 
 def _yaml() -> YAML:
     yaml = YAML()
-    yaml.width = 10_000  # no line is broken
+    yaml.width = 10_000  # lines are not wrapped
     yaml.preserve_quotes = True
     yaml.indent(mapping=2, sequence=4, offset=2)
     return yaml
@@ -50,7 +50,7 @@ def _flow(**items: Any) -> CommentedMap:
 
 
 def _put(mapping: Any, name: str, value: Any) -> None:
-    """Adds an item before the last one, to which the comment behind the mapping belongs."""
+    """Inserts before the last item, which holds the comment that follows the mapping."""
     if name not in mapping:
         mapping.insert(max(len(mapping) - 1, 0), name, value)
 
@@ -136,7 +136,7 @@ def _join(one: Any, other: Any, network: str) -> None:
 
 
 def _add_variables(environment: Any, wanted: Mapping[str, str], shared: Collection[str]) -> None:
-    """Adds what is missing, in order, and takes out what is passed on but not read."""
+    """Adds missing variables in order, and removes those passed through but not read."""
     own = [name for name in environment if name not in shared]
     for name in [name for name in own if name not in wanted and environment[name] == _passed(name)]:
         environment.pop(name)
@@ -153,7 +153,7 @@ def _passed(name: str) -> str:
 
 
 def _variables(service: Service, shared: Collection[str]) -> dict[str, str]:
-    """What a container is given besides what all are: each setting, a secret by its file."""
+    """A container's own variables: its settings, with secrets as files."""
     found: dict[str, str] = {}
     for name, field in service.settings().model_fields.items():
         variable = name.upper()
@@ -164,7 +164,7 @@ def _variables(service: Service, shared: Collection[str]) -> dict[str, str]:
             found[variable] = _passed(variable)
         if is_secret or FILE_ALLOWED in field.metadata:
             found[f"{variable}_FILE"] = f"/run/secrets/{name.replace('_', '-')}"
-    # A second secret only while it is being changed, so it has no file that must be there.
+    # Set only during rotation, so not a file, which would have to exist.
     if found.pop("JWT_SECRET_PREVIOUS_FILE", None):
         found["JWT_SECRET_PREVIOUS"] = _passed("JWT_SECRET_PREVIOUS")
     return dict(sorted(found.items()))
@@ -175,7 +175,7 @@ def _secrets(given: Iterable[str]) -> list[str]:
 
 
 def _facts(service: Service, shared: Collection[str] = ()) -> dict[str, Any]:
-    """What the template's blocks are made of."""
+    """The variables of the template's blocks."""
     environment = _variables(service, shared)
     networks = [f"router-{service.name}"] if service.route else []
     networks += [f"{service.name}-{needed}" for needed in service.needs]
@@ -199,7 +199,7 @@ MAKERS: Mapping[str, Callable[[str], str]] = {
     PAGE: settings_table.updated,
     EXAMPLE: lambda _: settings_table.example(),
 }
-"""Each derived file's new text, from its present one."""
+"""For each derived file, computes its new text from the current one."""
 
 
 def main(root: Path) -> None:

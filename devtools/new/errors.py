@@ -1,5 +1,5 @@
-"""Why `new` cannot do what was asked."""
+"""The error of `new`."""
 
 
 class NewError(Exception):
-    """A sentence for the user; nothing was changed."""
+    """The request cannot be carried out and nothing was changed; the message says why."""

@@ -18,7 +18,7 @@ def block(stack: str, facts: Mapping[str, Any]) -> str:
 
 
 def files(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Paths and texts of a new service's files. What renders to nothing is no file."""
+    """Paths and texts of a new service's files; empty ones are left out."""
     environment = _environment()
     for part, target in (("service", "services"), ("tests", "tests")):
         for path in sorted((_FOLDER / part).iterdir()):

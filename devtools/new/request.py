@@ -1,4 +1,4 @@
-"""The service that was asked for: names, port, and whether they can be had."""
+"""The requested service: its names and port, validated."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OFFSETS = [offset for offset in range(6, 50) if offset % 10 != 3]
 
 @dataclass(frozen=True)
 class Request:
-    """A service to make; only its name counts if it is to be removed."""
+    """A service to create; removal uses only its name."""
 
     name: str
     route: str = ""
@@ -43,10 +43,10 @@ class Request:
         return f"services/{self.folder}", f"tests/{self.folder}"
 
     def facts(self, root: Path, port: int | None) -> dict[str, Any]:
-        """What the template is rendered with.
+        """The variables of the template.
 
         Raises:
-            NewError: the name, the route or the port cannot be had.
+            NewError: the name, the route or the port is invalid or taken.
         """
         self._check_name(root)
         self._check_route()
@@ -57,7 +57,7 @@ class Request:
             "variable": self.folder.upper(),
             "title": " ".join(w.upper() if w in {"api", "psp"} else w.capitalize() for w in words),
             "class": "".join(word.capitalize() for word in words if word != "api") or "Api",
-            "description": "works on jobs" if self.is_worker else "greets",
+            "description": "processes jobs" if self.is_worker else "greets",
             "port_offset": _offset(port),
             "route": self.route,
             "worker": self.is_worker,
@@ -66,7 +66,7 @@ class Request:
         }
 
     def _packages(self) -> list[str]:
-        """Those that all services have, for the shared modules, and those of its kind."""
+        """The packages that all services have, and those of this kind of service."""
         every = [set(service.packages) for service in SERVICES.values() if service.packages]
         own = set() if self.is_worker else {"gunicorn"}
         own |= {"hiredis", "redis"} if self.has_redis or self.is_worker else set()
@@ -75,21 +75,23 @@ class Request:
     def _check_name(self, root: Path) -> None:
         if not _NAME.fullmatch(self.name) or len(self.name) > _NAME_CHARACTERS_MAX:
             raise NewError(
-                f"{self.name!r} is no name for a service: at most {_NAME_CHARACTERS_MAX} lower-case"
-                " letters and digits, words joined by hyphens that begin with a letter, such as"
-                " rates-api"
+                f"{self.name!r} is not a valid service name: at most {_NAME_CHARACTERS_MAX}"
+                " lower-case letters and digits, in words that start with a letter, joined by"
+                " hyphens, such as rates-api"
             )
         for folder in (*self.folders, self.folder):
             for path in (folder, f"{folder}.py"):
                 if (root / path).exists():
                     raise NewError(f"{self.name} is taken: {path} exists")
         if keyword.iskeyword(self.folder) or _is_module(self.folder):
-            raise NewError(f"{self.name} is the name of a Python module or keyword: take another")
+            raise NewError(f"{self.name} is a Python module or keyword: choose another")
         if re.search(rf"^  {self.name}:", (root / PROCESSES).read_text("utf-8"), re.MULTILINE):
             raise NewError(f"{self.name} is taken: {PROCESSES} has a process of that name")
         example = (root / EXAMPLE).read_text("utf-8")
         if taken := re.search(rf"^#?({self.folder.upper()}_\w*)=", example, re.MULTILINE):
-            raise NewError(f"{self.name} is taken: its settings would begin as {taken[1]} does")
+            raise NewError(
+                f"{self.name} is taken: its settings would share the prefix of {taken[1]}"
+            )
 
     def _check_route(self) -> None:
         if self.is_worker:
@@ -97,7 +99,7 @@ class Request:
         taken = {one.route: one.name for one in SERVICES.values()} | {"health": "the router"}
         if not _ROUTE.fullmatch(self.route):
             raise NewError(
-                f"{self.route!r} is no route: lower-case letters, digits and hyphens, without a /"
+                f"{self.route!r} is not a valid route: lower-case letters, digits and hyphens, no /"
             )
         if self.route in taken:
             raise NewError(f"the route /{self.route} is taken by {taken[self.route]}")
@@ -116,7 +118,7 @@ def _offset(port: int | None) -> int:
         raise NewError(f"port {port} is taken by {taken[offset]}")
     if offset not in _OFFSETS:
         raise NewError(
-            f"port {port} cannot be had: take one from {_FIRST_PORT + _OFFSETS[0]} to"
+            f"port {port} cannot be used: choose one from {_FIRST_PORT + _OFFSETS[0]} to"
             f" {_FIRST_PORT + _OFFSETS[-1]} that does not end in 3, as further connectors' do"
         )
     return offset

@@ -1,8 +1,8 @@
 """A copy of what `new` changes: everything is written there first, then moved into the checkout.
 
-The moves are renames on one file system, without signals in between, and are undone when one
-fails. So a command that is interrupted has changed nothing; after a `kill -9` between two renames
-`new remove` takes out what is there.
+The moves are renames on one file system, with signals blocked, and are undone if one fails. So an
+interrupted command has changed nothing; after a `kill -9` between two renames, `new remove` cleans
+up.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class Staging:
         shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def sync(self) -> None:
-        """Brings the copy's derived files up to date, with the copy's code.
+        """Updates the copy's derived files, using the copy's code.
 
         Raises:
-            NewError: that code cannot be loaded.
+            NewError: the code cannot be loaded.
         """
         self._run("the settings of a service", [sys.executable, "-m", "devtools.new.derived"])
 
@@ -75,7 +75,7 @@ class Staging:
         ]
 
     def move(self, names: list[str]) -> None:
-        """Moves these files and folders into the checkout; what the copy lacks is taken out there.
+        """Moves these files and folders into the checkout; removes those that the copy lacks.
 
         Raises:
             NewError: one cannot be moved; the checkout is as before.
@@ -106,7 +106,7 @@ def staged(root: Path) -> Iterator[Staging]:
     """A copy beside the checkout's files, removed afterwards."""
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGHUP, interrupt)
-    os.umask(0o022)  # code may be read, unlike the state, for which the flake's programs set 077
+    os.umask(0o022)  # code is readable, unlike the state, for which the flake's programs set 077
     try:
         with tempfile.TemporaryDirectory(prefix=".new-", dir=root) as name:
             folder = Path(name)
@@ -126,5 +126,5 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def interrupt(_number: int, _frame: object) -> NoReturn:
-    """Signal handler: ends the command as Ctrl-C does."""
+    """Signal handler: ends the command like Ctrl-C."""
     raise KeyboardInterrupt

@@ -16,7 +16,7 @@ let
             "-euc"
             ''eval "$buildCommand"''
           ];
-          outputs = [ "out" ]; # `nix develop` wants it said
+          outputs = [ "out" ]; # required by `nix develop`
           PATH = "${pathOf (attrs.nativeBuildInputs or [ ])}/usr/bin:/bin";
         }
       );
@@ -34,7 +34,7 @@ in
       nativeBuildInputs = packages;
     } ''echo "this is for nix develop" >&2; exit 1'';
 
-  # nixpkgs' runs shellcheck, too; here the check `packages` does, so that a start does not wait for it.
+  # nixpkgs' also runs shellcheck; here the check `packages` does, to keep a start fast.
   writeShellApplication =
     {
       name,

@@ -1,8 +1,8 @@
-# The host package set: the part of nixpkgs' interface that our flake uses, and no more, made from
-# what a Debian or Ubuntu machine and the package registries give. nixw uses it instead of nixpkgs
-# where no binary cache responds. It builds on Linux only, and evaluates anywhere.
+# The host package set: only the part of nixpkgs' interface that our flake uses, made from packages of
+# Debian or Ubuntu and of the package registries. nixw uses it instead of nixpkgs if no binary cache
+# responds. Builds on Linux only; evaluates anywhere.
 {
-  description = "The part of nixpkgs that our flake uses, for machines that reach no binary cache";
+  description = "The part of nixpkgs that our flake uses, for machines without access to a binary cache";
 
   outputs =
     _:

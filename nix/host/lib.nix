@@ -1,4 +1,4 @@
-# nixpkgs' lib, as far as our flake uses it. The documentation is nixpkgs'.
+# The part of nixpkgs' lib that our flake uses; see its documentation.
 let
   genAttrs =
     names: value:

@@ -1,4 +1,4 @@
-# One package for each that our flake names.
+# The packages that our flake names.
 { lib, system }:
 let
   build = import ./build.nix { inherit system; };
@@ -26,10 +26,9 @@ let
       )}
     '';
 
-  # Caddy and process-compose from the Go module proxy, locked by the hashes in go.sum: one build, so that
-  # what both need is compiled once. The derivation knows neither the path of Go nor the proxy, so that
-  # neither can cause a second build. Releases link the version in, too: without it process-compose
-  # asks for updates at each start.
+  # Caddy and process-compose from the Go module proxy, locked by go.sum. One build compiles shared modules
+  # once. The derivation does not depend on Go's path or the proxy, so changing those causes no rebuild.
+  # The version is linked in, as in releases: without it process-compose checks for updates at each start.
   goPrograms = runCommand "go-programs" { } ''
     . /nix/var/nixw/environment
     export HOME=$TMPDIR GOPATH=$TMPDIR/go GOMODCACHE=$TMPDIR/modules GOCACHE=$TMPDIR/cache
@@ -82,7 +81,7 @@ build
     mkdir -p $out/share
     ln -s /usr/share/bash-completion $out/share/
   '';
-  # For the check `browser` alone: nixw installs them before it.
+  # Only for the check `browser`, before which nixw installs them.
   chromium = fromMachine "chromium" { chromium = "/usr/bin/chromium"; };
   chromedriver = fromMachine "chromedriver" { chromedriver = "/usr/bin/chromedriver"; };
   dejavu_fonts = null;

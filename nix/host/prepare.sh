@@ -1,14 +1,14 @@
 # shellcheck shell=sh
 # shellcheck disable=SC2034,SC2154 # nixw uses and sets them
-# Sourced by nixw where no binary cache responds: installs the programs that the host package set takes
-# from the machine, finds the facts it is built on, builds what the command needs, and hands it to Nix.
+# Sourced by nixw if no binary cache responds: installs the machine's programs that the host package set
+# uses, records facts about the machine, and builds what the command needs.
 
 # Nix 2.8 cannot read paths with a space, so its inputs are copied to paths without.
 handed=/nix/var/nixw/${handed##*/}
 builder_environment=/nix/var/nixw/environment
 said_minutes=1440
 
-# What a command needs: the stack (`run`), the development shell, or only an evaluation.
+# What a command needs built: the stack (`run`), the development shell, or nothing.
 need_of() {
   case $* in
     run | "run . "* | run\ .) echo run ;;
@@ -18,7 +18,7 @@ need_of() {
   esac
 }
 
-# Whether the command runs the check `browser`: all checks, or that one.
+# Whether the command runs the check `browser`, alone or with all checks.
 needs_browser() {
   case $* in test | "test -"* | "test ."* | *" browser"* | *"#checks."*".browser") return 0 ;; esac
   return 1
@@ -38,19 +38,19 @@ debian_packages_missing() {
   [ -z "$browser" ] || [ -x /usr/bin/chromedriver ] || echo chromium chromium-driver fonts-dejavu-core
 }
 
-# In another home, because go leaves its telemetry in the user's.
+# With another home, because go writes telemetry to it.
 find_go() {
   for go in "$(command -v go || true)" /usr/local/go/bin/go /usr/lib/go-1.*/bin/go; do
     [ -x "$go" ] || continue
-    # GOROOT may be that of another version; builders do not see it.
+    # GOROOT may belong to another version; builders do not see it.
     minor=$(HOME=$state XDG_CONFIG_HOME=$state GOTOOLCHAIN=local GOROOT='' "$go" env GOVERSION | sed -n 's/^go1\.\([0-9]*\).*/\1/p')
     [ "${minor:-0}" -lt 26 ] || return 0
   done
-  die "Go 1.26 or newer is missing, which builds the router. Unpack it from https://go.dev/dl/ to /usr/local/go."
+  die "Go 1.26 or newer, needed to build the router, is missing. Unpack it from https://go.dev/dl/ to /usr/local/go."
 }
 
-# Builders see no environment, so the registries' settings are left in a file for them. No derivation
-# depends on it. Mode 600: a proxy's address can contain a password.
+# Builders have no environment, so they read the registries' settings from a file, on which no
+# derivation depends. Mode 600, because a proxy's address may contain a password.
 write_builder_environment() (
   mkdir -p "${builder_environment%/*}"
   umask 077
@@ -111,7 +111,7 @@ differences_from_pin() {
   echo "no nixfmt"
 }
 
-# What is built depends on these files; on our code too, but that takes a second.
+# The build depends on these files, and on our code, which takes only a second.
 key() {
   find "$root/nix" "$state/machine.json" -type f ! -path '*/__pycache__/*' -exec cksum {} + 2>/dev/null | sort | cksum
 }
@@ -121,7 +121,7 @@ is_prepared() {
   [ "$need" = nothing ] || { [ -e "$state/root-$need" ] && [ "$(cat "$state/key-$need" 2>/dev/null)" = "$(key)" ]; }
 }
 
-# Builds what the command needs, and keeps it from Nix's garbage collector.
+# Builds what the command needs, and protects it from Nix's garbage collector.
 build_first() {
   # shellcheck disable=SC2086 # words
   case $need in
@@ -129,14 +129,14 @@ build_first() {
     shell) set -- develop --profile "$state/root-shell" "$flake" $override -c true ;;
     nothing) return ;;
   esac
-  set -- --log-lines 16 "$@" # what go says of a module that it refuses, whole
+  set -- --log-lines 16 "$@" # go's whole message about a refused module
   if [ -t 2 ]; then # Nix' progress bar
     ! with_nix call "$@" </dev/null >&2 || : >"$state/built"
-  else # a line for each build, and none that the lock file was overridden
+  else # a line for each build, none about the overridden lock file
     { with_nix call -v -v -v "$@" && : >"$state/built"; } 2>&1 </dev/null |
       grep --line-buffered -vE 'not writing modified lock file|Updated input|nixpkgs/[0-9a-f]{40}|→ .path:' >&2 || :
   fi
-  rm "$state/built" 2>/dev/null || die "what is needed could not be built: the reason is above"
+  rm "$state/built" 2>/dev/null || die "the build failed: see above"
   [ "$need" = run ] || # older generations of the profile
     find "$state" -name 'root-shell-*-link' ! -name "$(readlink "$state/root-shell")" -exec rm {} +
   key | remember "key-$need"
@@ -144,7 +144,7 @@ build_first() {
 
 # Once a day, or when it changed.
 say_differences() {
-  text="no binary cache answers, so the host package set is used. Not as pinned: $(differences_from_pin)."
+  text="no binary cache responds, so the host package set is used. Not as pinned: $(differences_from_pin)."
   if ! remembered said "$said_minutes" || [ "$(cat "$state/said")" != "$text" ]; then
     say "$text"
     echo "$text" | remember said
@@ -152,8 +152,8 @@ say_differences() {
 }
 
 [ -w /nix/store ] || [ ! -e /nix/store ] || die "/nix/store belongs to another user or to a daemon, but" \
-  "the host package set needs a Nix of one's own: run nixw as root, or make /nix yours with chown." \
-  "Where everything was built before, plain nix in place of nixw will do."
+  "the host package set needs your own Nix: run nixw as root, or take over /nix with chown." \
+  "If everything was built before, plain nix instead of nixw works, too."
 need=$(need_of "$@") browser=''
 ! needs_browser "$@" || browser=yes
 is_prepared || {

@@ -1,6 +1,6 @@
-# python3.withPackages over the machine's Python: from the packages that the requirements files lock, an
-# environment for each set that is asked for. Each file is one download, made when a package in it is
-# first needed, so that starting the stack downloads neither test tools nor what the benchmark compares.
+# python3.withPackages for the machine's Python: an environment for each requested set, from the packages
+# that the requirements files lock. Each file is one download, made when one of its packages is first
+# needed, so that starting the stack downloads neither test tools nor the benchmark's job queues.
 {
   lib,
   runCommand,
@@ -14,7 +14,7 @@ let
       builtins.filter builtins.isList (map nameOf (builtins.split "\n" (builtins.readFile requirements)))
     );
 
-  # Builders see no environment; nixw leaves the registries' settings in this file.
+  # Builders have no environment; nixw writes the registries' settings to this file.
   download =
     name: requirements:
     runCommand name { } ''
@@ -32,7 +32,7 @@ let
   dev = lock "python-wheels-dev" ./requirements-dev.txt;
   bench = lock "python-wheels-bench" ./requirements-bench.txt;
 
-  # The locks in which a set of packages is found, the first that has it.
+  # For a set of packages, the first lock that has each.
   locksOf =
     packages:
     let
@@ -65,7 +65,7 @@ in
       choose (lib.genAttrs (run.names ++ dev.names ++ bench.names) (name: name))
     );
 
-  # A program of one package, without a Python that could come before another one on PATH.
+  # A program of one package, without its Python, which could shadow another one on PATH.
   program =
     name: program:
     runCommand name { } ''

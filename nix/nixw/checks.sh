@@ -1,8 +1,8 @@
 # shellcheck shell=sh
 # shellcheck disable=SC2034,SC2154 # nixw sets and uses them
 # `nixw test [CHECK…]` and `nixw flake check`, sourced by nixw: runs the checks, shows their logs, and ends
-# with one line `N passed, N failed[, N skipped]` over all of them. With CI set every check is executed
-# again; else Nix skips checks whose inputs have not changed, which is reported.
+# with the totals, `N passed, N failed[, N skipped]`. If CI is set, all checks run again; otherwise Nix
+# skips and reports those with unchanged inputs.
 
 # One line for each check: name, derivation, output.
 list_checks() {
@@ -11,13 +11,13 @@ list_checks() {
     'c: builtins.concatStringsSep "" (map (n: "${n} ${c.${n}.drvPath} ${c.${n}.outPath}\n") (builtins.attrNames c))'
 }
 
-# counts_of DERIVATION OUTPUT: a check leaves its counts as its output; one that failed, in its log.
+# counts_of DERIVATION OUTPUT: from a check's output or, if it failed, from its log.
 counts_of() {
   if [ -e "$2" ]; then cat "$2"; else with_nix call log "$1" 2>/dev/null; fi |
     grep -E '^[0-9]+ passed, [0-9]+ failed(, [0-9]+ skipped)?$' | tail -n 1
 }
 
-# tally EXIT_CODE_OF_NIX: a failure that no check has counted, say of a build, counts as one.
+# tally EXIT_CODE_OF_NIX: a failure that no check counted, such as of a build, counts as one.
 tally() {
   passed=0 failed=0 skipped=0
   while read -r name derivation output; do
@@ -74,7 +74,7 @@ else
   for name in $names; do set -- "$@" "$flake#checks.$system.$name"; done
   set -- build --no-link --keep-going "$@"
 fi
-jobs=1 # tests that measure time would compete
+jobs=1 # parallel checks would disturb tests that measure time
 code=0
 # shellcheck disable=SC2086 # words
 with_nix call "$@" $override || code=$?

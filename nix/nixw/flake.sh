@@ -20,7 +20,7 @@ name_flake() {
   fi
 }
 
-# say_untracked FOLDER…: names the new files in them, which Nix reports only as missing.
+# say_untracked FOLDER…: names their untracked files, which Nix would only report as missing.
 say_untracked() {
   [ -e "$root/.git" ] || return 0
   files=$(cd "$root" && git ls-files --others --exclude-standard -- "$@" 2>/dev/null | head -n 5 | tr '\n' ' ')
@@ -38,7 +38,7 @@ project_files() {
   fi
 }
 
-# The copy's folder is named by its content, so that no other nixw changes it while Nix reads; older
+# The copy's folder is named by its content, so that no other nixw changes it while Nix reads it; older
 # copies are removed.
 copy_sources() {
   mkdir -p "$handed/source"
@@ -56,8 +56,8 @@ copy_sources() {
   flake=path:$copy
 }
 
-# Whether the stack and the shell can be had without fetching anything: no derivation that is still to be
-# built is one of fixed output, which is how Nix downloads.
+# Whether the stack and the shell need no downloads: no derivation still to be built has a fixed output,
+# which is how Nix downloads.
 pin_is_in_store() {
   source=offline
   name_flake

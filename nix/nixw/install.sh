@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # shellcheck disable=SC2154 # nixw sets them
-# Sourced by nixw where a binary cache responds and Nix >= 2.18 is missing.
+# Sourced by nixw if a binary cache responds and Nix >= 2.18 is missing.
 
 install_official_nix() {
   if [ -z "${CI:-}" ] && [ -t 0 ] && [ -t 2 ]; then
@@ -11,7 +11,7 @@ install_official_nix() {
   # A daemon needs an init system; macOS supports only the daemon.
   if [ "$(uname)" = Darwin ] || [ -d /run/systemd/system ]; then mode=--daemon; else mode=--no-daemon; fi
   curl --fail --silent --show-error --location https://nixos.org/nix/install --output "$state/installer" ||
-    die "the installer did not arrive from nixos.org; try again, or install Nix by hand"
+    die "the installer could not be downloaded from nixos.org; try again, or install Nix by hand"
   NIX_CONFIG="build-users-group =" sh "$state/installer" "$mode" --yes --no-modify-profile >&2 </dev/null ||
     die "the official installer failed: see above"
   rm "$state/installer"

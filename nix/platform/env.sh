@@ -2,8 +2,8 @@
 # Where this checkout's code, state, logs and socket are. Sourced by bin/platform and by the
 # development shell, so that both use the same stack.
 
-# The checkout: the nearest folder, from here upwards, that holds the stack; else that of the surrounding
-# shell, or the folder that a program from the store names.
+# The checkout: the nearest folder from here upwards that has the stack; else that of the surrounding
+# shell, or the folder named by a program from the store.
 platform_checkout=$PWD
 until [ -f "$platform_checkout/process-compose.yaml" ] && [ -d "$platform_checkout/services" ]; do
   if [ -z "$platform_checkout" ]; then
@@ -22,7 +22,7 @@ PLATFORM_CODE=${PLATFORM_CODE:-$platform_checkout}
 unset CDPATH PYTHONHOME
 PYTHONPATH=$PLATFORM_CODE
 
-# Another checkout's stack can be started in this shell: replace a state folder that was derived, not set by
+# This shell may start another checkout's stack: replace a state folder that was derived, not one set by
 # the user.
 [ "${PLATFORM_STATE-}" != "${PLATFORM_CHECKOUT-}/.state" ] || unset PLATFORM_STATE
 PLATFORM_CHECKOUT=$platform_checkout
@@ -40,11 +40,11 @@ case $PLATFORM_STATE$PLATFORM_CODE in
 esac
 case $PLATFORM_CODE in
   *[,:]*) # PC_CONFIG_FILES and PYTHONPATH are lists
-    echo "platform: the checkout's path has a comma or a colon, at which others split it: $PLATFORM_CODE" >&2
+    echo "platform: the checkout's path has a comma or a colon, which separate paths in lists: $PLATFORM_CODE" >&2
     return 1
     ;;
 esac
-# What others may read can be theirs, such as /tmp: it must not get mode 700.
+# A folder that others can read may not be ours, like /tmp: it must not get mode 700.
 case $(ls -dlL "$PLATFORM_STATE" 2>/dev/null) in
   '' | drwx------*) ;;
   *)
@@ -52,34 +52,34 @@ case $(ls -dlL "$PLATFORM_STATE" 2>/dev/null) in
     if [ -n "$platform_found" ] && ! grep -qxE 'version|jwt-secret|nixw|process-compose' <<END; then
 $platform_found
 END
-      echo "platform: $PLATFORM_STATE has files of something else: set PLATFORM_STATE to a new folder" >&2
+      echo "platform: $PLATFORM_STATE has unrelated files: set PLATFORM_STATE to a new folder" >&2
       return 1
     fi
     ;;
 esac
-# Root may write everywhere, and in some containers owns none of the files.
+# Not for root, which can write everywhere, and in some containers owns none of the files.
 platform_foreign=
 if [ "$(id -u)" -ne 0 ]; then
-  # Before the first start there is no such folder, which must not end a shell with pipefail.
+  # Before the first start the folder is missing, which must not end a shell with pipefail.
   platform_foreign=$(find "$PLATFORM_STATE" ! -user "$(id -u)" 2>/dev/null | head -n 1 || true)
 fi
 if [ -n "$platform_foreign" ]; then
   echo "platform: $platform_foreign belongs to another user. After a start with sudo take it back with" \
-    "\`sudo chown -R $(id -u) \"$PLATFORM_STATE\"\`; in a checkout of another user set PLATFORM_STATE to a folder" \
-    "of yours" >&2
+    "\`sudo chown -R $(id -u) \"$PLATFORM_STATE\"\`; in another user's checkout set PLATFORM_STATE to your own" \
+    "folder" >&2
   return 1
 fi
 if ! { mkdir -p "$PLATFORM_STATE/logs" "$PLATFORM_STATE/process-compose" &&
   chmod 700 "$PLATFORM_STATE" && [ -w "$PLATFORM_STATE" ]; } 2>/dev/null; then
   echo "platform: $PLATFORM_STATE cannot be written: give write permission, or set PLATFORM_STATE" \
-    "to a folder of yours" >&2
+    "to your own folder" >&2
   return 1
 fi
 
-# A Unix socket's path has room for 104 bytes on macOS and 108 on Linux, and process-compose gives
-# no reason when it is longer. The other folder is the same for every shell of this user, as
-# XDG_RUNTIME_DIR is not, and has mode 700, so that no other user can create a socket there.
-platform_real=$(cd -- "$PLATFORM_STATE" && pwd -P) # the same through each symbolic link
+# A Unix socket's path is limited to 104 bytes on macOS and 108 on Linux; beyond that, process-compose
+# fails without a reason. The fallback folder is the same in every shell of this user, unlike
+# XDG_RUNTIME_DIR, and has mode 700, so that no other user can create a socket there.
+platform_real=$(cd -- "$PLATFORM_STATE" && pwd -P) # the same for all symbolic links
 PC_SOCKET_PATH=$platform_real/pc.sock
 if [ "$(printf %s "$PC_SOCKET_PATH" | wc -c)" -gt 100 ]; then
   platform_sockets=/tmp/platform-$(id -u)
@@ -94,8 +94,8 @@ if [ "$(printf %s "$PC_SOCKET_PATH" | wc -c)" -gt 100 ]; then
   PC_SOCKET_PATH=$platform_sockets/$(printf %s "$platform_real" | cksum | cut -d ' ' -f 1).sock
 fi
 
-# A stray compose.yaml would win over ours, the default log is shared by all users of the machine,
-# and without a folder for its settings process-compose complains in JSON.
+# By default, process-compose prefers a stray compose.yaml, shares its log between all users of the
+# machine, and complains in JSON without a folder for its settings.
 PC_CONFIG_FILES=$PLATFORM_CODE/process-compose.yaml
 PC_LOG_FILE=$PLATFORM_STATE/logs/process-compose.log
 PROC_COMP_CONFIG=$PLATFORM_STATE/process-compose

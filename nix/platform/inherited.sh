@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What the platform's programs inherit from the user's environment: the names below and nothing else, so
-# that they run the same in every shell. Sourced first by `platform`, `process-compose` (and so for all
+# Reduces the environment of the platform's programs to the names below, so that they run the same in
+# every shell. Sourced first by `platform`, `process-compose` (and so for all
 # processes of the stack) and the other commands. docs/configuration.md explains it.
 
 # As in nixw: no stream is closed.
@@ -8,8 +8,8 @@
 (: 9>&1) 2>/dev/null || exec >/dev/null
 (: 9>&2) || exec 2>/dev/null
 
-# Settings are the variables that .env.example lists, each also with _FILE. It lies beside the code, and where
-# that is missing there is nothing to start.
+# Settings are the variables in .env.example, each also with _FILE. Without that file there is no code to
+# start.
 platform_kept=$(sed -nE 's/^#?([A-Z_]+)=.*/\1 \1_FILE/p' "${PLATFORM_CODE:-.}/.env.example" 2>/dev/null || true)
 platform_kept+="
   PLATFORM_CHECKOUT PLATFORM_CODE PLATFORM_DROPPED

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # The body of bin/platform, sourced after env.sh.
 
-# Not listening is curl's code 7; any other outcome means that the socket is in use.
+# curl exits with 7 if nothing listens; any other code means that the socket is in use.
 is_running() {
   [ -S "$PC_SOCKET_PATH" ] || return 1
   local code=0
@@ -28,12 +28,12 @@ say_what_is_served() {
   [ -z "$files" ] || echo "platform: not in that copy, because git does not track it: git add $files" >&2
 }
 
-# `run NAME` beside a running stack. process-compose refuses to share that one's socket, and without
-# a server it would remove it at its end; so it gets another. With an unknown name it would hang.
+# `run NAME` during a running stack, with another socket: process-compose refuses to share the stack's
+# and, without a server, would remove it at exit. With an unknown name it would hang.
 run_beside() {
   local names argument known=no
   names=" $(process-compose process list | tr '\n' ' ')"
-  names=${names//-[0-9] / } # of a process that is scaled
+  names=${names//-[0-9] / } # of scaled processes
   for argument in "${@:2}"; do
     case "$names-h --help " in *" $argument "*) known=yes ;; esac
     [ "$argument" != -- ] || break
@@ -65,7 +65,7 @@ start() {
     say_what_is_served
   fi
   [ "$mode" = detached ] || exec process-compose "$@"
-  # Its exit code does not tell whether the processes started; devtools.wait does.
+  # Its exit code does not show whether the processes started; devtools.wait does.
   process-compose "$@" || true
   exec python -m devtools.wait
 }
@@ -92,7 +92,7 @@ usage: platform [COMMAND] [ARGUMENT…]      the stack of this checkout
 
   up                  start it in the foreground: process-compose's screen at a terminal
   up --no-console     start it without the console
-  up --cluster        start it with a Redis Cluster of six nodes in place of the one Redis
+  up --cluster        start it with a Redis Cluster of six nodes instead of one Redis
   up -D               start it in the background, and wait until it is healthy
   status              show each process with its port and health
   down                stop it
@@ -103,7 +103,7 @@ usage: platform [COMMAND] [ARGUMENT…]      the stack of this checkout
 
 examples:
   platform up -D && merchant pay 1250 USD --as alice
-  PLATFORM_PORT=auto platform up -D     a second checkout beside this one
+  PLATFORM_PORT=auto platform up -D     for a second checkout on this machine
   platform process restart core-api
   platform reset --yes                  without asking
 

@@ -1,6 +1,6 @@
 # shellcheck shell=sh
-# For each shell, Nix creates a folder for temporary files and never removes it. Its parent is the
-# user's own. Sourced by the development shell.
+# Nix creates a temporary folder for each shell and never removes it. Its parent is the user's own.
+# Sourced by the development shell.
 
 if [ -n "${NIX_BUILD_TOP-}" ]; then
   TMPDIR=${NIX_BUILD_TOP%/*}

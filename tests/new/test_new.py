@@ -85,9 +85,9 @@ def test_the_existing_services_are_as_the_template_makes_them(name: str) -> None
 
 
 NAMES_REFUSED = {
-    "Rates": "is no name for a service",
-    "rates-2": "is no name for a service",
-    "a" * 25: "is no name for a service",
+    "Rates": "is not a valid service name",
+    "rates-2": "is not a valid service name",
+    "a" * 25: "is not a valid service name",
     "json": "Python module",
     "class": "Python module or keyword",
     "falcon": "Python module",
@@ -98,19 +98,19 @@ NAMES_REFUSED = {
     "chaos": "tests/chaos exists",
     "docs": "docs exists",
     "preflight": "process-compose.yaml has a process of that name",
-    "psp": "its settings would begin as PSP_",
+    "psp": "its settings would share the prefix of PSP_",
 }
 REFUSED = {
     **{f"service {name} --route extra": why for name, why in NAMES_REFUSED.items()},
     "service extra-api --route auth": "the route /auth is taken by auth-api",
     "service extra-api --route health": "the route /health is taken by the router",
-    "service extra-api --route a/b": "'a/b' is no route",
+    "service extra-api --route a/b": "'a/b' is not a valid route",
     "service extra-api --route extra --port 8002": "port 8002 is taken by core-api",
-    "service extra-api --route extra --port 8013": "port 8013 cannot be had",
-    "service extra-api --route extra --port 80": "port 80 cannot be had",
+    "service extra-api --route extra --port 8013": "port 8013 cannot be used",
+    "service extra-api --route extra --port 80": "port 80 cannot be used",
     "remove extra-api": "there is no service extra-api",
-    "remove core-api": "core-api is needed: ",
-    "remove router": "router is a part of the stack",
+    "remove core-api": "core-api is in use: ",
+    "remove router": "router is part of the stack",
 }
 
 
@@ -123,7 +123,7 @@ def test_what_cannot_be_had(tree: Tree, words: str, why: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "why"),
     [
-        (CADDYFILE, "# mine", "not committed"),
+        (CADDYFILE, "# mine", "uncommitted"),
         ("services/core_api/settings.py", "import nothing_of_that_name", "nothing_of_that_name"),
     ],
     ids=["own changes", "broken settings"],
@@ -143,7 +143,7 @@ def test_code_that_git_does_not_have_is_kept(tree: Tree) -> None:
     assert tree.new(*EXTRA).returncode == 0
     path = tree.folder / "services/extra_api/app.py"
     path.write_text(path.read_text() + "\n# mine\n")
-    refuses(tree, ["remove", "extra-api"], "app.py has changes that git does not have")
+    refuses(tree, ["remove", "extra-api"], "app.py has unstaged changes")
     assert tree.new("remove", "extra-api", "--force").returncode == 0
     assert tree.git("status", "--porcelain") == ""
 
