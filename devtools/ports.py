@@ -91,8 +91,8 @@ def place(process: psutil.Process) -> tuple[str, str]:
         psutil.Error, OSError: it has ended or belongs to another user.
     """
     environ = process.environ()
-    name, state = environ.get("PC_PROC_NAME", ""), environ.get("PLATFORM_STATE") or ".state"
-    return (name, os.path.realpath(Path(process.cwd(), state))) if name else ("", "")
+    name, state = environ.get("PC_PROC_NAME", ""), environ.get("PLATFORM_STATE", "")
+    return (name, os.path.realpath(Path(process.cwd(), state))) if name and state else ("", "")
 
 
 def free_block(first: int, count: int) -> int | None:

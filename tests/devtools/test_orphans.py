@@ -55,9 +55,12 @@ def test_exactly_those_of_this_stack_are_found(tmp_path: Path) -> None:
         python(WAIT, PLATFORM_STATE=ours),
         python(WAIT, PLATFORM_STATE=ours, PC_PROC_NAME="tmux"),
         python(WAIT, **MARKS),
+        contextlib.chdir(tmp_path),
+        python(WAIT, **MARKS),
     ):
         assert set(found(tmp_path / "ours")) == {orphan.pid, linked.pid, relative.pid}
         assert found(tmp_path / "other") == {of_other.pid: "core-api"}
+        assert found(tmp_path / ".state") == {}
 
 
 def test_a_supervised_process_is_no_orphan(tmp_path: Path) -> None:
