@@ -54,19 +54,23 @@ def find(state: Path) -> list[Orphan]:
     marked, found = _marked(state), []
     for orphan in marked.values():
         with suppress(*GONE):
-            if _is_unsupervised(orphan.process, marked):
+            is_own = orphan.process.uids().real == os.getuid()
+            if is_own and _is_unsupervised(orphan.process, marked):
                 found.append(orphan)
     return found
 
 
 def rivals(state: Path) -> list[str]:
-    """A line if another supervisor uses this folder: two Redis would write the same file."""
+    """A line if another stack uses this folder: two Redis would write the same file.
+
+    To root also another user's, whose socket can have another path.
+    """
     own = psutil.Process().parents()
     for one in _marked(state).values():
         with suppress(*GONE):
-            supervisor = next(filter(_is_supervisor, one.process.parents()), None)
-            if supervisor and supervisor not in own:
-                cure = f"`platform down`, or if that fails, kill {supervisor.pid}"
+            head = next(filter(_is_supervisor, one.process.parents()), one.process)
+            if head not in own and (head != one.process or head.uids().real != os.getuid()):
+                cure = f"`platform down`, or if that fails, kill {head.pid}"
                 return [f"PLATFORM_STATE={str(state)!r}: another stack uses it ({one}): {cure}"]
     return []
 
@@ -86,7 +90,7 @@ def _marked(state: Path) -> dict[int, Orphan]:
 
 def _name(process: psutil.Process, folder: str) -> str:
     """Its name in the stack with this state folder; empty if it is no process of that stack."""
-    if process.uids().real != os.getuid() or process.status() == psutil.STATUS_ZOMBIE:
+    if process.status() == psutil.STATUS_ZOMBIE:
         return ""
     name, state = ports.place(process)
     return name if name in PROCESSES and state == folder else ""

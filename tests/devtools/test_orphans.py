@@ -81,6 +81,15 @@ def test_a_supervised_process_is_no_orphan(tmp_path: Path) -> None:
         child.kill()
 
 
+def test_another_users_stack_is_a_rival(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To root, who can see it, also if nothing supervises it any more; it is no orphan to end."""
+    with python(WAIT, PLATFORM_STATE=str(tmp_path), **MARKS) as process:
+        monkeypatch.setattr(os, "getuid", lambda: 12_345)
+        assert found(tmp_path) == {}
+        [rival] = orphans.rivals(tmp_path)
+        assert rival.endswith(f"kill {process.pid}")
+
+
 class Vanishing(psutil.Process):
     """Ends after `looks_left` inspections."""
 
