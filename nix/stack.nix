@@ -92,12 +92,12 @@ let
     };
 
   # Shell completions, loaded at the first Tab after a command. They run the checkout's code, so that a
-  # change needs no rebuild.
+  # change needs no rebuild; with -P none of the current folder.
   completionOf =
     name:
     { parser, ... }:
     let
-      ask = shell: "python -m shtab --shell ${shell} --prefix ${name} ${parser} 2>/dev/null";
+      ask = shell: "python -P -m shtab --shell ${shell} --prefix ${name} ${parser} 2>/dev/null";
     in
     ''
       echo 'eval "$(${ask "bash"})"' >$bash/${name}
@@ -125,7 +125,7 @@ let
       export PLATFORM_CODE=${package.bench}
       # shellcheck source=/dev/null
       . ${./platform/env.sh}
-      exec python -m bench "$@"
+      exec python -P -m bench "$@"
     '';
     meta.description = "measures the platform against its theoretical best";
   };

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,8 +17,9 @@ PARSERS = dict(re.findall(r'    (\w+) = \{\s+module = "[\w.]+";\s+parser = "([\w
 
 # Without process-compose's own completions, which need bash-completion.
 PLATFORM = f". {ROOT}/nix/platform/complete.sh; __start_process-compose() {{ :; }}"
+[ASK] = re.findall(r'ask = shell: "python (.*) 2>/dev/null";', STACK)
 SOURCES = {"platform": PLATFORM} | {
-    name: f'eval "$("$PYTHON" -m shtab --shell bash --prefix {name} {parser})"'
+    name: f'shell=bash name={name} parser={parser}; eval "$("$PYTHON" {ASK})"'
     for name, parser in PARSERS.items()
 }
 # As bash does it at a Tab.
@@ -63,6 +65,13 @@ def bash(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_tab_completes(command: tuple[str, ...], completed: list[str]) -> None:
     done = bash(TAB, SOURCES[command[0]], *command)
     assert (sorted(done.stdout.split()), done.stderr) == (completed, "")
+
+
+def test_tab_runs_no_code_of_the_current_folder(tmp_path: Path) -> None:
+    """It may be a folder of others, such as /tmp."""
+    (tmp_path / "shtab.py").write_text("raise SystemExit('foreign code')")
+    done = bash(f'cd "{tmp_path}"; {SOURCES["merchant"]}; complete -p merchant')
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_every_command_has_a_parser() -> None:
