@@ -80,6 +80,10 @@ def run(
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
+    def handle_error(self, *_args: Any) -> None:
+        """Logs a line, in place of a traceback for each client that sends half a request."""
+        _log.info("connection failed", reason=repr(sys.exception()))
+
 
 class _Server6(_Server):
     address_family = socket.AF_INET6
