@@ -72,7 +72,8 @@ start() {
 
 stop() {
   if is_running; then
-    process-compose "$@"
+    # It may be ending by itself, as when its terminal was closed.
+    process-compose "$@" || { ! is_running && echo "platform: it has ended"; }
   else
     echo "platform: no stack of this checkout is running (its state is in $PLATFORM_STATE)"
   fi

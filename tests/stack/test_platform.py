@@ -54,6 +54,23 @@ def test_without_a_stack_there_is_a_sentence(
     assert "no stack of this checkout is running" in idle.stdout + idle.stderr
 
 
+def test_down_of_a_stack_that_ends_by_itself(environ: dict[str, str], tmp_path: Path) -> None:
+    """As after its terminal was closed: process-compose drops the call, which is no fault then."""
+    fake = tmp_path / "process-compose"
+    fake.write_text('#!/bin/sh\nrm "$PC_SOCKET_PATH"\nexit 1\n')
+    fake.chmod(0o755)
+    environ = environ | {
+        "PATH": f"{tmp_path}:{environ['PATH']}",
+        "PLATFORM_STATE": str(tmp_path / "state"),
+    }
+    (tmp_path / "state").mkdir(0o700)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "state/pc.sock"))
+        listener.listen()
+        done = platform(environ, "down")
+    assert (done.returncode, done.stdout) == (0, "platform: it has ended\n")
+
+
 def test_status_shows_each_process(stack: Stack) -> None:
     """One line each, with port and health."""
     listed = stack.platform("status").stdout.splitlines()
