@@ -8,6 +8,7 @@ import pty
 import re
 import subprocess
 import sys
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -125,6 +126,19 @@ def test_a_wrong_value_is_wrong_usage(state: Path, option: str, value: str, mess
     """A time beyond the first year of UTC, too; the message says which are right."""
     code, _, err = logs(state, f"{option}={value}")
     assert (code, f"argument {option}: {message}" in err) == (2, True)
+
+
+def test_a_transaction_may_have_any_number_of_requests(state: Path) -> None:
+    """Such as of a client that repeats its POST for ever; lnav is silent about a long pattern."""
+    ids = [str(uuid.uuid4()) for _ in range(3_000)]
+    said = f"{DAY}:07.000Z info    core-api      request transaction_id={T1} request_id="
+    router = f"{DAY}:07.000Z\tinfo\thandled request\t"
+    (state / "logs/core-api.log").write_text("".join(f"{said}{id_}\n" for id_ in ids))
+    with (state / "logs/router.log").open("a") as log:
+        log.writelines(f'{router}{{"request_id": "{id_}"}}\n' for id_ in ids)
+    code, out, _ = logs(state, "--transaction", T1)
+    assert (code, sum(id_ in out for id_ in ids[::100])) == (0, 30)
+    assert out.count("handled request") == len(ids)
 
 
 def test_a_pipe_may_close_early(state: Path) -> None:
