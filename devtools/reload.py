@@ -11,10 +11,11 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -76,13 +77,30 @@ def watch(services: Path, supervisor: Supervisor, started: float) -> None:
         started = now
         restart(supervisor, missed)
     _log.info("watching", folder=str(services))  # after the import, which takes a while
-    for changes in watchfiles.watch(
-        services,
-        watch_filter=lambda _change, path: is_code(path),
-        debounce=DEBOUNCE_MS_MAX,
-        step=STEP_MS,
-    ):
-        restart(supervisor, {str(Path(path).relative_to(services)) for _, path in changes})
+    for paths in changes(watchfiles.watch, services):
+        restart(supervisor, {str(Path(path).relative_to(services)) for path in paths})
+
+
+def changes(watch: Callable[..., Iterator[set[Any]]], services: Path) -> Iterator[set[str]]:
+    """The code that is saved, as watchfiles' `watch` finds it, until a signal."""
+    for is_polling in (False, True):
+        try:
+            for found in watch(
+                services,
+                watch_filter=lambda _change, path: is_code(path),
+                debounce=DEBOUNCE_MS_MAX,
+                step=STEP_MS,
+                force_polling=is_polling,
+            ):
+                yield {path for _, path in found}
+        except (OSError, RuntimeError) as error:
+            # Ended, it would be started again, and restart all that was saved since the start.
+            if is_polling:
+                raise
+            advice = "fs.inotify.max_user_instances and max_user_watches are the limits on Linux"
+            _log.warning("looks for saved files, slower", reason=str(error), advice=advice)
+        else:
+            return
 
 
 def restart(supervisor: Supervisor, changed: Collection[str]) -> None:

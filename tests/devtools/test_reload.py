@@ -1,0 +1,25 @@
+"""Saved files are noticed on any system; tests/stack/test_reload.py shows what follows."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import watchfiles
+
+from devtools import reload
+
+
+def test_without_a_watch_left_it_polls(tmp_path: Path) -> None:
+    """Linux has 128 for each user, which editors use up."""
+
+    def exhausted(*paths: Path, force_polling: bool, **options: Any) -> Iterator[Any]:
+        if not force_polling:
+            raise OSError("Too many open files")
+        yield from watchfiles.watch(*paths, force_polling=True, **options)
+
+    saving = threading.Timer(1, (tmp_path / "app.py").touch)
+    saving.start()
+    assert next(reload.changes(exhausted, tmp_path)) == {str(tmp_path / "app.py")}
