@@ -12,6 +12,7 @@ import getpass
 import os
 import re
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -60,6 +61,7 @@ class UserDirectory:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock = threading.Lock()
         self._seen = self._stamp()
         self._users = {user.username: user for user in load(path)}
 
@@ -73,16 +75,19 @@ class UserDirectory:
         load(self._path)
 
     def _refresh(self) -> None:
-        stamp = self._stamp()
-        if stamp == self._seen:
+        if self._stamp() == self._seen:
             return
-        # First, so that other threads do not load the same change again.
-        self._seen = stamp
-        try:
-            self._users = {user.username: user for user in load(self._path)}
-            _log.info("users reloaded", count=len(self._users))
-        except UsersError as error:
-            _log.error("users not reloaded, keeping previous users", reason=str(error))
+        # A slower thread would put an older file's users over those of a newer one.
+        with self._lock:
+            stamp = self._stamp()
+            if stamp == self._seen:
+                return
+            self._seen = stamp
+            try:
+                self._users = {user.username: user for user in load(self._path)}
+                _log.info("users reloaded", count=len(self._users))
+            except UsersError as error:
+                _log.error("users not reloaded, keeping previous users", reason=str(error))
 
     def _stamp(self) -> tuple[int, int, int]:
         try:

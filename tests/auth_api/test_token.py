@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,12 @@ import falcon.testing
 import jwt
 import pytest
 
+from services.auth_api import users
 from services.auth_api.app import create_app
 from services.auth_api.passwords import Passwords, hash_password
 from services.auth_api.settings import SHIPPED_USERS, AuthSettings
 from services.auth_api.userfile import load
-from services.auth_api.users import main, read_password
+from services.auth_api.users import UserDirectory, main, read_password
 
 SECRET = "0123456789abcdef0123456789abcdef"
 ENVIRON = {"HTTP_PORT": "1", "JWT_SECRET": SECRET, "ALLOWED_HOSTS": "falconframework.org"}
@@ -120,6 +123,29 @@ def test_a_changed_user_file_counts_at_once(file: Path) -> None:
     assert claims(log_in(api, "alice"))["enabled"] is False
     assert main(["add", "dora"], file, io.StringIO(), lambda: "secret of dora") == 0
     assert claims(log_in(api, "dora", "secret of dora"))["sub"] == "4"
+
+
+def test_the_last_of_two_changes_at_once_counts(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that still loads the first does not bring back who was taken out by the second."""
+    directory = UserDirectory(file)
+    others: list[threading.Thread] = []
+
+    def slowly(path: Path) -> Any:
+        found = load(path)
+        if not others:
+            file.write_text("[]")
+            others.append(threading.Thread(target=directory.find, args=["alice"]))
+            others[0].start()
+            others[0].join(0.5)
+        return found
+
+    monkeypatch.setattr(users, "load", slowly)
+    os.utime(file)
+    directory.find("alice")
+    others[0].join()
+    assert directory.find("alice") is None
 
 
 def test_a_broken_user_file_leaves_the_last_good_one_in_force(file: Path) -> None:
