@@ -12,6 +12,7 @@ import math
 import sqlite3
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.proto.trace.v1 import trace_pb2
@@ -90,6 +91,7 @@ class SpanStore:
             for file in path.parent.glob(f"{path.name}*"):
                 file.unlink()
             self._connection = _open(path)
+        weakref.finalize(self, self._connection.close)  # at the latest when the process ends
 
     def add(self, request: ExportTraceServiceRequest) -> None:
         """Stores the request's first spans and deletes those beyond the bounds.
@@ -162,7 +164,11 @@ def _open(path: Path) -> sqlite3.Connection:
     path.touch(mode=0o600)
     path.chmod(0o600)  # SQLite creates its other files with the same mode
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS_MAX, check_same_thread=False)
-    connection.executescript(_SETUP)
+    try:
+        connection.executescript(_SETUP)
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 

@@ -24,7 +24,7 @@ def names(store: SpanStore, transaction_id: str = ID) -> list[str]:
 
 def count(path: Path) -> int:
     """The number of spans in a store's file."""
-    with sqlite3.connect(path) as connection:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
         return int(connection.execute("SELECT count(*) FROM spans").fetchone()[0])
 
 
