@@ -29,11 +29,12 @@ end
 local record = redis.call('HMGET', transaction, 'status', 'timeline', 'entry')
 local status, timeline, entry = record[1], record[2], record[3]
 if status ~= 'queued' and status ~= 'processing' then
-  if not status and final_status == 'captured' then
-    -- Deleted by hand; the money was taken. pcall: the key's type was not checked.
+  if final_status == 'captured' and status ~= 'captured' then
+    -- Deleted or ended by hand, or given up by another connector; the money was taken. pcall: the
+    -- key's type was not checked.
+    local found = status and 'its status is ' .. status:sub(1, 40) or 'it has no record'
     local letter = redis.pcall('XADD', deadletters, 'MINID', '~', letters_oldest, '*',
-      'transaction_id', id, 'reason', 'captured as ' .. psp_reference .. ', but it has no record',
-      'at', now)
+      'transaction_id', id, 'reason', 'captured as ' .. psp_reference .. ', but ' .. found, 'at', now)
     if letter.err then
       return letter
     end

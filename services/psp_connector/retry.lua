@@ -6,7 +6,8 @@
 -- ARGV  1 id   2 group   3 entry of the queue   4 connector   5 now, RFC 3339
 --       6 event for the timeline   7 due time, ms
 -- Returns  'done', 'taken' if another connector holds the entry, 'final' if it was final already,
---          'missing' if there is no record: its entry stays, for begin.lua to report
+--          'missing' if there is no record, or its status is none: its entry stays, for begin.lua
+--          to report
 local transaction, queue, retries = unpack(KEYS)
 local id, group, entry_id, connector, now, event, due_ms = unpack(ARGV)
 check_types('hash', 'stream', 'zset')
@@ -14,15 +15,17 @@ if #redis.call('XPENDING', queue, group, entry_id, entry_id, 1, connector) == 0 
   return 'taken'
 end
 local record = redis.call('HMGET', transaction, 'status', 'timeline')
-if not record[1] then
+local outcomes = {processing = 'done', queued = 'final', captured = 'final', declined = 'final',
+  failed = 'final'}
+local outcome = outcomes[record[1] or '']
+if not outcome then
   return 'missing'
 end
-local is_open = record[1] == 'processing'
-if is_open then
+if outcome == 'done' then
   redis.call('HSET', transaction, 'status', 'queued', 'updated_at', now,
     'timeline', (record[2] and record[2] .. ', ' or '') .. event)
   redis.call('ZADD', retries, due_ms, id)
 end
 redis.call('XACK', queue, group, entry_id)
 redis.call('XDEL', queue, entry_id)
-return is_open and 'done' or 'final'
+return outcome

@@ -47,24 +47,31 @@ def test_a_broken_record_is_a_dead_letter_and_stops_no_other(payments: Payments)
 
 
 @pytest.mark.parametrize(
-    ("outcome", "reason"),
+    ("status", "outcome", "reason"),
     [
-        (Captured("pi_1"), "captured as pi_1, but it has no record"),
-        (Transient("no response"), "unknown transaction"),
+        (None, Captured("pi_1"), "captured as pi_1, but it has no record"),
+        ("x", Captured("pi_1"), "captured as pi_1, but its status is x"),
+        ("failed", Captured("pi_1"), "captured as pi_1, but its status is failed"),
+        (None, Transient("no response"), "unknown transaction"),
+        ("x", Transient("no response"), "transaction is x already"),
     ],
 )
-def test_a_record_deleted_during_the_charge_leaves_a_dead_letter(
-    payments: Payments, outcome: Outcome, reason: str
+def test_a_record_deleted_or_ended_during_the_charge_leaves_a_dead_letter(
+    payments: Payments, status: str | None, outcome: Outcome, reason: str
 ) -> None:
     """It names what the PSP took; nothing that was begun disappears."""
     transaction_id = payments.accept()
 
-    def delete(charge: Charge, _call: int) -> Outcome:
-        payments.client.delete(STORE.transaction(charge.transaction_id))
+    def change(charge: Charge, _call: int) -> Outcome:
+        key = STORE.transaction(charge.transaction_id)
+        if status:
+            payments.client.hset(key, "status", status)
+        else:
+            payments.client.delete(key)
         return outcome
 
-    with payments.running(FakePsp(delete)):
-        wait_until(lambda: payments.letters() and payments.nothing_left())
+    with payments.running(FakePsp(change)):
+        wait_until(lambda: payments.letters() and payments.nothing_left(), seconds_max=10)
     [letter] = payments.letters()
     assert (letter["transaction_id"], letter["reason"]) == (transaction_id, reason)
 
