@@ -1,4 +1,4 @@
-"""A Redis Cluster on the loopback: masters, one replica each, ended and begun again by tests."""
+"""A Redis Cluster on the loopback: primaries with a replica each, stopped and started by tests."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class RedisCluster:
             program.wait(10)
 
     def masters_now(self) -> dict[int, str]:
-        """The masters with slots, by number, and their ids, as a node that answers sees them."""
+        """The primaries with slots, by number, and their ids, as a responding node reports them."""
         for number in self.nodes:
             with contextlib.suppress(redis.RedisError), self.client(number) as client:
                 return {
@@ -135,7 +135,7 @@ class RedisCluster:
         ]
 
     def is_well(self) -> bool:
-        """Each node answers, all slots are served, and each replica has caught up."""
+        """Whether each node responds, all slots are served, and each replica has caught up."""
         for number in self.nodes:
             try:
                 with self.client(number) as client:
@@ -150,7 +150,7 @@ class RedisCluster:
         return True
 
     def cli(self, *arguments: str) -> None:
-        """`redis-cli --cluster …` at the first node."""
+        """Runs `redis-cli --cluster …` against the first node."""
         made = self._certificate
         tls = ["--tls", "--cacert", str(made.root), "-a", PASSWORD] if made else []
         subprocess.run(
@@ -165,7 +165,7 @@ class RedisCluster:
 
 
 def certificate(folder: Path) -> Certificate:
-    """Made by Caddy, which has an authority of its own for such cases."""
+    """Made by Caddy's built-in certificate authority."""
     port = support.free_ports(1)
     (folder / "Caddyfile").write_text(CADDYFILE.format(port=port))
     environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "XDG_DATA_HOME": str(folder)}
@@ -182,7 +182,7 @@ def certificate(folder: Path) -> Certificate:
 def redis_cluster(
     folder: Path, masters: int = 3, replicas: int = 1, certificate: Certificate | None = None
 ) -> Iterator[RedisCluster]:
-    """A cluster that is well when this returns."""
+    """A cluster that is healthy when this returns."""
     folder.mkdir(exist_ok=True)
     cluster = RedisCluster(folder, masters, replicas, certificate)
     try:

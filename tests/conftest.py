@@ -27,19 +27,19 @@ structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """For `-n auto`: one more than cores, because tests also wait; each takes 3 s to begin."""
+    """`-n auto` uses one more than cores, because tests also wait; each takes 3 s to start."""
     return min(1 + (os.cpu_count() or 1), 8)
 
 
 @pytest.fixture(autouse=True)
 def no_request_id() -> None:
-    """Forgets the request id of a request that an earlier test made in this process."""
+    """Clears the request id left by an earlier test."""
     structlog.contextvars.clear_contextvars()
 
 
 @pytest.fixture(scope="session")
 def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """A private Redis for this run of tests. It ends blocking reads to the millisecond."""
+    """A private Redis for this test run, whose blocking reads end to the millisecond."""
     port = support.free_ports(1)
     options = "--hz", "500", "--repl-diskless-sync-delay", "0"
     with support.redis_server(tmp_path_factory.mktemp("redis"), port, *options):
@@ -48,7 +48,7 @@ def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 @pytest.fixture
 def client(redis_port: int) -> Iterator[Any]:
-    """A client of the private Redis, which is empty."""
+    """A client of the private Redis, which is emptied first."""
     with redis.Redis(port=redis_port, decode_responses=True) as connection:
         connection.flushall()
         yield connection

@@ -33,7 +33,7 @@ def fail(limits: LoginLimits, name: str, address: str) -> None:
 
 
 def wait_seconds(limits: LoginLimits, name: str, address: str) -> int:
-    """The Retry-After of the next try; a try that is let through ends without an outcome."""
+    """The Retry-After of the next attempt; an allowed attempt ends without an outcome."""
 
     def give_up() -> bool:
         raise Unavailable("too many logins")
@@ -48,7 +48,7 @@ def wait_seconds(limits: LoginLimits, name: str, address: str) -> int:
 
 
 def test_waits_double_up_to_a_bound() -> None:
-    """Past the free failures each further one doubles the wait, and a minute is the most."""
+    """Each failure after the free ones doubles the wait, up to a minute."""
     timer = Timer()
     limits = LoginLimits(timer)
     waits = []
@@ -60,7 +60,7 @@ def test_waits_double_up_to_a_bound() -> None:
     assert max(waits) == WAIT_SECONDS_MAX
 
 
-def test_another_address_is_not_held_up() -> None:
+def test_another_address_is_not_slowed_down() -> None:
     """An attacker's failures slow the attacker down, not the merchant elsewhere."""
     limits = LoginLimits(Timer())
     for _ in range(FREE_FAILURES_OF_A_NAME + 1):
@@ -79,7 +79,7 @@ def test_another_address_is_not_held_up() -> None:
     ],
 )
 def test_addresses_that_one_machine_has_count_as_one(addresses: list[str], others: str) -> None:
-    """A local user may send from each of 127.0.0.0/8, an IPv6 client from each of its /64."""
+    """All of 127.0.0.0/8 counts as one address, and so does an IPv6 client's /64."""
     limits = LoginLimits(Timer())
     for _, address in zip(range(FREE_FAILURES_OF_A_NAME + 1), addresses * 9, strict=False):
         fail(limits, "alice", address)
@@ -95,8 +95,8 @@ def test_many_names_from_one_address_are_slowed_down() -> None:
     assert wait_seconds(limits, "somebody", "10.0.0.1") > 0
 
 
-def test_a_success_forgets_the_failures_of_the_name() -> None:
-    """Who logs in after a few typos starts afresh."""
+def test_a_success_resets_the_failures_of_the_name() -> None:
+    """A successful login resets the user's count of failures."""
     limits = LoginLimits(Timer())
     for _ in range(FREE_FAILURES_OF_A_NAME):
         fail(limits, "alice", "10.0.0.1")
@@ -109,8 +109,8 @@ def test_a_success_forgets_the_failures_of_the_name() -> None:
     ("names", "free"),
     [(["alice"], FREE_FAILURES_OF_A_NAME), (NAMES, FREE_FAILURES_OF_AN_ADDRESS)],
 )
-def test_guesses_at_once_are_no_more_than_one_after_the_other(names: list[str], free: int) -> None:
-    """64 that come together, of one name or of many, are verified as often as the limit says."""
+def test_concurrent_guesses_are_limited(names: list[str], free: int) -> None:
+    """The limit holds for 64 concurrent guesses, for one name or for many."""
     limits = LoginLimits()
     verified: list[str] = []
 
@@ -131,8 +131,8 @@ def test_guesses_at_once_are_no_more_than_one_after_the_other(names: list[str], 
     assert free + 1 == len(verified)
 
 
-def test_right_logins_at_once_are_all_let_in() -> None:
-    """They wait for one another where they could be guesses; none is refused."""
+def test_concurrent_correct_logins_are_allowed() -> None:
+    """Concurrent correct logins may wait for each other, but none is refused."""
     limits = LoginLimits()
     with ThreadPoolExecutor(64) as threads:
         tries = threads.map(lambda _: limits.attempt("alice", "10.0.0.1", lambda: True), range(64))
@@ -152,10 +152,10 @@ def test_right_logins_at_once_are_all_let_in() -> None:
         ("127.0.0.1 ::1", "2001:db8::1", "2001:db8::1"),
     ],
 )
-def test_only_trusted_proxies_say_who_asks(
+def test_only_trusted_proxies_set_the_client_address(
     proxies: str, forwarded: str | None, address: str
 ) -> None:
-    """X-Forwarded-For is read from the right, as far as those who wrote it are trusted."""
+    """X-Forwarded-For is read from the right, up to the first untrusted address."""
     headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}
     req = create_req(headers=headers, remote_addr="127.0.0.1")
     assert address == client_address(req, [ip_network(name) for name in proxies.split()])

@@ -14,7 +14,7 @@ CALLERS = HASHES_AT_ONCE + 6
 
 
 class SlowCheck:
-    """Takes as long as a test wants; any password but `wrong` is right."""
+    """Takes as long as the test says; any password but `wrong` is correct."""
 
     def __init__(self) -> None:
         self.go_on = threading.Event()
@@ -41,7 +41,7 @@ class SlowCheck:
     [("alice", "right", HASHES_AT_ONCE), ("user{}", "right", CALLERS), ("alice", "wrong", CALLERS)],
 )
 def test_no_more_hashes_at_once_than_cores(name: str, password: str, hashes: int) -> None:
-    """A hash takes a core and 19 MiB: logins wait, and those that a hash has verified need none."""
+    """At most one hash runs per core; remembered logins need none."""
     check = SlowCheck()
     passwords = Passwords(check=check)
     with ThreadPoolExecutor(CALLERS) as pool:
@@ -54,8 +54,8 @@ def test_no_more_hashes_at_once_than_cores(name: str, password: str, hashes: int
     assert (check.calls, check.most) == (hashes, HASHES_AT_ONCE)
 
 
-def test_who_waits_too_long_is_told_to_come_back() -> None:
-    """A login that waits too long is 503 with Retry-After, and its hash is not computed."""
+def test_a_login_that_waits_too_long_is_503() -> None:
+    """A login that waits too long gets 503 with Retry-After, and its hash is not computed."""
     check = SlowCheck()
     passwords = Passwords(check=check, wait_seconds_max=0.2)
     with ThreadPoolExecutor(CALLERS) as pool:
@@ -69,7 +69,7 @@ def test_who_waits_too_long_is_told_to_come_back() -> None:
 
 
 def test_a_login_is_forgotten_with_its_time_or_its_hash() -> None:
-    """Remembered for five minutes, for this user, this stored hash and this password alone."""
+    """A login is remembered for five minutes, for one user, stored hash and password."""
     now = [0.0]
     check = SlowCheck()
     check.go_on.set()

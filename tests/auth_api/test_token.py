@@ -31,7 +31,7 @@ def api() -> Client:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A users file of the test's own."""
+    """A users file for one test."""
     return Path(shutil.copy(SHIPPED_USERS, tmp_path / "users.json"))
 
 
@@ -68,12 +68,12 @@ def test_a_token_carries_the_claims_of_the_contract(api: Client) -> None:
     assert result.headers["cache-control"] == "no-store"
 
 
-def test_a_disabled_user_gets_a_token_that_says_so(api: Client) -> None:
+def test_a_disabled_user_gets_a_token(api: Client) -> None:
     """A disabled user gets a token with enabled=false; the Core API refuses it."""
     assert claims(log_in(api, "charlie"))["enabled"] is False
 
 
-def test_wrong_password_and_unknown_user_get_the_same_answer(api: Client) -> None:
+def test_wrong_password_and_unknown_user_get_the_same_response(api: Client) -> None:
     """The response does not reveal which users exist."""
     wrong, unknown = log_in(api, "becky", "guess"), log_in(api, "nobody", "guess")
     assert wrong.status_code == unknown.status_code == 401
@@ -94,8 +94,8 @@ def test_an_unknown_user_costs_a_whole_hash_too() -> None:
     assert not passwords.verify("nobody", None, "password")
 
 
-def test_guesses_do_not_lock_out_who_is_logged_in() -> None:
-    """A merchant whose login is remembered gets tokens while others, who guess, get 429."""
+def test_guesses_do_not_lock_out_a_logged_in_merchant() -> None:
+    """A merchant whose login is remembered gets tokens while an attacker gets 429."""
     api = Client(create_app(AuthSettings.read(ENVIRON)))
     assert log_in(api, "alice").status_code == 200
     guesses = [log_in(api, "alice", "guess") for _ in range(7)]
@@ -116,7 +116,7 @@ def test_each_wrong_field_is_named_and_none_is_echoed(api: Client) -> None:
 
 
 def test_a_changed_user_file_counts_at_once(file: Path) -> None:
-    """A change of the user file is in the next token, also of a remembered login."""
+    """A changed users file affects the next token, even for a remembered login."""
     api = api_of(file)
     assert claims(log_in(api, "alice"))["enabled"] is True
     assert main(["disable", "alice"], file, io.StringIO(), lambda: "") == 0
@@ -149,7 +149,7 @@ def test_the_last_of_two_changes_at_once_counts(
 
 
 def test_a_broken_user_file_leaves_the_last_good_one_in_force(file: Path) -> None:
-    """A broken user file keeps the previous users, and fails the health check."""
+    """A broken users file keeps the previous users and fails the health check."""
     api = api_of(file)
     file.write_text("[{")
     assert log_in(api, "alice").status_code == 200
@@ -170,7 +170,7 @@ def test_a_broken_user_file_leaves_the_last_good_one_in_force(file: Path) -> Non
 def test_the_users_command_refuses(
     file: Path, capsys: pytest.CaptureFixture[str], args: list[str], message: str
 ) -> None:
-    """A wrong change is refused with the reason, and the file stays as it was."""
+    """An invalid change is refused with the reason, and the file is unchanged."""
     assert main(args, file, io.StringIO(), lambda: "long enough") == 1
     assert message in capsys.readouterr().err
     assert file.read_bytes() == SHIPPED_USERS.read_bytes()
@@ -178,7 +178,7 @@ def test_the_users_command_refuses(
 
 @pytest.mark.parametrize("line", [b"%s\r\n", b"\xef\xbb\xbf%s\r\nmore", b"%s\n", b"%s"])
 def test_a_password_may_come_from_a_windows_file(file: Path, line: bytes) -> None:
-    """CR LF and a byte order mark are no part of it; a file in another encoding is refused."""
+    """CR LF and a byte order mark are ignored; another encoding is refused."""
     stdin = io.TextIOWrapper(io.BytesIO(line % "geheim é".encode()))
     assert main(["add", "dora"], file, io.StringIO(), lambda: read_password(stdin)) == 0
     api = api_of(file)
@@ -199,8 +199,8 @@ def test_a_password_is_the_same_on_every_keyboard(file: Path, added: str, typed:
     ]
 
 
-def test_the_users_file_stays_the_file_it_is(tmp_path: Path) -> None:
-    """A change keeps a symbolic link, the mode of the file behind it, and leaves nothing beside."""
+def test_a_change_keeps_link_and_mode_of_the_users_file(tmp_path: Path) -> None:
+    """A change keeps a symbolic link and the mode of its target, and leaves no temporary file."""
     (tmp_path / "elsewhere").mkdir()
     file, link = tmp_path / "elsewhere" / "users.json", tmp_path / "users.json"
     shutil.copy(SHIPPED_USERS, file)

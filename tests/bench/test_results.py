@@ -24,7 +24,7 @@ def run(started_at: str, **figures: float) -> Run:
     ],
 )
 def test_spread_of_unsorted_values(values: list[float], spread: Spread) -> None:
-    """The spread is median, quartiles and extremes, in any order and of a single value too."""
+    """The spread has median, quartiles and extremes, also for unsorted or single values."""
     assert Spread.of(values) == spread
 
 

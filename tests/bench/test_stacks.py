@@ -16,7 +16,7 @@ def test_the_floor_is_the_stack_with_two_empty_apps() -> None:
 
 
 def test_a_service_with_an_unknown_command_has_no_floor() -> None:
-    """A floor that is the platform itself would show a ratio of 1."""
+    """An unknown command is an error: with the real app as floor the ratio would be 1."""
     shipped = stacks.COMPOSE_FILE.read_text().replace("python -m services.core_api", "other")
     with pytest.raises(MeasureError, match="does not start core_api"):
         stacks.floor_file(shipped)

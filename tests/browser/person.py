@@ -1,4 +1,4 @@
-"""A person at a browser: sees, clicks, types and chooses by the words on the page."""
+"""A person at a browser: sees, clicks, types and chooses by the text on the page."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ _UNREACHABLE = """
 
 @contextlib.contextmanager
 def chromium() -> Iterator[Any]:
-    """A headless Chromium of its own; the test is skipped where there is none."""
+    """A headless Chromium; the test is skipped if there is none."""
     program, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (program and driver):
         assert not os.environ.get("BROWSER_REQUIRED"), "chromium or chromedriver is missing"
@@ -89,7 +89,7 @@ def chromium() -> Iterator[Any]:
 
 @dataclass
 class Person:
-    """One tab of the browser, at one width and in one scheme of colours."""
+    """One tab of the browser, with a width and a colour scheme."""
 
     browser: Any
     url: str
@@ -98,7 +98,7 @@ class Person:
     scheme: str = "light"
 
     def looks(self, width: int, scheme: str = "light") -> None:
-        """Takes a screen of this width, in light or dark."""
+        """Sets the screen's width and colour scheme."""
         self.width, self.scheme = width, scheme
         size = {"width": width, "height": 860, "deviceScaleFactor": 1, "mobile": False}
         self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
@@ -106,15 +106,15 @@ class Person:
         self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
 
     def opens(self, path: str) -> None:
-        """Types an address."""
+        """Opens an address."""
         self.browser.get(self.url + path)
 
     def text(self) -> str:
-        """All that is on the page."""
+        """All text on the page."""
         return str(self.browser.execute_script(_TEXT))
 
     def sees(self, *words: str) -> str:
-        """Waits until all of these are on the page; returns its text."""
+        """Waits until all of these texts are on the page; returns the page's text."""
 
         def found() -> str:
             text = self.text()
@@ -125,11 +125,11 @@ class Person:
         raise AssertionError(f"{words} not within {SEE_SECONDS_MAX} s in:\n{self.text()}")
 
     def no_longer_sees(self, word: str) -> None:
-        """Waits until this is gone."""
+        """Waits until this text is gone."""
         wait_until(lambda: word not in self.text(), seconds_max=SEE_SECONDS_MAX, what=f"no {word}")
 
     def finds(self, xpath: str, *, seconds_max: float = SEE_SECONDS_MAX) -> WebElement:
-        """The first such element that can be seen."""
+        """The first such element that is visible."""
 
         def found() -> WebElement | None:
             with contextlib.suppress(WebDriverException):
@@ -141,7 +141,7 @@ class Person:
         return wait_until(found, seconds_max=seconds_max, what=xpath)
 
     def clicks(self, words: str) -> None:
-        """Clicks on a button, a link, a switch or an option; it may be redrawn meanwhile."""
+        """Clicks a button, link, switch or option, which may be redrawn before the click."""
         kinds = ("self::button", "self::a", "@role='option'", "@role='switch'")
         named = f"[normalize-space()='{words}' or @aria-label='{words}']"
         xpath = f"//*[{' or '.join(kinds)}]{named}"
@@ -149,7 +149,7 @@ class Person:
         self._clicks(xpath)
 
     def _clicks(self, xpath: str) -> None:
-        """Clicks on the element, in the middle of the screen: a message may cover the rest."""
+        """Clicks the element, scrolled to the middle, where no message covers it."""
         middle = "arguments[0].scrollIntoView({block: 'center'})"
 
         def clicked() -> bool:
@@ -169,7 +169,7 @@ class Person:
         field.send_keys(text or Keys.DELETE)
 
     def chooses(self, label: str, option: str) -> None:
-        """Takes an option of a menu; where there are many, after typing it."""
+        """Chooses an option of a menu, typing it first in a long one."""
         typed = f"//input[@aria-label='{label}'][not(@readonly)]"
         xpath = f"//*[@role='option'][normalize-space()='{option}']"
 
@@ -189,7 +189,7 @@ class Person:
 
     @contextlib.contextmanager
     def another_tab(self) -> Iterator[None]:
-        """Uses another tab, and comes back to this one."""
+        """Switches to another tab during the block."""
         first = self.browser.current_window_handle
         self.browser.switch_to.new_window("tab")
         self.looks(self.width, self.scheme)
@@ -213,6 +213,6 @@ class Person:
             self.browser.save_screenshot(str(self.screenshots / f"{name}-{width}-{scheme}.png"))
 
     def complaints(self) -> list[str]:
-        """Errors in the browser's own console, but for those of a server that is away."""
+        """Errors in the browser's own console, except those of a stopped server."""
         errors = [one["message"] for one in self.browser.get_log("browser")]
         return [one for one in errors if "Uncaught" in one or "Refused to" in one]

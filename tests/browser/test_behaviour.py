@@ -1,4 +1,4 @@
-"""What must hold of the console as a whole: tabs, kills, load, keyboard, safety."""
+"""The console as a whole: tabs, kills, load, keyboard, security."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EXPORTED = {"Content-Type": "application/x-protobuf"}
 
 
 def test_a_killed_connector_shows_in_the_timeline(person: Person, stack: Stack) -> None:
-    """The first attempt has no end; another connector's second one captures."""
+    """The first attempt has no end; a second one of another connector captures."""
     id_ = str(stack.pay(payment_method="pm_sandbox_slow").json()["id"])
     person.opens(f"/payments/{id_}")
     person.sees("processing", "attempt 1")
@@ -37,7 +37,7 @@ def test_a_killed_connector_shows_in_the_timeline(person: Person, stack: Stack) 
 
 
 def test_two_tabs_live_side_by_side(person: Person, stack: Stack) -> None:
-    """Each shows a new payment without a reload, and a switch of one moves in the other."""
+    """Both tabs show a new payment without a reload, and share the state of a switch."""
     person.opens("/psp")
     with person.another_tab():
         person.opens("/psp")
@@ -53,7 +53,7 @@ def test_two_tabs_live_side_by_side(person: Person, stack: Stack) -> None:
 
 
 def test_a_killed_console_comes_back(person: Person, stack: Stack) -> None:
-    """Payments do not notice; the open page goes on by itself; what it knew is still there."""
+    """Payments continue, the open page reconnects, and stored spans are still there."""
     id_ = str(stack.pay().json()["id"])
     spans = payment(id_, start_ns=time.time_ns()).request.SerializeToString()
     assert http.post(f"{person.url}/v1/traces", content=spans, headers=EXPORTED).is_success
@@ -69,8 +69,8 @@ def test_a_killed_console_comes_back(person: Person, stack: Stack) -> None:
     person.sees("send queue", "captured")
 
 
-def test_a_stopped_redis_is_said(person: Person, stack: Stack) -> None:
-    """On the pages that need it, with what to do; they go on when it is back."""
+def test_a_stopped_redis_is_reported(person: Person, stack: Stack) -> None:
+    """Pages that need Redis show a remedy, and recover when Redis is back."""
     stack.compose("process", "stop", "redis")
     person.opens("/")
     person.sees("Redis does not respond. See the page Stack")
@@ -79,7 +79,7 @@ def test_a_stopped_redis_is_said(person: Person, stack: Stack) -> None:
 
 
 def test_20000_payments_keep_pages_fast(person: Person, stack: Stack) -> None:
-    """The list, a filter without a match, and one payment are there within a second."""
+    """The list, a filter without matches, and one payment each load within a second."""
     ids = _fill(stack, person.url)
 
     def opens(path: str, words: str) -> float:
@@ -104,12 +104,12 @@ def test_20000_payments_keep_pages_fast(person: Person, stack: Stack) -> None:
 
 
 def quickly(what: str, seconds: Callable[[], float]) -> None:
-    """One of several tries takes less than a second: a busy machine makes single ones slow."""
+    """One of several attempts takes under a second: a busy machine makes single ones slow."""
     wait_until(lambda: seconds() < 1, seconds_max=SEE_SECONDS_MAX, what=what)
 
 
 def _fill(stack: Stack, console: str) -> list[str]:
-    """Accepts payments beside the Core API, as captured ones, and exports their spans."""
+    """Stores captured payments without the Core API, and exports their spans."""
     stack.compose("process", "stop", "psp-connector")
     url = (stack.state / "redis-url").read_text().strip()
     client = redis_client.connect(url, timeout_seconds=5)
@@ -137,7 +137,7 @@ def _fill(stack: Stack, console: str) -> list[str]:
 
 
 def test_pages_are_reached_and_opened_by_keyboard(person: Person, stack: Stack) -> None:
-    """The pages in the head come first; a span opens with the space bar."""
+    """The header's links have focus first; the space bar opens a span."""
     id_ = str(stack.pay().json()["id"])
     spans = payment(id_, start_ns=time.time_ns()).request.SerializeToString()
     http.post(f"{person.url}/v1/traces", content=spans, headers=EXPORTED)
@@ -159,7 +159,7 @@ def test_pages_are_reached_and_opened_by_keyboard(person: Person, stack: Stack) 
 
 
 def test_nothing_changes_without_the_pages_own_token(person: Person) -> None:
-    """A client with the right Host and Origin, but with an id that no page has, is turned away."""
+    """A client with a valid Host and Origin but an unknown page id is refused."""
     with socketio.SimpleClient() as client:
         client.connect(person.url, socketio_path="/_nicegui_ws/socket.io")
         guess = {
@@ -179,7 +179,7 @@ def test_nothing_changes_without_the_pages_own_token(person: Person) -> None:
 
 
 def test_no_secret_is_on_any_page(person: Person, stack: Stack) -> None:
-    """Neither on the screen nor in what the pages are made of."""
+    """Neither the screen nor the page's source contains a secret."""
     names = ("jwt-secret", "redis-password", "sandbox-token")
     known = [(stack.state / name).read_text().strip() for name in names]
     stack.ended(str(stack.pay().json()["id"]))
@@ -191,7 +191,7 @@ def test_no_secret_is_on_any_page(person: Person, stack: Stack) -> None:
 
 
 def test_its_memory_stays_within_bounds(stack: Stack) -> None:
-    """After all of the above, with 120,000 spans in its store."""
+    """Memory is bounded after all tests above, with 120,000 spans stored."""
     used = stack.process("console").memory_full_info()
     assert (
         json.loads(http.get(f"http://127.0.0.1:{stack.port + 6}/health").text)["status"] == "pass"

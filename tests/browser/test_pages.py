@@ -1,4 +1,4 @@
-"""Each page of the console, used as a person would; its layout on a wide and a narrow screen."""
+"""Each page of the console, as a user sees it; its layout on wide and narrow screens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def paid(stack: Stack, username: str = "alice", **fields: Any) -> str:
 
 
 def test_try_it_shows_the_exchange_and_leads_to_all_hops(person: Person) -> None:
-    """Request and answer as sent, without the token; captured with all hops within 2 s."""
+    """Try it shows request and response without the token, and all hops within 2 s."""
     person.opens("/try")
     person.types("Amount, smallest unit", "4200")
     person.clicks("Send")
@@ -46,15 +46,15 @@ def test_try_it_shows_the_exchange_and_leads_to_all_hops(person: Person) -> None
 
 
 def _seconds_to_all_hops(person: Person) -> float:
-    """Follows the payment; measures until all of it is on the page."""
+    """Follows the payment; returns the seconds until the page shows all of it."""
     began = time.monotonic()
     person.clicks("Follow this payment →")
     person.sees("USD ", "captured", "router", "core-api", "psp-connector", "psp-sandbox")
     return time.monotonic() - began
 
 
-def test_what_is_refused_is_shown_as_answered(person: Person) -> None:
-    """A wrong amount is sent as it was typed."""
+def test_a_refusal_is_shown_unchanged(person: Person) -> None:
+    """An invalid amount is sent as typed."""
     person.opens("/try")
     person.types("Amount, smallest unit", "12.50")
     person.clicks("Send")
@@ -62,7 +62,7 @@ def test_what_is_refused_is_shown_as_answered(person: Person) -> None:
 
 
 def test_payments_are_filtered(stack: Stack, person: Person) -> None:
-    """By merchant, status and currency; a filter without a match says so."""
+    """Payments are filtered by merchant, status and currency; no match is reported."""
     ours = paid(stack, "becky", amount=700, currency="EUR")
     other = paid(stack, "becky", currency="CHF", payment_method="pm_card_chargeDeclined")
     stack.ended(other, "becky")
@@ -78,7 +78,7 @@ def test_payments_are_filtered(stack: Stack, person: Person) -> None:
 
 
 def test_processes_are_stopped_and_started(person: Person, stack: Stack) -> None:
-    """A stopped one is said on the page, and what needs it says what to do."""
+    """A stopped process is shown, and pages that need it show the remedy."""
     person.opens("/stack")
     person.sees("router", "ready", "psp-sandbox", "MB", "auth-api")
     person.clicks("stop psp-sandbox")
@@ -94,7 +94,7 @@ def test_processes_are_stopped_and_started(person: Person, stack: Stack) -> None
 
 
 def test_the_connector_is_scaled(person: Person) -> None:
-    """To two and back."""
+    """The connector scales to two replicas and back."""
     person.opens("/stack")
     person.chooses("replicas", "2")
     person.sees("2 connectors")
@@ -104,7 +104,7 @@ def test_the_connector_is_scaled(person: Person) -> None:
 
 
 def test_a_dead_letter_is_shown_and_replayed(person: Person, stack: Stack) -> None:
-    """Its reason, its fields; after the replay it is being tried again."""
+    """The page shows a dead letter's reason and fields, and replays it."""
     id_ = paid(stack, payment_method="pm_sandbox_error_500")
     stack.ended(id_)
     person.opens("/queue")
@@ -121,7 +121,7 @@ def test_a_dead_letter_is_shown_and_replayed(person: Person, stack: Stack) -> No
 
 
 def test_faults_are_switches(person: Person, stack: Stack) -> None:
-    """Decline declines each card, down keeps payments waiting, off is off."""
+    """The switch `decline` declines each card, `down` keeps payments waiting, off stops both."""
     person.opens("/psp")
     person.clicks("Decline")
     person.sees("The PSP is decline")
@@ -134,7 +134,7 @@ def test_faults_are_switches(person: Person, stack: Stack) -> None:
 
 
 def test_logs_are_filtered_and_paused(person: Person, stack: Stack) -> None:
-    """By transaction; text of a client is text, never markup; a pause keeps the page as it is."""
+    """Logs are filtered by transaction; client text is never markup; a pause holds the page."""
     id_ = paid(stack)
     stack.ended(id_)
     evil = "/transactions/<img src=x onerror=document.title='evil'>"
@@ -160,7 +160,7 @@ def test_logs_are_filtered_and_paused(person: Person, stack: Stack) -> None:
 
 
 def test_a_burst_shows_in_picture_and_charts(person: Person) -> None:
-    """Answers are counted; then the arrows and the charts have rates."""
+    """The page counts responses; the picture and the charts show rates."""
     person.opens("/try")
     person.types("Payments", "60")
     person.types("Per second", "12")
@@ -180,7 +180,7 @@ def test_a_burst_shows_in_picture_and_charts(person: Person) -> None:
 
 @pytest.fixture(scope="module")
 def slow(stack: Stack) -> str:
-    """A payment that took its time."""
+    """A payment with a slow charge."""
     id_ = paid(stack, "becky", payment_method="pm_sandbox_slow")
     stack.ended(id_, "becky")
     return id_
@@ -188,7 +188,7 @@ def slow(stack: Stack) -> str:
 
 @pytest.mark.parametrize("name", [*PAGES, "payment", "none"])
 def test_a_page_fits_both_screens(person: Person, slow: str, name: str) -> None:
-    """Nothing sticks out, a click reaches everything; SCREENSHOTS names the pictures' folder."""
+    """Nothing overflows and everything can be clicked; SCREENSHOTS names a folder for pictures."""
     payment = {
         "payment": (f"/payments/{slow}", "Log lines"),
         "none": ("/payments/none", "is no payment"),

@@ -20,27 +20,27 @@ HASTE: dict[str, Any] = {
 
 @pytest.fixture
 def chaos() -> Iterator[Chaos]:
-    """A stack of its own for a test that breaks it."""
+    """A stack for one test that breaks it."""
     with running(**HASTE) as stack:
         yield Chaos(stack)
 
 
 @pytest.fixture(scope="module")
 def lasting() -> Iterator[Chaos]:
-    """A stack for all tests of a module; what was accepted in one is looked at in the next."""
+    """A stack for all tests of a module; later tests check earlier payments."""
     with running(**HASTE) as stack:
         yield Chaos(stack)
 
 
 @pytest.fixture
 def patient() -> Iterator[Chaos]:
-    """A stack that waits for a slow charge."""
+    """A stack that tolerates a slow charge."""
     with running(**HASTE | {"PSP_TIMEOUT_SECONDS": "4"}) as stack:
         yield Chaos(stack)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The figures, whether the tests passed or not."""
+    """Prints the figures, whether the tests passed or not."""
     if FIGURES:
         terminalreporter.section("figures")
         for line in FIGURES:

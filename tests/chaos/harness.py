@@ -1,4 +1,4 @@
-"""Traffic for the chaos tests, and what must hold after it."""
+"""Traffic for the chaos tests, and the invariants after it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MIXED = (CAPTURES,) * 8 + (DECLINES, FLAKY)
 
 
 def figures(test: str, **numbers: object) -> None:
-    """Notes what a test has measured."""
+    """Records what a test has measured."""
     line = f"{test}: " + ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in numbers.items())
     FIGURES.append(line)
     print(line)  # noqa: T201  pytest -rP shows it with the test
@@ -49,7 +49,7 @@ def figures(test: str, **numbers: object) -> None:
 
 @dataclass
 class Chaos:
-    """A stack under test, and all that was accepted by it so far."""
+    """A stack under test, and everything it has accepted so far."""
 
     stack: Stack
     accepted: list[str] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Chaos:
         return self.stack.port + PORT_OFFSETS[name]
 
     def sandbox(self, method: str, path: str, **more: Any) -> Any:
-        """Asks the sandbox about itself."""
+        """Queries the sandbox's control interface."""
         url = f"http://127.0.0.1:{self.port('psp-sandbox')}/_sandbox/{path}"
         token = (self.stack.state / "sandbox-token").read_text().strip()
         headers = {"Authorization": f"Bearer {token}"}
@@ -80,7 +80,7 @@ class Chaos:
         pause_seconds: float = 0,
         until: threading.Event | None = None,
     ) -> list[str]:
-        """Puts `count` transactions through the router, and returns when all are accepted.
+        """Sends `count` transactions through the router; returns when all are accepted.
 
         Or as many as are sent `until` the event.
         """
@@ -108,7 +108,7 @@ class Chaos:
 
     @contextlib.contextmanager
     def traffic(self, methods: tuple[str, ...] = MIXED) -> Iterator[None]:
-        """Some 80 transactions a second as long as the block lasts."""
+        """Sends some 80 transactions a second during the block."""
         over = threading.Event()
         with ThreadPoolExecutor(1) as pool:
             future = pool.submit(self.send, TRAFFIC_MAX, methods, pause_seconds=0.04, until=over)
@@ -124,7 +124,7 @@ class Chaos:
         process.kill()
 
     def kill_and_wait(self, name: str) -> None:
-        """`kill -9` of a process of the stack; waits until it is back."""
+        """`kill -9` of a process of the stack; waits for its successor."""
         before = self.stack.process(name)
         self.kill(before)
         support.wait_until(lambda: self.stack.restarted(name, before), seconds_max=30, what=name)
@@ -139,27 +139,27 @@ class Chaos:
             return Counter(str(status) for status in pipeline.execute())
 
     def statuses_of_all(self) -> Counter[str]:
-        """The number of transactions by status, of all there are."""
+        """The number of transactions by status, for all in Redis."""
         with contextlib.closing(self.redis()) as client:
             prefix = store.WHOLE.transaction("")
             return self.statuses([key.removeprefix(prefix) for key in client.keys(f"{prefix}*")])
 
     def ended(self, ids: list[str]) -> bool:
-        """Whether all of them are final; False while Redis is unavailable."""
+        """Whether all transactions are final; False while Redis is unavailable."""
         try:
             return self.statuses(ids).keys() <= FINAL
         except redis.RedisError:
             return False
 
     def wait_ended(self, ids: list[str], seconds_max: float = END_SECONDS_MAX) -> None:
-        """Waits for it."""
+        """Waits until all transactions are final."""
         deadline = time.monotonic() + seconds_max
         while not self.ended(ids):
             assert time.monotonic() < deadline, f"not ended in {seconds_max} s"
             time.sleep(0.1)
 
     def in_flight(self, pid: int = 0) -> int:
-        """How many entries are in flight now, in all or with the connector of that process id."""
+        """Number of entries in flight, in total or for the connector with that pid."""
         with contextlib.closing(self.redis()) as client:
             held = client.xpending_range(store.WHOLE.queue, store.GROUP, "-", "+", 1000)
         # A connector's name is its host, its process id and something random; the other consumers
@@ -171,7 +171,7 @@ class Chaos:
     def connector(
         self, module: str = "services.psp_connector", **more: str
     ) -> Iterator[subprocess.Popen[bytes]]:
-        """One connector more, at work beside the stack's own."""
+        """Runs an additional connector during the block."""
         environ = dict(self.stack.environ) | {
             "HTTP_PORT": str(support.free_ports(1)),
             "REDIS_URL_FILE": str(self.stack.state / "redis-url"),
@@ -186,7 +186,7 @@ class Chaos:
             yield process
 
     def another_log(self) -> str:
-        """What the connectors beside the stack's own have logged."""
+        """The logs of the additional connectors."""
         return (self.stack.state / "another-connector.log").read_text()
 
     def own_connector(self, verb: str) -> None:

@@ -54,7 +54,7 @@ class Sender:
         self.repeats = 0
 
     def pay(self, **fields: Any) -> str:
-        """The id of a transaction that was accepted, however often it had to be asked for."""
+        """Pays until accepted, with as many requests as it takes; returns the transaction's id."""
         return accepted(lambda key: self._pay(key, fields), self._refused)
 
     def _pay(self, key: str, fields: dict[str, Any]) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""A Redis Cluster under load: masters and connectors are killed, partitions move to other masters.
+"""A Redis Cluster under load: primaries and connectors are killed, partitions move.
 
 With REDIS_REPLICAS_MIN=1 each payment that got a 202 is captured, once.
 """
@@ -42,7 +42,7 @@ CONNECTORS = 2
 
 @dataclass
 class Run:
-    """The services of one run, and what was seen of them."""
+    """The services of one run, and its observations."""
 
     cluster: RedisCluster
     folder: Path
@@ -138,7 +138,7 @@ def _is_up(url: str) -> bool:
 
 
 def break_things(run: Run, sending: threading.Event) -> None:
-    """Until nothing is sent any more: a master dies, a connector dies, a partition moves."""
+    """Kills a primary, kills a connector, and moves a partition, while payments are sent."""
     luck = random.Random(7)
     with contextlib.ExitStack() as stack:
         connectors: list[subprocess.Popen[bytes]] = [
@@ -182,7 +182,7 @@ def move(cluster: RedisCluster, partition: store.Partition, luck: random.Random)
 
 
 def finish(run: Run) -> None:
-    """Waits until all that was accepted is final."""
+    """Waits until all accepted payments are final."""
     with contextlib.closing(connect(run.cluster)) as client:
 
         def is_done() -> bool:
@@ -196,7 +196,7 @@ def finish(run: Run) -> None:
 
 
 def statuses(run: Run) -> Counter[str | None]:
-    """How many of the accepted payments have which status; None: there is no record."""
+    """The number of accepted payments by status; None: no record."""
     with contextlib.closing(connect(run.cluster)) as client:
         return Counter(
             client.hget(
@@ -236,5 +236,4 @@ def chaos(folder: Path, payments: int, replicas_min: int) -> tuple[int, int]:
 
 
 def test_no_accepted_payment_is_lost_or_charged_twice(tmp_path: Path) -> None:
-    """Whatever dies and moves meanwhile."""
     assert chaos(tmp_path, PAYMENTS, replicas_min=1) == (0, 0)

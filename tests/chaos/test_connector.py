@@ -1,4 +1,4 @@
-"""Connectors that are killed, frozen, stopped; at each step, and others go on."""
+"""Connectors are killed at each step, frozen and stopped while others continue."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ IN_FLIGHT = 7
 
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_at_each_step(lasting: Chaos, step: str) -> None:
-    """After `kill -9` at each step another connector takes over, and nothing is done twice."""
+    """After `kill -9` at each step another connector takes over, and no effect happens twice."""
     chaos, signal_file = lasting, lasting.stack.state / f"paused {step}"
     methods = (FLAKY,) if step.endswith(("retry", "promote")) else (CAPTURES,)
     chaos.own_connector("stop")
@@ -43,7 +43,7 @@ def test_killed_at_each_step(lasting: Chaos, step: str) -> None:
 
 
 def test_frozen_and_back(chaos: Chaos) -> None:
-    """A connector frozen past its lease, with calls in flight, does no harm when it continues."""
+    """A connector frozen past its lease, with calls in flight, does no harm when it resumes."""
     with chaos.connector():
         support.wait_until(lambda: "listening" in chaos.another_log(), what="another connector")
         frozen = chaos.stack.process("psp-connector")
@@ -64,7 +64,7 @@ def test_frozen_and_back(chaos: Chaos) -> None:
 
 
 def freeze_with_work(chaos: Chaos, process: psutil.Process) -> int:
-    """Stops a connector at a moment when it holds something; returns how much."""
+    """Freezes a connector while it holds entries; returns how many."""
     for _try in range(100):
         process.send_signal(signal.SIGSTOP)
         # Twice: what it had sent already when it was stopped may still take effect.
@@ -82,7 +82,7 @@ def in_flight_of_another(chaos: Chaos, count: int) -> None:
 
 
 def test_sigterm_finishes_calls_in_flight(patient: Chaos) -> None:
-    """SIGTERM under load: it takes no more entries, finishes calls in flight, ends within 10 s."""
+    """After SIGTERM a connector takes no entries, finishes its calls, and ends within 10 s."""
     patient.own_connector("stop")
     with patient.connector() as process:
         patient.send(24, (SLOW,))
@@ -101,7 +101,7 @@ def test_sigterm_finishes_calls_in_flight(patient: Chaos) -> None:
 
 
 def test_a_second_signal_leaves_at_once(patient: Chaos) -> None:
-    """A second signal ends it at once; its calls in flight are reclaimed after the lease."""
+    """A second signal ends it at once; its calls are reclaimed after the lease."""
     patient.own_connector("stop")
     with patient.connector() as process:
         patient.send(8, (SLOW,))

@@ -1,4 +1,4 @@
-"""The disk under Redis is full for a while."""
+"""Redis' disk is full for a while."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FULL_SECONDS = 4
 
 @pytest.fixture
 def limited(tmp_path: Path) -> Iterator[Chaos]:
-    """A stack whose Redis gets an error from the system for each byte past a file's size limit.
+    """A stack whose Redis gets an error for each byte beyond a file size limit.
 
     As on a full disk, and it needs no root. Without the trap the system would kill it instead.
     """
@@ -38,7 +38,7 @@ def limit(process: psutil.Process, size_bytes: int) -> None:
 
 
 def refused(chaos: Chaos) -> bool:
-    """Asks for a transaction; whether it was refused as it should be."""
+    """Sends a transaction; returns whether it was refused with 503 and Retry-After."""
     response = chaos.stack.pay()
     if response.status_code == 202:
         chaos.accepted.append(response.json()["id"])
@@ -50,7 +50,7 @@ def refused(chaos: Chaos) -> bool:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process that runs")
 def test_redis_has_no_room(limited: Chaos) -> None:
-    """Writes are refused, with 503 and Retry-After, and go on when there is room; nothing is lost.
+    """Writes get 503 with Retry-After until there is room again; nothing is lost.
 
     Redis does not leave, the connector waits, and what was answered with 202 ends once.
     """

@@ -1,4 +1,4 @@
-"""A PSP that fails in every way it can, and connectors that die meanwhile."""
+"""A PSP that fails in every way, and connectors that are killed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KILLS_MAX = 35  # 105 s, of the two minutes that a test may take; 9 to 14 are en
 
 
 def test_faults_and_kills_mixed(chaos: Chaos) -> None:
-    """2,000 transactions, a fifth of the calls fail, two connectors, one killed every 3 s."""
+    """2,000 transactions finish once while a fifth of the calls fail and connectors die."""
     chaos.sandbox("PUT", "faults", json={"error_rate": 0.2, "kinds": FAULTS, "seed": 3})
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
@@ -52,7 +52,7 @@ def kill_one(
     *,
     of_the_stack: bool,
 ) -> subprocess.Popen[bytes]:
-    """Kills one of the two connectors; returns that which is beside the stack's own."""
+    """Kills one of the two connectors; returns the additional one."""
     if of_the_stack:
         with contextlib.suppress(LookupError):
             chaos.kill(chaos.stack.process("psp-connector"))

@@ -1,4 +1,4 @@
-"""Every process is killed under load; the whole stack too."""
+"""Every process, and the whole stack, is killed under load."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.stack.stack import processes_of, running
 
 
 def redis(chaos: Chaos) -> None:
-    """Four times."""
+    """Kills Redis four times."""
     for _kill in range(4):
         time.sleep(1)
         chaos.kill_and_wait("redis")
 
 
 def sandbox(chaos: Chaos) -> None:
-    """Master, then worker, then both at once."""
+    """Kills the master, then a worker, then both."""
     time.sleep(1)
     chaos.kill_and_wait("psp-sandbox")
     time.sleep(1)
@@ -37,7 +37,7 @@ def sandbox(chaos: Chaos) -> None:
 
 
 def core_api(chaos: Chaos) -> None:
-    """A worker, another, a third, the master."""
+    """Kills three workers, then the master."""
     for _round in range(3):
         time.sleep(0.7)
         worker = chaos.stack.process("core-api").children()[0]
@@ -48,7 +48,7 @@ def core_api(chaos: Chaos) -> None:
 
 
 def one_of_each(chaos: Chaos) -> None:
-    """One process after the other, with no wait for it to come back; their logs go on."""
+    """Kills one process after the other without waiting; their logs continue."""
     names = ("redis", "psp-connector", "psp-sandbox", "core-api", "router", "auth-api")
     logs = {name: chaos.stack.log(name) for name in names}
     for name in names:
@@ -66,7 +66,7 @@ def alive(chaos: Chaos, name: str) -> psutil.Process | None:
 
 @pytest.mark.parametrize("kill", [redis, sandbox, core_api, one_of_each])
 def test_killed_under_load(chaos: Chaos, kill: Callable[[Chaos], None]) -> None:
-    """`kill -9`: all that was answered with 202 ends, and is captured once at most."""
+    """After `kill -9`, all accepted transactions finish and are captured at most once."""
     with chaos.traffic():
         kill(chaos)
     ended = chaos.check()
@@ -77,7 +77,7 @@ def test_killed_under_load(chaos: Chaos, kill: Callable[[Chaos], None]) -> None:
 
 
 def kill_all(state: Path) -> int:
-    """`kill -9` of the supervisor and of all that it started; returns how many that were."""
+    """`kill -9` of the supervisor and all its descendants; returns how many."""
     killed: set[int] = set()
 
     def none_left() -> bool:
@@ -93,7 +93,7 @@ def kill_all(state: Path) -> int:
 
 
 def test_the_whole_stack_is_killed(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Supervisor and all at once, with work in every place; started again, all of it ends."""
+    """A stack killed with work everywhere finishes all of it after a restart."""
     state = tmp_path_factory.mktemp("s", numbered=True)
     with running(state=state, **HASTE) as stack:
         before = Chaos(stack)

@@ -1,4 +1,4 @@
-"""More connectors and fewer, by `process-compose process scale`, under load."""
+"""Connectors are added and removed by `process-compose process scale`, under load."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def scale(chaos: Chaos, name: str, count: int) -> None:
 
 
 def attempts(chaos: Chaos, number: int) -> float:
-    """How many attempts that connector has ended; 0 while it does not answer."""
+    """Attempts that a connector has finished; 0 if it does not respond."""
     url = f"http://127.0.0.1:{chaos.port('psp-connector') + number * PORT_STEP}/metrics"
     try:
         text = support.http.get(url).text
@@ -51,7 +51,7 @@ def events(chaos: Chaos, number: int) -> list[Mapping[str, str]]:
 
 
 def test_scaled_up_and_down(chaos: Chaos) -> None:
-    """To 3, `kill -9` of one, back to 1: the work is shared, and each transaction ends once."""
+    """Scaled to 3, one killed, scaled to 1: work is shared, and each transaction ends once."""
     with chaos.traffic(PLAIN):
         works(chaos, 0)
         scale(chaos, "psp-connector", REPLICAS)

@@ -24,7 +24,7 @@ _MB = 1_000_000
 
 
 def send(chaos: Chaos, count: int) -> float:
-    """Sends so many and waits until they have ended; returns how many seconds that took."""
+    """Sends transactions and waits until all are final; returns the seconds taken."""
     began = time.monotonic()
     chaos.wait_ended(chaos.send(count, (CAPTURES,)))
     return time.monotonic() - began
@@ -36,29 +36,27 @@ def family(chaos: Chaos, name: str) -> list[psutil.Process]:
 
 
 def memory(chaos: Chaos) -> dict[str, float]:
-    """Resident megabytes of each process of the stack with its children."""
+    """Resident megabytes of each process of the stack, including its children."""
     return {
         name: sum(p.memory_info().rss for p in family(chaos, name)) / _MB for name in PORT_OFFSETS
     }
 
 
 def cpu_seconds(chaos: Chaos) -> dict[str, float]:
-    """What each process of the stack has used of the processors."""
+    """CPU seconds used by each process of the stack."""
     return {name: sum(sum(p.cpu_times()[:2]) for p in family(chaos, name)) for name in PORT_OFFSETS}
 
 
 @pytest.fixture(scope="module")
 def before(lasting: Chaos) -> dict[str, float]:
-    """What a warm stack holds, which is what it may hold at the end."""
+    """Memory of a warm stack, the bound at the end."""
     send(lasting, WARM_UP)
     return memory(lasting)
 
 
 @pytest.mark.parametrize("part", range(1, PARTS + 1))
-def test_nothing_grows_but_what_is_kept(
-    lasting: Chaos, before: dict[str, float], part: int
-) -> None:
-    """A quarter of 20,000 transactions: memory is what it was at first, the streams are empty."""
+def test_nothing_leaks(lasting: Chaos, before: dict[str, float], part: int) -> None:
+    """After each quarter of 20,000 transactions, memory is as before and the streams empty."""
     chaos, count = lasting, TRANSACTIONS // PARTS
     used = cpu_seconds(chaos)
     seconds = send(chaos, count)
@@ -84,6 +82,6 @@ def test_nothing_grows_but_what_is_kept(
     assert left == (0, 0, 0)
 
 
-def test_all_of_it_happened_once(lasting: Chaos) -> None:
-    """After the last part: each of the 20,000 is captured, once, and points and ledger agree."""
+def test_each_transaction_is_captured_once(lasting: Chaos) -> None:
+    """After the last part, each of the 20,000 is captured once; points and ledger agree."""
     assert lasting.check() == {"captured": WARM_UP + TRANSACTIONS}

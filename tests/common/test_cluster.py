@@ -1,4 +1,4 @@
-"""A Redis Cluster behind the client: redirections, a moved slot, a dead master, the wrong kind."""
+"""A Redis Cluster behind the client: redirections, a moved slot, a dead primary, a mismatch."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def settings(url: str, *, cluster: bool) -> ConnectorSettings:
 
 
 def test_the_wrong_kind_is_refused(cluster: RedisCluster, redis_port: int) -> None:
-    """A node of a cluster as a single Redis, and the other way round; the right kind is not."""
+    """A cluster's node is refused as a single Redis, and the reverse."""
     node = cluster.url_of(0)
     single = f"redis://127.0.0.1:{redis_port}"
     with pytest.raises(redis_check.MismatchError, match=r"set REDIS_CLUSTER=1$"):
@@ -54,7 +54,7 @@ def test_the_wrong_kind_is_refused(cluster: RedisCluster, redis_port: int) -> No
 
 
 def test_a_payment_is_accepted_and_finished(cluster: RedisCluster) -> None:
-    """Each step waits for a replica."""
+    """Each step of a payment waits for a replica."""
     client = connect(cluster)
     transactions = Transactions(client, 10**6, PARTITIONS, replicas_min=1)
     accepted = transactions.accept(1, REQUEST, "req", None).transaction_id
@@ -78,7 +78,7 @@ def users() -> dict[store.Partition, int]:
 
 
 def test_a_moved_slot_is_followed(cluster: RedisCluster) -> None:
-    """By MOVED, without a restart; while it moves nothing is lost or done twice."""
+    """Clients follow MOVED without a restart; nothing is lost or repeated during the move."""
     client = connect(cluster)
     transactions = Transactions(client, 10**6, PARTITIONS)
     partition, user_id = next(iter(users().items()))
@@ -111,7 +111,7 @@ def accepts(transactions: Transactions, user_id: int) -> bool:
 
 
 def test_a_dead_master_stops_its_partitions_only(cluster: RedisCluster) -> None:
-    """The others go on at once; its replica takes its place, without a restart of ours."""
+    """Other partitions continue; the replica takes over without a restart of services."""
     wait_until(cluster.is_well, what="a cluster that is well")
     client: Any = connect(cluster)
     transactions = Transactions(client, 10**6, PARTITIONS)

@@ -1,4 +1,4 @@
-"""What every command-line program does around its `main`."""
+"""`run_main`, which wraps every command-line program."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support import ROOT
     ids=lambda words: words[0],
 )
 def test_a_reader_that_leaves_ends_it_quietly(words: list[str]) -> None:
-    """`... | head -0`: exit code of SIGPIPE, no traceback."""
+    """`... | head -0` gives the exit code of SIGPIPE and no traceback."""
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as stdout:
@@ -37,8 +37,8 @@ def test_a_reader_that_leaves_ends_it_quietly(words: list[str]) -> None:
     assert (run.returncode, run.stderr) == (141, b"")
 
 
-def test_data_of_others_cannot_steer_the_terminal() -> None:
-    """Neither by print nor by write, on both streams: escapes, C1, bidi; lines, colours stay."""
+def test_foreign_data_cannot_steer_the_terminal() -> None:
+    """Escapes, C1 and bidi controls are escaped on both streams; lines and colours stay."""
     program = r"""
 import sys
 from services.common.command import run_main

@@ -38,7 +38,7 @@ def healthy(name: str, folder: Path, host: str = "127.0.0.1", **more: str) -> It
 
 
 def test_a_service_whose_check_fails(tmp_path: Path) -> None:
-    """A failing service is exit code 1, and the output names the failing check."""
+    """A failing check gives exit code 1, and the output names it."""
     users = tmp_path / "users.json"
     shutil.copy(SHIPPED_USERS, users)
     with healthy("auth_api", tmp_path, USERS_FILE=str(users)) as port:
@@ -49,7 +49,7 @@ def test_a_service_whose_check_fails(tmp_path: Path) -> None:
 
 
 def test_no_service() -> None:
-    """No service is exit code 1 and a sentence."""
+    """Without a service, the exit code is 1 and the output one message."""
     done = healthcheck(free_ports(1))
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.startswith("no response: ")

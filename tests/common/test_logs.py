@@ -1,4 +1,4 @@
-"""What a process logs with may go away at any time; who logs does not notice."""
+"""A log's reader or disk may fail at any time without affecting the process."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def full_disk() -> int:
 
 @pytest.mark.parametrize("make", [no_reader, idle_reader, full_disk])
 def test_a_log_that_cannot_be_written_blocks_nothing(make: Callable[[], int]) -> None:
-    """A closed pipe, one that is not read and a full disk cost lines, and half a second in all."""
+    """A closed pipe, a stalled pipe and a full disk cost lines, and half a second in all."""
     output = Output(make())
     started = time.monotonic()
     for _ in range(1000):
@@ -40,7 +40,7 @@ def test_a_log_that_cannot_be_written_blocks_nothing(make: Callable[[], int]) ->
 
 
 def test_a_reader_that_comes_back_gets_the_next_lines() -> None:
-    """Lines are dropped only as long as there is no room for them."""
+    """Lines are dropped only while there is no room for them."""
     reader, writer = os.pipe()
     output = Output(writer)
     for _ in range(100):
@@ -53,7 +53,7 @@ def test_a_reader_that_comes_back_gets_the_next_lines() -> None:
 
 @pytest.mark.parametrize("is_read", [True, False])
 def test_the_last_lines_are_read_before_the_process_ends(*, is_read: bool) -> None:
-    """A reader gets all that is in the pipe; one that does not read is not waited for."""
+    """A process waits for its log's reader to catch up, unless the reader has stalled."""
     reader, writer = os.pipe()
     os.write(writer, b"stopped")
     late = threading.Timer(0.05, lambda: os.read(reader, 100) if is_read else None)

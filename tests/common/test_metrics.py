@@ -19,7 +19,7 @@ from tests.support import core_api, http, wait_until
 
 
 def value(text: str, sample: str) -> float:
-    """The sum of the samples that begin so."""
+    """The sum of the samples with this prefix."""
     found = re.findall(rf"^{re.escape(sample)}[^ ]* ([0-9.e+]+)$", text, re.MULTILINE)
     return sum(float(number) for number in found)
 
@@ -35,7 +35,7 @@ def ask(url: str) -> None:
 
 
 def test_counts_outlive_the_workers_and_not_the_service(tmp_path: Path) -> None:
-    """One scrape has what all workers counted, ended and killed ones too, in a file per worker."""
+    """One scrape has the counts of all workers, including killed ones, in a file per slot."""
     files = tmp_path / "metrics"
     state = {"PLATFORM_STATE": str(tmp_path), "WORKERS": "2"}
     with core_api(tmp_path, **state) as (url, process):
@@ -58,7 +58,7 @@ def test_counts_outlive_the_workers_and_not_the_service(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:Unknown REQUEST_METHOD")  # that is the point of it
 def test_labels_are_few_whatever_clients_send() -> None:
-    """Paths and methods of a client's own making do not become labels."""
+    """Paths and methods that clients invent do not become labels."""
     api = falcon.testing.TestClient(make_app({}, SETTINGS, checks={}))
     for number in range(20):
         api.simulate_get(f"/guess/{number}")
@@ -79,7 +79,7 @@ CONNECTOR = ConnectorSettings.read(
 
 
 class Turning:
-    """A connector whose loop has just come round."""
+    """A connector whose loop has just run."""
 
     last_turn = float("inf")
 
@@ -88,7 +88,7 @@ class Turning:
 
 
 def test_the_connector_shows_attempts_and_queue(client: Any) -> None:
-    """One scrape has attempts by outcome, the PSP's times, and what is in the queue, how old."""
+    """One scrape has attempts by outcome, PSP durations, and the queue's length and age."""
     client.xadd(store.WHOLE.queue, {"a": 1}, id=f"{int(time.time() - 3000) * 1000}-0")
     client.xadd(store.WHOLE.queue, {"a": 1})
     client.zadd(store.WHOLE.retries, {"x": 1, "y": 2, "z": 3})
@@ -109,7 +109,7 @@ def test_the_connector_shows_attempts_and_queue(client: Any) -> None:
 
 
 def test_metrics_without_redis_show_the_rest() -> None:
-    """A scrape while Redis is away has what the process itself knows."""
+    """While Redis is down, a scrape still has the process's own metrics."""
     away = redis_client.connect("redis://127.0.0.1:1/0", timeout_seconds=0.2)
     turning: Any = Turning()
     api = falcon.testing.TestClient(create_app(CONNECTOR, turning, away))

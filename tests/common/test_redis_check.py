@@ -16,15 +16,15 @@ def settings(partitions: int, **more: str) -> RedisSettings:
 
 
 def test_the_first_start_decides_the_number_of_partitions(client: Any) -> None:
-    """Another number is refused in one sentence that names both."""
+    """A different number is refused with one message that names both."""
     redis_check.check(client, settings(16))
     redis_check.check(client, settings(16))
     with pytest.raises(SettingsError, match=r"^PARTITIONS=4, but the data .* has 16: set PART"):
         redis_check.at_start(client, settings(4))
 
 
-def test_a_redis_that_evicts_is_warned_of(client: Any) -> None:
-    """At the start, by the name of its policy: as many a managed Redis is set."""
+def test_a_redis_that_evicts_logs_a_warning(client: Any) -> None:
+    """The warning at the start names the eviction policy."""
     client.config_set("maxmemory-policy", "volatile-lru")
     with structlog.testing.capture_logs() as lines:
         redis_check.at_start(client, settings(1))
@@ -33,7 +33,7 @@ def test_a_redis_that_evicts_is_warned_of(client: Any) -> None:
 
 
 def test_older_data_have_one_partition(client: Any) -> None:
-    """They have a queue, and no number."""
+    """Data with a queue but no stored number count as one partition."""
     client.xadd(store.WHOLE.queue, {"a": "b"})
     with pytest.raises(redis_check.MismatchError, match="has 1: set PARTITIONS=1"):
         redis_check.check(client, settings(16))
@@ -50,7 +50,7 @@ def test_older_data_have_one_partition(client: Any) -> None:
     ],
 )
 def test_start_nodes(url: str, rule: str) -> None:
-    """Nodes have one password and no databases; a cluster has several partitions."""
+    """Start nodes have one password and no database, and a cluster has several partitions."""
     with pytest.raises(SettingsError, match=rule):
         settings(16, REDIS_CLUSTER="1", REDIS_URL=url)
     with pytest.raises(SettingsError, match="PARTITIONS=1: must be more"):

@@ -1,4 +1,4 @@
-"""REDIS_REPLICAS_MIN: what a 202 promises, a replica has."""
+"""With REDIS_REPLICAS_MIN, a 202 means that a replica has the transaction."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def replica(redis_port: int, client: Any, tmp_path: Path) -> Iterator[Any]:
         yield other
 
 
-def test_nothing_is_accepted_that_no_replica_has(
+def test_a_transaction_without_a_replica_is_not_accepted(
     redis_port: int, client: Any, replica: Any
 ) -> None:
-    """The repetition with the same key, on a new connection, is accepted once a replica has it."""
+    """A repeat with the same key, on a new connection, is accepted once a replica has it."""
     url = f"redis://127.0.0.1:{redis_port}/0"
 
     def accept() -> Any:
@@ -73,7 +73,7 @@ def test_nothing_is_accepted_that_no_replica_has(
 
 @pytest.mark.parametrize("key", [None, "k"])
 def test_a_repeated_accept_writes(client: Any, key: str | None) -> None:
-    """Else WAIT on a new connection would not wait for what the first one wrote."""
+    """Without a write, WAIT on a new connection would not cover the first call."""
     same = uuid.uuid4()
     transactions = Transactions(client, 100, new_id=lambda: same)
     transactions.accept(1, REQUEST, "req", key)
@@ -83,7 +83,7 @@ def test_a_repeated_accept_writes(client: Any, key: str | None) -> None:
 
 
 def test_a_moved_address_is_followed(tmp_path: Path) -> None:
-    """As of a managed Redis: the old primary keeps its connections, and refuses writes."""
+    """The client reconnects when its old primary has become read-only (managed Redis)."""
     port, link = support.free_ports(2), tmp_path / "redis"
     sockets = [tmp_path / "0", tmp_path / "1"]
     with (

@@ -76,14 +76,14 @@ def everything(redis_port: int) -> dict[bytes, bytes]:
 
 
 def test_every_script_is_here() -> None:
-    """A new script needs a line above."""
+    """Every script is tested in this module."""
     found = {str(path.relative_to(ROOT / "services")) for path in ROOT.glob("services/*/*.lua")}
     found.remove("common/check_types.lua")  # which is put before each of them
     assert found == SCRIPTS.keys()
 
 
 def prepared(client: Any, name: str) -> list[str]:
-    """The keys of a script that would write something."""
+    """Creates the keys that make a script write."""
     kinds = SCRIPTS[name][0].split()
     keys = [f"key:{number}" for number, _ in enumerate(kinds)]
     for key, kind in zip(keys, kinds, strict=True):
@@ -100,7 +100,7 @@ def prepared(client: Any, name: str) -> list[str]:
 def test_a_key_of_another_type_is_refused_before_anything_is_written(
     client: Any, redis_port: int, name: str, place: int
 ) -> None:
-    """The error names the key and its type, and no key has changed; else the call writes."""
+    """The error names the key and its type, and no key has changed; otherwise the call writes."""
     keys, args = prepared(client, name), SCRIPTS[name][1]
     script = client.register_script(script_of(name))
     right = everything(redis_port)

@@ -41,7 +41,7 @@ server.serve(lambda: app, ServerSettings.read({"HTTP_PORT": sys.argv[1], "WORKER
 
 @pytest.fixture
 def port(tmp_path: Path) -> Iterator[int]:
-    """Two workers that answer with their process id."""
+    """The port of two workers that respond with their process id."""
     number = support.free_ports(1)
     command = [sys.executable, "-c", _APP, str(number)]
     with support.program(command, environ=os.environ, output=tmp_path / "log"):
@@ -50,7 +50,7 @@ def port(tmp_path: Path) -> Iterator[int]:
 
 
 def workers(port: int) -> Counter[int]:
-    """How many of some connections that come at once each worker has; it answers on each twice."""
+    """Number of concurrent connections per worker; each connection sends two requests."""
     with contextlib.ExitStack() as ending:
         connections = []
         for _ in range(CONNECTIONS):
@@ -83,13 +83,13 @@ def assert_shared(port: int) -> None:
     pytest.fail(f"one worker had all connections: {bursts}")
 
 
-def test_workers_share_what_comes_at_once(port: int) -> None:
-    """Connections that stay are spread over the workers, so that all of them have work."""
+def test_workers_share_concurrent_connections(port: int) -> None:
+    """Keep-alive connections are spread evenly over the workers."""
     assert_shared(port)
 
 
-def test_a_worker_that_was_killed_is_not_waited_for(port: int) -> None:
-    """Neither its connections count any more, nor are they its successor's."""
+def test_connections_of_a_killed_worker_do_not_count(port: int) -> None:
+    """Neither the killed worker nor its successor is charged with its connections."""
     for victim in workers(port):
         os.kill(victim, signal.SIGKILL)
 
@@ -104,7 +104,7 @@ def test_a_worker_that_was_killed_is_not_waited_for(port: int) -> None:
 
 
 def test_a_worker_stops_at_once(port: int) -> None:
-    """Not only when its loop's wait of 1 s is over, which begins with each request."""
+    """A worker does not finish its loop's 1 s wait before it stops."""
     seconds = []
     for _ in range(3):
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
@@ -118,7 +118,7 @@ def test_a_worker_stops_at_once(port: int) -> None:
 
 
 def test_a_second_signal_while_the_last_request_ends(port: int, tmp_path: Path) -> None:
-    """process-compose and the master send SIGTERM each; neither disturbs, nothing is logged."""
+    """SIGTERM from both process-compose and the master does no harm and logs nothing."""
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
         worker = psutil.Process(ask(connection))
         with ThreadPoolExecutor(1) as pool:

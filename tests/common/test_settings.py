@@ -20,8 +20,8 @@ def faults(**changes: str) -> list[str]:
     return error.value.faults
 
 
-def test_reads_what_is_given_and_fills_in_the_rest() -> None:
-    """Settings come from the mapping alone; defaults fill what it leaves out or has empty."""
+def test_settings_come_from_the_mapping() -> None:
+    """Settings come only from the mapping; defaults replace missing and empty variables."""
     settings = CoreSettings.read(GOOD | {"QUEUE_LIMIT": ""})
     assert (
         settings.http_port, settings.http_host, settings.workers, settings.queue_limit,
@@ -32,7 +32,7 @@ def test_reads_what_is_given_and_fills_in_the_rest() -> None:
     "key", ["sk_test_hunter2\n# of the team", "sk test", "sk_test_\xe9", "\udcff"]
 )
 def test_a_key_that_no_header_can_carry_is_refused(key: str, tmp_path: Path) -> None:
-    """Also from a file with a second line: each call would fail as if the PSP were down."""
+    """A key with a line break, also from a file, would fail each call as if the PSP were down."""
     file = tmp_path / "key"
     file.write_bytes(key.encode(errors="surrogateescape"))
     for variables in ({"PSP_API_KEY": key}, {"PSP_API_KEY_FILE": str(file)}):
@@ -43,7 +43,7 @@ def test_a_key_that_no_header_can_carry_is_refused(key: str, tmp_path: Path) -> 
 
 
 def test_all_faults_come_in_one_message() -> None:
-    """One message has all faults, each with name and rule."""
+    """One message has all faults, each with variable and rule."""
     messages = faults(
         HTTP_PORT="http", QUEUE_LIMIT="0", REDIS_URL="localhost:6379", LOG_LEVEL="loud"
     )
@@ -53,8 +53,8 @@ def test_all_faults_come_in_one_message() -> None:
 
 
 @pytest.mark.parametrize("address", ["http://a:99999", "http://a:0", "http://a:b", "http://[::1"])
-def test_an_address_that_cannot_be_is_refused(address: str) -> None:
-    """That of the traces, and that of the PSP: else it would fail only when it is used."""
+def test_an_invalid_address_is_refused(address: str) -> None:
+    """An invalid traces or PSP address is refused at the start, not on first use."""
     with pytest.raises(SettingsError) as error:
         ConnectorSettings.read(GOOD | {"OTEL_EXPORTER_OTLP_ENDPOINT": address, "PSP_URL": address})
     assert [fault.partition("=")[0] for fault in error.value.faults] == [
@@ -64,13 +64,13 @@ def test_an_address_that_cannot_be_is_refused(address: str) -> None:
 
 
 def test_a_missing_variable_is_named_with_its_meaning() -> None:
-    """A variable without a default says what it is for, and a secret how to make one."""
+    """The error for a missing variable says what it is for, and how to make a secret."""
     assert faults(HTTP_PORT="") == ["HTTP_PORT is not set: the port to listen on"]
     assert "JWT_SECRET (or JWT_SECRET_FILE) is not set: make one" in faults(JWT_SECRET="")[0]
 
 
 def test_a_short_secret_is_refused_without_showing_it() -> None:
-    """Fewer than 32 bytes stop the service, with a sentence on how to make a good one."""
+    """A secret of under 32 bytes stops the service; the error says how to make one."""
     messages = faults(JWT_SECRET="hunter2")
     assert "secrets.token_hex" in messages[0]
     assert "hunter2" not in messages[0]
@@ -81,14 +81,14 @@ def test_a_short_secret_is_refused_without_showing_it() -> None:
     "key", ["-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----", "ssh-rsa {}"]
 )
 def test_an_asymmetric_key_as_secret_is_refused(name: str, key: str) -> None:
-    """PyJWT refuses to sign with one: each login would be a 500."""
+    """PyJWT refuses to sign with such a key, so each login would be a 500."""
     [message] = faults(**{name: key.format("hunter2" * 9)})
     assert "PEM or SSH" in message
     assert "hunter2" not in message
 
 
 def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
-    """JWT_SECRET_FILE names a file that holds the secret; white space around it is not part."""
+    """JWT_SECRET_FILE names a file with the secret; surrounding white space is ignored."""
     file = tmp_path / "secret"
     file.write_text("f" * 40 + "\n")
     settings = CoreSettings.read(GOOD | {"JWT_SECRET": "", "JWT_SECRET_FILE": str(file)})
@@ -96,14 +96,14 @@ def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
     assert settings.jwt_secret.get_secret_value() == "f" * 40
 
 
-def test_a_secret_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    """The fault is the file, told once."""
+def test_a_missing_secret_file_is_named(tmp_path: Path) -> None:
+    """The only fault reported is the missing file."""
     messages = faults(JWT_SECRET="", JWT_SECRET_FILE=str(tmp_path / "none"))
     assert any("the file cannot be read: No such file" in fault for fault in messages)
 
 
-def test_secrets_do_not_show() -> None:
-    """Settings may be printed: a secret shows as <secret>."""
+def test_secrets_are_masked() -> None:
+    """Printed settings show a secret as <secret>."""
     text = repr(CoreSettings.read(GOOD))
     assert "s" * 32 not in text
     assert "<secret>" in text
@@ -117,8 +117,8 @@ def test_read_or_exit_leaves_with_ex_config(capsys: pytest.CaptureFixture[str]) 
     assert "nothing was started" in capsys.readouterr().err
 
 
-def test_settings_explain_themselves() -> None:
-    """Each has its value and origin: what comes first decides, what is set nowhere is default."""
+def test_settings_are_listed_with_value_and_origin() -> None:
+    """The first origin that has a variable wins; one that is set nowhere is a default."""
     origins = {"environment": {"WORKERS": "3"}, ".env": {"WORKERS": "4", "QUEUE_LIMIT": "5"}}
     assert {
         ("WORKERS", "3", "environment"),
@@ -128,8 +128,8 @@ def test_settings_explain_themselves() -> None:
     } <= set(CoreSettings.explain(origins))
 
 
-def test_no_secret_is_explained() -> None:
-    """Neither a secret, nor the password in an address, nor the content of a secret's file."""
+def test_the_list_of_settings_has_no_secret() -> None:
+    """Neither a secret, nor a password in an address, nor a secret file's content is listed."""
     values = {
         "JWT_SECRET_FILE": "/run/secret",
         "JWT_SECRET_PREVIOUS": "hunter2" * 5,
@@ -144,7 +144,7 @@ def test_no_secret_is_explained() -> None:
 
 
 def test_a_fault_does_not_show_the_password_of_an_address() -> None:
-    """The error for a wrong REDIS_URL has its value without the password."""
+    """The error for an invalid REDIS_URL shows its value without the password."""
     [message] = faults(REDIS_URL="redi://me:hunter2@host/0")
     assert message.startswith("REDIS_URL='redi://<secret>@host/0': must be like redis://")
 
@@ -160,8 +160,8 @@ def test_a_fault_does_not_show_the_password_of_an_address() -> None:
         "unix:///run/redis.sock?db=1",
     ],
 )
-def test_a_redis_address_of_any_kind_is_taken(url: str, tmp_path: Path) -> None:
-    """REDIS_URL may have TLS, a password, an own CA or a Unix socket."""
+def test_every_kind_of_redis_address_is_accepted(url: str, tmp_path: Path) -> None:
+    """REDIS_URL may have TLS, a password, a private CA or a Unix socket."""
     (tmp_path / "ca.pem").touch()
     url = url.format(file=tmp_path / "ca.pem")
     assert url == CoreSettings.read(GOOD | {"REDIS_URL": url}).redis_url
@@ -194,8 +194,8 @@ def test_a_wrong_redis_address_stops_the_start(url: str, why: str) -> None:
     st.sampled_from(["redis", "rediss", "unix"]),
     st.text("ab019:/@[]%.-_#", max_size=24) | st.text(max_size=12),
 )
-def test_an_address_that_is_taken_is_one_for_redis_py(scheme: str, rest: str) -> None:
-    """Whatever passes without options, redis-py makes a connection of."""
+def test_redis_py_accepts_every_valid_address(scheme: str, rest: str) -> None:
+    """redis-py connects to every address without options that passes validation."""
     try:
         url = CoreSettings.read(GOOD | {"REDIS_URL": f"{scheme}://{rest}"}).redis_url
     except SettingsError:

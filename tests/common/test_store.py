@@ -21,7 +21,7 @@ def connection_id(client: Any) -> int:
 
 
 def test_a_thread_keeps_its_connection(redis_port: int) -> None:
-    """Each thread has one connection, and it is no other's."""
+    """Each thread has one connection of its own."""
     client = connect(redis_port)
     together = threading.Barrier(4)
 
@@ -36,7 +36,7 @@ def test_a_thread_keeps_its_connection(redis_port: int) -> None:
 
 
 def test_a_thread_that_ends_gives_its_connection_back(redis_port: int) -> None:
-    """It is closed, and does not count towards redis-py's limit (100 by default from 8 on)."""
+    """An ended thread's connection is closed and does not count towards redis-py's limit."""
     client = redis_client.connect(
         f"redis://127.0.0.1:{redis_port}/0?max_connections=2", timeout_seconds=2
     )
@@ -48,7 +48,7 @@ def test_a_thread_that_ends_gives_its_connection_back(redis_port: int) -> None:
 
 
 def test_a_closed_connection_is_replaced(tmp_path: Path) -> None:
-    """Redis was restarted between two commands: the second one does not fail."""
+    """A restart of Redis between two commands does not fail the second one."""
     port = support.free_ports(1)
     with support.redis_server(tmp_path / "redis", port):
         client = connect(port)
@@ -57,8 +57,8 @@ def test_a_closed_connection_is_replaced(tmp_path: Path) -> None:
         assert client.get("kept") == "yes"
 
 
-def test_an_answer_that_came_too_late_is_not_the_next_ones(redis_port: int) -> None:
-    """After a timeout the connection is closed, so that a late reply is never read."""
+def test_a_late_reply_is_never_read(redis_port: int) -> None:
+    """A connection is closed after a timeout."""
     client = redis_client.connect(f"redis://127.0.0.1:{redis_port}/0", timeout_seconds=0.2)
     try:
         client.blpop(["nothing"], timeout=1)
@@ -69,8 +69,7 @@ def test_an_answer_that_came_too_late_is_not_the_next_ones(redis_port: int) -> N
     assert client.echo("here") == "here"
 
 
-def test_a_forked_process_has_connections_of_its_own(redis_port: int) -> None:
-    """What was connected before a fork is not shared by the two processes."""
+def test_connections_are_not_shared_after_a_fork(redis_port: int) -> None:
     client = connect(redis_port)
     before = connection_id(client)
     reader, writer = os.pipe()

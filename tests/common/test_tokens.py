@@ -16,7 +16,7 @@ SECRET = "0123456789abcdef0123456789abcdef"
 
 
 def tokens(secret: str = SECRET, *, age_seconds: float = 0) -> Tokens:
-    """A maker of tokens that are so old already."""
+    """A token issuer whose tokens are this old."""
     found = TokenSettings.read({"HTTP_PORT": "1", "JWT_SECRET": secret})
     return Tokens(found, lambda: time.time() - age_seconds)
 
@@ -35,7 +35,7 @@ def refusal(by: Tokens, token: str) -> str:
 
 @pytest.mark.parametrize("seconds", [LIFETIME_SECONDS, -3600])
 def test_a_known_token_is_verified_again_outside_its_lifetime(seconds: float) -> None:
-    """Within its lifetime once is enough; after it, or with a clock set back, it is not."""
+    """A token is verified once within its lifetime, and again after it or with a clock set back."""
     now = [time.time()]
     found = TokenSettings.read({"HTTP_PORT": "1", "JWT_SECRET": SECRET})
     by = Tokens(found, lambda: now[0])
@@ -46,14 +46,13 @@ def test_a_known_token_is_verified_again_outside_its_lifetime(seconds: float) ->
     assert first is not by.verify(token)
 
 
-def test_an_expired_token_is_said_to_be_one() -> None:
-    """The merchant needs another."""
+def test_the_error_of_an_expired_token_says_so() -> None:
     old = issue(tokens(age_seconds=LIFETIME_SECONDS + 1))
     assert refusal(tokens(), old) == "The token has expired; get a new one from the Auth API."
 
 
 def test_one_changed_character_is_another_token() -> None:
-    """What is remembered is the whole text, signature included."""
+    """The cache key is the whole token, including the signature."""
     by = tokens()
     token = issue(by)
     by.verify(token)
@@ -70,7 +69,7 @@ JSON = st.recursive(
 
 
 def signed(*parts: object) -> str:
-    """Header and claims under our key, of whatever types."""
+    """A token with any header and claims, signed with the right key."""
     texts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in parts]
     signature = hmac.digest(SECRET.encode(), b".".join(texts), "sha256")
     return b".".join([*texts, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
@@ -86,8 +85,8 @@ def signed(*parts: object) -> str:
 @example(changes={"nbf": None})
 @example(changes={"alg": []})
 @settings(max_examples=100)
-def test_no_type_of_a_claim_is_an_error_of_ours(changes: dict[str, object]) -> None:
-    """A signed token with any JSON in its claims or header is believed or refused, no more."""
+def test_no_claim_type_causes_a_500(changes: dict[str, object]) -> None:
+    """A signed token with any JSON in claims or header is either accepted or refused."""
     now = int(time.time())
     header = {"typ": "JWT", "alg": "HS256"}
     claims = dict(

@@ -1,4 +1,4 @@
-"""Tracing: off, on, limited, and with an endpoint that does not answer."""
+"""Tracing: off, on, limited, and with an endpoint that does not respond."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def configured(endpoint: str) -> falcon.testing.TestClient:
 
 @pytest.fixture(autouse=True)
 def _stopped(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No exporter of one test is at work in the next."""
+    """Stops each test's exporter."""
     monkeypatch.setattr(tracing, "_tracing", None)
     yield
     tracing.stop()
@@ -48,7 +48,7 @@ def _stopped(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """An endpoint that accepts connections and never answers."""
+    """An endpoint that accepts connections and never responds."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(10)
@@ -56,7 +56,7 @@ def silent() -> Iterator[str]:
 
 
 def test_off_it_imports_nothing() -> None:
-    """Without an endpoint no module of OpenTelemetry is loaded, by redis-py neither."""
+    """Without an endpoint, nothing loads OpenTelemetry, not even redis-py."""
     code = """
 import sys
 from services.common import logs, server, settings, worker
@@ -71,7 +71,7 @@ print([name for name in names if getattr(sys.modules[name], "__file__", None)])
 
 
 def test_a_request_continues_the_trace_of_its_caller() -> None:
-    """Same trace, below the caller's span, named by the route; unsampled means no span at all."""
+    """The span has the caller's trace and the route's name; unsampled means no span."""
     with receiver() as received:
         client = configured(received.endpoint)
         answer = client.simulate_get("/a", headers={"traceparent": SAMPLED}).json
@@ -89,15 +89,15 @@ def test_a_request_continues_the_trace_of_its_caller() -> None:
     "header", ["x", f"00-{'0' * 32}-{'0' * 16}-01", SAMPLED + "-x", "ff" + SAMPLED]
 )
 def test_a_malformed_traceparent_begins_a_new_trace(header: str) -> None:
-    """Nothing a client sends makes an error or ends up in the trace."""
+    """Nothing a client sends causes an error or enters the trace."""
     client = configured("http://127.0.0.1:1")
     answer = client.simulate_get("/a", headers={"traceparent": header})
     assert answer.status_code == 200
     assert TRACE not in answer.json["traceparent"]
 
 
-def test_only_so_many_traces_begin(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the burst the rate holds; a caller within the platform is always followed."""
+def test_new_traces_are_rate_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the burst the rate holds; requests from within the platform are always traced."""
     monkeypatch.setattr(otel, "TRACES_PER_SECOND_MAX", 1)
     client = configured("http://127.0.0.1:1")
     router = {"traceparent": SAMPLED, "X-Forwarded-For": "127.0.0.1"}
@@ -108,8 +108,8 @@ def test_only_so_many_traces_begin(monkeypatch: pytest.MonkeyPatch) -> None:
     assert inside.json["traceparent"]
 
 
-def test_a_silent_endpoint_holds_nothing_up(monkeypatch: pytest.MonkeyPatch, silent: str) -> None:
-    """Requests take no time, old spans are dropped, the stop is bounded, one line is logged."""
+def test_a_silent_endpoint_delays_nothing(monkeypatch: pytest.MonkeyPatch, silent: str) -> None:
+    """Requests are not delayed, old spans are dropped, the stop is bounded, one line is logged."""
     monkeypatch.setattr(otlp, "_HTTP_SECONDS_MAX", 0.1)
     monkeypatch.setattr(otel, "TRACES_BURST_MAX", 100_000)
     with capture_logs() as logs:
@@ -126,7 +126,7 @@ def test_a_silent_endpoint_holds_nothing_up(monkeypatch: pytest.MonkeyPatch, sil
 
 
 def test_a_response_without_end_is_not_read() -> None:
-    """A wrong port may be anything; the process that exports must not grow with it."""
+    """An endless response does not grow the exporting process."""
     sent = 0
 
     def endless(listener: socket.socket) -> None:
@@ -145,8 +145,8 @@ def test_a_response_without_end_is_not_read() -> None:
     assert sent < 10_000_000  # what the system buffers
 
 
-def test_headers_that_cannot_be_sent_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In one line of the log, as everything that keeps traces from being exported."""
+def test_invalid_headers_are_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One log line reports invalid headers, like any failed export."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x=a%0d%0ab")
     with receiver() as found, capture_logs() as logs:
         exporter = otlp.Exporter(found.endpoint)

@@ -1,4 +1,4 @@
-"""What every HTTP service does alike, whatever it is there for."""
+"""What all HTTP services have in common."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def api() -> falcon.testing.TestClient:
 def test_a_foreign_host_is_misdirected(
     host: str, environ: dict[str, str], status: int, path: str
 ) -> None:
-    """Names of this machine and those that are set; IP addresses where not only it can connect."""
+    """Local and configured names are served; IP addresses only if not bound to the loopback."""
     found = service(**environ).simulate_get(path, headers={"Host": host}).status_code
     assert status == (200 if found == 404 else found)
 
@@ -86,8 +86,8 @@ def test_a_foreign_host_is_misdirected(
     path=st.sampled_from(["/notes", "/health", "/metrics", "/nowhere"]),
 )
 @pytest.mark.filterwarnings("ignore:Unknown REQUEST_METHOD")
-def test_no_method_is_an_error_of_ours(method: str, path: str) -> None:
-    """Whatever a method is called, the answer has the request's id and is the client's mistake."""
+def test_no_method_causes_a_500(method: str, path: str) -> None:
+    """The response to any method is a client error with the request id."""
     sent = {"X-Request-Id": "r-1"}
     result = service().simulate_request(method, path, headers=sent)
     assert result.status_code in {400, 404, 405}
@@ -96,7 +96,7 @@ def test_no_method_is_an_error_of_ours(method: str, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/notes", "/health", "/metrics"])
 def test_head_is_get_without_a_body(api: falcon.testing.TestClient, path: str) -> None:
-    """The same status and type, and the Allow header says so."""
+    """HEAD has the status and type of GET, and Allow lists it."""
     got, headed = api.simulate_get(path), api.simulate_head(path)
     assert (headed.status_code, headed.content) == (200, b"")
     assert got.headers["Content-Type"] == headed.headers["Content-Type"]
@@ -117,7 +117,7 @@ def test_head_is_get_without_a_body(api: falcon.testing.TestClient, path: str) -
     ],
 )
 def test_a_repeated_name_is_refused(api: falcon.testing.TestClient, body: str, status: int) -> None:
-    """Two readers of a body could believe two values: it is malformed, however it is spelt."""
+    """A body with a duplicate name, however escaped, is malformed: parsers disagree on it."""
     sent = {"Content-Type": "application/json"}
     assert status == api.simulate_post("/notes", body=body, headers=sent).status_code
 
@@ -137,10 +137,9 @@ def test_a_repeated_name_is_refused(api: falcon.testing.TestClient, body: str, s
     ],
     ids=range(9),
 )
-def test_a_bad_body_is_said_to_be_so(
+def test_each_invalid_body_has_its_status_and_code(
     api: falcon.testing.TestClient, body: str, content_type: str | None, status: int, code: str
 ) -> None:
-    """Each kind of invalid body has its status and its stable code."""
     headers = {"Content-Type": content_type} if content_type else {}
     result: Any = api.simulate_post("/notes", body=body, headers=headers)
     assert (result.status_code, result.json["code"]) == (status, code)
@@ -153,10 +152,10 @@ def test_a_bad_body_is_said_to_be_so(
         ("", False), ("x" * 65, False), ("a b", False), ("a\tb", False), ("é", False),
     ],
 )  # fmt: skip
-def test_a_request_id_is_kept_if_it_is_one(
+def test_a_valid_request_id_is_kept(
     api: falcon.testing.TestClient, sent: str, *, is_kept: bool
 ) -> None:
-    """1 to 64 letters, digits, `.`, `_` or `-`; any other is replaced by a new one."""
+    """1 to 64 letters, digits, `.`, `_` or `-` are kept; anything else is replaced."""
     request_id = api.simulate_get("/health", headers={"X-Request-Id": sent}).headers["X-Request-Id"]
     assert (request_id == sent, len(request_id) == 36) == (is_kept, not is_kept)
 
@@ -167,14 +166,14 @@ def test_a_request_id_is_kept_if_it_is_one(
 def test_an_encoded_body_is_refused(
     api: falcon.testing.TestClient, encoding: str, status: int
 ) -> None:
-    """What would be taken for JSON as it stands is not decoded; the answer says what is."""
+    """A body with a Content-Encoding is not decoded; the response says what to send."""
     result: Any = api.simulate_post("/notes", json={}, headers={"Content-Encoding": encoding})
     assert status == result.status_code
     assert ("identity" if status == 415 else None) == result.headers.get("Accept-Encoding")
 
 
 def test_log_lines_have_the_fields_of_their_request_only(api: falcon.testing.TestClient) -> None:
-    """What one request binds is on its lines and not on those of the next on that thread."""
+    """Fields bound by one request are not on the lines of the thread's next request."""
     with capture_logs([merge_contextvars]) as lines:
         api.simulate_post("/notes", json={}, headers={"X-Request-Id": "r-1"})
         api.simulate_get("/notes", headers={"X-Request-Id": "r-2"})
@@ -186,7 +185,7 @@ def test_log_lines_have_the_fields_of_their_request_only(api: falcon.testing.Tes
 def test_a_body_that_gunicorn_cannot_read_is_a_bad_request(
     api: falcon.testing.TestClient, chunks: bytes
 ) -> None:
-    """Chunks reach only a service's own port: the router requires a Content-Length."""
+    """Malformed chunks get 400 (on a service's own port; the router refuses chunks)."""
     result: Any = api.simulate_post(
         "/notes",
         headers={"Content-Type": "application/json"},

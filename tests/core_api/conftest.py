@@ -10,5 +10,5 @@ from tests.core_api.helpers import Client, settings
 
 @pytest.fixture
 def api(client: Any, redis_port: int) -> Client:  # noqa: ARG001  it empties Redis
-    """The service on the private Redis, which is empty."""
+    """The service on the private Redis, which is emptied first."""
     return Client(create_app(settings(redis_port)))

@@ -13,10 +13,10 @@ from tests.support import core_api, http, wait_until
 
 
 @pytest.mark.parametrize("lost", ["log", "state folder", "temporary folder"])
-def test_what_is_accepted_is_answered_so(
+def test_lost_logs_and_metrics_do_not_affect_the_202(
     lost: str, tmp_path: Path, client: Any, redis_port: int
 ) -> None:
-    """Without a reader of its log or a folder for metrics, a new worker accepts and says 202."""
+    """A worker without a log reader or metrics folder still accepts with 202."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     more = {"REDIS_URL": f"redis://127.0.0.1:{redis_port}/0", "TMPDIR": str(folder)}

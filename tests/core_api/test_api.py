@@ -22,7 +22,7 @@ BAD_AMOUNTS: tuple[Any, ...] = (
 
 
 def test_a_transaction_is_accepted_and_queued(api: Client, client: Any) -> None:
-    """202, a Location, the transaction as the contract shows it, and one entry on the queue."""
+    """The response is 202 with Location and the contract's fields; the queue has one entry."""
     result = pay(api, **{"X-Request-Id": "req-1"})
     assert result.status_code == 202
     response = result.json
@@ -42,14 +42,14 @@ def test_a_transaction_is_accepted_and_queued(api: Client, client: Any) -> None:
 
 
 def test_the_older_path_does_the_same(api: Client) -> None:
-    """`POST /transaction` answers as `POST /` does."""
+    """`POST /transaction` responds like `POST /`."""
     result = api.simulate_post("/transaction", json=PAYMENT, headers=bearer())
     assert (result.status_code, result.json["status"]) == (202, "queued")
 
 
 @pytest.mark.parametrize("amount", [1, 99_999_999, "1", "0100", "99999999"])
 def test_good_amounts(api: Client, amount: Any) -> None:
-    """A whole number of the smallest unit, as a JSON integer or as digits."""
+    """An amount is a whole number of the smallest unit, as a JSON integer or as digits."""
     result = pay(api, PAYMENT | {"amount": amount})
     assert (202, int(amount)) == (result.status_code, result.json["amount"])
 
@@ -73,15 +73,15 @@ def test_good_amounts(api: Client, amount: Any) -> None:
     ],
 )  # fmt: skip
 def test_a_wrong_field_is_pointed_at(api: Client, client: Any, change: Any, pointer: str) -> None:
-    """422 with an entry for the field that is wrong; nothing is queued."""
+    """A 422 has an entry for the invalid field, and nothing is queued."""
     result = pay(api, PAYMENT | change)
     assert (result.status_code, result.json["code"]) == (422, "invalid-request")
     assert [pointer] == [error["pointer"] for error in result.json["errors"]]
     assert client.xlen(store.WHOLE.queue) == 0
 
 
-def test_all_wrong_fields_are_named_in_words(api: Client) -> None:
-    """One response has all that is wrong, the payment method without its pattern."""
+def test_all_invalid_fields_are_listed(api: Client) -> None:
+    """One response lists all invalid fields, with readable messages instead of patterns."""
     result = pay(api, {"amount": "x", "currency": "usd", "payment_method": "cash"})
     assert [error["pointer"] for error in result.json["errors"]] == [
         "/amount",
@@ -92,8 +92,8 @@ def test_all_wrong_fields_are_named_in_words(api: Client) -> None:
     assert result.json["errors"][2]["detail"] == detail
 
 
-def test_a_repeated_key_gives_the_first_answer(api: Client, client: Any) -> None:
-    """Same key, same request: the stored answer, marked as replayed, and one queue entry."""
+def test_a_repeated_key_gets_the_first_response(api: Client, client: Any) -> None:
+    """The same request with the same key gets the stored response, marked as replayed."""
     first = pay(api, **{"Idempotency-Key": "k"})
     again = pay(api, PAYMENT | {"amount": "1250"}, **{"Idempotency-Key": "k"})
     assert (202, first.json) == (again.status_code, again.json)
@@ -105,7 +105,7 @@ def test_a_repeated_key_gives_the_first_answer(api: Client, client: Any) -> None
 
 
 def test_a_key_with_another_request_is_refused(api: Client, client: Any) -> None:
-    """422 with a code of its own; nothing is queued."""
+    """The response is 422 with a specific code; nothing is queued."""
     pay(api, **{"Idempotency-Key": "k"})
     result = pay(api, PAYMENT | {"amount": 1}, **{"Idempotency-Key": "k"})
     assert (result.status_code, result.json["code"]) == (422, "idempotency-key-reused")
@@ -113,7 +113,7 @@ def test_a_key_with_another_request_is_refused(api: Client, client: Any) -> None
 
 
 def test_a_new_optional_field_keeps_the_fingerprint() -> None:
-    """A request repeated across a release that adds a field is still the same request."""
+    """A request repeated after a release that adds a field still has the same fingerprint."""
 
     class Next(TransactionRequest):
         note: str | None = None
@@ -124,8 +124,7 @@ def test_a_new_optional_field_keeps_the_fingerprint() -> None:
     assert Next.model_validate(first | other).fingerprint() != fingerprint
 
 
-def test_a_key_is_its_users_own(api: Client) -> None:
-    """Two merchants may choose the same key."""
+def test_keys_of_two_users_are_independent(api: Client) -> None:
     first = pay(api, **{"Idempotency-Key": "k"})
     second = api.simulate_post("/", json=PAYMENT, headers=bearer(2) | {"Idempotency-Key": "k"})
     assert first.json["id"] != second.json["id"]
@@ -133,12 +132,12 @@ def test_a_key_is_its_users_own(api: Client) -> None:
 
 @pytest.mark.parametrize("key", ["", " ", "a b", "x" * 256, "é", "a\x7f", "a,b", "a, b"])
 def test_a_bad_key_is_refused(api: Client, key: str) -> None:
-    """It has 1 to 255 visible ASCII characters; a comma is what joins two that were sent."""
+    """A key has 1 to 255 visible ASCII characters; a comma would join two headers."""
     assert pay(api, **{"Idempotency-Key": key}).status_code == 400
 
 
 def test_fifty_at_once_with_one_key_are_one_transaction(api: Client, client: Any) -> None:
-    """However many come at the same moment, one is accepted and the rest get its answer."""
+    """One of 50 concurrent requests is accepted; the others get its response."""
     start = threading.Barrier(50)
 
     def one() -> Any:
@@ -154,8 +153,8 @@ def test_fifty_at_once_with_one_key_are_one_transaction(api: Client, client: Any
 
 
 @given(st.text(max_size=80), st.binary(max_size=200))
-def test_no_header_or_bytes_whatever_make_a_500(redis_port: int, text: str, body: bytes) -> None:
-    """Nor does any header, path, cursor or body of bytes."""
+def test_no_request_causes_a_500(redis_port: int, text: str, body: bytes) -> None:
+    """No header, path, cursor or body causes a 500."""
     api = _api_on(redis_port)
     # As a server hands it on: Latin-1, and no line ends.
     header = "".join(c for c in text if c.isprintable()).encode().decode("latin-1").strip()
@@ -177,7 +176,7 @@ def _api_on(port: int) -> Client:
 
 
 def test_openapi_names_every_path(api: Client) -> None:
-    """The document is OpenAPI 3.1; what it says is tried by tests/common/test_openapi.py."""
+    """The OpenAPI 3.1 document has every path; tests/common/test_openapi.py checks it."""
     document = api.simulate_get("/openapi.json").json
     assert document["openapi"] == "3.1.0"
     assert set(document["paths"]) == {

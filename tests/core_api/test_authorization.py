@@ -1,4 +1,4 @@
-"""Who may use the Core API: tokens, headers and users."""
+"""Authentication and authorization of the Core API: tokens, headers and users."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.core_api.helpers import OLD_SECRET, PAYMENT, SECRET, Client, bearer, 
 
 
 def test_the_token_may_come_in_the_body(api: Client) -> None:
-    """HTTPie's `token=…` works; the token is kept nowhere."""
+    """HTTPie's `token=…` works, and the token is not stored."""
     token = bearer()["Authorization"].removeprefix("Bearer ")
     result = api.simulate_post("/", json=PAYMENT | {"token": token})
     assert result.status_code == 202
@@ -37,7 +37,7 @@ def sign(key: str = SECRET, algorithm: str = "HS256", **changes: Any) -> str:
 
 
 def test_the_previous_secret_still_verifies(api: Client) -> None:
-    """While a secret is being changed, tokens under the old one are good."""
+    """During key rotation, tokens signed with the previous secret are valid."""
     headers = {"Authorization": f"Bearer {sign(OLD_SECRET)}"}
     assert api.simulate_get("/", headers=headers).status_code == 200
 
@@ -66,8 +66,8 @@ WRONG_CLAIMS: dict[str, tuple[Any, ...]] = {
         *[partial(str, token) for token in ("x.y.z", "....", "é" * 10, "a" * 5000)],
     ],
 )
-def test_a_token_that_is_not_ours_is_refused(api: Client, make: Callable[[], str]) -> None:
-    """401 with a challenge for any token that is wrong in any claim, key or algorithm."""
+def test_an_invalid_token_is_refused(api: Client, make: Callable[[], str]) -> None:
+    """A token with any invalid claim, key or algorithm gets 401 with a challenge."""
     token = make()  # now: one made when tests are collected may have expired
     encoded = token.encode().decode("latin-1")
     for result in (
@@ -81,7 +81,7 @@ def test_a_token_that_is_not_ours_is_refused(api: Client, make: Callable[[], str
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic YTpi", "x"])
 def test_a_bad_authorization_header_is_refused(api: Client, header: str) -> None:
-    """401 for anything but a bearer token."""
+    """Anything but a bearer token gets 401."""
     assert api.simulate_get("/", headers={"Authorization": header}).status_code == 401
 
 
@@ -89,8 +89,10 @@ def test_a_bad_authorization_header_is_refused(api: Client, header: str) -> None
     ("body", "content_type"),
     [("", None), ("{}", "application/json"), ("{", "application/json"), ("a=b", "text/plain")],
 )
-def test_who_asks_comes_before_what(api: Client, body: str, content_type: str | None) -> None:
-    """Without a token the answer is 401 with a plain challenge, however wrong the body."""
+def test_authentication_comes_before_validation(
+    api: Client, body: str, content_type: str | None
+) -> None:
+    """Without a token the response is 401 even if the body is malformed."""
     headers = {"Content-Type": content_type} if content_type else {}
     result = api.simulate_post("/", body=body, headers=headers)
     assert (result.status_code, result.json["code"]) == (401, "unauthorized")
@@ -98,7 +100,7 @@ def test_who_asks_comes_before_what(api: Client, body: str, content_type: str | 
 
 
 def test_a_disabled_user_is_refused_everywhere(api: Client, client: Any) -> None:
-    """403 for charlie, whatever he asks; nothing is queued."""
+    """Every request of a disabled user gets 403; nothing is queued."""
     headers = bearer(3, enabled=False)
     assert api.simulate_post("/", json=PAYMENT, headers=headers).status_code == 403
     assert api.simulate_get("/", headers=headers).status_code == 403

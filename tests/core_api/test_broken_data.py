@@ -1,4 +1,4 @@
-"""What is read from Redis may have been written by anybody."""
+"""Data in Redis may have been changed by hand."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RECORD = {
 
 
 def replay(response: bytes) -> dict[str, Any]:
-    """What is stored for a key that comes again with the same request."""
+    """The response to a repeated request with this stored response."""
     return {"fingerprint": near_texts[-2], "answer": response}
 
 
@@ -66,7 +66,7 @@ def put(client: Any, key: str, value: Any) -> None:
 
 
 def listing(api: Client, path: str) -> Iterator[Any]:
-    """The pages of a listing, two entries each."""
+    """All pages of a list, two entries each."""
     params: dict[str, Any] = {"limit": 2}
     for _page in range(6):
         yield (result := api.simulate_get(path, headers=bearer(), params=params))
@@ -88,8 +88,8 @@ def listing(api: Client, path: str) -> Iterator[Any]:
         store.WHOLE.transaction(ID): RECORD | {"user_id": "2"},
     }
 )
-def test_whatever_is_in_redis_makes_no_500(redis_port: int, state: dict[str, Any]) -> None:
-    """Broken data is left out or said to be unreadable, and every next_cursor leads on."""
+def test_no_data_in_redis_causes_a_500(redis_port: int, state: dict[str, Any]) -> None:
+    """Broken data is skipped or reported as unreadable, and every next_cursor works."""
     api = Client(create_app(settings(redis_port)))
     with redis.Redis(port=redis_port) as client:
         client.flushall()

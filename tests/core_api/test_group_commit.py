@@ -17,7 +17,7 @@ THREADS = 8
 
 
 class Counting:
-    """A client that counts how often a connection is asked for, once for each round trip."""
+    """A client that counts round trips."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -58,8 +58,8 @@ def answers(futures: list[Future[Any]]) -> list[Any]:
     return [future.exception(10) or future.result() for future in futures]
 
 
-def test_each_call_gets_its_own_answer(redis_port: int, pool: ThreadPoolExecutor) -> None:
-    """Of many at a time none gets another's, and together they need fewer round trips."""
+def test_each_call_gets_its_own_reply(redis_port: int, pool: ThreadPoolExecutor) -> None:
+    """Concurrent calls get their own replies, in fewer round trips than calls."""
     client = Counting(connect(redis_port))
     echo = commit(client)
     requested = [str(number) for number in range(2000)]
@@ -67,10 +67,9 @@ def test_each_call_gets_its_own_answer(redis_port: int, pool: ThreadPoolExecutor
     assert client.round_trips < len(requested)
 
 
-def test_those_that_wait_go_together(
+def test_waiting_calls_share_the_next_round_trip(
     redis_port: int, client: Any, pool: ThreadPoolExecutor
 ) -> None:
-    """What comes during a round trip shares the next one."""
     counting = Counting(connect(redis_port))
     echo = commit(counting)
     echo([], ["known"])  # Redis has the script now
@@ -85,8 +84,8 @@ def test_those_that_wait_go_together(
     assert counting.round_trips == 2
 
 
-def test_an_error_is_its_callers_own(redis_port: int, pool: ThreadPoolExecutor) -> None:
-    """What the script refuses to one, it does not refuse to the others of the same round trip."""
+def test_an_error_affects_one_call(redis_port: int, pool: ThreadPoolExecutor) -> None:
+    """The script's error for one call does not affect others of the same round trip."""
     picky = commit(
         connect(redis_port),
         "if ARGV[1] == 'bad' then return redis.error_reply('BAD') end return ARGV[1]",
@@ -97,10 +96,8 @@ def test_an_error_is_its_callers_own(redis_port: int, pool: ThreadPoolExecutor) 
     assert sum(isinstance(one, redis.ResponseError) for one in replies) == 100
 
 
-def test_a_redis_without_the_script_is_told_it(
-    redis_port: int, client: Any, pool: ThreadPoolExecutor
-) -> None:
-    """A restarted Redis causes no error."""
+def test_a_missing_script_is_loaded(redis_port: int, client: Any, pool: ThreadPoolExecutor) -> None:
+    """A restart of Redis causes no error."""
     echo = commit(connect(redis_port))
     for _ in range(5):
         client.script_flush()
@@ -109,7 +106,7 @@ def test_a_redis_without_the_script_is_told_it(
 
 
 def test_a_silent_redis_delays_all_at_once(pool: ThreadPoolExecutor) -> None:
-    """Those that wait behind a call that times out hear it with it, and are not sent."""
+    """Calls waiting behind one that times out fail with it, unsent."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         counting = Counting(connect(listener.getsockname()[1], timeout_seconds=1))
         echo = commit(counting)
@@ -121,8 +118,8 @@ def test_a_silent_redis_delays_all_at_once(pool: ThreadPoolExecutor) -> None:
     assert counting.round_trips == 1
 
 
-def test_after_redis_was_away_it_is_found_again(tmp_path: Any, pool: ThreadPoolExecutor) -> None:
-    """A refused connection is an error of those who called then; the next call goes again."""
+def test_calls_work_again_after_an_outage(tmp_path: Any, pool: ThreadPoolExecutor) -> None:
+    """A refused connection fails only the current calls; the next one connects again."""
     port = support.free_ports(1)
     echo = commit(connect(port))
     replies = answers([pool.submit(echo, [], [str(n)]) for n in range(THREADS)])
@@ -131,8 +128,10 @@ def test_after_redis_was_away_it_is_found_again(tmp_path: Any, pool: ThreadPoolE
         assert echo([], ["here"]) == "here"
 
 
-def test_an_unforeseen_error_blocks_no_other(redis_port: int, pool: ThreadPoolExecutor) -> None:
-    """Whatever a round trip fails with, its callers hear it, and the next one is made."""
+def test_an_unexpected_error_fails_one_round_trip(
+    redis_port: int, pool: ThreadPoolExecutor
+) -> None:
+    """Its callers get the error, and the next round trip works."""
     client = connect(redis_port)
     echo = commit(client)
     unsendable = object()

@@ -1,4 +1,4 @@
-"""Reading: one transaction, pages of them, and loyalty points."""
+"""Reading one transaction, pages of transactions, and loyalty points."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.core_api.helpers import Client, bearer, pay
 
 
 def test_another_users_transaction_is_not_found(api: Client) -> None:
-    """404, the same as for one that does not exist, or is no id at all."""
+    """Another user's transaction gets the same 404 as an unknown or malformed id."""
     mine = pay(api).json["id"]
     for path in (f"/{mine}", f"/{uuid.uuid4()}", "/not-an-id", f"/{mine}/x"):
         result = api.simulate_get(path, headers=bearer(2))
@@ -28,7 +28,7 @@ def test_another_users_transaction_is_not_found(api: Client) -> None:
     ],
 )  # fmt: skip
 def test_a_record_broken_by_hand_hides_no_other(api: Client, client: Any, broken: Any) -> None:
-    """It is left out of the list, 404 by itself, and never a 500."""
+    """A corrupt record is left out of lists and is 404 itself, never a 500."""
     first, second, third = (pay(api).json["id"] for _ in range(3))
     key = store.WHOLE.transaction(second)
     if broken == "no hash":
@@ -73,13 +73,13 @@ def test_pages_are_newest_first_and_meet(api: Client) -> None:
     ],
 )  # fmt: skip
 def test_bad_paging_is_pointed_at(api: Client, path: str, params: Any, pointer: str) -> None:
-    """422 for a limit or a cursor that is none."""
+    """An invalid limit or cursor gets 422."""
     result = api.simulate_get(path, headers=bearer(), params=params)
     assert (422, pointer) == (result.status_code, result.json["errors"][0]["pointer"])
 
 
 def test_loyalty_shows_points_and_where_they_come_from(api: Client, client: Any) -> None:
-    """Points and the ledger, newest first, in pages."""
+    """The response has points and ledger entries, newest first, in pages."""
     client.set(store.WHOLE.points(1), 6)
     for points in (1, 2, 3):
         credit = Credit(transaction_id="t", points=points, amount=1, currency="JPY", at="x")
@@ -93,5 +93,5 @@ def test_loyalty_shows_points_and_where_they_come_from(api: Client, client: Any)
 
 
 def test_no_points_yet(api: Client) -> None:
-    """A new user has none."""
+    """A new user has no points."""
     assert api.simulate_get("/loyalty", headers=bearer()).json == {"points": 0, "ledger": []}

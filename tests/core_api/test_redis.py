@@ -1,4 +1,4 @@
-"""Redis that is full, away, silent, read-only or restarted."""
+"""A Redis that is full, down, silent, read-only or restarted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.core_api.helpers import Client, bearer, pay, settings
 
 
 def test_a_full_queue_refuses(redis_port: int, client: Any) -> None:
-    """At QUEUE_LIMIT open ones the answer is 503 with Retry-After, and nothing is written."""
+    """At QUEUE_LIMIT open transactions the response is 503 with Retry-After; nothing is written."""
     api = Client(create_app(settings(redis_port, QUEUE_LIMIT="2")))
     pay(api)
     client.zadd(store.WHOLE.retries, {"waiting": 1})
@@ -28,7 +28,7 @@ def test_a_full_queue_refuses(redis_port: int, client: Any) -> None:
 
 @pytest.mark.usefixtures("client")
 def test_a_merchant_cannot_fill_the_queue(redis_port: int) -> None:
-    """Of QUEUE_LIMIT one alone gets half, the next half of the rest: there is always some left."""
+    """One merchant gets half of QUEUE_LIMIT, the next half of the rest, and so on."""
     api = Client(create_app(settings(redis_port, QUEUE_LIMIT="60")))
 
     def flood(user_id: int) -> int:
@@ -42,14 +42,14 @@ def test_a_merchant_cannot_fill_the_queue(redis_port: int) -> None:
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """A port that takes connections and never says anything."""
+    """A port that accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
 
 @pytest.mark.parametrize("away", ["refused", "silent"])
-def test_redis_away_is_a_quick_503(silent_port: int, away: str) -> None:
-    """503 with Retry-After well before a client gives up; health names Redis."""
+def test_without_redis_a_503_comes_quickly(silent_port: int, away: str) -> None:
+    """The 503 has Retry-After and comes before a client gives up; health names Redis."""
     port = silent_port if away == "silent" else 1
     api = Client(create_app(settings(port)))
     started = time.monotonic()
@@ -62,7 +62,7 @@ def test_redis_away_is_a_quick_503(silent_port: int, away: str) -> None:
 
 
 def test_a_redis_that_stalls_may_accept_after_the_503(api: Client, client: Any) -> None:
-    """It finds the request when it goes on: the answer says so, and the same key finds it."""
+    """The response says that the request may be accepted, and the same key finds it."""
     stall = "local t = redis.call('TIME')[1] + 2 while redis.call('TIME')[1] + 0 < t do end"
     with ThreadPoolExecutor(1) as pool:
         stalled = pool.submit(client.eval, stall, 0)
@@ -79,7 +79,7 @@ def test_a_redis_that_stalls_may_accept_after_the_503(api: Client, client: Any) 
 def test_a_redis_that_refuses_to_write_writes_nothing(
     api: Client, client: Any, trouble: str
 ) -> None:
-    """Out of memory or a replica: 503 and not a key of it is written."""
+    """A Redis that is full or a replica causes a 503, and no key is written."""
     before = ("maxmemory", "1gb") if trouble == "full" else ("replicaof",)
     if trouble == "full":
         client.config_set("maxmemory", "1")
