@@ -189,7 +189,7 @@ def _failed_call(charge: Charge, error: stripe.StripeError) -> Outcome:
         if not _is_named(charge, intent):
             return _OTHER
         return Declined(_decline_code(error.error), str(getattr(intent, "id", "")))
-    return Refused(f"HTTP {status} {error.code or ''}".strip())
+    return Refused(f"HTTP {status} {error.code or kind}")
 
 
 def _retry_after_seconds(error: stripe.StripeError) -> float:

@@ -43,7 +43,7 @@ OTHERS: dict[str, Any] = {"metadata": {"transaction_id": "t"}}
         (402, error("card_error", code="expired_card"), Declined("expired_card")),
         (402, error("card_error", payment_intent="pi_2"), Declined("card_declined")),
         (400, error(WRONG, code="resource_missing"), Refused("HTTP 400 resource_missing")),
-        (400, error("idempotency_error"), Refused("HTTP 400")),
+        (400, error("idempotency_error"), Refused("HTTP 400 idempotency_error")),
         *[(n, error(WRONG), Transient(f"HTTP {n}")) for n in (401, 403, 409, 429)],
         *[(n, error("api_error"), Transient(f"HTTP {n}")) for n in (500, 503)],
         *[(n, HTML, Transient(f"HTTP {n}")) for n in (200, 404, 502)],
@@ -64,7 +64,7 @@ OTHERS: dict[str, Any] = {"metadata": {"transaction_id": "t"}}
         (200, GOOD | {"status": "done"}, OTHER),
         (402, {"error": {"message": "quota exceeded"}}, Transient("HTTP 402")),
         (400, {"error": {}}, Transient("HTTP 400")),
-        (402, error(WRONG), Refused("HTTP 402")),
+        (402, error(WRONG), Refused(f"HTTP 402 {WRONG}")),
     ],
 )
 def test_each_answer_has_its_outcome(psp: Psp, status: int, body: Any, expected: Any) -> None:

@@ -45,7 +45,7 @@ def test_a_key_is_for_one_payment(sandbox: Process) -> None:
     first = sandbox.pay("k")
     assert isinstance(first, Captured)
     assert sandbox.pay("k") == first
-    assert sandbox.pay("k", "pm_card_amex") == Refused("HTTP 400")
+    assert sandbox.pay("k", "pm_card_amex") == Refused("HTTP 400 idempotency_error")
 
 
 def hold(sandbox: Process, key: str) -> socket.socket:
