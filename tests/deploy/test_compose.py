@@ -1,4 +1,4 @@
-"""deploy/compose.yaml is the stack of process-compose.yaml: processes, order, variables, limits."""
+"""deploy/compose.yaml matches process-compose.yaml: processes, order, variables, limits."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ ROUTER = {"ALLOWED_HOSTS", "LOG_LEVEL", "TRACING"} | {
 
 
 def test_it_runs_the_same_processes() -> None:
-    """Each process of the local stack is a service, but for what only a developer needs."""
+    """Each process of the local stack is a service, except developer tools."""
     assert set(LOCAL) - LOCAL_ONLY == set(SERVICES)
 
 
 @pytest.mark.parametrize("service", list(SERVICES))
 def test_it_starts_in_the_same_order(service: str) -> None:
-    """A service waits for what it waits for locally, and for its health."""
+    """A service waits for the health of the services it waits for locally."""
     local = set(LOCAL[service].get("depends_on", {})) - LOCAL_ONLY
     needed = SERVICES[service].get("depends_on", {})
     assert {name: {"condition": "service_healthy"} for name in local} == needed
 
 
-def test_the_router_is_told_what_it_reads() -> None:
-    """Each variable is one of the Caddyfile's."""
+def test_the_router_gets_only_variables_it_reads() -> None:
+    """Each of its variables is in the Caddyfile."""
     caddyfile = (ROOT / "services/router/Caddyfile").read_text()
     read = set(re.findall(r"{\$([A-Z_]+)", caddyfile))
     # Caddy reads these by itself.
@@ -52,8 +52,8 @@ def test_the_router_is_told_what_it_reads() -> None:
     assert read >= ROUTER
 
 
-def test_a_variable_has_its_own_name_and_no_default_of_its_own() -> None:
-    """`NAME: ${NAME:-}`: a default is said once, in the settings class."""
+def test_variables_are_passed_without_defaults() -> None:
+    """`NAME: ${NAME:-}`: only the settings class has the default."""
     odd = {
         name
         for service in SERVICES.values()
@@ -64,7 +64,7 @@ def test_a_variable_has_its_own_name_and_no_default_of_its_own() -> None:
 
 
 def test_the_addresses_are_those_of_the_local_ports() -> None:
-    """Inside, each service has the port that it has on a developer's machine."""
+    """Each service has the same port as in the local stack."""
     text = (ROOT / "deploy/compose.yaml").read_text()
     for name, port in re.findall(r"\b([a-z-]+):(8\d\d\d)\b", text):
         assert 8000 + PORT_OFFSETS[name] == int(port), name
@@ -72,16 +72,13 @@ def test_the_addresses_are_those_of_the_local_ports() -> None:
 
 
 def test_only_the_router_is_published() -> None:
-    """From outside, and there only from this machine, one port leads in."""
+    """Only the router's port is published, and only on this machine."""
     assert [name for name, service in SERVICES.items() if "ports" in service] == ["router"]
 
 
 @pytest.mark.parametrize("service", list(SERVICES))
 def test_each_is_confined_and_ends_in_time(service: str) -> None:
-    """Nothing can be written but what is named, no right can be had, and the image is ours.
-
-    What finishes its work within the local bound is not killed here either.
-    """
+    """Containers are read-only and unprivileged, and have time to finish their work."""
     found = SERVICES[service]
     seconds = int(found["stop_grace_period"].removesuffix("s"))
     assert LOCAL[service]["shutdown"]["timeout_seconds"] <= seconds
@@ -101,16 +98,16 @@ def called_by(service: str) -> set[str]:
 
 
 @pytest.mark.parametrize("one", list(SERVICES))
-def test_only_who_calls_another_sees_it(one: str) -> None:
-    """Two services share a network exactly when one has the other's address."""
+def test_only_callers_share_a_network(one: str) -> None:
+    """Two services share a network if and only if one has the other's address."""
     mine = set(SERVICES[one]["networks"])
     seen = {other for other in SERVICES if mine & set(SERVICES[other]["networks"])} - {one}
     callers = {other for other in SERVICES if one in called_by(other)}
     assert called_by(one) | callers == seen
 
 
-def test_only_the_router_and_the_psp_have_a_way_out() -> None:
-    """What holds users, money or secrets of ours is on internal networks."""
+def test_only_the_router_and_the_psp_have_outbound_access() -> None:
+    """All services with users, money or secrets are on internal networks."""
     outside = {name for name, network in COMPOSE["networks"].items() if not network}
     assert {name for name, service in SERVICES.items() if outside & set(service["networks"])} == {
         "router",
@@ -127,7 +124,7 @@ def fake_program(folder: Path, name: str, text: str) -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout in which Nix builds an image that says its name, and an engine that takes it."""
+    """A checkout with fakes: Nix builds an image that prints its name, and an engine loads it."""
     (tmp_path / "deploy").mkdir()
     script = tmp_path / "deploy/prepare.sh"
     script.write_text((ROOT / "deploy/prepare.sh").read_text())
@@ -144,7 +141,7 @@ def prepare(checkout: Path, *args: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_prepare_loads_every_image(checkout: Path) -> None:
-    """Each image of the compose file is built and handed to the engine."""
+    """Each image of the compose file is built and loaded into the engine."""
     assert prepare(checkout).returncode == 0
     loaded = (checkout / "loaded").read_text().splitlines()
     assert {f"load .#image-{name}" for name in SERVICES} == set(loaded)
@@ -152,7 +149,7 @@ def test_prepare_loads_every_image(checkout: Path) -> None:
 
 @pytest.mark.parametrize(("word", "code"), [("--help", 0), ("-h", 0), ("-x", 2), ("postgres", 2)])
 def test_prepare_helps_and_writes_nothing(checkout: Path, word: str, code: int) -> None:
-    """Help is no name of an image, nor is a word that no image has."""
+    """`--help` and an unknown image name change nothing."""
     done = prepare(checkout, "router", word)
     assert (code, True) == (done.returncode, done.stdout.startswith("usage: deploy/prepare.sh"))
     assert not (checkout / ".state").exists()
@@ -160,7 +157,7 @@ def test_prepare_helps_and_writes_nothing(checkout: Path, word: str, code: int) 
 
 
 def test_prepare_keeps_its_secrets_to_this_user(checkout: Path) -> None:
-    """Each is made once, where the compose file looks; a container may read it, no other user."""
+    """Each secret is created once; containers can read it, other users cannot."""
     prepare(checkout, "router")
     folder = checkout / ".state/compose"
     paths = [re.sub(r"\${.*:-(.*)}", r"\1", one["file"]) for one in COMPOSE["secrets"].values()]
@@ -173,10 +170,8 @@ def test_prepare_keeps_its_secrets_to_this_user(checkout: Path) -> None:
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
-def test_redis_does_for_strangers_what_its_health_check_asks(
-    checkout: Path, tmp_path: Path
-) -> None:
-    """Who has no password may PING; the address of the secret may do everything."""
+def test_redis_allows_only_ping_without_a_password(checkout: Path, tmp_path: Path) -> None:
+    """Without a password only PING is allowed; with the secret's address, everything is."""
     prepare(checkout, "router")
     folder, port = checkout / ".state/compose", free_ports(1)
     options = ["--include", f"{folder}/redis*.conf"]
@@ -188,8 +183,8 @@ def test_redis_does_for_strangers_what_its_health_check_asks(
             assert own.config_set("maxclients", "100")
 
 
-def test_prepare_says_where_images_cannot_be_made(checkout: Path) -> None:
-    """When Nix has no such image, it ends with a sentence, and loads nothing."""
+def test_prepare_explains_a_missing_image(checkout: Path) -> None:
+    """If Nix has no such image, it prints a message and loads nothing."""
     fake_program(checkout, "nixw", "exit 1")
     done = prepare(checkout)
     assert done.returncode == 1

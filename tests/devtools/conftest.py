@@ -1,4 +1,4 @@
-"""What the tests of devtools share: a folder that looks like a checkout."""
+"""Shared by the tests of devtools: a folder that looks like a checkout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support import ROOT, free_ports
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that looks like a checkout, and is the working folder."""
+    """A folder that looks like a checkout and is the working folder."""
     (tmp_path / "process-compose.yaml").touch()
     (tmp_path / "services").mkdir()
     (tmp_path / "flake.lock").write_text((ROOT / "flake.lock").read_text())

@@ -20,7 +20,7 @@ from devtools.address import (
 
 
 def test_auto_derives_a_block_from_the_folder(tmp_path: Path) -> None:
-    """Below the ports of outgoing connections, the same by every name; folders rarely share one."""
+    """The block is below outgoing ports and the same for all paths of a folder."""
     folders = [tmp_path / str(number) for number in range(50)]
     ports = [derived_port(folder) for folder in folders]
     (tmp_path / "link").symlink_to(tmp_path / "0")

@@ -19,7 +19,7 @@ def origins(checkout: Path, dotenv: str, **environ: str) -> dict[str, tuple[str,
 
 
 def test_each_setting_has_its_origin(checkout: Path) -> None:
-    """The shell beats `.env`, also with an empty value, `.env` the stack, and that the default."""
+    """The shell, even with an empty value, overrides `.env`, then the stack, then the default."""
     found = origins(
         checkout,
         "WORKERS=3\nQUEUE_LIMIT=7\nLOG_LEVEL=debug\nREDIS_URL=redis://:hunter2@elsewhere/0\n",
@@ -35,7 +35,7 @@ def test_each_setting_has_its_origin(checkout: Path) -> None:
 
 
 def test_another_shell_has_the_cluster_of_the_last_start(checkout: Path) -> None:
-    """`platform up --cluster` sets it for the stack's own Redis, so a REDIS_URL hides it."""
+    """`platform up --cluster` sets it for the stack's own Redis, so REDIS_URL overrides it."""
     environ = {"PLATFORM_CHECKOUT": str(checkout), "PLATFORM_PORT": str(free_ports(CLUSTER_BLOCK))}
     cluster = {"REDIS_CLUSTER": "1", "PARTITIONS": "16", "REDIS_REPLICAS_MIN": "1"}
     write = {"PLATFORM_STATE": str(checkout / ".state"), "PATH": os.environ["PATH"]}
@@ -50,7 +50,7 @@ def test_another_shell_has_the_cluster_of_the_last_start(checkout: Path) -> None
 def test_the_checkout_is_found_from_a_folder_in_it(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And another checkout's shell does not lead to that one's state."""
+    """Another checkout's shell does not change the state folder."""
     monkeypatch.chdir(checkout / "services")
     environ = {"PLATFORM_CHECKOUT": "/other", "PLATFORM_STATE": "/other/.state"}
     found = current(environ)
@@ -59,7 +59,7 @@ def test_the_checkout_is_found_from_a_folder_in_it(
 
 
 def test_preflight_refuses_a_wrong_dotenv(checkout: Path) -> None:
-    """An unreadable line, a typo, and a variable that is needed before the file is read."""
+    """It refuses an invalid line, a typo, and a variable that is needed before `.env` is read."""
     (checkout / ".env").write_text("PSP_TIMEOUT_SECOND=3\r\nWORKERS 2\r\nPLATFORM_STATE=/x\r\n")
     found = faults({"PLATFORM_CHECKOUT": str(checkout), "PLATFORM_PORT": str(free_ports(BLOCK))})
     of_dotenv = [fault for fault in found if fault.startswith(".env")]
@@ -70,7 +70,7 @@ def test_preflight_refuses_a_wrong_dotenv(checkout: Path) -> None:
 
 
 def test_variables_without_effect_are_reported(checkout: Path) -> None:
-    """HTTP_PORT is set by the stack; an unknown one is named."""
+    """HTTP_PORT, which the stack sets, and unknown variables are named."""
     (checkout / ".env").write_text("HTTP_PORT=1\nFAVOURITE=2\n")
     [fixed, unknown] = name_warnings(current({}))
     assert fixed.startswith(".env: HTTP_PORT has no effect")

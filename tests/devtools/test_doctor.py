@@ -30,7 +30,7 @@ def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_fresh_checkout_has_no_fault(environ: dict[str, str], checkout: Path) -> None:
-    """Exit code 0 without a running stack; the doctor writes nothing."""
+    """Without a running stack the exit code is 0, and the doctor writes nothing."""
     before = sorted(checkout.rglob("*"))
     done = run(**environ)
     assert (done.returncode, done.stderr) == (0, "")
@@ -40,7 +40,7 @@ def test_a_fresh_checkout_has_no_fault(environ: dict[str, str], checkout: Path) 
 
 
 def test_asking_for_a_version_writes_no_log(tmp_path: Path) -> None:
-    """With /dev/null as its log process-compose creates no file beside it, which needs root."""
+    """With /dev/null as log, process-compose creates no file next to it, which needs root."""
     null = tmp_path / "null"
     null.symlink_to("/dev/null")
     environ = {"PATH": os.environ["PATH"], "PROC_COMP_CONFIG": str(tmp_path)}
@@ -52,7 +52,7 @@ def test_asking_for_a_version_writes_no_log(tmp_path: Path) -> None:
 
 
 def test_json_has_a_stable_schema(environ: dict[str, str]) -> None:
-    """One document: version, totals, and findings of six texts each; a wrong port hides none."""
+    """One document has version, totals and findings of six texts; a wrong port hides none."""
     done = run("--json", **environ | {"QUEUE_LIMIT": "many", "PLATFORM_PORT": "eighty"})
     assert done.returncode == 1
     document = json.loads(done.stdout)
@@ -76,7 +76,7 @@ def test_json_has_a_stable_schema(environ: dict[str, str]) -> None:
 def test_settings_show_value_and_origin_but_no_secret(
     environ: dict[str, str], checkout: Path
 ) -> None:
-    """Secrets are hidden, also in addresses and in faults."""
+    """Secrets are hidden, even in addresses and faults."""
     (checkout / ".env").write_text(
         "PSP_API_KEY=hunter2\r\nREDIS_URL=redis://:hunter2@127.0.0.1:1/0\r\nLOG_LEVEL=debug\r\n",
         newline="",
@@ -109,7 +109,7 @@ def test_a_typo_is_a_fault_in_dotenv_and_a_warning_in_the_shell(
 
 
 def test_files_with_secrets_must_be_private(environ: dict[str, str], checkout: Path) -> None:
-    """State folder 700, secret 600, `.env` with a key only for its owner; each cure works."""
+    """The state folder has mode 700, secrets and `.env` 600; each remedy works."""
     (checkout / ".state").mkdir()
     (checkout / ".state").chmod(0o755)
     (checkout / ".state/jwt-secret").write_text("s" * 64)
@@ -129,7 +129,7 @@ def test_files_with_secrets_must_be_private(environ: dict[str, str], checkout: P
 
 
 def test_faults_of_the_machine_are_reported(environ: dict[str, str], checkout: Path) -> None:
-    """A file in place of the state folder, a clock in the past, an unreadable lock."""
+    """A file as state folder, a clock in the past and an invalid lock are reported."""
     here = current(environ)
     assert wrong(machine.clock(here) + machine.flake(here)) == []
     (checkout / ".state").write_text("")
@@ -156,7 +156,7 @@ def test_disk_space(
 def test_versions_are_compared_with_the_pin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As pinned, another one, too old, silent, hanging, missing."""
+    """A version may match, differ, be too old, unreadable, late or missing."""
     monkeypatch.setattr(versions, "_RESPONSE_SECONDS_MAX", 1)
     pin = versions.pinned()
     programs = {
@@ -184,7 +184,7 @@ def test_versions_are_compared_with_the_pin(
 
 
 def test_a_probe_that_fails_or_hangs_stops_no_other() -> None:
-    """Each becomes a finding of its own, within the bound."""
+    """Each becomes a finding within the time limit."""
 
     def fails() -> list[Finding]:
         raise OSError("the disk is gone")
@@ -219,7 +219,7 @@ def test_text_is_aligned_and_plain_in_a_pipe(environ: dict[str, str], mark: str)
 
 
 def test_the_pinned_versions_are_one_list() -> None:
-    """Nixw and the build read the list that the doctor reads."""
+    """The build and nixw read the same list as the doctor."""
     known: dict[str, Any] = dict(versions.pinned())
     assert set(known) == {"python", "redis", "caddy", "process-compose"}
     for path in ("nix/host/packages.nix", "nix/host/prepare.sh"):

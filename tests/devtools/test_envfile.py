@@ -1,4 +1,4 @@
-"""`.env` arrives as it was meant, or is refused with a sentence."""
+"""`.env` is passed on unchanged, or refused with a message."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REFUSED = ["KEY", "KEY hunter2", "=1", "KEY='hunter2", "KEY='a' hunter2", "KEY=a
 
 
 def test_a_process_gets_the_values(tmp_path: Path) -> None:
-    """Through process-compose, whatever else is wrong in a file with Windows line ends and BOM."""
+    """Values pass through process-compose unchanged, even next to invalid lines, CR LF and BOM."""
     lines = ["KEY='a' b", *ACCEPTED]
     (tmp_path / ".env").write_text("\ufeff" + "\r\n".join(lines), "utf-8", newline="")
     code = "import json, os; open('environ', 'w').write(json.dumps(dict(os.environ)))"
@@ -56,7 +56,7 @@ def test_a_process_gets_the_values(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("line", REFUSED)
 def test_a_bad_line_is_named_by_its_number(tmp_path: Path, line: str) -> None:
-    """Never by its value, which may be a secret; the other lines count."""
+    """The fault never contains the value, which may be secret; other lines count."""
     path = tmp_path / ".env"
     path.write_text(f"GOOD=1\n{line}\nALSO=2\n")
     found = envfile.read(path)
@@ -67,7 +67,7 @@ def test_a_bad_line_is_named_by_its_number(tmp_path: Path, line: str) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
-    """A folder or another encoding; no file is none."""
+    """A folder or another encoding is a fault, a missing file is not."""
     path = tmp_path / ".env"
     assert envfile.read(path) == envfile.EnvFile()
     path.write_bytes("A=1\n".encode("utf-16"))
@@ -78,14 +78,14 @@ def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
 
 
 def test_the_shipped_example_has_no_fault() -> None:
-    """.env.example can be copied as it is."""
+    """.env.example can be copied unchanged."""
     assert envfile.read(ROOT / ".env.example").faults == []
 
 
 def test_a_command_reads_what_the_stack_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From any folder of the checkout; the shell wins; another project's file is not ours."""
+    """From any folder of the checkout, with the shell first, without another project's `.env`."""
     (tmp_path / "services/deep").mkdir(parents=True)
     (tmp_path / "process-compose.yaml").touch()
     (tmp_path / ".env").write_text("REDIS_URL=redis://a/0\nLOG_LEVEL=debug\n")

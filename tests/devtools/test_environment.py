@@ -23,7 +23,7 @@ ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 def test_traces_go_to_the_console_unless_the_user_says_where(
     tmp_path: Path, console: str, own: str, seen: str | None
 ) -> None:
-    """The user's endpoint wins; without a console there is none by default."""
+    """The user's endpoint has priority; without a console there is no default."""
     environ = {"CONSOLE": console, ENDPOINT: own}
     found = environment.environment("core-api", 9000, tmp_path, environ)
     assert found.get(ENDPOINT) == seen

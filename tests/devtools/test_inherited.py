@@ -1,4 +1,4 @@
-"""nix/platform: what our programs inherit, and where they find the stack."""
+"""nix/platform: what our programs inherit, and how they find the stack."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def sourced(file: str, show: str, environ: dict[str, str]) -> subprocess.Complet
 
 
 def test_every_setting_is_inherited() -> None:
-    """Each variable that our code reads, except those that the stack sets."""
+    """All variables that our code reads are inherited, except those that the stack sets."""
     ours = {name: "x" for name in names.known() if not re.match("HTTP_PORT|SANDBOX_", name)}
     output = sourced("inherited.sh", "env", {**ours, "PLATFORM_CODE": str(ROOT)}).stdout
     assert ours.keys() <= {line.partition("=")[0] for line in output.splitlines()}
 
 
 def test_nothing_else_is_inherited_and_its_names_are_kept() -> None:
-    """The names only: preflight reports misspelt settings among them."""
+    """Only the names are kept, so that preflight finds misspelt settings."""
     strange = {
         "PSP_TIMEOUT_SECOND": "hunter2",
         "LINES_OF_SEVERAL": 'hunter2\ndeclare -x PATH="/"\nQUEUE_LIMIT=hunter2',
@@ -48,7 +48,7 @@ def test_nothing_else_is_inherited_and_its_names_are_kept() -> None:
 
 
 def test_no_module_comes_from_the_current_folder(tmp_path: Path) -> None:
-    """`merchant` in a folder of others would run their `json.py` or `devtools`."""
+    """`merchant` does not run a `json.py` or `devtools` of the current folder."""
     (tmp_path / "json.py").write_text("raise SystemExit('foreign code')")
     (tmp_path / "devtools").mkdir()
     done = sourced("inherited.sh", f'cd "{tmp_path}"; python -m devtools.merchant --help', {})
@@ -56,7 +56,7 @@ def test_no_module_comes_from_the_current_folder(tmp_path: Path) -> None:
 
 
 def test_closed_streams_are_no_errors() -> None:
-    """`platform up -D 2>&-` starts the stack, and no file gets the number of a closed stream."""
+    """`platform up -D 2>&-` starts the stack, and no file gets a closed stream's number."""
     command = 'exec <&- >&- 2>&-; . "$0"; echo said; echo said >&2; [ -c /dev/fd/0 ]'
     done = subprocess.run(
         ["bash", "-euc", command, FOLDER / "inherited.sh"],
@@ -67,7 +67,7 @@ def test_closed_streams_are_no_errors() -> None:
 
 
 def test_a_long_path_has_one_socket_whatever_the_session(tmp_path: Path) -> None:
-    """`down` finds what `up` started in another session: XDG_RUNTIME_DIR has no effect."""
+    """`down` finds a stack started in another session, with another XDG_RUNTIME_DIR."""
     state = tmp_path / ("deep" * 25)
     found = {
         sourced("env.sh", 'echo "$PC_SOCKET_PATH"', {"PLATFORM_STATE": str(state)} | session).stdout
@@ -78,7 +78,7 @@ def test_a_long_path_has_one_socket_whatever_the_session(tmp_path: Path) -> None
 
 
 def test_a_long_path_has_one_socket_through_each_link(tmp_path: Path) -> None:
-    """Else a second stack could start on the first one's data, and `down` would find neither."""
+    """Otherwise a second stack could start on the same data, and `down` would find neither."""
     state, link = tmp_path / ("deep" * 25), tmp_path / "link"
     state.mkdir(mode=0o700)
     link.symlink_to(state)
@@ -90,14 +90,14 @@ def test_a_long_path_has_one_socket_through_each_link(tmp_path: Path) -> None:
 
 
 def as_user_4711(folder: Path) -> dict[str, str]:
-    """For a state folder below `folder`, what env.sh sees when this user runs it."""
+    """The result of env.sh as this user, for a state folder below `folder`."""
     (folder / "id").write_text("#!/bin/sh\necho 4711\n")
     (folder / "id").chmod(0o755)
     return {"PATH": f"{folder}:{os.environ['PATH']}", "PLATFORM_STATE": str(folder / "state")}
 
 
 def test_state_of_another_user_is_named(tmp_path: Path) -> None:
-    """After a start with sudo: which file, and the command that takes it back."""
+    """After a start with sudo, the message has the file and the command to take it back."""
     (tmp_path / "state").mkdir()
     done = sourced("env.sh", "true", as_user_4711(tmp_path))
     assert done.returncode == 1
@@ -106,8 +106,8 @@ def test_state_of_another_user_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", "others"])
-def test_a_state_folder_that_will_not_do_is_refused(tmp_path: Path, name: str) -> None:
-    """A path that process-compose cannot read; a folder of others, which keeps its mode."""
+def test_an_unusable_state_folder_is_refused(tmp_path: Path, name: str) -> None:
+    """A path that process-compose cannot read is refused; so is a foreign folder, unchanged."""
     state = tmp_path / name
     if name == "others":
         state.mkdir()
@@ -120,15 +120,15 @@ def test_a_state_folder_that_will_not_do_is_refused(tmp_path: Path, name: str) -
 
 
 @pytest.mark.parametrize("name", ["a,b", "a:b"])
-def test_a_checkout_that_will_not_do_is_refused(tmp_path: Path, name: str) -> None:
-    """process-compose and Python take these characters for the end of a path."""
+def test_an_unusable_checkout_is_refused(tmp_path: Path, name: str) -> None:
+    """process-compose and Python split paths at these characters."""
     done = sourced("env.sh", "true", {"PLATFORM_CODE": str(tmp_path / name)})
     assert done.returncode == 1
     assert "a comma or a colon" in done.stderr
 
 
 def test_a_user_without_state_gets_it(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """At the first start, which for root takes another way through env.sh."""
+    """The first start creates the folder, also for root, which env.sh treats differently."""
     folder = tmp_path_factory.mktemp("u")  # a longer path has its socket elsewhere
     done = sourced("env.sh", "true", as_user_4711(folder))
     assert (done.returncode, done.stderr) == (0, "")

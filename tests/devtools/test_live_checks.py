@@ -23,14 +23,14 @@ from tests.support import free_ports, redis_server
 
 @pytest.fixture
 def running(environ: dict[str, str]) -> Running:
-    """The checks of a running stack, of which nothing runs yet."""
+    """The checks of a stack in which nothing runs yet."""
     return Running(current(environ), int(environ["PLATFORM_PORT"]))
 
 
 def test_a_port_in_use_is_reported_with_its_holder(
     environ: dict[str, str], running: Running
 ) -> None:
-    """Name, pid, and a free block of ports."""
+    """The finding has name, pid, and a free block of ports."""
     port = int(environ["PLATFORM_PORT"])
     with socket.create_server(("127.0.0.1", port + PORT_OFFSETS["core-api"])):
         items = running.ports()
@@ -54,7 +54,7 @@ def test_a_port_in_use_is_reported_with_its_holder(
 def test_redis_must_keep_transactions(
     environ: dict[str, str], tmp_path: Path, options: tuple[str, ...], faults: list[str]
 ) -> None:
-    """One without an append-only file, or that evicts, is a fault, wherever it runs."""
+    """A Redis that evicts or has no append-only file is a fault, also an external one."""
     port = free_ports(1)
     environ["REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
     with redis_server(tmp_path / "redis", port, *options):
@@ -85,7 +85,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_impatient")
 def test_a_redis_that_hangs_is_reported_soon(environ: dict[str, str]) -> None:
-    """It accepts the connection and does not respond."""
+    """A Redis that accepts connections and never responds is reported within the bound."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         environ["REDIS_URL"] = f"redis://:hunter2@127.0.0.1:{silent.getsockname()[1]}/0"
         started = time.monotonic()
@@ -106,7 +106,7 @@ def test_a_service_that_hangs_is_a_fault(environ: dict[str, str], running: Runni
 def test_an_orphan_is_reported_with_its_pid(
     environ: dict[str, str], checkout: Path, running: Running
 ) -> None:
-    """A process with our state folder and no supervisor above it; preflight knows it as ours."""
+    """An orphan has our state folder and no supervisor; preflight reports it as ours, too."""
     port, state = int(environ["PLATFORM_PORT"]), checkout / ".state"
     listen = f"s = socket.create_server(('127.0.0.1', {port}))"
     code = f"import socket, sys; {listen}; print('up', flush=True); sys.stdin.read()"

@@ -26,7 +26,7 @@ VALUES = st.text() | st.integers() | st.booleans() | st.lists(st.text(), max_siz
 
 @contextmanager
 def configured(log_format: str) -> Iterator[None]:
-    """Logging as a service has it."""
+    """Logging configured as in a service."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     try:
@@ -43,7 +43,7 @@ def configured(log_format: str) -> Iterator[None]:
 def test_a_line_loses_nothing(
     log_format: str, fields: dict[str, object], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever a client sends, it is one printable line, and its fields can be read back."""
+    """Any client input is logged as one printable line whose fields can be read back."""
     with configured(log_format):
         structlog.get_logger().warning("request", **fields)
     (text,) = capfd.readouterr().out.splitlines()
@@ -58,7 +58,7 @@ def test_a_line_loses_nothing(
 
 
 def test_a_line_begins_with_what_is_read_first(capfd: pytest.CaptureFixture[str]) -> None:
-    """Within 100 columns: time, level, process, event, outcome; the ids come last."""
+    """The first 100 columns have time, level, process, event and outcome; ids come last."""
     with configured("console"):
         structlog.get_logger().info("request", request_id="r-1", transaction_id="t-1", status=202)
     text = capfd.readouterr().out
@@ -72,7 +72,7 @@ def test_a_line_begins_with_what_is_read_first(capfd: pytest.CaptureFixture[str]
 def test_a_traceback_shows_no_local_variable(
     log_format: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """It could be a password. In the console format it follows, indented and harmless."""
+    """A local variable could be a password. Console tracebacks are indented and escaped."""
     password = "marker-" + "4711"
     with configured(log_format):
         try:
@@ -96,8 +96,8 @@ def test_a_traceback_shows_no_local_variable(
         ('2026-11-24T13:19:17.055Z\twarn\tslow\t{"ms": 5}', "warning", "slow"),
     ],
 )
-def test_the_lines_of_others_are_read(text: str, level: str, event: str) -> None:
-    """Redis', process-compose's and the router's, all in UTC."""
+def test_lines_of_other_programs_are_read(text: str, level: str, event: str) -> None:
+    """Lines of Redis, process-compose and the router are read, all in UTC."""
     line = loglines.parse(text)
     assert line is not None
     assert (line.level, line.fields["event"]) == (level, event)
@@ -105,7 +105,7 @@ def test_the_lines_of_others_are_read(text: str, level: str, event: str) -> None
 
 
 def test_the_tail_follows_all_files(tmp_path: Path) -> None:
-    """Whole new lines; a truncated file begins again; a traceback has the time before it."""
+    """New lines are read whole, truncated files from the start, tracebacks with their line."""
     first, second = tmp_path / "core-api.log", tmp_path / "redis.log"
     tail = loglines.Tail(tmp_path)
     time = "2026-11-24T13:19:1"

@@ -1,5 +1,5 @@
 # ruff: noqa: SLF001 - argparse has no public access to its actions
-"""--help is enough to use a command, and what a message recommends works as it is written."""
+"""--help is sufficient to use a command, and recommended commands work as written."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def subcommands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentPa
     ids=lambda parser: str(parser.prog),
 )
 def test_help_explains_all(parser: argparse.ArgumentParser) -> None:
-    """An example of the command, its variables, its exit codes; each argument and subcommand."""
+    """--help has an example, variables, exit codes, and every argument and subcommand."""
     text = parser.format_help()
     for heading in ("example", "environment:", "exit codes:\n  0  ", "2  "):
         assert heading in text
@@ -73,7 +73,7 @@ def texts(tree: ast.AST) -> Iterator[str]:
 
 
 def commands() -> Iterator[str]:
-    """What our messages and help texts recommend."""
+    """The commands that our messages and help texts recommend."""
     for folder in ("services", "devtools"):
         for path in (ROOT / folder).rglob("*.py"):
             for text in texts(ast.parse(path.read_text())):
@@ -87,7 +87,7 @@ COMMANDS = sorted(set(commands()))
 
 
 def process_compose(arguments: list[str]) -> bool:
-    """Whether it has this command with these options; without running it."""
+    """Whether process-compose accepts this command and its options; does not run it."""
     done = call(["process-compose", *arguments, "--help"])
     usage = done.stdout.partition("Usage:\n")[2].partition("\n")[0].split()
     return done.returncode == 0 and usage[1] == arguments[0] and "[command]" not in usage
@@ -108,7 +108,7 @@ def test_a_recommended_command_works_as_written(command: str) -> None:
 
 @pytest.mark.skipif(not shutil.which("process-compose"), reason="no process-compose here")
 def test_the_check_finds_what_does_not_exist() -> None:
-    """An unknown command, subcommand or option of process-compose."""
+    """It finds an unknown command, subcommand or option of process-compose."""
     wrong = (["lists"], ["process", "lists"], ["list", "--wide"])
     assert not any(process_compose(arguments) for arguments in wrong)
 

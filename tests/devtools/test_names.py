@@ -35,12 +35,12 @@ FOREIGN = """
 
 @pytest.mark.parametrize(("name", "setting"), TYPOS.items())
 def test_a_misspelt_setting_in_dotenv_is_named(name: str, setting: str) -> None:
-    """Letters lost, doubled or exchanged, another case, a shorter name."""
+    """Letters may be lost, doubled or swapped, the case wrong, the name shortened."""
     expected = [f"{name} is not a setting; did you mean {setting}?"]
     assert names.typos([name], of_envfile=True) == expected
 
 
 def test_there_is_no_false_alarm() -> None:
-    """Of variables of ours, of other programs, and in `.env` of those that OpenTelemetry reads."""
+    """Neither for our variables, nor other programs', nor in `.env` for OpenTelemetry's."""
     assert names.typos([*COMMON.split(), *names.known()]) == []
     assert names.typos(FOREIGN.split(), of_envfile=True) == []

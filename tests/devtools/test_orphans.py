@@ -23,7 +23,7 @@ WAIT = "print('up', flush=True); sys.stdin.read()"
 
 @contextlib.contextmanager
 def python(code: str, *prefix: str, **environ: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python that has begun to wait."""
+    """A Python process that has started to wait."""
     with subprocess.Popen(
         [*prefix, sys.executable, "-c", f"import os, signal, subprocess, sys; {code}"],
         env={"PATH": os.environ["PATH"]} | environ,
@@ -42,8 +42,8 @@ def found(state: Path) -> dict[int, str]:
     return {orphan.process.pid: orphan.name for orphan in orphans.find(state)}
 
 
-def test_exactly_those_of_this_stack_are_found(tmp_path: Path) -> None:
-    """By any path of the folder; not another stack's, a shell of this checkout, an unknown name."""
+def test_only_orphans_of_this_stack_are_found(tmp_path: Path) -> None:
+    """By any path of the folder; not another stack's, a shell's, or unknown names."""
     ours, other = str(tmp_path / "ours"), str(tmp_path / "other")
     (tmp_path / "ours").mkdir()
     (tmp_path / "link").symlink_to("ours")
@@ -64,7 +64,7 @@ def test_exactly_those_of_this_stack_are_found(tmp_path: Path) -> None:
 
 
 def test_a_supervised_process_is_no_orphan(tmp_path: Path) -> None:
-    """Until its process-compose is killed; till then no other stack may use the state folder."""
+    """It becomes one when its process-compose is killed; before, no other stack may start."""
     supervisor = tmp_path / "process-compose"
     supervisor.write_text('#!/bin/sh\n"$@"\n:\n')
     marks = [f"{name}={value}" for name, value in (MARKS | {"PLATFORM_STATE": tmp_path}).items()]
@@ -103,8 +103,10 @@ class Vanishing(psutil.Process):
         return super().__getattribute__(name)
 
 
-def test_a_process_may_end_at_each_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is no orphan then, and nothing raises."""
+def test_a_process_may_end_at_each_inspection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not an orphan then, and nothing is raised."""
     with python(WAIT, PLATFORM_STATE=str(tmp_path), **MARKS) as orphan:
         seen = []
         for looks in range(20):
@@ -118,7 +120,7 @@ def test_a_process_may_end_at_each_look(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_it_does_not_find_itself(tmp_path: Path) -> None:
-    """Preflight has the marks as well, and so may a shell above it."""
+    """Preflight and a shell above it have the same marks."""
     code = "subprocess.run([sys.executable, '-m', 'devtools.orphans']); print('still up')"
     command = [sys.executable, "-c", f"import subprocess, sys; {code}"]
     done = call(command, os.environ | {"PLATFORM_STATE": str(tmp_path)} | MARKS)
@@ -126,7 +128,7 @@ def test_it_does_not_find_itself(tmp_path: Path) -> None:
 
 
 def test_they_are_ended_with_their_children_and_named(tmp_path: Path) -> None:
-    """By SIGTERM; a worker without the marks ends as well."""
+    """SIGTERM also ends a worker without the marks."""
     worker = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], env={}); "
     with python(worker + WAIT, PLATFORM_STATE=str(tmp_path), **MARKS) as orphan:
         [child] = psutil.Process(orphan.pid).children()
@@ -141,7 +143,7 @@ def test_they_are_ended_with_their_children_and_named(tmp_path: Path) -> None:
 def test_a_process_that_ignores_sigterm_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once its time to stop is over."""
+    """SIGKILL follows when its time to stop is over."""
     monkeypatch.setattr(orphans, "_REDIS_STOP_SECONDS_MAX", 0.2)
     deaf = f"signal.signal(signal.SIGTERM, signal.SIG_IGN); {WAIT}"
     with python(deaf, PLATFORM_STATE=str(tmp_path), PC_PROC_NAME="redis") as orphan:

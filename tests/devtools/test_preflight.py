@@ -33,7 +33,7 @@ def mode(path: Path) -> int:
 
 
 def test_the_first_start_creates_state_and_secret(environ: dict[str, str], tmp_path: Path) -> None:
-    """No fault; folder and secret are private; the secret is created once."""
+    """Folder and secret are private, and the secret is created once."""
     assert faults(environ) == []
     secret = tmp_path / "state" / "jwt-secret"
     assert (mode(secret.parent), mode(secret)) == (0o700, 0o600)
@@ -46,7 +46,7 @@ def test_the_first_start_creates_state_and_secret(environ: dict[str, str], tmp_p
 
 
 def test_all_faults_are_reported_at_once(environ: dict[str, str], tmp_path: Path) -> None:
-    """Of `.env`, the shell, the merchants' file and the ports, each with who reads it."""
+    """One report has faults of `.env`, shell, users file and ports, with their readers."""
     (tmp_path / ".env").write_text("WORKERS 2\nQUEUE_LIMIT=many\nPSP_URL=nowhere\n")
     (tmp_path / "users.json").write_text('[{"id": 0}]')
     environ |= envfile.read(tmp_path / ".env").values
@@ -76,7 +76,7 @@ def test_all_faults_are_reported_at_once(environ: dict[str, str], tmp_path: Path
 
 @pytest.mark.parametrize("port_is", ["closed", "silent", "another server's"])
 def test_an_unreachable_redis_is_reported_within_3_s(environ: dict[str, str], port_is: str) -> None:
-    """It refuses, hangs or is another server; the fault does not contain the password."""
+    """It may refuse, hang or be another server; the fault has no password."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         if port_is == "another server's":
             threading.Thread(target=_say_http, args=(server,), daemon=True).start()
@@ -99,7 +99,7 @@ def _say_http(server: socket.socket) -> None:
 
 
 def test_a_missing_program_is_named(environ: dict[str, str], tmp_path: Path) -> None:
-    """Outside the development shell: each one, and where to start from."""
+    """Outside the development shell, each missing program is named, and how to start."""
     found = faults(environ | {"PATH": str(tmp_path)})
     for program in checks.PROGRAMS:
         assert any(fault.startswith(f"{program} is not on PATH") for fault in found)
@@ -108,7 +108,7 @@ def test_a_missing_program_is_named(environ: dict[str, str], tmp_path: Path) -> 
 def test_a_state_folder_that_cannot_be_created_is_named(
     environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """With the remedy, not a traceback."""
+    """The message has the remedy, not a traceback."""
     (tmp_path / "state").touch()  # stops root as well
     [fault] = [fault for fault in faults(environ) if "PLATFORM_STATE" in fault]
     assert "give write permission" in fault
@@ -117,7 +117,7 @@ def test_a_state_folder_that_cannot_be_created_is_named(
 def test_faults_end_it_with_ex_config(
     environ: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """78, with the faults on standard error; a typo in the shell is a warning only."""
+    """The exit code is 78, faults go to standard error; a typo in the shell is a warning."""
     assert preflight.main(environ | {"PLATFORM_PORT": "x", "PSP_ATTEMPT_MAX": "3"}) == 78
     out, err = capsys.readouterr()
     typo = "in the environment: PSP_ATTEMPT_MAX is not a setting; did you mean PSP_ATTEMPTS_MAX?"
@@ -128,7 +128,7 @@ def test_faults_end_it_with_ex_config(
 
 @pytest.mark.parametrize(("offset", "name"), [(55, "redis-5"), (57, "redis-5 bus")])
 def test_a_busy_port_of_a_cluster_is_named(environ: dict[str, str], offset: int, name: str) -> None:
-    """Those of its nodes and their bus lie above the others; the remedy has room for them."""
+    """Ports of nodes and their buses are checked, and the remedy has room for them."""
     first = free_ports(CLUSTER_BLOCK)
     environ |= {"PLATFORM_PORT": str(first), "REDIS_CLUSTER": "1", "PARTITIONS": "4"}
     with socket.create_server(("127.0.0.1", first + offset)):
@@ -138,7 +138,7 @@ def test_a_busy_port_of_a_cluster_is_named(environ: dict[str, str], offset: int,
 
 
 def test_another_number_of_partitions_stops_the_start(tmp_path: Path) -> None:
-    """The first start decides it; data from before there were partitions have one."""
+    """The first start fixes the number; older data has one."""
     assert checks.other_partitions(tmp_path, {"PARTITIONS": "16"}) == []
     (tmp_path / "redis").mkdir()
     (tmp_path / "redis" / "appendonlydir").mkdir()

@@ -64,7 +64,7 @@ def environ(state: Path) -> Mapping[str, str]:
 
 
 def logs(state: Path, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, output and errors of a call in a pipe."""
+    """Exit code, output and errors of `logs` in a pipe."""
     done = call(command(*arguments), environ(state))
     return done.returncode, done.stdout, done.stderr
 
@@ -109,7 +109,7 @@ def test_lines_are_filtered_and_in_time_order(state: Path, options: str, seconds
     ],
 )
 def test_no_match_is_an_error(state: Path, options: str, message: str) -> None:
-    """Exit code 1, and a message."""
+    """The exit code is 1, with a message."""
     code, out, err = logs(state, *options.split())
     assert (code, out) == (1, "")
     assert message in err
@@ -123,7 +123,7 @@ def test_no_match_is_an_error(state: Path, options: str, message: str) -> None:
     ],
 )
 def test_a_wrong_value_is_wrong_usage(state: Path, option: str, value: str, message: str) -> None:
-    """A time beyond the first year of UTC, too; the message says which are right."""
+    """Even a time out of range is a usage error; the message says what is valid."""
     code, _, err = logs(state, f"{option}={value}")
     assert (code, f"argument {option}: {message}" in err) == (2, True)
 
@@ -149,7 +149,7 @@ def test_a_pipe_may_close_early(state: Path) -> None:
 
 
 def test_following_in_a_pipe_prints_new_lines(state: Path) -> None:
-    """Filtered as without -f, also after a rotation."""
+    """Lines are filtered as without -f, even after a rotation."""
     core, output = state / "logs" / "core-api.log", state / "output"
 
     def shows(text: str) -> bool:
@@ -182,7 +182,7 @@ def test_following_in_a_pipe_prints_new_lines(state: Path) -> None:
 def test_a_terminal_gets_the_viewer(
     state: Path, options: tuple[str, ...], variables: dict[str, str], last: str
 ) -> None:
-    """lnav, unless plain lines are requested, with a home that keeps no filter."""
+    """The viewer opens, unless plain lines are requested, with a home that keeps no filter."""
     lnav = state / "lnav"
     lnav.write_text('#!/bin/sh\necho "$HOME" "$@"\n')
     lnav.chmod(0o755)
@@ -203,7 +203,7 @@ def test_a_terminal_gets_the_viewer(
 
 
 def test_lnav_accepts_the_format() -> None:
-    """Without a warning; lnav checks the samples as well."""
+    """Loading it prints no warning; lnav checks the samples, too."""
     formats = str(Path(showlogs.__file__).parent / "lnav")
     done = call(["lnav", "-C", "-W", "-I", formats])
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -35,7 +35,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_folder_without_a_version_is_taken_over(tmp_path: Path) -> None:
+def test_a_folder_without_a_version_is_adopted(tmp_path: Path) -> None:
     """Its secret and data are kept."""
     (tmp_path / "jwt-secret").write_text("s" * 64)
     (tmp_path / "redis").mkdir()
@@ -49,7 +49,7 @@ def test_a_folder_without_a_version_is_taken_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", ["2", "99", "two", "0"])
 def test_a_folder_of_another_version_is_refused(tmp_path: Path, version: str) -> None:
-    """Unchanged, with the remedy."""
+    """The folder is unchanged, and the message has the remedy."""
     (tmp_path / "version").write_text(version)
     [fault] = state.prepare(tmp_path)
     assert f"({version!r}; this one is 1)" in fault
@@ -58,14 +58,14 @@ def test_a_folder_of_another_version_is_refused(tmp_path: Path, version: str) ->
 
 
 def test_metrics_of_a_service_started_alone_are_ours(tmp_path: Path) -> None:
-    """They are there before the first start of the stack."""
+    """The folder may exist before the first start of the stack."""
     (tmp_path / "metrics" / "8001").mkdir(parents=True)
     assert state.prepare(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["redis", "metrics/reports"])
 def test_a_foreign_folder_is_refused(tmp_path: Path, name: str) -> None:
-    """`platform reset` must not remove a `redis` that was there before."""
+    """`platform reset` must not remove a `redis` folder that was there before."""
     (tmp_path / name).mkdir(parents=True)
     [fault] = state.prepare(tmp_path)
     assert "not the platform's: name a new folder" in fault
@@ -93,7 +93,7 @@ def test_reset_removes_only_files_of_the_platform(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["logs", "redis", "caddy"])
 def test_reset_follows_no_symbolic_link(tmp_path: Path, name: str) -> None:
-    """The link goes, what it points to stays; a state folder that is itself a link is forgotten."""
+    """A link is removed, its target stays; a state folder may itself be a link."""
     (tmp_path / "real").mkdir()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "app.log").touch()

@@ -25,7 +25,7 @@ SECRET = "a secret of the tests, which has more than 32 bytes"
 
 
 def described() -> dict[str, Any]:
-    """What `nix build .#image-configs` wrote; the check `images` says where."""
+    """The output of `nix build .#image-configs`; the check `images` sets the path."""
     file = os.environ.get("IMAGE_CONFIGS")
     if not file:
         pytest.skip("IMAGE_CONFIGS is not set: ./nixw build .#image-configs, or nix flake check")
@@ -35,7 +35,7 @@ def described() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Image:
-    """An image, and how a container of it would be run here, at a port of its own."""
+    """An image, and how to run a container of it here, on its own port."""
 
     name: str
     config: dict[str, Any]
@@ -52,13 +52,13 @@ class Image:
         return dict(line.split("=", 1) for line in self.config["Env"])
 
     def environ(self, given: Mapping[str, str]) -> dict[str, str]:
-        """Nothing but the image's variables and what the container is given."""
+        """Only the image's variables and those of the container."""
         # The image listens on all addresses, the tests on this machine's own alone.
         here = {"HTTP_HOST": "127.0.0.1", "HTTP_PORT": str(self.port)}
         return {**self.own_environ, **here, **given}
 
     def command(self, *args: str) -> list[str]:
-        """The entry point with the image's words, or with others, as a container runs them."""
+        """The entry point with the image's arguments, or with others."""
         return self._contained([*self.config["Entrypoint"], *(args or self.config["Cmd"])])
 
     def healthcheck(self, given: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
@@ -72,7 +72,7 @@ class Image:
 
     @property
     def work_folder(self) -> Path:
-        """The image's, or in the place of a volume the folder that stands for it here."""
+        """The image's working folder or, for a volume, the folder used here."""
         folder = Path(self.config["WorkingDir"])
         return self.volumes / self.name if folder == Path("/data") else folder
 
@@ -80,20 +80,20 @@ class Image:
         return contained(command, volumes=self.volumes, folder=self.work_folder)
 
     def _moved(self, word: str) -> str:
-        """A word that names the image's port with the port it has here."""
+        """An argument with the image's port replaced by the port used here."""
         return word if word.startswith("/") else word.replace(str(self.own_port), str(self.port))
 
 
 @dataclass(frozen=True)
 class Stack:
-    """The images as one stack: what each is given, and a folder in the place of volumes."""
+    """The images as one stack: their variables, and folders as volumes."""
 
     images: Mapping[str, Image]
     folder: Path
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def given(self, name: str) -> dict[str, str]:
-        """A service's variables as in deploy/compose.yaml, with the addresses of the tests."""
+        """A service's variables as in deploy/compose.yaml, with the tests' addresses."""
         at = {image.name: f"127.0.0.1:{image.port}" for image in self.images.values()}
         secret = {"JWT_SECRET_FILE": f"{self.folder}/jwt-secret"}
         redis = {"REDIS_URL": f"redis://{at['redis']}/0"}
@@ -137,7 +137,7 @@ class Stack:
 
 @pytest.fixture(scope="session")
 def images(folder: Path) -> dict[str, Image]:
-    """Each image by its name."""
+    """All images by name."""
     configs = described()["configs"]
     first = free_ports(BLOCK)
     assert set(NAMES) == set(configs)
@@ -149,7 +149,7 @@ def images(folder: Path) -> dict[str, Image]:
 
 @pytest.fixture(scope="session")
 def folder() -> Iterator[Path]:
-    """What stands for volumes and secrets; not in /tmp, which a container has to itself."""
+    """The folder for volumes and secrets; not in /tmp, which each container has to itself."""
     with tempfile.TemporaryDirectory(prefix="images-", dir=place()) as path:
         folder = Path(path)
         for name, text in {"jwt-secret": SECRET, "psp-api-key": "sk_test_sandbox"}.items():
@@ -162,7 +162,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def stack(images: dict[str, Image], folder: Path) -> Iterator[Stack]:
-    """All of them, started in order, each when what it needs is healthy."""
+    """All images, started in order, each when its dependencies are healthy."""
     found = Stack(images, folder)
     with contextlib.ExitStack() as running:
         for name in NAMES:

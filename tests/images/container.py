@@ -1,4 +1,4 @@
-"""What a container engine does with deploy/compose.yaml, as far as a test is allowed to."""
+"""Runs commands as a container engine does for deploy/compose.yaml, as far as permitted."""
 
 from __future__ import annotations
 

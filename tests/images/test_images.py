@@ -1,4 +1,4 @@
-"""The images' own commands in an empty environment: what they hold, and that they make a stack."""
+"""The images' own commands in an empty environment: their contents, and the stack they form."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ GRACE_SECONDS_MAX = 12
 
 
 @pytest.mark.parametrize("name", PYTHON)
-def test_an_image_has_its_own_code_alone(name: str, images: dict[str, Image]) -> None:
-    """There is the service's folder and the shared modules; no other service, and no test."""
+def test_an_image_has_only_its_own_code(name: str, images: dict[str, Image]) -> None:
+    """An image has its service's folder and the shared modules; no other service, no test."""
     image = images[name]
     code = Path(image.own_environ["PYTHONPATH"])
     assert [path.name for path in code.iterdir()] == ["services"]
@@ -34,7 +34,7 @@ def test_an_image_has_its_own_code_alone(name: str, images: dict[str, Image]) ->
 
 @pytest.mark.parametrize("name", PYTHON)
 def test_an_image_has_no_package_of_others(name: str, images: dict[str, Image]) -> None:
-    """Neither the tests' packages are there nor those of the developer's commands."""
+    """An image has no packages of tests or of developers' commands."""
     others = ("pytest", "hypothesis", "mypy", "httpx", "psutil")
     code = f"import importlib.util as u; print([n for n in {others} if u.find_spec(n)])"
     done = subprocess.run(
@@ -47,7 +47,7 @@ def test_an_image_has_no_package_of_others(name: str, images: dict[str, Image]) 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_how_a_container_is_run(name: str, images: dict[str, Image]) -> None:
-    """Not as root, open to its network at the local stack's port, told in words what it is."""
+    """A container is not root, listens on its network at the local port, and has a description."""
     image = images[name]
     assert image.config["User"] == "65532:65532"
     assert 8000 + PORT_OFFSETS[name] == image.own_port
@@ -60,14 +60,14 @@ def test_how_a_container_is_run(name: str, images: dict[str, Image]) -> None:
 
 
 def test_an_image_holds_no_secret(images: dict[str, Image]) -> None:
-    """What an image says of itself anybody can read who has it."""
+    """Everyone who has an image can read its configuration."""
     names = {name for image in images.values() for name in image.own_environ}
     assert {name for name in names if "SECRET" in name or "KEY" in name or "URL" in name} == set()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_health_fails_when_nothing_listens(name: str, images: dict[str, Image]) -> None:
-    """A health check that passed without a service would open the way for what waits for it."""
+    """Dependent services would start too early if the health check passed."""
     assert images[name].healthcheck({}).returncode != 0
 
 
@@ -77,7 +77,7 @@ def captured(client: httpx.Client, token: str, path: str) -> dict[str, Any] | No
 
 
 def test_they_make_a_stack(stack: Stack) -> None:
-    """A payment goes through all six, from their own commands, in their own environments."""
+    """A payment passes through all six images, with their own commands and environments."""
     with httpx.Client(base_url=stack.url, timeout=20) as client:
         user = {"username": "alice", "password": "password"}
         token = client.post("/auth/token", json=user).json()["token"]
@@ -94,7 +94,7 @@ def test_they_make_a_stack(stack: Stack) -> None:
 
 @pytest.mark.parametrize("name", ["auth-api", "core-api"])
 def test_metrics_are_counted_in_tmp(name: str, stack: Stack) -> None:
-    """What the workers share lies where a read-only container can still write."""
+    """The workers' shared files are where a read-only container can write."""
     response = httpx.get(f"http://127.0.0.1:{stack.images[name].port}/metrics", timeout=20)
     assert response.status_code == 200
     assert "http_request_duration_seconds_count" in response.text
@@ -112,7 +112,7 @@ def test_an_admin_command_runs_in_an_image(stack: Stack) -> None:
 
 
 def test_redis_becomes_a_node_of_a_cluster(stack: Stack) -> None:
-    """With cluster.conf beside the password among its secrets."""
+    """It needs cluster.conf next to the password in its secrets."""
     image, port, secrets = stack.images["redis"], free_ports(2), stack.folder / "secrets"
     secrets.mkdir()
     shutil.copy(ROOT / "services/redis/cluster.conf", secrets / "redis-cluster.conf")

@@ -1,4 +1,4 @@
-"""`new`: what it makes is green, it can be taken out again, and a refusal changes nothing."""
+"""`new`: its services pass all checks and can be removed; a refusal changes nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PATHS = [*TESTS, *(f"services/{folder}" for folder in FOLDERS)]
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
-    """A copy as it is; the tests leave it so."""
+    """A copy, unchanged by the tests."""
     return copy(tmp_path_factory.mktemp("tree") / "tree")
 
 
@@ -40,14 +40,14 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     ],
     ids=["lint", "format", "types", "tests"],
 )
-def test_what_it_makes_is_green(grown: Tree, command: list[str]) -> None:
-    """Lint, format, types, the services' own tests, layout, packages, containers."""
+def test_new_services_pass_all_checks(grown: Tree, command: list[str]) -> None:
+    """Lint, format, types, the services' tests, layout, packages and containers pass."""
     done = grown.run(*command)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_what_it_makes_is_removed_without_a_trace(grown: Tree, tmp_path: Path) -> None:
-    """One after the other, and every file is as it was, to the byte; git has nothing to say."""
+def test_new_services_are_removed_without_a_trace(grown: Tree, tmp_path: Path) -> None:
+    """After removal, every file is as before, to the byte, also for git."""
     clone = Tree(tmp_path / "clone")
     grown.git("clone", "--quiet", ".", str(clone.folder))
     for name in KINDS:
@@ -57,8 +57,8 @@ def test_what_it_makes_is_removed_without_a_trace(grown: Tree, tmp_path: Path) -
     assert clone.git("diff", "--cached", "--stat", f"HEAD~{len(KINDS)}") == ""
 
 
-def test_git_has_nothing_to_say_after_a_change_of_mind(tree: Tree) -> None:
-    """`new service` then `new remove`: no difference, staged or not, and no file is left."""
+def test_new_and_remove_leave_no_difference_in_git(tree: Tree) -> None:
+    """`new service` then `new remove` leaves no file and no difference, staged or not."""
     made = tree.new(*EXTRA)
     assert "services/extra_api/app.py" in tree.git("diff", "--cached", "--name-only")
     assert "`git add` is done" in made.stdout
@@ -68,14 +68,14 @@ def test_git_has_nothing_to_say_after_a_change_of_mind(tree: Tree) -> None:
 
 
 def test_a_changed_route_is_in_the_caddyfile() -> None:
-    """`new sync` replaces the prefix that a service had before."""
+    """`new sync` replaces the previous prefix of a service."""
     text = (ROOT / CADDYFILE).read_text()
     assert derived.caddyfile(text.replace("service transactions", "service former")) == text
 
 
 @pytest.mark.parametrize("name", ["auth-api", "core-api"])
-def test_the_existing_services_are_as_the_template_makes_them(name: str) -> None:
-    """Without its block in a stack, `new sync` writes the same block again, but for its place."""
+def test_existing_services_match_the_template(name: str) -> None:
+    """If its block is missing, `new sync` writes the same one, except for its position."""
     text = (ROOT / PROCESSES).read_text()
     block = re.search(rf"^  {name}:\n(    .*\n)+\n", text, re.MULTILINE)
     assert block
@@ -115,8 +115,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("words", "why"), list(REFUSED.items()))
-def test_what_cannot_be_had(tree: Tree, words: str, why: str) -> None:
-    """A name, a route or a port that is taken or none; what is not there or needed."""
+def test_invalid_requests_are_refused(tree: Tree, words: str, why: str) -> None:
+    """A name, route or port may be invalid or taken, a service missing or in use."""
     refuses(tree, words.split(), why)
 
 
@@ -129,7 +129,7 @@ def test_what_cannot_be_had(tree: Tree, words: str, why: str) -> None:
     ids=["own changes", "broken settings"],
 )
 def test_a_file_that_cannot_be_changed(tree: Tree, name: str, text: str, why: str) -> None:
-    """One with changes of the user's own; what follows from broken settings of another service."""
+    """A file with uncommitted changes, or invalid settings of another service, stop `new`."""
     path = tree.folder / name
     path.write_text(f"{path.read_text()}\n{text}\n")
     try:
@@ -138,8 +138,8 @@ def test_a_file_that_cannot_be_changed(tree: Tree, name: str, text: str, why: st
         tree.git("checkout", "--quiet", ".")
 
 
-def test_code_that_git_does_not_have_is_kept(tree: Tree) -> None:
-    """`new remove` deletes no work, unless with --force."""
+def test_unstaged_code_is_kept(tree: Tree) -> None:
+    """`new remove` deletes no unstaged work, except with --force."""
     assert tree.new(*EXTRA).returncode == 0
     path = tree.folder / "services/extra_api/app.py"
     path.write_text(path.read_text() + "\n# mine\n")
@@ -155,7 +155,7 @@ def test_outside_a_checkout(tree: Tree, tmp_path: Path) -> None:
 
 
 def refuses(tree: Tree, words: list[str], why: str) -> None:
-    """One sentence, and nothing is written."""
+    """The command prints one message and writes nothing."""
     before = tree.git("status", "--porcelain", "--ignored") + tree.git("diff")
     done = tree.new(*words)
     assert (done.returncode, done.stdout) == (1, "")
@@ -166,7 +166,7 @@ def refuses(tree: Tree, words: list[str], why: str) -> None:
 
 
 def difference(tree: Tree) -> str:
-    """Between the files and what is committed."""
+    """The difference between the files and the commit."""
     tree.git("add", "--all")
     found = tree.git("diff", "--cached")
     tree.git("reset", "--quiet")
@@ -175,7 +175,7 @@ def difference(tree: Tree) -> str:
 
 @pytest.fixture(scope="module")
 def complete(tree: Tree) -> str:
-    """What the command changes when nothing interrupts it."""
+    """The command's changes without an interruption."""
     assert tree.new(*EXTRA).returncode == 0
     found = difference(tree)
     assert tree.new("remove", "extra-api", "--force").returncode == 0
@@ -187,7 +187,7 @@ def complete(tree: Tree) -> str:
 def test_an_interrupted_command_has_done_all_or_nothing(
     tree: Tree, complete: str, tmp_path: Path, program: str, number: signal.Signals
 ) -> None:
-    """Before its moves (ruff) and after (git add); a kill leaves its folder."""
+    """Before its moves (ruff) nothing, after them (git add) all; a kill leaves its folder."""
     script = tmp_path / program
     real = shutil.which(program)
     last = {"ruff": "format", "git": "add"}[program]
@@ -212,7 +212,7 @@ def test_an_interrupted_command_has_done_all_or_nothing(
 def test_a_signal_waits_for_the_moves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    """One that comes with the first rename takes effect after the last."""
+    """A signal during the first rename takes effect after the last."""
     for folder, text in (("root", "old"), ("staging", "new")):
         for name in "ab":
             (tmp_path / folder).mkdir(exist_ok=True)
@@ -234,7 +234,7 @@ def test_a_signal_waits_for_the_moves(
 
 
 def test_a_move_that_fails_is_undone(tmp_path: Path) -> None:
-    """Files before it are put back, new ones are taken away."""
+    """Earlier files are restored, new ones are removed."""
     root, staging = tmp_path / "root", tmp_path / "staging"
     for folder, text in ((root, "old"), (staging, "new")):
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""The stack with a service of each kind: they do what the other services do."""
+"""The stack with a service of each kind, which behave like the others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROUTES = ["extra", "extra-redis"]
 
 @pytest.fixture(scope="module")
 def stack(grown: Tree) -> Iterator[Stack]:
-    """The stack of the copy, when all of it is healthy."""
+    """The copy's stack, healthy."""
     with running(
         port=support.free_ports(20),
         PLATFORM_CODE=str(grown.folder),
@@ -39,20 +39,20 @@ def stack(grown: Tree) -> Iterator[Stack]:
 
 
 def own_url(grown: Tree, stack: Stack, name: str) -> str:
-    """A service without the router, at the port that `new` chose."""
+    """The service without the router, at the port that `new` chose."""
     path = grown.folder / "services" / name.replace("-", "_") / "service.toml"
     offset = tomllib.loads(path.read_text())["port_offset"]
     return f"http://127.0.0.1:{stack.port + offset}"
 
 
 def lines(stack: Stack, name: str, request: str) -> list[dict[str, Any]]:
-    """What a process has logged about a request."""
+    """The log lines of a process about a request."""
     found = [json.loads(line) for line in stack.log(name).splitlines() if line.startswith("{")]
     return [line for line in found if line.get("request_id") == request]
 
 
 def test_all_of_them_are_in_the_summary(stack: Stack) -> None:
-    """`up -D` shows each with its port."""
+    """`up -D` shows each service with its port."""
     summary = stack.log("ready")
     for name in ("extra-api", "extra-redis-api", "extra-worker"):
         assert f"  {name} " in summary
@@ -73,7 +73,7 @@ def test_a_route_leads_to_its_service(stack: Stack, route: str) -> None:
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_service_has_what_all_have(grown: Tree, stack: Stack, route: str) -> None:
-    """Health, an OpenAPI document, problem documents, and metrics on its own port alone."""
+    """It has health, OpenAPI and problem documents, and metrics on its own port only."""
     assert stack.http.get(f"/{route}/health").json()["status"] == "pass"
     document = stack.http.get(f"/{route}/openapi.json").json()
     assert set(document["paths"]) == {"/greeting", "/health"}
@@ -86,7 +86,7 @@ def test_a_service_has_what_all_have(grown: Tree, stack: Stack, route: str) -> N
 
 
 def test_a_worker_does_its_jobs(grown: Tree, stack: Stack) -> None:
-    """A job of the stream is done, with its request id in the log; health is served."""
+    """A job of the stream is processed and logged with its request id; health is served."""
     request = request_id()
     with stack.redis() as client:
         client.xadd("{extra-worker}:jobs", {"name": "x", "request_id": request})
@@ -99,7 +99,7 @@ def test_a_worker_does_its_jobs(grown: Tree, stack: Stack) -> None:
 
 
 def test_doctor_knows_them(grown: Tree, stack: Stack) -> None:
-    """No fault; their ports, health and settings are in the report."""
+    """The report has their ports, health and settings, without faults."""
     command = [sys.executable, "-m", "devtools.doctor"]
     done = support.call(command, stack.environ, cwd=grown.folder)
     for word in ("extra-api", "extra-redis-api", "extra-worker", "EXTRA_API_GREETING"):
@@ -108,7 +108,7 @@ def test_doctor_knows_them(grown: Tree, stack: Stack) -> None:
 
 
 def test_a_saved_file_is_served(grown: Tree, stack: Stack) -> None:
-    """Only the service whose file it is restarts."""
+    """Only the changed service restarts."""
     path = grown.folder / "services/extra_api/settings.py"
     text = path.read_text()
     other = stack.process("extra-redis-api").pid

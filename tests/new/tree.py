@@ -1,4 +1,4 @@
-"""A copy of this tree in a git repository of its own, and `new` run in it."""
+"""A copy of this tree in its own git repository, and `new` run in it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Tree:
 
     @property
     def environ(self) -> Mapping[str, str]:
-        """As in a shell whose code this is; the user's git settings have no part in it."""
+        """The environment of a shell with this code, without the user's git settings."""
         return {
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder),

@@ -1,4 +1,4 @@
-"""What follows from the settings classes and service.toml is up to date."""
+"""Files derived from the settings classes and service.toml are up to date."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ FIELDS = {
 }
 
 
-def test_what_follows_from_the_settings_is_up_to_date() -> None:
+def test_derived_files_are_up_to_date() -> None:
     """`new sync` would change neither a stack, nor the page, nor the example."""
     found = {name: (ROOT / name).read_text() for name in paths.FILES}
     assert found == {name: make(found[name]) for name, make in derived.MAKERS.items()}
 
 
 def test_the_page_says_when_a_payment_is_given_up() -> None:
-    """The longest time of all attempts and waits, worked out from the defaults."""
+    """The longest duration of all attempts and delays follows from the defaults."""
     names = ("attempts_max", "backoff_seconds", "backoff_seconds_max", "timeout_seconds")
     attempts, first, longest, call = (FIELDS[f"PSP_{name.upper()}"].default for name in names)
     backoff = Backoff(first, longest, uniform=lambda _low, high: high)
@@ -34,5 +34,5 @@ def test_the_page_says_when_a_payment_is_given_up() -> None:
 
 
 def test_every_setting_says_what_it_is_for() -> None:
-    """Each field has a description: error messages are made of it."""
+    """Each field has a description, which error messages use."""
     assert [name for name, field in FIELDS.items() if not field.description] == []

@@ -1,4 +1,4 @@
-"""What the pages name is there: links, files, commands, modules, variables, metrics."""
+"""Everything the pages name exists: links, files, commands, modules, variables, metrics."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def unfenced(text: str) -> str:
 
 
 def anchors(text: str) -> set[str]:
-    """The names that a page's headings have as places to link to."""
+    """The anchors of a page's headings."""
     headings = re.findall(r"^#+ (.+)$", unfenced(text), re.MULTILINE)
     return {
         re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings
@@ -58,7 +58,7 @@ SUFFIXES = {".py", ".lua", ".nix", ".sh", ".yaml", ".conf", ""}
 
 
 def code() -> Iterator[Path]:
-    """What the platform is made of, but for its pages and tests."""
+    """All code of the platform, without pages and tests."""
     yield from (
         ROOT / name for name in ("process-compose.yaml", "flake.nix", "nixw", ".env.example")
     )
@@ -72,7 +72,7 @@ def words_of(paths: Iterable[Path], pattern: re.Pattern[str]) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=title)
 def test_links_lead_somewhere(page: Path) -> None:
-    """Each link to a file of ours leads to one, and each #place to a heading there."""
+    """Each link to a file leads to one, and each #anchor to a heading."""
     dead = []
     prose = re.sub(r"`[^`\n]*\]\([^`\n]*`", "", unfenced(page.read_text()))
     for target in re.findall(r"\]\(([^)\s]+)\)", prose):
@@ -87,21 +87,21 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=title)
 def test_files_that_are_named_exist(page: Path) -> None:
-    """A path in backticks, with or without a `*`, is one of the repository."""
+    """A path in backticks, with or without `*`, exists in the repository."""
     named = re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./*-]+)`", page.read_text())
     assert [path for path in set(named) - TRIED if not any(ROOT.glob(path.rstrip("/")))] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=title)
 def test_modules_that_are_named_exist(page: Path) -> None:
-    """`python -m services.…` can be typed as it is written."""
+    """Each `python -m services.…` can be run as written."""
     named = set(re.findall(r"-m ((?:services|devtools|tests|bench)[\w.]*\w)", page.read_text()))
     assert [name for name in named if importlib.util.find_spec(name) is None] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=title)
 def test_flake_outputs_that_are_named_exist(page: Path) -> None:
-    """`nix run .#name` and `nix build .#name` are written of what the flake has."""
+    """`nix run .#name` and `nix build .#name` name outputs of the flake."""
     nix = "\n".join(path.read_text() for path in sorted((ROOT / "nix").glob("*.nix")))
     images = {f"image-{name}" for name in SERVICES}
     commands = set(
@@ -113,13 +113,13 @@ def test_flake_outputs_that_are_named_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=title)
 def test_variables_that_are_named_exist(page: Path) -> None:
-    """What is written like an environment variable or a constant is one, somewhere in the code."""
+    """Names in upper case are environment variables or constants of the code."""
     known = words_of(code(), VARIABLE) | SETTINGS | TRIED
     assert words_of([page], VARIABLE) - known == set()
 
 
 def test_alerts_are_about_metrics_that_are_counted() -> None:
-    """Each name in an expression is a metric of ours, or Prometheus' own `up`."""
+    """Each name in an expression is one of our metrics, or Prometheus' own `up`."""
     rules = yaml.safe_load((ROOT / "deploy/alerts.yaml").read_text())["groups"][0]["rules"]
     named = {n for rule in rules for n in re.findall(r"\b(?:http|psp|queue)_\w+", rule["expr"])}
     counted = words_of((ROOT / "services").rglob("*metrics.py"), re.compile(r'"([a-z_]+)"'))

@@ -1,4 +1,4 @@
-"""The rules of the state machine for what goes as planned: payments and attempts."""
+"""The state machine's rules for normal operation: payments and attempts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ responses = st.sampled_from(["capture", "decline", "refuse", "fail", "fail", "lo
 
 
 class Working(Checked):
-    """A Core API and three connectors at work."""
+    """A Core API and three connectors."""
 
     # The Core API
 
@@ -75,7 +75,7 @@ class Working(Checked):
 
     @rule(slot=slots, count=counts, started=counts)
     def take(self, slot: int, count: int, started: int = 4) -> None:
-        """Those of a merchant above its share are set aside."""
+        """Entries of a merchant above its share are set aside."""
         entries = self._read(slot, count)
         assert self.connectors[slot].assign(entries[started:], {}) == []
         for entry in entries[started:]:
@@ -118,7 +118,7 @@ class Working(Checked):
 
     @rule(slot=slots, count=counts, how=responses, delay_seconds=delays)
     def work(self, slot: int, count: int, how: str, delay_seconds: int) -> None:
-        """All that a connector does when nothing happens to it."""
+        """All steps of a connector when nothing fails."""
         self.promote(slot, count)
         self.take(slot, count)
         for call in [call for call in self.calls if call.slot == slot]:
@@ -131,7 +131,7 @@ class Working(Checked):
         self._charge(self.calls[pick % len(self.calls)], how)
 
     def _charge(self, call: Call, how: str) -> None:
-        """The PSP is asked; what it decided for a transaction once, it stays with."""
+        """Charges at the PSP, whose decision for a transaction never changes."""
         if call.answer:
             return
         transaction_id = call.work.charge.transaction_id
@@ -152,7 +152,7 @@ class Working(Checked):
         self._save(answered[pick % len(answered)], delay_seconds)
 
     def _save(self, call: Call, delay_seconds: int) -> None:
-        """Finish or retry, however late."""
+        """Saves the result or schedules a retry, however late."""
         self.calls.remove(call)
         work = call.work
         if call.answer == "transient" and work.attempt < self.settings.psp_attempts_max:

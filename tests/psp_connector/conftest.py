@@ -15,7 +15,7 @@ from tests.psp_connector.payments import Payments
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tenth of each pause of the connector, or less: tests wait for what happens after it."""
+    """Shortens the connector's pauses to a tenth or less."""
     for module, name in (
         (dispatch, "BLOCK_MS"), (lane, "BLOCK_MS"), (lane, "UPKEEP_SECONDS"),
         (connector, "UPKEEP_SECONDS"),

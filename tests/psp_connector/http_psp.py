@@ -1,4 +1,4 @@
-"""A PSP that answers as the test says, and a client of it."""
+"""A PSP with the responses that a test sets, and a client of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CHARGE = Charge("8b7e8b26-0000-4000-8000-000000000001", "req-1", 1250, "USD", "p
 
 
 class Psp(ThreadingHTTPServer):
-    """Answers every request with `status`, `headers` and `body`, and keeps what it was sent."""
+    """Sends `status`, `headers` and `body` to every request, and records requests."""
 
     daemon_threads = True
 
@@ -29,7 +29,7 @@ class Psp(ThreadingHTTPServer):
         self.seen: list[tuple[str, dict[str, str], dict[str, list[str]]]] = []
 
     def handle_error(self, *_args: Any) -> None:
-        """A client that did not wait for the answer is what a test is about."""
+        """Ignores clients that disconnect, as tests intend."""
 
     @property
     def url(self) -> str:
@@ -56,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(self.server.body)
 
     def trickle(self) -> None:
-        """Sends the answer byte by byte: within its header, or, with a body, only that."""
+        """Sends the response byte by byte: the header or, with a body, only the body."""
         text = b"X-Very-Long: " + b"x" * 1000
         if self.server.body:
             self.end_headers()

@@ -1,8 +1,8 @@
-"""Rules taken at random against a real Redis, with a model beside it that says how all must stand.
+"""Random rules against a real Redis, with a model of the expected state.
 
-The model knows each entry of the queue and who holds it, each retry, dead letter and record. After
-every step all of Redis is compared with it; besides, what must hold whatever the model says is
-checked by itself: final stays final, points and ledger agree, nothing accepted is out of reach.
+The model has each queue entry and its owner, retry, dead letter and record. After every step, all
+of Redis is compared with it; invariants are checked independently: final stays final, points and
+ledger agree, nothing accepted is lost.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ BAD_POINTS = ("abc", "007", "-0", "1.5", "9223372036854775807")
 
 
 class Machine(Working):
-    """Adds crashes, late connectors, an operator, and nonsense written to Redis by hand."""
+    """Adds crashes, slow connectors, an operator, and corrupt data written by hand."""
 
     # Time and accidents
 
     @rule(seconds=st.integers(0, 90) | st.sampled_from([-2 * HOUR, -HOUR // 2, 2 * HOUR]))
     def time_passes(self, seconds: int) -> None:
-        """Also by hours, and back. Within a day, after which no attempt is repeated."""
+        """Moves the clock by hours, or back; within a day, after which no attempt is repeated."""
         self.now = min(max(self.now + seconds, self.began - 3 * HOUR), self.began + 6 * HOUR)
 
     @precondition(lambda self: self.calls)
     @rule(slot=slots)
     def crash(self, slot: int) -> None:
-        """`kill -9`; another one starts."""
+        """`kill -9`; another connector starts."""
         self._crash(slot)
 
     def _crash(self, slot: int) -> None:
@@ -63,7 +63,7 @@ class Machine(Working):
 
     @rule(slot=slots, count=counts)
     def crash_while_taking(self, slot: int, count: int) -> None:
-        """Redis has given it entries, and it never knew."""
+        """A connector dies before it receives the entries that Redis assigned to it."""
         name = self.connectors[slot].name
         self.client.xreadgroup(store.GROUP, name, {self.partition.queue: ">"}, count=count)
         waiting = [entry for entry in self.model.entries.values() if not entry.owner][:count]
@@ -73,7 +73,7 @@ class Machine(Working):
 
     @rule(slot=slots, by=slots, how=st.none() | responses)
     def lapse(self, slot: int, by: int, how: str | None) -> None:
-        """Too slow for its lease, thought dead, overtaken, and still at work, now or later."""
+        """A connector loses its lease and is taken for dead, but continues, now or later."""
         self.take(slot, 4)
         self.client.delete(self.partition.lease(self.connectors[slot].name))
         if by != slot:
@@ -86,7 +86,7 @@ class Machine(Working):
 
     @rule(slot=slots)
     def leave(self, slot: int) -> None:
-        """SIGTERM, with or without work left; another one starts."""
+        """SIGTERM, with or without unfinished work; another connector starts."""
         self.connectors[slot].leave()
         self.calls = [call for call in self.calls if call.slot != slot]
         self.connectors[slot] = self._connector()
@@ -123,7 +123,7 @@ class Machine(Working):
     @precondition(lambda self: self.model.records)
     @rule(pick=picks)
     def write_a_duplicate(self, pick: int) -> None:
-        """A second entry for a transaction that is open or over."""
+        """A second entry for a transaction, open or final."""
         transaction_id = sorted(self.model.records)[pick % len(self.model.records)]
         entry_id = self.client.xadd(self.partition.queue, {"transaction_id": transaction_id})
         self.model.entries[entry_id] = Entry(transaction_id, "", "merchant:")
@@ -131,7 +131,7 @@ class Machine(Working):
     @precondition(lambda self: any(entry.owner for entry in self.model.entries.values()))
     @rule(pick=picks)
     def delete_a_consumer(self, pick: int) -> None:
-        """`XGROUP DELCONSUMER`: what it held and is open is found by the sweep, and once."""
+        """`XGROUP DELCONSUMER`: the sweep finds its open transactions, once."""
         names = sorted({e.owner for e in self.model.entries.values() if e.owner})
         name = names[pick % len(names)]
         self.client.xgroup_delconsumer(self.partition.queue, store.GROUP, name)
@@ -151,7 +151,7 @@ class Machine(Working):
     @precondition(lambda self: self.model.records)
     @rule(pick=picks, what=st.sampled_from(BREAKABLE))
     def break_a_key(self, pick: int, what: str) -> None:
-        """A key of another type, or bad points: scripts that use it refuse and change nothing."""
+        """A key of another type, or invalid points: scripts refuse and change nothing."""
         user_id = USERS[pick % len(USERS)]
         key = {
             "points": self.partition.points(user_id), "number": self.partition.points(user_id),

@@ -1,4 +1,4 @@
-"""The model of the state machine, and what must hold after each of its steps."""
+"""The model of the state machine, and the invariants after each step."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DRAIN_ROUNDS_MAX = 50
 
 @dataclass
 class Record:
-    """What is expected of a transaction."""
+    """The expected record of a transaction."""
 
     user_id: int
     amount: int
@@ -52,7 +52,7 @@ class Record:
 
 @dataclass
 class Entry:
-    """What is expected of an entry of the queue; without an owner it was not taken yet."""
+    """An expected entry of the queue; without an owner, it was not delivered yet."""
 
     transaction_id: str
     owner: str = ""
@@ -66,7 +66,7 @@ class Entry:
 
 @dataclass
 class Call:
-    """Work that a connector has begun; `answer` is what the PSP said, once it was asked."""
+    """An attempt that a connector has begun; `answer` is the PSP's result, once called."""
 
     slot: int
     queue: Queue
@@ -76,7 +76,7 @@ class Call:
 
 @dataclass
 class Model:
-    """How everything must stand."""
+    """The expected state."""
 
     records: dict[str, Record] = field(default_factory=dict)
     entries: dict[str, Entry] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class Model:
     """What the PSP has done with a transaction; it will not do anything else."""
 
     def give(self, entry_ids: list[str], owner: str) -> list[str]:
-        """Entries are a connector's now; what is no entry of this queue is a dead letter."""
+        """Assigns entries to a connector; malformed ones become dead letters."""
         for entry_id in entry_ids:
             self.entries[entry_id].owner = owner
         valid = [i for i in entry_ids if self.entries[i].is_valid]
@@ -103,7 +103,7 @@ class Model:
         self.new_letters[entry.transaction_id if entry.is_valid else ""] += 1
 
     def begin(self, entry_ids: list[str]) -> list[str]:
-        """Attempts begin; returns the entries to work on, the others are dead letters."""
+        """Begins attempts; returns the chargeable entries, the others are dead letters."""
         begun = []
         for entry_id in entry_ids:
             record = self.records.get(self.entries[entry_id].transaction_id)
@@ -148,7 +148,7 @@ class Model:
 
 
 class Checked(RuleBasedStateMachine):
-    """The state of the machine, and what must hold after each of its steps."""
+    """The machine's state, and the invariants after each step."""
 
     def __init__(
         self, client: Any, settings: ConnectorSettings, partition: store.Partition = store.WHOLE
@@ -187,7 +187,7 @@ class Checked(RuleBasedStateMachine):
         return queue
 
     def _newest(self, count: int) -> list[tuple[str, Entry]]:
-        """The newest entries of the queue in their order."""
+        """The newest entries of the queue, in order."""
         found = self.client.xrevrange(self.partition.queue, count=count) if count else []
         entries = []
         for entry_id, fields in reversed(found):
@@ -197,7 +197,7 @@ class Checked(RuleBasedStateMachine):
         return entries
 
     def _note_new(self, count: int) -> None:
-        """They were made by a script, which noted each in its transaction's record."""
+        """Records the entries that scripts added, which their records name."""
         for entry_id, entry in self._newest(count):
             self.model.entries[entry_id] = entry
             if entry.transaction_id in self.model.records:
@@ -260,7 +260,7 @@ class Checked(RuleBasedStateMachine):
         ] == []
 
     def teardown(self) -> None:
-        """All connectors die; a last one with a good PSP brings everything to its end."""
+        """All connectors die; a last one with a working PSP finishes everything."""
         for queue in self.connectors:
             self.client.delete(self.partition.lease(queue.name))
         last = self._connector()

@@ -1,4 +1,4 @@
-"""Payments that are accepted, connectors in threads of the test that charge them, and a PSP."""
+"""Accepted payments, connectors in the test's threads that charge them, and a PSP."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Payments:
         return self._transactions.accept(user_id, payment, "req", None).transaction_id
 
     def queue(self, name: str, partition: store.Partition = STORE) -> Queue:
-        """The queue for a connector of that name, which has a lease."""
+        """The queue for a connector of that name, with a lease."""
         queue = Queue(self.client, self.settings, name, partition)
         queue.join()
         return queue
@@ -94,7 +94,7 @@ class Payments:
         return Transaction.model_validate(found).model_dump(exclude_none=True)
 
     def change(self, transaction_id: str, field: str, value: str | None) -> None:
-        """Edits a record by hand; None deletes the field."""
+        """Changes a record by hand; None deletes the field."""
         key = STORE.transaction(transaction_id)
         if value is None:
             self.client.hdel(key, field)
@@ -114,7 +114,7 @@ class Payments:
 
 @contextlib.contextmanager
 def running(connector: Connector, drain_seconds: float = 5) -> Iterator[None]:
-    """Runs a connector during the block; with 0 s to drain it dies with all that is in flight."""
+    """Runs a connector during the block; with 0 s to drain, it dies with its calls in flight."""
     thread = threading.Thread(target=connector.run)
     thread.start()
     try:
@@ -126,18 +126,18 @@ def running(connector: Connector, drain_seconds: float = 5) -> Iterator[None]:
 
 
 def take(queue: Queue, count: int = 10) -> list[Work]:
-    """Begins up to so many new transactions."""
+    """Begins attempts for up to this many new transactions."""
     return queue.begin(queue.read(count, 10))
 
 
 def take_over(queue: Queue, in_flight: frozenset[str] = frozenset()) -> list[Work]:
-    """Begins all that connectors have abandoned, and what was set aside before."""
+    """Begins attempts for abandoned entries and those set aside."""
     merchants = queue.reclaim(in_flight)
     return queue.begin(queue.assign([], dict.fromkeys(merchants, 100)))
 
 
 class FakePsp:
-    """A PSP that answers as a function of the charge says, and captures once for each id."""
+    """A PSP that responds as a function of the charge says, and captures each id once."""
 
     def __init__(self, response: Callable[[Charge, int], Outcome] | None = None) -> None:
         self._answer = response or (lambda charge, _call: Captured(f"pi_{charge.transaction_id}"))

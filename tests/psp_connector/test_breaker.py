@@ -8,7 +8,7 @@ from services.psp_connector.breaker import FAILURES_MAX, Breaker
 
 
 class Psp:
-    """A PSP that is up or not, a clock, and the times at which the PSP was asked."""
+    """A PSP that is up or down, a clock, and the times of its probes."""
 
     def __init__(self, *, up: bool) -> None:
         self.up = up
@@ -32,7 +32,7 @@ def breaker_of(psp: Psp) -> Breaker:
 
 
 def failing(breaker: Breaker, psp: Psp, count: int) -> list[bool]:
-    """What so many failures in a row do: whether each had the PSP asked."""
+    """Records this many consecutive failures; returns for each whether the PSP was probed."""
     asks = []
     for _ in range(count):
         asks.append(breaker.failed())
@@ -43,15 +43,15 @@ def failing(breaker: Breaker, psp: Psp, count: int) -> list[bool]:
 
 @given(st.integers(1, 10_000), st.floats(0, 1), st.floats(0, 3600))
 def test_backoff_stays_within_its_bounds(attempt: int, luck: float, asked: float) -> None:
-    """It doubles up to its bound; never shorter than asked for."""
+    """The delay doubles up to its bound, and is never below Retry-After."""
     backoff = Backoff(0.5, 60, lambda low, high: low + luck * (high - low))
     assert asked <= backoff.delay_seconds(attempt, asked) <= max(60, asked)
     doubling = Backoff(0.5, 60, longest)
     assert [doubling.delay_seconds(n) for n in range(1, 9)] == [0.5, 1, 2, 4, 8, 16, 32, 60]
 
 
-def test_it_opens_only_when_the_psp_itself_does_not_answer() -> None:
-    """Every fifth failure in a row has the PSP asked; payments that fail by themselves go on."""
+def test_it_opens_only_if_a_probe_fails() -> None:
+    """Every fifth consecutive failure probes the PSP; payments that fail alone do not open it."""
     psp = Psp(up=True)
     breaker = breaker_of(psp)
     fifth = [False] * (FAILURES_MAX - 1) + [True]
@@ -65,14 +65,14 @@ def test_it_opens_only_when_the_psp_itself_does_not_answer() -> None:
     assert breaker.allowed == 0
 
 
-def test_one_thread_asks_at_a_time() -> None:
-    """The failures of others meanwhile do not ask again."""
+def test_one_thread_probes_at_a_time() -> None:
+    """Failures during a probe do not start another."""
     breaker = breaker_of(Psp(up=True))
     assert [breaker.failed() for _ in range(14)] == [False] * 4 + [True] + [False] * 9
 
 
-def test_it_comes_back_gently() -> None:
-    """One call, then two, four, eight; a failure meanwhile asks at once, and may open it again."""
+def test_it_recovers_gradually() -> None:
+    """It allows one call, then two, four, eight; a failure probes at once and may reopen it."""
     psp = Psp(up=False)
     breaker = breaker_of(psp)
     failing(breaker, psp, 5)
@@ -97,7 +97,7 @@ def test_it_comes_back_gently() -> None:
 
 @given(st.lists(st.sampled_from(["succeed", "fail", "go up", "go down", "wait"]), max_size=60))
 def test_allowed_calls_stay_within_bounds(steps: list[str]) -> None:
-    """Whatever happens, between none and `concurrency` calls are allowed, and a way back exists."""
+    """Between none and `concurrency` calls are allowed, and it can always recover."""
     psp = Psp(up=True)
     breaker = breaker_of(psp)
     for step in steps:

@@ -1,4 +1,4 @@
-"""What was written into Redis by hand: it stops no other payment, and nothing is lost by it."""
+"""Corrupt data in Redis does not stop other payments, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BROKEN = [
 
 
 def test_a_broken_record_is_a_dead_letter_and_stops_no_other(payments: Payments) -> None:
-    """It has failed, with the field as the reason; it was not charged, and the others were."""
+    """The transaction fails uncharged, its dead letter names the field, and others are charged."""
     ids = [payments.accept() for _ in range(2 * len(BROKEN))]
     broken = dict(zip(ids[::2], BROKEN, strict=True))
     for transaction_id, (field, value) in broken.items():
@@ -59,7 +59,7 @@ def test_a_broken_record_is_a_dead_letter_and_stops_no_other(payments: Payments)
 def test_a_record_deleted_or_ended_during_the_charge_leaves_a_dead_letter(
     payments: Payments, status: str | None, outcome: Outcome, reason: str
 ) -> None:
-    """It names what the PSP took; nothing that was begun disappears."""
+    """The dead letter has what the PSP captured, so no attempt is lost."""
     transaction_id = payments.accept()
 
     def change(charge: Charge, _call: int) -> Outcome:
@@ -83,7 +83,7 @@ def test_a_record_deleted_or_ended_during_the_charge_leaves_a_dead_letter(
 def test_text_from_the_psp_is_stored_short_and_printable(
     payments: Payments, outcome: Any, output: str
 ) -> None:
-    """Whatever it sends: a result that cannot be saved would hold up those saved with it."""
+    """A result that cannot be saved would delay those saved with it."""
     transaction_id = payments.accept()
     payments.end(FakePsp(lambda *_: outcome(output)), transaction_id)
     stored = payments.client.hgetall(STORE.transaction(transaction_id))
@@ -102,7 +102,7 @@ KEYS = {
 def test_a_payment_goes_on_once_a_broken_key_is_repaired(
     client: Any, payments: Payments, broken: str, *, restarted: bool
 ) -> None:
-    """Until then it is open and credits nothing; then it ends, and is credited once."""
+    """It stays open without a credit until the repair; then it ends and is credited once."""
     first, other = payments.accept(1), payments.accept(2)
     key, value = KEYS[broken]
     client.set(key, value)
@@ -136,7 +136,7 @@ def test_a_payment_goes_on_once_a_broken_key_is_repaired(
 
 
 def test_a_broken_dead_letter_stream_stops_no_other(client: Any, payments: Payments) -> None:
-    """An entry that has to go there waits for the repair; those behind it are captured."""
+    """A dead letter waits for the repair; entries behind it are captured."""
     client.set(STORE.deadletters, "x")
     client.xadd(STORE.queue, {"hello": "world"})
     good = payments.accept()
@@ -180,10 +180,7 @@ def by_forgetting_a_retry(payments: Payments) -> None:
 def test_an_open_transaction_in_no_queue_is_found(
     client: Any, payments: Payments, lose: Callable[[Payments], None]
 ) -> None:
-    """The sweep queues it again, once, however many look; it is captured, and nothing is left.
-
-    Neither is a dead connector that held a deleted entry.
-    """
+    """Concurrent sweeps queue it once; it is captured, and no dead consumer remains."""
     transaction_id = payments.accept()
     lose(payments)
     waiting = payments.accept()
@@ -199,7 +196,7 @@ def test_an_open_transaction_in_no_queue_is_found(
 
 
 def test_the_connector_sweeps(payments: Payments) -> None:
-    """Without anybody asking for it."""
+    """A running connector finds an orphaned transaction."""
     transaction_id = payments.accept()
     by_delconsumer(payments)
     payments.end(FakePsp(), transaction_id)
@@ -207,7 +204,7 @@ def test_the_connector_sweeps(payments: Payments) -> None:
 
 @pytest.mark.parametrize("history", ["accepted", "attempted", "replayed", "swept"])
 def test_an_old_payment_is_attempted_a_first_time_only(payments: Payments, history: str) -> None:
-    """After a day the PSP may have charged an earlier attempt, and forgotten its key.
+    """After a day the PSP may have captured an earlier attempt and forgotten its key.
 
     `swept` is a transaction in no queue, as after a restored backup: its attempts are not known.
     """

@@ -23,7 +23,7 @@ from tests.support import wait_until
 def test_a_captured_transaction_earns_its_points(
     client: Any, payments: Payments, amount: int, currency: str, points: int
 ) -> None:
-    """One point for each whole major unit; record, points and ledger agree."""
+    """A payment earns a point per major unit; record, points and ledger agree."""
     transaction_id = payments.accept(amount=amount, currency=currency)
     payments.end(FakePsp(), transaction_id)
     found = payments.record(transaction_id)
@@ -52,7 +52,7 @@ DOWN, CARD = Transient("HTTP 503"), Declined("insufficient_funds", "pi_1")
 def test_each_outcome_of_a_call(
     payments: Payments, outcomes: Sequence[Outcome], status: str, reason: str | None
 ) -> None:
-    """Definite ones are final, others are tried again; only what failed leaves a dead letter."""
+    """Definite outcomes are final, others are retried; only a failure leaves a dead letter."""
 
     def respond(_charge: Charge, call: int) -> Outcome:
         if outcomes[call - 1] is CRASH:
@@ -74,8 +74,8 @@ def test_each_outcome_of_a_call(
     assert [line.get("decline_code") for line in logs if line["event"] == "attempt"][-1] == code
 
 
-def test_what_cannot_be_charged_goes_to_the_dead_letters(client: Any, payments: Payments) -> None:
-    """With the reason, cut short; the entry behind it is charged, and a final record stays."""
+def test_unchargeable_entries_become_dead_letters(client: Any, payments: Payments) -> None:
+    """The reason is truncated; the next entry is charged, and a final record is unchanged."""
     psp, final = FakePsp(), payments.accept()
     payments.end(psp, final)
     before = payments.record(final)
@@ -98,8 +98,8 @@ def test_what_cannot_be_charged_goes_to_the_dead_letters(client: Any, payments: 
     assert psp.calls[final] == 1
 
 
-def test_finished_things_have_a_lifetime(client: Any, payments: Payments) -> None:
-    """A finished record expires after FINISHED_DAYS, and its place in the index goes with it."""
+def test_final_records_have_a_lifetime(client: Any, payments: Payments) -> None:
+    """A final record expires after FINISHED_DAYS, and its index member is removed."""
     client.zadd(STORE.index(1), {"0000000000001:of-long-ago": 0})
     transaction_id = payments.accept()
     payments.end(FakePsp(), transaction_id)
@@ -109,7 +109,7 @@ def test_finished_things_have_a_lifetime(client: Any, payments: Payments) -> Non
 
 
 @pytest.mark.parametrize(("late_seconds", "waits"), [(5.0, True), (PROMOTE_SECONDS, False)])
-def test_a_due_retry_waits_for_a_spare_slot_but_not_for_ever(
+def test_a_due_retry_waits_for_a_spare_slot_within_a_bound(
     client: Any,
     payments: Payments,
     monkeypatch: pytest.MonkeyPatch,
@@ -117,7 +117,7 @@ def test_a_due_retry_waits_for_a_spare_slot_but_not_for_ever(
     *,
     waits: bool,
 ) -> None:
-    """In the queue it would be ahead of fresh payments of others that arrive meanwhile."""
+    """Queued at once, it would be ahead of other merchants' new payments."""
     monkeypatch.setattr(lane, "_PROMOTE_LATE_SECONDS", late_seconds)
     release = threading.Event()
 
@@ -139,7 +139,7 @@ def test_a_due_retry_waits_for_a_spare_slot_but_not_for_ever(
 
 
 def test_a_full_redis_is_drained(client: Any, payments: Payments) -> None:
-    """A connector that starts while Redis is full charges what was accepted before."""
+    """A connector that starts with a full Redis charges the accepted payments."""
     ids = [payments.accept() for _ in range(20)]
     payments.queue("before").join()
     client.config_set("maxmemory", "1")
@@ -152,7 +152,7 @@ def test_a_full_redis_is_drained(client: Any, payments: Payments) -> None:
 
 @pytest.mark.parametrize("kept_days", [1, 36_500])
 def test_dead_letters_are_kept_for_any_time(payments: Payments, kept_days: int) -> None:
-    """Also for longer than there has been Unix time, as DEADLETTER_DAYS allows."""
+    """DEADLETTER_DAYS may exceed the age of the Unix epoch."""
     payments.settings = payments.settings.model_copy(update={"deadletter_days": kept_days})
     transaction_id = payments.accept()
     payments.end(FakePsp(lambda *_: Refused("HTTP 400 nope")), transaction_id)

@@ -19,14 +19,14 @@ def run(port: int, *args: str) -> tuple[int, str, str]:
 
 @pytest.fixture
 def failed(payments: Payments) -> str:
-    """A transaction that has failed, in the dead letters."""
+    """A failed transaction with a dead letter."""
     transaction_id = payments.accept()
     payments.end(FakePsp(lambda *_: Refused("HTTP 400")), transaction_id)
     return transaction_id
 
 
 def test_list_and_show(redis_port: int, client: Any) -> None:
-    """`list` has a line for each, over several pages; `show` one for each field, whatever is in it.
+    """`list` prints a line per dead letter, over several pages; `show` one per field.
 
     An empty list is `none` for a person, nothing for a program.
     """
@@ -44,10 +44,10 @@ def test_list_and_show(redis_port: int, client: Any) -> None:
     assert len(run(redis_port, "show", letter_id)[1].splitlines()) == len(letter)
 
 
-def test_a_replayed_transaction_is_captured_after_all(
+def test_a_replayed_transaction_is_captured(
     redis_port: int, client: Any, payments: Payments, failed: str
 ) -> None:
-    """`replay` queues it with fresh attempts; the letter is gone, the timeline says so."""
+    """`replay` queues it with fresh attempts, removes the letter, and adds to the timeline."""
     [(letter_id, _)] = client.xrange(STORE.deadletters)
     assert run(redis_port, "replay", letter_id)[0] == 0
     assert payments.letters() == []
@@ -59,10 +59,10 @@ def test_a_replayed_transaction_is_captured_after_all(
     assert events[-4:] == ["failed", "replayed", "processing", "captured"]
 
 
-def test_after_a_day_a_replay_needs_a_look(
+def test_after_a_day_a_replay_needs_confirmation(
     redis_port: int, payments: Payments, failed: str
 ) -> None:
-    """The PSP has forgotten the idempotency key: a lost answer would be a second charge."""
+    """The PSP has forgotten the idempotency key, so a lost response means a second charge."""
     payments.change(failed, "created_at", rfc3339(now_ms() - 24 * 3_600_000))
     code, out, err = run(redis_port, "replay", "--all")
     assert (code, out) == (1, "")
@@ -76,7 +76,7 @@ def test_after_a_day_a_replay_needs_a_look(
 def test_what_cannot_be_replayed_stays(
     redis_port: int, client: Any, payments: Payments, failed: str, status: str
 ) -> None:
-    """A letter without a transaction, or of one that has not failed, is refused in words."""
+    """A letter without a failed transaction is refused with a message."""
     lost = client.xadd(STORE.deadletters, {"transaction_id": "", "reason": "not an entry"})
     payments.change(failed, "status", status)
     code, out, err = run(redis_port, "replay", "--all")
@@ -86,16 +86,16 @@ def test_what_cannot_be_replayed_stays(
     assert len(payments.letters()) == 2
 
 
-def test_redis_away_is_said_in_words() -> None:
-    """No traceback when the stack is not up."""
+def test_without_redis_there_is_a_message() -> None:
+    """There is no traceback when the stack is down."""
     code, _, err = run(1, "list")
     assert code == 1
     assert "is the stack up?" in err
 
 
 @pytest.mark.parametrize("args", [["show", "x"], ["replay"], ["replay", "1-1", "--all"]])
-def test_wrong_words_are_refused(args: list[str]) -> None:
-    """Usage errors are argparse's: exit code 2."""
+def test_invalid_arguments_are_refused(args: list[str]) -> None:
+    """The exit code of a usage error is 2."""
     with pytest.raises(SystemExit) as left:
         run(1, *args)
     assert left.value.code == 2

@@ -24,7 +24,7 @@ def ids(works: list[Work]) -> list[str]:
 def test_each_merchant_is_served_in_its_order_and_the_next_one_at_once(
     payments: Payments,
 ) -> None:
-    """Behind a flood that is read over several turns another merchant's first payment starts."""
+    """Behind a flood, another merchant's first payment starts at once."""
     slots, dispatcher = join(payments, "one")
     flood = [payments.accept(2) for _ in range(300)]
     late = payments.accept(1)
@@ -39,7 +39,7 @@ def test_each_merchant_is_served_in_its_order_and_the_next_one_at_once(
 
 
 def test_what_waits_here_is_left_to_the_others(client: Any, payments: Payments) -> None:
-    """When it leaves, and when its lease has lapsed: then it may be another's, and is forgotten."""
+    """A connector that stops or loses its lease forgets waiting entries."""
     (_, leaving), (_, lapsing) = (join(payments, name) for name in ("leaving", "lapsing"))
     other = payments.queue("other")
     all_of_them = {payments.accept() for _ in range(4)}
@@ -58,7 +58,7 @@ def test_what_waits_here_is_left_to_the_others(client: Any, payments: Payments) 
 
 
 def test_without_a_free_slot_it_waits(payments: Payments) -> None:
-    """A connector whose slots are all taken does not spin."""
+    """A connector without free slots does not spin."""
     slots, dispatcher = join(payments, "one")
     for user_id in range(8):
         payments.accept(user_id)
@@ -74,7 +74,7 @@ def test_without_a_free_slot_it_waits(payments: Payments) -> None:
 def test_a_connector_keeps_a_part_of_a_long_queue_and_leaves_all_of_it(
     client: Any, payments: Payments
 ) -> None:
-    """However many merchants wait: what it keeps is re-read each second, and held from others."""
+    """However many merchants wait, a connector holds few entries and releases them all."""
     slots, dispatcher = join(payments, "one")
     for _more_than_its_share in range(5):
         payments.accept()

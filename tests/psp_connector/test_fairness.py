@@ -1,4 +1,4 @@
-"""A flood of one merchant next to payments of another, with the real sandbox and Redis."""
+"""One merchant's flood next to another's payments, with the real sandbox and Redis."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def seconds_taken(payments: Payments, transaction_id: str) -> float | None:
-    """From its acceptance to its end."""
+    """Seconds from acceptance to the final status."""
     found = payments.record(transaction_id)
     if found["status"] not in FINAL:
         return None
@@ -47,10 +47,10 @@ def seconds_taken(payments: Payments, transaction_id: str) -> float | None:
 
 
 @pytest.mark.parametrize("flood", FLOODS)
-def test_no_flood_of_one_merchant_holds_up_another(
+def test_one_merchants_flood_does_not_delay_another(
     payments: Payments, sandbox: str, flood: str
 ) -> None:
-    """Alice's payments end within 2 s, whatever becky has queued before and queues meanwhile."""
+    """Alice's payments finish within 2 s, however many payments becky queues."""
     count, methods = FLOODS[flood]
     for number in range(count):
         payments.accept(BECKY, payment_method=methods[number % len(methods)])

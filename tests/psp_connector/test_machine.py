@@ -21,7 +21,7 @@ STEPS_MAX = 60
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A client of a cluster with three masters, and no replicas."""
+    """A client of a cluster with three primaries and no replicas."""
     with redis_cluster(tmp_path_factory.mktemp("cluster"), masters=3, replicas=0) as cluster:
         client = connect(cluster)
         yield client
@@ -41,14 +41,14 @@ def single(redis_port: int) -> Any:
     ],
     ids=["single", "cluster"],
 )
-def test_whatever_happens_nothing_is_lost_or_done_twice(
+def test_no_history_loses_or_repeats_an_effect(
     request: pytest.FixtureRequest,
     settings: ConnectorSettings,
     where: str,
     partition: store.Partition,
     more: dict[str, Any],
 ) -> None:
-    """Random histories of accepts, attempts, crashes, take-overs, late comers and nonsense."""
+    """Random histories have accepts, attempts, crashes, take-overs and corrupt data."""
     client = request.getfixturevalue(where)
     if more:
         more |= {"redis_url": ",".join(client.urls)}

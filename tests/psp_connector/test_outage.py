@@ -1,4 +1,4 @@
-"""A PSP that is down for ten minutes, which pass in a second or two."""
+"""A PSP that is down for ten minutes, simulated in a second or two."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONCURRENCY = 8
 
 
 class Clock:
-    """Goes as time does, and jumps over what the connector sleeps."""
+    """Real time plus the connector's sleeps, which are skipped."""
 
     def __init__(self) -> None:
         self._slept = 0.0
@@ -32,7 +32,7 @@ class Clock:
 
 
 class DownPsp(FakePsp):
-    """Comes back at a moment of the clock; counts calls before and after."""
+    """Recovers at a given time; counts calls before and after."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class DownPsp(FakePsp):
 
 
 def test_ten_minutes_down(payments: Payments, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No busy loop, no attempts used up, no flood after; each is captured by its next call."""
+    """There is no busy loop, no used attempt and no flood; the next call captures each."""
     # The clock jumps over it.
     monkeypatch.setattr("services.psp_connector.lane.BLOCK_MS", 200)
     clock = Clock()

@@ -25,7 +25,7 @@ COUNT = 16
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[scripts.ScriptCall]:
-    """All calls of scripts."""
+    """Records all script calls."""
     found: list[scripts.ScriptCall] = []
     run_scripts = scripts.run_scripts
 
@@ -46,7 +46,7 @@ def test_every_key_of_every_script_of_a_merchant_has_one_slot(
     user_id: int,
     key: str | None,
 ) -> None:
-    """From accepting to replay, also with braces in an Idempotency-Key."""
+    """The keys from accept to replay share a slot, even with braces in an Idempotency-Key."""
     client.flushall()
     calls.clear()
     partitions = store.partitions(COUNT)
@@ -85,7 +85,7 @@ SCRIPTS = (
 
 
 def test_a_merchant_stays_in_its_partition() -> None:
-    """Stored data depend on it."""
+    """The mapping never changes, because stored data depend on it."""
     partitions = store.partitions(COUNT)
     found = [store.partition_of(user_id, partitions).number for user_id in (0, 1, 2, 3, 10**15 - 1)]
     assert found == [1, 7, 13, 11, 14]
@@ -93,10 +93,10 @@ def test_a_merchant_stays_in_its_partition() -> None:
     assert store.WHOLE.queue == "queue", "as in data from before there were partitions"
 
 
-def test_a_broken_partition_holds_up_no_other(
+def test_a_broken_partition_does_not_delay_others(
     client: Any, payments: Payments, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One's results cannot be saved, more of them than there are slots; another's queue is gone."""
+    """One has more unsaved results than there are slots; another has lost its queue."""
     monkeypatch.setattr(saver, "_TRIES_MAX", 10_000)  # no slot is free because one was given up
     partitions = store.partitions(3)
     transactions = Transactions(client, 10**6, partitions)
@@ -125,7 +125,7 @@ def test_a_broken_partition_holds_up_no_other(
 
 
 def test_a_broken_partition_keeps_no_orphan_of_another(client: Any, payments: Payments) -> None:
-    """The sweep passes over the records of one whose queue is no stream."""
+    """The sweep skips records of a partition whose queue is not a stream."""
     partitions = store.partitions(2)
     transactions = Transactions(client, 10**6, partitions)
     request = TransactionRequest(amount=1250, currency="USD")

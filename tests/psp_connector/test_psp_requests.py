@@ -1,4 +1,4 @@
-"""What the PSP client sends, and to whom."""
+"""The requests of the PSP client, and their destination."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.psp_sandbox.sandbox import PAYMENT
 
 
 def test_what_the_psp_is_sent(psp: Psp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A PaymentIntent confirmed at once, under the transaction's id, with both ids as metadata.
+    """It sends a confirmed PaymentIntent with transaction id as key and both ids as metadata.
 
     The `default login x password y` of the user's netrc does not replace the key.
     """
@@ -60,10 +60,10 @@ def test_what_the_psp_is_sent(psp: Psp, tmp_path: Path, monkeypatch: pytest.Monk
         ("http://localhost.example", "http://proxy:1"),
     ],
 )
-def test_a_proxy_is_for_a_psp_elsewhere(
+def test_a_proxy_is_for_an_external_psp(
     monkeypatch: pytest.MonkeyPatch, url: str, expected: str | None
 ) -> None:
-    """Never for the loopback, nor for what `no_proxy` names."""
+    """The loopback and hosts in `no_proxy` are called directly."""
     monkeypatch.setenv("http_proxy", "proxy:1")
     monkeypatch.setenv("all_proxy", "http://proxy:1")
     monkeypatch.setenv("no_proxy", "direct.example")
@@ -72,7 +72,7 @@ def test_a_proxy_is_for_a_psp_elsewhere(
 
 
 def test_a_proxy_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A socks proxy needs a package that is not here: said at the start, not at each charge."""
+    """A socks proxy needs a missing package: refused at the start, not at each charge."""
     monkeypatch.setenv("all_proxy", "socks5://me:hunter2@proxy:1")
     with pytest.raises(SettingsError, match="socks5://<secret>@proxy:1"):
         client("https://api.stripe.com")
@@ -98,7 +98,7 @@ def test_a_proxy_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_amount_is_in_stripes_unit(
     psp: Psp, amount: int, currency: str, sent: int | str
 ) -> None:
-    """Converted where Stripe's differs from ISO 4217's; else refused, and Stripe is not asked."""
+    """Amounts are converted or, if Stripe cannot represent them, refused without a call."""
     charge = dataclasses.replace(CHARGE, amount=amount, currency=currency)
     outcome = client(psp.url).charge(charge)
     if isinstance(sent, str):
@@ -107,8 +107,8 @@ def test_the_amount_is_in_stripes_unit(
         assert psp.seen[0][2]["amount"] == [str(sent)]
 
 
-def test_what_is_sent_the_sandbox_takes() -> None:
-    """In no currency does the adapter send an amount that Stripe's rules refuse."""
+def test_the_sandbox_accepts_every_amount_sent() -> None:
+    """The adapter sends no amount in any currency that breaks Stripe's rules."""
     for currency, amount in itertools.product(EXPONENTS, (1, 10, 123_450, 120_000)):
         with contextlib.suppress(AmountError):
             sent = stripe_amount(amount, currency)

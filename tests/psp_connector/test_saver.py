@@ -19,7 +19,7 @@ CAPTURED = FinalResult("captured", points=12)
 
 
 class FakeQueue:
-    """Raises `error` while there is one, and rejects `refused`; records the size of each batch."""
+    """Raises `error` while set, and rejects `refused`; records batch sizes."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None
@@ -43,7 +43,7 @@ def attempt(entry_id: str) -> Attempt:
 
 @contextlib.contextmanager
 def saving(queue: Any, slots: Slots) -> Iterator[list[str]]:
-    """Saves nine results; yields the entries of those that are saved."""
+    """Saves nine results; yields the entries saved so far."""
     done: list[str] = []
     saver = Saver(
         queue, slots, lambda saved: done.extend(one.work.entry_id for one, _ in saved),
@@ -61,8 +61,8 @@ def saving(queue: Any, slots: Slots) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("error", [redis.ConnectionError("away"), ValueError("unheard of")])
-def test_redis_may_be_away_for_a_while(error: Exception) -> None:
-    """Nothing counts as saved meanwhile; then everything is. One round trip is for many results."""
+def test_results_are_saved_after_an_outage(error: Exception) -> None:
+    """During the outage nothing counts as saved; then one round trip saves many results."""
     queue, slots = FakeQueue(), Slots(lambda: 9)
     queue.error = error
     with saving(queue, slots) as done:
@@ -74,8 +74,8 @@ def test_redis_may_be_away_for_a_while(error: Exception) -> None:
     assert max(queue.sizes[:2]) >= 5
 
 
-def test_one_that_cannot_be_saved_holds_up_no_other() -> None:
-    """A rejected result is retried and given up in the end; the others are saved at once."""
+def test_a_rejected_result_does_not_delay_others() -> None:
+    """It is retried and finally given up; the others are saved at once."""
     queue, slots = FakeQueue(), Slots(lambda: 9)
     queue.refused = "4"
     with saving(queue, slots) as done:
@@ -85,8 +85,8 @@ def test_one_that_cannot_be_saved_holds_up_no_other() -> None:
     assert "4" not in done
 
 
-def test_an_unreadable_record_spoils_no_other(client: Any, payments: Payments) -> None:
-    """Of three in one round trip, to a Redis that lost the scripts; its error is its own."""
+def test_an_unreadable_record_does_not_affect_others(client: Any, payments: Payments) -> None:
+    """One of three in a round trip fails alone, even if Redis has lost the scripts."""
     ids = [payments.accept() for _ in range(3)]
     queue = payments.queue("one")
     works = take(queue, 3)

@@ -23,7 +23,7 @@ def occupied(slots: Slots, granted: dict[str, int]) -> None:
 
 @given(st.integers(2, 64), st.integers(1, 1000))
 def test_one_merchant_gets_most_slots_but_never_the_last(allowed: int, requested: int) -> None:
-    """At least half, at least one is left; the next merchant gets one at once."""
+    """One merchant gets at least half but leaves one for the next merchant."""
     slots = Slots(lambda: allowed)
     granted = shares(slots, {"becky": requested})
     assert min(requested, allowed // 2) <= granted["becky"] <= min(requested, allowed - 1)
@@ -39,7 +39,7 @@ def test_one_merchant_gets_most_slots_but_never_the_last(allowed: int, requested
 def test_no_slot_is_given_twice_and_none_to_spare_is_held_back(
     allowed: int, first: dict[str, int], second: dict[str, int]
 ) -> None:
-    """Shares are within free slots and requests; a merchant with none in flight gets one first."""
+    """Shares fit slots and requests; a merchant with none in flight comes first."""
     slots = Slots(lambda: allowed)
     for asking in (first, second):
         free = slots.free
@@ -52,7 +52,7 @@ def test_no_slot_is_given_twice_and_none_to_spare_is_held_back(
 
 
 def test_12_slots() -> None:
-    """As docs/transactions.md says: 9 for one, 5 each for two; a single slot is for anyone."""
+    """As in docs/transactions.md, one merchant gets 9, two get 5 each."""
     flood = 100
     assert shares(Slots(lambda: 12), {"a": flood}) == {"a": 9}
     assert shares(Slots(lambda: 12), {"a": flood, "b": flood}) == {"a": 5, "b": 5}
@@ -65,7 +65,7 @@ def test_12_slots() -> None:
     st.lists(st.tuples(st.integers(0, 3), st.integers(1, 40)), max_size=12),
 )
 def test_partitions_share_the_slots(allowed: int, rounds: list[tuple[int, int]]) -> None:
-    """Never more calls than slots; one that ends is given to a partition below its even share."""
+    """Calls never exceed slots; a free one goes to a partition below its even share."""
     first = Slots(lambda: allowed)
     views = [first, *(first.sibling() for _ in range(3))]
     works: list[Work] = []
@@ -82,7 +82,7 @@ def test_partitions_share_the_slots(allowed: int, rounds: list[tuple[int, int]])
 
 
 def test_a_partition_that_waits_gets_the_next_free_slot() -> None:
-    """A busy one takes all slots while no other asks, and then none until both have as many."""
+    """A busy partition uses all slots until another asks, then none until both are even."""
     busy = Slots(lambda: 4)
     late = busy.sibling()
     flood = dict.fromkeys("abcdefgh", 1)

@@ -1,4 +1,4 @@
-"""The real `stripe` library against a server that answers what a test wants."""
+"""The real `stripe` library with a server that sends any response."""
 
 from __future__ import annotations
 
@@ -67,15 +67,15 @@ OTHERS: dict[str, Any] = {"metadata": {"transaction_id": "t"}}
         (402, error(WRONG), Refused(f"HTTP 402 {WRONG}")),
     ],
 )
-def test_each_answer_has_its_outcome(psp: Psp, status: int, body: Any, expected: Any) -> None:
-    """Captured, declined with the PSP's code, refused for good, or worth another attempt."""
+def test_each_response_has_its_outcome(psp: Psp, status: int, body: Any, expected: Any) -> None:
+    """A response is captured, declined with the PSP's code, refused, or worth a retry."""
     psp.status = status
     psp.body = (body if isinstance(body, str) else json.dumps(body)).encode()
     assert expected == client(psp.url).charge(CHARGE)
 
 
 def test_a_redirect_is_not_followed(psp: Psp) -> None:
-    """It would send the payment elsewhere, or read as captured what a GET finds there."""
+    """It could send the payment elsewhere, or turn it into a GET that reads as captured."""
     psp.status, psp.headers = 307, {"Location": f"{psp.url}/elsewhere"}
     assert Transient("HTTP 307") == client(psp.url).charge(CHARGE)
     assert [path for path, _, _ in psp.seen] == ["/v1/payment_intents"]
@@ -83,7 +83,7 @@ def test_a_redirect_is_not_followed(psp: Psp) -> None:
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
 def test_a_response_without_end_fills_no_memory(psp: Psp, encoding: str) -> None:
-    """One of more than 1 MiB is not read to its end, nor unpacked; the next call works."""
+    """Reading and unpacking stop at 1 MiB, and the next call works."""
     body = b'{"id": "pi_1", "status": "succeeded"' + b" " * 20_000_000 + b"}"
     psp.headers = {"Content-Encoding": encoding}
     psp.body = gzip.compress(body, 1) if encoding == "gzip" else body
@@ -104,21 +104,21 @@ def test_a_response_without_end_fills_no_memory(psp: Psp, encoding: str) -> None
                            ("nan", 0.0), ("inf", 0.0)],
 )  # fmt: skip
 def test_retry_after_is_honoured_within_a_bound(psp: Psp, retry_after: str, seconds: float) -> None:
-    """Seconds as the PSP asks for them, never more than an hour, and no nonsense."""
+    """The delay is the PSP's, at most an hour; invalid values are ignored."""
     psp.status, psp.headers = 429, {"Retry-After": retry_after}
     psp.body = json.dumps(error("invalid_request_error")).encode()
     assert Transient("HTTP 429", seconds) == client(psp.url).charge(CHARGE)
 
 
-def test_no_answer_in_time_is_transient(psp: Psp) -> None:
-    """PSP_TIMEOUT_SECONDS ends a call, once: the library does not repeat it."""
+def test_no_response_in_time_is_transient(psp: Psp) -> None:
+    """PSP_TIMEOUT_SECONDS ends a call; the library does not repeat it."""
     psp.delay_seconds = 1
     assert Transient("no response") == client(psp.url).charge(CHARGE)
     assert len(psp.seen) == 1
 
 
 def test_no_psp_is_transient() -> None:
-    """A refused connection is no reason to fail a transaction."""
+    """A refused connection does not fail the transaction."""
     assert Transient("no response") == client("http://127.0.0.1:1").charge(CHARGE)
 
 
@@ -131,8 +131,10 @@ def test_no_psp_is_transient() -> None:
         (403, {"error": "no"}, False),
     ],
 )
-def test_answers_needs_a_good_answer(psp: Psp, status: int, body: Any, *, expected: bool) -> None:
-    """The breaker's question is answered by a balance that can be read."""
+def test_a_probe_needs_a_valid_response(
+    psp: Psp, status: int, body: Any, *, expected: bool
+) -> None:
+    """The PSP counts as available if its balance can be read."""
     psp.status, psp.body = status, json.dumps(body).encode()
     assert expected is client(psp.url).is_available()
     assert psp.seen[0][0] == "/v1/balance"
@@ -146,7 +148,7 @@ def test_answers_needs_a_good_answer(psp: Psp, status: int, body: Any, *, expect
 def test_a_response_that_trickles_is_cut_off(
     psp: Psp, monkeypatch: pytest.MonkeyPatch, body: bytes, *, proxied: bool
 ) -> None:
-    """A byte now and then, in the header or after it: the call ends, and the next one works."""
+    """A call with a slow header or body ends in time, and the next one works."""
     psp.body, psp.trickle_seconds = body, 0.05
     if proxied:
         monkeypatch.setenv("http_proxy", psp.url)

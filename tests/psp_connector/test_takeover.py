@@ -1,4 +1,4 @@
-"""Connectors that die, freeze, stop or share the work."""
+"""Connectors that die, freeze, stop or share work."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support import wait_until
 
 
 def test_abandoned_entries_are_reclaimed_under_load(client: Any, payments: Payments) -> None:
-    """With a slot hardly ever free, what a dead connector held is taken over all the same."""
+    """A dead connector's entries are reclaimed even if slots are hardly ever free."""
     for _ in range(1500):
         payments.accept()
     psp, dead = FakePsp(slowly), payments.queue("dead")
@@ -32,7 +32,7 @@ def test_abandoned_entries_are_reclaimed_under_load(client: Any, payments: Payme
 
 
 def test_an_attempt_that_broke_off_is_found(payments: Payments) -> None:
-    """An own entry that is not in flight is reclaimed."""
+    """A connector reclaims its own entry that is not in flight."""
     bad: Any = "no number"
 
     def answer(charge: Charge, call: int) -> Outcome:
@@ -44,7 +44,7 @@ def test_an_attempt_that_broke_off_is_found(payments: Payments) -> None:
 
 
 def test_two_connectors_share_the_work(payments: Payments) -> None:
-    """Each transaction is charged by one of them, also one that the other has set aside."""
+    """One of them charges each transaction, even one that the other has set aside."""
     first, second = FakePsp(slowly), FakePsp(slowly)
     ids = [payments.accept() for _ in range(60)]
     with payments.running(first), payments.running(second, "two"):
@@ -55,7 +55,7 @@ def test_two_connectors_share_the_work(payments: Payments) -> None:
 
 
 def test_stopping_finishes_calls_in_flight(client: Any, payments: Payments) -> None:
-    """After `stop` nothing is taken; what was taken ends; the lease is given back."""
+    """After `stop` it takes nothing, finishes its calls, and releases the lease."""
     entered, go_on = threading.Event(), threading.Event()
 
     def slow(charge: Charge, _call: int) -> Captured:
@@ -79,7 +79,7 @@ def test_stopping_finishes_calls_in_flight(client: Any, payments: Payments) -> N
 
 
 def test_a_flushed_redis_is_joined_again(client: Any, payments: Payments) -> None:
-    """When stream and group are gone the connector makes them again by itself."""
+    """The connector creates a missing stream and group again."""
     with payments.running(FakePsp()):
         wait_until(lambda: client.exists(STORE.lease("one")))
         client.flushall()
@@ -90,10 +90,7 @@ def test_a_flushed_redis_is_joined_again(client: Any, payments: Payments) -> Non
 def test_a_lease_does_not_last_for_hours(
     client: Any, payments: Payments, command: tuple[Any, ...]
 ) -> None:
-    """Redis keeps the moment of its end: set back, a dead connector would live two hours more.
-
-    And for ever, if it was written by hand.
-    """
+    """With the clock set back, or a lease written by hand, a dead connector would seem alive."""
     payments.accept()
     dead, other = payments.queue("dead"), payments.queue("other")
     take(dead, 1)
@@ -104,10 +101,10 @@ def test_a_lease_does_not_last_for_hours(
     assert len(take_over(other)) == 1
 
 
-def test_an_entry_is_taken_over_once(
+def test_an_entry_is_reclaimed_once(
     client: Any, payments: Payments, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However short it was idle: one that was slower to see the same dead connector gets none."""
+    """Of two connectors that see the same dead one, the slower gets nothing."""
     accepted = {payments.accept() for _ in range(4)}
     dead, quick, slow = (payments.queue(name) for name in ("dead", "quick", "slow"))
     take(dead)
@@ -116,7 +113,7 @@ def test_an_entry_is_taken_over_once(
     with monkeypatch.context() as patch:
 
         def late(*call: Any) -> Any:
-            """Moves the entries that `slow` has seen, when `quick` has them already."""
+            """Moves the entries that `slow` has seen after `quick` has them already."""
             patch.undo()
             works.extend(take_over(quick))
             return scripts.run_script(*call)
@@ -129,7 +126,7 @@ def test_an_entry_is_taken_over_once(
 def test_a_psp_that_hangs_costs_no_lease(
     client: Any, payments: Payments, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A connector keeps its lease while a probe takes longer than it lasts."""
+    """A connector keeps its lease while a probe outlasts it."""
     monkeypatch.setattr(queue, "LEASE_SECONDS", 1)
     release, asked, psp = threading.Event(), list[float](), FakePsp()
     psp.up = False

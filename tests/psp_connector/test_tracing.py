@@ -1,4 +1,4 @@
-"""Every attempt is in the trace of its payment, linked to the attempt before."""
+"""Every attempt is in its payment's trace, linked to the previous attempt."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def exporter() -> InMemorySpanExporter:
 
 @pytest.fixture
 def spans(exporter: InMemorySpanExporter) -> Spans:
-    """The spans of a name that have ended, oldest first."""
+    """The ended spans with this name, oldest first."""
     return lambda name: [span for span in exporter.get_finished_spans() if span.name == name]
 
 
@@ -35,7 +35,7 @@ def spans(exporter: InMemorySpanExporter) -> Spans:
 def accepted(
     payments: Payments, exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
 ) -> str:
-    """Tracing is on, and a transaction was accepted within a request's span."""
+    """A transaction accepted with tracing on, within a request's span."""
     traced = otel.Tracing("test", "http://127.0.0.1:1", SimpleSpanProcessor(exporter))
     monkeypatch.setattr(tracing, "_tracing", traced)
     with traced.root("POST /", "", {}):
@@ -43,7 +43,7 @@ def accepted(
 
 
 def assert_linked(attempts: list[ReadableSpan], sends: list[ReadableSpan]) -> None:
-    """Each is a child of the one `send`, and is linked to the attempt before it."""
+    """Asserts that each is a child of the one `send`, and linked to the previous attempt."""
     [send] = sends
     assert {span.parent and span.parent.span_id for span in attempts} == {send.context.span_id}
     assert {span.context.trace_id for span in attempts} == {send.context.trace_id}
@@ -52,7 +52,7 @@ def assert_linked(attempts: list[ReadableSpan], sends: list[ReadableSpan]) -> No
 
 
 def test_retries_are_linked(client: Any, payments: Payments, accepted: str, spans: Spans) -> None:
-    """A retry and a replay are further attempts in the same trace; failed ones show why."""
+    """Retries and replays are attempts in the same trace; failed ones have the reason."""
 
     def fourth(_charge: Charge, call: int) -> Outcome:
         return Captured("pi_1") if call > 3 else Transient("HTTP 500")
@@ -76,7 +76,7 @@ def test_retries_are_linked(client: Any, payments: Payments, accepted: str, span
 def test_a_take_over_is_linked(
     client: Any, payments: Payments, spans: Spans, *, swept: bool
 ) -> None:
-    """Whoever takes it over begins a new attempt, linked to the lost one; so after a sweep."""
+    """A take-over, or a sweep, starts an attempt that is linked to the lost one."""
     [lost] = take(payments.queue("one"))
     if swept:
         client.delete(STORE.queue)
@@ -92,5 +92,5 @@ def test_a_take_over_is_linked(
 
 
 def test_what_is_not_traced_leaves_nothing_in_redis(client: Any, payments: Payments) -> None:
-    """Neither the record nor the log fields have a trace."""
+    """Without a trace, neither the record nor log fields have one."""
     assert "traceparent" not in client.hgetall(STORE.transaction(payments.accept()))

@@ -1,4 +1,4 @@
-"""The sandbox in a process of its own, and the connector's client of it."""
+"""The sandbox in its own process, and the connector's client of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of the sandbox share: a client that speaks Stripe's forms."""
+"""Shared by the sandbox's tests: a client with Stripe's form encoding."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SETTINGS = SandboxSettings(http_port=1, allowed_hosts="falconframework.org")
 
 
 class Sandbox:
-    """The sandbox in this process, whose waits are over at once."""
+    """The sandbox in this process, without real delays."""
 
     def __init__(self, store: Store, waiting: Waiting | None = None) -> None:
         waiting = waiting or Waiting(hold_seconds=0.01, slow_seconds=0.01)
@@ -36,7 +36,7 @@ class Sandbox:
         self.http = TestClient(create_app(SETTINGS, store=store, waiting=waiting))
 
     def pay(self, key: str = "", /, **changes: str | None) -> Result:
-        """Posts `PAYMENT` with changes; a parameter that is None is left out."""
+        """Posts `PAYMENT` with changes; None omits a parameter."""
         form = {**PAYMENT, **changes}
         sent = {name: value for name, value in form.items() if value is not None}
         return self.post(urlencode(sent), {"Idempotency-Key": key} if key else {})

@@ -1,4 +1,4 @@
-"""Misbehaving on request: by payment method, and for all requests."""
+"""Fault injection by payment method, and for all requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.psp_sandbox.sandbox import Sandbox
     [("pm_sandbox_error_500", 500), ("pm_sandbox_rate_limited", 429), ("pm_sandbox_timeout", 504)],
 )
 def test_transient_faults(sandbox: Sandbox, method: str, status: int) -> None:
-    """These fail each time and charge nothing; only the 429 has Stripe's code and Retry-After."""
+    """They fail each time and charge nothing; only the 429 has Stripe's code and Retry-After."""
     for _ in range(3):
         result = sandbox.pay("k1", payment_method=method)
         assert result.status_code == status
@@ -29,7 +29,7 @@ def test_transient_faults(sandbox: Sandbox, method: str, status: int) -> None:
 
 
 def test_flaky(sandbox: Sandbox) -> None:
-    """Flaky fails twice for each key and then captures."""
+    """It fails twice for each key and then captures."""
     for key in ("k1", "k2"):
         results = [sandbox.pay(key, payment_method="pm_sandbox_flaky") for _ in range(4)]
         assert [result.status_code for result in results] == [500, 500, 200, 200]
@@ -50,7 +50,7 @@ def test_lost_response(sandbox: Sandbox, *, by_method: bool) -> None:
 
 
 class Gate(Waiting):
-    """Lets a request that wants to wait do so until the test opens the gate."""
+    """Holds requests that wait until the test opens the gate."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def test_key_in_use() -> None:
 
 
 def test_down(sandbox: Sandbox) -> None:
-    """Down, each request to Stripe's paths fails, and only those."""
+    """All requests to Stripe's paths fail, and no others."""
     sandbox.faults(down="unavailable")
     assert sandbox.pay("k1").status_code == 503
     assert sandbox.get("/v1/balance").status_code == 503
@@ -92,7 +92,7 @@ def test_down(sandbox: Sandbox) -> None:
 
 
 def test_error_rate_is_repeatable(sandbox: Sandbox) -> None:
-    """The same seed makes the same series of faults, of all kinds and about as many as asked."""
+    """The same seed gives the same faults, of all kinds, at about the requested rate."""
     kinds = ["error_500", "rate_limited", "unavailable"]
     series = []
     for _ in range(2):
@@ -122,14 +122,14 @@ def test_delay(sandbox: Sandbox) -> None:
     ],
 )
 def test_wrong_faults(sandbox: Sandbox, faults: dict[str, object], pointer: str) -> None:
-    """A 422 that points at the field, and nothing is changed."""
+    """A 422 names the field, and nothing changes."""
     result = sandbox.faults(**faults)
     assert (result.status_code, result.json["errors"][0]["pointer"]) == (422, pointer)
     assert sandbox.get("/v1/balance").status_code == 200
 
 
 def test_all_cards_are_declined_on_request(sandbox: Sandbox) -> None:
-    """Also one that is otherwise captured; a payment that was captured before stays so."""
+    """Even a good card is declined; an earlier capture is unchanged."""
     assert sandbox.pay("k1").status_code == 200
     sandbox.faults(decline=True)
     assert sandbox.pay("k2").json["error"]["decline_code"] == "generic_decline"

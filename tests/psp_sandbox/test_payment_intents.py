@@ -1,4 +1,4 @@
-"""Stripe's paths: shapes, declines, checks of parameters and keys, lists, the balance."""
+"""Stripe's paths: shapes, declines, validation, keys, lists, the balance."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_captures(sandbox: Sandbox) -> None:
     ],
 )
 def test_declines(sandbox: Sandbox, method: str, code: str, decline_code: str | None) -> None:
-    """A refused card is a 402 with Stripe's codes and the payment, of which nothing was taken."""
+    """A declined card gets 402 with Stripe's codes and the uncaptured payment."""
     result = sandbox.pay(payment_method=method)
     error = result.json["error"]
     assert result.status_code == 402
@@ -96,7 +96,7 @@ def test_wrong_parameters(
     ],
 )
 def test_api_key(sandbox: Sandbox, auth: str | None, status: int) -> None:
-    """Only a test key opens, as bearer; no key is ever repeated, and a live one is pointed out."""
+    """Only a test key as bearer is accepted; none is echoed, and a live one gets a hint."""
     headers = {"Authorization": auth} if auth else {}
     result = sandbox.http.simulate_get("/v1/balance", headers=headers)
     assert status == result.status_code
@@ -106,7 +106,7 @@ def test_api_key(sandbox: Sandbox, auth: str | None, status: int) -> None:
 
 @pytest.mark.parametrize("method", ["pm_card_visa", "pm_card_chargeDeclined"])
 def test_replay(sandbox: Sandbox, method: str) -> None:
-    """The same key and parameters, in whatever order, get the same response and charge once."""
+    """The same key and parameters, in any order, get the same response and charge once."""
     first = sandbox.pay("k1", payment_method=method)
     form = reversed((PAYMENT | {"payment_method": method}).items())
     second = sandbox.post(urlencode([*form]), {"Idempotency-Key": "k1"})
@@ -121,13 +121,13 @@ def test_long_key(sandbox: Sandbox) -> None:
 
 
 def test_without_key(sandbox: Sandbox) -> None:
-    """Without a key each request is a payment of its own."""
+    """Without a key, each request is a separate payment."""
     assert sandbox.pay().json["id"] != sandbox.pay().json["id"]
     assert {"requests": 2, "captured": 2}.items() <= sandbox.shown()["summary"].items()
 
 
 def test_balance(sandbox: Sandbox) -> None:
-    """The balance is what was captured, by currency; declines are no part of it."""
+    """The balance has captured amounts by currency, without declines."""
     for changes in ({}, {"amount": "50"}, {"currency": "jpy"}):
         sandbox.pay(**changes)
     sandbox.pay(payment_method="pm_card_chargeDeclined")
@@ -144,8 +144,8 @@ def test_balance(sandbox: Sandbox) -> None:
         ("GET", "/v1/payment_intents", 405),
     ],
 )
-def test_what_is_not_there(sandbox: Sandbox, method: str, path: str, status: int) -> None:
-    """What is not imitated is refused in Stripe's shape, which its library can read."""
+def test_unsupported_requests(sandbox: Sandbox, method: str, path: str, status: int) -> None:
+    """Unsupported requests are refused in Stripe's shape, which its library can read."""
     result = sandbox.http.simulate_request(method, path, headers=AUTH)
     assert status == result.status_code
     assert result.json["error"]["type"] == "invalid_request_error"
@@ -153,13 +153,13 @@ def test_what_is_not_there(sandbox: Sandbox, method: str, path: str, status: int
 
 @pytest.mark.parametrize(("body", "status"), [("a" * 16_385, 413), ('{"amount": 1}', 400)])
 def test_bad_bodies(sandbox: Sandbox, body: str, status: int) -> None:
-    """One that is too large, and one that is no form, are refused in Stripe's shape."""
+    """Bodies that are too large or not forms are refused in Stripe's shape."""
     result = sandbox.post(body)
     assert (result.status_code, result.json["error"]["type"]) == (status, "invalid_request_error")
 
 
 def test_request_id(sandbox: Sandbox) -> None:
-    """The platform's request id comes back under Stripe's name."""
+    """The response has the platform's request id under Stripe's name."""
     assert sandbox.post("", {"X-Request-Id": "r-1"}).headers["Request-Id"] == "r-1"
 
 

@@ -1,4 +1,4 @@
-"""The real process, driven by the connector's client; killed, and started wrongly."""
+"""The real process, used by the connector's client; killed, and started with bad settings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     ],
 )
 def test_outcomes(sandbox: Process, method: str, expected: Outcome) -> None:
-    """Stripe's library, in the connector, reads each error for what it is."""
+    """The connector's Stripe library interprets each error correctly."""
     outcome = sandbox.pay(method, method)
     if isinstance(outcome, Declined):
         outcome = Declined(outcome.code)
@@ -49,7 +49,7 @@ def test_a_key_is_for_one_payment(sandbox: Process) -> None:
 
 
 def hold(sandbox: Process, key: str) -> socket.socket:
-    """A connection on which a payment was asked for that is not answered."""
+    """A connection with a payment request that gets no response."""
     form = (
         "amount=1&currency=usd&confirm=true&payment_method=pm_sandbox_timeout"
         "&automatic_payment_methods[enabled]=true&automatic_payment_methods[allow_redirects]=never"
@@ -66,7 +66,7 @@ def hold(sandbox: Process, key: str) -> socket.socket:
 
 
 def test_held_requests_do_not_block_others(sandbox: Process) -> None:
-    """With more requests held than may be, the next is refused, and the healthy ones go on.
+    """Beyond the limit of held requests the next is refused, and healthy ones continue.
 
     When the clients hang up, their places are free again long before the time is over.
     """
@@ -89,7 +89,7 @@ def _answered(connection: socket.socket) -> bool:
 
 
 def test_dropped_connection(sandbox: Process) -> None:
-    """A connection that is closed instead of answered; the payment was captured."""
+    """The connection closes without a response, and the payment is captured."""
     http.put(f"{sandbox.url}/_sandbox/faults", json={"down": "connection_closed_after_capture"})
     assert sandbox.pay("dropped") == Transient("no response")
     http.delete(f"{sandbox.url}/_sandbox/faults")
@@ -121,7 +121,7 @@ def test_kill_after_capture(tmp_path: Path) -> None:
 
 
 def test_two_processes_charge_a_key_once(tmp_path: Path) -> None:
-    """An orphan of a killed master and its successor, with one key at once: one payment.
+    """An orphan of a killed master and its successor charge one key once.
 
     The slow payment method has both past the look at the key before either charges.
     """

@@ -1,4 +1,4 @@
-"""Whatever is sent, the sandbox answers; and it never charges a key twice."""
+"""The sandbox responds to every input and never charges a key twice."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ keys = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=300)
 @many
 @given(body=forms | st.binary(max_size=300), key=keys)
 def test_no_body_makes_a_500(sandbox: Sandbox, body: str | bytes, key: str) -> None:
-    """Any form, bytes and key: a response in Stripe's shape that is no mistake of the server."""
+    """Any form, bytes and key get a response in Stripe's shape below 500."""
     result = sandbox.post(body, {"Idempotency-Key": key})
     assert result.status_code in (200, 400, 402)
     assert {"id", "error"} & result.json.keys()
@@ -38,7 +38,7 @@ def test_no_body_makes_a_500(sandbox: Sandbox, body: str | bytes, key: str) -> N
 @many
 @given(query=st.text(st.characters(max_codepoint=255), max_size=60))
 def test_no_query_makes_a_500(sandbox: Sandbox, query: str) -> None:
-    """Any query: 200 or 400."""
+    """Any query gets 200 or 400."""
     result = sandbox.get("/_sandbox/payment_intents", **{query: query, "limit": query})
     assert result.status_code in (200, 400)
 
@@ -59,7 +59,7 @@ steps = st.lists(
 @settings(many, max_examples=60)
 @given(steps=steps)
 def test_a_key_is_charged_once(steps: list[tuple[str, str, str]]) -> None:
-    """Any series of requests: each key captures once at most, and always answers the same."""
+    """In any series of requests, each key captures once and gets the same response."""
     sandbox = Sandbox(Store(None))
     first: dict[str, tuple[str, str]] = {}
     paid: dict[str, object] = {}

@@ -1,4 +1,4 @@
-"""What is remembered, for how long, and what happens when the database fails."""
+"""The store: what it keeps, for how long, and database failures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def store(clock: Clock) -> Iterator[Store]:
 
 
 def test_key_is_forgotten_after_a_day(store: Store, clock: Clock) -> None:
-    """A key is in force for 24 hours; then it is a new one, and is counted as such."""
+    """A key is in force for 24 hours; later use counts as a new key."""
     sandbox = Sandbox(store)
     first = sandbox.pay("k1").json
     clock.now += KEY_HOURS_MAX * 3600 - 1
@@ -43,7 +43,7 @@ def test_key_is_forgotten_after_a_day(store: Store, clock: Clock) -> None:
 
 
 def test_sweep(store: Store, clock: Clock) -> None:
-    """Old keys and payments leave a few at a time, so that the tables do not grow for ever."""
+    """Old keys and payments are deleted a few at a time, so that the table stays bounded."""
     sandbox = Sandbox(store)
     for n in range(20):
         sandbox.pay(f"old-{n}")
@@ -56,7 +56,7 @@ def test_sweep(store: Store, clock: Clock) -> None:
 
 
 def test_failing_database(tmp_path: Path) -> None:
-    """With the database away each path says 503 in its own shape, and nothing is charged."""
+    """Without the database each path returns 503 in its own shape, and nothing is charged."""
     path = tmp_path / "sandbox.sqlite"
     path.write_text("this is no database, and long enough to be seen as none")
     sandbox = Sandbox(Store(path))

@@ -1,4 +1,4 @@
-"""The page of a payment: what it offers to copy."""
+"""The page of a payment: the command to copy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from devtools.console.pages import payment
 
 
 def test_the_command_to_copy_runs_nothing_else(tmp_path: Path) -> None:
-    """Whatever a merchant is called."""
+    """No merchant name injects a command."""
     record = {"amount": 1, "currency": "USD", "payment_method": "pm_card_visa"}
     name = f"x; touch {tmp_path}/a; $(touch {tmp_path}/b) '`touch {tmp_path}/c`"
     text = payment.curl(record, name, "http://127.0.0.1:8000")

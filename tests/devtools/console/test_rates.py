@@ -16,7 +16,7 @@ from services.common.metrics import DURATION_BUCKETS_SECONDS
 
 
 def metrics() -> tuple[Histogram, Counter, CollectorRegistry]:
-    """As the services have them."""
+    """Metrics as the services serve them."""
     registry = CollectorRegistry()
     labels = ["method", "route", "status"]
     durations = Histogram(
@@ -27,7 +27,7 @@ def metrics() -> tuple[Histogram, Counter, CollectorRegistry]:
 
 
 def test_requests_and_outcomes_are_counted() -> None:
-    """Errors are 5xx, accepted is 202; neither probes nor the console's own requests count."""
+    """Errors are 5xx, accepted is 202; probes and the console's own requests do not count."""
     durations, attempts, registry = metrics()
     for method, route, status, count in (
         ("POST", "/", "202", 3), ("GET", "/{id}", "200", 2), ("POST", "/", "503", 1),
@@ -50,10 +50,10 @@ def test_requests_and_outcomes_are_counted() -> None:
         ({"all": 4, "15.0": 0, "inf": 4}, 0.99, 15_000),
     ],
 )
-def test_a_quantile_is_as_prometheus_has_it(
+def test_a_quantile_matches_prometheus(
     counts: dict[str, int], share: float, expected: float | None
 ) -> None:
-    """Linear within a bucket; beyond the last bound, that bound."""
+    """The quantile is linear within a bucket; above the last bound, it is that bound."""
     cumulative, below = dict(counts), 0
     for bound in (*DURATION_BUCKETS_SECONDS, float("inf")):
         below = cumulative.setdefault(str(float(bound)), below)
@@ -62,7 +62,7 @@ def test_a_quantile_is_as_prometheus_has_it(
 
 
 class Away:
-    """A process-compose and a Redis that do not answer."""
+    """A process-compose and a Redis that do not respond."""
 
     def processes(self) -> list[ProcessState]:
         raise SupervisorError("away")
@@ -72,7 +72,7 @@ class Away:
 
 
 def test_a_stopped_stack_is_no_error() -> None:
-    """There is a point without services, and a picture that says so."""
+    """There is a point without services, and the picture shows them as down."""
     rates = Rates(1, Away())  # type: ignore[arg-type]
     rates.step()
     rates.step()

@@ -1,4 +1,4 @@
-"""The OTLP receiver and the guard, as a program or a foreign web page meets them."""
+"""The OTLP receiver and the guard, with requests from programs and foreign web pages."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
 def test_spans_are_received_and_found(client: httpx.Client, encoding: str) -> None:
-    """By the transaction's id; an unknown one has none."""
+    """Spans are found by transaction id; an unknown id has none."""
     transaction = str(uuid.uuid4())
     body = payment(transaction).request.SerializeToString()
     body = gzip.compress(body) if encoding == "gzip" else body
@@ -86,7 +86,7 @@ def test_spans_are_received_and_found(client: httpx.Client, encoding: str) -> No
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 def test_a_span_with_a_number_that_json_lacks_is_found(client: httpx.Client, number: float) -> None:
-    """What was accepted can be read: the number is text."""
+    """A number that JSON cannot express is shown as text."""
     trace = payment(ID)
     span = trace.request.resource_spans[0].scope_spans[0].spans[0]
     span.attributes.add(key="share").value.double_value = number
@@ -113,17 +113,17 @@ def test_a_span_with_a_number_that_json_lacks_is_found(client: httpx.Client, num
     ],
     ids=["JSON", "form", "brotli", "no protobuf", "no gzip", "cut off", "long", "long unpacked"],
 )
-def test_what_is_no_export_is_refused(
+def test_invalid_exports_are_refused(
     client: httpx.Client, body: bytes, headers: dict[str, str], status: int
 ) -> None:
-    """Bounded, also when it is small only as long as it is compressed."""
+    """Bodies are bounded, even if they are small only when compressed."""
     assert client.post("/v1/traces", content=body, headers=headers).status_code == status
 
 
 def test_an_exporter_that_ends_while_it_sends_logs_nothing(
     client: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each killed service would leave a traceback."""
+    """An exporter killed while sending causes no traceback."""
     head = "POST /v1/traces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-protobuf\r\n"
     with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as connection:
         connection.sendall(f"{head}Content-Length: 100\r\n\r\nx".encode())
@@ -153,13 +153,13 @@ def test_an_exporter_that_ends_while_it_sends_logs_nothing(
 def test_foreign_pages_are_refused(
     client: httpx.Client, method: str, headers: dict[str, str], status: int
 ) -> None:
-    """By Host (DNS rebinding), Origin, and what the browser says of the request's origin."""
+    """Requests are refused by Host (DNS rebinding), Origin and Sec-Fetch-Site."""
     assert client.request(method, "/", headers=headers).status_code == status
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1:9999", "null"])
 def test_a_websocket_of_a_foreign_page_is_refused(client: httpx.Client, origin: str) -> None:
-    """Browsers let any page open one, and say only where it comes from."""
+    """Browsers let any page open a WebSocket; only the Origin header tells."""
     own = str(client.base_url).rstrip("/")
     with connect(own.replace("http", "ws") + "/ws", additional_headers={"Origin": own}):
         pass
@@ -178,7 +178,7 @@ linux_only = pytest.mark.skipif(not peer.TABLES[0].exists(), reason="the system 
 def test_other_users_of_the_machine_are_refused(
     client: httpx.Client, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    """Each user reaches the loopback: they could stop processes and read payments."""
+    """Another user on the loopback could stop processes and read payments."""
     assert client.get(path).status_code == 200
     _as_another_user(monkeypatch)
     assert client.get(path).status_code == 403
@@ -187,7 +187,7 @@ def test_other_users_of_the_machine_are_refused(
 @linux_only
 @pytest.mark.parametrize("host", ["127.0.0.1", "::ffff:127.0.0.1"])
 def test_the_user_of_a_connection_is_found(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also that of a program which reaches 127.0.0.1 with an IPv6 socket, or has sent all."""
+    """The user is found for an IPv6 socket and after the client has sent everything."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(family) as program:
         own = server.getsockname()
@@ -203,7 +203,7 @@ def test_the_user_of_a_connection_is_found(host: str, monkeypatch: pytest.Monkey
 @linux_only
 @pytest.mark.parametrize("linger_seconds", [None, 0])
 def test_a_closed_connection_is_refused(linger_seconds: int | None) -> None:
-    """Linux lists it as root's, or no longer: any user could send spans that way."""
+    """Linux no longer lists its owner, so any user could send spans that way."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         own = server.getsockname()
         with socket.create_connection(own) as program:
@@ -217,13 +217,13 @@ def test_a_closed_connection_is_refused(linger_seconds: int | None) -> None:
 
 
 def _as_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is ours is another's, root's too."""
+    """Makes our sockets another user's."""
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
     monkeypatch.setattr(peer, "_ROOT", 4_000_000_000)
 
 
 def test_no_page_may_frame_the_console(client: httpx.Client) -> None:
-    """Or load anything from elsewhere into it."""
+    """Nor may the console load anything from elsewhere."""
     policy = client.get("/").headers["content-security-policy"]
     assert "frame-ancestors 'none'" in policy
     assert "default-src 'self'" in policy

@@ -1,4 +1,4 @@
-"""The store of spans: what is found, and that it stays bounded, private and alive."""
+"""The store of spans: lookups, bounds, privacy and recovery."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def names(store: SpanStore, transaction_id: str = ID) -> list[str]:
 
 
 def count(path: Path) -> int:
-    """The number of spans in a store's file."""
+    """Number of spans in a store's file."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         return int(connection.execute("SELECT count(*) FROM spans").fetchone()[0])
 
@@ -34,7 +34,7 @@ def store(tmp_path: Path) -> SpanStore:
 
 
 def test_a_payment_has_all_spans_of_its_trace(store: SpanStore) -> None:
-    """Also those of the router and the sandbox, which do not know the transaction's id."""
+    """A payment has the spans of router and sandbox, which lack the transaction's id."""
     trace = payment(ID)
     store.add(trace.request)
     store.add(trace.request)  # an exporter without an answer sends again
@@ -55,7 +55,7 @@ def test_a_payment_has_all_spans_of_its_trace(store: SpanStore) -> None:
 
 
 def test_a_replay_has_its_trace_and_a_reader_none(store: SpanStore) -> None:
-    """The traces of its attempts, in order; requests for its status are not among them."""
+    """A payment has the traces of its attempts, in order, but not those of status requests."""
     about = {"platform__transaction__id": ID}
     first, asked, replay = payment(ID), Trace(), Trace(start_ns=payment(ID).start_ns + 10**12)
     asked.span("core-api", "GET /{id}", 0, 1, kind="server", http__request__method="GET", **about)  # type: ignore[arg-type]
@@ -68,7 +68,7 @@ def test_a_replay_has_its_trace_and_a_reader_none(store: SpanStore) -> None:
 
 
 def test_payments_in_one_trace_are_kept_apart(store: SpanStore) -> None:
-    """A client may send all its payments, and its questions about them, within one trace."""
+    """A client may send several payments and status requests within one trace."""
     trace = Trace()
     client = trace.span("client", "test run", 0, 9000)
     for number in range(300):
@@ -89,7 +89,7 @@ def test_payments_in_one_trace_are_kept_apart(store: SpanStore) -> None:
 
 
 def test_the_store_is_bounded_by_rows_and_age(tmp_path: Path) -> None:
-    """The oldest go, whichever bound comes first."""
+    """The oldest spans are deleted at the first bound reached."""
     now = 1_800_000_000.0
     path = tmp_path / "s"
     store = SpanStore(path, rows_max=60, days_max=1, clock=lambda: now)
@@ -104,7 +104,7 @@ def test_the_store_is_bounded_by_rows_and_age(tmp_path: Path) -> None:
 
 
 def test_the_store_is_bounded_by_bytes(tmp_path: Path) -> None:
-    """Whatever the size of a span."""
+    """The bound holds for any size of span."""
     store = SpanStore(tmp_path / "s", bytes_max=2_000_000)
     for number in range(100):
         trace = payment(str(uuid.UUID(int=number)))
@@ -115,7 +115,7 @@ def test_the_store_is_bounded_by_bytes(tmp_path: Path) -> None:
 
 
 def test_a_request_of_many_spans_is_cut(store: SpanStore, tmp_path: Path) -> None:
-    """It must not add more than one deletes; what has no id is no span."""
+    """A request stores no more spans than one deletes; spans without an id are dropped."""
     request = payment(ID).request
     spans = request.resource_spans.add().scope_spans.add().spans
     for number in range(spans_module.SPANS_AT_ONCE_MAX + 1):
@@ -125,8 +125,8 @@ def test_a_request_of_many_spans_is_cut(store: SpanStore, tmp_path: Path) -> Non
     assert count(tmp_path / "console.sqlite") == spans_module.SPANS_AT_ONCE_MAX
 
 
-def test_it_goes_on_where_it_ended_and_is_private(tmp_path: Path) -> None:
-    """After a kill it has all that was confirmed; other users cannot read it."""
+def test_spans_survive_a_kill_and_are_private(tmp_path: Path) -> None:
+    """After a kill all confirmed spans are there, and other users cannot read them."""
     path = tmp_path / "console.sqlite"
     first = SpanStore(path)
     first.add(payment(ID).request)
@@ -135,7 +135,7 @@ def test_it_goes_on_where_it_ended_and_is_private(tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_is_replaced(tmp_path: Path) -> None:
-    """The console starts, without the past."""
+    """The console starts with an empty store."""
     path = tmp_path / "console.sqlite"
     path.write_bytes(b"no database" * 1000)
     store = SpanStore(path)
@@ -146,7 +146,7 @@ def test_a_damaged_file_is_replaced(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_opened_now_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is not damaged: another program has locked it, or the disk is full."""
+    """A file that is locked, or on a full disk, is not damaged."""
     monkeypatch.setattr(spans_module, "_BUSY_SECONDS_MAX", 0)
     path = tmp_path / "console.sqlite"
     with contextlib.closing(sqlite3.connect(path)) as other:
@@ -159,7 +159,7 @@ def test_a_file_that_cannot_be_opened_now_is_kept(
 
 
 def test_a_waterfall_of_damaged_spans_ends(store: SpanStore) -> None:
-    """What descends from itself is left out, as nothing leads there; the others stay."""
+    """Spans in a cycle are left out; the others are shown."""
     trace = payment(ID)
     spans = [found.scope_spans[0].spans[0] for found in trace.request.resource_spans]
     spans[2].parent_span_id = spans[3].span_id

@@ -1,4 +1,4 @@
-"""The page Stack: what it says of a process."""
+"""The page Stack: status and reason of a process."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def shown(state: Path, *states: ProcessState) -> dict[str, tuple[str, str]]:
         (replace(ENDED, exit_code=78), "completed", "ended with code 78: its last line"),
     ],
 )
-def test_it_is_said_why_a_process_is_not_up(
+def test_the_reason_why_a_process_is_not_up_is_shown(
     tmp_path: Path, core_api: ProcessState, status: str, why: str
 ) -> None:
-    """Whom it waits for, or its exit code, with the end of its log."""
+    """The reason is the processes it waits for, or its exit code and the end of its log."""
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs/core-api.log").write_text("its first line\nits last line\n")
     preflight = replace(ENDED, name="preflight")

@@ -30,7 +30,7 @@ def colours(selector: str) -> dict[str, str]:
 
 
 def luminance(colour: str) -> float:
-    """As https://www.w3.org/TR/WCAG22/#dfn-relative-luminance defines it."""
+    """Defined in https://www.w3.org/TR/WCAG22/#dfn-relative-luminance."""
     red, green, blue = (
         part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
         for part in (int(colour[i : i + 2], 16) / 255 for i in (0, 2, 4))
@@ -40,7 +40,7 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("selector", [":root", "body.body--dark"])
 def test_text_has_a_contrast_of_four_and_a_half(selector: str) -> None:
-    """WCAG 2.2, 1.4.3 (AA), light and dark."""
+    """Light and dark texts meet WCAG 2.2, 1.4.3 (AA)."""
     known = colours(":root") | colours(selector)
     poor = {}
     for text, on in PAIRS:

@@ -16,7 +16,7 @@ _NS_PER_MS = 1_000_000
 
 @dataclass
 class Trace:
-    """A trace in the making; `request` holds its spans, by service."""
+    """A trace under construction; `request` holds its spans, by service."""
 
     start_ns: int = 1_800_000_000_000_000_000
     trace_id: bytes = field(default_factory=lambda: secrets.token_bytes(16))
@@ -64,7 +64,7 @@ def _set(attribute: KeyValue, key: str, value: Any) -> None:
 
 
 def payment(transaction_id: str, *, attempts: int = 1, **place: Any) -> Trace:
-    """A payment from the router to its capture; each attempt but the last fails."""
+    """A payment from the router to its capture; all attempts but the last fail."""
     trace = Trace(**place)
     about: dict[str, Any] = {"platform__transaction__id": transaction_id}
     router = trace.span("router", "POST /transactions", 0, 4.1, kind="server")

@@ -1,4 +1,4 @@
-"""What the tests of merchant share: the command, called in this process."""
+"""Shared by the tests of merchant: the command, called in this process."""
 
 from __future__ import annotations
 

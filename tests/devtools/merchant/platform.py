@@ -215,7 +215,7 @@ def _rfc3339(ms_later: int, after: str = "") -> str:
 
 
 class Network(httpx.BaseTransport):
-    """Leads to the platforms that are there, and else to the machine."""
+    """Routes requests to the fake platforms, else to the machine."""
 
     platforms: dict[str, Platform] = {}  # noqa: RUF012 - one network for all
     _ports = itertools.count(2000, 10)

@@ -40,7 +40,7 @@ from tests.support import ROOT
     ],
 )
 def test_wrong_usage_ends_with_2(argv: list[str] | dict[str, str], text: str) -> None:
-    """Of an argument or a variable; the message says what would be right."""
+    """An invalid argument or variable ends with 2; the message says what is valid."""
     outcome = merchant(*PAY, environ=argv) if isinstance(argv, dict) else merchant(*argv)
     assert (outcome.code, outcome.stdout) == (2, "")
     assert text in outcome.stderr
@@ -57,7 +57,7 @@ def test_the_router_is_found_by_option_then_url_then_port(platform: Platform) ->
 
 
 def test_the_password_comes_from_stdin_or_the_environment(platform: Platform) -> None:
-    """`token` prints the token and nothing else; a wrong password is never printed."""
+    """`token` prints only the token; a wrong password is never printed."""
     argv, wrong = ["token", "--as", "alice"], {"MERCHANT_PASSWORD": "hunter2"}
     typed = at(platform, *argv, "--password-stdin", typed="\ufeffpassword\r\n", environ=wrong)
     [token] = platform.tokens
@@ -69,7 +69,7 @@ def test_the_password_comes_from_stdin_or_the_environment(platform: Platform) ->
 
 
 def test_help_loads_no_http_client() -> None:
-    """So that it comes at once."""
+    """Loading it would delay --help."""
     script = (
         "import sys; "
         "from devtools.merchant.cli import parser; parser().format_help(); "
@@ -105,7 +105,7 @@ def test_show_list_and_loyalty_print_a_payment(platform: Platform) -> None:
 
 
 def test_a_listing_prints_the_next_command(platform: Platform) -> None:
-    """Empty: how to pay; cut off: how to see the rest."""
+    """An empty listing shows how to pay, a truncated one how to see the rest."""
     empty = at(platform, "list", "--as", "becky")
     assert "none; a first one: merchant pay 1250 USD --as becky" in empty.lines[0]
     for _payment in range(2):

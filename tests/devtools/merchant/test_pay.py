@@ -1,4 +1,4 @@
-"""`merchant pay`: each outcome of a payment, each failure of the platform, and the message."""
+"""`merchant pay`: each outcome of a payment, each failure of the platform, and its message."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNKNOWN_ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 
 
 def test_a_captured_payment_prints_each_hop(platform: Platform) -> None:
-    """Token, acceptance, timeline and outcome; each request has an id of its own; exit code 0."""
+    """It prints token, acceptance, timeline and outcome, each with a request id; exit code 0."""
     outcome = at(platform, *PAY)
     expected = [
         rf"token +[0-9.]+ m?s  request {UUID}  for alice",
@@ -63,8 +63,8 @@ def test_colours_can_be_forced(platform: Platform) -> None:
         (["--no-wait"], 0, "not waiting; check later"),
     ],
 )
-def test_an_open_payment_prints_how_to_look_again(more: list[str], code: int, text: str) -> None:
-    """In the last line, quoted for a shell."""
+def test_an_open_payment_prints_how_to_check_again(more: list[str], code: int, text: str) -> None:
+    """The last line has the command, quoted for a shell."""
     with serving(Platform("never ends")) as platform:
         outcome = at(platform, *PAY, *more, "--password-stdin", typed="password")
     [transaction_id] = platform.transactions
@@ -105,7 +105,7 @@ def test_a_short_outage_is_survived() -> None:
 
 
 def test_a_long_outage_ends_with_the_id() -> None:
-    """The payment was accepted: which one, and how to look later."""
+    """The message has the accepted transaction's id and the command to check it."""
     with serving(Platform(polls_refused=10_000)) as platform:
         outcome = at(platform, *PAY, "--timeout", "0.5")
     [transaction_id] = platform.transactions
@@ -143,7 +143,7 @@ def test_a_payment_without_a_response_may_be_accepted(key: list[str], advice: st
 def test_a_refusal_prints_reason_remedy_and_request_id(
     platform: Platform, argv: list[str], text: str
 ) -> None:
-    """From the problem document; exit code 4."""
+    """They come from the problem document; exit code 4."""
     outcome = at(platform, *argv)
     assert (outcome.code, text in outcome.stderr) == (4, True)
     request_id = platform.requests[-1].headers["X-Request-Id"]

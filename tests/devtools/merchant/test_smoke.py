@@ -60,7 +60,7 @@ def named(lines: list[str], mark: str) -> list[str]:
 
 
 def test_a_platform_that_keeps_the_contract_passes() -> None:
-    """A line per check, the totals, exit code 0."""
+    """It prints a line per check and the totals; exit code 0."""
     code, lines = smoke(Platform())
     assert (named(lines, "ok "), named(lines, "NOT ok")) == (ALL, [])
     assert (code, lines[-1]) == (0, f"smoke: {len(ALL)} passed, 0 failed")
@@ -68,7 +68,7 @@ def test_a_platform_that_keeps_the_contract_passes() -> None:
 
 @pytest.mark.parametrize("fault", BREACHES)
 def test_each_breach_of_the_contract_is_detected(fault: str) -> None:
-    """Just the checks that it concerns fail, with expected and actual result; exit code 1."""
+    """Only the affected checks fail, with expected and actual result; exit code 1."""
     code, lines = smoke(Platform(fault))
     failed = named(lines, "NOT ok")
     assert sorted(failed) == sorted(BREACHES[fault])

@@ -29,21 +29,21 @@ RECORD = {
 
 @pytest.fixture
 def platform() -> Iterator[Platform]:
-    """One where alice has a payment."""
+    """A platform where alice has a payment."""
     with serving(Platform()) as running:
         running.transactions[PAYMENT] = RECORD
         yield running
 
 
 def trace(platform: Platform) -> list[str]:
-    """What it prints, with a single blank where there are several."""
+    """The output, with single spaces."""
     outcome = at(platform, "trace", PAYMENT, "--as", "alice")
     assert (outcome.code, outcome.stderr) == (0, "")
     return [" ".join(line.split()) for line in outcome.lines]
 
 
 def test_each_span_has_a_row(platform: Platform, tmp_path: Path) -> None:
-    """From the router to the second attempt, with what went wrong in the first."""
+    """The rows go from the router to the second attempt, with the error of the first."""
     store = SpanStore(tmp_path / "spans")
     store.add(payment(PAYMENT, attempts=2, trace_id=bytes.fromhex(TRACE_ID)).request)
     document = json.dumps(as_document(PAYMENT, store.of_transaction(PAYMENT))).encode()
@@ -78,7 +78,7 @@ def test_each_span_has_a_row(platform: Platform, tmp_path: Path) -> None:
 def test_without_spans_the_record_is_shown(
     platform: Platform, body: bytes | None, note: str
 ) -> None:
-    """Its timeline, its end, and why there is no more."""
+    """It shows the record's timeline and outcome, and why there are no spans."""
     console = serving(Stranger(200, body or b""), console_url(platform.url))
     with console if body else contextlib.nullcontext():
         lines = trace(platform)
@@ -87,6 +87,6 @@ def test_without_spans_the_record_is_shown(
 
 
 def test_the_console_is_six_ports_from_the_router() -> None:
-    """Also with another host or no port."""
+    """This also holds for another host, or without a port."""
     assert console_url("http://platform.localhost:9000") == "http://platform.localhost:9006"
     assert console_url("http://127.0.0.1") == "http://127.0.0.1:86"
