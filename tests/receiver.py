@@ -1,4 +1,4 @@
-"""A receiver of traces: OTLP over HTTP on a free port of the loopback."""
+"""An OTLP/HTTP receiver of traces on a free loopback port."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ class Span:
 
 @dataclass
 class Receiver:
-    """Where the endpoint is, and what was received."""
+    """The receiver's endpoint and spans."""
 
     endpoint: str
     spans: list[Span] = field(default_factory=list)
     bodies: int = 0
 
     def trace(self, trace_id: str) -> list[Span]:
-        """The spans of a trace in the order of their starts."""
+        """The spans of a trace, ordered by start."""
         found = [span for span in self.spans if span.trace_id == trace_id]
         return sorted(found, key=lambda span: span.start_ns)
 
 
 @contextlib.contextmanager
 def receiver(*, parse: bool = True) -> Iterator[Receiver]:
-    """Receives traces within the block; without `parse` it only counts, which costs little."""
+    """Receives traces during the block; without `parse` it only counts, which is cheap."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -1,4 +1,4 @@
-"""What tests share: free ports, bounded waits, programs that are ended again."""
+"""Shared by tests: free ports, bounded waits, programs that always end."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def program(
     cwd: Path = ROOT,
     stop_seconds_max: float = 10,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs a program in a process group of its own, and ends the whole group afterwards."""
+    """Runs a program in its own process group, and ends the whole group afterwards."""
     with output.open("ab") as file:
         process = subprocess.Popen(
             command,
@@ -137,7 +137,7 @@ def program(
 
 @contextlib.contextmanager
 def redis_server(folder: Path, port: int, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A private Redis with the platform's own configuration, answering when this returns."""
+    """A private Redis with the platform's configuration, ready when this returns."""
     folder.mkdir(exist_ok=True)
     config = str(ROOT / "services/redis/redis.conf")
     command = ["redis-server", config, "--port", str(port), "--dir", str(folder), *options]
@@ -157,7 +157,7 @@ def _answers(client: redis.Redis) -> bool:
 
 @contextlib.contextmanager
 def core_api(folder: Path, **more: str) -> Iterator[tuple[str, psutil.Process]]:
-    """A Core API, without Redis unless `more` says where: its address and its process."""
+    """A Core API, without Redis unless `more` has its address; yields address and process."""
     environ = {
         **os.environ,
         "HTTP_PORT": str(free_ports(1)),

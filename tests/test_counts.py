@@ -1,4 +1,4 @@
-"""nix/pytest/counts.py: the line that a check ends with."""
+"""nix/pytest/counts.py: the totals of a check."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_crash(): os.kill(os.getpid(), 9)
 
 
 def test_failures_are_counted(tmp_path: Path) -> None:
-    """Each once: of a test, of one that ends its process, and of a file that cannot be imported."""
+    """A failed test, one that ends its process, and a failed import each count once."""
     (tmp_path / "test_some.py").write_text(TESTS)
     (tmp_path / "test_broken.py").write_text("import nothing")
     command = [sys.executable, "-m", "pytest", "-p", "counts", "-n", "2", "--dist=worksteal"]

@@ -1,4 +1,4 @@
-"""The layers, and that what is true of a service stands once, in its service.toml."""
+"""The layers, and that facts about a service are only in its service.toml."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PACKAGES = {service.folder for service in SERVICES.values() if service.packages}
 
 
 def imports(path: Path) -> set[str]:
-    """The modules of ours that a module imports, dotted."""
+    """The dotted names of our modules that a module imports."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -38,7 +38,7 @@ def imports(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("layer", LAYERS[:-2])
 def test_imports_point_downwards(layer: str) -> None:
-    """Services import no tool, tools import no benchmark, and nothing imports a test."""
+    """Services import no tools, tools import no benchmark, and nothing imports tests."""
     below = set(LAYERS[: LAYERS.index(layer) + 1])
     for path in (ROOT / layer).rglob("*.py"):
         assert {name.split(".")[0] for name in imports(path)} <= below, path
@@ -46,13 +46,13 @@ def test_imports_point_downwards(layer: str) -> None:
 
 @pytest.mark.parametrize("folder", sorted(PACKAGES | {"common"}))
 def test_a_service_imports_only_itself_and_common(folder: str) -> None:
-    """Each can be cut out of here, and what is shared knows nothing of who uses it."""
+    """Each service can be removed, and shared code does not depend on services."""
     for path in (ROOT / "services" / folder).rglob("*.py"):
         assert {name.split(".")[1] for name in imports(path)} <= {folder, "common"}, path
 
 
-def test_no_module_imports_itself_by_a_detour() -> None:
-    """There is no circle of imports at a module's top level."""
+def test_there_are_no_circular_imports() -> None:
+    """Imports at the top level of modules have no cycle."""
     graph = {}
     for layer in LAYERS[:-1]:
         for path in (ROOT / layer).rglob("*.py"):
@@ -66,7 +66,7 @@ def test_no_module_imports_itself_by_a_detour() -> None:
 
 
 def run_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """All of a module that is run, so not what is there for the type checker alone."""
+    """All nodes that run, so without `if TYPE_CHECKING`."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
             continue
@@ -75,7 +75,7 @@ def run_nodes(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def all_imports(path: Path) -> set[str]:
-    """The full names of what a module imports, anywhere in it."""
+    """The full names of all imports of a module, anywhere in it."""
     found = set()
     for node in run_nodes(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -86,7 +86,7 @@ def all_imports(path: Path) -> set[str]:
 
 
 def third_party(folder: str) -> set[str]:
-    """What a folder's modules import from outside, and the shared modules they import with them."""
+    """External imports of a folder, and of the shared modules it imports."""
     waiting, seen, found = set((ROOT / "services" / folder).rglob("*.py")), set(), set()
     while waiting:
         path = waiting.pop()
@@ -102,7 +102,7 @@ def third_party(folder: str) -> set[str]:
 
 
 def distributions(names: set[str]) -> set[str]:
-    """The packages that bring these modules, spelled as nixpkgs does."""
+    """The packages of these modules, with nixpkgs' spelling."""
     brought_by = importlib.metadata.packages_distributions()
     found = {package.lower().replace("_", "-") for name in names for package in brought_by[name]}
     # redis-py imports it by itself, where it is there, and is faster then.
@@ -111,13 +111,13 @@ def distributions(names: set[str]) -> set[str]:
 
 @pytest.mark.parametrize("folder", sorted(PACKAGES))
 def test_a_folder_has_the_packages_it_imports(folder: str) -> None:
-    """Each service.toml lists what the code imports, and nothing that it does not."""
+    """Each service.toml lists exactly the imported packages."""
     listed = SERVICES[folder.replace("_", "-")].packages
     assert distributions(third_party(folder)) == set(listed)
 
 
 def imports_at_load(path: Path) -> set[str]:
-    """Those of `imports` that run when the module is loaded, not for type checking or in a call."""
+    """The `imports` that run on load: not for type checking, not within a function."""
     found = set()
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -126,7 +126,7 @@ def imports_at_load(path: Path) -> set[str]:
 
 
 def test_each_service_is_a_process() -> None:
-    """A folder with a service.toml is a process that says when it is ready; so is the console."""
+    """A folder with a service.toml, and the console, is a process with a ready line."""
     ready = {name for name, process in PROCESSES.items() if "ready_log_line" in process}
     assert ready == {*SERVICES, CONSOLE.name}
     folders = {path.parent.name for path in (ROOT / "services").glob("*/[!_]*")}
@@ -134,8 +134,8 @@ def test_each_service_is_a_process() -> None:
 
 
 @pytest.mark.parametrize("name", list(SERVICES))
-def test_a_process_is_as_its_service_says(name: str) -> None:
-    """Its port, its module, its description, how long it may stop, and what it waits for."""
+def test_a_process_matches_its_service_toml(name: str) -> None:
+    """Port, module, description, stop time and dependencies match."""
     service, process = SERVICES[name], PROCESSES[name]
     assert f"{service.variable}_PORT" in process["command"]
     if service.packages:
@@ -147,7 +147,7 @@ def test_a_process_is_as_its_service_says(name: str) -> None:
         assert waited_for[needed] == {"condition": "process_log_ready"}
 
 
-def test_the_router_leads_to_each_route() -> None:
+def test_the_router_has_each_route() -> None:
     """The Caddyfile has one line for each service with a route."""
     text = (ROOT / "services/router/Caddyfile").read_text()
     lines = set(re.findall(r"^\t+import service ([\w-]+) \{\$(\w+)_ADDRESS:", text, re.MULTILINE))
@@ -163,10 +163,10 @@ def test_no_two_services_share_a_port_or_a_route() -> None:
 
 @pytest.mark.parametrize("environ", [{}, {"REDIS_URL": "rediss://r", "PSP_URL": "https://p"}])
 @pytest.mark.parametrize("service", sorted(environment.SETTINGS))
-def test_a_service_gets_what_preflight_checks(
+def test_a_service_gets_the_variables_that_preflight_checks(
     tmp_path: Path, service: str, environ: dict[str, str]
 ) -> None:
-    """The shell makes of the file what `environment` says."""
+    """The sourced file gives the same variables as `environment`."""
     (tmp_path / "environment").write_text(environment.script(9000, tmp_path, environ))
     done = call(["sh", "-euc", '. "$0/environment" && env', str(tmp_path)], environ)
     seen = dict(line.split("=", 1) for line in done.stdout.splitlines())
@@ -177,7 +177,7 @@ def test_a_service_gets_what_preflight_checks(
 
 @pytest.mark.parametrize("name", list(PROCESSES))
 def test_every_process_is_bounded(name: str) -> None:
-    """Each can be killed, keeps a log of its own, and starts its program with exec."""
+    """Each has a stop timeout, its own log, and starts its program with exec."""
     process = PROCESSES[name]
     assert 0 < process["shutdown"]["timeout_seconds"] <= 6
     assert process["log_location"].endswith(f"/logs/{name}.log")
@@ -190,19 +190,19 @@ def test_every_process_is_bounded(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["ready", "smoke"])
-def test_what_needs_a_healthy_stack_waits_for_all_of_it(name: str) -> None:
-    """Neither begins before each process is ready, but for Redis, which others wait for."""
+def test_jobs_that_need_the_stack_wait_for_all_of_it(name: str) -> None:
+    """They wait for each process to be ready, except Redis, on which others depend."""
     ready = {other: {"condition": "process_log_ready"} for other in set(SERVICES) - {"redis"}}
     assert PROCESSES[name]["depends_on"] == ready
 
 
 def test_the_log_files_are_not_silenced() -> None:
-    """process-compose takes standard output for level info: with `warn` no log file has a line."""
+    """Process output has level info: with `warn`, the log files would be empty."""
     assert COMPOSE["log_level"] in {"trace", "debug", "info"}
 
 
 def test_functions_are_short() -> None:
-    """40 lines at the most, so that each fits on a screen."""
+    """A function has at most 40 lines, so that it fits on a screen."""
     long = [
         (path.name, node.name)
         for layer in LAYERS[:-1]
@@ -215,6 +215,6 @@ def test_functions_are_short() -> None:
 
 
 def test_scripts_can_be_run() -> None:
-    """What is meant to be typed has its executable bit."""
+    """Scripts to be run have the executable bit."""
     for name in ("nixw", ".ci/run"):
         assert (ROOT / name).stat().st_mode & stat.S_IXUSR, name

@@ -1,4 +1,4 @@
-"""nixw gives Nix the right command, the right packages, and no file that is not the project's."""
+"""nixw passes Nix the right command, packages and files."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run(root: Path, *args: str, **environ: str) -> subprocess.CompletedProcess[s
 
 
 def nixw(root: Path, *args: str, **environ: str) -> list[str]:
-    """The arguments that Nix gets, without options that are always the same."""
+    """The arguments for Nix, without constant options."""
     arguments = run(root, *args, **environ).stdout.splitlines()
     return arguments[arguments.index("max-jobs") + 2 :]
 
@@ -65,7 +65,7 @@ def nixw(root: Path, *args: str, **environ: str) -> list[str]:
     ],
 )
 def test_commands(checkout: Path, typed: str, given: str) -> None:
-    """What is typed, and what Nix is called with."""
+    """Each command leads to these arguments for Nix."""
     (checkout / ".git").mkdir()
     assert nixw(checkout, *typed.split()) == given.split()
 
@@ -78,7 +78,7 @@ def test_format_runs_the_formatter(checkout: Path) -> None:
 
 @pytest.mark.skipif(not shutil.which("git"), reason="no git here")
 def test_new_files_that_git_does_not_track_are_named(checkout: Path) -> None:
-    """Not for the shell, which runs the checkout's own code; not of another repository."""
+    """Not for the shell, which runs the checkout's own code, nor for another repository."""
     subprocess.run(["git", "init", "-q"], cwd=checkout, check=True)
     subprocess.run(["git", "add", "."], cwd=checkout, check=True)
     (checkout / "services/new.py").touch()
@@ -91,7 +91,7 @@ def test_new_files_that_git_does_not_track_are_named(checkout: Path) -> None:
 
 
 def test_an_archive_is_handed_over_without_secrets(checkout: Path) -> None:
-    """Without git Nix gets a copy of the files that the flake reads: none of the user's."""
+    """Without git, Nix gets a copy of only the files that the flake reads."""
     (checkout / "services" / "app.py").touch()
     for secret in (".env", "services/.env", ".state/jwt-secret", "services/jwt-secret", "note"):
         (checkout / secret).write_text("secret")
@@ -108,7 +108,7 @@ def test_an_archive_is_handed_over_without_secrets(checkout: Path) -> None:
 
 
 def test_an_archive_is_handed_over_whole(checkout: Path) -> None:
-    """Each path that nix/package.nix names: without flake.lock nothing would be pinned."""
+    """The copy has each path in nix/package.nix; without flake.lock nothing would be pinned."""
     names = set(re.findall(r"\.\./(\.?\w[\w./-]*)", (ROOT / "nix/package.nix").read_text()))
     for name in names:
         path = checkout / name if (ROOT / name).is_file() else checkout / name / "file"
@@ -121,10 +121,10 @@ def test_an_archive_is_handed_over_whole(checkout: Path) -> None:
 @pytest.mark.parametrize(
     ("derivation", "works"), [("{}", True), ('{"outputHash": "sha256-…"}', False)]
 )
-def test_without_a_cache_a_full_store_will_do(
+def test_without_a_cache_a_full_store_suffices(
     checkout: Path, derivation: str, *, works: bool
 ) -> None:
-    """Nothing that is to be built is a download: Nix is called with --offline."""
+    """If nothing must be downloaded, Nix runs with --offline."""
     (checkout / ".git").mkdir()
     for name, script in {"curl": "exit 6", "uname": "echo Darwin"}.items():
         (checkout / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
@@ -142,7 +142,7 @@ def test_it_works_whatever_the_users_cdpath_is(checkout: Path) -> None:
 
 
 def test_a_link_to_it_works(checkout: Path) -> None:
-    """From a folder on PATH, which stays as it is."""
+    """A link in a folder on PATH works and is unchanged."""
     (checkout / ".git").mkdir()
     folder = checkout.parent / "path"
     folder.mkdir()
@@ -152,7 +152,7 @@ def test_a_link_to_it_works(checkout: Path) -> None:
 
 
 def test_it_works_with_a_closed_stderr(checkout: Path) -> None:
-    """`2>&-` is the short way to silence a command, which here has something to say."""
+    """The message that nixw prints is discarded by `2>&-`."""
     subprocess.run(["git", "init", "-q"], cwd=checkout, check=True)
     environ = {"PATH": f"{checkout / 'bin'}:{os.environ['PATH']}", "HOME": str(checkout.parent)}
     done = call(["sh", "-c", "./nixw build 2>&-"], environ, cwd=checkout)

@@ -17,7 +17,7 @@ def shared_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platfo
 
 @pytest.fixture
 def platform(shared_platform: Platform) -> Platform:
-    """The shared platform, with nothing seen yet and nothing special to answer."""
+    """The shared platform, reset to default responses."""
     for service in (shared_platform.auth, shared_platform.core):
         service.seen.clear()
         service.answers.clear()
@@ -31,7 +31,7 @@ def router(platform: Platform) -> Router:
 
 @pytest.fixture
 def impatient(tmp_path: Path) -> Path:
-    """The router's configuration, with a tenth of each timeout that is in seconds."""
+    """The router's configuration with timeouts in seconds cut to a tenth."""
     path = tmp_path / "Caddyfile"
     path.write_text(re.sub(r"\b(\d+)s\b", r"\g<1>00ms", CONFIG.read_text()))
     return path

@@ -1,4 +1,4 @@
-"""A real router on free ports, and services that write down what reaches them."""
+"""A real router on free ports, and services that record requests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a service answers; `None` for a status hangs up instead."""
+    """A service's response; status `None` closes the connection instead."""
 
     status: int | None = 200
     headers: tuple[tuple[str, str], ...] = ()
@@ -46,7 +46,7 @@ class Answer:
 
 @dataclass
 class Service:
-    """What a service saw, and what it is to answer, by path."""
+    """A service's recorded requests, and its responses by path."""
 
     port: int
     seen: list[Seen] = field(default_factory=list)
@@ -58,7 +58,7 @@ class Service:
         return self.seen[-1]
 
     def hang_up(self) -> None:
-        """Ends what is kept alive, as a process does that stops."""
+        """Closes keep-alive connections, as a stopping process does."""
         self.stopped.set()
         for connection in self.connections:
             with contextlib.suppress(OSError):
@@ -100,13 +100,13 @@ def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
         do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = answer  # noqa: N815
 
         def log_message(self, *_args: Any) -> None:
-            """A test says what it has to say itself."""
+            """Prints nothing."""
 
     return Handler
 
 
 class OneThreadServer(HTTPServer):
-    """Serves one connection after the other, each to its end."""
+    """Serves one connection at a time."""
 
 
 @contextlib.contextmanager
@@ -159,7 +159,7 @@ class Router:
             return Response(response.status, response.headers, response.read())
 
     def raw(self, sent: bytes, *, quiet_seconds: float = ANSWER_SECONDS_MAX) -> bytes:
-        """All that comes back, up to the end or until it is quiet that long."""
+        """Everything received until the end, or until silence for that long."""
         with self.connect() as connection:
             connection.sendall(sent)
             return read_all(connection, quiet_seconds)
@@ -171,7 +171,7 @@ class Router:
         return [json.loads(line) for line in self.output.read_text().splitlines()]
 
     def log_of(self, request_id: str) -> dict[str, Any]:
-        """The access log's line of a request; there is one for each."""
+        """The only access log line of a request."""
 
         def lines() -> list[dict[str, Any]]:
             return [line for line in self.log() if line.get("request_id") == request_id]
@@ -208,7 +208,7 @@ def environment(port: int, state: Path, **more: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def router_on(folder: Path, port: int, config: Path = CONFIG, **more: str) -> Iterator[Router]:
-    """The router, healthy; its services are on the two ports behind its own."""
+    """A healthy router, with its services on the next two ports."""
     (folder / "cwd").mkdir()
     command = ["caddy", "run", "--adapter", "caddyfile", "--config", str(config)]
     environ = environment(port, folder / "state", **more)
@@ -251,7 +251,7 @@ def platform_in(folder: Path, config: Path = CONFIG, **more: str) -> Iterator[Pl
 
 
 def problem(response: Response) -> tuple[int, str]:
-    """Status and code of a problem document, after checking that it is one, whole."""
+    """Status and code of a problem document, after validating it."""
     assert response.headers["Content-Type"] == "application/problem+json"
     document = response.json()
     assert set(document) == {"type", "title", "status", "detail", "code", "request_id"}
@@ -262,7 +262,7 @@ def problem(response: Response) -> tuple[int, str]:
 
 
 def parse(received: bytes) -> Response:
-    """The one answer that came over a raw connection."""
+    """The single response on a raw connection."""
     head, _, body = received.partition(b"\r\n\r\n")
     status_line, _, lines = head.partition(b"\r\n")
     headers = http.client.parse_headers(io.BytesIO(lines + b"\r\n\r\n"))

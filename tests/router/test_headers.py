@@ -1,4 +1,4 @@
-"""The headers that pass in both directions, and those that do not."""
+"""Headers that pass in both directions, and headers that do not."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ from tests.router.helpers import CONFIG, Answer, Router, environment, platform_i
 from tests.support import ROOT, call, wait_until
 
 
-def test_the_access_log_says_what_happened(router: Router) -> None:
-    """A request is one JSON line with status, sizes, duration, method, path and client."""
+def test_the_access_log_has_one_line_per_request(router: Router) -> None:
+    """The JSON line has status, sizes, duration, method, path and client."""
     router.ask("POST", "/auth/token", b"{}", {"X-Request-Id": "log-1"})
     line = router.log_of("log-1")
     assert {line["service"] for line in router.log()} == {"router"}
@@ -141,7 +141,7 @@ def test_a_bad_setting_is_named(tmp_path: Path, name: str, value: str | None) ->
 
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error", ""])
 def test_the_configuration_is_valid_without_a_warning(tmp_path: Path, level: str) -> None:
-    """With each LOG_LEVEL of the services, and with a space in the path."""
+    """It is valid with each LOG_LEVEL, and with a space in the path."""
     result = _caddy(
         "validate", environ=environment(8000, tmp_path / "with a space", LOG_LEVEL=level)
     )
@@ -190,7 +190,7 @@ def _find(node: Any, key: str, value: str) -> list[Any]:
 
 
 def test_a_mistake_in_the_caddyfile_ends_the_router(tmp_path: Path) -> None:
-    """Also with tracing: an empty configuration would serve nothing, and open the admin port."""
+    """An empty configuration would serve nothing and open the admin port, also with tracing."""
     stack = yaml.safe_load((ROOT / "process-compose.yaml").read_text())
     command = stack["processes"]["router"]["command"]
     caddy = tmp_path / "caddy"

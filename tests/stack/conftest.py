@@ -13,14 +13,14 @@ from tests.stack.stack import Stack, environment, killed, platform, running
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """One stack for all tests that leave it as it was."""
+    """One stack for all tests that restore its state."""
     with running() as started:
         yield started
 
 
 @pytest.fixture
 def environ() -> Iterator[dict[str, str]]:
-    """For a stack that `platform` starts, where it is hard; nothing of it is left.
+    """A difficult environment for a stack that `platform` starts; nothing remains of it.
 
     The state folder's path is over the 100 characters of a Unix socket, and has what means
     something in YAML and sh. There is no HOME. Ports are free for the nodes of a cluster, too.

@@ -1,4 +1,4 @@
-"""The real stack, started by process-compose on free ports with a state folder of its own."""
+"""The real stack, started by process-compose on free ports with its own state folder."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Stack:
         return str(response.json()["token"])
 
     def bearer(self, username: str = "alice") -> dict[str, str]:
-        """The header that says who asks."""
+        """The Authorization header."""
         return {"Authorization": f"Bearer {self.token(username)}"}
 
     def pay(self, username: str = "alice", **fields: Any) -> httpx.Response:
@@ -63,7 +63,7 @@ class Stack:
         return self.http.post("/transactions", json=body, headers=self.bearer(username))
 
     def ended(self, transaction_id: str, username: str = "alice") -> dict[str, Any]:
-        """The transaction when it has come to its end."""
+        """The transaction once it is final."""
         headers = self.bearer(username)
 
         def final() -> dict[str, Any] | None:
@@ -96,11 +96,11 @@ class Stack:
         return support.call(command, {**self.environ, **more})
 
     def states(self) -> list[ProcessState]:
-        """All processes, as the supervisor sees them."""
+        """All processes, as reported by the supervisor."""
         return Supervisor(self.environ["PC_SOCKET_PATH"]).processes()
 
     def process(self, name: str) -> psutil.Process:
-        """The process of that name, as the supervisor knows it; LookupError while there is none."""
+        """A process, as reported by the supervisor; LookupError if it has none of that name."""
         for state in self.states():
             if state.name == name and state.is_running:
                 with contextlib.suppress(psutil.NoSuchProcess):
@@ -108,19 +108,19 @@ class Stack:
         raise LookupError(name)
 
     def restarted(self, name: str, before: psutil.Process) -> bool:
-        """Whether another process of that name has come in the place of `before`."""
+        """Whether another process has replaced `before`."""
         try:
             return self.process(name).pid != before.pid
         except LookupError:
             return False
 
     def wait_healthy(self, seconds_max: float = START_SECONDS_MAX) -> None:
-        """Waits until every service answers its health check."""
+        """Waits until every service's health check passes."""
         for name in PORT_OFFSETS:
             support.wait_until(partial(self.healthy, name), seconds_max=seconds_max, what=name)
 
     def healthy(self, name: str) -> bool:
-        """Whether the process answers now."""
+        """Whether the process is healthy now."""
         port = self.port + PORT_OFFSETS[name]
         if name == "redis":
             # No file before preflight has written it.
@@ -131,7 +131,7 @@ class Stack:
         return is_healthy(port)
 
     def log(self, name: str) -> str:
-        """What the process has logged so far; process-compose makes the file for the first line."""
+        """The process's log so far; process-compose creates the file with the first line."""
         path = self.state / "logs" / f"{name}.log"
         return path.read_text() if path.exists() else ""
 
@@ -140,7 +140,7 @@ class Stack:
 
 
 def environment(state: Path, port: int, **more: str) -> dict[str, str]:
-    """As the flake's shell sets it, with a state folder and ports of its own.
+    """The environment of the flake's shell, with its own state folder and ports.
 
     What `more` has empty is left out.
     """
@@ -176,7 +176,7 @@ def running(
     cwd: Path = support.ROOT,
     **more: str,
 ) -> Iterator[Stack]:
-    """A stack that is healthy, and gone afterwards with all its processes.
+    """A healthy stack, whose processes are all gone afterwards.
 
     It goes on where an earlier one in the same `state` folder ended; by default it has a new one.
     `port` is where it is expected, and what PLATFORM_PORT says unless that is in `more`.
@@ -212,7 +212,7 @@ def _stop(stack: Stack) -> None:
 
 
 def left_of(state: Path) -> list[psutil.Process]:
-    """Processes that were given this state folder and still run, after a moment to end.
+    """Processes with this state folder that still run, after a moment to end.
 
     A process that got SIGKILL can show for a moment, in a small PID namespace above all.
     """
@@ -223,7 +223,7 @@ def left_of(state: Path) -> list[psutil.Process]:
 
 
 def killed(state: Path) -> list[psutil.Process]:
-    """Those of `left_of`, killed, so that a test that fails leaves nothing either."""
+    """Kills and returns those of `left_of`, so that a failed test leaves nothing."""
     left = left_of(state)
     for process in left:
         process.kill()
@@ -231,7 +231,7 @@ def killed(state: Path) -> list[psutil.Process]:
 
 
 def processes_of(state: Path) -> list[psutil.Process]:
-    """Processes that were given this state folder and run now."""
+    """Running processes with this state folder."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -249,7 +249,7 @@ def compose(
 def platform(
     environ: Mapping[str, str], *args: str, seconds_max: float = 60
 ) -> subprocess.CompletedProcess[str]:
-    """As bin/platform runs it."""
+    """Runs `platform` like bin/platform."""
     folder = support.ROOT / "nix" / "platform"
     script = "; ".join(f'. "{folder}/{name}.sh"' for name in ("inherited", "env", "platform"))
     command = ["bash", "-euo", "pipefail", "-c", script, f"{folder}/platform.sh", *args]
@@ -262,5 +262,5 @@ def merchant(environ: Mapping[str, str], *args: str) -> subprocess.CompletedProc
 
 
 def request_id() -> str:
-    """One that can be found again in the logs."""
+    """A request id that can be found in the logs."""
     return f"test-{uuid.uuid4()}"

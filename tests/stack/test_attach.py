@@ -1,4 +1,4 @@
-"""Something of your own in the place of a part of the stack: a Redis, a PSP, a service."""
+"""Parts of the stack replaced by external ones: a Redis, a PSP, a service."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ http://localhost:{plain} {{
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
-    """Made by Caddy, which has an authority of its own for such cases."""
+    """Made by Caddy's built-in certificate authority."""
     folder = tmp_path_factory.mktemp("authority")
     port = support.free_ports(3)
     text = CADDYFILE.format(https=port, plain=port + 1, sandbox=port + 2, key=KEY)
@@ -104,7 +104,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
 
 
 def captured(sandbox: str, token: str = "") -> int:
-    """How many payments a sandbox has captured."""
+    """Number of payments captured by a sandbox."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     url = f"{sandbox}/_sandbox/payment_intents"
     return len(support.http.get(url, headers=headers).json()["data"])
@@ -112,7 +112,7 @@ def captured(sandbox: str, token: str = "") -> int:
 
 @contextlib.contextmanager
 def redis_with_tls(folder: Path, authority: Authority, port: int) -> Iterator[str]:
-    """A Redis that takes TLS and a password only; yields its address."""
+    """A Redis that requires TLS and a password; yields its address."""
     command = ["redis-server", "--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no"]
     command += ["--tls-cert-file", str(authority.certificate), "--tls-key-file", str(authority.key)]
     command += ["--requirepass", PASSWORD, "--bind", "127.0.0.1", "--dir", str(folder)]
@@ -129,8 +129,8 @@ def redis_with_tls(folder: Path, authority: Authority, port: int) -> Iterator[st
         yield url
 
 
-def test_redis_and_psp_elsewhere(tmp_path: Path, authority: Authority) -> None:
-    """By verified TLS with a password, and with the account's key; the stack's own are idle."""
+def test_external_redis_and_psp(tmp_path: Path, authority: Authority) -> None:
+    """They are reached by verified TLS with password and key; the stack's own are idle."""
     before, port = captured(authority.sandbox), support.free_ports(1)
     psp = f"http://localhost:{authority.key_port}"
     with (
@@ -160,7 +160,7 @@ def test_redis_and_psp_elsewhere(tmp_path: Path, authority: Authority) -> None:
 def test_a_redis_that_cannot_be_used_stops_the_start(
     tmp_path: Path, authority: Authority, change: tuple[str, str], reason: str
 ) -> None:
-    """Another name or authority than the certificate's, or a wrong password: named at once."""
+    """A wrong host name, authority or password is reported before the start."""
     port = support.free_ports(1)
     with redis_with_tls(tmp_path, authority, port) as url:
         changed = url.replace(*change)
@@ -171,7 +171,7 @@ def test_a_redis_that_cannot_be_used_stops_the_start(
 
 
 def test_a_psp_that_cannot_be_verified_is_sent_nothing(authority: Authority) -> None:
-    """TLS is always verified: neither payment nor key goes to who cannot prove who it is."""
+    """TLS is always verified, so neither payment nor key goes to an unverified server."""
     before = captured(authority.sandbox)
     where = f"https://localhost:{authority.https_port}"
     with running(PSP_URL=where, PSP_API_KEY=KEY, PSP_ATTEMPTS_MAX="2") as stack:
@@ -184,7 +184,7 @@ def test_a_psp_that_cannot_be_verified_is_sent_nothing(authority: Authority) -> 
 
 
 def test_services_from_the_debugger(stack: Stack) -> None:
-    """`process stop`, then the module as .vscode/launch.json has it: payments go on through it."""
+    """After `process stop`, a module run as in .vscode/launch.json processes payments."""
     text = (support.ROOT / ".vscode/launch.json").read_text()
     text = text.replace("${workspaceFolder}/.state", str(stack.state))
     text = re.sub(r"\b800(\d)\b", lambda found: str(stack.port + int(found[1])), text)
@@ -200,7 +200,7 @@ def test_services_from_the_debugger(stack: Stack) -> None:
 
 
 def test_a_service_typed_in_the_shell(stack: Stack) -> None:
-    """The line of the page, as it is, in a shell of the checkout."""
+    """The documented line works unchanged in a shell of the checkout."""
     [line] = re.findall(r"^\$ (\(.* python -m services\.core_api\))$", DOCUMENT, re.MULTILINE)
     _take_the_place(stack, {"core-api": (["bash", "-c", line], stack.environ)})
 
@@ -223,7 +223,7 @@ def _take_the_place(
 
 
 def test_the_doctor_finds_a_healthy_stack_in_order(stack: Stack) -> None:
-    """And with a process stopped it names that one, with what to type."""
+    """The doctor finds no fault, and names a stopped process with the remedy."""
 
     def doctor(**more: str) -> tuple[int, list[dict[str, str]]]:
         done = stack.doctor("--json", **more)

@@ -1,4 +1,4 @@
-"""The benchmark's command: it starts stacks of its own."""
+"""The benchmark's command, which starts its own stacks."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from tests.support import call, wait_until
 
 
 def in_other_shell(environ: dict[str, str]) -> None:
-    """Commands find the cluster by the record of its start: doctor, and the dead letters."""
+    """Doctor and dead letters find the cluster by the record of its start."""
     doctor = call([sys.executable, "-m", "devtools.doctor"], environ)
     assert doctor.returncode == 0, doctor.stdout
     assert "with other settings" not in doctor.stdout
@@ -24,7 +24,7 @@ def in_other_shell(environ: dict[str, str]) -> None:
 
 
 def test_a_cluster_takes_payments_and_outlives_a_primary(environ: dict[str, str]) -> None:
-    """Also a restart: it finds its nodes, and no other number of partitions is accepted."""
+    """After a restart it finds its nodes, and refuses another number of partitions."""
     done = platform(environ, "up", "-D", "--cluster")
     assert done.returncode == 0, done.stdout + done.stderr
     assert merchant(environ, "pay", "1250", "USD", "--as", "alice").returncode == 0

@@ -20,7 +20,7 @@ PAYMENT = {"amount": 1250, "currency": "USD"}
 
 
 def check_problem(response: httpx.Response, status: int, code: str) -> None:
-    """Checks that the response is a problem document of that status and code."""
+    """Checks for a problem document with this status and code."""
     document = response.json()
     assert (response.status_code, document["code"]) == (status, code), response.text
     assert document["status"] == status
@@ -40,7 +40,7 @@ def test_smoke_passes(stack: Stack) -> None:
 
 
 def test_a_payment_end_to_end(stack: Stack) -> None:
-    """202 at once, captured soon at the first attempt, 12 points more."""
+    """The response is 202; the first attempt captures soon, for 12 points."""
     before = stack.points()
     response = stack.pay()
     assert response.status_code == 202
@@ -80,7 +80,7 @@ def test_openapi(stack: Stack, service: str) -> None:
 def test_every_refusal_is_the_platforms_own(
     stack: Stack, request_: dict[str, Any], status: int
 ) -> None:
-    """No refusal of an HTTP library passes as it is, and no limit but those documented."""
+    """No HTTP library's refusal passes unchanged, and only documented limits apply."""
     response = stack.http.request(**{"method": "GET", "url": "/transactions/health"} | request_)
     if status == 200:
         assert response.status_code == 200, response.text
@@ -89,7 +89,7 @@ def test_every_refusal_is_the_platforms_own(
 
 
 @pytest.mark.parametrize("name", ["auth-api", "core-api", "psp-connector", "psp-sandbox"])
-def test_no_port_answers_a_foreign_host(stack: Stack, name: str) -> None:
+def test_no_port_serves_a_foreign_host(stack: Stack, name: str) -> None:
     """A web page that rebinds its name to this machine (DNS rebinding) reaches no service."""
     url = f"http://127.0.0.1:{stack.port + PORT_OFFSETS[name]}/health"
     assert support.http.get(url, headers={"Host": "evil.example"}).status_code == 421
@@ -112,7 +112,7 @@ TOKEN, PAY = ("POST", "/auth/token"), ("POST", "/transactions")
 def test_a_services_refusals_are_problems(
     stack: Stack, route: tuple[str, str], body: Any, username: str | None, status: int, code: str
 ) -> None:
-    """A service's refusal is a problem document with the request id that the router answers."""
+    """A service's refusal is a problem document with the response's request id."""
     headers = stack.bearer(username) if username else {}
     response = stack.http.request(*route, json=body, headers=headers)
     check_problem(response, status, code)

@@ -1,4 +1,4 @@
-"""The user's environment does not affect the stack, and other users get nothing from it."""
+"""The user's environment does not affect the stack, and other users cannot access it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def no_umask() -> Iterator[None]:
-    """The umask that keeps no file private, which the stack inherits."""
+    """A umask that keeps no file private, inherited by the stack."""
     before = os.umask(0)
     yield
     os.umask(before)

@@ -1,4 +1,4 @@
-"""What process-compose does with the stack's file."""
+"""process-compose runs the stack's file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.stack.stack import Stack, compose, environment, left_of, merchant, ru
 
 
 def test_smoke_passes_with_a_stack_of_its_own() -> None:
-    """`process-compose run smoke` starts what it needs, and ends it again."""
+    """`process-compose run smoke` starts its dependencies, and stops them afterwards."""
     with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as folder:
         environ = environment(Path(folder), support.free_ports(BLOCK))
         done = compose(environ, "run", "smoke", seconds_max=90)
@@ -27,7 +27,7 @@ def test_smoke_passes_with_a_stack_of_its_own() -> None:
 
 
 def test_a_second_up_is_refused(stack: Stack) -> None:
-    """`up` in a checkout whose stack runs says so, and the stack goes on."""
+    """A second `up` in a checkout is refused, and the running stack continues."""
     done = stack.compose("up", "-t=false", seconds_max=60)
     assert done.returncode != 0
     told = done.stdout + done.stderr + (stack.state / "process-compose.log").read_text()
@@ -36,7 +36,7 @@ def test_a_second_up_is_refused(stack: Stack) -> None:
 
 
 def test_two_checkouts_run_side_by_side() -> None:
-    """`auto`, in `.env` or the shell: each has its ports, and stops without the other noticing."""
+    """With `auto`, in `.env` or the shell, each has its own ports and stops independently."""
     with own_block() as one:
         (one / ".env").write_text("PLATFORM_PORT=auto\n")
         with running(state=one, port=derived_port(one), cwd=one, PLATFORM_PORT="") as a:
@@ -75,7 +75,7 @@ def test_a_dry_run_refuses_a_broken_file(tmp_path: Path) -> None:
 
 
 def test_a_log_is_rotated_and_outlives_a_restart(tmp_path: Path) -> None:
-    """With the stack's own settings but for the size, which is 1 MB here: no line is lost."""
+    """With the stack's settings, but a size of 1 MB, no line is lost."""
     config = yaml.safe_load((support.ROOT / "process-compose.yaml").read_text())
     logging = config["processes"]["auth-api"]["log_configuration"]
     logging["rotation"]["max_size_mb"] = 1

@@ -1,4 +1,4 @@
-"""What a running stack logs: all of a payment, for people and programs; and never a secret."""
+"""The logs of a running stack: all of a payment, for people and programs, and no secrets."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ FINAL = {"captured", "declined", "failed"}
 
 
 def logs(stack: Stack, *args: str) -> list[str]:
-    """What `logs` prints about this stack."""
+    """The output of `logs` for this stack."""
     command = [sys.executable, "-m", "devtools.showlogs", *args]
     return support.call(command, stack.environ).stdout.splitlines()
 
 
 @pytest.mark.parametrize("kind", ["request", "transaction"])
-def test_a_payment_is_told_by_every_process_it_went_through(stack: Stack, kind: str) -> None:
-    """Each line of it carries the client's request id, from the router to the PSP and back."""
+def test_a_payment_is_logged_by_every_process(stack: Stack, kind: str) -> None:
+    """Each line has the client's request id, from the router to the PSP and back."""
     own_id = request_id()
     headers = stack.bearer() | {"X-Request-Id": own_id}
     body = {"amount": 1250, "currency": "USD", "payment_method": "pm_sandbox_flaky"}
@@ -63,7 +63,7 @@ SECRETS = {
 
 @pytest.fixture
 def users(tmp_path: Path) -> Path:
-    """A file of users with a password of ours."""
+    """A users file with the test's password."""
     file = tmp_path / "users.json"
     merchant = {"id": 1, "username": "alice", "enabled": True}
     merchant["password_hash"] = hash_password(SECRETS["password"])
@@ -72,7 +72,7 @@ def users(tmp_path: Path) -> Path:
 
 
 def test_no_secret_is_logged_or_shown(tmp_path: Path, users: Path) -> None:
-    """Not at level debug, not when all goes wrong: in no log file, and in no process's title."""
+    """At level debug and in failures, no log file and no process title has a secret."""
     port = support.free_ports(1)
     with contextlib.ExitStack() as parts:
         own_redis = parts.enter_context(support.redis_server(tmp_path / "redis", port))
@@ -104,7 +104,7 @@ def test_no_secret_is_logged_or_shown(tmp_path: Path, users: Path) -> None:
 
 
 def pay_in_every_way(stack: Stack) -> list[str]:
-    """Logs in and pays as one should and as one should not; the tokens."""
+    """Logs in and pays with valid and invalid requests; returns the tokens."""
     post = stack.http.post
     login = {"username": "alice", "password": SECRETS["password"]}
     tokens = [post("/auth/token", json=login).json()["token"] for _ in range(2)]
@@ -134,7 +134,7 @@ def pay_in_every_way(stack: Stack) -> list[str]:
 
 
 def fail_in_every_way(stack: Stack, token: str) -> None:
-    """Requests while Redis is away, until the connector has logged it."""
+    """Sends requests while Redis is down, until the connector has logged it."""
     bearer = {"Authorization": f"Bearer {token}"}
     body = {"amount": 1250, "currency": "USD"}
     for _ in range(2):
@@ -147,7 +147,7 @@ def fail_in_every_way(stack: Stack, token: str) -> None:
 
 
 def all_titles() -> list[str]:
-    """What anybody on the machine sees of the processes: not their environment."""
+    """The process titles that every user of the machine can read."""
     titles = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):

@@ -1,4 +1,4 @@
-"""The `platform` command at work: up -D, status, down, reset, and what they say."""
+"""The `platform` command: up -D, status, down, reset, and their messages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAY = ("pay", "1250", "USD", "--as", "alice")
 
 
 def test_up_comes_back_when_all_is_healthy_and_down_ends_all(environ: dict[str, str]) -> None:
-    """One screen with all addresses and seconds; a second `up` is refused; `down` is final."""
+    """`up -D` prints addresses and seconds, a second one is refused, `down` ends all processes."""
     port = int(environ["PLATFORM_PORT"])
     done = platform(environ | {"CONSOLE": "on"}, "up", "-D")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -45,10 +45,10 @@ def test_up_comes_back_when_all_is_healthy_and_down_ends_all(environ: dict[str, 
 @pytest.mark.parametrize(
     ("args", "code"), [(["down"], 0), (["status"], 1), (["process", "restart", "core-api"], 1)]
 )
-def test_without_a_stack_there_is_a_sentence(
+def test_without_a_stack_there_is_a_message(
     environ: dict[str, str], args: list[str], code: int
 ) -> None:
-    """Not an error of the socket."""
+    """The message is not the socket's error."""
     idle = platform(environ, *args)
     assert idle.returncode == code
     assert "no stack of this checkout is running" in idle.stdout + idle.stderr
@@ -72,7 +72,7 @@ def test_down_of_a_stack_that_ends_by_itself(environ: dict[str, str], tmp_path: 
 
 
 def test_status_shows_each_process(stack: Stack) -> None:
-    """One line each, with port and health."""
+    """Each process has a line with port and health."""
     listed = stack.platform("status").stdout.splitlines()
     lines = {line.split()[0]: line.split()[1:] for line in listed}
     assert lines["core-api"] == ["Running", str(stack.port + PORT_OFFSETS["core-api"]), "pass"]
@@ -81,7 +81,7 @@ def test_status_shows_each_process(stack: Stack) -> None:
 
 @pytest.mark.parametrize("count", ["51", "99999999999", "+0051"])
 def test_scale_is_bounded(stack: Stack, count: str) -> None:
-    """Each replica is a process: too many of them would take the whole machine."""
+    """Each replica is a process: too many would exhaust the machine."""
     done = stack.platform("process", "scale", "psp-connector", count)
     sentence = f"scale starts at most 50 replicas of a process, not {count}\n"
     assert (done.returncode, done.stderr) == (2, sentence)
@@ -89,14 +89,14 @@ def test_scale_is_bounded(stack: Stack, count: str) -> None:
 
 @pytest.mark.parametrize("args", [["smok"], ["--", "smoke"], []])
 def test_run_without_the_name_of_a_process_is_refused(stack: Stack, args: list[str]) -> None:
-    """Beside a running stack process-compose would hang; the names that exist are given."""
+    """process-compose would hang; the message lists the valid names."""
     done = stack.platform("run", *args)
     assert done.returncode == 2
     assert " redis reload router smoke\n" in done.stderr
 
 
-def test_what_a_killed_supervisor_left_is_ended(environ: dict[str, str]) -> None:
-    """By the next `up` and by `down`, which name each process; they end no other."""
+def test_orphans_of_a_killed_supervisor_are_ended(environ: dict[str, str]) -> None:
+    """The next `up` and `down` end and name each orphan, and no other process."""
     state = Path(environ["PLATFORM_STATE"])
     assert platform(environ, "up", "-D").returncode == 0
     with bystander(environ) as shell:
@@ -124,14 +124,14 @@ def kill_supervisor(state: Path) -> dict[str, psutil.Process]:
 
 
 def assert_named(left: Mapping[str, psutil.Process], text: str) -> None:
-    """Each of them has been named in the text, and is gone."""
+    """Asserts that the text names each process, and that all are gone."""
     assert [name for name in left if f"{name}, pid " not in text] == []
     assert [name for name, process in left.items() if not orphans.is_gone(process)] == []
 
 
 @contextlib.contextmanager
 def bystander(environ: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """What a developer has running in a shell of the same checkout."""
+    """A process in a developer's shell of the same checkout."""
     with subprocess.Popen(["sleep", "600"], env=dict(environ)) as process:
         try:
             yield process
@@ -139,8 +139,8 @@ def bystander(environ: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-def test_what_keeps_the_stack_from_starting_is_said(environ: dict[str, str]) -> None:
-    """All that preflight finds, at the terminal; nothing else was started."""
+def test_start_faults_are_printed(environ: dict[str, str]) -> None:
+    """All faults of preflight appear at the terminal; nothing else is started."""
     port = int(environ["PLATFORM_PORT"]) + PORT_OFFSETS["psp-connector"]
     wrong = environ | {"QUEUE_LIMIT": "many"}
     with socket.create_server(("127.0.0.1", port)):
@@ -167,8 +167,8 @@ def test_up_names_the_process_that_ends_at_once(environ: dict[str, str], tmp_pat
     assert "`platform down` stops it" in done.stderr
 
 
-def test_reset_forgets_only_when_told_so(environ: dict[str, str]) -> None:
-    """Without a terminal it wants `--yes`; then the stack is stopped and its state is gone."""
+def test_reset_needs_confirmation(environ: dict[str, str]) -> None:
+    """Without a terminal it needs `--yes`; then it stops the stack and deletes its state."""
     state = Path(environ["PLATFORM_STATE"])
     started = platform(environ | {"CONSOLE": "on"}, "up", "-D", "--no-console")
     assert (started.returncode, "Console: " in started.stdout) == (0, False)
@@ -187,7 +187,7 @@ def test_reset_forgets_only_when_told_so(environ: dict[str, str]) -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_named(environ: dict[str, str], tmp_path: Path) -> None:
-    """Before anything is started, with the cure."""
+    """It is named with the remedy before anything starts."""
     (tmp_path / "file").touch()  # below it not even root can make a folder
     done = platform(environ | {"PLATFORM_STATE": str(tmp_path / "file/state")}, "up", "-D")
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""A line is changed in a copy of the checkout, and the running stack serves it."""
+"""A running stack serves changes in a copy of the checkout."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SECONDS_MAX = 30  # one is the aim; the machine of a check is shared and slow at
 
 
 def code(folder: Path) -> Path:
-    """A checkout to be edited: a copy of what runs."""
+    """A copy of the checkout's code, for editing."""
     ignored = shutil.ignore_patterns("__pycache__")
     for name in ("devtools", "services"):
         shutil.copytree(support.ROOT / name, folder / name, ignore=ignored)
@@ -53,7 +53,7 @@ class Checkout:
         by_rename(path, text.replace(old, new))
 
     def wait_for(self, path: str, text: str) -> None:
-        """Waits until the router answers with that text."""
+        """Waits until the router's response has that text."""
 
         def there() -> bool:
             # On a connection of its own: the router closes idle ones when it reads its file again.
@@ -64,7 +64,7 @@ class Checkout:
         support.wait_until(there, seconds_max=SECONDS_MAX, what=text)
 
     def wait_for_log(self, name: str, text: str, times: int = 1) -> None:
-        """Waits until a process has logged that so often."""
+        """Waits until a process has logged that this many times."""
         support.wait_until(
             lambda: self.stack.log(name).count(text) >= times, seconds_max=SECONDS_MAX, what=text
         )
@@ -72,7 +72,7 @@ class Checkout:
 
 @contextlib.contextmanager
 def running_from(folder: Path, *, healthy: bool = True) -> Iterator[Checkout]:
-    """A stack that is run from a copy of the checkout, as a developer has it."""
+    """A stack run from a copy of the checkout, as developers do."""
     with running(
         healthy=healthy,
         RELOAD="",  # by default it is on in a checkout
@@ -85,7 +85,7 @@ def running_from(folder: Path, *, healthy: bool = True) -> Iterator[Checkout]:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
-    """One for all tests, each of which leaves it whole."""
+    """One copy for all tests, each of which restores it."""
     folder = code(tmp_path_factory.mktemp("checkout"))
     with running_from(folder) as checkout:
         checkout.wait_for_log("reload", " watching")
@@ -93,7 +93,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
 
 
 def test_saved_python_is_served(checkout: Checkout) -> None:
-    """By new processes; the old ones are gone within 5 s, and payments continue meanwhile."""
+    """New processes serve it; old ones are gone within 5 s, and payments continue."""
     old: list[psutil.Process] = [checkout.stack.process("auth-api")]
     old += old[0].children(recursive=True)
     stop = threading.Event()
@@ -123,7 +123,7 @@ def test_saved_python_is_served(checkout: Checkout) -> None:
 
 
 def test_a_shared_module_restarts_every_service(checkout: Checkout) -> None:
-    """All four Python services, and neither the router nor Redis; the doctor finds no fault."""
+    """The four Python services restart, router and Redis do not; the doctor finds no fault."""
     names = ("auth-api", "core-api", "psp-sandbox", "psp-connector")
     before = {name: checkout.stack.process(name) for name in (*names, "router", "redis")}
     checkout.save("common/clock.py", "from __future__", "# changed\nfrom __future__")
@@ -141,7 +141,7 @@ def test_a_shared_module_restarts_every_service(checkout: Checkout) -> None:
 
 
 def test_a_process_stopped_by_hand_stays_stopped(checkout: Checkout) -> None:
-    """A developer who runs a service in a debugger saves without a second copy being started."""
+    """Saving does not start a second copy of a service run in a debugger."""
     assert checkout.stack.compose("process", "stop", "psp-sandbox").returncode == 0
     checkout.save("psp_sandbox/app.py", "from __future__", "# changed\nfrom __future__")
     checkout.wait_for_log("reload", "not restarted, it was stopped by hand")
@@ -150,8 +150,8 @@ def test_a_process_stopped_by_hand_stays_stopped(checkout: Checkout) -> None:
     checkout.stack.wait_healthy()
 
 
-def test_the_connector_finishes_what_is_in_flight(checkout: Checkout) -> None:
-    """A payment that is being charged when the code changes is charged once, by the old code."""
+def test_the_connector_finishes_calls_in_flight(checkout: Checkout) -> None:
+    """A payment in flight during a change is charged once, by the old code."""
     stack = checkout.stack
     slow = stack.pay(payment_method="pm_sandbox_slow").json()["id"]
     support.wait_until(
@@ -170,7 +170,7 @@ def test_the_connector_finishes_what_is_in_flight(checkout: Checkout) -> None:
 
 
 def test_a_syntax_error_keeps_the_stack_up(checkout: Checkout) -> None:
-    """The service's own log names file and line; the others go on, and the next save mends it."""
+    """The service's log names file and line; others continue, and the next save repairs it."""
     checkout.save("core_api/resources.py", "class ", "class class ")
     checkout.wait_for_log("core-api", "SyntaxError: ")
     assert "services/core_api/resources.py" in checkout.stack.log("core-api")
@@ -181,7 +181,7 @@ def test_a_syntax_error_keeps_the_stack_up(checkout: Checkout) -> None:
 
 
 def test_a_saved_caddyfile_is_served(checkout: Checkout) -> None:
-    """A broken Caddyfile is logged as an error and the old one stays; the next is served."""
+    """An invalid Caddyfile is logged and the previous one kept; the next valid one is served."""
     name = "router/Caddyfile"
     checkout.save(name, '{"status":"pass"}', '{"status":"saved"}')
     checkout.wait_for("/health", "saved")
@@ -194,7 +194,7 @@ def test_a_saved_caddyfile_is_served(checkout: Checkout) -> None:
 
 
 def test_a_request_outlives_a_saved_caddyfile(checkout: Checkout) -> None:
-    """One that is on its way when the router reads its file again gets its answer."""
+    """A request in flight during the reload gets its response."""
     http = checkout.stack.http
     body = b'{"username": "alice", "password": "password"}'
 
@@ -214,7 +214,7 @@ def test_a_request_outlives_a_saved_caddyfile(checkout: Checkout) -> None:
 
 
 def test_a_stack_that_starts_with_a_syntax_error(tmp_path: Path) -> None:
-    """It waits until that is mended, also before `reload` watches; `down` then leaves nothing."""
+    """It waits for the repair, even before `reload` watches; `down` then leaves nothing."""
     folder = code(tmp_path / "code")
     path = folder / "services/core_api/resources.py"
     good = path.read_text()
@@ -233,7 +233,7 @@ def test_a_stack_that_starts_with_a_syntax_error(tmp_path: Path) -> None:
 
 
 def test_reload_0_is_off(stack: Stack) -> None:
-    """As in the other tests and in benchmarks: nothing watches the files."""
+    """Nothing watches the files, as in other tests and benchmarks."""
     support.wait_until(lambda: " off" in stack.log("reload"), what="reload to be off")
     reload = {state.name: state for state in stack.states()}["reload"]
     assert not reload.has_failed

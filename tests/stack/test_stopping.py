@@ -1,4 +1,4 @@
-"""Whenever and however the stack is stopped, no process is left."""
+"""However and whenever the stack is stopped, no process remains."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEAF_ROUTER = "#!/bin/sh\necho serving initial configuration\nexec sleep 600\n"
 
 
 def begun(name: str, stack: Stack) -> None:
-    """Waits until a process of that name has been started."""
+    """Waits until a process of that name has started."""
 
     def is_begun() -> bool:
         with contextlib.suppress(SupervisorError):
@@ -67,7 +67,7 @@ WAYS: dict[str, Callable[[Stack], None]] = {
     ],
 )
 def test_stopping_leaves_nothing(tmp_path: Path, moment: str, way: str) -> None:
-    """A second after process-compose is gone, and Redis has stopped last."""
+    """A second after process-compose has ended, no process remains; Redis stops last."""
     if moment == "never healthy":
         (tmp_path / "caddy").write_text(DEAF_ROUTER)
         (tmp_path / "caddy").chmod(0o755)

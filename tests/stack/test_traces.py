@@ -1,4 +1,4 @@
-"""Traces of a whole payment, and what an endpoint that is down or silent costs."""
+"""Traces of a whole payment, and the cost of an endpoint that is down or silent."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def traced() -> Iterator[tuple[Stack, Receiver]]:
 
 
 def paid(stack: Stack) -> dict[str, Any]:
-    """A payment that has come to its end."""
+    """A final payment."""
     return stack.ended(stack.pay().json()["id"])
 
 
@@ -56,7 +56,7 @@ def tree(spans: list[Span]) -> list[tuple[int, str, str]]:
 
 
 def trace_of(received: Receiver, transaction_id: str, count: int) -> list[Span]:
-    """The spans of the payment's trace, once so many have come."""
+    """The spans of the payment's trace, once there are this many."""
 
     def whole() -> list[Span] | None:
         ids = {
@@ -72,7 +72,7 @@ def trace_of(received: Receiver, transaction_id: str, count: int) -> list[Span]:
 
 
 def test_a_payment_is_one_trace(traced: tuple[Stack, Receiver]) -> None:
-    """From the router to the finish, each hop below the one that caused it."""
+    """From the router to `finish`, each hop is below its cause."""
     stack, received = traced
     transaction = paid(stack)
     spans = trace_of(received, transaction["id"], len(HOPS))
@@ -83,7 +83,7 @@ def test_a_payment_is_one_trace(traced: tuple[Stack, Receiver]) -> None:
 
 
 def test_each_process_logs_the_trace(traced: tuple[Stack, Receiver]) -> None:
-    """`trace_id` leads from a span to the log lines of all processes; no response shows it."""
+    """`trace_id` links spans to log lines of all processes; no response has it."""
     stack, received = traced
     transaction = paid(stack)
     assert "trace" not in str(transaction)
@@ -95,7 +95,7 @@ def test_each_process_logs_the_trace(traced: tuple[Stack, Receiver]) -> None:
 
 @pytest.fixture(params=["dead", "silent"])
 def endpoint(request: pytest.FixtureRequest) -> Iterator[str]:
-    """An address where nothing listens, or one that accepts connections and never answers."""
+    """An address where nothing listens, or one that accepts connections and never responds."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         if request.param == "silent":
@@ -103,8 +103,8 @@ def endpoint(request: pytest.FixtureRequest) -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def test_without_a_working_endpoint_payments_go_on(endpoint: str) -> None:
-    """Payments are as fast as ever, the outage is logged once, and the stop is as fast as ever."""
+def test_without_a_working_endpoint_payments_continue(endpoint: str) -> None:
+    """Payments and stop are not slower, and the outage is logged once."""
     with running(OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, LOG_FORMAT="json") as stack:
         for _ in range(3):
             paid(stack)

@@ -75,7 +75,7 @@ def up(state: Path, port: int) -> Iterator[tuple[Stack, Screen]]:
 
 @pytest.mark.parametrize("end", ["F10", "terminal closed"])
 def test_the_screen_shows_the_stack_and_leaves_nothing(tmp_path: Path, end: str) -> None:
-    """Every process, the router's address and a description are readable."""
+    """The screen shows every process, the router's address and a description."""
     state = tmp_path / "state"
     state.mkdir()
     port = support.free_ports(BLOCK)
