@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     Measured = Iterator[tuple[list[Sample], Details]]
 
 CONCURRENCY: int = ConnectorSettings.model_fields["concurrency"].default
-# With the connector's concurrency and, where less may be faster, with one thread. RQ has no other
-# within one process. The fastest of every full run so far come first.
+# With the connector's concurrency and, where that may be faster, with one thread; RQ has one in
+# each process. The fastest of earlier full runs come first.
 QUEUES = (
     ("dramatiq", 1), ("dramatiq", CONCURRENCY), ("taskiq", CONCURRENCY), ("saq", CONCURRENCY),
     ("huey", 1), ("huey", CONCURRENCY), ("celery", 1), ("celery", CONCURRENCY), ("rq", 1),
@@ -44,7 +44,7 @@ def _queue(bench: Bench, name: str, threads: int, jobs: int) -> float:
     """Transactions per second of a job queue that does the same work."""
     stacks.flush(bench.platform)
     with contextlib.closing(bench.platform.redis()) as client:
-        # One more than the jobs: the original is not a job.
+        # One more than the jobs, because the original is not a job.
         copies.queued(client, jobs + 1)
         client.delete(store.WHOLE.queue)
     return _drained(bench, jobs, "bench.queues", name, str(jobs), str(threads))
@@ -89,7 +89,7 @@ def _drain(bench: Bench) -> Measured:
             rates[name, threads] = _queue(bench, name, threads, bench.plan.trial_jobs)
             details[f"{title} /s"] = round(rates[name, threads])
         except MeasureError as error:
-            # Not in this package set, or an incompatible version: the others still are a floor.
+            # Missing or incompatible in this package set: the others still give a floor.
             details[title] = "does not work"
             log(f"{title} skipped: {error}")
     if not rates:

@@ -108,10 +108,10 @@ def _client(bench: Bench) -> Iterator[Any]:
 
 
 def _round(full: Side, small: Side, calls: int) -> dict[str, Sample]:
-    """Medians of so many calls on each side, in turn."""
+    """Medians of this many calls on each side, in turn."""
     took: dict[Side, list[dict[str, float]]] = {full: [], small: []}
     for number in range(calls):
-        # The second side finds the code in the processor's caches.
+        # The second side benefits from warm CPU caches.
         for side in (full, small) if number % 2 else (small, full):
             took[side].append(side.run())
     medians = {

@@ -57,7 +57,7 @@ class Target:
     def run(self, seconds: float) -> float:
         """Responses per second."""
         requests = self._requests(self._stack)
-        # The last one: a run of first logins does not reach it.
+        # The last user, which no run of first logins reaches.
         send(requests[-1], self._status)
         before = stacks.cpu_seconds(self._stack)
         load = generate(requests, connections=self._connections, seconds=seconds)

@@ -1,6 +1,5 @@
 #!lua
--- What a job of a job queue has to do to Redis: what ending a captured transaction does, without
--- what concerns our own queue.
+-- The writes of a job: those that finish a captured transaction, without those of our own queue.
 --
 -- KEYS  1 transaction:{id}   2 user:{id}:points   3 user:{id}:ledger
 -- ARGV  1 now, RFC 3339   2 event for the timeline   3 PSP reference   4 points

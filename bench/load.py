@@ -80,7 +80,7 @@ def generate(
     seconds: float,
     refusals: bool = False,
 ) -> Load:
-    """Sends the requests in turn for so long; each connection sends the next after a response.
+    """Sends the requests in turn for `seconds`; each connection awaits a response first.
 
     Raises:
         MeasureError: a request got no response, or was refused and `refusals` does not expect that.

@@ -53,7 +53,7 @@ def _cells(result: Result, before: Result | None) -> tuple[str, ...]:
 
 
 def figure(result: Result, value: float) -> str:
-    """A figure, or a goal for it, as the table shows it."""
+    """A figure or goal, formatted for the table."""
     if result.kind == "difference":
         return f"{value:+.3g}"
     return f"{value:.2f}" if result.kind == "ratio" else number(value)
@@ -73,7 +73,7 @@ def _details(result: Result) -> str:
 
 
 def score(result: Result) -> float:
-    """The figure by its goal: 1 reaches it, more is better, also where the goal is a maximum."""
+    """The figure by its goal: 1 reaches it, more is better, even if the goal is a maximum."""
     goal, figure = result.goal, result.figure.median
     if result.at_most:
         return goal / figure if figure > goal / _SCORE_MAX else _SCORE_MAX

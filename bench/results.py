@@ -142,5 +142,5 @@ def _read(path: Path) -> Run | None:
     try:
         return Run.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
-        sys.stderr.write(f"bench: {path} is no result of this benchmark, and is ignored\n")
+        sys.stderr.write(f"bench: {path} is not a result of this benchmark; ignored\n")
         return None

@@ -35,7 +35,7 @@ def measures(*rows: Row) -> Callable[[Measure], Measure]:
 
 
 class OutOfTimeError(Exception):
-    """The time for all rows is used up."""
+    """The time for all rows has run out."""
 
 
 @dataclass

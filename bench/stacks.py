@@ -32,8 +32,8 @@ EMPTIED = ("auth_api", "core_api")
 PASSWORD = "password"  # noqa: S105  of users that exist for some minutes
 USERS = 4_000
 PAYMENT = {"amount": 1250, "currency": "USD"}
-# The connector is stopped while requests are measured, so that its work is not part of theirs; the
-# limit is high, so that the backlog of an earlier run causes no refusals.
+# The connector is stopped while requests are measured, so that its work does not count; the limit
+# is high, so that an earlier run's backlog causes no refusals.
 QUEUE_LIMIT = 200_000
 _FIRST_USER_ID = 1000
 _SUPERVISOR = "supervisor"

@@ -41,7 +41,7 @@ def _start(bench: Bench) -> Iterator[tuple[list[Sample], Details]]:
     megabytes: dict[str, float] = {}
     for _number in bench.rounds():
         began = time.time()
-        # Polling each service would take a good part of the start on two cores.
+        # Polling each service would slow down the start on two cores.
         with stacks.running(bench.folder, healthy=False) as stack:
             support.wait_until(
                 lambda: _has_started(stack), seconds_max=_READY_SECONDS_MAX, what="the stack"
@@ -63,7 +63,7 @@ def _start(bench: Bench) -> Iterator[tuple[list[Sample], Details]]:
 
 
 def _has_started(stack: Stack) -> bool:
-    """Whether the last processes have ended: they print the greeting."""
+    """Whether the last processes, which print the summary, have ended."""
     try:
         states = {state.name: state for state in stack.states()}
     except SupervisorError:

@@ -22,11 +22,11 @@ from redis.retry import Retry
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# To look whether Redis answers now: by itself redis-py repeats a refused connection for seconds.
+# To check once: by default, redis-py retries a refused connection for seconds.
 ONE_TRY = Retry(NoBackoff(), 0)
 
-# Each request on a connection of its own, and without TLS: `httpx.get` would load the certificates
-# of all authorities each time, which takes 27 ms of processor time.
+# One connection per request, without TLS: `httpx.get` would load all CA certificates each time,
+# which takes 27 ms of CPU time.
 http = httpx.Client(
     verify=False,  # noqa: S501  loopback only
     trust_env=False,

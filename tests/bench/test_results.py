@@ -72,4 +72,4 @@ def test_previous_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     save(run("2026-01-03T00:00:00Z", b=9).model_copy(update={"mode": "quick"}), tmp_path)
     medians = {name: r.figure.median for name, r in previous(tmp_path, "full").items()}
     assert medians == {"a": 0.3, "b": 0.2}
-    assert "other.json is no result of this benchmark" in capsys.readouterr().err
+    assert "other.json is not a result of this benchmark" in capsys.readouterr().err

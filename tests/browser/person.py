@@ -37,7 +37,7 @@ SEE_SECONDS_MAX = 60  # the machine of a check is shared and slow at times
 _OPEN_SECONDS_MAX = 5
 _TEXT = "return document.body.innerText"
 _OVERFLOW = "return document.documentElement.scrollWidth - window.innerWidth"
-# Calls back in the second frame in a row without a transition; arrows of traffic flow for ever.
+# Calls back in the second consecutive frame without a transition; traffic arrows never stop.
 _SETTLED = """
     const isOver = (one) =>
         one.playState !== "running" || one.effect.getComputedTiming().iterations === Infinity;
@@ -47,7 +47,7 @@ _SETTLED = """
     });
     look(0);
 """
-# What can be clicked, but is hit by no click in its middle, after scrolling there.
+# Clickable elements that a click in the middle does not hit, even after scrolling.
 _UNREACHABLE = """
     const scope = document.querySelector(".q-dialog") ?? document.body;
     const kinds = "a[href], button:enabled, input, summary, [role=switch]";

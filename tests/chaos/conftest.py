@@ -8,8 +8,8 @@ import pytest
 from tests.chaos.harness import FIGURES, Chaos
 from tests.stack.stack import running
 
-# Short waits, so that much can go wrong in little time; attempts enough that no transaction fails
-# by bad luck alone, for one that fails could not be told from one that was lost.
+# Short waits, so that much can go wrong in little time; enough attempts that none fails by chance,
+# which would look like a lost one.
 HASTE: dict[str, Any] = {
     "PSP_BACKOFF_SECONDS": "0.02",
     "PSP_BACKOFF_SECONDS_MAX": "0.5",

@@ -35,7 +35,7 @@ CAPTURES = "pm_card_visa"
 DECLINES = "pm_card_chargeDeclined"
 FLAKY = "pm_sandbox_flaky"
 SLOW = "pm_sandbox_slow"
-# Mostly good cards, as in life; a tenth each of what is refused and what needs three attempts.
+# Mostly good cards; a tenth each are declined or need three attempts.
 PLAIN = (*(CAPTURES,) * 9, DECLINES)
 MIXED = (CAPTURES,) * 8 + (DECLINES, FLAKY)
 

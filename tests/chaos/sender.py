@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-# What a client goes on trying for; more than any process here is away.
+# How long a client retries; longer than any outage here.
 REPEAT_SECONDS_MAX = 60
 TOKEN_SECONDS_MAX = 20  # of the 30 it is good for
 _REPEATED = frozenset({0, 401, 502, 503, 504})

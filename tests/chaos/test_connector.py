@@ -17,7 +17,7 @@ from tests.chaos.paused_connector import STEPS
 # The lease, the second between two reclaims, and as much again for a slow machine.
 TAKE_OVER_SECONDS_MAX = LEASE_SECONDS + 1 + 8
 STOP_SECONDS_MAX = 10
-# Of eight slots two merchants get so many; the last is for a third.
+# The slots of two merchants out of eight; the last is for a third one.
 IN_FLIGHT = 7
 
 
@@ -67,7 +67,7 @@ def freeze_with_work(chaos: Chaos, process: psutil.Process) -> int:
     """Freezes a connector while it holds entries; returns how many."""
     for _try in range(100):
         process.send_signal(signal.SIGSTOP)
-        # Twice: what it had sent already when it was stopped may still take effect.
+        # Twice: commands sent before it was stopped may still take effect.
         if chaos.in_flight(process.pid):
             time.sleep(0.5)
             if held := chaos.in_flight(process.pid):

@@ -97,7 +97,7 @@ def test_the_whole_stack_is_killed(tmp_path_factory: pytest.TempPathFactory) -> 
     state = tmp_path_factory.mktemp("s", numbered=True)
     with running(state=state, **HASTE) as stack:
         before = Chaos(stack)
-        # Ten attempts' worth of faults, so that much is under way and much waits.
+        # Faults for ten attempts, so that many are in flight and many wait.
         before.sandbox("PUT", "faults", json={"error_rate": 0.5, "kinds": ["error_500", "timeout"]})
         before.send(150)
         open_ones = before.statuses(before.accepted)

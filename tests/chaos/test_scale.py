@@ -12,7 +12,7 @@ from tests import support
 from tests.chaos.harness import PLAIN, Chaos, figures
 
 REPLICAS = 3
-# As process-compose.yaml has it: the second connector answers ten ports on.
+# As in process-compose.yaml: the second connector listens ten ports higher.
 PORT_STEP = 10
 WORK_SECONDS_MAX = 30
 

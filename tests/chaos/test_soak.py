@@ -15,8 +15,8 @@ from tests.chaos.harness import CAPTURES, Chaos, figures
 TRANSACTIONS = 20_000
 PARTS = 4
 WARM_UP = 1500
-# What a warm Python process may still gain: threads that had not run, and pieces of the heap that
-# are not given back. A leak of 1 KB for each transaction would be 20 MB.
+# Growth allowed to a warm Python process: threads that had not run, and heap fragments that are not
+# returned. A leak of 1 KB for each transaction would be 20 MB.
 GROWTH_MB_MAX = 12
 # Redis keeps each transaction for FINISHED_DAYS: record, index, ledger, with room to spare.
 REDIS_BYTES_EACH_MAX = 3000

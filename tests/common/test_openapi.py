@@ -52,8 +52,8 @@ def test_the_core_api_matches_its_document(case: Any, client: Any) -> None:
     """All operations pass all checks of schemathesis, with a valid token."""
     client.flushall()  # or an Idempotency-Key came before with another request
     if case.meta and case.meta.generation.mode.is_positive:
-        # What no schema can say: a cursor is out of an answer, a token in one place, and 1.0 no
-        # whole number.
+        # Beyond any schema: a cursor comes from a response, a token is in one place, and 1.0 is not
+        # an integer.
         case.query.pop("cursor", None)
         if isinstance(case.body, dict):
             case.body.pop("token", None)

@@ -73,8 +73,8 @@ def ask(connection: http.client.HTTPConnection, path: str = "/") -> int:
 
 
 def assert_shared(port: int) -> None:
-    # Not half and half, and not each time: on a busy machine a worker may be without a core for
-    # some bursts, so a round may be repeated. gunicorn's own workers share every second burst, and
+    # Not exactly half, and not every time: on a busy machine a worker may lack a core for some
+    # bursts, so a round may be repeated. gunicorn's own workers share every second burst, and
     # 1 round in 14 by chance.
     for _ in range(ROUNDS_MAX):
         bursts = [workers(port) for _ in range(BURSTS)]

@@ -28,8 +28,8 @@ def test_the_page_says_when_a_payment_is_given_up() -> None:
     backoff = Backoff(first, longest, uniform=lambda _low, high: high)
     waits_seconds = sum(backoff.delay_seconds(attempt) for attempt in range(1, attempts))
     page = " ".join((ROOT / paths.PAGE).read_text().split())
-    assert f"waits {waits_seconds:g} s at the most" in page
-    assert f"beside {attempts} calls" in page
+    assert f"waits at most {waits_seconds:g} s" in page
+    assert f"plus {attempts} calls" in page
     assert f"failed within {waits_seconds + attempts * call:g} s" in page
 
 

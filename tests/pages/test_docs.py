@@ -20,7 +20,7 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
     *(page for name in FOLDERS for page in (ROOT / name).rglob("*.md")),
 ]
-# Of examples: what was tried and taken out again, and a slip of the pen.
+# In examples: experiments that were removed, and a typo.
 TRIED = {
     *("PSP_KIND", "PSP_TIMEOUT_SECOND", "services/psp_connector/plain_psp.py"),
     "RATES_API_DECIMALS",

@@ -55,7 +55,7 @@ def test_no_history_loses_or_repeats_an_effect(
     settings = settings.model_copy(update=more)
     run_state_machine_as_test(
         lambda: Machine(client, settings, partition),  # type: ignore[arg-type]  # it only calls it
-        # A failing history is shown as it was: making it shorter takes longer than a test may.
+        # A failing history is not shrunk, which would take longer than a test may.
         settings=hypothesis_settings(
             max_examples=EXAMPLES_MAX,
             stateful_step_count=STEPS_MAX,
@@ -65,7 +65,7 @@ def test_no_history_loses_or_repeats_an_effect(
     )
 
 
-# What random histories come by only now and then, told on purpose: (rule, arguments) each.
+# Histories that random ones rarely contain: (rule, arguments) each.
 HISTORIES: dict[str, tuple[tuple[str, tuple[Any, ...]], ...]] = {
     "a late failure while the successor is being told captured": (
         ("accept", (1, (1250, "USD"), None)),

@@ -28,7 +28,7 @@ class FakeQueue:
 
     def save(self, results: Sequence[tuple[Work, Any]]) -> list[bool | redis.ResponseError]:
         self.sizes.append(len(results))
-        time.sleep(0.02)  # the other results arrive meanwhile
+        time.sleep(0.02)  # let the other results arrive
         if self.error:
             raise self.error
         return [

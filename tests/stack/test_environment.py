@@ -46,7 +46,7 @@ CADDY_ADMIN=x
 """
 HOSTILE: dict[str, Any] = dict(line.split("=", 1) for line in HOSTILE_LINES.strip().splitlines())
 PROXIES = {name for name in HOSTILE if name.lower().endswith("_proxy")}
-# A setting: who sets it wants the traces there.
+# A setting: the user wants the traces there.
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT"}
 SET_BY_THE_STACK = {"TZ", "LANG", "HTTP_PORT", "PC_PROC_NAME", "PC_REPLICA_NUM"}
 
