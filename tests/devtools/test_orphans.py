@@ -133,7 +133,7 @@ def test_they_are_ended_with_their_children_and_named(tmp_path: Path) -> None:
     with python(worker + WAIT, PLATFORM_STATE=str(tmp_path), **MARKS) as orphan:
         [child] = psutil.Process(orphan.pid).children()
         message, faults = orphans.clear(tmp_path)
-        assert message.endswith(f"by a supervisor that is gone: core-api, pid {orphan.pid}")
+        assert message.endswith(f"by a killed supervisor: core-api, pid {orphan.pid}")
         assert faults == []
         assert orphan.wait(10) == -15
         wait_until(lambda: orphans.is_gone(child), what="the worker's end")
