@@ -73,7 +73,6 @@ class Queue:
         self._clock = clock
         self.name = name
         self.partition = partition
-
         self._finished_seconds = settings.finished_days * _DAY_SECONDS
 
     def join(self) -> None:
@@ -86,7 +85,8 @@ class Queue:
         except redis.ResponseError as error:
             if not str(error).startswith("BUSYGROUP"):
                 raise
-        self.renew()
+        # Without its replicas, it would only keep slots from the other partitions: see `begin`.
+        scripts.renew(self._redis, self.partition, self.name, self._settings.redis_replicas_min)
 
     def renew(self) -> None:
         """Renews this connector's lease."""

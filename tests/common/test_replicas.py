@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -69,6 +71,24 @@ def test_a_transaction_without_a_replica_is_not_accepted(
     [work] = waiting.begin(entries)
     assert work.attempt == 1, "what was not charged is no attempt"
     assert replica.hget(store.WHOLE.transaction(work.charge.transaction_id), "status")
+
+
+def test_a_partition_without_its_replicas_takes_no_slots(
+    redis_port: int, client: Any, replica: Any
+) -> None:
+    """It does not join: calls that cannot begin would keep slots from the other partitions."""
+    queue = Queue(
+        client, settings(f"redis://127.0.0.1:{redis_port}/0", REDIS_REPLICAS_MIN="1"), "one"
+    )
+    program = replica.info("server")["process_id"]
+    os.kill(program, signal.SIGSTOP)
+    try:
+        with pytest.raises(scripts.NotReplicatedError):
+            queue.join()
+    finally:
+        os.kill(program, signal.SIGCONT)
+    wait_until(lambda: client.wait(1, 100) == 1, what="the replica")
+    queue.join()
 
 
 @pytest.mark.parametrize("key", [None, "k"])
