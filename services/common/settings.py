@@ -209,9 +209,12 @@ def _fault(cls: type[Settings], item: Any, values: Mapping[str, str]) -> str:
 
 
 def masked(text: str) -> str:
-    """Masks passwords in URLs."""
-    text = re.sub(r"(://)[^/@]*@|(://).*@", r"\1\2<secret>@", text)
-    return re.sub(r"([?&][a-z_]*password=)[^&#]*", r"\1<secret>", text, flags=re.IGNORECASE)
+    """Masks passwords in URLs, which commas may separate."""
+    text = re.sub(
+        r"([?&]\w*password=)((?!,\w+://|&\w+=).)*", r"\1<secret>", text, flags=re.IGNORECASE
+    )
+    # To the last `@`, because a password may contain one.
+    return re.sub(r"://((?!,\w+://).)*@", "://<secret>@", text)
 
 
 def _explain(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common import redis_client
-from services.common.settings import EXIT_BAD_SETTINGS, SettingsError, read_or_exit
+from services.common.settings import EXIT_BAD_SETTINGS, SettingsError, masked, read_or_exit
 from services.core_api.settings import CoreSettings
 from services.psp_connector.settings import ConnectorSettings
 
@@ -147,6 +147,17 @@ def test_a_fault_does_not_show_the_password_of_an_address() -> None:
     """The error for an invalid REDIS_URL shows its value without the password."""
     [message] = faults(REDIS_URL="redi://me:hunter2@host/0")
     assert message.startswith("REDIS_URL='redi://<secret>@host/0': must be like redis://")
+
+
+@pytest.mark.parametrize("mark", ["@", "@a@", "/a@", "?@", "&", "#", ";", ":", "%40"])
+def test_no_part_of_a_password_is_shown(mark: str) -> None:
+    """All of a password is masked, whatever is in it; the next address of a list is shown."""
+    password = f"hunter{mark}two"
+    url = f"redis://me:{password}@one/0?password={password}"
+    shown = masked(f"{url},{url.replace('one', 'other')}")
+    assert "hunter" not in shown
+    assert "two" not in shown
+    assert ",redis://<secret>@other/0" in masked(f"redis://me:{password}@one,redis://:x@other/0")
 
 
 @pytest.mark.parametrize(
