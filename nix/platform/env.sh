@@ -44,19 +44,15 @@ case $PLATFORM_CODE in
     return 1
     ;;
 esac
-# A folder that others can read may not be ours, like /tmp: it must not get mode 700.
-case $(ls -dlL "$PLATFORM_STATE" 2>/dev/null) in
-  '' | drwx------*) ;;
-  *)
-    platform_found=$(ls -A "$PLATFORM_STATE" || true)
-    if [ -n "$platform_found" ] && ! grep -qxE 'version|jwt-secret|nixw|process-compose' <<END; then
+# A folder of others, like /tmp, must not get mode 700, and in one with other files, like a private home,
+# a start replaces `environment` and `reset` removes `logs`.
+platform_found=$(ls -A "$PLATFORM_STATE" 2>/dev/null || true)
+if [ -n "$platform_found" ] && ! grep -qxE 'version|jwt-secret|nixw|process-compose' <<END; then
 $platform_found
 END
-      echo "platform: $PLATFORM_STATE has unrelated files: set PLATFORM_STATE to a new folder" >&2
-      return 1
-    fi
-    ;;
-esac
+  echo "platform: $PLATFORM_STATE has unrelated files: set PLATFORM_STATE to a new folder" >&2
+  return 1
+fi
 # Not for root, which can write everywhere, and in some containers owns none of the files.
 platform_foreign=
 if [ "$(id -u)" -ne 0 ]; then
