@@ -6,6 +6,7 @@ Separate from the rest because preflight imports it, which delays every start of
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import stat
 import tempfile
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 USERNAME_CHARACTERS_MAX = 64
 
@@ -57,6 +58,18 @@ def load(path: Path) -> list[User]:
         if len(set(values)) < len(values):
             raise UsersError(f"{path}: two users have the same {what}")
     return users
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keeps other commands from changing the file, where the file system has locks."""
+    descriptor = os.open(path.resolve().parent, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def save(path: Path, users: Sequence[User]) -> None:

@@ -20,7 +20,7 @@ import structlog
 
 from services.auth_api.passwords import PASSWORD_CHARACTERS_MAX, hash_password
 from services.auth_api.settings import SHIPPED_USERS
-from services.auth_api.userfile import USERNAME_CHARACTERS_MAX, User, UsersError, load, save
+from services.auth_api.userfile import USERNAME_CHARACTERS_MAX, User, UsersError, load, locked, save
 from services.common.command import run_main
 
 if TYPE_CHECKING:
@@ -100,20 +100,26 @@ class UserDirectory:
 def main(argv: Sequence[str], path: Path, out: TextIO, read_password: Password) -> int:
     """Runs the command; returns its exit code."""
     arguments = parser().parse_args(argv)
+    command, username = arguments.command, getattr(arguments, "username", "")
     try:
         users = load(path)
-        if arguments.command == "list":
+        if command == "list":
             for user in users:
                 state = "enabled" if user.enabled else "disabled"
                 out.write(f"{user.id:>6}  {state:<8}  {user.username}\n")
             return 0
-        save(path, _change(users, arguments.command, arguments.username, read_password))
+        _refuse_unfit(users, command, username)
+        password_hash = _new_hash(read_password()) if command == "add" else ""
+        with locked(path):
+            users = load(path)  # it may have changed while the password was typed
+            _refuse_unfit(users, command, username)
+            save(path, _changed(users, command, username, password_hash))
     except BrokenPipeError:
         raise
     except (UsersError, OSError) as error:
         sys.stderr.write(f"users: {error}\n")
         return 1
-    out.write(f"{arguments.username}: done\n")
+    out.write(f"{username}: done\n")
     return 0
 
 
@@ -137,22 +143,30 @@ def parser() -> argparse.ArgumentParser:
     return command_line
 
 
-def _change(users: list[User], command: str, username: str, read_password: Password) -> list[User]:
+def _refuse_unfit(users: Sequence[User], command: str, username: str) -> None:
     known = any(user.username == username for user in users)
+    if command != "add":
+        if not known:
+            raise UsersError(f"no user {username}; see `python -m services.auth_api.users list`")
+        return
+    if known:
+        raise UsersError(f"user {username} exists already")
+    if not (username.isprintable() and 1 <= len(username) <= USERNAME_CHARACTERS_MAX):
+        raise UsersError(f"a name has 1 to {USERNAME_CHARACTERS_MAX} printable characters")
+
+
+def _new_hash(password: str) -> str:
+    if re.search("[\ud800-\udfff]", password):
+        raise UsersError("the password must be UTF-8 text")
+    if not 1 <= len(password) <= PASSWORD_CHARACTERS_MAX:
+        raise UsersError(f"a password has 1 to {PASSWORD_CHARACTERS_MAX} characters")
+    return hash_password(password)
+
+
+def _changed(users: list[User], command: str, username: str, password_hash: str) -> list[User]:
     if command == "add":
-        if known:
-            raise UsersError(f"user {username} exists already")
-        if not (username.isprintable() and 1 <= len(username) <= USERNAME_CHARACTERS_MAX):
-            raise UsersError(f"a name has 1 to {USERNAME_CHARACTERS_MAX} printable characters")
-        password = read_password()
-        if re.search("[\ud800-\udfff]", password):
-            raise UsersError("the password must be UTF-8 text")
-        if not 1 <= len(password) <= PASSWORD_CHARACTERS_MAX:
-            raise UsersError(f"a password has 1 to {PASSWORD_CHARACTERS_MAX} characters")
         number = max((user.id for user in users), default=0) + 1
-        return [*users, User(id=number, username=username, password_hash=hash_password(password))]
-    if not known:
-        raise UsersError(f"no user {username}; see `python -m services.auth_api.users list`")
+        return [*users, User(id=number, username=username, password_hash=password_hash)]
     enabled = command == "enable"
     return [
         user.model_copy(update={"enabled": enabled}) if user.username == username else user

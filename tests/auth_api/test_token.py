@@ -5,6 +5,7 @@ import os
 import shutil
 import stat
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,26 @@ def test_the_last_of_two_changes_at_once_counts(
     directory.find("alice")
     others[0].join()
     assert directory.find("alice") is None
+
+
+def test_a_change_while_a_password_is_typed_is_kept(file: Path) -> None:
+    """`add` waits for a password; a user disabled meanwhile stays disabled."""
+
+    def typed() -> str:
+        assert main(["disable", "becky"], file, io.StringIO(), lambda: "") == 0
+        return "secret of dora"
+
+    assert main(["add", "dora"], file, io.StringIO(), typed) == 0
+    assert [user.username for user in load(file) if user.enabled] == ["alice", "dora"]
+
+
+def test_concurrent_changes_are_all_kept(file: Path) -> None:
+    """Of users added at the same time, each is in the file."""
+    names = [f"user{number}" for number in range(6)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        codes = list(pool.map(lambda n: main(["add", n], file, io.StringIO(), lambda: "pw"), names))
+    assert codes == [0] * len(names)
+    assert {*names} <= {user.username for user in load(file)}
 
 
 def test_a_broken_user_file_leaves_the_last_good_one_in_force(file: Path) -> None:
