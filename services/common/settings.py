@@ -47,12 +47,18 @@ class Secret(SecretStr):
 
 
 def base_url(text: str) -> str:
-    """The address of an HTTP server without a final slash. Raises ValueError for anything else."""
+    """The address of an HTTP server without a final slash. Raises ValueError for anything else.
+
+    Also for a user, which would replace the API key, and a query, which would swallow the path.
+    """
     with contextlib.suppress(ValueError):  # e.g. a port above 65535
         parts = urlsplit(text)
-        if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0:
+        is_bare = "@" not in parts.netloc and not {"?", "#"} & set(text)
+        if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 and is_bare:
             return text.rstrip("/")
-    raise ValueError("an http:// or https:// address, such as http://127.0.0.1:4318")
+    raise ValueError(
+        "an http:// or https:// address without user and query, such as http://127.0.0.1:4318"
+    )
 
 
 class Settings(BaseModel):

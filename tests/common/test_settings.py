@@ -52,7 +52,10 @@ def test_all_faults_come_in_one_message() -> None:
     assert len(messages) == 4
 
 
-@pytest.mark.parametrize("address", ["http://a:99999", "http://a:0", "http://a:b", "http://[::1"])
+@pytest.mark.parametrize(
+    "address",
+    ["http://a:99999", "http://a:0", "http://a:b", "http://[::1", "http://me:x@a", "http://a?x=1"],
+)
 def test_an_invalid_address_is_refused(address: str) -> None:
     """An invalid traces or PSP address is refused at the start, not on first use."""
     with pytest.raises(SettingsError) as error:
