@@ -45,11 +45,14 @@ _ENTRY_CHARACTERS_MAX = 1000
 _DAY_SECONDS = 86_400
 _MERCHANT = "merchant:"
 
-_BEGIN, _FINISH, _RETRY, _PROMOTE, _DEAD_LETTER, _REMOVE_CONSUMER, _SET_ASIDE, _CLAIM = (
+(
+    _CREATE_GROUP, _BEGIN, _FINISH, _RETRY, _PROMOTE, _DEAD_LETTER, _REMOVE_CONSUMER, _SET_ASIDE,
+    _CLAIM,
+) = (
     scripts.script(__file__, f"{name}.lua")
     for name in (
-        "begin", "finish", "retry", "promote", "dead_letter", "remove_consumer", "set_aside",
-        "claim",
+        "create_group", "begin", "finish", "retry", "promote", "dead_letter", "remove_consumer",
+        "set_aside", "claim",
     )
 )  # fmt: skip
 
@@ -78,13 +81,7 @@ class Queue:
     def join(self) -> None:
         """Checks Redis, creates the consumer group if missing, and takes a lease."""
         redis_check.check(self._redis, self._settings)
-        try:
-            self._redis.xgroup_create(self.partition.queue, store.GROUP, id="0", mkstream=True)
-        except redis.OutOfMemoryError:
-            pass  # whether or not the group exists; without one the first read fails
-        except redis.ResponseError as error:
-            if not str(error).startswith("BUSYGROUP"):
-                raise
+        scripts.run_script(self._redis, _CREATE_GROUP, [self.partition.queue], [store.GROUP])
         # Without its replicas, it would only keep slots from the other partitions: see `begin`.
         scripts.renew(self._redis, self.partition, self.name, self._settings.redis_replicas_min)
 

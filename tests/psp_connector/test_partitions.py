@@ -79,8 +79,8 @@ def test_every_key_of_every_script_of_a_merchant_has_one_slot(
 
 
 SCRIPTS = (
-    "accept", "begin", "claim", "dead_letter", "finish", "promote", "remove_consumer", "renew",
-    "replay", "retry", "set_aside", "sweep",
+    "accept", "begin", "claim", "create_group", "dead_letter", "finish", "promote",
+    "remove_consumer", "renew", "replay", "retry", "set_aside", "sweep",
 )  # fmt: skip
 
 
