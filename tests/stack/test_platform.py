@@ -63,7 +63,7 @@ def test_down_of_a_stack_that_ends_by_itself(environ: dict[str, str], tmp_path: 
         "PATH": f"{tmp_path}:{environ['PATH']}",
         "PLATFORM_STATE": str(tmp_path / "state"),
     }
-    (tmp_path / "state").mkdir(0o700)
+    (tmp_path / "state/process-compose").mkdir(parents=True)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "state/pc.sock"))
         listener.listen()
