@@ -65,6 +65,8 @@ start() {
     say_what_is_served
   fi
   [ "$mode" = detached ] || exec process-compose "$@"
+  # devtools.wait shows it as the reason if preflight does not get to write a new one.
+  rm -f "$PLATFORM_STATE/logs/preflight.log"
   # Its exit code does not show whether the processes started; devtools.wait does.
   process-compose "$@" || true
   exec python -m devtools.wait

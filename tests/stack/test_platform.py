@@ -186,6 +186,16 @@ def test_reset_needs_confirmation(environ: dict[str, str]) -> None:
     assert not (state / "redis").exists()
 
 
+def test_the_reason_of_an_earlier_start_is_not_shown_again(environ: dict[str, str]) -> None:
+    """If process-compose ends before preflight runs, its own error is the reason."""
+    bad = {"PLATFORM_PORT": "x"}
+    assert "PLATFORM_PORT='x'" in platform(environ | bad, "up", "-D").stderr
+    done = platform(environ | {"LOG_FORMAT": '"'}, "up", "-D")
+    assert done.returncode == 1
+    assert "PLATFORM_PORT" not in done.stderr
+    assert "Failed to parse" in done.stderr
+
+
 def test_a_folder_that_cannot_be_written_is_named(environ: dict[str, str], tmp_path: Path) -> None:
     """It is named with the remedy before anything starts."""
     (tmp_path / "file").touch()  # below it not even root can make a folder
