@@ -210,7 +210,7 @@ def _fault(cls: type[Settings], item: Any, values: Mapping[str, str]) -> str:
         return f"{variable} is not set: {field.description}"
     secret = _is_secret(field.annotation)
     text = "<secret>" if secret else repr(masked(values.get(variable.lower(), "")))
-    rule = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    rule = re.sub("^(Value error, |Input should be |Path does not point to )", "", item["msg"])
     return f"{variable}={text}: must be {rule} ({field.description})"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 import uuid
@@ -34,6 +35,8 @@ _HOW_TO_MAKE = 'make one with: python -c "import secrets; print(secrets.token_he
 
 
 def _fault(secret: str) -> str:
+    if re.search("[\ud800-\udfff]", secret):
+        return "is not UTF-8 text"
     if len(secret.encode()) < SECRET_BYTES_MIN:
         return f"has fewer than {SECRET_BYTES_MIN} bytes"
     try:

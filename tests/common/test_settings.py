@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.auth_api.settings import AuthSettings
 from services.common import redis_client
 from services.common.settings import EXIT_BAD_SETTINGS, SettingsError, masked, read_or_exit
 from services.core_api.settings import CoreSettings
@@ -144,6 +145,15 @@ def test_the_list_of_settings_has_no_secret() -> None:
         ("JWT_SECRET", "<secret>", ".env (JWT_SECRET_FILE)"),
         ("REDIS_URL", "rediss://<secret>@host/0?password=<secret>&db=1", ".env"),
     } <= set(explained)
+
+
+def test_a_value_that_is_no_text_and_a_missing_file_are_named(tmp_path: Path) -> None:
+    """The error says which variable it is about, and what it must be."""
+    [message] = faults(JWT_SECRET="\udcff" * 32)
+    assert message.startswith("JWT_SECRET=<secret>: is not UTF-8 text")
+    with pytest.raises(SettingsError) as error:
+        AuthSettings.read(GOOD | {"USERS_FILE": str(tmp_path / "none")})
+    assert "none': must be a file (" in str(error.value)
 
 
 def test_a_fault_does_not_show_the_password_of_an_address() -> None:
