@@ -71,12 +71,8 @@ def current(environ: Mapping[str, str]) -> Checkout:
 
 
 def _at(folder: Path, environ: Mapping[str, str]) -> Checkout:
-    state = environ.get("PLATFORM_STATE", "")
-    # As in nix/platform/env.sh: ignore a folder derived in another checkout's shell.
-    if state == f"{environ.get('PLATFORM_CHECKOUT', '')}/.state":
-        state = ""
-    path = folder.absolute() / (state or ".state")
-    return Checkout(folder, path, environ, envfile.read(folder / ".env"))
+    dotenv = envfile.read(folder / ".env")
+    return Checkout(folder, envfile.state(environ, folder), environ, dotenv)
 
 
 def dotenv_faults(checkout: Checkout) -> list[str]:

@@ -56,11 +56,22 @@ def checkout(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("PLATFORM_CHECKOUT") or here)
 
 
+def state(environ: Mapping[str, str], folder: Path) -> Path:
+    """The state folder of this checkout, absolute.
+
+    As in nix/platform/env.sh, one that another checkout's shell derived is ignored.
+    """
+    chosen = environ.get("PLATFORM_STATE", "")
+    is_derived = chosen == f"{environ.get('PLATFORM_CHECKOUT', '')}/.state"
+    return folder.absolute() / (".state" if is_derived or not chosen else chosen)
+
+
 def merged(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment of a command: as in the stack, the shell overrides `.env`."""
     folder = checkout(environ)
     is_ours = (folder / "process-compose.yaml").is_file()  # not another project's .env
-    return {**(read(folder / ".env").values if is_ours else {}), **environ}
+    values = read(folder / ".env").values if is_ours else {}
+    return {**values, **environ, "PLATFORM_STATE": str(state(environ, folder))}
 
 
 def main(command: list[str], environ: Mapping[str, str]) -> None:

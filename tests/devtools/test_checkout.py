@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from devtools import envfile
 from devtools.address import BLOCK, CLUSTER_BLOCK
 from devtools.checkout import current, name_warnings, rows
 from devtools.preflight import faults
@@ -55,6 +56,8 @@ def test_the_checkout_is_found_from_a_folder_in_it(
     environ = {"PLATFORM_CHECKOUT": "/other", "PLATFORM_STATE": "/other/.state"}
     found = current(environ)
     assert (found.folder, found.state) == (checkout, checkout / ".state")
+    # For merchant, logs and deadletters.
+    assert envfile.merged(environ)["PLATFORM_STATE"] == str(checkout / ".state")
     assert str(current(environ | {"PLATFORM_STATE": "/chosen"}).state) == "/chosen"
 
 

@@ -90,8 +90,9 @@ def test_a_command_reads_what_the_stack_reads(
     (tmp_path / "process-compose.yaml").touch()
     (tmp_path / ".env").write_text("REDIS_URL=redis://a/0\nLOG_LEVEL=debug\n")
     monkeypatch.chdir(tmp_path / "services/deep")
+    state = {"PLATFORM_STATE": str(tmp_path / ".state")}
     merged = envfile.merged({"LOG_LEVEL": "info"})
-    assert merged == {"REDIS_URL": "redis://a/0", "LOG_LEVEL": "info"}
+    assert merged == {"REDIS_URL": "redis://a/0", "LOG_LEVEL": "info", **state}
     (tmp_path / "process-compose.yaml").unlink()
     monkeypatch.chdir(tmp_path)
-    assert envfile.merged({}) == {}
+    assert envfile.merged({}) == state
