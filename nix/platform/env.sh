@@ -17,14 +17,15 @@ until [ -f "$platform_checkout/process-compose.yaml" ] && [ -d "$platform_checko
   platform_checkout=${platform_checkout%/*}
 done
 
+# This shell may start another checkout's stack: replace code and state folder that were derived, not those
+# of the store or set by the user.
+[ "${PLATFORM_CODE-}" != "${PLATFORM_CHECKOUT-}" ] || unset PLATFORM_CODE
+[ "${PLATFORM_STATE-}" != "${PLATFORM_CHECKOUT-}/.state" ] || unset PLATFORM_STATE
 PLATFORM_CODE=${PLATFORM_CODE:-$platform_checkout}
 # Another Python's standard library would break ours.
 unset CDPATH PYTHONHOME
 PYTHONPATH=$PLATFORM_CODE
 
-# This shell may start another checkout's stack: replace a state folder that was derived, not one set by
-# the user.
-[ "${PLATFORM_STATE-}" != "${PLATFORM_CHECKOUT-}/.state" ] || unset PLATFORM_STATE
 PLATFORM_CHECKOUT=$platform_checkout
 case ${PLATFORM_STATE:=.state} in
   /*) ;;

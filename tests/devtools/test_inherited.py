@@ -16,10 +16,13 @@ from tests.support import ROOT, call
 FOLDER = ROOT / "nix/platform"
 
 
-def sourced(file: str, show: str, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def sourced(
+    file: str, show: str, environ: dict[str, str], cwd: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
     """Sources one of the folder's files as the programs do, then runs `show`."""
     command = ["bash", "-euo", "pipefail", "-c", f'. "{FOLDER}/{file}"; {show}']
-    return call(command, {"PATH": os.environ["PATH"], "PLATFORM_CODE": str(ROOT)} | environ)
+    own = {"PATH": os.environ["PATH"], "PLATFORM_CODE": str(ROOT)}
+    return call(command, own | environ, cwd=cwd)
 
 
 def test_every_setting_is_inherited() -> None:
@@ -87,6 +90,19 @@ def test_a_long_path_has_one_socket_through_each_link(tmp_path: Path) -> None:
         for path in (state, link)
     }
     assert len(found) == 1
+
+
+def test_another_checkouts_shell_starts_this_ones_code(tmp_path: Path) -> None:
+    """Code and state are those of the checkout around the folder, unless chosen by the user."""
+    (tmp_path / "process-compose.yaml").touch()
+    (tmp_path / "services").mkdir()
+    of_other = {"PLATFORM_CHECKOUT": "/o", "PLATFORM_CODE": "/o", "PLATFORM_STATE": "/o/.state"}
+    show = 'echo "$PLATFORM_CODE $PYTHONPATH $PLATFORM_STATE"'
+    found = sourced("env.sh", show, of_other, tmp_path).stdout.split()
+    assert found == [str(tmp_path), str(tmp_path), str(tmp_path / ".state")]
+    own = {"PLATFORM_CODE": "/store", "PLATFORM_STATE": str(tmp_path / "own")}
+    found = sourced("env.sh", show, of_other | own, tmp_path).stdout.split()
+    assert found == ["/store", "/store", str(tmp_path / "own")]
 
 
 def as_user_4711(folder: Path) -> dict[str, str]:
