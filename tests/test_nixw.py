@@ -141,6 +141,11 @@ def test_it_works_whatever_the_users_cdpath_is(checkout: Path) -> None:
     assert nixw(checkout, "run", CDPATH=f".:{checkout.parent}") == ["run", "."]
 
 
+def test_the_users_tar_options_have_no_effect(checkout: Path) -> None:
+    """With -v the name of each file that is copied came before Nix' own output."""
+    assert run(checkout, "run", TAR_OPTIONS="-v").stdout.startswith("--extra-experimental-features")
+
+
 def test_a_link_to_it_works(checkout: Path) -> None:
     """A link in a folder on PATH works and is unchanged."""
     (checkout / ".git").mkdir()
