@@ -24,6 +24,7 @@ SCRIPTS: Mapping[str, tuple[str, tuple[object, ...]]] = {
     ),
     "psp_connector/begin.lua": ("-", ("now", "", "amount", "currency")),
     "psp_connector/claim.lua": ("stream", ("group", "one", "two", 5)),
+    "psp_connector/create_group.lua": ("stream", ("another",)),
     "psp_connector/dead_letter.lua": (
         "stream stream -", ("group", ENTRY, ID, "reason", "{}", "now", "1-0", _EVENT, 60),
     ),
