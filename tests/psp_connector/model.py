@@ -278,7 +278,7 @@ class Checked(RuleBasedStateMachine):
             assert not record.final or status == record.status
             record.status = status
         self.points_are_what_was_captured()
-        assert take_over(last) == [], "which removes the dead"
+        assert take_over(last) == [], "which removes dead consumers"
         last.leave()
         assert self.client.xinfo_consumers(self.partition.queue, store.GROUP) == []
         assert self.client.xlen(self.partition.queue) == 0
