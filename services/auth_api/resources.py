@@ -74,13 +74,13 @@ class TokenResource:
     )
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         request = read_json(req, TokenRequest)
-        user = self._log_in(request, client_address(req, self._proxies))
+        user = self._log_in(request, req)
         token = self._tokens.issue(user.id, user.username, enabled=user.enabled)
         bind_contextvars(user_id=user.id)
         resp.set_header("Cache-Control", "no-store")
-        resp.media = TokenAnswer(token=token).model_dump()
+        resp.text = TokenAnswer(token=token).model_dump_json()
 
-    def _log_in(self, request: TokenRequest, address: str) -> User:
+    def _log_in(self, request: TokenRequest, req: falcon.Request) -> User:
         name, password = request.username, request.password
         user = self._users.find(name)
         if user and self._passwords.is_cached(name, user.password_hash, password):
@@ -90,7 +90,7 @@ class TokenResource:
         def verify() -> bool:
             return self._passwords.verify(name, stored, password)
 
-        if self._limits.attempt(name, address, verify) and user:
+        if self._limits.attempt(name, client_address(req, self._proxies), verify) and user:
             return user
         raise Problem(
             401,
