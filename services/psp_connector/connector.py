@@ -76,11 +76,10 @@ class Connector:
 
     def run(self) -> None:
         """Runs until `stop`; survives Redis outages."""
-        threads = [_thread("sweep", self._sweeping)]
-        threads += [_thread("lane", lane.run) for lane in self._lanes[1:]]
+        _thread("sweep", self._sweeping)
+        threads = [_thread("lane", lane.run) for lane in self._lanes[1:]]
         self._lanes[0].run()
-        for thread in threads[1:]:
-            thread.join(_LEAVE_SECONDS)
+        _join(threads, _LEAVE_SECONDS)
 
     def stop(self) -> None:
         """Stops starting calls; `drain` waits for those in flight."""
@@ -90,8 +89,8 @@ class Connector:
         """Waits for calls in flight, then leaves; returns the number of unfinished ones."""
         deadline = time.monotonic() + seconds_max
         unfinished = self._lanes[0].slots.wait_idle(seconds_max)
-        for thread in [_thread("leave", lane.leave) for lane in self._lanes]:
-            thread.join(max(deadline - time.monotonic(), _LEAVE_SECONDS))
+        threads = [_thread("leave", lane.leave) for lane in self._lanes]
+        _join(threads, max(deadline - time.monotonic(), _LEAVE_SECONDS))
         return unfinished
 
     def _sweeping(self) -> None:
@@ -201,3 +200,10 @@ def _thread(name: str, target: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=target, name=name, daemon=True)
     thread.start()
     return thread
+
+
+def _join(threads: Sequence[threading.Thread], seconds_max: float) -> None:
+    """Waits until all threads have ended, for at most `seconds_max` altogether."""
+    deadline = time.monotonic() + seconds_max
+    for thread in threads:
+        thread.join(max(deadline - time.monotonic(), 0))
