@@ -31,6 +31,7 @@ Check: TypeAlias = "Callable[[], None]"
 """Checks one dependency; raises if it is not usable."""
 
 BODY_BYTES_MAX = 16 * 1024
+_PATH = re.compile("/(?!/)")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # Probes and scrapers request these every few seconds.
 _UNLOGGED = frozenset({"/health", "/metrics"})
@@ -88,7 +89,7 @@ class Request(falcon.Request):
 
 
 class Gate:
-    """Middleware: rejects unknown hosts; counts and logs each request."""
+    """Middleware: rejects unknown hosts and paths like `//x`; counts and logs each request."""
 
     def __init__(self, hosts: re.Pattern[str], metrics: HttpMetrics) -> None:
         self._is_host = hosts.fullmatch
@@ -99,6 +100,9 @@ class Gate:
         # HTTP/1.0 health checks may send no Host; browsers always do.
         if not self._is_host(req.env.get("HTTP_HOST", "localhost")):
             raise Problem(421, "This service does not serve that Host; see ALLOWED_HOSTS.")
+        # Falcon's router ignores leading slashes, so `//x` would pass middleware that checks paths.
+        if not _PATH.match(req.path):
+            raise falcon.HTTPNotFound
 
     def process_response(
         self,

@@ -78,6 +78,15 @@ def test_a_foreign_host_is_misdirected(
     assert status == (200 if found == 404 else found)
 
 
+@pytest.mark.parametrize("path", ["//notes", "///notes", "notes", "//health", "//metrics"])
+def test_a_path_has_one_spelling(path: str) -> None:
+    """A resource is not found under another path, which middleware that checks paths would pass."""
+    environ = falcon.testing.create_environ("/", headers={"Host": "localhost"})
+    result = falcon.testing.StartResponseMock()
+    service().app({**environ, "PATH_INFO": path}, result)
+    assert result.status == "404 Not Found"
+
+
 @given(
     method=st.one_of(
         st.sampled_from(["WEBSOCKET", "TRACE", "CONNECT", "PRI", "get"]),
