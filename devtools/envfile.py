@@ -40,6 +40,9 @@ def read(path: Path) -> EnvFile:
         line = f"{path.name}, line {original.line}"
         if is_wrong or (key and value is None):
             faults.append(f"{line}: is not NAME=value (comments begin with #)")
+        elif key and key.startswith("PC_"):
+            # PC_NO_SERVER, for one, would start a stack that no command can stop.
+            faults.append(f"{line}: {key} is process-compose's own: use its flags")
         elif key and value is not None and not f"{key}{value}".isprintable():
             faults.append(f"{line}: {key!a} contains an invisible character: type it again")
         elif key and value is not None:

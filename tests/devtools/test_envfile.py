@@ -24,7 +24,10 @@ ACCEPTED = {
     "G_UTF8=Žluťoučký": "Žluťoučký",
     "LOG_LEVEL=file": "shell",
 }
-REFUSED = ["KEY", "KEY hunter2", "=1", "KEY='hunter2", "KEY='a' hunter2", "KEY=a\u00a0b", "KEY=\0"]
+REFUSED = [
+    *("KEY", "KEY hunter2", "=1", "KEY='hunter2", "KEY='a' hunter2", "KEY=a\u00a0b", "KEY=\0"),
+    "PC_NO_SERVER=hunter2",
+]
 
 
 def test_a_process_gets_the_values(tmp_path: Path) -> None:
