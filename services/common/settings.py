@@ -134,8 +134,10 @@ def _ip_address(text: str) -> str:
 
 
 def _host_names(text: str) -> str:
-    if not all(re.fullmatch(r"[A-Za-z0-9.-]+", name) for name in text.split()):
-        raise ValueError("host names without scheme and port, separated by spaces")
+    names = text.lower().split()
+    is_repeated = len(set(names)) < len(names)  # Caddy refuses that
+    if is_repeated or not all(re.fullmatch(r"[a-z0-9.-]+", name) for name in names):
+        raise ValueError("host names without scheme and port, each once, separated by spaces")
     return text
 
 

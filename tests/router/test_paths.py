@@ -89,7 +89,7 @@ def test_a_foreign_host_is_misdirected(platform: Platform, host: str, path: str)
 
 def test_allowed_hosts(tmp_path: Path) -> None:
     """ALLOWED_HOSTS adds names; a service gets `localhost`, and the client's as forwarded."""
-    with platform_in(tmp_path, ALLOWED_HOSTS="pay.example www.example") as platform:
+    with platform_in(tmp_path, ALLOWED_HOSTS="pay.example www.example localhost") as platform:
         for host in ("pay.example", "WWW.example:443"):
             assert platform.router.ask("GET", "/auth/x", headers={"Host": host}).status == 200
             headers = platform.auth.last().headers

@@ -32,12 +32,33 @@ def test_the_access_log_has_one_line_per_request(router: Router) -> None:
     assert request["remote_ip"] == "127.0.0.1"
 
 
+@pytest.mark.parametrize("path", ["/%C2%9B31m", "/auth/%C2%9B31m", "/%E2%80%AEx", "/%7F"])
+def test_a_logged_path_cannot_steer_a_terminal(router: Router, path: str) -> None:
+    """Characters that JSON does not escape, such as U+009B, are not in the log."""
+    router.ask("GET", path, headers={"X-Request-Id": path.replace("%", "-").replace("/", "-")})
+    line = router.log_of(path.replace("%", "-").replace("/", "-"))
+    assert re.fullmatch(r"[ -~]*\?[ -~]*", line["path"])
+
+
 def test_health_checks_are_not_logged(router: Router) -> None:
     """Requests of /health, which come every few seconds, are not logged."""
     router.ask("GET", "/health", headers={"X-Request-Id": "probe"})
     router.ask("GET", "/nowhere", headers={"X-Request-Id": "after-the-probe"})
     router.log_of("after-the-probe")
     assert [line for line in router.log() if line.get("request_id") == "probe"] == []
+
+
+@pytest.mark.parametrize("level", ["warning", "error"])
+def test_a_high_level_hides_requests_but_not_readiness(tmp_path: Path, level: str) -> None:
+    """The stack waits for the line at the start; only requests that failed are logged."""
+    with platform_in(tmp_path, LOG_LEVEL=level) as platform:
+        platform.auth.answers["/broken"] = Answer(500)
+        for path in ("/auth/x", "/nowhere", "/auth/broken"):
+            platform.router.ask("GET", path, headers={"X-Request-Id": path.replace("/", "-")})
+        platform.router.log_of("-auth-broken")
+        events = [line["event"] for line in platform.router.log()]
+    assert events.count("serving initial configuration") == 1
+    assert events.count("handled request") == 1
 
 
 @pytest.mark.parametrize("log_format", ["json", "console", ""])
