@@ -60,7 +60,11 @@ def main(environ: Mapping[str, str]) -> int:
     ended, left = orphans.clear(folder)
     if ended:
         sys.stdout.write(f"preflight: {ended}\n")
-    if found := left + faults(environ):
+    try:
+        found = left + faults(environ)
+    except OSError as error:  # a full disk, or a folder in a file's place
+        found = [f"the state folder cannot be written: {error}"]
+    if found:
         lines = "".join(f"  {fault}\n" for fault in found)
         sys.stderr.write(f"preflight: the stack cannot start\n{lines}")
         return EXIT_BAD_SETTINGS

@@ -41,7 +41,7 @@ def prepare(state: Path) -> list[str]:
             return [fault]
         _make_folders(state)
         for name in _SECRETS:
-            if (state / name).exists():
+            if (state / name).exists() and (state / name).stat().st_size:
                 (state / name).chmod(0o600)
             else:
                 _write(state / name, secrets.token_hex(32))

@@ -67,6 +67,7 @@ def say_gone(state_dir: Path) -> None:
         sys.stderr.write(f"platform: the stack cannot start\n{lines}")
     else:
         say_why(state_dir, {"process-compose": "has ended or does not respond"})
+        sys.stderr.write("platform: `doctor` finds other causes, such as a full disk\n")
 
 
 def wait(supervisor: Supervisor, state_dir: Path) -> int:

@@ -45,12 +45,30 @@ def test_the_first_start_creates_state_and_secret(environ: dict[str, str], tmp_p
     assert mode(secret) == 0o600
 
 
+def test_an_empty_secret_is_replaced(environ: dict[str, str], tmp_path: Path) -> None:
+    """A power cut may leave an empty file; the sandbox would then ask for no token."""
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "sandbox-token").touch()
+    assert faults(environ) == []
+    assert len((tmp_path / "state" / "sandbox-token").read_text().strip()) == 64
+
+
+def test_a_file_that_cannot_be_written_is_a_fault(
+    environ: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk or a folder in the way is named, wherever it is met."""
+    (tmp_path / "state" / "environment").mkdir(parents=True)
+    assert preflight.main(environ) == 78
+    assert "cannot be written: [Errno 21] Is a directory" in capsys.readouterr().err
+
+
 def test_all_faults_are_reported_at_once(environ: dict[str, str], tmp_path: Path) -> None:
     """One report has faults of `.env`, shell, users file and ports, with their readers."""
     (tmp_path / ".env").write_text("WORKERS 2\nQUEUE_LIMIT=many\nPSP_URL=nowhere\n")
     (tmp_path / "users.json").write_text('[{"id": 0}]')
     environ |= envfile.read(tmp_path / ".env").values
     environ |= {"REDIS_URL": "localhost", "WORKERS": "0", "HTTP_HOST": "::1", "CONSOLE": "no"}
+    environ["ALLOWED_HOSTS"] = "pay.example PAY.example"
     port = int(environ["PLATFORM_PORT"]) + 2
     with socket.create_server(("127.0.0.1", port)):
         found = faults(environ | {"USERS_FILE": str(tmp_path / "users.json")})
@@ -63,6 +81,7 @@ def test_all_faults_are_reported_at_once(environ: dict[str, str], tmp_path: Path
         "PSP_URL='nowhere'": "[psp-connector]",
         "WORKERS='0'": "[auth-api, core-api]",
         "HTTP_HOST='::1': must be 127.0.0.1": f"[{all_services}, router]",
+        "ALLOWED_HOSTS='pay.example PAY.example'": f"[{all_services}]",
         "CONSOLE='no': must be on or off": "[the stack]",
         "USERS_FILE": "[auth-api]",
     }
