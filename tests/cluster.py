@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import redis
 
 from services.common import redis_client
 from tests import support
-from tests.support import ROOT, wait_until
+from tests.support import ROOT, redis_answers, wait_until
 
 NODE_TIMEOUT_MS = 1000
 PASSWORD = "secret"
@@ -121,18 +122,13 @@ class RedisCluster:
         for number in self.nodes:
             with contextlib.suppress(redis.RedisError), self.client(number) as client:
                 return {
-                    int(address.rpartition(":")[2].partition("@")[0]) - self.first_port: node["id"]
-                    for address, node in self._named(client)
+                    int(address.rpartition(":")[2].partition("@")[0]) - self.first_port: node[
+                        "node_id"
+                    ]
+                    for address, node in client.cluster("NODES").items()
                     if "master" in node["flags"] and "fail" not in node["flags"] and node["slots"]
                 }
         return {}
-
-    def _named(self, client: Any) -> list[tuple[str, dict[str, Any]]]:
-        found = client.cluster("NODES")
-        return [
-            (address, {"id": node["node_id"], "flags": node["flags"], "slots": node["slots"]})
-            for address, node in found.items()
-        ]
 
     def is_well(self) -> bool:
         """Whether each node responds, all slots are served, and each replica has caught up."""
@@ -157,11 +153,6 @@ class RedisCluster:
             ["redis-cli", *tls, "--cluster", *arguments, "--cluster-yes"],
             check=True, capture_output=True, timeout=120, stdin=subprocess.DEVNULL,
         )  # fmt: skip
-
-    def empty(self) -> None:
-        for number in self.masters_now():
-            with self.client(number) as client:
-                client.flushall()
 
 
 def certificate(folder: Path) -> Certificate:
@@ -189,21 +180,13 @@ def redis_cluster(
         for number in cluster.nodes:
             cluster.start(number)
         for number in cluster.nodes:
-            wait_until(lambda n=number: _answers(cluster, n), what="a node")  # type: ignore[misc]
+            wait_until(partial(redis_answers, cluster.url_of(number)), what="a node")
         addresses = [f"127.0.0.1:{cluster.first_port + n}" for n in cluster.nodes]
         cluster.cli("create", *addresses, "--cluster-replicas", str(replicas))
         wait_until(cluster.is_well, what="a cluster that is well")
         yield cluster
     finally:
         cluster.stop()
-
-
-def _answers(cluster: RedisCluster, number: int) -> bool:
-    try:
-        with cluster.client(number) as client:
-            return bool(client.ping())
-    except redis.RedisError:
-        return False
 
 
 def connect(cluster: RedisCluster, timeout_seconds: float = 2) -> Any:

@@ -143,33 +143,38 @@ def redis_server(folder: Path, port: int, *options: str) -> Iterator[subprocess.
     command = ["redis-server", config, "--port", str(port), "--dir", str(folder), *options]
     log = folder / "log"
     with program(command, environ=os.environ, output=log, stop_seconds_max=0) as process:
-        with contextlib.closing(redis.Redis(port=port, socket_timeout=1, retry=ONE_TRY)) as client:
-            wait_until(lambda: _answers(client), what=f"Redis on port {port}")
+        wait_until(lambda: redis_answers(f"redis://127.0.0.1:{port}"), what=f"Redis on port {port}")
         yield process
 
 
-def _answers(client: redis.Redis) -> bool:
+def redis_answers(url: str) -> bool:
     try:
-        return bool(client.ping())
+        with redis.Redis.from_url(url, socket_timeout=1, retry=ONE_TRY) as client:
+            return bool(client.ping())
     except redis.RedisError:
         return False
 
 
 @contextlib.contextmanager
-def core_api(folder: Path, **more: str) -> Iterator[tuple[str, psutil.Process]]:
-    """A Core API, without Redis unless `more` has its address; yields address and process."""
+def service(
+    name: str, folder: Path, host: str = "127.0.0.1", **more: str
+) -> Iterator[tuple[str, psutil.Process]]:
+    """A service that responds, without Redis and PSP by default; yields address and process."""
     environ = {
         **os.environ,
+        "HTTP_HOST": host,
         "HTTP_PORT": str(free_ports(1)),
         "JWT_SECRET": "s" * 32,
         "PLATFORM_STATE": "",
+        "PSP_URL": "http://127.0.0.1:1",
         "REDIS_URL": "redis://127.0.0.1:1/0",
         **more,
     }
-    url = f"http://127.0.0.1:{environ['HTTP_PORT']}"
-    command = [sys.executable, "-m", "services.core_api"]
+    local = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(host, host)
+    url = f"http://{local}:{environ['HTTP_PORT']}"
+    command = [sys.executable, "-m", f"services.{name}"]
     with program(command, environ=environ, output=folder / "log") as process:
-        wait_until(lambda: _is_up(url), what="the Core API")
+        wait_until(lambda: _is_up(url), what=name)
         yield url, psutil.Process(process.pid)
 
 

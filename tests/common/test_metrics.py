@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import falcon.testing
@@ -15,7 +16,7 @@ from services.common.web import make_app
 from services.psp_connector.app import create_app
 from services.psp_connector.metrics import Attempts
 from services.psp_connector.settings import ConnectorSettings
-from tests.support import core_api, http, wait_until
+from tests.support import http, service, wait_until
 
 
 def value(text: str, sample: str) -> float:
@@ -24,7 +25,7 @@ def value(text: str, sample: str) -> float:
     return sum(float(number) for number in found)
 
 
-SETTINGS: Any = HttpSettings.read({"HTTP_PORT": "1", "ALLOWED_HOSTS": "falconframework.org"})
+LOCAL = {"Host": "localhost"}
 UNAUTHORIZED = 'http_request_duration_seconds_count{method="GET",route="/",status="401"}'
 
 
@@ -38,7 +39,7 @@ def test_counts_outlive_the_workers_and_not_the_service(tmp_path: Path) -> None:
     """One scrape has the counts of all workers, including killed ones, in a file per slot."""
     files = tmp_path / "metrics"
     state = {"PLATFORM_STATE": str(tmp_path), "WORKERS": "2"}
-    with core_api(tmp_path, **state) as (url, process):
+    with service("core_api", tmp_path, **state) as (url, process):
         ask(url)
         for end in (psutil.Process.terminate, psutil.Process.kill):
             for worker in (workers := process.children()):
@@ -51,7 +52,7 @@ def test_counts_outlive_the_workers_and_not_the_service(tmp_path: Path) -> None:
         for killed in (process, *process.children()):
             killed.kill()
     (port,) = files.iterdir()
-    with core_api(tmp_path, HTTP_PORT=port.name, **state) as (url, process):
+    with service("core_api", tmp_path, HTTP_PORT=port.name, **state) as (url, process):
         assert value(http.get(f"{url}/metrics").text, UNAUTHORIZED) == 0
     assert [*files.rglob("*.db")] == []
 
@@ -59,7 +60,8 @@ def test_counts_outlive_the_workers_and_not_the_service(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:Unknown REQUEST_METHOD")  # that is the point of it
 def test_labels_are_few_whatever_clients_send() -> None:
     """Paths and methods that clients invent do not become labels."""
-    api = falcon.testing.TestClient(make_app({}, SETTINGS, checks={}))
+    app = make_app({}, HttpSettings.read({"HTTP_PORT": "1"}), checks={})
+    api = falcon.testing.TestClient(app, headers=LOCAL)
     for number in range(20):
         api.simulate_get(f"/guess/{number}")
         api.simulate_request("BREW", f"/{number}")
@@ -68,51 +70,27 @@ def test_labels_are_few_whatever_clients_send() -> None:
     assert set(re.findall(r'method="([^"]*)"', text)) == {"GET", "other"}
 
 
-CONNECTOR = ConnectorSettings.read(
-    {
-        "HTTP_PORT": "1",
-        "ALLOWED_HOSTS": "falconframework.org",
-        "REDIS_URL": "redis://127.0.0.1:1",
-        "PSP_URL": "http://127.0.0.1:1",
-    }
-)
-
-
-class Turning:
-    """A connector whose loop has just run."""
-
-    last_turn = float("inf")
-
-    def __init__(self) -> None:
-        self.metrics = Attempts()
-
-
-def test_the_connector_shows_attempts_and_queue(client: Any) -> None:
-    """One scrape has attempts by outcome, PSP durations, and the queue's length and age."""
+@pytest.mark.parametrize("is_redis_up", [True, False])
+def test_the_connector_shows_attempts_and_queue(
+    client: Any, redis_port: int, *, is_redis_up: bool
+) -> None:
+    """Attempts by outcome and PSP durations; while Redis is up, the queue's length and age."""
     client.xadd(store.WHOLE.queue, {"a": 1}, id=f"{int(time.time() - 3000) * 1000}-0")
     client.xadd(store.WHOLE.queue, {"a": 1})
     client.zadd(store.WHOLE.retries, {"x": 1, "y": 2, "z": 3})
     client.xadd(store.WHOLE.deadletters, {"a": 1})
-    turning: Any = Turning()
-    attempts = turning.metrics
+    url = f"redis://127.0.0.1:{redis_port if is_redis_up else 1}/0"
+    attempts = Attempts()
     attempts.seconds.observe(0.02)
     attempts.outcomes.labels("captured").inc()
-    attempts.outcomes.labels("retry").inc()
-    api = falcon.testing.TestClient(create_app(CONNECTOR, turning, client))
-    text = api.simulate_get("/metrics").text
+    environ = {"REDIS_URL": url, "PSP_URL": "http://127.0.0.1:1", "HTTP_PORT": "1"}
+    connector: Any = SimpleNamespace(metrics=attempts)
+    settings = ConnectorSettings.read(environ)
+    app = create_app(settings, connector, redis_client.connect(url, timeout_seconds=1))
+    text = falcon.testing.TestClient(app, headers=LOCAL).simulate_get("/metrics").text
     assert value(text, 'psp_attempts_total{outcome="captured"}') == 1
-    assert value(text, 'psp_attempts_total{outcome="retry"}') == 1
     assert value(text, "psp_request_duration_seconds_count") == 1
     queue = [value(text, f"queue_{one}") for one in ("entries", "retries", "dead_letters")]
-    assert queue == [2, 3, 1]
-    assert 3000 <= value(text, "queue_oldest_entry_age_seconds") < 3100
-
-
-def test_metrics_without_redis_show_the_rest() -> None:
-    """While Redis is down, a scrape still has the process's own metrics."""
-    away = redis_client.connect("redis://127.0.0.1:1/0", timeout_seconds=0.2)
-    turning: Any = Turning()
-    api = falcon.testing.TestClient(create_app(CONNECTOR, turning, away))
-    result = api.simulate_get("/metrics")
-    assert result.status_code == 200
-    assert "queue_entries" not in result.text
+    assert queue == ([2, 3, 1] if is_redis_up else [0, 0, 0])
+    age_seconds = value(text, "queue_oldest_entry_age_seconds")
+    assert (3000 <= age_seconds < 3100) == is_redis_up

@@ -9,7 +9,7 @@ import pytest
 
 from services.common import store
 from tests.core_api.helpers import PAYMENT, SECRET, bearer
-from tests.support import core_api, http, wait_until
+from tests.support import http, service, wait_until
 
 
 @pytest.mark.parametrize("lost", ["log", "state folder", "temporary folder"])
@@ -25,7 +25,7 @@ def test_lost_logs_and_metrics_do_not_affect_the_202(
         more["PLATFORM_STATE"] = str(folder)
     os.mkfifo(tmp_path / "log")
     reader = os.open(tmp_path / "log", os.O_RDONLY | os.O_NONBLOCK)
-    with core_api(tmp_path, **more) as (url, process):
+    with service("core_api", tmp_path, **more) as (url, process):
         if lost == "log":
             os.close(reader)
         else:
