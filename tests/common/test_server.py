@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -45,26 +46,23 @@ def port(tmp_path: Path) -> Iterator[int]:
     number = support.free_ports(1)
     command = [sys.executable, "-c", _APP, str(number)]
     with support.program(command, environ=os.environ, output=tmp_path / "log"):
-        support.wait_until(lambda: len(workers(number)) == 2, what="both workers")
+        support.wait_until(partial(replaced, number, 0), what="both workers")
         yield number
 
 
 def workers(port: int) -> Counter[int]:
     """Number of concurrent connections per worker; each connection sends two requests."""
-    with contextlib.ExitStack() as ending:
-        connections = []
-        for _ in range(CONNECTIONS):
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-            ending.callback(connection.close)
-            connections.append(connection)
-        try:
-            for connection in connections:
-                connection.connect()
-        except ConnectionRefusedError:
-            return Counter()
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(connected(port)) for _ in range(CONNECTIONS)]
         first, second = ([ask(connection) for connection in connections] for _ in range(2))
         assert first == second
         return Counter(first)
+
+
+def connected(port: int) -> contextlib.closing[http.client.HTTPConnection]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.connect()
+    return contextlib.closing(connection)
 
 
 def ask(connection: http.client.HTTPConnection, path: str = "/") -> int:
@@ -84,30 +82,26 @@ def assert_shared(port: int) -> None:
 
 
 def test_workers_share_concurrent_connections(port: int) -> None:
-    """Keep-alive connections are spread evenly over the workers."""
+    """Keep-alive connections are spread evenly over the workers, also after one was killed."""
     assert_shared(port)
-
-
-def test_connections_of_a_killed_worker_do_not_count(port: int) -> None:
-    """Neither the killed worker nor its successor is charged with its connections."""
     for victim in workers(port):
         os.kill(victim, signal.SIGKILL)
-
-        def replaced(gone: int = victim) -> bool:
-            with contextlib.suppress(ConnectionError, http.client.HTTPException):
-                found = workers(port)
-                return len(found) == 2 and gone not in found
-            return False
-
-        support.wait_until(replaced, what="another worker")
+        support.wait_until(partial(replaced, port, victim), what="another worker")
     assert_shared(port)
+
+
+def replaced(port: int, victim: int) -> bool:
+    with contextlib.suppress(ConnectionError, http.client.HTTPException):
+        found = workers(port)
+        return len(found) == 2 and victim not in found
+    return False
 
 
 def test_a_worker_stops_at_once(port: int) -> None:
     """A worker does not finish its loop's 1 s wait before it stops."""
     seconds = []
     for _ in range(3):
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+        with connected(port) as connection:
             worker = psutil.Process(ask(connection))
         time.sleep(0.1)  # the end of the connection wakes the loop, too
         began = time.monotonic()
@@ -119,7 +113,7 @@ def test_a_worker_stops_at_once(port: int) -> None:
 
 def test_a_second_signal_while_the_last_request_ends(port: int, tmp_path: Path) -> None:
     """SIGTERM from both process-compose and the master does no harm and logs nothing."""
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+    with connected(port) as connection:
         worker = psutil.Process(ask(connection))
         with ThreadPoolExecutor(1) as pool:
             answer = pool.submit(ask, connection, "/slow")
