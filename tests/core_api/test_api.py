@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common import store
-from services.core_api.app import create_app
 from services.core_api.models import TransactionRequest
-from tests.core_api.helpers import PAYMENT, Client, bearer, pay, settings
+from tests.core_api.helpers import PAYMENT, Client, bearer, pay
 
 BAD_AMOUNTS: tuple[Any, ...] = (
     0, -1, 100_000_000, 1.0, 1e2, True, None, "", "1.0", "+1", "-1", " 1", "1e3", "٣", "0x10",
@@ -70,26 +69,17 @@ def test_good_amounts(api: Client, amount: Any) -> None:
             for method in ("", "visa", "pm_", "pm_a b", "pm_" + "x" * 65, 1)
         ],
         ({"ammount": 3}, ""),
+        ({"amount": "x", "currency": "usd", "payment_method": "cash"},
+         "/amount /currency /payment_method"),
     ],
 )  # fmt: skip
 def test_a_wrong_field_is_pointed_at(api: Client, client: Any, change: Any, pointer: str) -> None:
-    """A 422 has an entry for the invalid field, and nothing is queued."""
+    """A 422 has an entry for each invalid field, without patterns, and nothing is queued."""
     result = pay(api, PAYMENT | change)
     assert (result.status_code, result.json["code"]) == (422, "invalid-request")
-    assert [pointer] == [error["pointer"] for error in result.json["errors"]]
+    assert " ".join(error["pointer"] for error in result.json["errors"]) == pointer
+    assert "pattern" not in result.text
     assert client.xlen(store.WHOLE.queue) == 0
-
-
-def test_all_invalid_fields_are_listed(api: Client) -> None:
-    """One response lists all invalid fields, with readable messages instead of patterns."""
-    result = pay(api, {"amount": "x", "currency": "usd", "payment_method": "cash"})
-    assert [error["pointer"] for error in result.json["errors"]] == [
-        "/amount",
-        "/currency",
-        "/payment_method",
-    ]
-    detail = "must be one of Stripe's test names, such as pm_card_visa"
-    assert result.json["errors"][2]["detail"] == detail
 
 
 def test_a_repeated_key_gets_the_first_response(api: Client, client: Any) -> None:
@@ -153,9 +143,8 @@ def test_fifty_at_once_with_one_key_are_one_transaction(api: Client, client: Any
 
 
 @given(st.text(max_size=80), st.binary(max_size=200))
-def test_no_request_causes_a_500(redis_port: int, text: str, body: bytes) -> None:
+def test_no_request_causes_a_500(api: Client, text: str, body: bytes) -> None:
     """No header, path, cursor or body causes a 500."""
-    api = _api_on(redis_port)
     # As a server hands it on: Latin-1, and no line ends.
     header = "".join(c for c in text if c.isprintable()).encode().decode("latin-1").strip()
     json_type = {"Content-Type": "application/json"}
@@ -166,23 +155,3 @@ def test_no_request_causes_a_500(redis_port: int, text: str, body: bytes) -> Non
         api.simulate_get("/", params={"cursor": text}, headers=bearer()),
     ]
     assert {500} & {result.status_code for result in results} == set()
-
-
-_apis: dict[int, Client] = {}
-
-
-def _api_on(port: int) -> Client:
-    return _apis.setdefault(port, Client(create_app(settings(port))))
-
-
-def test_openapi_names_every_path(api: Client) -> None:
-    """The OpenAPI 3.1 document has every path; tests/common/test_openapi.py checks it."""
-    document = api.simulate_get("/openapi.json").json
-    assert document["openapi"] == "3.1.0"
-    assert set(document["paths"]) == {
-        "/",
-        "/transaction",
-        "/loyalty",
-        "/{transaction_id}",
-        "/health",
-    }

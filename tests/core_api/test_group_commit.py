@@ -3,7 +3,9 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import redis
@@ -11,36 +13,16 @@ import redis
 from services.common import redis_client, scripts
 from services.core_api.group_commit import GroupCommit
 from tests import support
+from tests.support import wait_until
 
 ECHO = "return ARGV[1]"
+PICKY = "if ARGV[1] == 'bad' then return redis.error_reply('BAD') end return ARGV[1]"
 THREADS = 8
+TEXTS = [str(number) for number in range(THREADS)]
 
 
-class Counting:
-    """A client that counts round trips."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-        self._pool = client.connection_pool
-        self.connection_pool = self
-        self.round_trips = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
-
-    def get_connection(self) -> Any:
-        self.round_trips += 1
-        return self._pool.get_connection()
-
-    def release(self, connection: Any) -> None:
-        self._pool.release(connection)
-
-
-def connect(port: int, timeout_seconds: float = 5) -> Any:
-    return redis_client.connect(f"redis://127.0.0.1:{port}/0", timeout_seconds=timeout_seconds)
-
-
-def commit(client: Any, text: str = ECHO) -> GroupCommit:
+def commit(port: int, text: str = ECHO) -> GroupCommit:
+    client = redis_client.connect(f"redis://127.0.0.1:{port}/0", timeout_seconds=1)
     return GroupCommit(client, scripts.Script(text))
 
 
@@ -50,80 +32,69 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield executor
 
 
-def waiting(echo: GroupCommit) -> int:
-    return len(echo._waiting)  # noqa: SLF001  nothing else tells it
-
-
-def answers(futures: list[Future[Any]]) -> list[Any]:
+def replies(futures: list[Future[Any]]) -> list[Any]:
     return [future.exception(10) or future.result() for future in futures]
 
 
-def test_each_call_gets_its_own_reply(redis_port: int, pool: ThreadPoolExecutor) -> None:
-    """Concurrent calls get their own replies, in fewer round trips than calls."""
-    client = Counting(connect(redis_port))
-    echo = commit(client)
-    requested = [str(number) for number in range(2000)]
-    assert requested == list(pool.map(lambda number: echo([], [number]), requested))
-    assert client.round_trips < len(requested)
+@pytest.mark.parametrize("has_script", [True, False])
+def test_each_call_gets_its_own_reply(
+    redis_port: int, client: Any, pool: ThreadPoolExecutor, *, has_script: bool
+) -> None:
+    """Concurrent calls get their own replies, also after a restart of Redis."""
+    echo = commit(redis_port)
+    texts = [str(number) for number in range(200)]
+    for _ in range(5):
+        if not has_script:
+            client.script_flush()
+        assert list(pool.map(lambda text: echo([], [text]), texts)) == texts
+
+
+def behind_one(echo: GroupCommit, pool: ThreadPoolExecutor) -> tuple[list[Future[Any]], Mock]:
+    """Calls while the first has no reply; and what counts their round trips from then on."""
+    connections: Any = echo._client.connection_pool  # noqa: SLF001
+    trips = connections.get_connection = Mock(wraps=connections.get_connection)
+    futures = [pool.submit(echo, ["a key"], TEXTS[:1])]
+    wait_until(lambda: trips.called, what="the first call")
+    futures += [pool.submit(echo, ["a key"], [text]) for text in TEXTS[1:]]
+    wait_until(lambda: len(echo._waiting) == THREADS - 1, what="all to wait")  # noqa: SLF001
+    return futures, trips
 
 
 def test_waiting_calls_share_the_next_round_trip(
     redis_port: int, client: Any, pool: ThreadPoolExecutor
 ) -> None:
-    counting = Counting(connect(redis_port))
-    echo = commit(counting)
+    echo = commit(redis_port)
     echo([], ["known"])  # Redis has the script now
-    counting.round_trips = 0
     client.client_pause(timeout=30_000, all=False)
-    futures = [pool.submit(echo, ["a key"], ["0"])]
-    support.wait_until(lambda: counting.round_trips == 1, what="the first call")
-    futures += [pool.submit(echo, ["a key"], [str(n)]) for n in range(1, THREADS)]
-    support.wait_until(lambda: waiting(echo) == THREADS - 1, what="all to wait")
+    futures, trips = behind_one(echo, pool)
     client.client_unpause()
-    assert [str(n) for n in range(THREADS)] == answers(futures)
-    assert counting.round_trips == 2
-
-
-def test_an_error_affects_one_call(redis_port: int, pool: ThreadPoolExecutor) -> None:
-    """The script's error for one call does not affect others of the same round trip."""
-    picky = commit(
-        connect(redis_port),
-        "if ARGV[1] == 'bad' then return redis.error_reply('BAD') end return ARGV[1]",
-    )
-    requested = ["bad" if number % 3 == 0 else str(number) for number in range(300)]
-    replies = answers([pool.submit(picky, [], [one]) for one in requested])
-    assert requested == [str(one).lower() for one in replies]
-    assert sum(isinstance(one, redis.ResponseError) for one in replies) == 100
-
-
-def test_a_missing_script_is_loaded(redis_port: int, client: Any, pool: ThreadPoolExecutor) -> None:
-    """A restart of Redis causes no error."""
-    echo = commit(connect(redis_port))
-    for _ in range(5):
-        client.script_flush()
-        requested = [str(number) for number in range(40)]
-        assert requested == list(pool.map(lambda number: echo([], [number]), requested))
+    assert replies(futures) == TEXTS
+    assert trips.call_count == 2
 
 
 def test_a_silent_redis_delays_all_at_once(pool: ThreadPoolExecutor) -> None:
     """Calls waiting behind one that times out fail with it, unsent."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        counting = Counting(connect(listener.getsockname()[1], timeout_seconds=1))
-        echo = commit(counting)
-        futures = [pool.submit(echo, [], ["0"])]
-        support.wait_until(lambda: counting.round_trips == 1, what="the first call")
-        futures += [pool.submit(echo, [], [str(n)]) for n in range(1, THREADS)]
-        support.wait_until(lambda: waiting(echo) == THREADS - 1, what="all to wait")
-        assert [redis.TimeoutError] * THREADS == [type(one) for one in answers(futures)]
-    assert counting.round_trips == 1
+        futures, trips = behind_one(commit(listener.getsockname()[1]), pool)
+        assert [type(one) for one in replies(futures)] == [redis.TimeoutError] * THREADS
+    assert trips.call_count == 1
 
 
-def test_calls_work_again_after_an_outage(tmp_path: Any, pool: ThreadPoolExecutor) -> None:
+def test_an_error_affects_one_call(redis_port: int, pool: ThreadPoolExecutor) -> None:
+    """The script's error for one call does not affect others of the same round trip."""
+    picky = commit(redis_port, PICKY)
+    texts = ["bad" if number % 3 == 0 else str(number) for number in range(300)]
+    found = replies([pool.submit(picky, [], [one]) for one in texts])
+    assert [str(one).lower() for one in found] == texts
+    assert sum(isinstance(one, redis.ResponseError) for one in found) == 100
+
+
+def test_calls_work_again_after_an_outage(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     """A refused connection fails only the current calls; the next one connects again."""
     port = support.free_ports(1)
-    echo = commit(connect(port))
-    replies = answers([pool.submit(echo, [], [str(n)]) for n in range(THREADS)])
-    assert [redis.ConnectionError] * THREADS == [type(one) for one in replies]
+    echo = commit(port)
+    found = replies([pool.submit(echo, [], [text]) for text in TEXTS])
+    assert [type(one) for one in found] == [redis.ConnectionError] * THREADS
     with support.redis_server(tmp_path / "redis", port):
         assert echo([], ["here"]) == "here"
 
@@ -132,11 +103,9 @@ def test_an_unexpected_error_fails_one_round_trip(
     redis_port: int, pool: ThreadPoolExecutor
 ) -> None:
     """Its callers get the error, and the next round trip works."""
-    client = connect(redis_port)
-    echo = commit(client)
-    unsendable = object()
-    futures = [pool.submit(echo, [], [unsendable if n % 10 == 0 else str(n)]) for n in range(200)]
-    replies = answers(futures)
-    assert {redis.DataError, str} >= {type(one) for one in replies}
-    assert isinstance(replies[0], redis.DataError)
+    echo = commit(redis_port)
+    args = [object() if number % 10 == 0 else str(number) for number in range(200)]
+    found = replies([pool.submit(echo, [], [one]) for one in args])
+    assert {type(one) for one in found} <= {redis.DataError, str}
+    assert isinstance(found[0], redis.DataError)
     assert echo([], ["here"]) == "here"
