@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import falcon.testing
 import jwt
@@ -27,7 +28,7 @@ Client = falcon.testing.TestClient
 
 @pytest.fixture(scope="module")
 def api() -> Client:
-    return Client(create_app(AuthSettings.read(ENVIRON)))
+    return api_of()
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def file(tmp_path: Path) -> Path:
     return Path(shutil.copy(SHIPPED_USERS, tmp_path / "users.json"))
 
 
-def api_of(file: Path) -> Client:
+def api_of(file: Path = SHIPPED_USERS) -> Client:
     return Client(create_app(AuthSettings.read(ENVIRON | {"USERS_FILE": str(file)})))
 
 
@@ -52,38 +53,32 @@ def claims(result: Any) -> dict[str, Any]:
     return decoded
 
 
-def test_a_token_carries_the_claims_of_the_contract(api: Client) -> None:
-    """iss, aud, sub as text, username, enabled, iat, exp = iat + 30, jti."""
-    result = log_in(api, "alice")
+@pytest.mark.parametrize(
+    ("name", "sub", "enabled"), [("alice", "1", True), ("charlie", "3", False)]
+)
+def test_a_token_carries_the_claims_of_the_contract(
+    api: Client, name: str, sub: str, *, enabled: bool
+) -> None:
+    """The Core API refuses a disabled user; it gets a token, too."""
+    result = log_in(api, name)
     assert result.status_code == 200
-    assert {k: v for k, v in result.json.items() if k != "token"} == {
-        "token_type": "Bearer",
-        "expires_in": 30,
-    }
+    assert result.json == {"token": ANY, "token_type": "Bearer", "expires_in": 30}
     found = claims(result)
-    assert {
-        found["iss"], found["aud"], found["sub"], found["username"], found["enabled"],
-    } == {"auth-api", "core-api", "1", "alice", True}  # fmt: skip
-    assert found["exp"] - found["iat"] == 30
-    assert found["jti"] != claims(log_in(api, "alice"))["jti"]
+    iat, jti = found.pop("iat"), found.pop("jti")
+    assert found == {
+        "iss": "auth-api", "aud": "core-api", "sub": sub, "username": name, "enabled": enabled,
+        "exp": iat + 30,
+    }  # fmt: skip
+    assert jti != claims(log_in(api, name))["jti"]
     assert result.headers["cache-control"] == "no-store"
-
-
-def test_a_disabled_user_gets_a_token(api: Client) -> None:
-    """A disabled user gets a token with enabled=false; the Core API refuses it."""
-    assert claims(log_in(api, "charlie"))["enabled"] is False
 
 
 def test_wrong_password_and_unknown_user_get_the_same_response(api: Client) -> None:
     """The response does not reveal which users exist."""
     wrong, unknown = log_in(api, "becky", "guess"), log_in(api, "nobody", "guess")
     assert wrong.status_code == unknown.status_code == 401
-    assert "WWW-Authenticate" in wrong.headers
-    for response in (wrong, unknown):
-        assert response.headers["content-type"] == "application/problem+json"
-    assert {k: v for k, v in wrong.json.items() if k != "request_id"} == {
-        k: v for k, v in unknown.json.items() if k != "request_id"
-    }
+    assert wrong.headers.keys() == unknown.headers.keys() >= {"www-authenticate"}
+    assert wrong.json | {"request_id": ANY} == unknown.json
 
 
 def test_an_unknown_user_costs_a_whole_hash_too() -> None:
@@ -97,14 +92,12 @@ def test_an_unknown_user_costs_a_whole_hash_too() -> None:
 
 def test_guesses_do_not_lock_out_a_logged_in_merchant() -> None:
     """A merchant whose login is remembered gets tokens while an attacker gets 429."""
-    api = Client(create_app(AuthSettings.read(ENVIRON)))
+    api = api_of()
     assert log_in(api, "alice").status_code == 200
     guesses = [log_in(api, "alice", "guess") for _ in range(7)]
     assert [guess.status_code for guess in guesses] == [401] * 6 + [429]
     assert 1 <= int(guesses[-1].headers["Retry-After"]) <= 60
     assert log_in(api, "alice").status_code == 200
-    other = log_in(Client(create_app(AuthSettings.read(ENVIRON))), "alice", remote_addr="10.0.0.9")
-    assert other.status_code == 200
 
 
 def test_each_wrong_field_is_named_and_none_is_echoed(api: Client) -> None:
@@ -213,11 +206,8 @@ def test_a_password_is_the_same_on_every_keyboard(file: Path, added: str, typed:
     """Composed or decomposed, a password is compared in NFKC (NIST SP 800-63B, 5.1.1.2)."""
     main(["add", "dora"], file, io.StringIO(), lambda: added)
     api = api_of(file)
-    assert [log_in(api, "dora", each).status_code for each in (typed, added, "other")] == [
-        200,
-        200,
-        401,
-    ]
+    statuses = [log_in(api, "dora", each).status_code for each in (typed, added, "other")]
+    assert statuses == [200, 200, 401]
 
 
 def test_a_change_keeps_link_and_mode_of_the_users_file(tmp_path: Path) -> None:
@@ -232,8 +222,4 @@ def test_a_change_keeps_link_and_mode_of_the_users_file(tmp_path: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
     assert [user.enabled for user in load(file)] == [False, True, False]
     assert main(["add", "dora"], link, io.StringIO(), lambda: "\ud800") == 1
-    assert sorted(each.name for each in tmp_path.rglob("*")) == [
-        "elsewhere",
-        "users.json",
-        "users.json",
-    ]
+    assert {*tmp_path.rglob("*")} == {file.parent, file, link}
