@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
 import redis
 
@@ -19,7 +20,7 @@ from tests import support
 from tests.support import ROOT, redis_answers, wait_until
 
 NODE_TIMEOUT_MS = 1000
-PASSWORD = "secret"
+PASSWORD = "p@ss/word"
 CADDYFILE = """
 {{
 	admin off
@@ -39,6 +40,17 @@ class Certificate:
     path: Path
     key: Path
     root: Path
+
+    def redis_options(self, port: int) -> list[str]:
+        """A Redis with these options takes TLS and PASSWORD only."""
+        options = f"""
+        --port 0 --tls-port {port} --tls-auth-clients no --tls-cert-file {self.path}
+        --tls-key-file {self.key} --tls-ca-cert-file {self.root} --requirepass {PASSWORD}
+        """
+        return options.split()
+
+    def redis_url(self, port: int) -> str:
+        return f"rediss://:{quote_plus(PASSWORD)}@127.0.0.1:{port}?ssl_ca_certs={self.root}"
 
 
 class RedisCluster:
@@ -65,10 +77,8 @@ class RedisCluster:
         return ",".join(map(self.url_of, self.nodes))
 
     def url_of(self, number: int) -> str:
-        address = f"127.0.0.1:{self.first_port + number}"
-        if self._certificate is None:
-            return f"redis://{address}"
-        return f"rediss://:{PASSWORD}@{address}?ssl_ca_certs={self._certificate.root}"
+        port, made = self.first_port + number, self._certificate
+        return made.redis_url(port) if made else f"redis://127.0.0.1:{port}"
 
     def client(self, number: int) -> Any:
         return redis.Redis.from_url(
@@ -80,32 +90,20 @@ class RedisCluster:
         folder.mkdir(exist_ok=True)
         port, bus = self.first_port + number, self.first_port + len(self.nodes) + number
         config = folder / "redis.conf"
-        parts = [
-            (ROOT / f"services/redis/{name}.conf").read_text() for name in ("redis", "cluster")
-        ]
-        options = f"cluster-port {bus}", f"cluster-node-timeout {NODE_TIMEOUT_MS}"
-        listens = self._tls(port) if self._certificate else f"port {port}"
-        config.write_text("\n".join((*parts, *options, listens, f'dir "{folder}"', "hz 100")))
+        names = (f"{ROOT}/services/redis/{name}.conf" for name in ("redis", "cluster"))
+        config.write_text("".join(f'include "{name}"\n' for name in names))
+        command = ["redis-server", str(config), "--dir", str(folder), "--hz", "100"]
+        command += ["--cluster-port", str(bus), "--cluster-node-timeout", str(NODE_TIMEOUT_MS)]
+        if self._certificate:
+            command += self._certificate.redis_options(port)
+            command += ["--tls-cluster", "yes", "--tls-replication", "yes"]
+            command += ["--masterauth", PASSWORD]
+        else:
+            command += ["--port", str(port)]
         with (folder / "log").open("ab") as log:
             self._programs[number] = subprocess.Popen(
-                ["redis-server", str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-
-    def _tls(self, port: int) -> str:
-        made = self._certificate
-        assert made
-        return f"""
-        port 0
-        tls-port {port}
-        tls-cluster yes
-        tls-replication yes
-        tls-auth-clients no
-        tls-cert-file {made.path}
-        tls-key-file {made.key}
-        tls-ca-cert-file {made.root}
-        requirepass {PASSWORD}
-        masterauth {PASSWORD}
-        """
 
     def kill(self, number: int) -> None:
         """`kill -9`."""

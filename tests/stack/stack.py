@@ -200,15 +200,7 @@ def running(
                 yield stack
             finally:
                 stack.http.close()
-                _stop(stack)
         assert killed(state) == [], "processes were left behind"
-
-
-def _stop(stack: Stack) -> None:
-    stack.supervisor.terminate()
-    deadline = time.monotonic() + STOP_SECONDS_MAX
-    while stack.supervisor.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
 
 
 def left_of(state: Path) -> list[psutil.Process]:

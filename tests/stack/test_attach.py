@@ -6,101 +6,55 @@ import contextlib
 import json
 import os
 import re
-import ssl
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from urllib.parse import quote_plus
 
-import httpx
 import pytest
-import redis
 
 from devtools import checks, environment
 from devtools.address import PORT_OFFSETS
-from devtools.ready import is_healthy
+from services.common import redis_client
 from services.common.settings import masked
 from tests import support
+from tests.cluster import PASSWORD, certificate
 from tests.stack.stack import Stack, running
 
-PASSWORD = "p@ss/word"
-IN_AN_ADDRESS = "p%40ss%2Fword"
 KEY = "sk_test_of_another_account"
 DOCUMENT = (support.ROOT / "docs/configuration.md").read_text()
 
 
-@dataclass(frozen=True)
-class Authority:
-    """A certificate for `localhost`, and the private authority that vouches for it."""
-
-    certificate: Path
-    key: Path
-    root: Path
-    https_port: int
-    """Where a Caddy with this certificate passes everything on to a second sandbox."""
-    key_port: int
-    """The same without TLS, and only for who comes with KEY."""
-    sandbox: str
-    """The second sandbox's own address."""
-
-
-CADDYFILE = """
-{{
-	admin off
-	skip_install_trust
-	auto_https disable_redirects
-}}
-https://localhost:{https} {{
-	tls internal
-	reverse_proxy 127.0.0.1:{sandbox}
-}}
-http://localhost:{plain} {{
-	@ours header Authorization "Bearer {key}"
-	handle @ours {{
-		reverse_proxy 127.0.0.1:{sandbox}
-	}}
-	handle {{
-		respond 401
-	}}
-}}
-"""
-
-
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
-    """Made by Caddy's built-in certificate authority."""
-    folder = tmp_path_factory.mktemp("authority")
-    port = support.free_ports(3)
-    text = CADDYFILE.format(https=port, plain=port + 1, sandbox=port + 2, key=KEY)
-    (folder / "Caddyfile").write_text(text)
-    environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "XDG_DATA_HOME": str(folder)}
-    sandbox = environ | {"HTTP_PORT": str(port + 2), "PYTHONPATH": str(support.ROOT)}
-    leaf = folder / "caddy/certificates/local/localhost/localhost.crt"
-    made = Authority(
-        leaf,
-        leaf.with_suffix(".key"),
-        folder / "caddy/pki/authorities/local/root.crt",
-        port,
-        port + 1,
-        f"http://127.0.0.1:{port + 2}",
-    )
+def tls_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Redis that requires verified TLS and a password."""
+    folder, port = tmp_path_factory.mktemp("redis"), support.free_ports(1)
+    made = certificate(folder)
+    command = ["redis-server", *made.redis_options(port)]
+    with support.program(command, environ=os.environ, output=folder / "log", cwd=folder):
+        url = made.redis_url(port)
+        support.wait_until(partial(support.redis_answers, url), what="a Redis with TLS")
+        yield url
+
+
+def test_external_redis_and_psp(tmp_path: Path, tls_redis: str) -> None:
+    """They are reached by verified TLS with password and key; the stack's own are idle."""
     with (
-        support.program(
-            ["caddy", "run", "--config", "Caddyfile"],
-            environ=environ,
-            output=folder / "caddy.log",
-            cwd=folder,
-        ),
-        support.program(
-            [sys.executable, "-m", "services.psp_sandbox"],
-            environ=sandbox,
-            output=folder / "sandbox.log",
-        ),
+        support.service("psp_sandbox", tmp_path) as (psp, _process),
+        running(REDIS_URL=tls_redis, PSP_URL=psp, PSP_API_KEY=KEY) as stack,
     ):
-        # The key is written before the certificate, and the answer comes after both.
-        support.wait_until(leaf.exists, seconds_max=60, what="a certificate of Caddy's")
-        support.wait_until(lambda: is_healthy(port + 2), seconds_max=60, what="a second sandbox")
-        yield made
+        assert stack.ended(stack.pay().json()["id"])["status"] == "captured"
+        assert captured(psp) == 1
+        assert stack.process("psp-connector").environ()["PSP_API_KEY"] == KEY
+        elsewhere = redis_client.connect(tls_redis, timeout_seconds=5)
+        assert len(list(elsewhere.scan_iter("transaction:*"))) == 1
+        with stack.redis() as own:
+            assert own.dbsize() == 0
+        sandbox = f"http://127.0.0.1:{stack.port + PORT_OFFSETS['psp-sandbox']}"
+        assert captured(sandbox, (stack.state / "sandbox-token").read_text().strip()) == 0
+        logs = "".join(log.read_text() for log in (stack.state / "logs").iterdir())
+        assert [secret for secret in (PASSWORD, quote_plus(PASSWORD), KEY) if secret in logs] == []
 
 
 def captured(sandbox: str, token: str = "") -> int:
@@ -110,77 +64,23 @@ def captured(sandbox: str, token: str = "") -> int:
     return len(support.http.get(url, headers=headers).json()["data"])
 
 
-@contextlib.contextmanager
-def redis_with_tls(folder: Path, authority: Authority, port: int) -> Iterator[str]:
-    """A Redis that requires TLS and a password; yields its address."""
-    command = ["redis-server", "--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no"]
-    command += ["--tls-cert-file", str(authority.certificate), "--tls-key-file", str(authority.key)]
-    command += ["--requirepass", PASSWORD, "--bind", "127.0.0.1", "--dir", str(folder)]
-    url = f"rediss://:{IN_AN_ADDRESS}@localhost:{port}/0?ssl_ca_certs={authority.root}"
-
-    def answers() -> bool:
-        client = redis.Redis.from_url(url, retry=support.ONE_TRY)
-        with contextlib.suppress(redis.ConnectionError), client:
-            return bool(client.ping())
-        return False
-
-    with support.program(command, environ=os.environ, output=folder / "log", cwd=folder):
-        support.wait_until(answers, seconds_max=60, what="a Redis with TLS")
-        yield url
-
-
-def test_external_redis_and_psp(tmp_path: Path, authority: Authority) -> None:
-    """They are reached by verified TLS with password and key; the stack's own are idle."""
-    before, port = captured(authority.sandbox), support.free_ports(1)
-    psp = f"http://localhost:{authority.key_port}"
-    with (
-        redis_with_tls(tmp_path, authority, port) as url,
-        running(REDIS_URL=url, PSP_URL=psp, PSP_API_KEY=KEY) as stack,
-    ):
-        assert stack.ended(stack.pay().json()["id"])["status"] == "captured"
-        assert captured(authority.sandbox) == before + 1
-        with redis.Redis.from_url(url) as elsewhere:
-            assert len(list(elsewhere.scan_iter("transaction:*"))) == 1
-        with stack.redis() as own:
-            assert own.dbsize() == 0
-        sandbox = f"http://127.0.0.1:{stack.port + PORT_OFFSETS['psp-sandbox']}"
-        assert captured(sandbox, (stack.state / "sandbox-token").read_text().strip()) == 0
-        logs = "".join(log.read_text() for log in (stack.state / "logs").iterdir())
-        assert [secret for secret in (PASSWORD, IN_AN_ADDRESS, KEY) if secret in logs] == []
-
-
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (("localhost", "127.0.0.1"), "not valid for '127.0.0.1'"),
+        (("127.0.0.1", "localhost"), "not valid for 'localhost'"),
         (("ssl_ca_certs=", "client_name=x#"), "unable to get local issuer certificate"),
-        ((IN_AN_ADDRESS, "wrong"), "invalid username-password pair"),
+        ((quote_plus(PASSWORD), "wrong"), "invalid username-password pair"),
     ],
 )
 def test_a_redis_that_cannot_be_used_stops_the_start(
-    tmp_path: Path, authority: Authority, change: tuple[str, str], reason: str
+    tls_redis: str, change: tuple[str, str], reason: str
 ) -> None:
     """A wrong host name, authority or password is reported before the start."""
-    port = support.free_ports(1)
-    with redis_with_tls(tmp_path, authority, port) as url:
-        changed = url.replace(*change)
-        [fault] = checks.unreachable_redis({"REDIS_URL": changed})
+    changed = tls_redis.replace(*change)
+    [fault] = checks.unreachable_redis({"REDIS_URL": changed})
     assert fault.startswith(f"REDIS_URL='{masked(changed)}': Redis is unreachable: ")
     assert reason in fault
-    assert IN_AN_ADDRESS not in fault
-
-
-def test_a_psp_that_cannot_be_verified_is_sent_nothing(authority: Authority) -> None:
-    """TLS is always verified, so neither payment nor key goes to an unverified server."""
-    before = captured(authority.sandbox)
-    where = f"https://localhost:{authority.https_port}"
-    with running(PSP_URL=where, PSP_API_KEY=KEY, PSP_ATTEMPTS_MAX="2") as stack:
-        ended = stack.ended(stack.pay().json()["id"])
-        assert (ended["status"], ended["attempts"]) == ("failed", 2)
-        assert captured(authority.sandbox) == before
-    # With the authority known the request succeeds: so it was the authority that failed.
-    trusting = ssl.create_default_context(cafile=str(authority.root))
-    assert httpx.get(f"{where}/health", verify=trusting).status_code == 200
+    assert quote_plus(PASSWORD) not in fault
 
 
 def test_services_from_the_debugger(stack: Stack) -> None:

@@ -51,10 +51,3 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:
     assert len(started) > 5
     assert [p for p in started if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
     assert list(tmp_path.glob("bench-*")) == []
-
-
-def test_an_unknown_row() -> None:
-    """The error lists the names of the rows."""
-    done = support.call([*COMMAND, "--only", "speed"], os.environ)
-    assert done.returncode == 2
-    assert "accept" in done.stderr

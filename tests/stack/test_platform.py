@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import socket
-import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -23,9 +21,12 @@ from tests.stack.stack import Stack, left_of, merchant, platform
 PAY = ("pay", "1250", "USD", "--as", "alice")
 
 
-def test_up_comes_back_when_all_is_healthy_and_down_ends_all(environ: dict[str, str]) -> None:
-    """`up -D` prints addresses and seconds, a second one is refused, `down` ends all processes."""
-    port = int(environ["PLATFORM_PORT"])
+def test_up_waits_for_health_and_reset_for_confirmation(environ: dict[str, str]) -> None:
+    """`up -D` prints addresses and seconds, a second one is refused; `reset` deletes all state.
+
+    Without a terminal it needs `--yes`.
+    """
+    port, state = int(environ["PLATFORM_PORT"]), Path(environ["PLATFORM_STATE"])
     done = platform(environ | {"CONSOLE": "on"}, "up", "-D")
     assert done.returncode == 0, done.stdout + done.stderr
     head = rf"The platform is healthy, \d+\.\d s after its start: http://127\.0\.0\.1:{port}\n"
@@ -35,11 +36,19 @@ def test_up_comes_back_when_all_is_healthy_and_down_ends_all(environ: dict[str, 
         assert re.search(line, done.stdout, re.MULTILINE)
     assert f"Console: http://127.0.0.1:{CONSOLE.port(port)}\n" in done.stdout
     support.wait_until(lambda: is_healthy(CONSOLE.port(port)), what="the console")
-    assert merchant(environ, *PAY).returncode == 0
     again = platform(environ, "up", "-D")
     assert (again.returncode, "already running" in again.stderr) == (1, True)
-    assert platform(environ, "down").returncode == 0
-    assert left_of(Path(environ["PLATFORM_STATE"])) == []
+    refused = platform(environ, "reset")
+    assert (refused.returncode, "--yes" in refused.stderr) == (1, True)
+    assert merchant(environ, *PAY).returncode == 0
+    (state / "nixw").mkdir()
+    done = platform(environ, "reset", "--yes")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert left_of(state) == []
+    assert noted_port(state) is None
+    assert (state / "nixw").is_dir()
+    assert not (state / "jwt-secret").exists()
+    assert not (state / "redis").exists()
 
 
 @pytest.mark.parametrize(
@@ -95,11 +104,13 @@ def test_run_without_the_name_of_a_process_is_refused(stack: Stack, args: list[s
     assert " redis reload router smoke\n" in done.stderr
 
 
-def test_orphans_of_a_killed_supervisor_are_ended(environ: dict[str, str]) -> None:
+def test_orphans_of_a_killed_supervisor_are_ended(environ: dict[str, str], tmp_path: Path) -> None:
     """The next `up` and `down` end and name each orphan, and no other process."""
     state = Path(environ["PLATFORM_STATE"])
-    assert platform(environ, "up", "-D").returncode == 0
-    with bystander(environ) as shell:
+    started = platform(environ | {"CONSOLE": "on"}, "up", "-D", "--no-console")
+    assert (started.returncode, "Console: " in started.stdout) == (0, False)
+    assert is_free(CONSOLE.port(int(environ["PLATFORM_PORT"])))
+    with support.program(["sleep", "600"], environ=environ, output=tmp_path / "log") as shell:
         left = kill_supervisor(state)
         assert merchant(environ, *PAY).returncode == 0, "they work on"
         assert platform(environ, "up", "-D").returncode == 0
@@ -109,7 +120,7 @@ def test_orphans_of_a_killed_supervisor_are_ended(environ: dict[str, str]) -> No
         done = platform(environ, "down")
         assert (done.returncode, done.stderr) == (0, "")
         assert_named(left, done.stdout)
-        assert shell.poll() is None
+        assert shell.poll() is None, "a process in a developer's shell"
 
 
 def kill_supervisor(state: Path) -> dict[str, psutil.Process]:
@@ -127,16 +138,6 @@ def assert_named(left: Mapping[str, psutil.Process], text: str) -> None:
     """Asserts that the text names each process, and that all are gone."""
     assert [name for name in left if f"{name}, pid " not in text] == []
     assert [name for name, process in left.items() if not orphans.is_gone(process)] == []
-
-
-@contextlib.contextmanager
-def bystander(environ: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process in a developer's shell of the same checkout."""
-    with subprocess.Popen(["sleep", "600"], env=dict(environ)) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def test_start_faults_are_printed(environ: dict[str, str]) -> None:
@@ -165,25 +166,6 @@ def test_up_names_the_process_that_ends_at_once(environ: dict[str, str], tmp_pat
     assert done.returncode == 1
     assert "platform: router has ended 3 times; the end of its log:\n    out of" in done.stderr
     assert "`platform down` stops it" in done.stderr
-
-
-def test_reset_needs_confirmation(environ: dict[str, str]) -> None:
-    """Without a terminal it needs `--yes`; then it stops the stack and deletes its state."""
-    state = Path(environ["PLATFORM_STATE"])
-    started = platform(environ | {"CONSOLE": "on"}, "up", "-D", "--no-console")
-    assert (started.returncode, "Console: " in started.stdout) == (0, False)
-    assert is_free(CONSOLE.port(int(environ["PLATFORM_PORT"])))
-    (state / "nixw").mkdir()
-    refused = platform(environ, "reset")
-    assert (refused.returncode, "--yes" in refused.stderr) == (1, True)
-    assert merchant(environ, *PAY).returncode == 0
-    done = platform(environ, "reset", "--yes")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert left_of(state) == []
-    assert noted_port(state) is None
-    assert (state / "nixw").is_dir()
-    assert not (state / "jwt-secret").exists()
-    assert not (state / "redis").exists()
 
 
 def test_the_reason_of_an_earlier_start_is_not_shown_again(environ: dict[str, str]) -> None:
