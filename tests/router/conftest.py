@@ -2,11 +2,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.router.helpers import CONFIG, Platform, Router, platform_in
+from tests.router.helpers import (
+    CONFIG,
+    Platform,
+    Router,
+    Service,
+    platform_in,
+    router_on,
+    service_on,
+)
+from tests.support import free_ports
 
 
 @pytest.fixture(scope="session")
@@ -29,9 +37,11 @@ def router(platform: Platform) -> Router:
     return platform.router
 
 
-@pytest.fixture
-def impatient(tmp_path: Path) -> Path:
-    """The router's configuration with timeouts in seconds cut to a tenth."""
-    path = tmp_path / "Caddyfile"
-    path.write_text(re.sub(r"\b(\d+)s\b", r"\g<1>00ms", CONFIG.read_text()))
-    return path
+@pytest.fixture(scope="session")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Router, Service]]:
+    """A router with timeouts cut to a tenth, and its Auth API; there is no Core API."""
+    folder, port = tmp_path_factory.mktemp("impatient"), free_ports(3)
+    config = folder / "Caddyfile"
+    config.write_text(re.sub(r"\b(\d+)s\b", r"\g<1>00ms", CONFIG.read_text()))
+    with service_on(port + 1) as auth, router_on(folder, port, config) as router:
+        yield router, auth

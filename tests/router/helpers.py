@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import io
 import json
 import os
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.message import Message
-from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -44,87 +44,57 @@ class Answer:
     wait_seconds: float = 0
 
 
-@dataclass
-class Service:
-    """A service's recorded requests, and its responses by path."""
+class Service(ThreadingHTTPServer):
+    """Records requests, and sends `answers` by path."""
 
-    port: int
-    seen: list[Seen] = field(default_factory=list)
-    answers: dict[str, Answer] = field(default_factory=dict)
-    stopped: threading.Event = field(default_factory=threading.Event)
-    connections: list[socket.socket] = field(default_factory=list)
+    def __init__(self, port: int) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.begun = 0
+        self.seen: list[Seen] = []
+        self.answers: dict[str, Answer] = {}
 
     def last(self) -> Seen:
         return self.seen[-1]
 
-    def hang_up(self) -> None:
-        """Closes keep-alive connections, as a stopping process does."""
-        self.stopped.set()
-        for connection in self.connections:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+    def handle_error(self, *_args: Any) -> None:
+        """Ignores clients that disconnect, as tests intend."""
 
 
-def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        server_version = "gunicorn/23.0.0"
-        timeout = ANSWER_SECONDS_MAX
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version = "gunicorn/23.0.0"
+    server: Service
 
-        def setup(self) -> None:
-            super().setup()
-            service.connections.append(self.connection)
+    def answer(self) -> None:
+        self.server.begun += 1
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.seen.append(Seen(self.command, self.path, self.headers, body))
+        answer = self.server.answers.get(self.path.partition("?")[0], Answer())
+        time.sleep(answer.wait_seconds)
+        if answer.status is None:
+            self.close_connection = True
+            return
+        self.send_response(answer.status)
+        for name, value in answer.headers:
+            self.send_header(name, value)
+        self.send_header("X-Request-Id", self.headers.get("X-Request-Id", ""))
+        self.send_header("Content-Length", str(len(answer.body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body)
 
-        def handle_one_request(self) -> None:
-            with contextlib.suppress(OSError):
-                super().handle_one_request()
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = answer  # noqa: N815
 
-        def answer(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            body = self.rfile.read(length)
-            service.seen.append(Seen(self.command, self.path, self.headers, body))
-            answer = service.answers.get(self.path.partition("?")[0], Answer())
-            service.stopped.wait(answer.wait_seconds)
-            if answer.status is None:
-                self.close_connection = True
-                return
-            self.send_response(answer.status)
-            for name, value in answer.headers:
-                self.send_header(name, value)
-            self.send_header("X-Request-Id", self.headers.get("X-Request-Id", ""))
-            self.send_header("Content-Length", str(len(answer.body)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(answer.body)
-
-        do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = answer  # noqa: N815
-
-        def log_message(self, *_args: Any) -> None:
-            """Prints nothing."""
-
-    return Handler
-
-
-class OneThreadServer(HTTPServer):
-    """Serves one connection at a time."""
+    def log_message(self, *_args: Any) -> None:
+        """Prints nothing."""
 
 
 @contextlib.contextmanager
-def service_on(port: int, server: type[HTTPServer] = ThreadingHTTPServer) -> Iterator[Service]:
-    service = Service(port)
-    handler = _handler(service)
-    if server is OneThreadServer:
-        # A kept connection would block all others.
-        handler.protocol_version = "HTTP/1.0"
-    with server(("127.0.0.1", port), handler) as http_server:
-        thread = threading.Thread(target=http_server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        try:
-            yield service
-        finally:
-            http_server.shutdown()
-            service.hang_up()
-            thread.join(ANSWER_SECONDS_MAX)
+def service_on(port: int) -> Iterator[Service]:
+    with Service(port) as service:
+        threading.Thread(target=service.serve_forever, args=(0.02,), daemon=True).start()
+        yield service
+        service.shutdown()
 
 
 @dataclass(frozen=True)
@@ -135,6 +105,13 @@ class Response:
 
     def json(self) -> Any:
         return json.loads(self.body)
+
+
+def receive(connection: socket.socket) -> Response:
+    """The next response on a connection."""
+    with http.client.HTTPResponse(connection) as response:
+        response.begin()
+        return Response(response.status, response.headers, response.read())
 
 
 @dataclass
@@ -158,14 +135,25 @@ class Router:
             response = connection.getresponse()
             return Response(response.status, response.headers, response.read())
 
-    def raw(self, sent: bytes, *, quiet_seconds: float = ANSWER_SECONDS_MAX) -> bytes:
-        """Everything received until the end, or until silence for that long."""
-        with self.connect() as connection:
-            connection.sendall(sent)
-            return read_all(connection, quiet_seconds)
-
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=ANSWER_SECONDS_MAX)
+
+    def send(self, sent: bytes, *, is_all: bool = False) -> Response:
+        """The response to these bytes; with `is_all`, the connection is closed for sending."""
+        with self.connect() as connection:
+            connection.sendall(sent)
+            if is_all:
+                connection.shutdown(socket.SHUT_WR)
+            return receive(connection)
+
+    def raw(self, sent: bytes) -> bytes:
+        """Everything received until the end."""
+        received = b""
+        with self.connect() as connection, contextlib.suppress(ConnectionResetError):
+            connection.sendall(sent)
+            while part := connection.recv(65_536):
+                received += part
+        return received
 
     def log(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.output.read_text().splitlines()]
@@ -176,18 +164,8 @@ class Router:
         def lines() -> list[dict[str, Any]]:
             return [line for line in self.log() if line.get("request_id") == request_id]
 
-        found = wait_until(lines, what=f"the log line of request {request_id}")
-        assert len(found) == 1
-        return found[0]
-
-
-def read_all(connection: socket.socket, quiet_seconds: float) -> bytes:
-    connection.settimeout(quiet_seconds)
-    received = b""
-    with contextlib.suppress(TimeoutError, ConnectionResetError):
-        while part := connection.recv(65_536):
-            received += part
-    return received
+        [found] = wait_until(lines, what=f"the log line of request {request_id}")
+        return found
 
 
 def environment(port: int, state: Path, **more: str) -> dict[str, str]:
@@ -208,7 +186,7 @@ def environment(port: int, state: Path, **more: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def router_on(folder: Path, port: int, config: Path = CONFIG, **more: str) -> Iterator[Router]:
-    """A healthy router, with its services on the next two ports."""
+    """A healthy router, with its services expected on the next two ports."""
     (folder / "cwd").mkdir()
     command = ["caddy", "run", "--adapter", "caddyfile", "--config", str(config)]
     environ = environment(port, folder / "state", **more)
@@ -259,11 +237,3 @@ def problem(response: Response) -> tuple[int, str]:
     assert response.status == document["status"]
     assert response.headers["X-Request-Id"] == document["request_id"]
     return document["status"], document["code"]
-
-
-def parse(received: bytes) -> Response:
-    """The single response on a raw connection."""
-    head, _, body = received.partition(b"\r\n\r\n")
-    status_line, _, lines = head.partition(b"\r\n")
-    headers = http.client.parse_headers(io.BytesIO(lines + b"\r\n\r\n"))
-    return Response(int(status_line.split()[1]), headers, body)

@@ -3,42 +3,21 @@
 from __future__ import annotations
 
 import re
-import socket
 import time
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
-from tests.router.helpers import (
-    Answer,
-    OneThreadServer,
-    Platform,
-    parse,
-    problem,
-    read_all,
-    router_on,
-    service_on,
-)
-from tests.support import free_ports
+from tests.router.helpers import Answer, Platform, Router, Service, problem, receive
 
 BODY_BYTES_MAX = 16_384
-
-
-def test_a_body_of_16_kib_arrives_whole(platform: Platform) -> None:
-    """A body of exactly the limit passes unchanged."""
-    body = bytes(index % 256 for index in range(BODY_BYTES_MAX))
-    assert platform.router.ask("POST", "/transactions", body).status == 200
-    assert platform.core.last().body == body
+_POST = b"POST /auth/token HTTP/1.1\r\nHost: localhost\r\n"
 
 
 def test_a_larger_body_is_refused_unread(platform: Platform) -> None:
     """A body above the limit is 413 at once, before any of it was sent."""
-    head = b"POST /transactions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
-    with platform.router.connect() as connection:
-        started = time.monotonic()
-        connection.sendall(head % (BODY_BYTES_MAX + 1))
-        response = parse(connection.recv(65_536))
+    started = time.monotonic()
+    response = platform.router.send(_POST + b"Content-Length: %d\r\n\r\n" % (BODY_BYTES_MAX + 1))
     assert problem(response) == (413, "payload-too-large")
     assert time.monotonic() - started < 5
     assert platform.seen() == []
@@ -47,10 +26,8 @@ def test_a_larger_body_is_refused_unread(platform: Platform) -> None:
 @pytest.mark.parametrize("chunk_bytes", [2, 20_000, 2_000_000])
 def test_a_body_in_chunks_is_refused(platform: Platform, chunk_bytes: int) -> None:
     """A body without a length is 411 at any size: WSGI has none."""
-    head = b"POST /transactions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
-    with platform.router.connect() as connection:
-        connection.sendall(head + b"%x\r\n" % chunk_bytes + b"x" * min(chunk_bytes, 20_000))
-        response = parse(connection.recv(65_536))
+    chunk = b"%x\r\n" % chunk_bytes + b"x" * min(chunk_bytes, 20_000)
+    response = platform.router.send(_POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunk)
     assert problem(response) == (411, "length-required")
     assert platform.seen() == []
 
@@ -63,34 +40,26 @@ def test_expect_100_continue(platform: Platform) -> None:
         assert connection.recv(1_000) == b"HTTP/1.1 100 Continue\r\n\r\n"
         assert platform.seen() == []
         connection.sendall(b"{}")
-        assert connection.recv(1_000).startswith(b"HTTP/1.1 200 OK\r\n")
+        assert receive(connection).status == 200
     assert (platform.auth.last().body, platform.auth.last().headers["Expect"]) == (b"{}", None)
 
 
-def test_slow_senders_do_not_hold_a_service(tmp_path: Path) -> None:
-    """With 32 half-sent bodies open, a service with one thread still answers other requests."""
-    port = free_ports(3)
-    head = b"POST /auth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
+def test_slow_senders_do_not_hold_a_service(platform: Platform) -> None:
+    """A service gets no connection for a half-sent body, and so responds to other requests."""
     with ExitStack() as stack:
-        auth = stack.enter_context(service_on(port + 1, OneThreadServer))
-        router = stack.enter_context(router_on(tmp_path, port))
         for _client in range(32):
-            stack.enter_context(router.connect()).sendall(head)
-        started = time.monotonic()
-        statuses = [router.ask("POST", "/auth/token", b"{}").status for _request in range(5)]
+            connection = stack.enter_context(platform.router.connect())
+            connection.sendall(_POST + b"Content-Length: 100\r\n\r\n{")
+        begun = platform.auth.begun
+        statuses = [platform.router.ask("POST", "/auth/token", b"{}").status for _ in range(5)]
         assert statuses == [200] * 5
-        assert time.monotonic() - started < 5
-        assert [seen.body for seen in auth.seen] == [b"{}"] * 5
+        assert platform.auth.begun == begun + 5
 
 
 def test_a_body_that_is_cut_off_reaches_no_service(platform: Platform) -> None:
     """A body cut off by the client is 408 and never reaches the service."""
-    head = b"POST /auth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n\r\n0123456789"
-    with platform.router.connect() as connection:
-        connection.sendall(head)
-        connection.shutdown(socket.SHUT_WR)
-        response = parse(connection.recv(65_536))
-    assert problem(response) == (408, "request-timeout")
+    sent = _POST + b"Content-Length: 20\r\n\r\n0123456789"
+    assert problem(platform.router.send(sent, is_all=True)) == (408, "request-timeout")
     assert platform.seen() == []
 
 
@@ -100,10 +69,7 @@ def test_a_half_closed_connection_never_gets_an_empty_200(platform: Platform, me
     platform.auth.answers["/token"] = Answer(wait_seconds=0.05)
     head = f"{method} /auth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{}}"
     for _ in range(20):
-        with platform.router.connect() as connection:
-            connection.sendall(head.encode())
-            connection.shutdown(socket.SHUT_WR)
-            response = parse(read_all(connection, 5))
+        response = platform.router.send(head.encode(), is_all=True)
         if response.status == 200:
             assert response.body == b"{}"
         else:
@@ -140,9 +106,6 @@ def test_html_errors_of_a_service_become_problems(
 # Requests inside requests
 
 _SMUGGLED = b"GET /transactions/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
-_POST = b"POST /auth/token HTTP/1.1\r\nHost: localhost\r\n"
-
-
 _LENGTH = len(_SMUGGLED)
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
 _AMBIGUOUS = {
@@ -166,41 +129,28 @@ _AMBIGUOUS = {
     ],
     ids=[*_AMBIGUOUS, "a tab in the first line"],
 )
-def test_ambiguous_framing_ends_the_connection(platform: Platform, sent: bytes) -> None:
+def test_ambiguous_framing_ends_the_connection(
+    impatient: tuple[Router, Service], sent: bytes
+) -> None:
     """Ambiguous framing (request smuggling) is refused, and nothing after it is read."""
-    received = platform.router.raw(sent + _SMUGGLED)
+    router, auth = impatient
+    begun = auth.begun
+    received = router.raw(sent + _SMUGGLED)
     assert re.match(rb"HTTP/1\.1 (400|411|501) ", received)
-    assert received.count(b"HTTP/1.1 ") == 1
-    assert platform.seen() == []
+    assert (received.count(b"HTTP/1.1 "), auth.begun) == (1, begun)
 
 
 def test_a_request_in_a_body_stays_a_body(platform: Platform) -> None:
-    """A request inside a body stays body, and the connection is usable after it."""
-    head = _POST + b"Content-Length: %d\r\n\r\n" % len(_SMUGGLED)
+    """A body of the largest size, full of requests, arrives unchanged, as does what follows."""
+    body = (_SMUGGLED * 400)[:BODY_BYTES_MAX]
     last = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    received = platform.router.raw(head + _SMUGGLED + last)
+    received = platform.router.raw(_POST + b"Content-Length: %d\r\n\r\n" % len(body) + body + last)
     assert received.count(b"HTTP/1.1 200 OK\r\n") == 2
-    assert [(seen.path, seen.body) for seen in platform.seen()] == [("/token", _SMUGGLED)]
+    assert [(seen.path, seen.body) for seen in platform.seen()] == [("/token", body)]
 
 
 def test_oversize_headers_are_refused(platform: Platform) -> None:
     """Headers over 64 KiB (and the 4 KiB that Go adds) are 431 and reach no service."""
-    received = platform.router.raw(
-        b"GET /auth/token HTTP/1.1\r\nHost: localhost\r\nX-Big: " + b"x" * 70_000 + b"\r\n\r\n"
-    )
+    received = platform.router.raw(_POST + b"X-Big: " + b"x" * 70_000 + b"\r\n\r\n")
     assert received.startswith(b"HTTP/1.1 431 ")
     assert platform.seen() == []
-
-
-@pytest.mark.parametrize(
-    "preface",
-    [
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00",
-        b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03",
-    ],
-    ids=["h2c", "TLS"],
-)
-def test_only_http_1_is_spoken(platform: Platform, preface: bytes) -> None:
-    """HTTP/2 and TLS are refused, and the router keeps running."""
-    assert b"HTTP/1.1 200" not in platform.router.raw(preface, quiet_seconds=0.2)
-    assert platform.router.ask("GET", "/health").status == 200
