@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,30 +17,22 @@ import pytest
 from devtools.address import BLOCK, PORT_OFFSETS
 from devtools.catalog import SERVICES
 from tests.images.container import contained, place
-from tests.support import free_ports, program, wait_until
+from tests.support import call, free_ports, program, wait_until
 
 NAMES = sorted(SERVICES, key=lambda name: (name == "router", SERVICES[name].needs))
 """What needs nothing first, the router last."""
 SECRET = "a secret of the tests, which has more than 32 bytes"
 
 
-def described() -> dict[str, Any]:
-    """The output of `nix build .#image-configs`; the check `images` sets the path."""
-    file = os.environ.get("IMAGE_CONFIGS")
-    if not file:
-        pytest.skip("IMAGE_CONFIGS is not set: ./nixw build .#image-configs, or nix flake check")
-    found: dict[str, Any] = json.loads(Path(file).read_text())
-    return found
-
-
 @dataclass(frozen=True)
 class Image:
-    """An image, and how to run a container of it here, on its own port."""
+    """An image, and how to run a container of it here: on its own port, with `given` variables."""
 
     name: str
     config: dict[str, Any]
     port: int
     volumes: Path
+    given: dict[str, str]
 
     @property
     def own_port(self) -> int:
@@ -51,24 +43,12 @@ class Image:
     def own_environ(self) -> dict[str, str]:
         return dict(line.split("=", 1) for line in self.config["Env"])
 
-    def environ(self, given: Mapping[str, str]) -> dict[str, str]:
+    @property
+    def environ(self) -> dict[str, str]:
         """Only the image's variables and those of the container."""
         # The image listens on all addresses, the tests on this machine's own alone.
         here = {"HTTP_HOST": "127.0.0.1", "HTTP_PORT": str(self.port)}
-        return {**self.own_environ, **here, **given}
-
-    def command(self, *args: str) -> list[str]:
-        """The entry point with the image's arguments, or with others."""
-        return self._contained([*self.config["Entrypoint"], *(args or self.config["Cmd"])])
-
-    def healthcheck(self, given: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-        kind, *args = self.config["Healthcheck"]["Test"]
-        assert kind == "CMD", "there is no shell"
-        return subprocess.run(
-            self._contained([self._moved(word) for word in args]),
-            env=self.environ(given), cwd="/", stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=20, check=False,
-        )  # fmt: skip
+        return {**self.own_environ, **here, **self.given}
 
     @property
     def work_folder(self) -> Path:
@@ -76,74 +56,82 @@ class Image:
         folder = Path(self.config["WorkingDir"])
         return self.volumes / self.name if folder == Path("/data") else folder
 
-    def _contained(self, command: list[str]) -> list[str]:
+    def contained(self, command: list[str]) -> list[str]:
         return contained(command, volumes=self.volumes, folder=self.work_folder)
 
-    def _moved(self, word: str) -> str:
-        """An argument with the image's port replaced by the port used here."""
-        return word if word.startswith("/") else word.replace(str(self.own_port), str(self.port))
+    def run(self, *args: str) -> subprocess.CompletedProcess[str]:
+        """Runs the entry point with other arguments than the image's."""
+        command = self.contained([*self.config["Entrypoint"], *args])
+        return call(command, self.environ, cwd=Path("/"), seconds_max=20)
+
+    def is_healthy(self) -> bool:
+        kind, *words = self.config["Healthcheck"]["Test"]
+        assert kind == "CMD", "there is no shell"
+        ours, own = str(self.port), str(self.own_port)
+        command = [word if word.startswith("/") else word.replace(own, ours) for word in words]
+        done = call(self.contained(command), self.environ, cwd=Path("/"), seconds_max=20)
+        return done.returncode == 0
+
+    @contextlib.contextmanager
+    def container(self) -> Iterator[subprocess.Popen[bytes]]:
+        """Runs what the image's container would; it is healthy when this returns."""
+        # Redis has its address on the command line, where the last one counts.
+        here = ["--port", str(self.port), "--bind", "127.0.0.1"] if self.name == "redis" else []
+        command = self.contained([*self.config["Entrypoint"], *self.config["Cmd"], *here])
+        output = self.volumes / f"{self.name}.log"
+
+        def healthy() -> bool:
+            assert process.poll() is None, f"{self.name} has ended:\n{output.read_text()}"
+            return self.is_healthy()
+
+        started = program(command, environ=self.environ, output=output, cwd=self.work_folder)
+        with started as process:
+            wait_until(healthy, what=f"{self.name}'s health")
+            yield process
 
 
 @dataclass(frozen=True)
 class Stack:
-    """The images as one stack: their variables, and folders as volumes."""
+    """The running images."""
 
-    images: Mapping[str, Image]
-    folder: Path
+    images: dict[str, Image]
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
-
-    def given(self, name: str) -> dict[str, str]:
-        """A service's variables as in deploy/compose.yaml, with the tests' addresses."""
-        at = {image.name: f"127.0.0.1:{image.port}" for image in self.images.values()}
-        secret = {"JWT_SECRET_FILE": f"{self.folder}/jwt-secret"}
-        redis = {"REDIS_URL": f"redis://{at['redis']}/0"}
-        return {
-            "redis": {},
-            "auth-api": secret,
-            "core-api": {**secret, **redis},
-            "psp-sandbox": {"SANDBOX_DATABASE": f"{self.folder}/psp-sandbox/data.sqlite"},
-            "psp-connector": {
-                **redis,
-                "PSP_URL": f"http://{at['psp-sandbox']}",
-                "PSP_API_KEY_FILE": f"{self.folder}/psp-api-key",
-            },
-            "router": {f"{s.variable}_ADDRESS": at[s.name] for s in SERVICES.values() if s.route},
-        }.get(name, redis if "redis" in SERVICES[name].needs else {})
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.images['router'].port}"
 
-    @contextlib.contextmanager
-    def container(self, name: str) -> Iterator[None]:
-        """Runs what the image's container would; it is healthy when this returns."""
-        image = self.images[name]
-        # Redis has its address on the command line, where the last one counts.
-        here = ["--port", str(image.port), "--bind", "127.0.0.1"] if name == "redis" else []
-        command = image.command(*image.config["Cmd"], *here)
-        given = self.given(name)
-        output = self.folder / f"{name}.log"
-        environ = image.environ(given)
-        with program(command, environ=environ, output=output, cwd=image.work_folder) as process:
-            self.processes[name] = process
-            wait_until(lambda: self._healthy(name, output), seconds_max=60, what=f"{name}'s health")
-            yield
-
-    def _healthy(self, name: str, output: Path) -> bool:
-        ended = self.processes[name].poll()
-        assert ended is None, f"{name} ended with {ended}:\n{output.read_text()}"
-        return self.images[name].healthcheck(self.given(name)).returncode == 0
-
 
 @pytest.fixture(scope="session")
 def images(folder: Path) -> dict[str, Image]:
     """All images by name."""
-    configs = described()["configs"]
-    first = free_ports(BLOCK)
+    file = os.environ.get("IMAGE_CONFIGS")  # set by the check `images`
+    if not file:
+        pytest.skip("IMAGE_CONFIGS is not set: ./nixw build .#image-configs, or nix flake check")
+    configs = json.loads(Path(file).read_text())["configs"]
     assert set(NAMES) == set(configs)
+    first = free_ports(BLOCK)
+    ports = {name: first + PORT_OFFSETS[name] for name in NAMES}
+    given = variables(folder, {name: f"127.0.0.1:{port}" for name, port in ports.items()})
     return {
-        name: Image(name, config, first + PORT_OFFSETS[name], folder)
-        for name, config in configs.items()
+        name: Image(name, configs[name], ports[name], folder, given.get(name, {})) for name in NAMES
+    }
+
+
+def variables(folder: Path, at: dict[str, str]) -> dict[str, dict[str, str]]:
+    """The services' variables as in deploy/compose.yaml, with these addresses."""
+    secret = {"JWT_SECRET_FILE": f"{folder}/jwt-secret"}
+    redis = {"REDIS_URL": f"redis://{at['redis']}/0"}
+    psp = {"PSP_URL": f"http://{at['psp-sandbox']}", "PSP_API_KEY_FILE": f"{folder}/psp-api-key"}
+    new = {name: redis for name, service in SERVICES.items() if "redis" in service.needs}
+    return new | {
+        "auth-api": secret,
+        "core-api": {**secret, **redis},
+        "psp-sandbox": {"SANDBOX_DATABASE": f"{folder}/psp-sandbox/data.sqlite"},
+        "psp-connector": {**redis, **psp},
+        "router": {
+            f"{one.variable}_ADDRESS": at[one.name] for one in SERVICES.values() if one.route
+        },
     }
 
 
@@ -161,10 +149,10 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def stack(images: dict[str, Image], folder: Path) -> Iterator[Stack]:
+def stack(images: dict[str, Image]) -> Iterator[Stack]:
     """All images, started in order, each when its dependencies are healthy."""
-    found = Stack(images, folder)
+    found = Stack(images)
     with contextlib.ExitStack() as running:
         for name in NAMES:
-            running.enter_context(found.container(name))
+            found.processes[name] = running.enter_context(images[name].container())
         yield found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import redis
 from devtools.address import PORT_OFFSETS
 from devtools.catalog import SERVICES as CATALOG
 from tests.images.conftest import NAMES, Image, Stack
-from tests.support import ONE_TRY, ROOT, free_ports, program, wait_until
+from tests.support import ROOT, free_ports, program, redis_answers, wait_until
 
 PYTHON = [service.name for service in CATALOG.values() if service.packages]
 # Of deploy/compose.yaml, and as much again for a slow machine.
@@ -23,52 +22,36 @@ GRACE_SECONDS_MAX = 12
 
 
 @pytest.mark.parametrize("name", PYTHON)
-def test_an_image_has_only_its_own_code(name: str, images: dict[str, Image]) -> None:
-    """An image has its service's folder and the shared modules; no other service, no test."""
+def test_an_image_has_only_what_its_service_needs(name: str, images: dict[str, Image]) -> None:
+    """Its folder and the shared modules; no other service, and no package of tests or commands."""
     image = images[name]
     code = Path(image.own_environ["PYTHONPATH"])
     assert [path.name for path in code.iterdir()] == ["services"]
     own = {name.replace("-", "_"), "common", "__init__.py", "__pycache__"}
     assert {path.name for path in (code / "services").iterdir()} == own
-
-
-@pytest.mark.parametrize("name", PYTHON)
-def test_an_image_has_no_package_of_others(name: str, images: dict[str, Image]) -> None:
-    """An image has no packages of tests or of developers' commands."""
     others = ("pytest", "hypothesis", "mypy", "httpx", "psutil")
-    code = f"import importlib.util as u; print([n for n in {others} if u.find_spec(n)])"
-    done = subprocess.run(
-        images[name].command("-c", code),
-        env=images[name].own_environ, cwd="/",
-        capture_output=True, text=True, timeout=20, check=True,
-    )  # fmt: skip
-    assert done.stdout.strip() == "[]"
+    script = f"import importlib.util as u; print([n for n in {others} if u.find_spec(n)])"
+    assert image.run("-c", script).stdout == "[]\n"
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_how_a_container_is_run(name: str, images: dict[str, Image]) -> None:
-    """A container is not root, listens on its network at the local port, and has a description."""
+    """A container is not root, listens on its network at the local port, and has a description.
+
+    Its configuration, which all can read who have the image, holds no secret; its health check
+    fails when nothing listens: dependent services would start too early.
+    """
     image = images[name]
     assert image.config["User"] == "65532:65532"
-    assert 8000 + PORT_OFFSETS[name] == image.own_port
+    assert image.own_port == 8000 + PORT_OFFSETS[name]
     if name != "redis":
         assert image.own_environ["HTTP_HOST"] == "0.0.0.0"
-        assert str(image.own_port) == image.own_environ["HTTP_PORT"]
-    assert name == image.config["Labels"]["org.opencontainers.image.title"]
+        assert image.own_environ["HTTP_PORT"] == str(image.own_port)
+    assert image.config["Labels"]["org.opencontainers.image.title"] == name
     assert image.config["StopSignal"] == "SIGTERM"
     assert all(word.startswith("/nix/store/") for word in image.config["Entrypoint"])
-
-
-def test_an_image_holds_no_secret(images: dict[str, Image]) -> None:
-    """Everyone who has an image can read its configuration."""
-    names = {name for image in images.values() for name in image.own_environ}
-    assert {name for name in names if "SECRET" in name or "KEY" in name or "URL" in name} == set()
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_health_fails_when_nothing_listens(name: str, images: dict[str, Image]) -> None:
-    """Dependent services would start too early if the health check passed."""
-    assert images[name].healthcheck({}).returncode != 0
+    assert not [x for x in image.own_environ if "SECRET" in x or "KEY" in x or "URL" in x]
+    assert not image.is_healthy()
 
 
 def captured(client: httpx.Client, token: str, path: str) -> dict[str, Any] | None:
@@ -102,45 +85,31 @@ def test_metrics_are_counted_in_tmp(name: str, stack: Stack) -> None:
 
 def test_an_admin_command_runs_in_an_image(stack: Stack) -> None:
     """`docker compose run psp-connector -m services.psp_connector.deadletters list`."""
-    image = stack.images["psp-connector"]
-    done = subprocess.run(
-        image.command("-m", "services.psp_connector.deadletters", "list"),
-        env=image.environ(stack.given(image.name)), cwd="/",
-        capture_output=True, text=True, timeout=20, check=False,
-    )  # fmt: skip
+    done = stack.images["psp-connector"].run("-m", "services.psp_connector.deadletters", "list")
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_redis_becomes_a_node_of_a_cluster(stack: Stack) -> None:
     """It needs cluster.conf next to the password in its secrets."""
-    image, port, secrets = stack.images["redis"], free_ports(2), stack.folder / "secrets"
+    image, port = stack.images["redis"], free_ports(2)
+    secrets = image.volumes / "secrets"
     secrets.mkdir()
     shutil.copy(ROOT / "services/redis/cluster.conf", secrets / "redis-cluster.conf")
     (secrets / "redis.conf").write_text("requirepass p\nmasterauth p\n")
     words = [word.replace("/run/secrets", str(secrets)) for word in image.config["Cmd"]]
-    node = ["--port", str(port), "--cluster-port", str(port + 1), "--bind", "127.0.0.1"]
+    words += ["--port", str(port), "--cluster-port", str(port + 1), "--bind", "127.0.0.1"]
+    # The other Redis has the folder of the data.
+    words += ["--appendonly", "no", "--cluster-config-file", "node.conf"]
+    command = image.contained([*image.config["Entrypoint"], *words])
+    output, folder = image.volumes / "node.log", image.work_folder
+    url = f"redis://:p@127.0.0.1:{port}"
     with (
-        program(
-            # The other Redis has the folder of the data.
-            image.command(
-                *words, *node, "--appendonly", "no", "--cluster-config-file", "node.conf"
-            ),
-            environ=image.environ({}),
-            output=stack.folder / "node.log",
-            cwd=image.work_folder,
-        ),
-        redis.Redis(port=port, password="p", retry=ONE_TRY) as client,
+        program(command, environ=image.environ, output=output, cwd=folder),
+        redis.Redis.from_url(url, decode_responses=True) as client,
     ):
-        wait_until(lambda: answers(client), what="the node")
+        wait_until(lambda: redis_answers(url), what="the node")
         assert client.info("cluster")["cluster_enabled"] == 1
         assert client.config_get("cluster-require*") == {"cluster-require-full-coverage": "no"}
-
-
-def answers(client: redis.Redis) -> bool:
-    try:
-        return bool(client.ping())
-    except redis.RedisError:
-        return False
 
 
 @pytest.mark.parametrize("name", reversed(NAMES))
