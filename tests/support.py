@@ -151,6 +151,8 @@ def redis_answers(url: str) -> bool:
     try:
         with redis.Redis.from_url(url, socket_timeout=1, retry=ONE_TRY) as client:
             return bool(client.ping())
+    except redis.AuthenticationError:
+        return True
     except redis.RedisError:
         return False
 

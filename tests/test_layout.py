@@ -5,9 +5,8 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import re
-import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,24 @@ LAYERS = ("services", "devtools", "bench", "tests")
 PACKAGES = {service.folder for service in SERVICES.values() if service.packages}
 
 
-def imports(path: Path) -> set[str]:
-    """The dotted names of our modules that a module imports."""
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def imports(nodes: Iterable[ast.AST]) -> set[str]:
+    """The dotted names of what these statements import."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.module:
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-    return {name for name in found if name.split(".")[0] in LAYERS}
+    return found
+
+
+def ours(path: Path) -> set[str]:
+    """The dotted names of our modules that a module imports, anywhere in it."""
+    return {name for name in imports(ast.walk(tree(path))) if name.split(".")[0] in LAYERS}
 
 
 @pytest.mark.parametrize("layer", LAYERS[:-2])
@@ -41,14 +49,14 @@ def test_imports_point_downwards(layer: str) -> None:
     """Services import no tools, tools import no benchmark, and nothing imports tests."""
     below = set(LAYERS[: LAYERS.index(layer) + 1])
     for path in (ROOT / layer).rglob("*.py"):
-        assert {name.split(".")[0] for name in imports(path)} <= below, path
+        assert {name.split(".")[0] for name in ours(path)} <= below, path
 
 
 @pytest.mark.parametrize("folder", sorted(PACKAGES | {"common"}))
 def test_a_service_imports_only_itself_and_common(folder: str) -> None:
     """Each service can be removed, and shared code does not depend on services."""
     for path in (ROOT / "services" / folder).rglob("*.py"):
-        assert {name.split(".")[1] for name in imports(path)} <= {folder, "common"}, path
+        assert {name.split(".")[1] for name in ours(path)} <= {folder, "common"}, path
 
 
 def test_there_are_no_circular_imports() -> None:
@@ -57,7 +65,7 @@ def test_there_are_no_circular_imports() -> None:
     for layer in LAYERS[:-1]:
         for path in (ROOT / layer).rglob("*.py"):
             name = str(path.relative_to(ROOT).with_suffix("")).replace("/", ".")
-            graph[name.removesuffix(".__init__")] = imports_at_load(path)
+            graph[name.removesuffix(".__init__")] = imports(tree(path).body)
     graph = {name: {m for one in found for m in (one, one.rpartition(".")[0]) if m in graph}
              for name, found in graph.items()}  # fmt: skip
     while leaves := {name for name, needed in graph.items() if not needed}:
@@ -74,24 +82,13 @@ def run_nodes(node: ast.AST) -> Iterator[ast.AST]:
         yield from run_nodes(child)
 
 
-def all_imports(path: Path) -> set[str]:
-    """The full names of all imports of a module, anywhere in it."""
-    found = set()
-    for node in run_nodes(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-    return found
-
-
 def third_party(folder: str) -> set[str]:
     """External imports of a folder, and of the shared modules it imports."""
     waiting, seen, found = set((ROOT / "services" / folder).rglob("*.py")), set(), set()
     while waiting:
         path = waiting.pop()
         seen.add(path)
-        for name in all_imports(path):
+        for name in imports(run_nodes(tree(path))):
             first, _, rest = name.partition(".")
             shared = ROOT / "services" / f"{'/'.join(rest.split('.')[:2])}.py"
             if first == "services" and rest.startswith("common.") and shared.exists():
@@ -114,15 +111,6 @@ def test_a_folder_has_the_packages_it_imports(folder: str) -> None:
     """Each service.toml lists exactly the imported packages."""
     listed = SERVICES[folder.replace("_", "-")].packages
     assert distributions(third_party(folder)) == set(listed)
-
-
-def imports_at_load(path: Path) -> set[str]:
-    """The `imports` that run on load: not for type checking, not within a function."""
-    found = set()
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in found if name.split(".")[0] in LAYERS}
 
 
 def test_each_service_is_a_process() -> None:
@@ -196,25 +184,14 @@ def test_jobs_that_need_the_stack_wait_for_all_of_it(name: str) -> None:
     assert PROCESSES[name]["depends_on"] == ready
 
 
-def test_the_log_files_are_not_silenced() -> None:
-    """Process output has level info: with `warn`, the log files would be empty."""
-    assert COMPOSE["log_level"] in {"trace", "debug", "info"}
-
-
 def test_functions_are_short() -> None:
     """A function has at most 40 lines, so that it fits on a screen."""
     long = [
         (path.name, node.name)
         for layer in LAYERS[:-1]
         for path in (ROOT / layer).rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (node.end_lineno or 0) - node.lineno + 1 > 40
     ]
     assert long == []
-
-
-def test_scripts_can_be_run() -> None:
-    """Scripts to be run have the executable bit."""
-    for name in ("nixw", ".ci/run"):
-        assert (ROOT / name).stat().st_mode & stat.S_IXUSR, name

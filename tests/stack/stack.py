@@ -39,6 +39,7 @@ class Stack:
     state: Path
     port: int
     supervisor: subprocess.Popen[bytes]
+    password: str = "password"
     http: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
@@ -49,7 +50,7 @@ class Stack:
         )
 
     def token(self, username: str = "alice") -> str:
-        body = {"username": username, "password": "password"}
+        body = {"username": username, "password": self.password}
         response = self.http.post("/auth/token", json=body)
         assert response.status_code == 200, response.text
         return str(response.json()["token"])

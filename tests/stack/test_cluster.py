@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from devtools.address import NODES
@@ -11,8 +12,13 @@ from tests.stack.stack import merchant, platform, processes_of
 from tests.support import call, wait_until
 
 
-def in_other_shell(environ: dict[str, str]) -> None:
-    """Doctor and dead letters find the cluster by the record of its start."""
+def test_a_cluster_takes_payments_and_outlives_a_primary(environ: dict[str, str]) -> None:
+    """After a restart it finds its nodes, and refuses another number of partitions."""
+    done = platform(environ, "up", "-D", "--cluster")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert merchant(environ, "pay", "1250", "USD", "--as", "alice").returncode == 0
+    state = Path(environ["PLATFORM_STATE"])
+    # In another shell, doctor and dead letters find the cluster by the record of its start.
     doctor = call([sys.executable, "-m", "devtools.doctor"], environ)
     assert doctor.returncode == 0, doctor.stdout
     assert "with other settings" not in doctor.stdout
@@ -21,26 +27,12 @@ def in_other_shell(environ: dict[str, str]) -> None:
     assert merchant(environ, "pay", *failing).returncode == 1
     letters = call([sys.executable, "-m", "devtools.deadletters", "list"], environ)
     assert letters.stdout.count("given up after 8 attempts") == 1
-
-
-def test_a_cluster_takes_payments_and_outlives_a_primary(environ: dict[str, str]) -> None:
-    """After a restart it finds its nodes, and refuses another number of partitions."""
-    done = platform(environ, "up", "-D", "--cluster")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert merchant(environ, "pay", "1250", "USD", "--as", "alice").returncode == 0
-    state = Path(environ["PLATFORM_STATE"])
-    in_other_shell(environ)
     port = SERVICES["redis"].port(int(environ["PLATFORM_PORT"]))
     [node] = [one for one in processes_of(state) if str(port) in one.cmdline()]
     node.kill()
     for name in ("alice", "becky"):
-        wait_until(
-            lambda name=name: (  # type: ignore[misc]
-                merchant(environ, "pay", "1250", "USD", "--as", name).returncode == 0
-            ),
-            seconds_max=40,
-            what="a payment after the failover",
-        )
+        pay = partial(merchant, environ, "pay", "1250", "USD", "--as", name)
+        wait_until(lambda pay=pay: pay().returncode == 0, seconds_max=40, what="a failover")  # type: ignore[misc]
     platform(environ, "down")
     refused = platform({**environ, "PARTITIONS": "4"}, "up", "-D", "--cluster")
     assert "PARTITIONS=4: the data in" in refused.stderr

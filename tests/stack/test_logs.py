@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-import redis
 
 from devtools import loglines
 from services.auth_api.passwords import hash_password
 from tests import support
-from tests.stack.stack import Stack, request_id, running
+from tests.stack.stack import Stack, processes_of, request_id, running
 
 PAYING = {"router", "core-api", "psp-connector", "psp-sandbox"}
-FINAL = {"captured", "declined", "failed"}
 
 
 def logs(stack: Stack, *args: str) -> list[str]:
@@ -74,54 +69,48 @@ def users(tmp_path: Path) -> Path:
 def test_no_secret_is_logged_or_shown(tmp_path: Path, users: Path) -> None:
     """At level debug and in failures, no log file and no process title has a secret."""
     port = support.free_ports(1)
-    with contextlib.ExitStack() as parts:
-        own_redis = parts.enter_context(support.redis_server(tmp_path / "redis", port))
-        password = SECRETS["Redis' password"]
-        with redis.Redis(port=port) as client:
-            client.config_set("requirepass", password)
-        more: dict[str, Any] = {name: SECRETS[name] for name in SECRETS if name.isupper()}
-        more |= {"LOG_LEVEL": "debug", "USERS_FILE": str(users)}
-        more |= {"REDIS_URL": f"redis://:{password}@127.0.0.1:{port}/0"}
-        stack = parts.enter_context(running(**more))
+    password = SECRETS["Redis' password"]
+    more: dict[str, Any] = {name: SECRETS[name] for name in SECRETS if name.isupper()}
+    more |= {"LOG_LEVEL": "debug", "USERS_FILE": str(users)}
+    more |= {"REDIS_URL": f"redis://:{password}@127.0.0.1:{port}/0"}
+    options = "--requirepass", password
+    with (
+        support.redis_server(tmp_path / "redis", port, *options) as own_redis,
+        running(**more) as stack,
+    ):
+        stack.password = SECRETS["password"]
         tokens = pay_in_every_way(stack)
-        titles = all_titles()
+        titles = titles_of(stack)
         own_redis.kill()
         own_redis.wait(10)
         fail_in_every_way(stack, tokens[0])
-        titles += all_titles()
+        titles += titles_of(stack)
         told = {path.name: path.read_text() for path in (stack.state / "logs").iterdir()}
-        told |= {"output": stack.output(), "titles": "\n".join(titles)}
-        # A control: what is no secret is there.
-        assert "transaction_id" in told["core-api.log"]
-        assert "services.core_api" in told["titles"]
-        sought = SECRETS | {f"token {number}": token for number, token in enumerate(tokens)}
-        assert [
-            (name, where)
-            for name, secret in sought.items()
-            for where, text in told.items()
-            if secret in text
-        ] == []
+        told |= {"output": stack.output(), "titles": titles}
+    # A control: what is no secret is there.
+    assert "transaction_id" in told["core-api.log"]
+    assert "services.core_api" in told["titles"]
+    sought = SECRETS | {f"token {number}": token for number, token in enumerate(tokens)}
+    assert [
+        (name, where)
+        for name, secret in sought.items()
+        for where, text in told.items()
+        if secret in text
+    ] == []
 
 
 def pay_in_every_way(stack: Stack) -> list[str]:
     """Logs in and pays with valid and invalid requests; returns the tokens."""
     post = stack.http.post
-    login = {"username": "alice", "password": SECRETS["password"]}
-    tokens = [post("/auth/token", json=login).json()["token"] for _ in range(2)]
+    tokens = [stack.token() for _ in range(2)]
     bearer = {"Authorization": f"Bearer {tokens[0]}"}
     body = {"amount": 1250, "currency": "USD"}
     paid = post("/transactions", json=body, headers=bearer)
-    assert paid.status_code == 202
     assert post("/transactions", json=body | {"token": tokens[1]}).status_code == 202
     post("/transactions", json=body | {"payment_method": "pm_sandbox_flaky"}, headers=bearer)
-
-    def ended() -> Any:
-        response = stack.http.get(paid.headers["location"], headers=bearer).json()
-        return response["status"] in FINAL
-
-    support.wait_until(ended, what="the payment's end", seconds_max=25)
-    wrong = login | {"password": SECRETS["wrong password"]}
-    post("/auth/token", json=wrong)
+    stack.ended(paid.json()["id"])
+    login = {"username": "alice", "password": SECRETS["password"]}
+    post("/auth/token", json=login | {"password": SECRETS["wrong password"]})
     post("/auth/token", json={"username": SECRETS["password"], "password": [login]})
     post("/auth/token", content=json.dumps(login)[:-1])
     post(f"/auth/token?password={SECRETS['password']}&token={tokens[0]}", json=login)
@@ -135,22 +124,14 @@ def pay_in_every_way(stack: Stack) -> list[str]:
 
 def fail_in_every_way(stack: Stack, token: str) -> None:
     """Sends requests while Redis is down, until the connector has logged it."""
-    bearer = {"Authorization": f"Bearer {token}"}
-    body = {"amount": 1250, "currency": "USD"}
     for _ in range(2):
-        stack.http.post("/transactions", json=body, headers=bearer)
+        body = {"amount": 1250, "currency": "USD", "token": token}
+        assert stack.http.post("/transactions", json=body).status_code == 503
     stack.http.get("/transactions/health")
-    support.wait_until(
-        lambda: "Redis unavailable" in stack.log("psp-connector"),
-        what="the connector's warning",
-    )
+    told = "Redis unavailable"
+    support.wait_until(lambda: told in stack.log("psp-connector"), what="the connector's warning")
 
 
-def all_titles() -> list[str]:
-    """The process titles that every user of the machine can read."""
-    titles = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.pid != os.getpid():
-                titles.append(" ".join(process.cmdline()))
-    return titles
+def titles_of(stack: Stack) -> str:
+    """The process titles, which every user of the machine can read."""
+    return "\n".join(" ".join(process.cmdline()) for process in processes_of(stack.state))

@@ -7,6 +7,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -31,13 +32,6 @@ def code(folder: Path) -> Path:
     return folder
 
 
-def by_rename(path: Path, text: str) -> None:
-    """Saves as vim, PyCharm and git do: a new file replaces the old one."""
-    new = path.with_name(path.name + "___jb_tmp___")
-    new.write_text(text)
-    new.replace(path)
-
-
 class Checkout:
     """The copy, and the stack that runs from it."""
 
@@ -46,11 +40,13 @@ class Checkout:
         self.stack = stack
 
     def save(self, name: str, old: str, new: str) -> None:
-        """Replaces a text in a file under services/."""
+        """Replaces a text below services/ as vim, PyCharm and git do: by a new file."""
         path = self.folder / "services" / name
         text = path.read_text()
         assert old in text, name
-        by_rename(path, text.replace(old, new))
+        saved = path.with_name(path.name + "___jb_tmp___")
+        saved.write_text(text.replace(old, new))
+        saved.replace(path)
 
     def wait_for(self, path: str, text: str) -> None:
         """Waits until the router's response has that text."""
@@ -96,30 +92,26 @@ def test_saved_python_is_served(checkout: Checkout) -> None:
     """New processes serve it; old ones are gone within 5 s, and payments continue."""
     old: list[psutil.Process] = [checkout.stack.process("auth-api")]
     old += old[0].children(recursive=True)
-    stop = threading.Event()
-    statuses: set[int] = set()
-    bearer = checkout.stack.bearer()
-    body = {"amount": 1250, "currency": "USD"}
+    stop, bearer = threading.Event(), checkout.stack.bearer()
 
-    def pay() -> None:
-        while not stop.is_set():
-            response = checkout.stack.http.post("/transactions", json=body, headers=bearer)
-            statuses.add(response.status_code)
+    def pay() -> set[int]:
+        post = partial(checkout.stack.http.post, "/transactions", headers=bearer)
+        body = {"amount": 1250, "currency": "USD"}
+        return {post(json=body).status_code for _ in iter(stop.is_set, True)}
 
-    traffic = threading.Thread(target=pay)
-    traffic.start()
-    try:
-        checkout.save("auth_api/app.py", '"Auth API"', '"Another API"')
-        support.wait_until(
-            lambda: all(map(orphans.is_gone, old)), seconds_max=5, what="the old processes to end"
-        )
-        checkout.wait_for("/auth/openapi.json", "Another API")
-    finally:
-        stop.set()
-        traffic.join(SECONDS_MAX)
+    with ThreadPoolExecutor(1) as pool:
+        traffic = pool.submit(pay)
+        try:
+            checkout.save("auth_api/app.py", '"Auth API"', '"Another API"')
+            support.wait_until(
+                lambda: all(map(orphans.is_gone, old)), seconds_max=5, what="the old ones to end"
+            )
+            checkout.wait_for("/auth/openapi.json", "Another API")
+        finally:
+            stop.set()
+        assert traffic.result(SECONDS_MAX) == {202}
     checkout.save("auth_api/app.py", "Another API", "Auth API")
     checkout.wait_for("/auth/openapi.json", "Auth API")
-    assert statuses == {202}
 
 
 def test_a_shared_module_restarts_every_service(checkout: Checkout) -> None:
@@ -128,11 +120,8 @@ def test_a_shared_module_restarts_every_service(checkout: Checkout) -> None:
     before = {name: checkout.stack.process(name) for name in (*names, "router", "redis")}
     checkout.save("common/clock.py", "from __future__", "# changed\nfrom __future__")
     for name in names:
-        support.wait_until(
-            partial(checkout.stack.restarted, name, before[name]),
-            seconds_max=SECONDS_MAX,
-            what=f"another {name}",
-        )
+        restarted = partial(checkout.stack.restarted, name, before[name])
+        support.wait_until(restarted, seconds_max=SECONDS_MAX, what=f"another {name}")
     checkout.stack.wait_healthy()
     for name in ("router", "redis"):
         assert checkout.stack.process(name) == before[name]
@@ -154,11 +143,9 @@ def test_the_connector_finishes_calls_in_flight(checkout: Checkout) -> None:
     """A payment in flight during a change is charged once, by the old code."""
     stack = checkout.stack
     slow = stack.pay(payment_method="pm_sandbox_slow").json()["id"]
+    path, bearer = f"/transactions/{slow}", stack.bearer()
     support.wait_until(
-        lambda: (
-            stack.http.get(f"/transactions/{slow}", headers=stack.bearer()).json()["status"]
-            == "processing"
-        ),
+        lambda: stack.http.get(path, headers=bearer).json()["status"] == "processing",
         what="the charge to begin",
     )
     checkout.save("psp_connector/backoff.py", "import random", 'import random\n\nprint("code=new")')
