@@ -49,7 +49,6 @@ class Connector:
         *,
         concurrency: int,
         attempts_max: int,
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._sweep = sweep
         self._psp = psp
@@ -65,8 +64,7 @@ class Connector:
         slots = Slots(lambda: breaker.allowed)
         views = [slots, *(slots.sibling() for _ in queues[1:])]
         self._lanes = [
-            Lane(queue, view, concurrency, self, sleep)
-            for queue, view in zip(queues, views, strict=True)
+            Lane(queue, view, concurrency, self) for queue, view in zip(queues, views, strict=True)
         ]
 
     @property

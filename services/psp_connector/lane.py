@@ -40,13 +40,11 @@ class Lane:
         slots: Slots,
         concurrency: int,
         connector: Connector,
-        sleep: Callable[[float], None],
     ) -> None:
         self.slots = slots
         self.saver = Saver(queue, slots, connector.saved)
         self._queue = queue
         self._connector = connector
-        self._sleep = sleep
         self._dispatcher = Dispatcher(queue, slots, concurrency)
         self._next_at: dict[str, float] = {}
         self._renewed_at = math.inf
@@ -68,7 +66,7 @@ class Lane:
                 # Redis may have been emptied: create the group again.
                 joined = False
                 self._log.warning("Redis unavailable", reason=f"{type(error).__name__}: {error}")
-                self._sleep(_RECONNECT_SECONDS)
+                time.sleep(_RECONNECT_SECONDS)
             self.last_turn = time.monotonic()
 
     def leave(self) -> None:
@@ -89,7 +87,7 @@ class Lane:
             self._renewed_at = time.monotonic()
         self._maintain("reclaim", UPKEEP_SECONDS, self._dispatcher.reclaim)
         if self._connector.is_paused():
-            self._sleep(BLOCK_MS / 1000)
+            time.sleep(BLOCK_MS / 1000)
             return
         works = self._dispatcher.next()
         for work in works:

@@ -57,15 +57,10 @@ class Saver:
         queue_: Queue,
         slots: Slots,
         saved: Callable[[list[tuple[Attempt, bool]]], None],
-        *,
-        pause_seconds: float = _PAUSE_SECONDS,
-        timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._queue = queue_
         self._slots = slots
         self._saved = saved
-        self._pause_seconds = pause_seconds
-        self._timer = timer
         self._new: queue.SimpleQueue[Attempt | None] = queue.SimpleQueue()
         self._kept: list[Attempt] = []
 
@@ -83,7 +78,7 @@ class Saver:
 
     def _run(self) -> None:
         while self._gather():
-            now = self._timer()
+            now = time.monotonic()
             due = [attempt for attempt in self._kept if attempt.next_try_at <= now]
             if due:
                 self._save(due[:_AT_ONCE_MAX])
@@ -93,7 +88,7 @@ class Saver:
         wait_seconds = None
         if self._kept:
             next_try_at = min(attempt.next_try_at for attempt in self._kept)
-            wait_seconds = max(next_try_at - self._timer(), 0.0)
+            wait_seconds = max(next_try_at - time.monotonic(), 0.0)
         with contextlib.suppress(queue.Empty):
             for _more in range(_AT_ONCE_MAX):
                 attempt = self._new.get(timeout=wait_seconds)
@@ -121,7 +116,7 @@ class Saver:
 
     def _retry_later(self, attempt: Attempt, error: Exception) -> None:
         attempt.tries += 1
-        attempt.next_try_at = self._timer() + self._pause_seconds
+        attempt.next_try_at = time.monotonic() + _PAUSE_SECONDS
         self._slots.park(attempt.work)
         log = _log.bind(**attempt.work.ids)
         log.warning("could not save result, retrying", reason=f"{type(error).__name__}: {error}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import (
+    initialize,
     precondition,
     rule,
 )
@@ -31,10 +32,16 @@ class Working(Checked):
 
     # The Core API
 
+    @initialize(users=st.lists(st.sampled_from(USERS), min_size=4, max_size=10))
+    def accept_some(self, users: list[int]) -> None:
+        """Without payments, most other rules would have nothing to do."""
+        for user_id in users:
+            self.accept(user_id, MONEY[user_id], None)
+
     @rule(
         user_id=st.sampled_from(USERS),
         money=st.sampled_from(MONEY),
-        key=st.sampled_from([None, None, "a", "b"]),
+        key=st.sampled_from([None, None, "a", "{b}"]),
     )
     def accept(self, user_id: int, money: tuple[int, str], key: str | None) -> None:
         payment = TransactionRequest(amount=money[0], currency=money[1])
@@ -121,6 +128,9 @@ class Working(Checked):
         """All steps of a connector when nothing fails."""
         self.promote(slot, count)
         self.take(slot, count)
+        self._end(slot, how, delay_seconds)
+
+    def _end(self, slot: int, how: str, delay_seconds: int) -> None:
         for call in [call for call in self.calls if call.slot == slot]:
             self._charge(call, how)
             self._save(call, delay_seconds)

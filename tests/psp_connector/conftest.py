@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import pytest
@@ -16,13 +15,12 @@ from tests.psp_connector.payments import Payments
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shortens the connector's pauses to a tenth or less."""
-    for module, name in (
-        (dispatch, "BLOCK_MS"), (lane, "BLOCK_MS"), (lane, "UPKEEP_SECONDS"),
-        (connector, "UPKEEP_SECONDS"),
+    for module, name, value in (
+        (dispatch, "BLOCK_MS", 20), (lane, "BLOCK_MS", 20), (lane, "UPKEEP_SECONDS", 0.1),
+        (connector, "UPKEEP_SECONDS", 0.1), (lane, "_RECONNECT_SECONDS", 0.01),
+        (saver, "_PAUSE_SECONDS", 0.01),
     ):  # fmt: skip
-        value = getattr(module, name)
-        monkeypatch.setattr(module, name, type(value)(value / 10))
-    monkeypatch.setattr(lane, "Saver", partial(saver.Saver, pause_seconds=0.01))
+        monkeypatch.setattr(module, name, value)
 
 
 @pytest.fixture

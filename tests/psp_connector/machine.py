@@ -23,7 +23,7 @@ from services.common import store
 from services.core_api.models import TransactionRequest
 from services.psp_connector.deadletters import id_prefix
 from services.psp_connector.records import FinalResult, Result, RetryResult
-from tests.psp_connector.attempts import HOUR, Working, counts, picks, responses, slots
+from tests.psp_connector.attempts import HOUR, Working, counts, delays, picks, responses, slots
 from tests.psp_connector.model import USERS, Entry
 
 BAD_ENTRIES: tuple[dict[str | bytes, str | bytes], ...] = (
@@ -71,18 +71,21 @@ class Machine(Working):
             entry.owner = name
         self._crash(slot)
 
-    @rule(slot=slots, by=slots, how=st.none() | responses)
-    def lapse(self, slot: int, by: int, how: str | None) -> None:
-        """A connector loses its lease and is taken for dead, but continues, now or later."""
+    @rule(
+        slot=slots, by=slots, first=st.none() | responses, late=st.none() | responses,
+        delay_seconds=delays,
+    )  # fmt: skip
+    def lapse(
+        self, slot: int, by: int, first: str | None, late: str | None, delay_seconds: int
+    ) -> None:
+        """A connector loses its lease, and continues before, after or beside its successor."""
         self.take(slot, 4)
         self.client.delete(self.partition.lease(self.connectors[slot].name))
         if by != slot:
             self.take_over(by)
-        if how is None:
-            return
-        for call in [call for call in self.calls if call.slot == slot]:
-            self._charge(call, how)
-            self._save(call, 0)
+        for connector, how in ((by, first), (slot, late)):
+            if how:
+                self._end(connector, how, delay_seconds)
 
     @rule(slot=slots)
     def leave(self, slot: int) -> None:
@@ -140,7 +143,8 @@ class Machine(Working):
             if entry.owner == name:
                 del self.model.entries[entry_id]
                 record = self.model.records.get(entry.transaction_id)
-                if record and record.entry == entry_id and not record.final:
+                is_newest = record and record.entry == entry_id and not record.final
+                if is_newest and entry.transaction_id not in self.model.retries:
                     lost.append(entry.transaction_id)
                 else:
                     self.client.xdel(self.partition.queue, entry_id)

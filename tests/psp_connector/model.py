@@ -126,6 +126,8 @@ class Model:
             return False
         self.entries.pop(call.work.entry_id, None)
         if record.final:
+            # The money was taken, but the merchant was told otherwise.
+            self.new_letters[transaction_id] += status == "captured" != record.status
             return False
         record.status = status
         self.retries.pop(transaction_id, None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -53,26 +52,32 @@ class Payments:
         name: str = "one",
         partitions: Sequence[store.Partition] = (STORE,),
         concurrency: int = 4,
-        breaker: Breaker | None = None,
-        sleep: Callable[[float], None] = lambda seconds: time.sleep(seconds / 50),
     ) -> Connector:
         """A connector with short delays."""
         return Connector(
             [Queue(self.client, self.settings, name, partition) for partition in partitions],
             Sweep(self.client, partitions),
             psp,
-            breaker or Breaker(concurrency, Backoff(0.01, 0.1)),
+            Breaker(concurrency, Backoff(0.01, 0.1)),
             Backoff(self.settings.psp_backoff_seconds, 0.05),
             concurrency=concurrency,
             attempts_max=self.settings.psp_attempts_max,
-            sleep=sleep,
         )
 
     @contextlib.contextmanager
-    def running(self, psp: PSP, name: str = "one") -> Iterator[None]:
-        """Runs a connector during the block."""
-        with running(self.connector(psp, name)):
+    def running(
+        self, psp: PSP, name: str = "one", *, drain_seconds: float = 5, **options: Any
+    ) -> Iterator[None]:
+        """Runs a connector during the block; with 0 s to drain, its calls in flight are lost."""
+        connector = self.connector(psp, name, **options)
+        thread = threading.Thread(target=connector.run)
+        thread.start()
+        try:
             yield
+        finally:
+            connector.stop()
+            thread.join(10)
+            connector.drain(drain_seconds)
 
     def end(self, psp: PSP, *ids: str) -> None:
         """Runs a connector until these transactions are final and nothing else is open."""
@@ -112,17 +117,9 @@ class Payments:
         return {c["name"] for c in self.client.xinfo_consumers(STORE.queue, store.GROUP)}
 
 
-@contextlib.contextmanager
-def running(connector: Connector, drain_seconds: float = 5) -> Iterator[None]:
-    """Runs a connector during the block; with 0 s to drain, it dies with its calls in flight."""
-    thread = threading.Thread(target=connector.run)
-    thread.start()
-    try:
-        yield
-    finally:
-        connector.stop()
-        thread.join(10)
-        connector.drain(drain_seconds)
+def work(entry_id: str, merchant: str = "") -> Work:
+    """An attempt for which there is nothing in Redis."""
+    return Work(entry_id, 1, 1, Charge("t", "r", 1250, "USD", "pm"), merchant)
 
 
 def take(queue: Queue, count: int = 10) -> list[Work]:
@@ -136,14 +133,17 @@ def take_over(queue: Queue, in_flight: frozenset[str] = frozenset()) -> list[Wor
     return queue.begin(queue.assign([], dict.fromkeys(merchants, 100)))
 
 
-class FakePsp:
-    """A PSP that responds as a function of the charge says, and captures each id once."""
+def captured(charge: Charge, _call: int) -> Captured:
+    return Captured(f"pi_{charge.transaction_id}")
 
-    def __init__(self, response: Callable[[Charge, int], Outcome] | None = None) -> None:
-        self._answer = response or (lambda charge, _call: Captured(f"pi_{charge.transaction_id}"))
+
+class FakePsp:
+    """A PSP that responds to a charge, and the number of its call, as a function says."""
+
+    def __init__(self, response: Callable[[Charge, int], Outcome] = captured) -> None:
+        self._response = response
         self._lock = threading.Lock()
         self.calls: Counter[str] = Counter()
-        self.captured: Counter[str] = Counter()
         self.up = True
         self.probes = 0
 
@@ -151,19 +151,8 @@ class FakePsp:
         with self._lock:
             self.calls[charge.transaction_id] += 1
             call = self.calls[charge.transaction_id]
-        if not self.up:
-            return Transient("no response")
-        outcome = self._answer(charge, call)
-        if isinstance(outcome, Captured):
-            with self._lock:
-                self.captured[charge.transaction_id] = 1
-        return outcome
+        return self._response(charge, call) if self.up else Transient("no response")
 
     def is_available(self) -> bool:
         self.probes += 1
         return self.up
-
-
-def slowly(charge: Charge, _call: int) -> Captured:
-    time.sleep(0.02)
-    return Captured(f"pi_{charge.transaction_id}")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -7,38 +9,31 @@ from services.psp_connector.backoff import Backoff
 from services.psp_connector.breaker import FAILURES_MAX, Breaker
 
 
+def longest(_low: float, high: float) -> float:
+    return high
+
+
 class Psp:
-    """A PSP that is up or down, a clock, and the times of its probes."""
+    """A PSP that is up or down, its breaker, a clock, and the times of its probes."""
 
     def __init__(self, *, up: bool) -> None:
         self.up = up
         self.now = 0.0
         self.asked: list[float] = []
-
-    def timer(self) -> float:
-        return self.now
+        self.breaker = Breaker(8, Backoff(1, 30, longest), lambda: self.now)
 
     def is_available(self) -> bool:
         self.asked.append(self.now)
         return self.up
 
-
-def longest(_low: float, high: float) -> float:
-    return high
-
-
-def breaker_of(psp: Psp) -> Breaker:
-    return Breaker(8, Backoff(1, 30, longest), psp.timer)
-
-
-def failing(breaker: Breaker, psp: Psp, count: int) -> list[bool]:
-    """Records this many consecutive failures; returns for each whether the PSP was probed."""
-    asks = []
-    for _ in range(count):
-        asks.append(breaker.failed())
-        if asks[-1]:
-            breaker.check(psp.is_available)
-    return asks
+    def fail(self, count: int) -> list[bool]:
+        """Records consecutive failures; returns for each whether the PSP was probed."""
+        asks = []
+        for _ in range(count):
+            asks.append(self.breaker.failed())
+            if asks[-1]:
+                self.breaker.check(self.is_available)
+        return asks
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1), st.floats(0, 3600))
@@ -53,66 +48,52 @@ def test_backoff_stays_within_its_bounds(attempt: int, luck: float, asked: float
 def test_it_opens_only_if_a_probe_fails() -> None:
     """Every fifth consecutive failure probes the PSP; payments that fail alone do not open it."""
     psp = Psp(up=True)
-    breaker = breaker_of(psp)
     fifth = [False] * (FAILURES_MAX - 1) + [True]
-    assert failing(breaker, psp, 10) == fifth * 2
-    failing(breaker, psp, 4)
-    breaker.succeeded()
+    assert psp.fail(10) == fifth * 2
+    psp.fail(4)
+    psp.breaker.succeeded()
     psp.up = False
-    assert failing(breaker, psp, 4) == [False] * 4
-    assert breaker.allowed == 8
-    assert failing(breaker, psp, 5) == [True] + [False] * 4, "open, it need not ask"
-    assert breaker.allowed == 0
+    assert psp.fail(4) == [False] * 4
+    assert psp.breaker.allowed == 8
+    assert psp.fail(5) == [True] + [False] * 4, "open, it need not ask"
+    assert psp.breaker.allowed == 0
 
 
 def test_one_thread_probes_at_a_time() -> None:
     """Failures during a probe do not start another."""
-    breaker = breaker_of(Psp(up=True))
+    breaker = Psp(up=True).breaker
     assert [breaker.failed() for _ in range(14)] == [False] * 4 + [True] + [False] * 9
+
+
+def test_probes_of_a_psp_that_is_down_become_rare() -> None:
+    """In ten minutes it is probed at growing intervals, up to 30 s."""
+    psp = Psp(up=False)
+    psp.fail(FAILURES_MAX)
+    for psp.now in range(600):
+        if psp.breaker.is_due():
+            psp.breaker.check(psp.is_available)
+    waits = [after - before for before, after in itertools.pairwise(psp.asked)]
+    assert waits == [1, 2, 4, 8, 16] + [30] * 18
 
 
 def test_it_recovers_gradually() -> None:
     """It allows one call, then two, four, eight; a failure probes at once and may reopen it."""
     psp = Psp(up=False)
-    breaker = breaker_of(psp)
-    failing(breaker, psp, 5)
+    psp.fail(5)
     for _ in range(2):
-        assert not breaker.is_due()
         psp.now, psp.up = psp.now + 30, True
-        assert breaker.is_due()
-        assert breaker.check(psp.is_available)
-        allowed = [breaker.allowed]
+        assert psp.breaker.is_due()
+        assert psp.breaker.check(psp.is_available)
+        allowed = [psp.breaker.allowed]
         for _ in range(2):
-            breaker.succeeded()
-            allowed.append(breaker.allowed)
-        assert failing(breaker, psp, 1) == [True]
-        assert [*allowed, breaker.allowed] == [1, 2, 4, 8]
-        breaker.succeeded()
-        assert breaker.allowed == 8
-        failing(breaker, psp, 4)
+            psp.breaker.succeeded()
+            allowed.append(psp.breaker.allowed)
+        assert psp.fail(1) == [True]
+        assert [*allowed, psp.breaker.allowed] == [1, 2, 4, 8]
+        psp.breaker.succeeded()
+        assert psp.breaker.allowed == 8
+        psp.fail(4)
         psp.up = False
-        failing(breaker, psp, 1)
-        assert breaker.allowed == 0
-
-
-@given(st.lists(st.sampled_from(["succeed", "fail", "go up", "go down", "wait"]), max_size=60))
-def test_allowed_calls_stay_within_bounds(steps: list[str]) -> None:
-    """Between none and `concurrency` calls are allowed, and it can always recover."""
-    psp = Psp(up=True)
-    breaker = breaker_of(psp)
-    for step in steps:
-        if step == "succeed":
-            breaker.succeeded()
-        elif step == "fail":
-            failing(breaker, psp, 1)
-        elif step == "wait":
-            psp.now += 10
-        else:
-            psp.up = step == "go up"
-        if breaker.is_due():
-            breaker.check(psp.is_available)
-        assert 0 <= breaker.allowed <= 8
-    psp.now, psp.up = psp.now + 60, True
-    if breaker.is_due():
-        breaker.check(psp.is_available)
-    assert breaker.allowed > 0
+        psp.fail(1)
+        assert psp.breaker.allowed == 0
+        assert not psp.breaker.is_due()

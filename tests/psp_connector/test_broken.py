@@ -13,8 +13,7 @@ from services.common import store
 from services.common.clock import now_ms, rfc3339
 from services.psp_connector.deadletters import DeadLetters
 from services.psp_connector.psp import Captured, Charge, Declined, Outcome, Refused, Transient
-from services.psp_connector.sweep import Sweep
-from tests.psp_connector.payments import STORE, FakePsp, Payments, running, take
+from tests.psp_connector.payments import STORE, FakePsp, Payments, take
 from tests.support import wait_until
 
 BROKEN = [
@@ -76,18 +75,18 @@ def test_a_record_deleted_or_ended_during_the_charge_leaves_a_dead_letter(
     assert (letter["transaction_id"], letter["reason"]) == (transaction_id, reason)
 
 
-@pytest.mark.parametrize(
-    "output", ["\ud800", "x" * 3_000_000, "a\r\nb"], ids=["surrogate", "long", "lines"]
-)
-@pytest.mark.parametrize("outcome", [Captured, Declined, Refused, Transient])
-def test_text_from_the_psp_is_stored_short_and_printable(
-    payments: Payments, outcome: Any, output: str
-) -> None:
+def test_text_from_the_psp_is_stored_short_and_printable(payments: Payments) -> None:
     """A result that cannot be saved would delay those saved with it."""
-    transaction_id = payments.accept()
-    payments.end(FakePsp(lambda *_: outcome(output)), transaction_id)
-    stored = payments.client.hgetall(STORE.transaction(transaction_id))
-    assert all(len(value) < 2000 and value.isprintable() for value in stored.values())
+    outcomes: dict[str, Any] = {
+        payments.accept(): kind(text)
+        for kind in (Captured, Declined, Refused, Transient)
+        for text in ("\ud800", "x" * 3_000_000, "a\r\nb")
+    }
+    payments.end(FakePsp(lambda charge, _call: outcomes[charge.transaction_id]), *outcomes)
+    stored = [payments.client.hgetall(STORE.transaction(i)) for i in outcomes]
+    assert all(
+        len(value) < 2000 and value.isprintable() for record in stored for value in record.values()
+    )
 
 
 KEYS = {
@@ -116,7 +115,7 @@ def test_a_payment_goes_on_once_a_broken_key_is_repaired(
 
     psp = FakePsp(answer)
     with capture_logs() as logs, contextlib.ExitStack() as stack:
-        stack.enter_context(running(payments.connector(psp, "one"), 0))
+        stack.enter_context(payments.running(psp, drain_seconds=0))
         wait_until(lambda: psp.calls[first] and psp.calls[other])
         if broken != "retries":  # a key of all merchants
             payments.wait_ended(other)
@@ -124,7 +123,7 @@ def test_a_payment_goes_on_once_a_broken_key_is_repaired(
         assert client.get(key) == value
         if restarted:
             stack.close()
-            stack.enter_context(running(payments.connector(psp, "two"), 0))
+            stack.enter_context(payments.running(psp, "two", drain_seconds=0))
         client.delete(key)
         payments.wait_ended(first, other)
         wait_until(payments.nothing_left)
@@ -178,28 +177,17 @@ def by_forgetting_a_retry(payments: Payments) -> None:
     "lose", [by_delconsumer, by_setid, by_del, by_trimming, by_forgetting_a_retry]
 )
 def test_an_open_transaction_in_no_queue_is_found(
-    client: Any, payments: Payments, lose: Callable[[Payments], None]
+    payments: Payments, lose: Callable[[Payments], None]
 ) -> None:
-    """Concurrent sweeps queue it once; it is captured, and no dead consumer remains."""
+    """The connector queues it again; it is captured once, and no dead consumer remains."""
     transaction_id = payments.accept()
     lose(payments)
     waiting = payments.accept()
-    payments.queue("one")
-    assert list(Sweep(client).look()) == [[transaction_id]]
-    assert Sweep(client).step() == [transaction_id]
-    assert Sweep(client).step() == []
     with payments.running(FakePsp()):
         payments.wait_ended(transaction_id, waiting)
         wait_until(lambda: payments.consumers() <= {"one"}, what="removal of the others")
     assert (payments.points(), payments.letters()) == (24, [])
     assert payments.nothing_left()
-
-
-def test_the_connector_sweeps(payments: Payments) -> None:
-    """A running connector finds an orphaned transaction."""
-    transaction_id = payments.accept()
-    by_delconsumer(payments)
-    payments.end(FakePsp(), transaction_id)
 
 
 @pytest.mark.parametrize("history", ["accepted", "attempted", "replayed", "swept"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
@@ -10,27 +11,26 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.psp_connector import lane
+from services.psp_connector.breaker import FAILURES_MAX
 from services.psp_connector.lane import PROMOTE_SECONDS
 from services.psp_connector.psp import Captured, Charge, Declined, Outcome, Refused, Transient
-from tests.psp_connector.payments import STORE, FakePsp, Payments
+from tests.psp_connector.payments import STORE, FakePsp, Payments, captured
 from tests.support import wait_until
 
 
-@pytest.mark.parametrize(
-    ("amount", "currency", "points"),
-    [(1250, "USD", 12), (500, "JPY", 500), (1250, "BHD", 1), (99, "USD", 0), (19_999, "CLF", 1)],
-)
-def test_a_captured_transaction_earns_its_points(
-    client: Any, payments: Payments, amount: int, currency: str, points: int
-) -> None:
+def test_a_captured_transaction_earns_its_points(client: Any, payments: Payments) -> None:
     """A payment earns a point per major unit; record, points and ledger agree."""
-    transaction_id = payments.accept(amount=amount, currency=currency)
-    payments.end(FakePsp(), transaction_id)
-    found = payments.record(transaction_id)
-    assert (found["psp_reference"], found["loyalty_points"]) == (f"pi_{transaction_id}", points)
-    assert payments.points() == points
+    money = [(1250, "USD"), (500, "JPY"), (1250, "BHD"), (99, "USD"), (19_999, "CLF")]
+    ids = [payments.accept(amount=amount, currency=currency) for amount, currency in money]
+    payments.end(FakePsp(), *ids)
+    records = [payments.record(i) for i in ids]
+    assert [r["psp_reference"] for r in records] == [f"pi_{i}" for i in ids]
+    assert [r["loyalty_points"] for r in records] == [12, 500, 1, 0, 1]
     ledger = [json.loads(entry) for entry in client.lrange(STORE.ledger(1), 0, -1)]
-    assert [entry["transaction_id"] for entry in ledger] == ([transaction_id] if points else [])
+    assert {entry["transaction_id"]: entry["points"] for entry in ledger} == {
+        r["id"]: r["loyalty_points"] for r in records if r["loyalty_points"]
+    }
+    assert payments.points() == 514
 
 
 CRASH: Any = "an exception of our own"
@@ -74,30 +74,6 @@ def test_each_outcome_of_a_call(
     assert [line.get("decline_code") for line in logs if line["event"] == "attempt"][-1] == code
 
 
-def test_unchargeable_entries_become_dead_letters(client: Any, payments: Payments) -> None:
-    """The reason is truncated; the next entry is charged, and a final record is unchanged."""
-    psp, final = FakePsp(), payments.accept()
-    payments.end(psp, final)
-    before = payments.record(final)
-    for entry in (
-        {"hello": "world"},
-        {"transaction_id": "no-uuid"},
-        {"text": "x" * 1_000_000},
-        {"transaction_id": "00000000-0000-4000-8000-000000000000"},
-        {"transaction_id": final},
-    ):
-        client.xadd(STORE.queue, entry)
-    payments.end(psp, payments.accept())
-    assert sorted(letter["reason"] for letter in payments.letters()) == [
-        *["not an entry of this queue"] * 3,
-        "transaction is captured already",
-        "unknown transaction",
-    ]
-    assert all(len(letter["entry"]) <= 1000 for letter in payments.letters())
-    assert payments.record(final) == before
-    assert psp.calls[final] == 1
-
-
 def test_final_records_have_a_lifetime(client: Any, payments: Payments) -> None:
     """A final record expires after FINISHED_DAYS, and its index member is removed."""
     client.zadd(STORE.index(1), {"0000000000001:of-long-ago": 0})
@@ -120,22 +96,62 @@ def test_a_due_retry_waits_for_a_spare_slot_within_a_bound(
     """Queued at once, it would be ahead of other merchants' new payments."""
     monkeypatch.setattr(lane, "_PROMOTE_LATE_SECONDS", late_seconds)
     release = threading.Event()
-
-    def answer(_charge: Charge, _call: int) -> Captured:
-        release.wait(10)
-        return Captured("pi")
-
-    psp = FakePsp(answer)
+    psp = FakePsp(lambda *_: Captured("pi") if release.wait(10) else Transient("too late"))
     with payments.running(psp):
         busy = [payments.accept(user_id) for user_id in (1, 2, 3, 4)]
         wait_until(lambda: set(busy) == set(psp.calls))
         retried = payments.accept(5)
         client.xdel(STORE.queue, client.hget(STORE.transaction(retried), "entry"))
         client.zadd(STORE.retries, {retried: 0})
-        time.sleep(10 * PROMOTE_SECONDS)
+        time.sleep(5 * PROMOTE_SECONDS)
         assert (client.zscore(STORE.retries, retried) is not None) is waits
         release.set()
         payments.wait_ended(retried)
+
+
+@pytest.mark.parametrize("flood", [("quick",), ("slow",), ("quick", "failing", "slow")])
+def test_one_merchants_flood_does_not_delay_another(
+    payments: Payments, flood: Sequence[str]
+) -> None:
+    """Each payment of alice's ends within 2 s, however many becky queues and whatever they do."""
+    release = threading.Event()
+
+    def respond(charge: Charge, _call: int) -> Outcome:
+        if charge.payment_method == "pm_slow":
+            release.wait(30)
+        return Transient("HTTP 500") if charge.payment_method == "pm_failing" else Captured("pi")
+
+    methods = itertools.cycle(f"pm_{what}" for what in flood)
+    becky = [payments.accept(2, payment_method=next(methods)) for _ in range(1000)]
+    with payments.running(FakePsp(respond), drain_seconds=0):
+        for _ in range(12):
+            payments.accept(2, payment_method=next(methods))
+            payments.wait_ended(payments.accept(1), seconds_max=2)
+        assert not payments.ended(becky[-1])
+        release.set()
+
+
+def test_an_outage_costs_one_attempt_at_most(payments: Payments) -> None:
+    """While probes fail nothing is charged; then calls start one by one, and each captures."""
+    under_way, together = threading.Semaphore(4), list[int]()
+
+    def respond(charge: Charge, call: int) -> Outcome:
+        with under_way:
+            together.append(4 - under_way._value)  # noqa: SLF001
+            time.sleep(0.01)
+        return captured(charge, call)
+
+    psp, ids = FakePsp(respond), [payments.accept(user_id) for user_id in range(40)]
+    psp.up = False
+    with payments.running(psp):
+        wait_until(lambda: psp.probes > 5, what="probes")
+        lost = psp.calls.total()
+        assert lost <= FAILURES_MAX + 3, "those in flight when the fifth failed"
+        psp.up = True
+        payments.wait_ended(*ids)
+    assert {payments.record(i)["status"] for i in ids} == {"captured"}
+    assert psp.calls.total() == lost + len(ids)
+    assert (together[0], max(together)) == (1, 4)
 
 
 def test_a_full_redis_is_drained(client: Any, payments: Payments) -> None:

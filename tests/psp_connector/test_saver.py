@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import redis
 
-from services.psp_connector.psp import Charge
+from services.psp_connector import saver
 from services.psp_connector.records import FinalResult, Work
 from services.psp_connector.saver import Attempt, Saver
 from services.psp_connector.slots import Slots
-from tests.psp_connector.payments import STORE, Payments, take
+from tests.psp_connector.payments import STORE, Payments, take, work
 from tests.support import wait_until
 
 CAPTURED = FinalResult("captured", points=12)
@@ -32,32 +32,25 @@ class FakeQueue:
         if self.error:
             raise self.error
         return [
-            redis.ResponseError("WRONGTYPE") if work.entry_id == self.refused else True
-            for work, _ in results
+            redis.ResponseError("WRONGTYPE") if one.entry_id == self.refused else True
+            for one, _ in results
         ]
-
-
-def attempt(entry_id: str) -> Attempt:
-    return Attempt(Work(entry_id, 1, 1, Charge("t", "r", 1250, "USD", "pm")), CAPTURED, 1.0)
 
 
 @contextlib.contextmanager
 def saving(queue: Any, slots: Slots) -> Iterator[list[str]]:
     """Saves nine results; yields the entries saved so far."""
     done: list[str] = []
-    saver = Saver(
-        queue, slots, lambda saved: done.extend(one.work.entry_id for one, _ in saved),
-        pause_seconds=0.01,
-    )  # fmt: skip
-    saver.start()
-    attempts = [attempt(str(number)) for number in range(9)]
-    slots.occupy(attempt.work for attempt in attempts)
-    for one in attempts:
-        saver.put(one)
+    thread = Saver(queue, slots, lambda saved: done.extend(a.work.entry_id for a, _ in saved))
+    thread.start()
+    works = [work(str(number)) for number in range(9)]
+    slots.occupy(works)
+    for one in works:
+        thread.put(Attempt(one, CAPTURED, 1.0))
     try:
         yield done
     finally:
-        saver.stop()
+        thread.stop()
 
 
 @pytest.mark.parametrize("error", [redis.ConnectionError("away"), ValueError("unheard of")])
@@ -74,8 +67,9 @@ def test_results_are_saved_after_an_outage(error: Exception) -> None:
     assert max(queue.sizes[:2]) >= 5
 
 
-def test_a_rejected_result_does_not_delay_others() -> None:
+def test_a_rejected_result_does_not_delay_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is retried and finally given up; the others are saved at once."""
+    monkeypatch.setattr(saver, "_TRIES_MAX", 5)
     queue, slots = FakeQueue(), Slots(lambda: 9)
     queue.refused = "4"
     with saving(queue, slots) as done:
@@ -92,7 +86,7 @@ def test_an_unreadable_record_does_not_affect_others(client: Any, payments: Paym
     works = take(queue, 3)
     client.script_flush()
     client.set(STORE.transaction(ids[1]), "no hash")
-    first, second, third = queue.save([(work, CAPTURED) for work in works])
+    first, second, third = queue.save([(one, CAPTURED) for one in works])
     assert (first, third) == (True, True)
     assert isinstance(second, redis.ResponseError)
     assert payments.points() == 24

@@ -5,9 +5,9 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.psp_connector.psp import Charge
 from services.psp_connector.records import Work
 from services.psp_connector.slots import Slots
+from tests.psp_connector.payments import work
 
 
 def shares(slots: Slots, requested: dict[str, int]) -> Counter[str]:
@@ -17,8 +17,7 @@ def shares(slots: Slots, requested: dict[str, int]) -> Counter[str]:
 
 def occupied(slots: Slots, granted: dict[str, int]) -> None:
     for merchant, count in granted.items():
-        charge = Charge("t", "r", 1, "USD", "pm")
-        slots.occupy(Work(f"{merchant}-{n}", 1, 1, charge, merchant) for n in range(count))
+        slots.occupy(work(f"{merchant}-{n}", merchant) for n in range(count))
 
 
 @given(st.integers(2, 64), st.integers(1, 1000))
@@ -71,10 +70,7 @@ def test_partitions_share_the_slots(allowed: int, rounds: list[tuple[int, int]])
     works: list[Work] = []
     for number, count in rounds:
         with views[number].reserve({f"{number}-{m}": 1 for m in range(count)}) as granted:
-            new = [
-                Work(f"{len(works)}-{m}", 1, 1, Charge("t", "r", 1, "USD", "pm"), m)
-                for m in granted
-            ]
+            new = [work(f"{len(works)}-{m}", m) for m in granted]
             assert granted.total() <= allowed - len(works)
             views[number].occupy(new)
         works += new
@@ -86,9 +82,8 @@ def test_a_partition_that_waits_gets_the_next_free_slot() -> None:
     busy = Slots(lambda: 4)
     late = busy.sibling()
     flood = dict.fromkeys("abcdefgh", 1)
-    charge = Charge("t", "r", 1, "USD", "pm")
     with busy.reserve(flood) as granted:
-        works = [Work(m, 1, 1, charge, m) for m in granted]
+        works = [work(m, m) for m in granted]
         busy.occupy(works)
     assert len(works) == 4
     with late.reserve({"z": 1}) as granted:
