@@ -60,6 +60,11 @@ class Working(Checked):
         self.model.records[accepted.transaction_id] = Record(user_id, *money)
         self._note_new(1)
 
+    @rule(seconds=st.integers(0, 90) | st.sampled_from([-2 * HOUR, -HOUR // 2, 2 * HOUR]))
+    def time_passes(self, seconds: int) -> None:
+        """Moves the clock by hours, or back; within a day, after which no attempt is repeated."""
+        self.now = min(max(self.now + seconds, self.began - 3 * HOUR), self.began + 6 * HOUR)
+
     # Connectors at work
 
     def _begin(self, slot: int, entries: list[QueueEntry]) -> None:
@@ -81,7 +86,7 @@ class Working(Checked):
         return entries
 
     @rule(slot=slots, count=counts, started=counts)
-    def take(self, slot: int, count: int, started: int = 4) -> None:
+    def take(self, slot: int, count: int, started: int = 10) -> None:
         """Entries of a merchant above its share are set aside."""
         entries = self._read(slot, count)
         assert self.connectors[slot].assign(entries[started:], {}) == []
@@ -180,8 +185,10 @@ class Working(Checked):
         expected = self.model.finish(call, status)
         assert [expected] == call.queue.save([(work, ending)])
 
-    @rule(slot=slots, count=counts)
-    def promote(self, slot: int, count: int) -> None:
+    @rule(slot=slots, count=counts, set_back_seconds=st.sampled_from([0, 0, 2 * HOUR]))
+    def promote(self, slot: int, count: int, set_back_seconds: int = 0) -> None:
+        """The clock may have been set back before."""
+        self.time_passes(-set_back_seconds)
         now_ms, waiting = (
             int(self.now * 1000),
             sorted((t, i) for i, t in self.model.retries.items()),

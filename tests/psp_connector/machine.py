@@ -23,7 +23,7 @@ from services.common import store
 from services.core_api.models import TransactionRequest
 from services.psp_connector.deadletters import id_prefix
 from services.psp_connector.records import FinalResult, Result, RetryResult
-from tests.psp_connector.attempts import HOUR, Working, counts, delays, picks, responses, slots
+from tests.psp_connector.attempts import Working, counts, delays, picks, responses, slots
 from tests.psp_connector.model import USERS, Entry
 
 BAD_ENTRIES: tuple[dict[str | bytes, str | bytes], ...] = (
@@ -43,12 +43,7 @@ BAD_POINTS = ("abc", "007", "-0", "1.5", "9223372036854775807")
 class Machine(Working):
     """Adds crashes, slow connectors, an operator, and corrupt data written by hand."""
 
-    # Time and accidents
-
-    @rule(seconds=st.integers(0, 90) | st.sampled_from([-2 * HOUR, -HOUR // 2, 2 * HOUR]))
-    def time_passes(self, seconds: int) -> None:
-        """Moves the clock by hours, or back; within a day, after which no attempt is repeated."""
-        self.now = min(max(self.now + seconds, self.began - 3 * HOUR), self.began + 6 * HOUR)
+    # Accidents
 
     @precondition(lambda self: self.calls)
     @rule(slot=slots)
@@ -124,12 +119,16 @@ class Machine(Working):
         self._note_new(1)
 
     @precondition(lambda self: self.model.records)
-    @rule(pick=picks)
-    def write_a_duplicate(self, pick: int) -> None:
-        """A second entry for a transaction, open or final."""
-        transaction_id = sorted(self.model.records)[pick % len(self.model.records)]
+    @rule(pick=picks, slot=st.none() | slots)
+    def write_a_duplicate(self, pick: int, slot: int | None) -> None:
+        """A second entry for a transaction, open or final; both may be in flight together."""
+        records = self.model.records
+        ids = sorted(records, key=lambda i: (records[i].final, i))
+        transaction_id = ids[pick % len(ids)]
         entry_id = self.client.xadd(self.partition.queue, {"transaction_id": transaction_id})
         self.model.entries[entry_id] = Entry(transaction_id, "", "merchant:")
+        if slot is not None:
+            self.take(slot, 10)
 
     @precondition(lambda self: any(entry.owner for entry in self.model.entries.values()))
     @rule(pick=picks)

@@ -11,7 +11,7 @@ import pytest
 from services.common import scripts
 from services.psp_connector.psp import Captured, Charge, Outcome, Transient
 from services.psp_connector.queue import LEASE_SECONDS
-from services.psp_connector.records import Work
+from services.psp_connector.records import FinalResult, RetryResult, Work
 from tests.psp_connector.payments import STORE, FakePsp, Payments, captured, take, take_over
 from tests.support import wait_until
 
@@ -109,6 +109,17 @@ def test_an_entry_is_reclaimed_once(
         patch.setattr(scripts, "run_script", late)
         assert take_over(slow) == []
     assert {work.charge.transaction_id for work in works} == accepted
+
+
+def test_a_retry_reopens_no_final_transaction(client: Any, payments: Payments) -> None:
+    """A second entry for it, written by hand, was charged beside the first."""
+    transaction_id = payments.accept()
+    client.xadd(STORE.queue, {"transaction_id": transaction_id})
+    queue = payments.queue("one")
+    first, second = take(queue)
+    queue.save([(first, FinalResult("captured")), (second, RetryResult("HTTP 500", 0))])
+    assert payments.record(transaction_id)["status"] == "captured"
+    assert payments.nothing_left()
 
 
 def test_a_psp_that_hangs_costs_no_lease(

@@ -1,4 +1,4 @@
-"""A sandbox for each test."""
+"""A sandbox for each test, with a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from collections.abc import Iterator
 import pytest
 
 from services.psp_sandbox.store import Store
-from tests.psp_sandbox.sandbox import Sandbox
+from tests.psp_sandbox.sandbox import Clock, Sandbox
 
 
 @pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    store = Store(None)
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def sandbox(clock: Clock) -> Iterator[Sandbox]:
+    store = Store(None, clock)
     yield Sandbox(store)
     store.close()

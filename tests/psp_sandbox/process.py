@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,11 +22,10 @@ COMMAND = [sys.executable, "-m", "services.psp_sandbox"]
 class Process:
     """A running sandbox."""
 
-    def __init__(self, port: int, output: Path, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, port: int, output: Path) -> None:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.output = output
-        self.process = process
         environ = {"HTTP_PORT": "1", "REDIS_URL": "redis://127.0.0.1:1", "PSP_URL": self.url}
         self._psp = StripePsp(ConnectorSettings.read(environ))
 
@@ -39,21 +37,15 @@ class Process:
             return support.http.get(f"{self.url}/health").status_code == 200
         return False
 
-    def shown(self) -> Any:
-        return support.http.get(f"{self.url}/_sandbox/payment_intents").json()
+    def shown(self, **query: str) -> Any:
+        url = f"{self.url}/_sandbox/payment_intents"
+        return support.http.get(url, params=query).json()
 
 
 @contextlib.contextmanager
-def running(folder: Path, port: int = 0, database: str = "") -> Iterator[Process]:
-    port = port or support.free_ports(1)
-    environ = os.environ | {
-        "HTTP_PORT": str(port),
-        "SANDBOX_DATABASE": database,
-        "LOG_FORMAT": "json",
-    }
-    folder.mkdir(exist_ok=True)
-    output = folder / "log"
-    with support.program(COMMAND, environ=environ, output=output) as process:
-        sandbox = Process(port, output, process)
+def running(folder: Path) -> Iterator[Process]:
+    sandbox = Process(support.free_ports(1), folder / "sandbox.log")
+    environ = os.environ | {"HTTP_PORT": str(sandbox.port), "LOG_FORMAT": "json"}
+    with support.program(COMMAND, environ=environ, output=sandbox.output):
         support.wait_until(sandbox.is_healthy, what="the sandbox")
         yield sandbox

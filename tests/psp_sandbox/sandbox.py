@@ -22,9 +22,14 @@ PAYMENT = {
     "automatic_payment_methods[allow_redirects]": "never",
     "metadata[transaction_id]": "t-1",
 }
-
-
 SETTINGS = SandboxSettings(http_port=1, allowed_hosts="falconframework.org")
+
+
+class Clock:
+    now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class Sandbox:

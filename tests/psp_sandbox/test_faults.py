@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from services.psp_sandbox.store import Store
 from services.psp_sandbox.waiting import Waiting
 from tests.psp_sandbox.sandbox import Sandbox
+from tests.support import wait_until
 
 
 @pytest.mark.parametrize(
@@ -36,47 +38,49 @@ def test_flaky(sandbox: Sandbox) -> None:
     assert sandbox.shown()["summary"]["captured"] == 2
 
 
-@pytest.mark.parametrize("by_method", [False, True])
-def test_lost_response(sandbox: Sandbox, *, by_method: bool) -> None:
-    """After a capture whose response was lost, the same key gets that response at once."""
-    method = "pm_sandbox_timeout_after_capture" if by_method else "pm_card_visa"
-    if not by_method:
-        sandbox.faults(down="connection_closed_after_capture")
-    sandbox.pay("k1", payment_method=method)
-    sandbox.faults()
-    again = sandbox.pay("k1", payment_method=method)
-    assert (again.status_code, again.headers["Idempotent-Replayed"]) == (200, "true")
-    assert sandbox.shown()["summary"]["captured"] == 1
-
-
-class Gate(Waiting):
-    """Holds requests that wait until the test opens the gate."""
+class Meeting(Waiting):
+    """A request that waits goes on when a second one, or the test, waits too."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.arrived = threading.Event()
-        self.opened = threading.Event()
+        self.barrier = threading.Barrier(2, timeout=10)
 
     def wait(self, _environ: object, _seconds: float) -> None:
-        self.arrived.set()
-        assert self.opened.wait(10)
+        self.barrier.wait()
 
 
 def test_key_in_use() -> None:
     """While the first request of a key is in progress, others get 409; it is charged once."""
-    store, gate = Store(None), Gate()
-    sandbox = Sandbox(store, gate)
+    store, meeting = Store(None), Meeting()
+    sandbox = Sandbox(store, meeting)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(sandbox.pay, "k1", payment_method="pm_sandbox_slow")
-        assert gate.arrived.wait(10)
+        wait_until(lambda: meeting.barrier.n_waiting)
         others = [sandbox.pay("k1", payment_method="pm_sandbox_slow") for _ in range(3)]
-        gate.opened.set()
+        meeting.barrier.wait()
         assert first.result(10).status_code == 200
     [row] = sandbox.shown()["data"]
     store.close()
     assert [result.status_code for result in others] == [409] * 3
     assert others[0].json["error"]["code"] == "idempotency_key_in_use"
     assert row["requests"] == 4
+
+
+def test_two_processes_charge_a_key_once(tmp_path: Path) -> None:
+    """An orphan of a killed master and its successor both know no payment, and then charge."""
+    stores = [Store(tmp_path / "sandbox.sqlite") for _ in range(2)]
+    meeting = Meeting()
+    with ThreadPoolExecutor(2) as pool:
+        asked = [
+            pool.submit(Sandbox(store, meeting).pay, "k1", payment_method="pm_sandbox_slow")
+            for store in stores
+        ]
+        first, second = (future.result(20) for future in asked)
+    summary = Sandbox(stores[0]).shown()["summary"]
+    for store in stores:
+        store.close()
+    assert (first.status_code, first.json) == (200, second.json)
+    assert (summary["captured"], summary["requests"]) == (1, 2)
 
 
 def test_down(sandbox: Sandbox) -> None:

@@ -2,38 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from services.psp_sandbox.store import KEY_HOURS_MAX, Store
-from tests.psp_sandbox.sandbox import Sandbox
+from tests.psp_sandbox.sandbox import Clock, Sandbox
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def store(clock: Clock) -> Iterator[Store]:
-    store = Store(None, clock)
-    yield store
-    store.close()
-
-
-def test_key_is_forgotten_after_a_day(store: Store, clock: Clock) -> None:
+def test_key_is_forgotten_after_a_day(sandbox: Sandbox, clock: Clock) -> None:
     """A key is in force for 24 hours; later use counts as a new key."""
-    sandbox = Sandbox(store)
     first = sandbox.pay("k1").json
     clock.now += KEY_HOURS_MAX * 3600 - 1
     assert first == sandbox.pay("k1").json
@@ -42,9 +18,8 @@ def test_key_is_forgotten_after_a_day(store: Store, clock: Clock) -> None:
     assert sandbox.shown()["summary"]["keys_captured_more_than_once"] == 1
 
 
-def test_sweep(store: Store, clock: Clock) -> None:
+def test_sweep(sandbox: Sandbox, clock: Clock) -> None:
     """Old keys and payments are deleted a few at a time, so that the table stays bounded."""
-    sandbox = Sandbox(store)
     for n in range(20):
         sandbox.pay(f"old-{n}")
     clock.now += 31 * 86_400
