@@ -47,8 +47,8 @@ case $PLATFORM_CODE in
 esac
 # A folder of others, like /tmp, must not get mode 700, and in one with other files, like a private home,
 # a start replaces `environment` and `reset` removes `logs`.
-platform_found=$(ls -A "$PLATFORM_STATE" 2>/dev/null || true)
-if [ -n "$platform_found" ] && ! grep -qxE 'version|jwt-secret|nixw|process-compose' <<END; then
+platform_found=$(ls -Ap "$PLATFORM_STATE" 2>/dev/null || true)
+if [ -n "$platform_found" ] && ! grep -qxE 'version|jwt-secret|nixw/|process-compose/' <<END; then
 $platform_found
 END
   echo "platform: $PLATFORM_STATE has unrelated files: set PLATFORM_STATE to a new folder" >&2

@@ -129,15 +129,15 @@ def test_an_unusable_state_folder_is_refused(tmp_path: Path, name: str) -> None:
     assert done.stderr.startswith("platform: ")
 
 
-@pytest.mark.parametrize("mode", [0o755, 0o700])
-def test_a_folder_with_unrelated_files_is_not_touched(tmp_path: Path, mode: int) -> None:
-    """A start would replace its `environment`, and `reset` remove its logs."""
-    (tmp_path / "environment").touch()
+@pytest.mark.parametrize(("name", "mode"), [("environment", 0o755), ("nixw", 0o700)])
+def test_a_folder_with_unrelated_files_is_not_touched(tmp_path: Path, name: str, mode: int) -> None:
+    """A start would replace its `environment`, and put secrets into a checkout, which has nixw."""
+    (tmp_path / name).touch()
     tmp_path.chmod(mode)
     done = sourced("env.sh", "true", {"PLATFORM_STATE": str(tmp_path)})
     assert (done.returncode, done.stderr.startswith("platform: ")) == (1, True)
     assert stat.S_IMODE(tmp_path.stat().st_mode) == mode
-    assert [path.name for path in tmp_path.iterdir()] == ["environment"]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("name", ["a,b", "a:b"])
