@@ -67,7 +67,7 @@ def say_gone(state_dir: Path) -> None:
         sys.stderr.write(f"platform: the stack cannot start\n{lines}")
     else:
         say_why(state_dir, {"process-compose": "has ended or does not respond"})
-        sys.stderr.write("platform: `doctor` finds other causes, such as a full disk\n")
+        sys.stderr.write("platform: `doctor` finds causes that no log has, such as a full disk\n")
 
 
 def wait(supervisor: Supervisor, state_dir: Path) -> int:
@@ -92,7 +92,7 @@ def wait(supervisor: Supervisor, state_dir: Path) -> int:
             if late:
                 sys.stderr.write(f"platform: not healthy within {HEALTHY_SECONDS_MAX} s\n")
             say_why(state_dir, crashing or faults(states))
-            sys.stderr.write("platform: the stack is still up: `platform down` stops it\n")
+            sys.stderr.write("platform: still up: `doctor` checks it, `platform down` stops it\n")
             return 1
         time.sleep(POLL_SECONDS)
 
