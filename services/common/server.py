@@ -187,6 +187,8 @@ def serve(create_app: Callable[[], App], settings: HttpSettings, *, threads: int
         "limit_request_line": 8190,
         "limit_request_fields": 200,
         "limit_request_field_size": 16384,
+        # By default the loopback's SCRIPT_NAME counts: a client could cause a 500.
+        "forwarded_allow_ips": "",
         "preload_app": True,
         "keepalive": KEEPALIVE_SECONDS,
         "graceful_timeout": GRACE_SECONDS,

@@ -97,6 +97,13 @@ def replaced(port: int, victim: int) -> bool:
     return False
 
 
+def test_a_client_cannot_move_the_app(port: int) -> None:
+    """By default, a SCRIPT_NAME that the path does not begin with is a 500."""
+    with connected(port) as connection:
+        connection.request("GET", "/", headers={"SCRIPT_NAME": "/x"})
+        assert connection.getresponse().status == 200
+
+
 def test_a_worker_stops_at_once(port: int) -> None:
     """A worker does not finish its loop's 1 s wait before it stops."""
     seconds = []
