@@ -18,14 +18,10 @@ class Span:
 
     service: str
     name: str
-    kind: int
     trace_id: str
     id: str
     parent: str
-    links: tuple[str, ...]
     attributes: dict[str, Any]
-    start_ns: int
-    end_ns: int
     failed: bool
 
 
@@ -36,11 +32,6 @@ class Receiver:
     endpoint: str
     spans: list[Span] = field(default_factory=list)
     bodies: int = 0
-
-    def trace(self, trace_id: str) -> list[Span]:
-        """The spans of a trace, ordered by start."""
-        found = [span for span in self.spans if span.trace_id == trace_id]
-        return sorted(found, key=lambda span: span.start_ns)
 
 
 @contextlib.contextmanager
@@ -79,12 +70,9 @@ def _spans(body: bytes) -> Iterator[Span]:
         service = _attributes(resource.resource.attributes)["service.name"]
         for scope in resource.scope_spans:
             for one in scope.spans:
-                yield Span(
-                    service, one.name, one.kind, one.trace_id.hex(), one.span_id.hex(),
-                    one.parent_span_id.hex(), tuple(link.span_id.hex() for link in one.links),
-                    _attributes(one.attributes), one.start_time_unix_nano, one.end_time_unix_nano,
-                    one.status.code == one.status.STATUS_CODE_ERROR,
-                )  # fmt: skip
+                failed = one.status.code == one.status.STATUS_CODE_ERROR
+                ids = one.trace_id.hex(), one.span_id.hex(), one.parent_span_id.hex()
+                yield Span(service, one.name, *ids, _attributes(one.attributes), failed)
 
 
 def _attributes(found: Any) -> dict[str, Any]:

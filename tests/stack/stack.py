@@ -84,12 +84,11 @@ class Stack:
         url = (self.state / "redis-url").read_text().strip()
         return redis.Redis.from_url(url, decode_responses=True, **options)
 
-    def compose(self, *args: str, seconds_max: float = 60) -> subprocess.CompletedProcess[str]:
-        return compose(self.environ, *args, seconds_max=seconds_max)
+    def compose(self, *args: str) -> subprocess.CompletedProcess[str]:
+        return compose(self.environ, *args)
 
-    def platform(self, *args: str, seconds_max: float = 60) -> subprocess.CompletedProcess[str]:
-        """Runs the body of bin/platform against this stack."""
-        return platform(self.environ, *args, seconds_max=seconds_max)
+    def platform(self, *args: str) -> subprocess.CompletedProcess[str]:
+        return platform(self.environ, *args)
 
     def doctor(self, *args: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Runs `doctor` as in a shell of this stack."""
@@ -122,14 +121,10 @@ class Stack:
 
     def healthy(self, name: str) -> bool:
         """Whether the process is healthy now."""
-        port = self.port + PORT_OFFSETS[name]
         if name == "redis":
-            # No file before preflight has written it.
-            found = contextlib.suppress(redis.RedisError, OSError)
-            with found, self.redis(retry=support.ONE_TRY) as client:
-                return bool(client.ping())
-            return False
-        return is_healthy(port)
+            url = self.state / "redis-url"  # written by preflight
+            return url.exists() and support.redis_answers(url.read_text().strip())
+        return is_healthy(self.port + PORT_OFFSETS[name])
 
     def log(self, name: str) -> str:
         """The process's log so far; process-compose creates the file with the first line."""
@@ -233,20 +228,16 @@ def processes_of(state: Path) -> list[psutil.Process]:
     return [process for process in found if process.pid != os.getpid()]
 
 
-def compose(
-    environ: Mapping[str, str], *args: str, seconds_max: float = 60
-) -> subprocess.CompletedProcess[str]:
-    return support.call(["process-compose", *args], environ, seconds_max=seconds_max)
+def compose(environ: Mapping[str, str], *args: str) -> subprocess.CompletedProcess[str]:
+    return support.call(["process-compose", *args], environ)
 
 
-def platform(
-    environ: Mapping[str, str], *args: str, seconds_max: float = 60
-) -> subprocess.CompletedProcess[str]:
+def platform(environ: Mapping[str, str], *args: str) -> subprocess.CompletedProcess[str]:
     """Runs `platform` like bin/platform."""
     folder = support.ROOT / "nix" / "platform"
     script = "; ".join(f'. "{folder}/{name}.sh"' for name in ("inherited", "env", "platform"))
     command = ["bash", "-euo", "pipefail", "-c", script, f"{folder}/platform.sh", *args]
-    return support.call(command, environ, seconds_max=seconds_max)
+    return support.call(command, environ)
 
 
 def merchant(environ: Mapping[str, str], *args: str) -> subprocess.CompletedProcess[str]:

@@ -20,7 +20,7 @@ def test_smoke_passes_with_a_stack_of_its_own() -> None:
     """`process-compose run smoke` starts its dependencies, and stops them afterwards."""
     with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as folder:
         environ = environment(Path(folder), support.free_ports(BLOCK))
-        done = compose(environ, "run", "smoke", seconds_max=90)
+        done = compose(environ, "run", "smoke")
         assert done.returncode == 0, done.stdout + done.stderr
         assert "0 failed" in done.stdout
         assert left_of(Path(folder)) == []
@@ -28,7 +28,7 @@ def test_smoke_passes_with_a_stack_of_its_own() -> None:
 
 def test_a_second_up_is_refused(stack: Stack) -> None:
     """A second `up` in a checkout is refused, and the running stack continues."""
-    done = stack.compose("up", "-t=false", seconds_max=60)
+    done = stack.compose("up", "-t=false")
     assert done.returncode != 0
     told = done.stdout + done.stderr + (stack.state / "process-compose.log").read_text()
     assert "already" in told

@@ -45,7 +45,7 @@ def trace_of(received: Receiver, transaction_id: str, count: int) -> list[Span]:
             if span.name == "send queue"
             and span.attributes["platform.transaction.id"] == transaction_id
         }
-        spans = received.trace(ids.pop()) if ids else []
+        spans = [span for span in received.spans if span.trace_id in ids]
         return spans if len(spans) >= count else None
 
     return wait_until(whole, seconds_max=10, what="the trace")
