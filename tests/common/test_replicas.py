@@ -30,8 +30,11 @@ def settings(url: str, **more: str) -> ConnectorSettings:
 
 
 @pytest.fixture
-def replica(redis_port: int, client: Any, tmp_path: Path) -> Iterator[Any]:
+def replica(
+    redis_port: int, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
     """A client of a replica that has caught up."""
+    monkeypatch.setattr(scripts, "_WAIT_MS_MAX", 100)
     port = support.free_ports(1)
     with (
         support.redis_server(tmp_path / "replica", port) as _,

@@ -112,46 +112,39 @@ def test_head_is_get_without_a_body(api: falcon.testing.TestClient, path: str) -
     assert "HEAD" in api.simulate_options(path).headers["Allow"]
 
 
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [
-        ('{"text": "a", "number": 1}', 200),
-        ('{"text": "a:b::"}', 200),
-        ("{}", 200),
-        ('{"text": "a", "text": "b"}', 400),
-        ('{"text": "a", "text": 1}', 400),
-        ('{"text": "a", "t\\u0065xt": "b"}', 400),
-        ('{"text": ":", "number": 1, "number": 2}', 400),
-        ('{"other": {"a": 1, "a": 2}, "text": 1}', 400),
-    ],
-)
-def test_a_repeated_name_is_refused(api: falcon.testing.TestClient, body: str, status: int) -> None:
-    """A body with a duplicate name, however escaped, is malformed: parsers disagree on it."""
-    sent = {"Content-Type": "application/json"}
-    assert status == api.simulate_post("/notes", body=body, headers=sent).status_code
+JSON = "application/json"
 
 
 @pytest.mark.parametrize(
     ("body", "content_type", "status", "code"),
     [
-        ("{", "application/json", 400, "malformed-json"),
-        ("[" * 16_000, "application/json", 400, "malformed-json"),
-        ('{"text": "\\ud800"}', "application/json", 400, "malformed-json"),
-        ('{"number": ' + "9" * 16_000 + "}", "application/json", 400, "malformed-json"),
-        ("[]", "application/json", 422, "invalid-request"),
+        ('{"text": "a", "number": 1}', JSON, 200, None),
+        ('{"text": "a:b::"}', JSON, 200, None),
+        ("{}", JSON, 200, None),
+        # Repeated names, however escaped: parsers disagree on them.
+        ('{"text": "a", "text": "b"}', JSON, 400, "malformed-json"),
+        ('{"text": "a", "text": 1}', JSON, 400, "malformed-json"),
+        ('{"text": "a", "t\\u0065xt": "b"}', JSON, 400, "malformed-json"),
+        ('{"text": ":", "number": 1, "number": 2}', JSON, 400, "malformed-json"),
+        ('{"other": {"a": 1, "a": 2}, "text": 1}', JSON, 400, "malformed-json"),
+        ("{", JSON, 400, "malformed-json"),
+        ("[" * 16_000, JSON, 400, "malformed-json"),
+        ('{"text": "\\ud800"}', JSON, 400, "malformed-json"),
+        ('{"number": ' + "9" * 16_000 + "}", JSON, 400, "malformed-json"),
+        ("[]", JSON, 422, "invalid-request"),
         ('{"text": 1}', "application/json; charset=utf-8", 422, "invalid-request"),
-        (f'{{"text": "{"x" * 17_000}"}}', "application/json", 413, "payload-too-large"),
+        (f'{{"text": "{"x" * 17_000}"}}', JSON, 413, "payload-too-large"),
         ("text=a", "application/x-www-form-urlencoded", 415, "unsupported-media-type"),
         ("{}", None, 415, "unsupported-media-type"),
     ],
-    ids=range(9),
+    ids=range(17),
 )
-def test_each_invalid_body_has_its_status_and_code(
+def test_each_body_has_its_status_and_code(
     api: falcon.testing.TestClient, body: str, content_type: str | None, status: int, code: str
 ) -> None:
     headers = {"Content-Type": content_type} if content_type else {}
     result: Any = api.simulate_post("/notes", body=body, headers=headers)
-    assert (result.status_code, result.json["code"]) == (status, code)
+    assert (result.status_code, result.json.get("code")) == (status, code)
 
 
 @pytest.mark.parametrize(

@@ -13,17 +13,7 @@ import yaml
 from devtools import ports
 from devtools.address import BLOCK, derived_port
 from tests import support
-from tests.stack.stack import Stack, compose, environment, left_of, merchant, running
-
-
-def test_smoke_passes_with_a_stack_of_its_own() -> None:
-    """`process-compose run smoke` starts its dependencies, and stops them afterwards."""
-    with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as folder:
-        environ = environment(Path(folder), support.free_ports(BLOCK))
-        done = compose(environ, "run", "smoke")
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "0 failed" in done.stdout
-        assert left_of(Path(folder)) == []
+from tests.stack.stack import Stack, compose, environment, merchant, running
 
 
 def test_a_second_up_is_refused(stack: Stack) -> None:
