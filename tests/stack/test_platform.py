@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from devtools.catalog import CONSOLE
 from devtools.ports import is_free
 from devtools.ready import is_healthy
 from tests import support
-from tests.stack.stack import Stack, left_of, merchant, platform
+from tests.stack.stack import Stack, environment, left_of, merchant, platform
 
 PAY = ("pay", "1250", "USD", "--as", "alice")
 
@@ -63,18 +64,16 @@ def test_without_a_stack_there_is_a_message(
     assert "no stack of this checkout is running" in idle.stdout + idle.stderr
 
 
-def test_down_of_a_stack_that_ends_by_itself(environ: dict[str, str], tmp_path: Path) -> None:
+def test_down_of_a_stack_that_ends_by_itself(tmp_path: Path) -> None:
     """As after its terminal was closed: process-compose drops the call, which is no fault then."""
     fake = tmp_path / "process-compose"
     fake.write_text('#!/bin/sh\nrm "$PC_SOCKET_PATH"\nexit 1\n')
     fake.chmod(0o755)
-    environ = environ | {
-        "PATH": f"{tmp_path}:{environ['PATH']}",
-        "PLATFORM_STATE": str(tmp_path / "state"),
-    }
-    (tmp_path / "state/process-compose").mkdir(parents=True)
+    state = tmp_path / "state"
+    (state / "process-compose").mkdir(parents=True)
+    environ = environment(state, 20_000, PATH=f"{tmp_path}:{os.environ['PATH']}")
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "state/pc.sock"))
+        listener.bind(environ["PC_SOCKET_PATH"])
         listener.listen()
         done = platform(environ, "down")
     assert (done.returncode, done.stdout) == (0, "platform: it has ended\n")
