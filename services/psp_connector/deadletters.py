@@ -125,7 +125,8 @@ class DeadLetters:
 
         Args:
             letter_id: id of the dead letter.
-            not_captured: the operator has verified that the PSP has not captured it.
+            not_captured: the operator has verified that the PSP has not captured it. Ignored
+                while the PSP knows the idempotency key, which it soon forgets.
         """
         partition, entry_id = self._find(letter_id)
         letter = self.get(letter_id)
@@ -134,11 +135,12 @@ class DeadLetters:
         transaction_id = letter.get("transaction_id", "")
         now = now_ms(self._clock)
         record = partition.transaction(transaction_id)
-        if not not_captured and self._is_old(record, now):
+        is_old = self._is_old(record, now)
+        if is_old and not not_captured:
             return "old"
         keys = [record, partition.queue, partition.deadletters]
         event = Event.of("replayed", now).to_json()
-        args = [transaction_id, entry_id, rfc3339(now), event, "1" if not_captured else ""]
+        args = [transaction_id, entry_id, rfc3339(now), event, "1" if is_old else ""]
         return str(scripts.run_script(self._redis, _REPLAY, keys, args))
 
     def _is_old(self, key: str, now: int) -> bool:

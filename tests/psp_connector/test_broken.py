@@ -205,7 +205,8 @@ def test_an_old_payment_is_attempted_a_first_time_only(payments: Payments, histo
     elif history == "replayed":
         payments.end(FakePsp(lambda *_: Refused("HTTP 400")), transaction_id)
         [(letter_id, _)] = letters.all()
-        assert letters.replay(letter_id) == "done"
+        # The confirmation counts only once the key may be forgotten.
+        assert letters.replay(letter_id, not_captured=True) == "done"
     elif history == "swept":
         by_del(payments)
     payments.change(transaction_id, "created_at", rfc3339(now_ms() - 23 * 3_600_000 - 1000))
