@@ -26,9 +26,10 @@ from services.psp_connector.psp import (
 if TYPE_CHECKING:
     from services.psp_connector.settings import ConnectorSettings
 
-# Statuses unrelated to this payment. 409: a request with this idempotency key is in progress. 401,
-# 403: our API key is wrong, which must not fail a merchant's transactions.
-_TRANSIENT_STATUSES = frozenset({401, 403, 408, 409, 425, 429})
+# Statuses unrelated to this payment. 409: a request with this idempotency key is in progress.
+# 424: a failure outside Stripe. 401, 403, 404: PSP_API_KEY or the path of PSP_URL is wrong, which
+# must not fail a merchant's transactions.
+_TRANSIENT_STATUSES = frozenset({401, 403, 404, 408, 409, 424, 425, 429})
 
 # Valid, but never the status of our confirmed charges.
 _REFUSED_STATUSES = frozenset({"canceled", "requires_capture", "requires_confirmation"})
