@@ -122,9 +122,12 @@ class StripePsp:
         )
 
     def is_available(self) -> bool:
-        """Requests the balance: the cheapest call that needs a valid key."""
+        """Lists a payment, for which a key that may charge has the permission.
+
+        Another request might lack it (Stripe's restricted keys): charging would stay paused.
+        """
         try:
-            self._client.v1.balance.retrieve()
+            self._client.v1.payment_intents.list({"limit": 1})
         except Exception:  # noqa: BLE001  including the library's for unexpected JSON
             return False
         return True

@@ -39,7 +39,6 @@ def create_app(
     app = make_app(
         {
             "/v1/payment_intents": resources.PaymentIntents(store, waiting, injector, clock),
-            "/v1/balance": resources.Balance(store),
             "/_sandbox/payment_intents": resources.RecordedPayments(store),
             "/_sandbox/faults": resources.FaultsResource(injector),
         },

@@ -37,7 +37,7 @@ _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class PaymentIntents:
-    """`POST /v1/payment_intents`."""
+    """`/v1/payment_intents`: POST charges, GET lists the newest."""
 
     def __init__(
         self, store: Store, waiting: Waiting, injector: FaultInjector, clock: Clock = time.time
@@ -47,6 +47,17 @@ class PaymentIntents:
         self._injector = injector
         self._clock = clock
         self._keys = KeysInUse()
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        authenticate(req)
+        limit = req.get_param_as_int("limit", min_value=1, max_value=100, default=10)
+        rows, _ = self._store.page(limit + 1, CURSOR_MAX)
+        resp.media = {
+            "object": "list",
+            "url": "/v1/payment_intents",
+            "has_more": len(rows) > limit,
+            "data": [intent for _key, _requests, intent in rows[:limit]],
+        }
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         authenticate(req)
@@ -113,21 +124,6 @@ class KeysInUse:
             if acquired:
                 with self._lock:
                     self._keys.discard(key)
-
-
-class Balance:
-    """`GET /v1/balance`: captured amounts; also used as a cheap availability check."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        authenticate(req)
-        funds = [
-            {"amount": amount, "currency": currency, "source_types": {"card": amount}}
-            for currency, amount in (self._store.captured() or {"usd": 0}).items()
-        ]
-        resp.media = {"object": "balance", "available": funds, "livemode": False, "pending": []}
 
 
 class RecordedPayments:

@@ -135,15 +135,6 @@ class Store:
         found = [(key, requests, json.loads(intent)) for _, key, requests, intent in rows]
         return found, rows[-1][0] if len(rows) == limit else None
 
-    def captured(self) -> dict[str, int]:
-        """Captured amounts by currency."""
-        with self._use() as connection:
-            rows = connection.execute(
-                "SELECT json_extract(intent, '$.currency'), sum(json_extract(intent, '$.amount'))"
-                " FROM payments WHERE status = 'succeeded' GROUP BY 1 ORDER BY 1"
-            )
-            return dict(rows.fetchall())
-
     def summary(self) -> dict[str, int]:
         """Counts of payments and requests, and of keys captured more than once."""
         query = (

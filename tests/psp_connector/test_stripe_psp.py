@@ -125,7 +125,7 @@ def test_no_psp_is_transient() -> None:
 @pytest.mark.parametrize(
     ("status", "body", "expected"),
     [
-        (200, {"object": "balance"}, True),
+        (200, {"object": "list", "data": []}, True),
         (401, error("api_error"), False),
         (503, error("api_error"), False),
         (403, {"error": "no"}, False),
@@ -134,10 +134,11 @@ def test_no_psp_is_transient() -> None:
 def test_a_probe_needs_a_valid_response(
     psp: Psp, status: int, body: Any, *, expected: bool
 ) -> None:
-    """The PSP counts as available if its balance can be read."""
+    """The PSP is available if its payments can be read, which a key that may charge always can."""
     psp.status, psp.body = status, json.dumps(body).encode()
     assert expected is client(psp.url).is_available()
-    assert psp.seen[0][0] == "/v1/balance"
+    client(psp.url).charge(CHARGE)
+    assert [path.partition("?")[0] for path, *_ in psp.seen] == ["/v1/payment_intents"] * 2
 
 
 @pytest.mark.parametrize(

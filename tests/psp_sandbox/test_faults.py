@@ -87,7 +87,7 @@ def test_down(sandbox: Sandbox) -> None:
     """All requests to Stripe's paths fail, and no others."""
     sandbox.faults(down="unavailable")
     assert sandbox.pay("k1").status_code == 503
-    assert sandbox.get("/v1/balance").status_code == 503
+    assert sandbox.get("/v1/payment_intents").status_code == 503
     assert sandbox.get("/health").status_code == 200
     assert sandbox.shown()["summary"]["requests"] == 0
     assert sandbox.get("/_sandbox/faults").json["given"] == {"unavailable": 2}
@@ -101,7 +101,7 @@ def test_error_rate_is_repeatable(sandbox: Sandbox) -> None:
     series = []
     for _ in range(2):
         sandbox.faults(error_rate=0.2, kinds=kinds, seed=7)
-        series.append([sandbox.get("/v1/balance").status_code for _ in range(200)])
+        series.append([sandbox.get("/v1/payment_intents").status_code for _ in range(200)])
     assert series[0] == series[1]
     assert set(series[0]) == {200, 429, 500, 503}
     assert 20 <= sum(status != 200 for status in series[0]) <= 60
@@ -111,7 +111,7 @@ def test_delay(sandbox: Sandbox) -> None:
     """Each request takes at least as long as the delay."""
     started = time.monotonic()
     sandbox.faults(delay_ms=200)
-    assert sandbox.get("/v1/balance").status_code == 200
+    assert sandbox.get("/v1/payment_intents").status_code == 200
     assert time.monotonic() - started >= 0.2
 
 
@@ -129,7 +129,7 @@ def test_wrong_faults(sandbox: Sandbox, faults: dict[str, object], pointer: str)
     """A 422 names the field, and nothing changes."""
     result = sandbox.faults(**faults)
     assert (result.status_code, result.json["errors"][0]["pointer"]) == (422, pointer)
-    assert sandbox.get("/v1/balance").status_code == 200
+    assert sandbox.get("/v1/payment_intents").status_code == 200
 
 
 def test_all_cards_are_declined_on_request(sandbox: Sandbox) -> None:

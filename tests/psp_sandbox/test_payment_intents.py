@@ -1,4 +1,4 @@
-"""Stripe's paths: shapes, declines, validation, keys, lists, the balance."""
+"""Stripe's paths: shapes, declines, validation, keys, lists."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_wrong_parameters(
 def test_api_key(sandbox: Sandbox, auth: str | None, status: int) -> None:
     """Only a test key as bearer is accepted; none is echoed, and a live one gets a hint."""
     headers = {"Authorization": auth} if auth else {}
-    result = sandbox.http.simulate_get("/v1/balance", headers=headers)
+    result = sandbox.http.simulate_get("/v1/payment_intents", headers=headers)
     assert status == result.status_code
     assert "abc" not in result.text
     assert ("live key" in result.text) is ("live" in str(auth))
@@ -129,18 +129,20 @@ def test_without_key(sandbox: Sandbox) -> None:
     assert {"requests": 2, "captured": 2}.items() <= sandbox.shown()["summary"].items()
 
 
-def test_balance(sandbox: Sandbox) -> None:
-    """The balance has captured amounts by currency, without declines."""
-    for changes in ({}, {"amount": "50"}, {"currency": "jpy"}):
-        sandbox.pay(**changes)
-    sandbox.pay(payment_method="pm_card_chargeDeclined")
-    funds = sandbox.get("/v1/balance").json["available"]
-    assert {fund["currency"]: fund["amount"] for fund in funds} == {"usd": 1300, "jpy": 1250}
+def test_list(sandbox: Sandbox) -> None:
+    """The newest payments come first, at most `limit`."""
+    intents = [sandbox.pay().json for _ in range(3)]
+    newest = intents[:0:-1]
+    expected = {"object": "list", "url": "/v1/payment_intents", "has_more": True, "data": newest}
+    assert sandbox.get("/v1/payment_intents?limit=2").json == expected
+    every = sandbox.get("/v1/payment_intents").json
+    assert (len(every["data"]), every["has_more"]) == (3, False)
+    assert sandbox.get("/v1/payment_intents?limit=101").status_code == 400
 
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("POST", "/v1/payment_intents/pi_0/cancel", 404), ("GET", "/v1/payment_intents", 405)],
+    [("POST", "/v1/payment_intents/pi_0/cancel", 404), ("PUT", "/v1/payment_intents", 405)],
 )
 def test_unsupported_requests(sandbox: Sandbox, method: str, path: str, status: int) -> None:
     """Unsupported requests are refused in Stripe's shape, which its library can read."""
