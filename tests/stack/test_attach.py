@@ -44,7 +44,7 @@ def test_external_redis_and_psp(tmp_path: Path, tls_redis: str) -> None:
         support.service("psp_sandbox", tmp_path) as (psp, _process),
         running(REDIS_URL=tls_redis, PSP_URL=psp, PSP_API_KEY=KEY) as stack,
     ):
-        assert stack.ended(stack.pay().json()["id"])["status"] == "captured"
+        assert stack.paid()["status"] == "captured"
         assert captured(psp) == 1
         assert stack.process("psp-connector").environ()["PSP_API_KEY"] == KEY
         elsewhere = redis_client.connect(tls_redis, timeout_seconds=5)
@@ -116,7 +116,7 @@ def _take_the_place(
             output = stack.state / f"my-{name}.log"
             mine.enter_context(support.program(command, environ=environ, output=output))
         stack.wait_healthy()
-        assert stack.ended(stack.pay().json()["id"])["status"] == "captured"
+        assert stack.paid()["status"] == "captured"
     for name in programs:
         assert stack.compose("process", "start", name).returncode == 0
     stack.wait_healthy()

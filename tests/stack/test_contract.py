@@ -87,7 +87,7 @@ def test_no_port_serves_a_foreign_host(stack: Stack, name: str) -> None:
 )
 def test_payment_methods(stack: Stack, method: str, status: str, code: str | None) -> None:
     """Each of Stripe's test names, and of the sandbox's own, leads to its final status."""
-    record = stack.ended(stack.pay(payment_method=method).json()["id"])
+    record = stack.paid(payment_method=method)
     assert (record["status"], record.get("decline_code")) == (status, code)
 
 

@@ -75,7 +75,7 @@ def test_the_stack_runs_in_any_environment(home: Path) -> None:
     """A stack in a hostile environment pays, logs in UTC, keeps its files private and stops."""
     own = {"HOME": str(home), "PYTHONPATH": str(home), "BASH_ENV": str(home / "bash_env")}
     with running(**HOSTILE | own, QUEUE_LIMIT="77", HTTP_HOST="") as stack:
-        assert stack.ended(stack.pay().json()["id"])["status"] == "captured"
+        assert stack.paid()["status"] == "captured"
         for name in PORT_OFFSETS:
             inherited = stack.process(name).environ()
             assert inherited["QUEUE_LIMIT"] == "77", "a setting arrives"
@@ -102,7 +102,7 @@ def test_redis_requires_its_password(stack: Stack) -> None:
 
 def test_no_secret_of_the_state_folder_is_copied(stack: Stack) -> None:
     """Secrets are in files of mode 600, and in no process title, environment, log or finding."""
-    stack.ended(stack.pay().json()["id"])
+    stack.paid()
     output = stack.doctor().stdout + "".join(stack.log(name) for name in PORT_OFFSETS)
     for process in processes_of(stack.state):
         output += " ".join(process.cmdline()) + str(process.environ())

@@ -39,7 +39,7 @@ def test_two_checkouts_run_side_by_side() -> None:
                     assert (paid.returncode, paid.stderr) == (0, "")
                     assert f"the router listens on port {stack.port}" in stack.log("preflight")
                 assert (a.points(), b.points()) == (12, 12)
-            assert a.ended(a.pay().json()["id"])["status"] == "captured"
+            assert a.paid()["status"] == "captured"
             assert a.points() == 24
 
 

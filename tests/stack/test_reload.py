@@ -162,7 +162,7 @@ def test_a_syntax_error_keeps_the_stack_up(checkout: Checkout) -> None:
     assert checkout.stack.healthy("auth-api")
     checkout.save("core_api/resources.py", "class class ", "class ")
     checkout.stack.wait_healthy()
-    assert checkout.stack.ended(checkout.stack.pay().json()["id"])["status"] == "captured"
+    assert checkout.stack.paid()["status"] == "captured"
 
 
 def test_a_saved_caddyfile_is_served(checkout: Checkout) -> None:

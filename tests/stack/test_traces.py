@@ -6,7 +6,6 @@ import re
 import socket
 import time
 from functools import partial
-from typing import Any
 
 from tests.receiver import Receiver, Span, receiver
 from tests.stack.stack import Stack, running
@@ -57,7 +56,7 @@ def test_a_payment_is_one_trace() -> None:
         receiver() as received,
         running(OTEL_EXPORTER_OTLP_ENDPOINT=received.endpoint, LOG_FORMAT="json") as stack,
     ):
-        transaction = paid(stack)
+        transaction = stack.paid()
         spans = trace_of(received, transaction["id"], len(HOPS))
         assert sorted(tree(spans)) == sorted(HOPS)
         assert not any(span.failed for span in spans)
@@ -73,22 +72,17 @@ def has_line(stack: Stack, service: str, pattern: re.Pattern[str]) -> bool:
     return pattern.search(stack.log(service)) is not None
 
 
-def paid(stack: Stack) -> dict[str, Any]:
-    """A final payment."""
-    return stack.ended(stack.pay().json()["id"])
-
-
 def test_a_silent_endpoint_delays_nothing() -> None:
     """Payments and stop are not slower, and each process logs the outage once."""
     names = ("router", "auth-api", "core-api", "psp-connector")
     with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
         endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with running(OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, LOG_FORMAT="json") as stack:
-            paid(stack)
+            stack.paid()
             wait_until(lambda: OUTAGE in stack.log("core-api"), what="the outage in the log")
             began = time.monotonic()
             for _ in range(10):
-                assert paid(stack)["status"] == "captured"
+                assert stack.paid()["status"] == "captured"
             assert time.monotonic() - began < 5
             time.sleep(2.5)  # more than an attempt to export takes
             lines = "".join(map(stack.log, names)).splitlines()
