@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,3 +53,10 @@ def client(redis_port: int) -> Iterator[Any]:
     with redis.Redis(port=redis_port, decode_responses=True) as connection:
         connection.flushall()
         yield connection
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port that accepts connections and never responds."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
+        yield listener.getsockname()[1]

@@ -46,15 +46,6 @@ def _stopped(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     tracing.stop()
 
 
-@pytest.fixture
-def silent() -> Iterator[str]:
-    """An endpoint that accepts connections and never responds."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(10)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-
 def test_off_it_imports_nothing() -> None:
     """Without an endpoint, nothing loads OpenTelemetry, not even redis-py."""
     code = """
@@ -108,12 +99,14 @@ def test_new_traces_are_rate_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     assert inside.json["traceparent"]
 
 
-def test_a_silent_endpoint_delays_nothing(monkeypatch: pytest.MonkeyPatch, silent: str) -> None:
+def test_a_silent_endpoint_delays_nothing(
+    monkeypatch: pytest.MonkeyPatch, silent_port: int
+) -> None:
     """Requests are not delayed, old spans are dropped, the stop is bounded, one line is logged."""
     monkeypatch.setattr(otlp, "_HTTP_SECONDS_MAX", 0.1)
     monkeypatch.setattr(otel, "TRACES_BURST_MAX", 100_000)
     with capture_logs() as logs:
-        client = configured(silent)
+        client = configured(f"http://127.0.0.1:{silent_port}")
         began = time.monotonic()
         for _ in range(1000):
             client.simulate_get("/a", headers={"traceparent": SAMPLED})

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -72,11 +71,10 @@ def test_waiting_calls_share_the_next_round_trip(
     assert trips.call_count == 2
 
 
-def test_a_silent_redis_delays_all_at_once(pool: ThreadPoolExecutor) -> None:
+def test_a_silent_redis_delays_all_at_once(silent_port: int, pool: ThreadPoolExecutor) -> None:
     """Calls waiting behind one that times out fail with it, unsent."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        futures, trips = behind_one(commit(listener.getsockname()[1]), pool)
-        assert [type(one) for one in replies(futures)] == [redis.TimeoutError] * THREADS
+    futures, trips = behind_one(commit(silent_port), pool)
+    assert [type(one) for one in replies(futures)] == [redis.TimeoutError] * THREADS
     assert trips.call_count == 1
 
 
