@@ -14,8 +14,9 @@ from typing import Any
 from urllib.parse import quote_plus
 
 import redis
+from redis.crc import key_slot
 
-from services.common import redis_client
+from services.common import redis_client, scripts, store
 from tests import support
 from tests.support import ROOT, redis_answers, wait_until
 
@@ -127,6 +128,26 @@ class RedisCluster:
                     if "master" in node["flags"] and "fail" not in node["flags"] and node["slots"]
                 }
         return {}
+
+    def owner(self, partition: store.Partition) -> int:
+        """The primary that has a partition."""
+        with contextlib.closing(connect(self)) as client:
+            return int(scripts.lane(client, partition).rpartition(":")[2]) - self.first_port
+
+    @contextlib.contextmanager
+    def moving(self, partition: store.Partition, target: int) -> Iterator[None]:
+        """Moves a partition's slot with its keys, as redis-cli does; complete after the block."""
+        slot, masters = key_slot(partition.queue.encode()), self.masters_now()
+        source = self.owner(partition)
+        with self.client(target) as new, self.client(source) as old:
+            new.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", masters[source])
+            old.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", masters[target])
+            port = self.first_port + target
+            while names := old.execute_command("CLUSTER GETKEYSINSLOT", slot, 100):
+                old.migrate("127.0.0.1", port, names, 0, 5000, auth=self.auth)
+            yield
+            for one in (new, old):
+                one.execute_command("CLUSTER SETSLOT", slot, "NODE", masters[target])
 
     def is_well(self) -> bool:
         """Whether each node responds, all slots are served, and each replica has caught up."""

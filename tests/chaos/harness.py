@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +15,7 @@ from typing import Any
 import psutil
 import redis
 
+from devtools import loglines
 from devtools.address import PORT_OFFSETS
 from services.common import store
 from services.common.currencies import major_units
@@ -45,6 +43,19 @@ def figures(test: str, **numbers: object) -> None:
     line = f"{test}: " + ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in numbers.items())
     FIGURES.append(line)
     print(line)  # noqa: T201  pytest -rP shows it with the test
+
+
+def intents(read: Callable[[dict[str, str]], Any]) -> list[tuple[str, dict[str, Any]]]:
+    """All payments of a sandbox, each with its idempotency key; `read` reads a page."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    query = {"limit": "1000"}
+    for _page in range(1000):
+        page = read(query)
+        found += [(row["idempotency_key"], row["payment_intent"]) for row in page["data"]]
+        if not page["next_cursor"]:
+            return found
+        query["cursor"] = str(page["next_cursor"])
+    raise AssertionError("more than a million payments")
 
 
 @dataclass
@@ -123,6 +134,12 @@ class Chaos:
         self.kills += 1
         process.kill()
 
+    def alive(self, name: str) -> psutil.Process | None:
+        """A process of the stack, unless it is not running now."""
+        with contextlib.suppress(LookupError):
+            return self.stack.process(name)
+        return None
+
     def kill_and_wait(self, name: str) -> None:
         """`kill -9` of a process of the stack; waits for its successor."""
         before = self.stack.process(name)
@@ -167,50 +184,21 @@ class Chaos:
         names = [e["consumer"] for e in held if not e["consumer"].startswith("merchant:")]
         return sum(not pid or name.split("-")[-2] == str(pid) for name in names)
 
-    @contextlib.contextmanager
-    def connector(
-        self, module: str = "services.psp_connector", **more: str
-    ) -> Iterator[subprocess.Popen[bytes]]:
-        """Runs an additional connector during the block."""
-        environ = dict(self.stack.environ) | {
-            "HTTP_PORT": str(support.free_ports(1)),
-            "REDIS_URL_FILE": str(self.stack.state / "redis-url"),
-            "PSP_URL": f"http://127.0.0.1:{self.port('psp-sandbox')}",
-            "PYTHONPATH": os.pathsep.join([str(support.ROOT), os.environ.get("PYTHONPATH", "")]),
-            **more,
-        }
-        output = self.stack.state / "another-connector.log"
-        with support.program(
-            [sys.executable, "-m", module], environ=environ, output=output
-        ) as process:
-            yield process
-
-    def another_log(self) -> str:
-        """The logs of the additional connectors."""
-        return (self.stack.state / "another-connector.log").read_text()
-
-    def own_connector(self, verb: str) -> None:
-        """Starts or stops the stack's connector."""
-        done = self.stack.compose("process", verb, "psp-connector")
+    def scale(self, name: str, count: int) -> None:
+        done = self.stack.compose("process", "scale", name, str(count))
         assert done.returncode == 0, done.stderr
-        support.wait_until(
-            lambda: self.stack.healthy("psp-connector") == (verb == "start"),
-            seconds_max=30,
-            what=f"{verb} of psp-connector",
-        )
+
+    def events(self, number: int = 0) -> list[Mapping[str, str]]:
+        """The log of one connector: process-compose gives each a file of its own.
+
+        It may add a line of its own that is empty, when a process is killed.
+        """
+        lines = self.stack.log("psp-connector", f".{number}" if number else "").splitlines()
+        return [line.fields for line in map(loglines.parse, lines) if line]
 
     def intents(self) -> list[tuple[str, dict[str, Any]]]:
         """All payments of the sandbox, each with its idempotency key."""
-        found: list[tuple[str, dict[str, Any]]] = []
-        cursor = ""
-        for _page in range(1000):
-            query = {"limit": "1000"} | ({"cursor": cursor} if cursor else {})
-            page = self.sandbox("GET", "payment_intents", params=query)
-            found += [(row["idempotency_key"], row["payment_intent"]) for row in page["data"]]
-            cursor = page["next_cursor"]
-            if not cursor:
-                return found
-        raise AssertionError("more than a million payments")
+        return intents(lambda query: self.sandbox("GET", "payment_intents", params=query))
 
     def check(self, *, seconds_max: float = END_SECONDS_MAX) -> Counter[str]:
         """Checks what must hold at the end; returns the number of transactions by status.

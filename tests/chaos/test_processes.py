@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,63 +15,43 @@ from tests.chaos.harness import Chaos, figures
 from tests.stack.stack import processes_of, running
 
 
-def redis(chaos: Chaos) -> None:
-    """Kills Redis four times."""
-    for _kill in range(4):
-        time.sleep(1)
-        chaos.kill_and_wait("redis")
-
-
-def sandbox(chaos: Chaos) -> None:
-    """Kills the master, then a worker, then both."""
-    time.sleep(1)
-    chaos.kill_and_wait("psp-sandbox")
-    time.sleep(1)
-    chaos.kill(chaos.stack.process("psp-sandbox").children()[0])
-    time.sleep(1)
-    for child in chaos.stack.process("psp-sandbox").children():
-        chaos.kill(child)
-    chaos.kill_and_wait("psp-sandbox")
-
-
-def core_api(chaos: Chaos) -> None:
-    """Kills three workers, then the master."""
-    for _round in range(3):
-        time.sleep(0.7)
-        worker = chaos.stack.process("core-api").children()[0]
-        chaos.kill(worker)
-        support.wait_until(lambda: not worker.is_running(), what="the worker's end")  # noqa: B023
-    time.sleep(0.7)
-    chaos.kill_and_wait("core-api")
-
-
-def one_of_each(chaos: Chaos) -> None:
-    """Kills one process after the other without waiting; their logs continue."""
-    names = ("redis", "psp-connector", "psp-sandbox", "core-api", "router", "auth-api")
-    logs = {name: chaos.stack.log(name) for name in names}
-    for name in names:
-        time.sleep(0.4)
-        chaos.kill(support.wait_until(partial(alive, chaos, name), what=name))
-    chaos.stack.wait_healthy()
-    assert {n for n, log in logs.items() if not chaos.stack.log(n).startswith(log)} == set()
-
-
-def alive(chaos: Chaos, name: str) -> psutil.Process | None:
-    with contextlib.suppress(LookupError):
-        return chaos.stack.process(name)
-    return None
-
-
-@pytest.mark.parametrize("kill", [redis, sandbox, core_api, one_of_each])
-def test_killed_under_load(chaos: Chaos, kill: Callable[[Chaos], None]) -> None:
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["redis"] * 4,
+        ["psp-sandbox", "worker of psp-sandbox", "psp-sandbox"],
+        ["worker of core-api"] * 3 + ["core-api"],
+    ],
+    ids=["redis", "psp-sandbox", "core-api"],
+)
+def test_killed_under_load(chaos: Chaos, names: list[str]) -> None:
     """After `kill -9`, all accepted transactions finish and are captured at most once."""
     with chaos.traffic():
-        kill(chaos)
+        for name in names:
+            time.sleep(1)
+            if name.startswith("worker of "):
+                master = chaos.stack.process(name.removeprefix("worker of "))
+                chaos.kill(master.children()[0])
+            else:
+                chaos.kill_and_wait(name)
     ended = chaos.check()
     figures(
-        f"{kill.__name__} killed", kills=chaos.kills, ended=dict(ended),
+        f"{names[-1]} killed", kills=chaos.kills, ended=dict(ended),
         repeated_requests=chaos.repeats,
     )  # fmt: skip
+
+
+def test_each_is_killed_under_load(chaos: Chaos) -> None:
+    """One process after the other, without waiting; their logs continue."""
+    names = ("redis", "psp-connector", "psp-sandbox", "core-api", "router", "auth-api")
+    logs = {name: chaos.stack.log(name) for name in names}
+    with chaos.traffic():
+        for name in names:
+            time.sleep(0.4)
+            chaos.kill(support.wait_until(partial(chaos.alive, name), what=name))
+        chaos.stack.wait_healthy()
+    assert {n for n, log in logs.items() if not chaos.stack.log(n).startswith(log)} == set()
+    figures("each killed", ended=dict(chaos.check()), repeated_requests=chaos.repeats)
 
 
 def kill_all(state: Path) -> int:

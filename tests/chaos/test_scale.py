@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 
 import httpx
 
-from devtools import loglines
 from tests import support
 from tests.chaos.harness import PLAIN, Chaos, figures
 
@@ -15,11 +13,6 @@ REPLICAS = 3
 # As in process-compose.yaml: the second connector listens ten ports higher.
 PORT_STEP = 10
 WORK_SECONDS_MAX = 30
-
-
-def scale(chaos: Chaos, name: str, count: int) -> None:
-    done = chaos.stack.compose("process", "scale", name, str(count))
-    assert done.returncode == 0, done.stderr
 
 
 def attempts(chaos: Chaos, number: int) -> float:
@@ -39,22 +32,11 @@ def works(chaos: Chaos, number: int) -> None:
     )
 
 
-def events(chaos: Chaos, number: int) -> list[Mapping[str, str]]:
-    """The log of one connector: process-compose gives each a file of its own.
-
-    It may add a line of its own that is empty, when a process is killed.
-    """
-    suffix = f".{number}" if number else ""
-    path = chaos.stack.state / "logs" / f"psp-connector.log{suffix}"
-    lines = map(loglines.parse, path.read_text().splitlines())
-    return [line.fields for line in lines if line]
-
-
 def test_scaled_up_and_down(chaos: Chaos) -> None:
     """Scaled to 3, one killed, scaled to 1: work is shared, and each transaction ends once."""
     with chaos.traffic(PLAIN):
         works(chaos, 0)
-        scale(chaos, "psp-connector", REPLICAS)
+        chaos.scale("psp-connector", REPLICAS)
         for number in range(REPLICAS):
             works(chaos, number)
         killed = chaos.stack.process("psp-connector-1")
@@ -65,11 +47,11 @@ def test_scaled_up_and_down(chaos: Chaos) -> None:
         works(chaos, 1)
         shared = [attempts(chaos, number) for number in range(REPLICAS)]
         first = chaos.stack.process("psp-connector-0")
-        scale(chaos, "psp-connector-0", 1)
+        chaos.scale("psp-connector-0", 1)
         assert first.pid == chaos.stack.process("psp-connector").pid
         assert [attempts(chaos, number) for number in range(1, REPLICAS)] == [0, 0]
     ended = chaos.check()
-    logs = [events(chaos, number) for number in range(REPLICAS)]
+    logs = [chaos.events(number) for number in range(REPLICAS)]
     starts = [sum(line["event"] == "listening" for line in log) for log in logs]
     assert starts == [1, 2, 1]
     assert all(any(line["event"] == "attempt" for line in log) for log in logs)

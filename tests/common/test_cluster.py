@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from redis.crc import key_slot
 
 from services.common import redis_check, redis_client, scripts, store
 from services.core_api.models import TransactionRequest
@@ -77,23 +76,14 @@ def test_a_moved_slot_is_followed(cluster: RedisCluster) -> None:
     transactions = Transactions(client, 10**6, PARTITIONS)
     partition, user_id = next(iter(users().items()))
     first = transactions.accept(user_id, REQUEST, "req", "k")
-    lane, slot = scripts.lane(client, partition), key_slot(partition.queue.encode())
-    masters = cluster.masters_now()
-    source = masters[int(lane.rpartition(":")[2]) - cluster.first_port]
-    number, target = next((n, i) for n, i in masters.items() if i != source)
-    by_id = {i: n for n, i in masters.items()}
-    with cluster.client(number) as new, cluster.client(by_id[source]) as old:
-        new.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", source)
-        old.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", target)
-        names = old.execute_command("CLUSTER GETKEYSINSLOT", slot, 100)
-        old.migrate("127.0.0.1", cluster.first_port + number, names, 0, 5000, auth=cluster.auth)
+    source = cluster.owner(partition)
+    target = next(number for number in cluster.masters_now() if number != source)
+    with cluster.moving(partition, target):
         assert not accepts(transactions, user_id), "its keys are in two places: 503"
-        for one in (new, old):
-            one.execute_command("CLUSTER SETSLOT", slot, "NODE", target)
     again = transactions.accept(user_id, REQUEST, "req", "k")
     assert again.transaction_id == first.transaction_id
     assert again.replayed
-    assert scripts.lane(client, partition) != lane
+    assert cluster.owner(partition) == target
 
 
 def accepts(transactions: Transactions, user_id: int) -> bool:

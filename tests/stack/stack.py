@@ -124,9 +124,9 @@ class Stack:
             return url.exists() and support.redis_answers(url.read_text().strip())
         return is_healthy(self.port + PORT_OFFSETS[name])
 
-    def log(self, name: str) -> str:
+    def log(self, name: str, replica: str = "") -> str:
         """The process's log so far; process-compose creates the file with the first line."""
-        path = self.state / "logs" / f"{name}.log"
+        path = self.state / "logs" / f"{name}.log{replica}"
         return path.read_text() if path.exists() else ""
 
     def output(self) -> str:
