@@ -7,7 +7,6 @@ Idempotency-Key. A transaction that got a 202 at last must reach its final statu
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import time
 import uuid
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+import urllib3
 
 # How long a client retries; longer than any outage here.
 REPEAT_SECONDS_MAX = 60
@@ -31,7 +31,7 @@ def accepted(post: Callable[[str], tuple[int, str]], refused: Callable[[int], No
     deadline = time.monotonic() + REPEAT_SECONDS_MAX
     while time.monotonic() < deadline:
         status = 0
-        with contextlib.suppress(OSError, http.client.HTTPException, httpx.TransportError):
+        with contextlib.suppress(urllib3.exceptions.HTTPError, httpx.TransportError):
             status, text = post(key)
             if status == 202:
                 return str(json.loads(text)["id"])
@@ -47,7 +47,7 @@ class Sender:
     """
 
     def __init__(self, port: int, username: str) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        self._http = urllib3.HTTPConnectionPool("127.0.0.1", port, timeout=10, retries=False)
         self._username = username
         self._token = ""
         self._token_until = 0.0
@@ -71,14 +71,8 @@ class Sender:
     def _post(
         self, path: str, body: dict[str, Any], headers: dict[str, str] | None = None
     ) -> tuple[int, str]:
-        try:
-            kind = {"Content-Type": "application/json"}
-            self._connection.request("POST", path, json.dumps(body), kind | (headers or {}))
-            response = self._connection.getresponse()
-            return response.status, response.read().decode()
-        except (OSError, http.client.HTTPException):
-            self._connection.close()
-            raise
+        response = self._http.request("POST", path, json=body, headers=headers)
+        return response.status, response.data.decode()
 
     def _refused(self, status: int) -> None:
         assert status in _REPEATED, status
@@ -87,4 +81,4 @@ class Sender:
         self.repeats += 1
 
     def close(self) -> None:
-        self._connection.close()
+        self._http.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 
-import psutil
 import pytest
 
 from devtools.address import PORT_OFFSETS
@@ -30,21 +29,13 @@ def send(chaos: Chaos, count: int) -> float:
     return time.monotonic() - began
 
 
-def family(chaos: Chaos, name: str) -> list[psutil.Process]:
-    process = chaos.stack.process(name)
-    return [process, *process.children(recursive=True)]
-
-
 def memory(chaos: Chaos) -> dict[str, float]:
     """Resident megabytes of each process of the stack, including its children."""
+    found = {name: chaos.stack.process(name) for name in PORT_OFFSETS}
     return {
-        name: sum(p.memory_info().rss for p in family(chaos, name)) / _MB for name in PORT_OFFSETS
+        name: sum(p.memory_info().rss for p in [process, *process.children(recursive=True)]) / _MB
+        for name, process in found.items()
     }
-
-
-def cpu_seconds(chaos: Chaos) -> dict[str, float]:
-    """CPU seconds used by each process of the stack."""
-    return {name: sum(sum(p.cpu_times()[:2]) for p in family(chaos, name)) for name in PORT_OFFSETS}
 
 
 @pytest.fixture(scope="module")
@@ -58,17 +49,12 @@ def before(lasting: Chaos) -> dict[str, float]:
 def test_nothing_leaks(lasting: Chaos, before: dict[str, float], part: int) -> None:
     """After each quarter of 20,000 transactions, memory is as before and the streams empty."""
     chaos, count = lasting, TRANSACTIONS // PARTS
-    used = cpu_seconds(chaos)
     seconds = send(chaos, count)
     after = memory(chaos)
     sent = len(chaos.accepted) - WARM_UP
     figures(
         f"soak, part {part} of {PARTS}", transactions=sent, a_second=round(count / seconds),
         **{name: f"{before[name]:.1f} -> {after[name]:.1f} MB" for name in after},
-        cpu_ms_each={
-            name: round((now - used[name]) / count * 1000, 1)
-            for name, now in cpu_seconds(chaos).items()
-        },
     )  # fmt: skip
     grown = {name: after[name] - before[name] for name in after}
     assert grown.pop("redis") * _MB / sent <= REDIS_BYTES_EACH_MAX

@@ -21,12 +21,16 @@ class Psp(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self.connections = 0
         self.status = 200
         self.headers: dict[str, str] = {}
         self.body: bytes = b"{}"
-        self.delay_seconds = 0.0
         self.trickle_seconds = 0.0
         self.seen: list[tuple[str, dict[str, str], dict[str, list[str]]]] = []
+
+    def verify_request(self, *_args: Any) -> bool:
+        self.connections += 1
+        return True
 
     def handle_error(self, *_args: Any) -> None:
         """Ignores clients that disconnect, as tests intend."""
@@ -38,13 +42,13 @@ class Psp(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     server: Psp
+    protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
         length = int(self.headers.get("Content-Length", 0))
         form = parse_qs(self.rfile.read(length).decode())
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.server.seen.append((self.path, headers, form))
-        time.sleep(self.server.delay_seconds)
         self.send_response(self.server.status)
         for name, value in self.server.headers.items():
             self.send_header(name, value)

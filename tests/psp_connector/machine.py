@@ -7,12 +7,8 @@ ledger agree, nothing accepted is lost.
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import Iterator
 
-import pytest
-import redis
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     precondition,
@@ -20,11 +16,9 @@ from hypothesis.stateful import (
 )
 
 from services.common import store
-from services.core_api.models import TransactionRequest
 from services.psp_connector.deadletters import id_prefix
-from services.psp_connector.records import FinalResult, Result, RetryResult
 from tests.psp_connector.attempts import Working, counts, delays, picks, responses, slots
-from tests.psp_connector.model import USERS, Entry
+from tests.psp_connector.model import Entry
 
 BAD_ENTRIES: tuple[dict[str | bytes, str | bytes], ...] = (
     {"hello": "world"},
@@ -35,9 +29,6 @@ BAD_ENTRIES: tuple[dict[str | bytes, str | bytes], ...] = (
     {"text": "x" * 100_000},
     {"transaction_id": "00000000-0000-4000-8000-000000000000"},
 )
-
-BREAKABLE = ("points", "number", "ledger", "index", "retries", "letters")
-BAD_POINTS = ("abc", "007", "-0", "1.5", "9223372036854775807")
 
 
 class Machine(Working):
@@ -150,52 +141,3 @@ class Machine(Working):
         assert Counter(lost) == Counter(self.sweep.step())
         assert self.sweep.step() == []
         self._note_new(len(lost))
-
-    @precondition(lambda self: self.model.records)
-    @rule(pick=picks, what=st.sampled_from(BREAKABLE))
-    def break_a_key(self, pick: int, what: str) -> None:
-        """A key of another type, or invalid points: scripts refuse and change nothing."""
-        user_id = USERS[pick % len(USERS)]
-        key = {
-            "points": self.partition.points(user_id), "number": self.partition.points(user_id),
-            "ledger": self.partition.ledger(user_id),
-            "index": self.partition.index(user_id), "retries": self.partition.retries,
-            "letters": self.partition.deadletters,
-        }[what]  # fmt: skip
-        payment = TransactionRequest(amount=1250, currency="USD")
-        results: list[Result] = [FinalResult("captured", points=5)]
-        if what == "letters":
-            results = [FinalResult("failed", reason="for the test")]
-        elif what == "retries":
-            results.append(RetryResult("HTTP 500", 0))
-        with self._broken(key, pick if what == "number" else None):
-            if what in {"index", "retries"}:
-                with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
-                    self.transactions.accept(user_id, payment, "req", None)
-            if what == "retries":
-                with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
-                    self.connectors[0].promote()
-            for call in self.calls:
-                work = call.work
-                is_final = self.model.records[work.charge.transaction_id].final
-                if what == "number" and is_final:  # nothing is credited
-                    continue
-                if work.user_id == user_id or what in {"retries", "letters"}:
-                    saved = [call.queue.save([(work, result)])[0] for result in results]
-                    assert [type(one) for one in saved] == [redis.ResponseError] * len(results)
-
-    @contextlib.contextmanager
-    def _broken(self, key: str, number: int | None) -> Iterator[None]:
-        was_there = self.client.exists(key)
-        if was_there:
-            self.client.rename(key, f"{self.partition.prefix}aside")
-        if number is None:
-            self.client.hset(key, "of", "another type")
-        else:
-            self.client.set(key, BAD_POINTS[number % len(BAD_POINTS)])
-        try:
-            yield
-        finally:
-            self.client.delete(key)
-            if was_there:
-                self.client.rename(f"{self.partition.prefix}aside", key)

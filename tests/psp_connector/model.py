@@ -240,18 +240,21 @@ class Checked(RuleBasedStateMachine):
 
     @invariant()
     def points_are_what_was_captured(self) -> None:
-        for user_id in USERS:
-            ledger = map(json.loads, self.client.lrange(self.partition.ledger(user_id), 0, -1))
+        with self.client.pipeline() as pipeline:
+            for user_id in USERS:
+                pipeline.lrange(self.partition.ledger(user_id), 0, -1)
+                pipeline.get(self.partition.points(user_id))
+            found = pipeline.execute()
+        for user_id, ledger, points in zip(USERS, found[::2], found[1::2], strict=True):
             captured = {
                 i: record.points
                 for i, record in self.model.records.items()
                 if record.user_id == user_id and record.points
             }
             assert sorted(captured.items()) == sorted(
-                (credit["transaction_id"], credit["points"]) for credit in ledger
+                (credit["transaction_id"], credit["points"]) for credit in map(json.loads, ledger)
             )
-            points = int(self.client.get(self.partition.points(user_id)) or 0)
-            assert points == sum(captured.values())
+            assert int(points or 0) == sum(captured.values())
 
     @invariant()
     def nothing_open_is_out_of_reach(self) -> None:

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import redis
 from structlog.testing import capture_logs
 
 from services.common import store
 from services.common.clock import now_ms, rfc3339
 from services.psp_connector.deadletters import DeadLetters
 from services.psp_connector.psp import Captured, Charge, Declined, Outcome, Refused, Transient
+from services.psp_connector.records import FinalResult
 from tests.psp_connector.payments import STORE, FakePsp, Payments, take
 from tests.support import wait_until
 
@@ -132,6 +134,21 @@ def test_a_payment_goes_on_once_a_broken_key_is_repaired(
     assert payments.record(first)["status"] == ("captured" if captured else "failed")
     assert client.llen(STORE.ledger(1)) == captured
     assert payments.points() == 12 * captured
+
+
+@pytest.mark.parametrize("points", ["abc", "007", "-0", "1.5", "9223372036854775807"])
+def test_points_that_are_no_number_are_left_alone(
+    client: Any, payments: Payments, points: str
+) -> None:
+    """A credit is refused before anything is written."""
+    transaction_id, queue = payments.accept(), payments.queue("one")
+    [work] = take(queue)
+    client.set(STORE.points(1), points)
+    [error] = queue.save([(work, FinalResult("captured", points=5))])
+    assert isinstance(error, redis.ResponseError)
+    assert client.get(STORE.points(1)) == points
+    assert client.llen(STORE.ledger(1)) == 0
+    assert payments.record(transaction_id)["status"] == "processing"
 
 
 def test_a_broken_dead_letter_stream_stops_no_other(client: Any, payments: Payments) -> None:

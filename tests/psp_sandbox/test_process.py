@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from services.psp_connector.psp import Captured, Declined, Outcome, Refused, Transient
+from services.psp_connector.psp import Captured, Refused, Transient
 from tests.psp_sandbox.process import COMMAND, Process, running
 from tests.psp_sandbox.sandbox import AUTH, PAYMENT
 from tests.support import call, http, wait_until
@@ -22,23 +22,6 @@ from tests.support import call, http, wait_until
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     with running(tmp_path_factory.mktemp("sandbox")) as sandbox:
         yield sandbox
-
-
-@pytest.mark.parametrize(
-    ("method", "expected"),
-    [
-        ("pm_card_chargeDeclinedInsufficientFunds", Declined("insufficient_funds")),
-        ("pm_none", Refused("HTTP 400 resource_missing")),
-        ("pm_sandbox_rate_limited", Transient("HTTP 429", 1)),
-        ("pm_sandbox_error_500", Transient("HTTP 500")),
-    ],
-)
-def test_outcomes(sandbox: Process, method: str, expected: Outcome) -> None:
-    """The connector's Stripe library interprets each error correctly."""
-    outcome = sandbox.pay(method, method)
-    if isinstance(outcome, Declined):
-        outcome = Declined(outcome.code)
-    assert outcome == expected
 
 
 def test_a_key_is_for_one_payment(sandbox: Process) -> None:
