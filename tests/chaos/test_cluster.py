@@ -27,7 +27,6 @@ from tests.chaos.conftest import HASTE
 from tests.chaos.harness import figures, intents
 from tests.chaos.sender import accepted
 from tests.cluster import RedisCluster, connect, redis_cluster
-from tests.psp_sandbox import process
 from tests.support import wait_until
 
 PAYMENTS = 3000
@@ -136,20 +135,21 @@ def statuses(run: Run) -> Counter[str | None]:
 
 
 def test_no_accepted_payment_is_lost_or_charged_twice(tmp_path: Path) -> None:
+    (tmp_path / "core").mkdir()
     with (
         redis_cluster(tmp_path / "cluster") as cluster,
-        process.running(tmp_path) as sandbox,
+        support.service("psp_sandbox", tmp_path) as (sandbox, _),
         ThreadPoolExecutor(SENDERS + 1) as pool,
     ):
         environ = HASTE | {
             "JWT_SECRET": "s" * 32, "REDIS_CLUSTER": "1", "REDIS_URL": cluster.url,
-            "PARTITIONS": str(COUNT), "REDIS_REPLICAS_MIN": "1", "PSP_URL": sandbox.url,
+            "PARTITIONS": str(COUNT), "REDIS_REPLICAS_MIN": "1", "PSP_URL": sandbox,
         }  # fmt: skip
         tokens = Tokens(CoreSettings.read(environ | {"HTTP_PORT": "1"}))
         sending = threading.Event()
         sending.set()
         with (
-            support.core_api(tmp_path, **environ) as (core, _),
+            support.service("core_api", tmp_path / "core", **environ) as (core, _),
             httpx.Client(timeout=10, trust_env=False) as http,
         ):
             run = Run(cluster, tmp_path, environ, core)
@@ -159,9 +159,10 @@ def test_no_accepted_payment_is_lost_or_charged_twice(tmp_path: Path) -> None:
             seconds = time.monotonic() - began
             sending.clear()
             breaking.result(120)
+        url = f"{sandbox}/_sandbox/payment_intents"
         captured = Counter(
             intent["amount"]
-            for _, intent in intents(lambda query: sandbox.shown(**query))
+            for _, intent in intents(lambda query: support.http.get(url, params=query).json())
             if intent["status"] == "succeeded"
         )
         figures(

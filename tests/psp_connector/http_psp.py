@@ -77,15 +77,15 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def client(url: str, key: str = "sk_test_of_this_test") -> StripePsp:
+def client(url: str, timeout_seconds: float = 5) -> StripePsp:
     return StripePsp(
         ConnectorSettings.read(
             {
                 "HTTP_PORT": "1",
                 "REDIS_URL": "redis://127.0.0.1:1/0",
                 "PSP_URL": url,
-                "PSP_API_KEY": key,
-                "PSP_TIMEOUT_SECONDS": "0.3",
+                "PSP_API_KEY": "sk_test_of_this_test",
+                "PSP_TIMEOUT_SECONDS": str(timeout_seconds),
             }
         )
     )

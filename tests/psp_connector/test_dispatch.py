@@ -57,6 +57,15 @@ def test_what_waits_here_is_left_to_the_others(client: Any, payments: Payments) 
     assert time.monotonic() - began > dispatch.BLOCK_MS / 2000, "it waits for new entries again"
 
 
+def test_what_waits_here_is_not_abandoned(payments: Payments) -> None:
+    """A connector that looks for abandoned entries leaves those in its own memory."""
+    _, dispatcher = join(payments, "one")
+    accepted = [payments.accept() for _ in range(4)]
+    assert accepted[:3] == ids(dispatcher.next())
+    dispatcher.reclaim()
+    assert payments.queue("other").assign([], {"1": 10}) == []
+
+
 def test_without_a_free_slot_it_waits(payments: Payments) -> None:
     """A connector without free slots does not spin."""
     slots, dispatcher = join(payments, "one")

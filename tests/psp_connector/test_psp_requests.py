@@ -95,16 +95,19 @@ def test_a_proxy_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         (1250, "usd", "currency_not_supported: Stripe takes no usd"),
     ],
 )
-def test_the_amount_is_in_stripes_unit(
-    psp: Psp, amount: int, currency: str, sent: int | str
-) -> None:
-    """Amounts are converted or, if Stripe cannot represent them, refused without a call."""
-    charge = dataclasses.replace(CHARGE, amount=amount, currency=currency)
-    outcome = client(psp.url).charge(charge)
-    if isinstance(sent, str):
-        assert (outcome, psp.seen) == (Refused(sent), [])
-    else:
-        assert psp.seen[0][2]["amount"] == [str(sent)]
+def test_the_amount_is_in_stripes_unit(amount: int, currency: str, sent: int | str) -> None:
+    """Amounts are converted or, if Stripe cannot represent them, refused."""
+    if isinstance(sent, int):
+        assert stripe_amount(amount, currency) == sent
+        return
+    with pytest.raises(AmountError, match=sent):
+        stripe_amount(amount, currency)
+
+
+def test_an_amount_that_is_refused_is_not_sent(psp: Psp) -> None:
+    """The transaction fails, without a call."""
+    outcome = client(psp.url).charge(dataclasses.replace(CHARGE, currency="IQD"))
+    assert (outcome, psp.seen) == (Refused("currency_not_supported: Stripe takes no IQD"), [])
 
 
 def test_the_sandbox_accepts_every_amount_sent() -> None:

@@ -150,7 +150,7 @@ def test_a_response_that_trickles_is_cut_off(
     psp.body, psp.trickle_seconds = body, 0.05
     if proxied:
         monkeypatch.setenv("http_proxy", psp.url)
-    patient = client("http://psp.example" if proxied else psp.url)
+    patient = client("http://psp.example" if proxied else psp.url, timeout_seconds=0.3)
     began = time.monotonic()
     assert isinstance(patient.charge(CHARGE), Transient)
     assert time.monotonic() - began < 10, "0.3 s are allowed; a minute it would have taken"
