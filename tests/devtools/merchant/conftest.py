@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from devtools.merchant.cli import main
-from tests.devtools.merchant.platform import Network, Platform, serving
+from tests.devtools.merchant.platform import Platform, Services, Stranger
 
 PAY = ["pay", "1250", "USD", "--as", "alice"]
 
@@ -30,14 +30,21 @@ class Outcome:
         return self.stdout.splitlines()
 
 
-def merchant(*argv: str, environ: Mapping[str, str] | None = None, typed: str = "") -> Outcome:
-    """Runs the command in this process."""
+def merchant(
+    *argv: str,
+    environ: Mapping[str, str] | None = None,
+    typed: str = "",
+    servers: tuple[Platform | Stranger, ...] = (),
+) -> Outcome:
+    """Runs the command in this process, where it reaches the servers without a network."""
+    mounts = {server.url: httpx.MockTransport(server.respond) for server in servers}
     with (
         contextlib.redirect_stdout(io.StringIO()) as stdout,
         contextlib.redirect_stderr(io.StringIO()) as stderr,
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setattr(sys, "stdin", io.StringIO(typed))
+        patch.setattr(httpx, "Client", partial(httpx.Client, mounts=mounts))
         try:
             code = main(argv, environ or {})
         except SystemExit as end:
@@ -45,17 +52,15 @@ def merchant(*argv: str, environ: Mapping[str, str] | None = None, typed: str = 
     return Outcome(code, stdout.getvalue(), stderr.getvalue())
 
 
-@pytest.fixture(autouse=True)
-def network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`merchant` reaches the fake platforms without a server."""
-    monkeypatch.setattr(httpx, "Client", partial(httpx.Client, transport=Network()))
+def at(server: Platform | Stranger, *argv: str, **more: Any) -> Outcome:
+    return merchant(*argv, "--url", server.url, servers=(server,), **more)
+
+
+@pytest.fixture(scope="session")
+def services(redis_port: int) -> Services:
+    return Services(redis_port)
 
 
 @pytest.fixture
-def platform() -> Iterator[Platform]:
-    with serving(Platform()) as running:
-        yield running
-
-
-def at(platform: Platform, *argv: str, **more: Any) -> Outcome:
-    return merchant(*argv, "--url", platform.url, **more)
+def platform(services: Services, client: Any) -> Platform:
+    return Platform(services, client)

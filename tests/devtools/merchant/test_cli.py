@@ -16,9 +16,6 @@ from tests.support import ROOT
 @pytest.mark.parametrize(
     ("argv", "text"),
     [
-        ([], "required: COMMAND"),
-        (["buy"], "invalid choice"),
-        (["pay", "1250", "USD"], "--as"),
         (["pay", "12.50", "USD", "--as", "alice"], "for USD 12.50 write 1250"),
         (["pay", "0", "USD", "--as", "alice"], "smallest unit"),
         (["pay", "9" * 5000, "USD", "--as", "alice"], "smallest unit"),
@@ -50,10 +47,12 @@ def test_the_router_is_found_by_option_then_url_then_port(platform: Platform) ->
     argv = ["token", "--as", "alice"]
     port = platform.url.rpartition(":")[2]
     nowhere = "http://localhost:1"
-    assert merchant(*argv, "--url", platform.url, environ={"PLATFORM_URL": nowhere}).code == 0
-    by_url = {"PLATFORM_URL": platform.url + "/", "PLATFORM_PORT": "1"}
-    assert merchant(*argv, environ=by_url).code == 0
-    assert merchant(*argv, environ={"PLATFORM_PORT": port, "PLATFORM_URL": ""}).code == 0
+    assert at(platform, *argv, environ={"PLATFORM_URL": nowhere}).code == 0
+    for environ in (
+        {"PLATFORM_URL": platform.url + "/", "PLATFORM_PORT": "1"},
+        {"PLATFORM_PORT": port, "PLATFORM_URL": ""},
+    ):
+        assert merchant(*argv, environ=environ, servers=(platform,)).code == 0
 
 
 def test_the_password_comes_from_stdin_or_the_environment(platform: Platform) -> None:
@@ -94,9 +93,9 @@ def test_money_has_the_decimals_of_its_currency(amount: int, currency: str, text
 
 def test_show_list_and_loyalty_print_a_payment(platform: Platform) -> None:
     at(platform, *PAY)
-    [transaction_id] = platform.transactions
+    [transaction_id] = platform.accepted
     show = at(platform, "show", transaction_id, "--as", "alice")
-    assert show.lines[-2] == "captured  USD 12.50  12 points  in 35 ms"
+    assert show.lines[-2].startswith("captured  USD 12.50  12 points  in ")
     listing = at(platform, "list", "--as", "alice")
     assert f"  {transaction_id}  USD 12.50  captured    12 points" in listing.lines[0]
     loyalty = at(platform, "loyalty", "--as", "alice")

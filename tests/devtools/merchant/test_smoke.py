@@ -9,8 +9,8 @@ import pytest
 
 from devtools.merchant import contract
 from devtools.merchant.contract import CHECKS
-from tests.devtools.merchant.conftest import at
-from tests.devtools.merchant.platform import SECRET, Platform, serving
+from tests.devtools.merchant.conftest import at, merchant
+from tests.devtools.merchant.platform import SECRET, Platform
 
 ALL = list(CHECKS)
 (
@@ -20,6 +20,7 @@ ALL = list(CHECKS)
 
 # The checks that fail for each breach; every check is among those of a breach of its own.
 BREACHES = {
+    "": [],
     "failing /health": [ROUTER],
     "failing /auth/health": [AUTH],
     "failing /transactions/health": [CORE],
@@ -38,50 +39,43 @@ BREACHES = {
     "no WWW-Authenticate": [TAMPERED, EXPIRED],
     "errors are plain JSON": [DISABLED, FOREIGN, CURRENCY, TAMPERED, EXPIRED],
     "Location without prefix": [USD, JPY, BHD, DECLINED, FOREIGN, REPEATED, OLDER, BODY],
-    "no request id": ALL,
+    "no X-Request-Id": ALL,
     "503 POST /auth/token": ALL[3:],
 }
 
 
-def smoke(
-    platform: Platform, *options: str, environ: dict[str, str] | None = None
-) -> tuple[int, list[str]]:
+def smoke(platform: Platform, *options: str, **environ: str) -> tuple[int, list[str]]:
     """The exit code and the lines printed."""
-    own = {"JWT_SECRET": SECRET} if environ is None else environ
-    with serving(platform):
-        outcome = at(platform, "smoke", *options, environ={"PLATFORM_STATE": "/nowhere", **own})
+    outcome = at(platform, "smoke", *options, environ={"PLATFORM_STATE": "/nowhere"} | environ)
     assert not [token for token in [*platform.tokens, SECRET] if token in outcome.stdout]
     return outcome.code, outcome.lines
 
 
-def named(lines: list[str], mark: str) -> list[str]:
-    """The names of the checks with this mark."""
-    return [name for line in lines if line.startswith(mark) for name in ALL if name in line]
-
-
-def test_a_platform_that_keeps_the_contract_passes() -> None:
-    """It prints a line per check and the totals; exit code 0."""
-    code, lines = smoke(Platform())
-    assert (named(lines, "ok "), named(lines, "NOT ok")) == (ALL, [])
-    assert (code, lines[-1]) == (0, f"smoke: {len(ALL)} passed, 0 failed")
+def failed(lines: list[str]) -> list[str]:
+    """The names of the checks that failed; all others passed."""
+    missed = [name for line in lines if line.startswith("NOT ok") for name in ALL if name in line]
+    passed = [name for line in lines if line.startswith("ok ") for name in ALL if name in line]
+    assert sorted(missed + passed) == sorted(ALL)
+    assert lines[-1] == f"smoke: {len(passed)} passed, {len(missed)} failed"
+    return missed
 
 
 @pytest.mark.parametrize("fault", BREACHES)
-def test_each_breach_of_the_contract_is_detected(fault: str) -> None:
-    """Only the affected checks fail, with expected and actual result; exit code 1."""
-    code, lines = smoke(Platform(fault))
-    failed = named(lines, "NOT ok")
-    assert sorted(failed) == sorted(BREACHES[fault])
+def test_each_breach_of_the_contract_is_detected(platform: Platform, fault: str) -> None:
+    """Only the affected checks fail, with expected and actual result; exit code 1, else 0."""
+    platform.fault = fault
+    code, lines = smoke(platform, JWT_SECRET=SECRET)
+    assert failed(lines) == BREACHES[fault]
     for label in ("expected: ", "got:      "):
-        assert sum(line.strip().startswith(label) for line in lines) == len(failed)
-    total = f"smoke: {len(ALL) - len(failed)} passed, {len(failed)} failed"
-    assert (code, lines[-1]) == (1, total)
+        assert sum(line.strip().startswith(label) for line in lines) == len(BREACHES[fault])
+    assert code == bool(fault)
 
 
-def test_payments_that_never_end_do_not_exceed_the_timeout() -> None:
+def test_payments_that_never_end_do_not_exceed_the_timeout(platform: Platform) -> None:
     """At the deadline the remaining checks count as failed."""
-    code, lines = smoke(Platform("never ends"), "--timeout", "1")
-    assert (code, named(lines, "NOT ok")) == (1, ALL[3:])
+    platform.fault = "never ends"
+    code, lines = smoke(platform, "--timeout", "1", JWT_SECRET=SECRET)
+    assert (code, failed(lines)) == (1, ALL[3:])
     assert "not tried: the 1 s for all checks are over" in lines[-2]
 
 
@@ -94,41 +88,34 @@ def test_payments_that_never_end_do_not_exceed_the_timeout() -> None:
     ],
 )
 def test_without_the_secret_it_waits_for_a_token_to_expire(
-    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], reason: str
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], reason: str
 ) -> None:
     """It prints how long and why, and detects a token that does not expire."""
-    platform = Platform()
-
-    def wait(seconds: float) -> None:
-        for token in platform.tokens:
-            platform.tokens[token] -= seconds
-
-    monkeypatch.setattr(contract, "time", SimpleNamespace(sleep=wait))
-    code, lines = smoke(platform, environ=environ)
-    assert (code, named(lines, "NOT ok")) == (0, [])
+    expire = SimpleNamespace(sleep=lambda _seconds: platform.expired.update(platform.tokens))
+    monkeypatch.setattr(contract, "time", expire)
+    code, lines = smoke(platform, **environ)
+    assert (code, failed(lines)) == (0, [])
     assert any(f"waiting 31 s for a token to expire: {reason}" in line for line in lines), lines
-    _code, lines = smoke(Platform("eternal tokens"), environ=environ)
-    assert named(lines, "NOT ok") == [EXPIRED]
+    monkeypatch.setattr(contract, "time", SimpleNamespace(sleep=lambda _seconds: None))
+    _code, lines = smoke(platform, **environ)
+    assert failed(lines) == [EXPIRED]
 
 
-def test_it_reads_the_secret_of_the_checkouts_stack(tmp_path: Path) -> None:
+def test_it_reads_the_secret_of_the_checkouts_stack(platform: Platform, tmp_path: Path) -> None:
     (tmp_path / "jwt-secret").write_text(f"{SECRET}\n")
-    code, lines = smoke(Platform(), environ={"PLATFORM_STATE": str(tmp_path)})
-    assert not [line for line in lines if "waiting" in line]
-    assert code == 0
+    code, lines = smoke(platform, PLATFORM_STATE=str(tmp_path))
+    assert (code, [line for line in lines if "waiting" in line]) == (0, [])
 
 
-def test_too_little_time_to_wait_is_a_failure() -> None:
-    code, lines = smoke(Platform(), "--timeout", "20", environ={})
-    assert (code, named(lines, "NOT ok")) == (1, [EXPIRED])
+def test_too_little_time_to_wait_is_a_failure(platform: Platform) -> None:
+    code, lines = smoke(platform, "--timeout", "20")
+    assert (code, failed(lines)) == (1, [EXPIRED])
     assert "          expected: 31 s to wait for its end" in lines
 
 
 def test_without_a_router_no_other_check_is_tried() -> None:
     """The first check prints the remedy; the others count as failed."""
-    with serving(Platform()) as stopped:
-        pass
-    outcome = at(stopped, "smoke")
-    assert outcome.lines[2] == f"          got:      nothing listens at {stopped.url}"
+    outcome = merchant("smoke", "--url", "http://127.0.0.1:1")
+    assert outcome.lines[2] == "          got:      nothing listens at http://127.0.0.1:1"
     assert "`platform up -D`" in outcome.lines[3]
-    assert (outcome.code, named(outcome.lines, "NOT ok")) == (1, ALL)
+    assert (outcome.code, failed(outcome.lines)) == (1, ALL)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,8 +11,8 @@ from devtools.console.receiver import as_document
 from devtools.console.spans import SpanStore
 from devtools.merchant.trace import console_url
 from tests.devtools.console.traces import payment
-from tests.devtools.merchant.conftest import at
-from tests.devtools.merchant.platform import Platform, Stranger, serving
+from tests.devtools.merchant.conftest import merchant
+from tests.devtools.merchant.platform import Stranger
 
 PAYMENT = "5d9c5f6e-2a2b-4f5e-9a5a-0c6b8d1f7e11"
 TRACE_ID = "0123456789abcdef" * 2
@@ -27,29 +25,26 @@ RECORD = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def platform() -> Iterator[Platform]:
-    """A platform where alice has a payment."""
-    with serving(Platform()) as running:
-        running.transactions[PAYMENT] = RECORD
-        yield running
+PLATFORM = "http://127.0.0.1:2000"
 
 
-def trace(platform: Platform) -> list[str]:
-    """The output, with single spaces."""
-    outcome = at(platform, "trace", PAYMENT, "--as", "alice")
+def trace(*consoles: Stranger) -> list[str]:
+    """The output, with single spaces; the platform answers all requests with alice's payment."""
+    login = {"token": "t", "expires_in": 30}
+    servers = Stranger(200, json.dumps(RECORD | login).encode(), PLATFORM), *consoles
+    outcome = merchant("trace", PAYMENT, "--as", "alice", "--url", PLATFORM, servers=servers)
     assert (outcome.code, outcome.stderr) == (0, "")
     return [" ".join(line.split()) for line in outcome.lines]
 
 
-def test_each_span_has_a_row(platform: Platform, tmp_path: Path) -> None:
+def test_each_span_has_a_row(tmp_path: Path) -> None:
     """The rows go from the router to the second attempt, with the error of the first."""
     store = SpanStore(tmp_path / "spans")
     store.add(payment(PAYMENT, attempts=2, trace_id=bytes.fromhex(TRACE_ID)).request)
     document = json.dumps(as_document(PAYMENT, store.of_transaction(PAYMENT))).encode()
-    with serving(Stranger(200, document), console_url(platform.url)) as console:
-        lines = trace(platform)
-    assert {request.url.path for request in console.requests} == {f"/api/traces/{PAYMENT}"}
+    console = Stranger(200, document, console_url(PLATFORM))
+    lines = trace(console)
+    assert [request.url.path for request in console.requests] == [f"/api/traces/{PAYMENT}"]
     assert lines == [
         f"transaction {PAYMENT}",
         f"trace {TRACE_ID}",
@@ -75,13 +70,9 @@ def test_each_span_has_a_row(platform: Platform, tmp_path: Path) -> None:
         (None, "does not respond"),
     ],
 )
-def test_without_spans_the_record_is_shown(
-    platform: Platform, body: bytes | None, note: str
-) -> None:
+def test_without_spans_the_record_is_shown(body: bytes | None, note: str) -> None:
     """It shows the record's timeline and outcome, and why there are no spans."""
-    console = serving(Stranger(200, body or b""), console_url(platform.url))
-    with console if body else contextlib.nullcontext():
-        lines = trace(platform)
+    lines = trace(*([Stranger(200, body, console_url(PLATFORM))] if body else []))
     assert lines[1:3] == ["queued +0 ms", "captured USD 12.50 12 points in 37 ms"]
     assert note in lines[3]
 
