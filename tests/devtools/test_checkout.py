@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from devtools import envfile
-from devtools.address import BLOCK, CLUSTER_BLOCK
-from devtools.checkout import current, name_warnings, rows
+from devtools.address import CLUSTER_BLOCK
+from devtools.checkout import current, dotenv_faults, name_warnings, rows
 from devtools.preflight import faults
 from tests.support import free_ports
 
@@ -51,30 +51,25 @@ def test_another_shell_has_the_cluster_of_the_last_start(checkout: Path) -> None
 def test_the_checkout_is_found_from_a_folder_in_it(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another checkout's shell does not change the state folder."""
+    """Another checkout's shell does not change the state folder, nor what commands read."""
+    (checkout / ".env").write_text("REDIS_URL=redis://a/0\nLOG_LEVEL=debug\n")
     monkeypatch.chdir(checkout / "services")
     environ = {"PLATFORM_CHECKOUT": "/other", "PLATFORM_STATE": "/other/.state"}
     found = current(environ)
     assert (found.folder, found.state) == (checkout, checkout / ".state")
-    # For merchant, logs and deadletters.
-    assert envfile.merged(environ)["PLATFORM_STATE"] == str(checkout / ".state")
     assert str(current(environ | {"PLATFORM_STATE": "/chosen"}).state) == "/chosen"
-
-
-def test_preflight_refuses_a_wrong_dotenv(checkout: Path) -> None:
-    """It refuses an invalid line, a typo, and a variable that is needed before `.env` is read."""
-    (checkout / ".env").write_text("PSP_TIMEOUT_SECOND=3\r\nWORKERS 2\r\nPLATFORM_STATE=/x\r\n")
-    found = faults({"PLATFORM_CHECKOUT": str(checkout), "PLATFORM_PORT": str(free_ports(BLOCK))})
-    of_dotenv = [fault for fault in found if fault.startswith(".env")]
-    assert ".env, line 2: is not NAME=value (comments begin with #)" in of_dotenv
-    typo = ".env: PSP_TIMEOUT_SECOND is not a setting; did you mean PSP_TIMEOUT_SECONDS?"
-    assert typo in of_dotenv
-    assert any("PLATFORM_STATE is needed before .env is read" in fault for fault in of_dotenv)
+    # For merchant, logs and deadletters: the shell overrides `.env`.
+    own = {"LOG_LEVEL": "info", "PLATFORM_STATE": str(checkout / ".state")}
+    assert envfile.merged(own) == {"REDIS_URL": "redis://a/0", **own}
+    (checkout / "process-compose.yaml").unlink()
+    assert "REDIS_URL" not in envfile.merged(own), "of another project"
 
 
 def test_variables_without_effect_are_reported(checkout: Path) -> None:
-    """HTTP_PORT, which the stack sets, and unknown variables are named."""
-    (checkout / ".env").write_text("HTTP_PORT=1\nFAVOURITE=2\n")
+    """Unknown ones, those that the stack sets, and those needed before `.env` is read."""
+    (checkout / ".env").write_text("HTTP_PORT=1\nFAVOURITE=2\nPLATFORM_STATE=/x\n")
     [fixed, unknown] = name_warnings(current({}))
     assert fixed.startswith(".env: HTTP_PORT has no effect")
     assert unknown.startswith(".env: FAVOURITE is not a setting")
+    [fault] = dotenv_faults(current({}))
+    assert fault.startswith(".env: PLATFORM_STATE is needed before .env is read")

@@ -78,24 +78,3 @@ def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
     path.unlink()
     path.mkdir()
     assert envfile.read(path).faults == [".env cannot be read: Is a directory"]
-
-
-def test_the_shipped_example_has_no_fault() -> None:
-    """.env.example can be copied unchanged."""
-    assert envfile.read(ROOT / ".env.example").faults == []
-
-
-def test_a_command_reads_what_the_stack_reads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """From any folder of the checkout, with the shell first, without another project's `.env`."""
-    (tmp_path / "services/deep").mkdir(parents=True)
-    (tmp_path / "process-compose.yaml").touch()
-    (tmp_path / ".env").write_text("REDIS_URL=redis://a/0\nLOG_LEVEL=debug\n")
-    monkeypatch.chdir(tmp_path / "services/deep")
-    state = {"PLATFORM_STATE": str(tmp_path / ".state")}
-    merged = envfile.merged({"LOG_LEVEL": "info"})
-    assert merged == {"REDIS_URL": "redis://a/0", "LOG_LEVEL": "info", **state}
-    (tmp_path / "process-compose.yaml").unlink()
-    monkeypatch.chdir(tmp_path)
-    assert envfile.merged({}) == state

@@ -69,29 +69,6 @@ def test_closed_streams_are_no_errors() -> None:
     assert done.returncode == 0
 
 
-def test_a_long_path_has_one_socket_whatever_the_session(tmp_path: Path) -> None:
-    """`down` finds a stack started in another session, with another XDG_RUNTIME_DIR."""
-    state = tmp_path / ("deep" * 25)
-    found = {
-        sourced("env.sh", 'echo "$PC_SOCKET_PATH"', {"PLATFORM_STATE": str(state)} | session).stdout
-        for session in ({}, {"XDG_RUNTIME_DIR": str(tmp_path)}, {"XDG_RUNTIME_DIR": "/nowhere"})
-    }
-    [path] = found
-    assert len(path.strip()) < 100
-
-
-def test_a_long_path_has_one_socket_through_each_link(tmp_path: Path) -> None:
-    """Otherwise a second stack could start on the same data, and `down` would find neither."""
-    state, link = tmp_path / ("deep" * 25), tmp_path / "link"
-    state.mkdir(mode=0o700)
-    link.symlink_to(state)
-    found = {
-        sourced("env.sh", 'echo "$PC_SOCKET_PATH"', {"PLATFORM_STATE": str(path)}).stdout
-        for path in (state, link)
-    }
-    assert len(found) == 1
-
-
 def test_another_checkouts_shell_starts_this_ones_code(tmp_path: Path) -> None:
     """Code and state are those of the checkout around the folder, unless chosen by the user."""
     (tmp_path / "process-compose.yaml").touch()
@@ -105,30 +82,6 @@ def test_another_checkouts_shell_starts_this_ones_code(tmp_path: Path) -> None:
     assert found == ["/store", "/store", str(tmp_path / "own")]
 
 
-def as_user_4711(folder: Path) -> dict[str, str]:
-    """The result of env.sh as this user, for a state folder below `folder`."""
-    (folder / "id").write_text("#!/bin/sh\necho 4711\n")
-    (folder / "id").chmod(0o755)
-    return {"PATH": f"{folder}:{os.environ['PATH']}", "PLATFORM_STATE": str(folder / "state")}
-
-
-def test_state_of_another_user_is_named(tmp_path: Path) -> None:
-    """After a start with sudo, the message has the file and the command to take it back."""
-    (tmp_path / "state").mkdir()
-    done = sourced("env.sh", "true", as_user_4711(tmp_path))
-    assert done.returncode == 1
-    assert f"{tmp_path}/state belongs to another user" in done.stderr
-    assert f'sudo chown -R 4711 "{tmp_path}/state"' in done.stderr
-
-
-@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb"])
-def test_an_unusable_state_folder_is_refused(tmp_path: Path, name: str) -> None:
-    """A path that process-compose cannot read is refused."""
-    done = sourced("env.sh", "true", {"PLATFORM_STATE": str(tmp_path / name)})
-    assert done.returncode == 1
-    assert done.stderr.startswith("platform: ")
-
-
 @pytest.mark.parametrize(("name", "mode"), [("environment", 0o755), ("nixw", 0o700)])
 def test_a_folder_with_unrelated_files_is_not_touched(tmp_path: Path, name: str, mode: int) -> None:
     """A start would replace its `environment`, and put secrets into a checkout, which has nixw."""
@@ -140,17 +93,42 @@ def test_a_folder_with_unrelated_files_is_not_touched(tmp_path: Path, name: str,
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-@pytest.mark.parametrize("name", ["a,b", "a:b"])
-def test_an_unusable_checkout_is_refused(tmp_path: Path, name: str) -> None:
-    """process-compose and Python split paths at these characters."""
-    done = sourced("env.sh", "true", {"PLATFORM_CODE": str(tmp_path / name)})
-    assert done.returncode == 1
-    assert "a comma or a colon" in done.stderr
+def test_a_long_path_has_one_socket(tmp_path: Path) -> None:
+    """For each link and session: else a second stack could start on the same data."""
+    state, link = tmp_path / ("deep" * 25), tmp_path / "link"
+    state.mkdir(mode=0o700)
+    link.symlink_to(state)
+    session = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    found = {
+        sourced("env.sh", 'echo "$PC_SOCKET_PATH"', {"PLATFORM_STATE": str(path)} | more).stdout
+        for path, more in ((state, {}), (state, session), (link, {}))
+    }
+    [path] = found
+    assert len(path.strip()) < 100
 
 
-def test_a_user_without_state_gets_it(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The first start creates the folder, also for root, which env.sh treats differently."""
+@pytest.mark.parametrize(
+    ("variable", "name"),
+    [
+        *(("PLATFORM_STATE", name) for name in ('a"b', "a\\b", "a\nb")),
+        *(("PLATFORM_CODE", name) for name in ("a,b", "a:b")),
+    ],
+)
+def test_an_unusable_path_is_refused(tmp_path: Path, variable: str, name: str) -> None:
+    """One that process-compose cannot read, or splits, as Python does."""
+    done = sourced("env.sh", "true", {variable: str(tmp_path / name)})
+    assert (done.returncode, done.stderr.startswith("platform: ")) == (1, True)
+
+
+def test_state_of_another_user_is_named(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """After a start with sudo, the message has the command to take it back; else it is made."""
     folder = tmp_path_factory.mktemp("u")  # a longer path has its socket elsewhere
-    done = sourced("env.sh", "true", as_user_4711(folder))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert (folder / "state/logs").is_dir()
+    (folder / "id").write_text("#!/bin/sh\necho 4711\n")
+    (folder / "id").chmod(0o755)
+    state = folder / "state"
+    environ = {"PATH": f"{folder}:{os.environ['PATH']}", "PLATFORM_STATE": str(state)}
+    first, second = (sourced("env.sh", "true", environ) for _ in range(2))
+    assert (first.returncode, first.stderr, (state / "logs").is_dir()) == (0, "", True)
+    assert second.returncode == 1
+    assert f"{state} belongs to another user" in second.stderr
+    assert f'sudo chown -R 4711 "{state}"' in second.stderr

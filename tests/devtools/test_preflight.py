@@ -64,7 +64,7 @@ def test_a_file_that_cannot_be_written_is_a_fault(
 
 def test_all_faults_are_reported_at_once(environ: dict[str, str], tmp_path: Path) -> None:
     """One report has faults of `.env`, shell, users file and ports, with their readers."""
-    (tmp_path / ".env").write_text("WORKERS 2\nQUEUE_LIMIT=many\nPSP_URL=nowhere\n")
+    (tmp_path / ".env").write_text("WORKERS 2\nQUEUE_LIMIT=many\nPSP_URL=nowhere\nLOG_LEVL=x\n")
     (tmp_path / "users.json").write_text('[{"id": 0}]')
     environ |= envfile.read(tmp_path / ".env").values
     environ |= {"REDIS_URL": "localhost", "WORKERS": "0", "HTTP_HOST": "::1", "CONSOLE": "no"}
@@ -75,6 +75,7 @@ def test_all_faults_are_reported_at_once(environ: dict[str, str], tmp_path: Path
     all_services = "auth-api, core-api, psp-connector, psp-sandbox"
     expected = {
         ".env, line 1: is not NAME=value": "",
+        ".env: LOG_LEVL is not a setting": "did you mean LOG_LEVEL?",
         f"port {port} (core-api) is held by ": "",
         "REDIS_URL='localhost'": "[core-api, psp-connector]",
         "QUEUE_LIMIT='many'": "[core-api]",
@@ -123,15 +124,6 @@ def test_a_missing_program_is_named(environ: dict[str, str], tmp_path: Path) -> 
     found = faults(environ | {"PATH": str(tmp_path)})
     for program in checks.PROGRAMS:
         assert any(fault.startswith(f"{program} is not on PATH") for fault in found)
-
-
-def test_a_state_folder_that_cannot_be_created_is_named(
-    environ: dict[str, str], tmp_path: Path
-) -> None:
-    """The message has the remedy, not a traceback."""
-    (tmp_path / "state").touch()  # stops root as well
-    [fault] = [fault for fault in faults(environ) if "PLATFORM_STATE" in fault]
-    assert "give write permission" in fault
 
 
 def test_faults_end_it_with_ex_config(

@@ -108,29 +108,23 @@ def test_reset_follows_no_symbolic_link(tmp_path: Path, name: str) -> None:
     assert set(names(folder)) <= {"logs"}
 
 
-def test_reset_refuses_a_folder_that_no_stack_has_used(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", ["", "3.2"])
+def test_reset_refuses_a_folder_that_no_stack_has_used(tmp_path: Path, version: str) -> None:
     """A wrong PLATFORM_STATE loses no data."""
     (tmp_path / "logs").mkdir()
-    for version in ("", "3.2"):
-        if version:
-            (tmp_path / "version").write_text(version)
-        done = reset(tmp_path, "ask", "--yes")
-        assert done.returncode == 1
-        assert "nothing to reset" in done.stderr
+    if version:
+        (tmp_path / "version").write_text(version)
+    done = reset(tmp_path, "ask", "--yes")
+    assert (done.returncode, "nothing to reset" in done.stderr) == (1, True)
 
 
-def test_reset_asks_at_a_terminal_and_refuses_without(tmp_path: Path) -> None:
-    """Only y or yes agrees; without a terminal it needs `--yes`."""
+@pytest.mark.parametrize(("typed", "code"), [("y", 0), ("", 1), ("no", 1)])
+def test_reset_asks_at_a_terminal(tmp_path: Path, typed: str, code: int) -> None:
+    """Only y or yes agrees."""
     state.prepare(tmp_path)
-    without = reset(tmp_path, "ask")
-    assert without.returncode == 1
-    assert "reset --yes" in without.stderr
-    assert reset(tmp_path, "ask", "--yes").returncode == 0
-    assert reset(tmp_path, "ask", "--now").returncode == 2
-    for typed, code in ((b"y\n", 0), (b"\n", 1), (b"no\n", 1)):
-        keyboard, terminal = pty.openpty()
-        os.write(keyboard, typed)
-        assert reset(tmp_path, "ask", terminal=terminal).returncode == code
-        assert "go on? [y/N]" in os.read(keyboard, 4096).decode()
-        os.close(keyboard)
-        os.close(terminal)
+    keyboard, terminal = pty.openpty()
+    os.write(keyboard, f"{typed}\n".encode())
+    assert reset(tmp_path, "ask", terminal=terminal).returncode == code
+    assert "go on? [y/N]" in os.read(keyboard, 4096).decode()
+    os.close(keyboard)
+    os.close(terminal)

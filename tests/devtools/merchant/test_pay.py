@@ -51,11 +51,6 @@ def test_a_payment_that_is_not_captured_ends_with_1(
     assert (outcome.code, outcome.lines[-1].startswith(last)) == (1, True)
 
 
-def test_colours_can_be_forced(platform: Platform) -> None:
-    outcome = at(platform, *PAY, environ={"FORCE_COLOR": "1"})
-    assert outcome.lines[-1].startswith("\x1b[32mcaptured\x1b[0m  USD 12.50")
-
-
 @pytest.mark.parametrize(
     ("more", "code", "text"),
     [
