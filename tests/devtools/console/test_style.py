@@ -9,6 +9,8 @@ import pytest
 from tests.support import ROOT
 
 STYLE = (ROOT / "devtools/console/style.css").read_text()
+# Of `:root` and `body.body--dark`.
+LIGHT, DARK = (dict(re.findall(r"--([\w-]+): #(\w{6});", part)) for part in STYLE.split("}")[:2])
 # Text on its background.
 PAIRS = [
     *((text, on) for text in ("text", "muted", "accent") for on in ("bg", "surface", "raised")),
@@ -16,17 +18,6 @@ PAIRS = [
     ("muted", "off-bg"),
     ("bad", "surface"),
 ]
-
-
-def colours(selector: str) -> dict[str, str]:
-    block = re.search(
-        rf"^{re.escape(selector)} {{(.*?--mono|.*?^}})", STYLE, re.DOTALL | re.MULTILINE
-    )
-    assert block
-    return {
-        name: value if len(value) == 6 else "".join(c * 2 for c in value)
-        for name, value in re.findall(r"--([\w-]+): #([0-9a-f]{3,6});", block[1])
-    }
 
 
 def luminance(colour: str) -> float:
@@ -38,13 +29,11 @@ def luminance(colour: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-@pytest.mark.parametrize("selector", [":root", "body.body--dark"])
-def test_text_has_a_contrast_of_four_and_a_half(selector: str) -> None:
+@pytest.mark.parametrize("colours", [LIGHT, DARK], ids=["light", "dark"])
+@pytest.mark.parametrize(("text", "on"), PAIRS)
+def test_text_has_a_contrast_of_four_and_a_half(
+    colours: dict[str, str], text: str, on: str
+) -> None:
     """Light and dark texts meet WCAG 2.2, 1.4.3 (AA)."""
-    known = colours(":root") | colours(selector)
-    poor = {}
-    for text, on in PAIRS:
-        darker, lighter = sorted((luminance(known[text]), luminance(known[on])))
-        if (ratio := (lighter + 0.05) / (darker + 0.05)) < 4.5:
-            poor[text, on] = round(ratio, 2)
-    assert poor == {}
+    darker, lighter = sorted((luminance(colours[text]), luminance(colours[on])))
+    assert (lighter + 0.05) / (darker + 0.05) >= 4.5
