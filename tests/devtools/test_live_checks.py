@@ -8,9 +8,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-import redis
 
 from devtools import checks, live_checks
 from devtools.address import PORT_OFFSETS
@@ -21,24 +21,27 @@ from tests.devtools.conftest import one, wrong
 from tests.support import free_ports, redis_server
 
 
-@pytest.fixture
-def running(environ: dict[str, str]) -> Running:
+def running(environ: dict[str, str], **more: str) -> Running:
     """The checks of a stack in which nothing runs yet."""
-    return Running(current(environ), int(environ["PLATFORM_PORT"]))
+    return Running(current(environ | more), int(environ["PLATFORM_PORT"]))
 
 
 def test_a_port_in_use_is_reported_with_its_holder(
-    environ: dict[str, str], running: Running
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The finding has name, pid, and a free block of ports."""
+    """The finding has name, pid, and a free block of ports; a service that hangs is a fault."""
+    monkeypatch.setattr(live_checks, "_RESPONSE_SECONDS_MAX", 0.2)
     port = int(environ["PLATFORM_PORT"])
     with socket.create_server(("127.0.0.1", port + PORT_OFFSETS["core-api"])):
-        items = running.ports()
+        found = running(environ)
+        items = found.ports()
+        [health] = found.health()
     [fault] = wrong(items)
     assert fault.name == "core-api"
     assert f"pid {os.getpid()}" in fault.note
     assert "end it, or start with PLATFORM_PORT=" in fault.cure
     assert one(items, "ports", "router").note == "free"
+    assert (health.name, health.value, health.status) == ("core-api", "no response", "fault")
 
 
 @pytest.mark.parametrize(
@@ -56,56 +59,39 @@ def test_redis_must_keep_transactions(
 ) -> None:
     """A Redis that evicts or has no append-only file is a fault, also an external one."""
     port = free_ports(1)
-    environ["REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
     with redis_server(tmp_path / "redis", port, *options):
-        items = Running(current(environ), int(environ["PLATFORM_PORT"])).redis()
+        items = running(environ, REDIS_URL=f"redis://127.0.0.1:{port}/0").redis()
     assert [item.name for item in wrong(items)] == faults
     assert one(items, "redis", "clock").value == "as ours"
 
 
-def test_open_transactions_in_no_queue_are_counted(tmp_path: Path, environ: dict[str, str]) -> None:
-    port = free_ports(1)
-    environ["REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
-    running = Running(current(environ), int(environ["PLATFORM_PORT"]))
-    with redis_server(tmp_path / "redis", port), redis.Redis(port=port) as client:
-        client.xgroup_create(store.WHOLE.queue, store.GROUP, id="0", mkstream=True)
-        key = store.WHOLE.transaction("00000000-0000-4000-8000-000000000000")
-        client.hset(key, mapping={"status": "processing", "entry": "1-1"})
-        item = one(running.redis(), "redis", "open, in no queue")
-        client.hset(key, "status", "captured")
-        healthy = one(running.redis(), "redis", "open, in no queue")
-    assert (item.value, item.status, "connector" in item.cure) == ("1", "warning", True)
-    assert healthy.value == "0"
+@pytest.mark.parametrize(("status", "count"), [("processing", 1), ("captured", 0)])
+def test_open_transactions_in_no_queue_are_counted(
+    client: Any, redis_port: int, environ: dict[str, str], status: str, count: int
+) -> None:
+    client.xgroup_create(store.WHOLE.queue, store.GROUP, id="0", mkstream=True)
+    key = store.WHOLE.transaction("00000000-0000-4000-8000-000000000000")
+    client.hset(key, mapping={"status": status, "entry": "1-1"})
+    found = running(environ, REDIS_URL=f"redis://127.0.0.1:{redis_port}/0").redis()
+    item = one(found, "redis", "open, in no queue")
+    assert (item.value, item.status) == (str(count), "warning" if count else "ok")
 
 
-@pytest.fixture
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_checks, "_RESPONSE_SECONDS_MAX", 0.2)
-
-
-@pytest.mark.usefixtures("_impatient")
-def test_a_redis_that_hangs_is_reported_soon(environ: dict[str, str]) -> None:
+def test_a_redis_that_hangs_is_reported_soon(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A Redis that accepts connections and never responds is reported within the bound."""
+    monkeypatch.setattr(live_checks, "_RESPONSE_SECONDS_MAX", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        environ["REDIS_URL"] = f"redis://:hunter2@127.0.0.1:{silent.getsockname()[1]}/0"
+        url = f"redis://:hunter2@127.0.0.1:{silent.getsockname()[1]}/0"
         started = time.monotonic()
-        [item] = Running(current(environ), int(environ["PLATFORM_PORT"])).redis()
+        [item] = running(environ, REDIS_URL=url).redis()
     assert (item.value, item.status) == ("no response", "fault")
     assert "hunter2" not in repr(item)
     assert time.monotonic() - started < 15
 
 
-@pytest.mark.usefixtures("_impatient")
-def test_a_service_that_hangs_is_a_fault(environ: dict[str, str], running: Running) -> None:
-    port = int(environ["PLATFORM_PORT"])
-    with socket.create_server(("127.0.0.1", port + PORT_OFFSETS["auth-api"])):
-        [item] = running.health()
-    assert (item.name, item.value, item.status) == ("auth-api", "no response", "fault")
-
-
-def test_an_orphan_is_reported_with_its_pid(
-    environ: dict[str, str], checkout: Path, running: Running
-) -> None:
+def test_an_orphan_is_reported_with_its_pid(environ: dict[str, str], checkout: Path) -> None:
     """An orphan has our state folder and no supervisor; preflight reports it as ours, too."""
     port, state = int(environ["PLATFORM_PORT"]), checkout / ".state"
     listen = f"s = socket.create_server(('127.0.0.1', {port}))"
@@ -118,8 +104,9 @@ def test_an_orphan_is_reported_with_its_pid(
     ) as orphan:
         assert orphan.stdout
         orphan.stdout.readline()
-        [item] = running.left_behind()
-        router = one(running.ports(), "ports", "router")
+        stack = running(environ)
+        [item] = stack.left_behind()
+        router = one(stack.ports(), "ports", "router")
         [fault] = checks.busy_ports(port, state, environ)
         orphan.communicate()
     assert router.note == f"ours: python, pid {orphan.pid}"

@@ -20,6 +20,6 @@ def test_without_a_watch_left_it_polls(tmp_path: Path) -> None:
             raise OSError("Too many open files")
         yield from watchfiles.watch(*paths, force_polling=True, **options)
 
-    saving = threading.Timer(1, (tmp_path / "app.py").touch)
+    saving = threading.Timer(0.5, (tmp_path / "app.py").touch)
     saving.start()
     assert next(reload.changes(exhausted, tmp_path)) == {str(tmp_path / "app.py")}
