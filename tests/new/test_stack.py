@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests import support
-from tests.new.tree import Tree
+from tests.new.tree import KINDS, Tree
 from tests.stack.stack import START_SECONDS_MAX, Stack, request_id, running
 
 ROUTES = ["extra", "extra-redis"]
@@ -28,7 +28,6 @@ def stack(grown: Tree) -> Iterator[Stack]:
         PC_CONFIG_FILES=str(grown.folder / "process-compose.yaml"),
         PYTHONPATH=str(grown.folder),
         LOG_FORMAT="json",
-        RELOAD="1",
     ) as stack:
         support.wait_until(
             lambda: "The platform is healthy" in stack.log("ready"),
@@ -49,13 +48,6 @@ def lines(stack: Stack, name: str, request: str) -> list[dict[str, Any]]:
     """The log lines of a process about a request."""
     found = [json.loads(line) for line in stack.log(name).splitlines() if line.startswith("{")]
     return [line for line in found if line.get("request_id") == request]
-
-
-def test_all_of_them_are_in_the_summary(stack: Stack) -> None:
-    """`up -D` shows each service with its port."""
-    summary = stack.log("ready")
-    for name in ("extra-api", "extra-redis-api", "extra-worker"):
-        assert f"  {name} " in summary
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -99,26 +91,11 @@ def test_a_worker_does_its_jobs(grown: Tree, stack: Stack) -> None:
 
 
 def test_doctor_knows_them(grown: Tree, stack: Stack) -> None:
-    """The report has their ports, health and settings, without faults."""
+    """The report has their ports, health and settings, without faults; so has `up -D`."""
     command = [sys.executable, "-m", "devtools.doctor"]
     done = support.call(command, stack.environ, cwd=grown.folder)
-    for word in ("extra-api", "extra-redis-api", "extra-worker", "EXTRA_API_GREETING"):
-        assert word in done.stdout
+    assert "EXTRA_API_GREETING" in done.stdout
+    for name in KINDS:
+        assert name in done.stdout
+        assert f"  {name} " in stack.log("ready")
     assert "fault" not in done.stdout.splitlines()[-1], done.stdout
-
-
-def test_a_saved_file_is_served(grown: Tree, stack: Stack) -> None:
-    """Only the changed service restarts."""
-    path = grown.folder / "services/extra_api/settings.py"
-    text = path.read_text()
-    other = stack.process("extra-redis-api").pid
-    path.write_text(text.replace('"Hello"', '"Hi"'))
-    try:
-
-        def greeting() -> bool:
-            return "Hi Ada" in stack.http.post("/extra/greeting", json={"name": "Ada"}).text
-
-        support.wait_until(greeting, what="the saved greeting")
-    finally:
-        path.write_text(text)
-    assert stack.process("extra-redis-api").pid == other
