@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -14,15 +15,20 @@ BODY = {"amount": 1, "x": '"[y]"\\'}
 
 
 @pytest.fixture
-def service() -> Iterator[Service]:
+def port() -> int:
+    return free_ports(1)
+
+
+@pytest.fixture(autouse=True)
+def service(port: int) -> Iterator[Service]:
     """Accepts payments, and refuses or hangs up elsewhere."""
-    with service_on(free_ports(1)) as service:
+    with service_on(port) as service:
         service.answers = {"/pay": Answer(202), "/other": Answer(404), "/hang-up": Answer(None)}
         yield service
 
 
-def post(service: Service, path: str, **more: object) -> httpx.Request:
-    return httpx.Request("POST", f"http://127.0.0.1:{service.port}{path}", **more)  # type: ignore[arg-type]
+def post(port: int, path: str, **more: Any) -> httpx.Request:
+    return httpx.Request("POST", f"http://127.0.0.1:{port}{path}", **more)
 
 
 @pytest.mark.parametrize(
@@ -33,25 +39,24 @@ def post(service: Service, path: str, **more: object) -> httpx.Request:
         ("/other", "were refused"),
     ],
 )
-def test_a_run_without_good_responses_is_invalid(service: Service, path: str, message: str) -> None:
+def test_a_run_without_good_responses_is_invalid(port: int, path: str, message: str) -> None:
     """A rate of refusals or broken connections is never reported as one of good responses."""
-    nowhere = httpx.Request("POST", "http://127.0.0.1:1")
     with pytest.raises(MeasureError, match=message):
-        generate([post(service, path) if path else nowhere], connections=1, seconds=0.2)
+        generate([post(port if path else 1, path)], connections=1, seconds=0.2)
 
 
-def test_refusals_do_not_count_in_the_rate(service: Service) -> None:
+def test_refusals_do_not_count_in_the_rate(port: int) -> None:
     """The rate counts responses below 400 only."""
-    requests = [post(service, path, json={}) for path in ("/pay", "/other")]
+    requests = [post(port, path, json={}) for path in ("/pay", "/other")]
     load = generate(requests, connections=1, seconds=0.2, refusals=True)
     assert load.refused == pytest.approx(load.requests / 2, abs=1)
     assert load.rate == pytest.approx((load.requests - load.refused) / load.seconds)
 
 
-def test_requests_are_sent_in_turn_and_unchanged(service: Service) -> None:
+def test_requests_are_sent_in_turn_and_unchanged(port: int, service: Service) -> None:
     """Wrk sends each request in turn, with its query, header and body."""
     requests = [
-        post(service, "/pay?x=1", headers={"Authorization": f"Bearer {who}"}, json=BODY)
+        post(port, "/pay?x=1", headers={"Authorization": f"Bearer {who}"}, json=BODY)
         for who in ("a", "b")
     ]
     load = generate(requests, connections=1, seconds=0.2)

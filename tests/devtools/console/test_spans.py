@@ -58,7 +58,7 @@ def test_a_replay_has_its_trace_and_a_reader_none(store: SpanStore) -> None:
     """A payment has the traces of its attempts, in order, but not those of status requests."""
     about = {"platform__transaction__id": ID}
     first, asked, replay = payment(ID), Trace(), Trace(start_ns=payment(ID).start_ns + 10**12)
-    asked.span("core-api", "GET /{id}", 0, 1, kind="server", http__request__method="GET", **about)  # type: ignore[arg-type]
+    asked.span("core-api", "GET /{id}", 0, 1, http__request__method="GET", **about)  # type: ignore[arg-type]
     replay.span("psp-connector", "process queue", 0, 1, links=(first.trace_id,), **about)  # type: ignore[arg-type]
     for trace in (first, asked, replay):
         store.add(trace.request)

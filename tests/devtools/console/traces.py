@@ -10,7 +10,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1 import trace_pb2
 
-_KINDS = {"internal": 1, "server": 2, "client": 3, "producer": 4, "consumer": 5}
 _NS_PER_MS = 1_000_000
 
 
@@ -30,7 +29,6 @@ class Trace:
         end_ms: float,
         *,
         parent: bytes = b"",
-        kind: str = "internal",
         error: str = "",
         links: tuple[bytes, ...] = (),
         **attributes: Any,
@@ -42,7 +40,7 @@ class Trace:
         span.trace_id, span.span_id, span.parent_span_id = (
             self.trace_id, secrets.token_bytes(8), parent,
         )  # fmt: skip
-        span.name, span.kind = name, _KINDS[kind]
+        span.name = name
         span.start_time_unix_nano = self.start_ns + int(begin_ms * _NS_PER_MS)
         span.end_time_unix_nano = self.start_ns + int(end_ms * _NS_PER_MS)
         if error:
@@ -67,29 +65,29 @@ def payment(transaction_id: str, *, attempts: int = 1, **place: Any) -> Trace:
     """A payment from the router to its capture; all attempts but the last fail."""
     trace = Trace(**place)
     about: dict[str, Any] = {"platform__transaction__id": transaction_id}
-    router = trace.span("router", "POST /transactions", 0, 4.1, kind="server")
+    router = trace.span("router", "POST /transactions", 0, 4.1)
     core = trace.span(
-        "core-api", "POST /", 0.6, 3.6, parent=router, kind="server",
+        "core-api", "POST /", 0.6, 3.6, parent=router,
         http__request__method="POST", http__response__status_code=202, **about,
     )  # fmt: skip
     send = trace.span(
-        "core-api", "send queue", 1.2, 2.4, parent=core, kind="producer",
+        "core-api", "send queue", 1.2, 2.4, parent=core,
         messaging__system="redis", messaging__destination__name="queue", **about,
     )  # fmt: skip
     begin = 3.0
     for number in range(1, attempts + 1):
         failed = "HTTP 500" if number < attempts else ""
         process = trace.span(
-            "psp-connector", "process queue", begin, begin + 9, parent=send, kind="consumer",
+            "psp-connector", "process queue", begin, begin + 9, parent=send,
             error=failed, platform__attempt=number, **about,
         )  # fmt: skip
         call = trace.span(
             "psp-connector", "POST /v1/payment_intents", begin + 1, begin + 7.5, parent=process,
-            kind="client", error=failed, http__request__method="POST",
+            error=failed, http__request__method="POST",
         )  # fmt: skip
         trace.span(
             "psp-sandbox", "POST /v1/payment_intents", begin + 2, begin + 6.5, parent=call,
-            kind="server", error=failed,
+            error=failed,
         )  # fmt: skip
         begin += 9 + 12 * number
     return trace

@@ -17,6 +17,15 @@ from devtools.merchant.cli import main
 from tests.devtools.merchant.platform import Platform, Services, Stranger
 
 PAY = ["pay", "1250", "USD", "--as", "alice"]
+# A payment, and a login.
+RECORD: dict[str, Any] = {
+    "id": "0f8fad5b-d9cb-469f-a165-70867728950e", "user_id": 1, "amount": 1250, "currency": "USD",
+    "payment_method": "pm_card_visa", "status": "captured",
+    "created_at": "2026-11-23T07:00:00.003Z", "updated_at": "2026-11-23T07:00:00.040Z",
+    "attempts": 2, "psp_reference": "pi_1", "loyalty_points": 12,
+    "timeline": [{"event": "queued", "at": "2026-11-23T07:00:00.003Z"}],
+    "token": "t", "expires_in": 30,
+}  # fmt: skip
 
 
 @dataclass

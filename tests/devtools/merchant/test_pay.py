@@ -7,10 +7,10 @@ import re
 import socket
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.devtools.merchant.conftest import PAY, at, merchant
+from tests.devtools.merchant.conftest import PAY, RECORD, at, merchant
 from tests.devtools.merchant.platform import Platform, Stranger
 
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -159,10 +159,9 @@ def test_a_platform_that_hangs_ends_with_4_at_the_timeout() -> None:
     assert f"{url} did not respond within 0.3 s" in outcome.stderr
 
 
-@pytest.mark.parametrize("body", [b"<html>hello</html>", b'{"token": 1}', b"x" * 2_000_000])
-@pytest.mark.parametrize("status", [200, 404])
-def test_another_program_ends_with_4(status: int, body: bytes) -> None:
-    outcome = at(Stranger(status, body), *PAY)
+@pytest.mark.parametrize("body", [b"<html>hello</html>", b"x" * 2_000_000])
+def test_another_program_ends_with_4(body: bytes) -> None:
+    outcome = at(Stranger(200, body), *PAY)
     assert (outcome.code, outcome.stdout) == (4, "")
     assert outcome.stderr.startswith("merchant: ")
 
@@ -172,28 +171,14 @@ _JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner),
     max_leaves=10,
 )
-_VALID = {
-    "token": st.just("t"),
-    "id": st.just(UNKNOWN_ID),
-    "amount": st.integers(),
-    "currency": st.sampled_from(["USD", "JPY"]),
-    "payment_method": st.just("pm_card_visa"),
-    "status": st.sampled_from(["queued", "captured", "declined"]),
-    "created_at": st.datetimes().map(lambda at: f"{at.isoformat()}Z"),
-    "updated_at": st.datetimes().map(lambda at: f"{at.isoformat()}Z"),
-    "attempts": st.just(1),
-    "timeline": st.just([]),
-}
-_LIKE_OURS = st.fixed_dictionaries(
-    {},
-    optional={name: valid | _JSON for name, valid in _VALID.items()}
-    | dict.fromkeys(("errors", "detail", "code"), _JSON),
+_WRONG = st.dictionaries(
+    st.sampled_from([*RECORD, "token", "errors", "detail", "code"]), _JSON, max_size=3
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40)
 @given(
-    body=_JSON | _LIKE_OURS,
+    body=_JSON | _WRONG.map(lambda wrong: RECORD | wrong),
     status=st.sampled_from([200, 202, 401, 422, 500]),
     argv=st.sampled_from([PAY, ["show", UNKNOWN_ID], ["list"], ["loyalty"], ["token"]]),
 )

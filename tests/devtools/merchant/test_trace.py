@@ -11,27 +11,17 @@ from devtools.console.receiver import as_document
 from devtools.console.spans import SpanStore
 from devtools.merchant.trace import console_url
 from tests.devtools.console.traces import payment
-from tests.devtools.merchant.conftest import merchant
+from tests.devtools.merchant.conftest import RECORD, merchant
 from tests.devtools.merchant.platform import Stranger
 
 PAYMENT = "5d9c5f6e-2a2b-4f5e-9a5a-0c6b8d1f7e11"
 TRACE_ID = "0123456789abcdef" * 2
-RECORD = {
-    "id": PAYMENT, "user_id": 1, "amount": 1250, "currency": "USD",
-    "payment_method": "pm_card_visa", "status": "captured",
-    "created_at": "2026-11-23T07:00:00.003Z", "updated_at": "2026-11-23T07:00:00.040Z",
-    "attempts": 2, "psp_reference": "pi_1", "loyalty_points": 12,
-    "timeline": [{"event": "queued", "at": "2026-11-23T07:00:00.003Z"}],
-}  # fmt: skip
-
-
 PLATFORM = "http://127.0.0.1:2000"
 
 
 def trace(*consoles: Stranger) -> list[str]:
     """The output, with single spaces; the platform answers all requests with alice's payment."""
-    login = {"token": "t", "expires_in": 30}
-    servers = Stranger(200, json.dumps(RECORD | login).encode(), PLATFORM), *consoles
+    servers = Stranger(200, json.dumps(RECORD | {"id": PAYMENT}).encode(), PLATFORM), *consoles
     outcome = merchant("trace", PAYMENT, "--as", "alice", "--url", PLATFORM, servers=servers)
     assert (outcome.code, outcome.stderr) == (0, "")
     return [" ".join(line.split()) for line in outcome.lines]
