@@ -101,6 +101,13 @@ def call(
     )
 
 
+def script(path: Path, text: str) -> Path:
+    """Writes a shell script that can be run."""
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
 @contextlib.contextmanager
 def program(
     command: Sequence[str],

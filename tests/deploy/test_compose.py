@@ -16,7 +16,7 @@ import yaml
 
 from devtools import catalog
 from devtools.address import PORT_OFFSETS
-from tests.support import ROOT, call, free_ports, redis_server
+from tests.support import ROOT, call, free_ports, redis_server, script
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -117,12 +117,8 @@ def test_only_the_router_and_the_psp_have_outbound_access() -> None:
 def checkout(tmp_path: Path) -> Path:
     """A checkout with fakes: Nix builds an image that prints its name, and an engine loads it."""
     shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
-    for name, text in {
-        "nixw": 'printf "#!/bin/sh\\necho $4\\n" >"$3"; chmod +x "$3"',
-        "engine": 'echo "$1 $(cat)" >>loaded',
-    }.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
-        (tmp_path / name).chmod(0o755)
+    script(tmp_path / "nixw", 'printf "#!/bin/sh\\necho $4\\n" >"$3"; chmod +x "$3"')
+    script(tmp_path / "engine", 'echo "$1 $(cat)" >>loaded')
     return tmp_path
 
 
@@ -137,7 +133,7 @@ def test_prepare_loads_every_image(checkout: Path) -> None:
     loaded = (checkout / "loaded").read_text().splitlines()
     assert {f"load .#image-{name}" for name in SERVICES} == set(loaded)
     (checkout / "loaded").unlink()
-    (checkout / "nixw").write_text("#!/bin/sh\nexit 1\n")
+    script(checkout / "nixw", "exit 1")
     done = prepare(checkout)
     assert done.returncode == 1
     assert "prepare: no image of redis. Images are made on Linux, from nixpkgs" in done.stderr

@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from devtools.address import (
+    AUTO,
     HIGHEST,
     AddressError,
     chosen_port,
@@ -29,27 +30,21 @@ def test_auto_derives_a_block_from_the_folder(tmp_path: Path) -> None:
     assert len(set(ports)) > 35  # of 240 blocks; 45 by chance
 
 
-def test_a_start_takes_the_number_or_auto_or_8000(tmp_path: Path) -> None:
-    """The record of the last start has no effect."""
+@pytest.mark.parametrize(
+    ("typed", "chosen", "running"),
+    [("", 8000, 9000), ("8100", 8100, 8100), (AUTO, AUTO, 9000)],
+)
+def test_only_a_client_takes_the_port_of_the_last_start(
+    tmp_path: Path, typed: str, chosen: int | str, running: int
+) -> None:
+    """A number in PLATFORM_PORT has priority; a start takes `auto` or 8000 else."""
+    chosen = derived_port(tmp_path) if chosen == AUTO else chosen
+    environ = {"PLATFORM_STATE": str(tmp_path), "PLATFORM_PORT": typed}
+    assert running_port(environ) == chosen, "before the first start"
     (tmp_path / "environment").write_text("export PLATFORM_PORT=9000\n")
-    environ = {"PLATFORM_STATE": str(tmp_path)}
-    assert chosen_port(environ | {"PLATFORM_PORT": "8100"}) == 8100
-    assert chosen_port(environ | {"PLATFORM_PORT": "auto"}) == derived_port(tmp_path)
-    assert chosen_port(environ | {"PLATFORM_PORT": ""}) == 8000
-
-
-def test_a_client_takes_its_variables_then_the_last_start(tmp_path: Path) -> None:
-    """PLATFORM_URL, a number in PLATFORM_PORT, the record, the default."""
-    environ = {"PLATFORM_STATE": str(tmp_path)}
-    assert running_port(environ) == 8000
-    assert running_port(environ | {"PLATFORM_PORT": "auto"}) == derived_port(tmp_path)
-    (tmp_path / "environment").write_text("export PLATFORM_PORT=9000\n")
-    assert running_port(environ) == 9000
-    assert running_port(environ | {"PLATFORM_PORT": "auto"}) == 9000
-    assert running_port(environ | {"PLATFORM_PORT": "8100"}) == 8100
-    elsewhere = {"PLATFORM_URL": "https://pay.test", "PLATFORM_PORT": "8100"}
-    assert router_url(environ | elsewhere) == "https://pay.test"
-    assert router_url(environ) == "http://127.0.0.1:9000"
+    assert (chosen_port(environ), running_port(environ)) == (chosen, running)
+    assert router_url(environ) == f"http://127.0.0.1:{running}"
+    assert router_url(environ | {"PLATFORM_URL": "https://pay.test"}) == "https://pay.test"
 
 
 @pytest.mark.parametrize("text", ["", "abc", "0", "99999", "-8000", "8000 9000", "\udcff" * 3])

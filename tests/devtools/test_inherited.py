@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from devtools import names
-from tests.support import ROOT, call
+from tests.support import ROOT, call, script
 
 FOLDER = ROOT / "nix/platform"
 
@@ -123,8 +123,7 @@ def test_an_unusable_path_is_refused(tmp_path: Path, variable: str, name: str) -
 def test_state_of_another_user_is_named(tmp_path_factory: pytest.TempPathFactory) -> None:
     """After a start with sudo, the message has the command to take it back; else it is made."""
     folder = tmp_path_factory.mktemp("u")  # a longer path has its socket elsewhere
-    (folder / "id").write_text("#!/bin/sh\necho 4711\n")
-    (folder / "id").chmod(0o755)
+    script(folder / "id", "echo 4711")
     state = folder / "state"
     environ = {"PATH": f"{folder}:{os.environ['PATH']}", "PLATFORM_STATE": str(state)}
     first, second = (sourced("env.sh", "true", environ) for _ in range(2))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from devtools import showlogs
-from tests.support import call, program, wait_until
+from tests.support import call, program, script, wait_until
 
 T1 = "3ffad832-4908-4697-aaed-7256802ccb64"
 T2 = "6c2f2ea8-fac0-4b48-9ef6-d2db68d3bccf"
@@ -178,9 +178,7 @@ def test_a_terminal_gets_the_viewer(
     state: Path, options: tuple[str, ...], variables: dict[str, str], last: str
 ) -> None:
     """The viewer opens, unless plain lines are requested, with a home that keeps no filter."""
-    lnav = state / "lnav"
-    lnav.write_text('#!/bin/sh\necho "$HOME" "$@"\n')
-    lnav.chmod(0o755)
+    script(state / "lnav", 'echo "$HOME" "$@"')
     ours, theirs = pty.openpty()
     own = {"TERM": "xterm", "NO_COLOR": "", "PATH": f"{state}:{os.environ['PATH']}"}
     env = environ(state) | own | {"HOME": "/mine"} | variables

@@ -11,24 +11,15 @@ from pathlib import Path
 import pytest
 
 from devtools import state
-from tests.support import ROOT
+from tests.support import ROOT, call
+
+RESET = [sys.executable, "-m", "devtools.reset"]
 
 
-def reset(
-    folder: Path, *arguments: str, terminal: int | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m devtools.reset`, at a terminal if there is one."""
-    return subprocess.run(
-        [sys.executable, "-m", "devtools.reset", *arguments],
-        cwd=ROOT,
-        env=os.environ | {"PLATFORM_STATE": str(folder)},
-        stdin=terminal or subprocess.DEVNULL,
-        stdout=terminal or subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def reset(folder: Path, *arguments: str) -> tuple[int, str]:
+    """The exit code and errors of `python -m devtools.reset`."""
+    done = call([*RESET, *arguments], os.environ | {"PLATFORM_STATE": str(folder)})
+    return done.returncode, done.stderr
 
 
 def names(folder: Path) -> list[str]:
@@ -83,8 +74,7 @@ def test_reset_removes_only_files_of_the_platform(tmp_path: Path) -> None:
     for name in ("nixw", "process-compose"):
         (tmp_path / name).mkdir()
     (tmp_path / "logs" / "notes.txt").write_text("mine")
-    done = reset(tmp_path, "forget")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert reset(tmp_path, "forget") == (0, "")
     assert names(tmp_path) == ["logs", "nixw", "process-compose"]
     assert names(tmp_path / "logs") == ["notes.txt"]
     assert state.prepare(tmp_path) == []
@@ -102,8 +92,7 @@ def test_reset_follows_no_symbolic_link(tmp_path: Path, name: str) -> None:
     state.prepare(folder)
     (folder / name).rmdir()
     (folder / name).symlink_to(tmp_path / "mine")
-    done = reset(folder, "forget")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert reset(folder, "forget") == (0, "")
     assert names(tmp_path / "mine") == ["app.log"]
     assert set(names(folder)) <= {"logs"}
 
@@ -114,8 +103,8 @@ def test_reset_refuses_a_folder_that_no_stack_has_used(tmp_path: Path, version: 
     (tmp_path / "logs").mkdir()
     if version:
         (tmp_path / "version").write_text(version)
-    done = reset(tmp_path, "ask", "--yes")
-    assert (done.returncode, "nothing to reset" in done.stderr) == (1, True)
+    code, error = reset(tmp_path, "ask", "--yes")
+    assert (code, "nothing to reset" in error) == (1, True)
 
 
 @pytest.mark.parametrize(("typed", "code"), [("y", 0), ("", 1), ("no", 1)])
@@ -124,7 +113,11 @@ def test_reset_asks_at_a_terminal(tmp_path: Path, typed: str, code: int) -> None
     state.prepare(tmp_path)
     keyboard, terminal = pty.openpty()
     os.write(keyboard, f"{typed}\n".encode())
-    assert reset(tmp_path, "ask", terminal=terminal).returncode == code
+    environ = os.environ | {"PLATFORM_STATE": str(tmp_path)}
+    done = subprocess.run(
+        [*RESET, "ask"], cwd=ROOT, env=environ, stdin=terminal, stdout=terminal, check=False
+    )
+    assert done.returncode == code
     assert "go on? [y/N]" in os.read(keyboard, 4096).decode()
     os.close(keyboard)
     os.close(terminal)

@@ -15,7 +15,7 @@ from devtools.new.errors import NewError
 from devtools.new.paths import CADDYFILE, PROCESSES
 from devtools.new.staging import Staging, interrupt
 from tests.new.tree import KINDS, RUN_SECONDS_MAX, Tree, copy
-from tests.support import ROOT
+from tests.support import ROOT, script
 
 FOLDERS = [name.replace("-", "_") for name in KINDS]
 EXTRA = ["service", "extra-api", "--route", "extra"]
@@ -159,11 +159,8 @@ def test_an_interrupted_command_has_done_all_or_nothing(
 ) -> None:
     """Before its moves (ruff) nothing, after them (git add) all; a kill leaves its folder."""
     last = {"ruff": "format", "git": "add"}[program]
-    (tmp_path / program).write_text(
-        f'#!/bin/sh\ncase " $* " in *" {last} "*) kill -{int(number)} $PPID; exit ;; esac\n'
-        f'exec {shutil.which(program)} "$@"\n'
-    )
-    (tmp_path / program).chmod(0o755)
+    kill = f'case " $* " in *" {last} "*) kill -{int(number)} $PPID; exit ;; esac'
+    script(tmp_path / program, f'{kill}\nexec {shutil.which(program)} "$@"')
     code = tree.new(*EXTRA, path=tmp_path).returncode
     assert code == (-signal.SIGKILL if number == signal.SIGKILL else 130)
     left = list(tree.folder.glob(".new-*"))
