@@ -14,33 +14,43 @@ from tests.support import ROOT
 
 
 @pytest.mark.parametrize(
-    ("argv", "text"),
+    ("command", "text"),
     [
-        (["pay", "12.50", "USD", "--as", "alice"], "for USD 12.50 write 1250"),
-        (["pay", "0", "USD", "--as", "alice"], "smallest unit"),
-        (["pay", "9" * 5000, "USD", "--as", "alice"], "smallest unit"),
-        (["pay", "1250", "usd", "--as", "alice"], "in upper case, such as USD"),
-        (["pay", "1250", "USD", "--as", ""], "not empty"),
-        (["pay", "1250", "USD", "--as", "\udcff"], "UTF-8"),
-        ([*PAY, "--idempotency-key", "a b"], "visible ASCII"),
-        ([*PAY, "--timeout", "nan"], "number of seconds"),
-        ([*PAY, "--timeout", "0"], "number of seconds"),
-        ([*PAY, "--url", "localhost:8000"], "such as http://127.0.0.1:8000"),
-        ([*PAY, "--url", "http://localhost:99999"], "such as http://127.0.0.1:8000"),
-        ([*PAY, "--url", "http://a:b@localhost"], "such as http://127.0.0.1:8000"),
-        ([*PAY, "--password-stdin"], "--password-stdin: the password must be one line"),
-        (["show", "loyalty", "--as", "alice"], "must be a transaction's id"),
-        (["list", "--as", "alice", "--limit", "101"], "from 1 to 100"),
-        ({"PLATFORM_PORT": "eighty"}, "PLATFORM_PORT='eighty': must be a number from 1024"),
-        ({"PLATFORM_URL": "ftp://localhost"}, "PLATFORM_URL: must be an address such as http"),
-        ({"MERCHANT_PASSWORD": "\udcff"}, "MERCHANT_PASSWORD: the password must be one line"),
+        ("pay 12.50 USD --as alice", "for USD 12.50 write 1250"),
+        ("pay 0 USD --as alice", "smallest unit"),
+        (f"pay {'9' * 5000} USD --as alice", "smallest unit"),
+        ("pay 1250 usd --as alice", "in upper case, such as USD"),
+        ("pay 1250 USD --as=", "not empty"),
+        ("pay 1250 USD --as \udcff", "UTF-8"),
+        ("pay 1250 USD --as alice --idempotency-key ä", "visible ASCII"),
+        ("pay 1250 USD --as alice --password-stdin", "--password-stdin: the password must be one"),
+        ("show loyalty --as alice", "must be a transaction's id"),
+        ("list --as alice --limit 101", "from 1 to 100"),
+        *((f"smoke --timeout {value}", "number of seconds") for value in ("nan", "0")),
+        *(
+            (f"smoke --url {url}", "such as http://127.0.0.1:8000")
+            for url in ("localhost:8000", "http://localhost:99999", "http://a:b@localhost")
+        ),
     ],
 )
-def test_wrong_usage_ends_with_2(argv: list[str] | dict[str, str], text: str) -> None:
-    """An invalid argument or variable ends with 2; the message says what is valid."""
-    outcome = merchant(*PAY, environ=argv) if isinstance(argv, dict) else merchant(*argv)
+def test_an_invalid_argument_ends_with_2(command: str, text: str) -> None:
+    """The message says what is valid."""
+    outcome = merchant(*command.split())
     assert (outcome.code, outcome.stdout) == (2, "")
     assert text in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("PLATFORM_PORT", "eighty", "PLATFORM_PORT='eighty': must be a number from 1024"),
+        ("PLATFORM_URL", "ftp://localhost", "PLATFORM_URL: must be an address such as http"),
+        ("MERCHANT_PASSWORD", "\udcff", "MERCHANT_PASSWORD: the password must be one line"),
+    ],
+)
+def test_an_invalid_variable_ends_with_2(name: str, value: str, text: str) -> None:
+    outcome = merchant("list", "--as", "alice", environ={name: value})
+    assert (outcome.code, outcome.stdout, text in outcome.stderr) == (2, "", True)
 
 
 def test_the_router_is_found_by_option_then_url_then_port(platform: Platform) -> None:

@@ -11,6 +11,7 @@ from devtools.merchant import contract
 from devtools.merchant.contract import CHECKS
 from tests.devtools.merchant.conftest import at, merchant
 from tests.devtools.merchant.platform import SECRET, Platform
+from tests.support import free_ports
 
 ALL = list(CHECKS)
 (
@@ -115,7 +116,8 @@ def test_too_little_time_to_wait_is_a_failure(platform: Platform) -> None:
 
 def test_without_a_router_no_other_check_is_tried() -> None:
     """The first check prints the remedy; the others count as failed."""
-    outcome = merchant("smoke", "--url", "http://127.0.0.1:1")
-    assert outcome.lines[2] == "          got:      nothing listens at http://127.0.0.1:1"
+    url = f"http://127.0.0.1:{free_ports(1)}"
+    outcome = merchant("smoke", "--url", url)
+    assert outcome.lines[2] == f"          got:      nothing listens at {url}"
     assert "`platform up -D`" in outcome.lines[3]
     assert (outcome.code, failed(outcome.lines)) == (1, ALL)
