@@ -15,7 +15,7 @@ from selenium.webdriver.common.keys import Keys
 
 from bench import copies
 from services.common import store
-from tests.browser.person import PAGES, SEE_SECONDS_MAX, Person
+from tests.browser.person import SEE_SECONDS_MAX, Person
 from tests.devtools.console.traces import payment
 from tests.stack.stack import Stack
 from tests.support import http, wait_until
@@ -32,22 +32,6 @@ def test_a_killed_connector_shows_in_the_timeline(person: Person, stack: Stack) 
     os.kill(stack.process("psp-connector").pid, signal.SIGKILL)
     shown = person.sees("attempt 2", "captured")
     assert shown.index("attempt 1") < shown.index("attempt 2") < shown.rindex("captured")
-
-
-def test_two_tabs_live_side_by_side(person: Person, stack: Stack) -> None:
-    """Both tabs show a new payment without a reload, and share the state of a switch."""
-    person.opens("/psp")
-    with person.another_tab():
-        person.opens("/psp")
-        person.sees("Fault injection")
-        id_ = str(stack.pay().json()["id"])
-        person.sees(id_[:8])
-        person.clicks("Flaky")
-        person.sees("The PSP is flaky")
-    person.sees(id_[:8])
-    person.finds("//*[@role='switch'][normalize-space()='Flaky'][@aria-checked='true']")
-    person.clicks("Flaky")
-    person.sees("The PSP works")
 
 
 def test_a_killed_console_comes_back(person: Person, stack: Stack) -> None:
@@ -165,18 +149,6 @@ def test_nothing_changes_without_the_pages_own_token(person: Person) -> None:
             "next_message_id": 0,
         }
         assert client.call("handshake", guess) is False
-
-
-def test_no_secret_is_on_any_page(person: Person, stack: Stack) -> None:
-    """Neither the screen nor the page's source contains a secret."""
-    names = ("jwt-secret", "redis-password", "sandbox-token")
-    known = [(stack.state / name).read_text().strip() for name in names]
-    stack.ended(str(stack.pay().json()["id"]))
-    for path, words in PAGES.values():
-        person.opens(path)
-        person.sees(words)
-        source = person.browser.page_source
-        assert [name for name, secret in zip(names, known, strict=True) if secret in source] == []
 
 
 def test_its_memory_stays_within_bounds(stack: Stack) -> None:

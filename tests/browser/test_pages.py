@@ -120,17 +120,20 @@ def test_a_dead_letter_is_shown_and_replayed(person: Person, stack: Stack) -> No
     person.sees("replayed", "failed", "Only a captured payment earns points.")
 
 
-def test_faults_are_switches(person: Person, stack: Stack) -> None:
-    """The switch `decline` declines each card, `down` keeps payments waiting, off stops both."""
+def test_faults_are_switches_in_all_tabs(person: Person, stack: Stack) -> None:
+    """`decline` declines each card until it is off; all tabs show it, without a reload."""
     person.opens("/psp")
-    person.clicks("Decline")
-    person.sees("The PSP is decline")
-    assert stack.ended(paid(stack))["status"] == "declined"
+    with person.another_tab():
+        person.opens("/psp")
+        person.clicks("Decline")
+        person.sees("The PSP is decline")
+        id_ = paid(stack)
+        assert stack.ended(id_)["status"] == "declined"
+    person.finds("//*[@role='switch'][normalize-space()='Decline'][@aria-checked='true']")
+    person.sees(id_[:8], "requests with a key")
     person.clicks("Decline")
     person.sees("The PSP works")
-    id_ = paid(stack)
-    assert stack.ended(id_)["status"] == "captured"
-    person.sees(id_[:8], "captured", "requests with a key")
+    assert stack.ended(paid(stack))["status"] == "captured"
 
 
 def test_logs_are_filtered_and_paused(person: Person, stack: Stack) -> None:
@@ -187,8 +190,11 @@ def slow(stack: Stack) -> str:
 
 
 @pytest.mark.parametrize("name", [*PAGES, "payment", "none"])
-def test_a_page_fits_both_screens(person: Person, slow: str, name: str) -> None:
-    """Nothing overflows and everything can be clicked; SCREENSHOTS names a folder for pictures."""
+def test_a_page_fits_both_screens(person: Person, stack: Stack, slow: str, name: str) -> None:
+    """Nothing overflows, everything can be clicked, no secret is in the page's source.
+
+    SCREENSHOTS names a folder for pictures.
+    """
     payment = {
         "payment": (f"/payments/{slow}", "Log lines"),
         "none": ("/payments/none", "is no payment"),
@@ -197,3 +203,5 @@ def test_a_page_fits_both_screens(person: Person, slow: str, name: str) -> None:
     person.opens(path)
     person.sees(words)
     person.looks_around(name)
+    for secret in ("jwt-secret", "redis-password", "sandbox-token"):
+        assert (stack.state / secret).read_text().strip() not in person.browser.page_source
