@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import stat
-import threading
 import time
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import pytest
 from devtools import checks, envfile, preflight, state
 from devtools.address import BLOCK, CLUSTER_BLOCK
 from devtools.preflight import faults
+from tests.receiver import receiver
 from tests.support import free_ports
 
 
@@ -97,10 +96,10 @@ def test_all_faults_are_reported_at_once(environ: dict[str, str], tmp_path: Path
 @pytest.mark.parametrize("port_is", ["closed", "silent", "another server's"])
 def test_an_unreachable_redis_is_reported_within_3_s(environ: dict[str, str], port_is: str) -> None:
     """It may refuse, hang or be another server; the fault has no password."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        if port_is == "another server's":
-            threading.Thread(target=_say_http, args=(server,), daemon=True).start()
-        port = server.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as server, receiver() as http:
+        port = int(http.endpoint.rpartition(":")[2])
+        if port_is != "another server's":
+            port = server.getsockname()[1]
         if port_is == "closed":
             server.close()
         started = time.monotonic()
@@ -109,14 +108,6 @@ def test_an_unreachable_redis_is_reported_within_3_s(environ: dict[str, str], po
     address = f"redis://<secret>@127.0.0.1:{port}/0"
     assert fault.startswith(f"REDIS_URL='{address}': Redis is unreachable: ")
     assert "hunter2" not in fault
-
-
-def _say_http(server: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while True:
-            connection, _ = server.accept()
-            with connection:
-                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
 
 def test_a_missing_program_is_named(environ: dict[str, str], tmp_path: Path) -> None:

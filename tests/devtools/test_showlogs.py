@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -57,14 +58,26 @@ def state(tmp_path: Path) -> Path:
 LOGS = [sys.executable, "-m", "devtools.showlogs"]
 
 
+@pytest.fixture
 def environ(state: Path) -> dict[str, str]:
     return {**os.environ, "PLATFORM_STATE": str(state)}
 
 
-def logs(state: Path, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, output and errors of `logs` in a pipe."""
-    done = call([*LOGS, *arguments], environ(state))
-    return done.returncode, done.stdout, done.stderr
+Logs = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def logs(environ: dict[str, str], capfd: pytest.CaptureFixture[str]) -> Logs:
+    """Runs `logs` in a pipe; returns exit code, output and errors."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        try:
+            code = showlogs.main(arguments, environ)
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return code, *capfd.readouterr()
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -85,12 +98,12 @@ def logs(state: Path, *arguments: str) -> tuple[int, str, str]:
         ("--level error --since 5m", ""),
     ],
 )
-def test_lines_are_filtered_and_in_time_order(state: Path, options: str, seconds: str) -> None:
+def test_lines_are_filtered_and_in_time_order(logs: Logs, options: str, seconds: str) -> None:
     """All processes and formats; a traceback follows its line.
 
     A digit is the line's second, a dot a line of a traceback, _ a further field of a JSON line.
     """
-    code, out, err = logs(state, *options.split())
+    code, out, err = logs(*options.split())
     found = [re.search(r":19:0(\d)\.|^ +(Trace|Value)", line) for line in out.splitlines()]
     seconds_found = "".join("_" if m is None else m[1] or "." for m in found)
     assert (code, seconds_found, err) == (0, seconds, "")
@@ -104,9 +117,9 @@ def test_lines_are_filtered_and_in_time_order(state: Path, options: str, seconds
         ("--service core", "there are: core-api, process-compose, psp-connector, redis, router"),
     ],
 )
-def test_no_match_is_an_error(state: Path, options: str, message: str) -> None:
+def test_no_match_is_an_error(logs: Logs, options: str, message: str) -> None:
     """The exit code is 1, with a message."""
-    code, out, err = logs(state, *options.split())
+    code, out, err = logs(*options.split())
     assert (code, out) == (1, "")
     assert message in err
 
@@ -118,13 +131,13 @@ def test_no_match_is_an_error(state: Path, options: str, message: str) -> None:
         *(("-n", n, "a number from 1 to 999999999") for n in ("0", "-1", "many", "1" * 5000)),
     ],
 )
-def test_a_wrong_value_is_wrong_usage(state: Path, option: str, value: str, message: str) -> None:
+def test_a_wrong_value_is_wrong_usage(logs: Logs, option: str, value: str, message: str) -> None:
     """Even a time out of range is a usage error; the message says what is valid."""
-    code, _, err = logs(state, f"{option}={value}")
+    code, _, err = logs(f"{option}={value}")
     assert (code, f"argument {option}: {message}" in err) == (2, True)
 
 
-def test_a_transaction_may_have_any_number_of_requests(state: Path) -> None:
+def test_a_transaction_may_have_any_number_of_requests(state: Path, logs: Logs) -> None:
     """Such as of a client that repeats its POST for ever; lnav is silent about a long pattern."""
     ids = [str(uuid.uuid4()) for _ in range(3_000)]
     said = f"{DAY}:07.000Z info    core-api      request transaction_id={T1} request_id="
@@ -132,18 +145,18 @@ def test_a_transaction_may_have_any_number_of_requests(state: Path) -> None:
     (state / "logs/core-api.log").write_text("".join(f"{said}{id_}\n" for id_ in ids))
     with (state / "logs/router.log").open("a") as log:
         log.writelines(f'{router}{{"request_id": "{id_}"}}\n' for id_ in ids)
-    code, out, _ = logs(state, "--transaction", T1)
+    code, out, _ = logs("--transaction", T1)
     assert (code, sum(id_ in out for id_ in ids[::100])) == (0, 30)
     assert out.count("handled request") == len(ids)
 
 
-def test_a_pipe_may_close_early(state: Path) -> None:
+def test_a_pipe_may_close_early(environ: dict[str, str]) -> None:
     """`logs | head -1` prints no traceback."""
-    done = call(["bash", "-c", f"{' '.join(LOGS)} -n 5 | true"], environ(state))
+    done = call(["bash", "-c", f"{' '.join(LOGS)} -n 5 | true"], environ)
     assert done.stderr == ""
 
 
-def test_following_in_a_pipe_prints_new_lines(state: Path) -> None:
+def test_following_in_a_pipe_prints_new_lines(state: Path, environ: dict[str, str]) -> None:
     """Lines are filtered as without -f, even after a rotation."""
     core, output = state / "logs" / "core-api.log", state / "output"
 
@@ -155,7 +168,7 @@ def test_following_in_a_pipe_prints_new_lines(state: Path) -> None:
         return text in output.read_text()
 
     argv = [*LOGS, "-f", "--level", "warning", "--transaction", T1]
-    with program(argv, environ=environ(state), output=output):
+    with program(argv, environ=environ, output=output):
         wait_until(lambda: shows("first"), what="the first line")
         core.rename(state / "logs" / "core-api-2026-11-24T13-20-00.000.log")
         wait_until(lambda: shows("second"), what="the second line")
@@ -167,21 +180,21 @@ def test_following_in_a_pipe_prints_new_lines(state: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "variables", "last"),
     [
-        ((), {}, "router.log"),
-        (("-f",), {}, "router.log"),
-        (("-n", "5"), {}, "-n"),
-        ((), {"NO_COLOR": "1"}, "-n"),
-        ((), {"TERM": "dumb"}, "-n"),
+        ([], {}, "router.log"),
+        (["-f"], {}, "router.log"),
+        (["-n", "5"], {}, "-n"),
+        ([], {"NO_COLOR": "1"}, "-n"),
+        ([], {"TERM": "dumb"}, "-n"),
     ],
 )
 def test_a_terminal_gets_the_viewer(
-    state: Path, options: tuple[str, ...], variables: dict[str, str], last: str
+    state: Path, environ: dict[str, str], options: list[str], variables: dict[str, str], last: str
 ) -> None:
     """The viewer opens, unless plain lines are requested, with a home that keeps no filter."""
     script(state / "lnav", 'echo "$HOME" "$@"')
     ours, theirs = pty.openpty()
     own = {"TERM": "xterm", "NO_COLOR": "", "PATH": f"{state}:{os.environ['PATH']}"}
-    env = environ(state) | own | {"HOME": "/mine"} | variables
+    env = environ | own | {"HOME": "/mine"} | variables
     subprocess.run([*LOGS, *options], env=env, stdin=theirs, stdout=theirs, timeout=60, check=True)
     home, *args = os.read(ours, 65536).decode().split()
     os.close(ours)
