@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from devtools import envfile
+from devtools import envfile, environment
 from devtools.address import CLUSTER_BLOCK
 from devtools.checkout import current, dotenv_faults, name_warnings, rows
 from devtools.preflight import faults
@@ -73,3 +73,22 @@ def test_variables_without_effect_are_reported(checkout: Path) -> None:
     assert unknown.startswith(".env: FAVOURITE is not a setting")
     [fault] = dotenv_faults(current({}))
     assert fault.startswith(".env: PLATFORM_STATE is needed before .env is read")
+
+
+@pytest.mark.parametrize(
+    ("console", "own", "seen"),
+    [
+        ("off", "", None),
+        ("off", "http://o", "http://o"),
+        ("", "", "http://127.0.0.1:9006"),
+        ("on", "http://o", "http://o"),
+    ],
+)
+def test_traces_go_to_the_console_unless_the_user_says_where(
+    tmp_path: Path, console: str, own: str, seen: str | None
+) -> None:
+    """The user's endpoint has priority; without a console there is no default."""
+    endpoint = "OTEL_EXPORTER_OTLP_ENDPOINT"
+    environ = {"CONSOLE": console, endpoint: own}
+    found = environment.environment("core-api", 9000, tmp_path, environ)
+    assert found.get(endpoint) == seen

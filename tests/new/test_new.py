@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import signal
 import sys
@@ -12,7 +11,7 @@ import pytest
 
 from devtools.new import derived
 from devtools.new.errors import NewError
-from devtools.new.paths import CADDYFILE, PROCESSES
+from devtools.new.paths import CADDYFILE
 from devtools.new.staging import Staging, interrupt
 from tests.new.tree import KINDS, RUN_SECONDS_MAX, Tree, copy
 from tests.support import ROOT, script
@@ -61,17 +60,6 @@ def test_a_changed_route_is_in_the_caddyfile() -> None:
     """`new sync` replaces the previous prefix of a service."""
     text = (ROOT / CADDYFILE).read_text()
     assert derived.caddyfile(text.replace("service transactions", "service former")) == text
-
-
-@pytest.mark.parametrize("name", ["auth-api", "core-api"])
-def test_existing_services_match_the_template(name: str) -> None:
-    """If its block is missing, `new sync` writes the same one, except for its position."""
-    text = (ROOT / PROCESSES).read_text()
-    block = re.search(rf"^  {name}:\n(    .*\n)+\n", text, re.MULTILINE)
-    assert block
-    again = derived.processes(text.replace(block[0], ""))
-    assert block[0] in again
-    assert sorted(again.splitlines()) == sorted(text.splitlines())
 
 
 NAMES_REFUSED = {

@@ -15,20 +15,12 @@ from devtools.supervisor import ProcessState, SupervisorError
 from services.common.metrics import DURATION_BUCKETS_SECONDS
 
 
-def metrics() -> tuple[Histogram, Counter, CollectorRegistry]:
-    """Metrics as the services serve them."""
-    registry = CollectorRegistry()
-    labels = ["method", "route", "status"]
-    durations = Histogram(
-        "http_request_duration_seconds", "", labels,
-        buckets=DURATION_BUCKETS_SECONDS, registry=registry,
-    )  # fmt: skip
-    return durations, Counter("psp_attempts", "", ["outcome"], registry=registry), registry
-
-
 def test_requests_and_outcomes_are_counted() -> None:
     """Errors are 5xx, accepted is 202; probes and the console's own requests do not count."""
-    durations, attempts, registry = metrics()
+    registry = CollectorRegistry()
+    names = "http_request_duration_seconds", "", ["method", "route", "status"]
+    durations = Histogram(*names, buckets=DURATION_BUCKETS_SECONDS, registry=registry)
+    attempts = Counter("psp_attempts", "", ["outcome"], registry=registry)
     for method, route, status, count in (
         ("POST", "/", "202", 3), ("GET", "/{id}", "200", 2), ("POST", "/", "503", 1),
         ("GET", "/health", "200", 9), ("GET", "/_sandbox/faults", "200", 9),

@@ -13,7 +13,7 @@ import pytest
 from devtools.console import spans as spans_module
 from devtools.console import waterfall
 from devtools.console.spans import SpanStore
-from tests.devtools.console.traces import Trace, payment
+from tests.devtools.console.traces import Trace, about, payment
 
 ID = str(uuid.UUID(int=7))
 
@@ -47,19 +47,14 @@ def test_a_payment_has_all_spans_of_its_trace(store: SpanStore) -> None:
         "psp-connector POST /v1/payment_intents",
         "psp-sandbox POST /v1/payment_intents",
     ]
-    assert store.of_transaction(ID)[1].attributes == {
-        "http.request.method": "POST",
-        "http.response.status_code": 202,
-        "platform.transaction.id": ID,
-    }
+    assert store.of_transaction(ID)[1].attributes == about(ID, "POST")
 
 
 def test_a_replay_has_its_trace_and_a_reader_none(store: SpanStore) -> None:
     """A payment has the traces of its attempts, in order, but not those of status requests."""
-    about = {"platform__transaction__id": ID}
     first, asked, replay = payment(ID), Trace(), Trace(start_ns=payment(ID).start_ns + 10**12)
-    asked.span("core-api", "GET /{id}", 0, 1, http__request__method="GET", **about)  # type: ignore[arg-type]
-    replay.span("psp-connector", "process queue", 0, 1, links=(first.trace_id,), **about)  # type: ignore[arg-type]
+    asked.span("core-api", "GET /{id}", 0, 1, about(ID, "GET"))
+    replay.span("psp-connector", "process queue", 0, 1, about(ID), links=[first.trace_id])
     for trace in (first, asked, replay):
         store.add(trace.request)
     assert len(names(store)) == 7
@@ -72,13 +67,12 @@ def test_payments_in_one_trace_are_kept_apart(store: SpanStore) -> None:
     trace = Trace()
     client = trace.span("client", "test run", 0, 9000)
     for number in range(300):
-        about = {"platform__transaction__id": str(uuid.UUID(int=number))}
+        id_ = str(uuid.UUID(int=number))
         router = trace.span("router", "POST /transactions", number, number + 2, parent=client)
-        core = trace.span("core-api", "POST /", number, number + 1, parent=router, **about)  # type: ignore[arg-type]
+        core = trace.span("core-api", "POST /", number, number + 1, about(id_), parent=router)
         trace.span("psp-sandbox", "charge", number, number + 1, parent=core)
         asked = trace.span("router", "GET /transactions", number, number + 2, parent=client)
-        about["http__request__method"] = "GET"
-        trace.span("core-api", "GET /{id}", number, number + 1, parent=asked, **about)  # type: ignore[arg-type]
+        trace.span("core-api", "GET", number, number + 1, about(id_, "GET"), parent=asked)
     store.add(trace.request)
     assert names(store) == [
         "client test run",
