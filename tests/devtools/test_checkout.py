@@ -62,6 +62,7 @@ def test_the_checkout_is_found_from_a_folder_in_it(
     own = {"LOG_LEVEL": "info", "PLATFORM_STATE": str(checkout / ".state")}
     assert envfile.merged(own) == {"REDIS_URL": "redis://a/0", **own}
     (checkout / "process-compose.yaml").unlink()
+    monkeypatch.chdir(checkout)
     assert "REDIS_URL" not in envfile.merged(own), "of another project"
 
 

@@ -128,5 +128,5 @@ def test_they_are_ended_with_their_children_and_named(
         assert message.endswith(f"by a killed supervisor: {name}, pid {orphan.pid}")
         assert faults == []
         assert orphan.wait(10) == (-9 if is_deaf else -15)
-        wait_until(lambda: orphans.is_gone(child), what="the worker's end")
+        wait_until(lambda: orphans.is_gone(child), seconds_max=20, what="the worker's end")
     assert orphans.clear(tmp_path) == ("", [])
