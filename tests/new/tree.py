@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,30 +31,20 @@ class Tree:
 
     folder: Path
 
-    @property
-    def environ(self) -> Mapping[str, str]:
-        """The environment of a shell with this code, without the user's git settings."""
-        return {
-            "PATH": os.environ["PATH"],
-            "HOME": str(self.folder),
-            "PYTHONPATH": str(self.folder),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            **{
-                f"GIT_{who}_{what}": "x"
-                for who in ("AUTHOR", "COMMITTER")
-                for what in ("NAME", "EMAIL")
-            },
-        }
-
     def run(
         self, *words: str, cwd: Path | None = None, path: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Runs a program in the copy, with the umask that the flake's programs set.
+        """Runs a program as in a shell with this code, without the user's git settings.
 
-        Programs in `path` come first.
+        Programs in `path` come first. The umask is that of the flake's programs.
         """
-        environ = {**self.environ}
-        environ["PATH"] = f"{path}:{environ['PATH']}" if path else environ["PATH"]
+        environ = {
+            "PATH": f"{path}:{os.environ['PATH']}" if path else os.environ["PATH"],
+            "HOME": str(self.folder),
+            "PYTHONPATH": str(self.folder),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "MYPY_CACHE_DIR": str(ROOT / ".mypy_cache"),
+        }
         return subprocess.run(
             words, cwd=cwd or self.folder, env=environ, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=RUN_SECONDS_MAX, check=False, umask=0o077,
@@ -74,7 +63,8 @@ class Tree:
     def commit(self) -> None:
         """Commits all there is."""
         self.git("add", "--all")
-        self.git("commit", "--quiet", "--message", "x")
+        who = "-c", "user.name=x", "-c", "user.email=x"
+        self.git(*who, "commit", "--quiet", "--message", "x")
 
 
 def copy(folder: Path) -> Tree:

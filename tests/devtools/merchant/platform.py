@@ -42,11 +42,11 @@ class Platform:
 
     url = "http://127.0.0.1:2000"
 
-    def __init__(self, services: Services, client: Any, fault: str = "") -> None:
+    def __init__(self, services: Services, client: Any) -> None:
         self._services = services
         self._redis = client
         self._queue = Queue(client, services.settings, "one")
-        self.fault = fault
+        self.fault = ""
         self.polls_refused = 0
         self.requests: list[httpx.Request] = []
         self.accepted: list[str] = []
@@ -57,7 +57,7 @@ class Platform:
     def respond(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
         path = request.url.path
-        if self.fault in {f"503 {request.method} {path}", f"failing {path}"} or self._is_away(path):
+        if self.fault == f"503 {request.method} {path}" or self._is_away(path):
             problem = {"code": "service-unavailable", "detail": "Redis is down.", "status": 503}
             headers = {"Retry-After": "1", "Content-Type": "application/problem+json"}
             response = httpx.Response(503, json=problem, headers=headers)
@@ -68,7 +68,9 @@ class Platform:
                 self._charge()
             response = self._forward(request)
         response.headers["X-Request-Id"] = request.headers["X-Request-Id"]
-        self._change(response)
+        if "Location" in response.headers:
+            response.headers["Location"] = f"/transactions{response.headers['Location']}"
+        response.headers.pop(self.fault.removeprefix("no "), None)
         return response
 
     def _is_away(self, path: str) -> bool:
@@ -119,16 +121,6 @@ class Platform:
                 )
                 return token if claims["exp"] > time.time() else self.tokens[-1]
         return token
-
-    def _change(self, response: httpx.Response) -> None:
-        headers = response.headers
-        if "Location" in headers and self.fault != "Location without prefix":
-            headers["Location"] = f"/transactions{headers['Location']}"
-        if self.fault == "errors are plain JSON" and response.is_error:
-            headers["Content-Type"] = "application/json"
-        for name in ("WWW-Authenticate", "X-Request-Id"):
-            if self.fault == f"no {name}":
-                headers.pop(name, None)
 
     def _charge(self) -> None:
         """Charges what is queued."""

@@ -22,9 +22,9 @@ ALL = list(CHECKS)
 # The checks that fail for each breach; every check is among those of a breach of its own.
 BREACHES = {
     "": [],
-    "failing /health": [ROUTER],
-    "failing /auth/health": [AUTH],
-    "failing /transactions/health": [CORE],
+    "503 GET /health": [ROUTER],
+    "503 GET /auth/health": [AUTH],
+    "503 GET /transactions/health": [CORE],
     "cents everywhere": [JPY, BHD],
     "no credit": [USD, JPY, BHD],
     "double credit": [USD, JPY, BHD],
@@ -38,8 +38,8 @@ BREACHES = {
     "any signature": [TAMPERED],
     "eternal tokens": [EXPIRED],
     "no WWW-Authenticate": [TAMPERED, EXPIRED],
-    "errors are plain JSON": [DISABLED, FOREIGN, CURRENCY, TAMPERED, EXPIRED],
-    "Location without prefix": [USD, JPY, BHD, DECLINED, FOREIGN, REPEATED, OLDER, BODY],
+    "no Content-Type": [DISABLED, FOREIGN, CURRENCY, TAMPERED, EXPIRED],
+    "no Location": [USD, JPY, BHD, DECLINED, FOREIGN, REPEATED, OLDER, BODY],
     "no X-Request-Id": ALL,
     "503 POST /auth/token": ALL[3:],
 }
