@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
 from collections.abc import Iterable, Iterator
@@ -10,9 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from devtools import environment
+from devtools import names
 from devtools.catalog import SERVICES
-from services.common.settings import Secret
 from tests.support import ROOT
 
 FOLDERS = ("bench", "deploy", "devtools", "docs", "nix", "services", "tests")
@@ -27,12 +27,6 @@ TRIED = {
     "REDISCLI_AUTH",  # of redis-cli
     *("services/rates_api/", "tests/rates_api/"),
     "bench/results/",  # there when it has run
-}
-SETTINGS = {
-    name.upper() + suffix
-    for settings in environment.SETTINGS.values()
-    for name, field in settings.model_fields.items()
-    for suffix in ("", *(["_FILE"] if field.annotation in (Secret, Secret | None) else []))
 }
 VARIABLE = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b")
 
@@ -54,16 +48,12 @@ def anchors(text: str) -> set[str]:
     }
 
 
-SUFFIXES = {".py", ".lua", ".nix", ".sh", ".yaml", ".conf", ""}
-
-
 def code() -> Iterator[Path]:
     """All code of the platform, without pages and tests."""
-    yield from (
-        ROOT / name for name in ("process-compose.yaml", "flake.nix", "nixw", ".env.example")
-    )
+    yield from (ROOT / name for name in ("process-compose.yaml", "flake.nix", "nixw"))
+    suffixes = {".py", ".lua", ".nix", ".sh", ".yaml", ".conf", ""}
     for folder in ("bench", "deploy", "devtools", "nix", "services"):
-        yield from (path for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES)
+        yield from (path for path in (ROOT / folder).rglob("*") if path.suffix in suffixes)
 
 
 def words_of(paths: Iterable[Path], pattern: re.Pattern[str]) -> set[str]:
@@ -114,8 +104,12 @@ def test_flake_outputs_that_are_named_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=title)
 def test_variables_that_are_named_exist(page: Path) -> None:
     """Names in upper case are environment variables or constants of the code."""
-    known = words_of(code(), VARIABLE) | SETTINGS | TRIED
-    assert words_of([page], VARIABLE) - known == set()
+    assert words_of([page], VARIABLE) - known_variables() == set()
+
+
+@functools.cache
+def known_variables() -> set[str]:
+    return words_of(code(), VARIABLE) | names.known() | TRIED
 
 
 def test_alerts_are_about_metrics_that_are_counted() -> None:
