@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,9 @@ import pytest
 from devtools.address import BLOCK
 from devtools.findings import Finding
 from tests.support import ROOT, free_ports
+
+# Prints that it runs, then waits for the end of its input, at the latest with the test.
+WAIT = "print('up', flush=True); sys.stdin.read()"
 
 
 @pytest.fixture
@@ -35,3 +42,20 @@ def one(items: list[Finding], section: str, name: str) -> Finding:
 
 def wrong(items: list[Finding]) -> list[Finding]:
     return [item for item in items if item.status in {"fault", "warning"}]
+
+
+@contextlib.contextmanager
+def python(code: str, *prefix: str, **environ: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python process that has started to wait."""
+    with subprocess.Popen(
+        [*prefix, sys.executable, "-c", f"import os, signal, subprocess, sys; {code}"],
+        env={"PATH": os.environ["PATH"]} | environ,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        try:
+            assert process.stdout
+            assert process.stdout.readline()
+            yield process
+        finally:
+            process.kill()

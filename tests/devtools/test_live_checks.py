@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from devtools.address import PORT_OFFSETS
 from devtools.checkout import current
 from devtools.live_checks import Running
 from services.common import store
-from tests.devtools.conftest import one, wrong
+from tests.devtools.conftest import WAIT, one, python, wrong
 from tests.support import free_ports, redis_server
 
 
@@ -94,21 +92,12 @@ def test_a_redis_that_hangs_is_reported_soon(
 def test_an_orphan_is_reported_with_its_pid(environ: dict[str, str], checkout: Path) -> None:
     """An orphan has our state folder and no supervisor; preflight reports it as ours, too."""
     port, state = int(environ["PLATFORM_PORT"]), checkout / ".state"
-    listen = f"s = socket.create_server(('127.0.0.1', {port}))"
-    code = f"import socket, sys; {listen}; print('up', flush=True); sys.stdin.read()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code],
-        env=environ | {"PLATFORM_STATE": str(state), "PC_PROC_NAME": "router"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as orphan:
-        assert orphan.stdout
-        orphan.stdout.readline()
+    listen = f"import socket; server = socket.create_server(('127.0.0.1', {port})); {WAIT}"
+    with python(listen, PLATFORM_STATE=str(state), PC_PROC_NAME="router") as orphan:
         stack = running(environ)
         [item] = stack.left_behind()
         router = one(stack.ports(), "ports", "router")
         [fault] = checks.busy_ports(port, state, environ)
-        orphan.communicate()
     assert router.note == f"ours: python, pid {orphan.pid}"
     assert (item.status, item.value) == ("fault", f"router, pid {orphan.pid}")
     assert "`platform down` ends them" in item.cure

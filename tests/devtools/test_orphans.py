@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,28 +12,10 @@ import psutil
 import pytest
 
 from devtools import orphans
+from tests.devtools.conftest import WAIT, python
 from tests.support import call, wait_until
 
 MARKS = {"PC_PROC_NAME": "core-api", "PC_REPLICA_NUM": "0"}
-# Prints that it runs, then waits for the end of its input, at the latest with the test.
-WAIT = "print('up', flush=True); sys.stdin.read()"
-
-
-@contextlib.contextmanager
-def python(code: str, *prefix: str, **environ: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python process that has started to wait."""
-    with subprocess.Popen(
-        [*prefix, sys.executable, "-c", f"import os, signal, subprocess, sys; {code}"],
-        env={"PATH": os.environ["PATH"]} | environ,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as process:
-        try:
-            assert process.stdout
-            assert process.stdout.readline()
-            yield process
-        finally:
-            process.kill()
 
 
 def found(state: Path) -> dict[int, str]:

@@ -11,20 +11,10 @@ from pathlib import Path
 import pytest
 
 from devtools import checks, envfile, preflight, state
-from devtools.address import BLOCK, CLUSTER_BLOCK
+from devtools.address import CLUSTER_BLOCK
 from devtools.preflight import faults
 from tests.receiver import receiver
 from tests.support import free_ports
-
-
-@pytest.fixture
-def environ(tmp_path: Path) -> dict[str, str]:
-    return {
-        "PLATFORM_PORT": str(free_ports(BLOCK)),
-        "PLATFORM_STATE": str(tmp_path / "state"),
-        "PLATFORM_CHECKOUT": str(tmp_path),  # where there is no .env
-        "PATH": os.environ["PATH"],
-    }
 
 
 def mode(path: Path) -> int:
@@ -34,7 +24,7 @@ def mode(path: Path) -> int:
 def test_the_first_start_creates_state_and_secret(environ: dict[str, str], tmp_path: Path) -> None:
     """Folder and secret are private, and the secret is created once."""
     assert faults(environ) == []
-    secret = tmp_path / "state" / "jwt-secret"
+    secret = tmp_path / ".state" / "jwt-secret"
     assert (mode(secret.parent), mode(secret)) == (0o700, 0o600)
     first = secret.read_text()
     assert len(first.strip()) == 64
@@ -46,17 +36,17 @@ def test_the_first_start_creates_state_and_secret(environ: dict[str, str], tmp_p
 
 def test_an_empty_secret_is_replaced(environ: dict[str, str], tmp_path: Path) -> None:
     """A power cut may leave an empty file; the sandbox would then ask for no token."""
-    (tmp_path / "state").mkdir()
-    (tmp_path / "state" / "sandbox-token").touch()
+    (tmp_path / ".state").mkdir()
+    (tmp_path / ".state" / "sandbox-token").touch()
     assert faults(environ) == []
-    assert len((tmp_path / "state" / "sandbox-token").read_text().strip()) == 64
+    assert len((tmp_path / ".state" / "sandbox-token").read_text().strip()) == 64
 
 
 def test_a_file_that_cannot_be_written_is_a_fault(
     environ: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A full disk or a folder in the way is named, wherever it is met."""
-    (tmp_path / "state" / "environment").mkdir(parents=True)
+    (tmp_path / ".state" / "environment").mkdir(parents=True)
     assert preflight.main(environ) == 78
     assert "cannot be written: [Errno 21] Is a directory" in capsys.readouterr().err
 
