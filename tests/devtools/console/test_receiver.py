@@ -128,6 +128,7 @@ def test_an_exporter_that_ends_while_it_sends_logs_nothing(
         ("GET", LINK, 200),
         ("GET", LINK | {DEST: "iframe"}, 403),
         ("GET", {"Host": "evil.example:8006"}, 421),
+        ("GET", {"Host": "127.0.0.1.evil.example"}, 421),
         ("POST", {"Origin": "http://evil.example"}, 403),
         ("POST", {"Origin": "http://127.0.0.1:9999"}, 403),
         ("POST", {"Origin": "https://127.0.0.1:8006"}, 403),

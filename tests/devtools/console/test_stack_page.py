@@ -18,23 +18,13 @@ ENDED = replace(RUNNING, status="Completed", is_running=False, is_ready=False)
 REDIS = replace(PENDING, name="redis", status="Disabled")
 
 
-class Supervisor:
-    """A process-compose with these processes; all of them need Redis and preflight."""
-
-    def __init__(self, *states: ProcessState) -> None:
-        self._states = states
-
-    def processes(self) -> list[ProcessState]:
-        return list(self._states)
-
-    def needs(self, _name: str) -> list[str]:
-        return ["preflight", "redis"]
-
-
 def shown(state: Path, *states: ProcessState) -> dict[str, tuple[str, str]]:
-    """Status and reason of each process."""
+    """Status and reason of each process; all of them need Redis and preflight."""
+    supervisor = SimpleNamespace(
+        processes=lambda: list(states), needs=lambda _name: ["preflight", "redis"]
+    )
     sources: Any = SimpleNamespace(
-        supervisor=Supervisor(*states),
+        supervisor=supervisor,
         first_port=8000,
         settings=SimpleNamespace(platform_state=state),
     )
