@@ -28,6 +28,7 @@ BREACHES = {
     "cents everywhere": [JPY, BHD],
     "no credit": [USD, JPY, BHD],
     "double credit": [USD, JPY, BHD],
+    "wrong balance": [USD, JPY, BHD, DECLINED],
     "never declines": [DECLINED],
     "charlie may": [DISABLED],
     "no privacy": [FOREIGN],
