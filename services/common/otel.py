@@ -1,34 +1,33 @@
-"""The OpenTelemetry half of services/common/tracing.py, imported only when tracing is on."""
+"""The half of services/common/tracing.py that needs the SDK; imported only when tracing is on."""
 
 from __future__ import annotations
 
+import http.client
 import logging
-import re
+import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Self
+import urllib.request
+from typing import TYPE_CHECKING, Any
 
-from opentelemetry import trace
+import structlog
+from opentelemetry import context, trace
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import (
-    NonRecordingSpan,
-    SpanContext,
-    SpanKind,
-    Status,
-    StatusCode,
-    TraceFlags,
-)
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.util.re import parse_env_headers
 from structlog.contextvars import bind_contextvars, get_contextvars
 
 from services.common import tracing
-from services.common.otlp import Exporter
 
 if TYPE_CHECKING:
-    import falcon
+    from collections.abc import Sequence
 
-    from services.common.tracing import Attributes, Kind
+    import falcon
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import ReadableSpan
 
 # A span costs some 60 us of CPU time here and as much in the receiver, and a payment has eight:
 # tracing all would halve the throughput. Each process starts at most this many traces a second,
@@ -42,61 +41,15 @@ _QUEUED_MAX = 4096
 _BATCH_MAX = 512
 # Within the second that gunicorn gives its workers to stop.
 STOP_SECONDS_MAX = 0.4
+_HTTP_SECONDS_MAX = 2.0
+_RESPONSE_BYTES_MAX = 65_536
 
-_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
-_KINDS = {kind.name.lower(): kind for kind in SpanKind}
 # Probes and scrapers request these every few seconds.
 _UNTRACED = frozenset({"/health", "/metrics"})
+# Attributes that a resource has bound for its log lines.
+_FROM_LOGS = {"user_id": "enduser.id", "transaction_id": "platform.transaction.id"}
 
-
-def parse(traceparent: str) -> SpanContext | None:
-    """The span context of a valid traceparent (W3C Trace Context, version 00)."""
-    if not (match := _TRACEPARENT.fullmatch(traceparent)):
-        return None
-    trace_id, span_id, flags = (int(part, 16) for part in match.groups())
-    found = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))
-    return found if found.is_valid else None
-
-
-class RecordedSpan(tracing.Span):
-    """A span that is exported."""
-
-    def __init__(self, span: trace.Span) -> None:
-        self._span = span
-        self._active = self.active()
-        ids = span.get_span_context()
-        self.trace_id = f"{ids.trace_id:032x}"
-        self.traceparent = f"00-{self.trace_id}-{ids.span_id:016x}-01"
-
-    def __enter__(self) -> Self:
-        self._active.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._active.__exit__(None, None, None)
-        self.end(type(error[1]).__name__ if any(error) else "")
-
-    def active(self) -> Any:
-        return trace.use_span(self._span, record_exception=False, set_status_on_exception=False)
-
-    def set(self, attributes: Attributes) -> None:
-        self._span.set_attributes(attributes)
-
-    def link(self, traceparent: str) -> None:
-        if found := parse(traceparent):
-            self._span.add_link(found)
-
-    def rename(self, name: str) -> None:
-        """Replaces the name."""
-        self._span.update_name(name)
-
-    def fail(self, reason: str) -> None:
-        self._span.set_status(Status(StatusCode.ERROR, reason))
-
-    def end(self, failure: str = "") -> None:
-        if failure:
-            self.fail(failure)
-        self._span.end()
+_log = structlog.get_logger()
 
 
 class Tracing:
@@ -106,7 +59,7 @@ class Tracing:
         # Includes OTEL_RESOURCE_ATTRIBUTES.
         resource = OTELResourceDetector().detect().merge(Resource({"service.name": service}))
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._tracer = self._provider.get_tracer("platform")
+        self.tracer = self._provider.get_tracer("platform")
         self._endpoint = endpoint
         if processor:
             self._provider.add_span_processor(processor)
@@ -130,39 +83,45 @@ class Tracing:
         thread.start()
         thread.join(STOP_SECONDS_MAX)
 
-    def span(
-        self,
-        name: str,
-        kind: Kind,
-        attributes: Attributes | None,
-        parent: str | None,
-        start_ms: int | None,
-    ) -> tracing.Span:
-        """See `tracing.span`."""
-        if parent is None:
-            ids, within = trace.get_current_span().get_span_context(), None
-        else:
-            ids = parse(parent) or trace.INVALID_SPAN_CONTEXT
-            within = trace.set_span_in_context(NonRecordingSpan(ids))
-        if not ids.is_valid or not ids.trace_flags.sampled:
-            return tracing.NO_SPAN
-        start_ns = None if start_ms is None else min(start_ms * 1_000_000, time.time_ns())
-        return RecordedSpan(
-            self._tracer.start_span(
-                name, within, _KINDS[kind], dict(attributes or {}), start_time=start_ns
-            )
-        )
-
-    def root(self, name: str, parent: str, attributes: Attributes) -> RecordedSpan:
-        """The span of a request: in the trace of `parent`, else in a new one."""
-        ids = parse(parent) or trace.INVALID_SPAN_CONTEXT
-        within = trace.set_span_in_context(NonRecordingSpan(ids))
-        span = self._tracer.start_span(name, within, SpanKind.SERVER, dict(attributes))
-        return RecordedSpan(span)
-
     def middleware(self) -> Any:
         """A new middleware for an app."""
-        return Middleware(self)
+        return Middleware(self.tracer)
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_args: Any) -> None:
+        """None, so that OTEL_EXPORTER_OTLP_HEADERS go to the endpoint only."""
+
+
+class Exporter(SpanExporter):
+    """Sends spans by OTLP over HTTP, each batch once.
+
+    The SDK's own exporter imports requests (5 MB, 40 ms in each process), tries a batch for 10 s,
+    logs each failure, and sends to the loopback through the user's proxy.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        self._url = endpoint + "/v1/traces"
+        headers = parse_env_headers(os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", ""), liberal=True)
+        self._headers = {"Content-Type": "application/x-protobuf", **headers}
+        self._open = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects).open
+        self._works = True
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        body = encode_spans(spans).SerializeToString()
+        request = urllib.request.Request(self._url, body, self._headers)  # noqa: S310  from settings
+        reason = ""
+        try:
+            with self._open(request, timeout=_HTTP_SECONDS_MAX) as response:
+                response.read(_RESPONSE_BYTES_MAX)
+        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a header
+            reason = f"{type(error).__name__}: {error}"
+        if reason and self._works:
+            _log.warning("traces cannot be exported", reason=reason)
+        elif not reason and not self._works:
+            _log.info("traces are exported again")
+        self._works = not reason
+        return SpanExportResult.FAILURE if reason else SpanExportResult.SUCCESS
 
 
 class _Limit:
@@ -187,12 +146,13 @@ class _Limit:
 class Middleware:
     """Falcon middleware: a server span for each request (semantic conventions for HTTP)."""
 
-    def __init__(self, tracing_: Tracing) -> None:
-        self._tracing = tracing_
+    def __init__(self, tracer: trace.Tracer) -> None:
+        self._tracer = tracer
         self._limit = _Limit()
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
-        if req.path in _UNTRACED or not self._is_traced(req):
+        parent = tracing.extract(req.env.get("HTTP_TRACEPARENT", ""))
+        if req.path in _UNTRACED or not self._is_traced(req, parent):
             return
         attributes = {
             "http.request.method": req.method,
@@ -200,18 +160,18 @@ class Middleware:
             "url.scheme": req.scheme,
             "platform.request_id": req.context.request_id,
         }
-        parent = req.env.get("HTTP_TRACEPARENT", "")
-        span = self._tracing.root(req.method, parent, attributes)
-        bind_contextvars(trace_id=span.trace_id)
-        req.context.span = span.__enter__()
+        span = self._tracer.start_span(req.method, parent, SpanKind.SERVER, attributes)
+        bind_contextvars(trace_id=tracing.trace_id(span))
+        req.context.span = span
+        req.context.outer = context.attach(trace.set_span_in_context(span))
 
-    def _is_traced(self, req: falcon.Request) -> bool:
-        parent = parse(req.env.get("HTTP_TRACEPARENT", ""))
-        if parent and not parent.trace_flags.sampled:
+    def _is_traced(self, req: falcon.Request, parent: Context) -> bool:
+        ids = trace.get_current_span(parent).get_span_context()
+        if ids.is_valid and not ids.trace_flags.sampled:
             return False
         # Limited only where a trace enters the platform; inside, the first decision holds.
-        is_inside = parent and "HTTP_X_FORWARDED_FOR" not in req.env
-        return bool(is_inside) or self._limit.take()
+        is_inside = ids.is_valid and "HTTP_X_FORWARDED_FOR" not in req.env
+        return is_inside or self._limit.take()
 
     def process_response(
         self,
@@ -223,17 +183,15 @@ class Middleware:
         span = req.context.get("span")
         if span is None:
             return
-        route = req.uri_template
-        if route:
-            span.rename(f"{req.method} {route}")
-            span.set({"http.route": route})
-        span.set({"http.response.status_code": resp.status_code})
+        if route := req.uri_template:
+            span.update_name(f"{req.method} {route}")
+            span.set_attribute("http.route", route)
         bound = get_contextvars()
-        span.set({name: str(bound[key]) for key, name in _FROM_LOGS.items() if key in bound})
+        span.set_attributes(
+            {name: str(bound[key]) for key, name in _FROM_LOGS.items() if key in bound}
+            | {"http.response.status_code": resp.status_code}
+        )
         if resp.status_code >= 500:
-            span.fail(f"HTTP {resp.status_code}")
-        span.__exit__()
-
-
-# Attributes that a resource has bound for its log lines.
-_FROM_LOGS = {"user_id": "enduser.id", "transaction_id": "platform.transaction.id"}
+            span.set_status(StatusCode.ERROR, f"HTTP {resp.status_code}")
+        context.detach(req.context.outer)
+        span.end()

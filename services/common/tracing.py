@@ -1,8 +1,9 @@
 """Traces by OpenTelemetry; off unless OTEL_EXPORTER_OTLP_ENDPOINT is set.
 
-Off, every function here is a no-op and nothing of OpenTelemetry is imported. On, the work is done
-by services/common/otel.py. A trace begins with a request (`middleware`); all other spans exist only
-within a trace, so untraced work costs next to nothing.
+Off, every span is INVALID_SPAN, which does nothing, and of OpenTelemetry only the API is imported.
+On, services/common/otel.py makes and exports them. A trace begins with a request
+(`otel.Middleware`); all other spans exist only within a trace, so untraced work costs next to
+nothing.
 
 A `traceparent` (W3C Trace Context) is text, empty without a trace. It travels through the queue in
 the entry's field of that name.
@@ -10,53 +11,26 @@ the entry's field of that name.
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from typing import TYPE_CHECKING, Any, Literal, Self
+import time
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import trace
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
+
+    from opentelemetry.context import Context
 
     from services.common.otel import Tracing
 
-    Kind = Literal["internal", "server", "client", "producer", "consumer"]
-    Attributes = Mapping[str, str | int]
-
 _tracing: Tracing | None = None
-
-
-class Span:
-    """A span, as a context manager: current within the block, and ended with it.
-
-    This base class, used without a trace, does nothing.
-    """
-
-    traceparent: str = ""
-    trace_id: str = ""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        """Ends the span; an exception that leaves the block is its error."""
-
-    def active(self) -> Span:
-        """A context manager that makes the span current and does not end it."""
-        return self
-
-    def set(self, attributes: Attributes) -> None:
-        """Sets attributes."""
-
-    def link(self, traceparent: str) -> None:
-        """Links the span to an earlier one."""
-
-    def fail(self, reason: str) -> None:
-        """Marks the span as failed."""
-
-    def end(self, failure: str = "") -> None:
-        """Ends the span, as failed if there is a reason."""
-
-
-NO_SPAN = Span()
+_UNCHANGED = contextlib.nullcontext()
+_W3C = TraceContextTextMapPropagator()
 
 
 def configure(service: str, endpoint: str) -> None:
@@ -77,15 +51,20 @@ def start() -> None:
 
 
 def stop() -> None:
-    """Exports the remaining spans for at most STOP_SECONDS_MAX; then drops them."""
+    """Exports the remaining spans for at most `otel.STOP_SECONDS_MAX`; then drops them."""
     if _tracing:
         _tracing.stop()
 
 
+def middleware() -> list[Any]:
+    """The Falcon middleware that makes a span of each request."""
+    return [_tracing.middleware()] if _tracing else []
+
+
 def span(
     name: str,
-    kind: Kind = "internal",
-    attributes: Attributes | None = None,
+    kind: SpanKind = SpanKind.INTERNAL,
+    attributes: Mapping[str, str | int] | None = None,
     *,
     parent: str | None = None,
     start_ms: int | None = None,
@@ -94,9 +73,46 @@ def span(
 
     `start_ms` is its start if that has passed, in ms since the epoch.
     """
-    return _tracing.span(name, kind, attributes, parent, start_ms) if _tracing else NO_SPAN
+    if _tracing is None:
+        return INVALID_SPAN
+    within = None if parent is None else extract(parent)
+    ids = trace.get_current_span(within).get_span_context()
+    if not ids.is_valid or not ids.trace_flags.sampled:
+        return INVALID_SPAN
+    start_ns = None if start_ms is None else min(start_ms * 1_000_000, time.time_ns())
+    return _tracing.tracer.start_span(name, within, kind, attributes, start_time=start_ns)
 
 
-def middleware() -> list[Any]:
-    """The Falcon middleware that makes a span of each request."""
-    return [_tracing.middleware()] if _tracing else []
+def use(span: Span, *, end: bool = True) -> AbstractContextManager[object]:
+    """Makes a span current within the block, whose exception is its error; then ends it."""
+    if span is INVALID_SPAN:
+        return _UNCHANGED
+    return trace.use_span(span, end_on_exit=end, record_exception=False)
+
+
+def end(span: Span, failure: str = "") -> None:
+    """Ends a span, as failed if there is a reason."""
+    if failure:
+        span.set_status(StatusCode.ERROR, failure)
+    span.end()
+
+
+def trace_id(span: Span) -> str:
+    """The id of the span's trace, for log lines; empty without a trace."""
+    return traceparent(span)[3:35]
+
+
+def traceparent(span: Span) -> str:
+    """The traceparent of the spans within this one."""
+    ids = span.get_span_context()
+    return f"00-{ids.trace_id:032x}-{ids.span_id:016x}-01" if ids.is_valid else ""
+
+
+def extract(traceparent: str) -> Context:
+    """The context of the span that a traceparent names; without any if that is malformed."""
+    return _W3C.extract({"traceparent": traceparent})
+
+
+def link(span: Span, traceparent: str) -> None:
+    """Links a span to an earlier one."""
+    span.add_link(trace.get_current_span(extract(traceparent)).get_span_context())

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import redis
+from opentelemetry.trace import Span, SpanKind
 from pydantic_core import to_json
 
 from services.common import redis_client, scripts, store, tracing
@@ -104,9 +105,9 @@ class Transactions:
         span = _sending(partition, transaction_id, user_id, request_id)
         args = [
             transaction_id, user_id, f"{created_ms:013d}:{transaction_id}", request_id,
-            self._queue_limit, span.traceparent, *replay, *record,
+            self._queue_limit, tracing.traceparent(span), *replay, *record,
         ]  # fmt: skip
-        with span:
+        with tracing.use(span):
             outcome, earlier_response = self._commit(partition)(keys=keys, args=args)
         if outcome == "mismatch":
             detail = "This Idempotency-Key was used with another request; use a new one."
@@ -188,7 +189,7 @@ class Transactions:
 
 def _sending(
     partition: store.Partition, transaction_id: str, user_id: int, request_id: str
-) -> tracing.Span:
+) -> Span:
     attributes = {
         **partition.attributes,
         "messaging.operation.name": "send",
@@ -197,7 +198,7 @@ def _sending(
         "platform.request_id": request_id,
         "enduser.id": str(user_id),
     }
-    return tracing.span(f"send {store.QUEUE}", "producer", attributes)
+    return tracing.span(f"send {store.QUEUE}", SpanKind.PRODUCER, attributes)
 
 
 def _queued(

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+from opentelemetry.trace import Span, SpanKind, StatusCode
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, select_proxy
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
@@ -52,17 +53,18 @@ class BoundedSession(requests.Session):
         threading.Thread(target=self._watch, name="psp-watchdog", daemon=True).start()
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        with _client_span(request) as span:
-            if span.traceparent:
-                request.headers["traceparent"] = span.traceparent
+        span = _client_span(request)
+        with tracing.use(span):
+            if traceparent := tracing.traceparent(span):
+                request.headers["traceparent"] = traceparent
             try:
                 response = super().send(request, **kwargs | {"stream": True})
                 _read(response)
             finally:
                 self._calls.pop(threading.get_ident(), None)
-            span.set({"http.response.status_code": response.status_code})
+            span.set_attribute("http.response.status_code", response.status_code)
             if response.status_code >= 400:
-                span.fail(f"HTTP {response.status_code}")
+                span.set_status(StatusCode.ERROR, f"HTTP {response.status_code}")
             return response
 
     def get_redirect_target(self, resp: requests.Response) -> None:
@@ -98,7 +100,7 @@ def _read(response: requests.Response) -> None:
     response._content = bytes(content)  # noqa: SLF001
 
 
-def _client_span(request: requests.PreparedRequest) -> tracing.Span:
+def _client_span(request: requests.PreparedRequest) -> Span:
     parts = urlsplit(request.url or "")
     port = parts.port or {"https": 443}.get(parts.scheme, 80)
     attributes: dict[str, str | int] = {
@@ -107,7 +109,7 @@ def _client_span(request: requests.PreparedRequest) -> tracing.Span:
         "server.port": port,
         "url.full": f"{parts.scheme}://{parts.hostname}:{port}{parts.path}",
     }
-    return tracing.span(f"{request.method} {parts.path}", "client", attributes)
+    return tracing.span(f"{request.method} {parts.path}", SpanKind.CLIENT, attributes)
 
 
 def proxies_for(url: str) -> dict[str, str]:

@@ -120,7 +120,7 @@ class Connector:
     def _process(self, lane: Lane, work: Work) -> None:
         bind_contextvars(**work.ids)
         try:
-            with work.span.active():
+            with tracing.use(work.span, end=False):
                 started = time.perf_counter()
                 outcome = self._charge(work)
                 seconds = time.perf_counter() - started
@@ -132,7 +132,7 @@ class Connector:
         except Exception:  # noqa: BLE001  must not stop the others
             # The entry stays pending for this connector, which reclaims it.
             _log.exception("attempt crashed")
-            work.span.end("attempt crashed")
+            tracing.end(work.span, "attempt crashed")
             lane.slots.release([work])
         finally:
             clear_contextvars()
@@ -176,8 +176,8 @@ class Connector:
                 effective=effective,
             )  # fmt: skip
             attempt.span.end()
-            attempt.work.span.set({"platform.outcome": outcome})
-            attempt.work.span.end(result.reason)
+            attempt.work.span.set_attribute("platform.outcome", outcome)
+            tracing.end(attempt.work.span, result.reason)
 
 
 def _final_result(work: Work, outcome: Outcome) -> FinalResult:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 import structlog
 
-from services.common import redis_check, scripts, store
+from services.common import redis_check, scripts, store, tracing
 from services.common.clock import now_ms, rfc3339
 from services.common.transaction import Credit, Event
 from services.psp_connector.psp import RETRY_AFTER_SECONDS_MAX
@@ -203,7 +203,7 @@ class Queue:
         keys = [self.partition.transaction(entry.transaction_id) for entry in entries]
         now = now_ms(self._clock)
         spans = [start_span(entry, self.partition, self.name) for entry in entries]
-        args = [rfc3339(now), *(span.traceparent for span in spans), *RECORD_FIELDS]
+        args = [rfc3339(now), *map(tracing.traceparent, spans), *RECORD_FIELDS]
         records = scripts.run_script(self._redis, _BEGIN, keys, args)
         works: list[Work] = []
         bad: list[tuple[Entry, str]] = []
@@ -211,7 +211,7 @@ class Queue:
             try:
                 works.append(read_record(entry, record, now, span))
             except UnreadableError as error:
-                span.end(str(error))
+                tracing.end(span, str(error))
                 bad.append((entry, str(error)))
         self._bad(bad)
         return works

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind
 from pydantic import BaseModel, ValidationError
 
 from services.common import store, tracing
 from services.common.clock import rfc3339
-from services.common.tracing import NO_SPAN, Span
 from services.common.transaction import Amount, Currency, PaymentMethod, UserId
 from services.psp_connector.psp import IDEMPOTENCY_KEY_HOURS, Charge
 
@@ -87,14 +87,15 @@ class Work:
     attempt: int
     charge: Charge
     merchant: str = ""
-    span: Span = field(default=NO_SPAN, compare=False)
+    span: Span = field(default=INVALID_SPAN, compare=False)
 
     @property
     def ids(self) -> dict[str, str]:
         """The fields of its log lines."""
         charge = self.charge
         ids = {"request_id": charge.request_id, "transaction_id": charge.transaction_id}
-        return ids | {"trace_id": self.span.trace_id} if self.span.trace_id else ids
+        trace_id = tracing.trace_id(self.span)
+        return ids | {"trace_id": trace_id} if trace_id else ids
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def read_claimed(reply: Sequence[str]) -> list[Entry]:
     return found
 
 
-def read_record(entry: Entry, record: Sequence[str | None], now: int, span: Span = NO_SPAN) -> Work:
+def read_record(entry: Entry, record: Sequence[str | None], now: int, span: Span) -> Work:
     """Parses begin.lua's reply for an entry. `now`: ms since the epoch; `span`: of the attempt.
 
     Raises:
@@ -170,8 +171,8 @@ def read_record(entry: Entry, record: Sequence[str | None], now: int, span: Span
     charge = Charge(
         entry.transaction_id, request_id, read.amount, read.currency, read.payment_method
     )
-    span.set({"platform.attempt": read.attempts, "enduser.id": str(read.user_id)})
-    span.link(read.attempt_traceparent)
+    span.set_attributes({"platform.attempt": read.attempts, "enduser.id": str(read.user_id)})
+    tracing.link(span, read.attempt_traceparent)
     return Work(entry.id, read.user_id, read.attempts, charge, entry.merchant, span)
 
 
@@ -194,4 +195,4 @@ def start_span(entry: Entry, partition: store.Partition, connector: str) -> Span
         "messaging.consumer.group.name": store.GROUP,
         "messaging.client.id": connector,
     }
-    return tracing.span(f"process {store.QUEUE}", "consumer", ids, parent=traceparent)
+    return tracing.span(f"process {store.QUEUE}", SpanKind.CONSUMER, ids, parent=traceparent)

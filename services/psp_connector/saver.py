@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
+from opentelemetry.trace import INVALID_SPAN, Span
 
-from services.common.tracing import NO_SPAN, Span
+from services.common import tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,7 +42,7 @@ class Attempt:
     work: Work
     result: Result
     psp_ms: float
-    span: Span = NO_SPAN
+    span: Span = INVALID_SPAN
     tries: int = 0
     next_try_at: float = 0.0
 
@@ -123,6 +124,6 @@ class Saver:
         if attempt.tries == _TRIES_MAX:
             log.error("could not save result, leaving the transaction to be reclaimed")
             self._kept.remove(attempt)
-            attempt.span.end("could not save result")
-            attempt.work.span.end("could not save result")
+            for span in (attempt.span, attempt.work.span):
+                tracing.end(span, "could not save result")
             self._slots.release([attempt.work])

@@ -15,7 +15,7 @@ import falcon.testing
 import pytest
 from structlog.testing import capture_logs
 
-from services.common import otel, otlp, tracing
+from services.common import otel, tracing
 from services.common.settings import HttpSettings
 from services.common.web import make_app
 from tests.receiver import receiver
@@ -27,7 +27,7 @@ SAMPLED, UNSAMPLED = f"00-{TRACE}-b7ad6b7169203331-01", f"00-{TRACE}-b7ad6b71692
 
 class Thing:
     def on_get(self, _req: falcon.Request, resp: falcon.Response, thing: str) -> None:
-        resp.media = {"traceparent": tracing.span(thing).traceparent}
+        resp.media = {"traceparent": tracing.traceparent(tracing.span(thing))}
 
 
 def configured(endpoint: str) -> falcon.testing.TestClient:
@@ -46,15 +46,16 @@ def _stopped(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     tracing.stop()
 
 
-def test_off_it_imports_nothing() -> None:
-    """Without an endpoint, nothing loads OpenTelemetry, not even redis-py."""
+def test_off_it_imports_no_sdk() -> None:
+    """Without an endpoint, nothing loads OpenTelemetry's SDK or metrics, not even redis-py."""
     code = """
 import sys
 from services.common import logs, server, settings, worker
 import services.core_api.app, services.psp_connector.connector, services.psp_sandbox.app
 logs.configure("core-api", settings.Settings.read({}))
-names = [name for name in sys.modules if name.startswith("opentelemetry.")]
-print([name for name in names if getattr(sys.modules[name], "__file__", None)])
+names = ("opentelemetry.sdk", "opentelemetry.exporter", "opentelemetry.metrics")
+found = [name for name in sys.modules if name.startswith(names)]
+print([name for name in found if getattr(sys.modules[name], "__file__", None)])
 """
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
@@ -103,7 +104,7 @@ def test_a_silent_endpoint_delays_nothing(
     monkeypatch: pytest.MonkeyPatch, silent_port: int
 ) -> None:
     """Requests are not delayed, old spans are dropped, the stop is bounded, one line is logged."""
-    monkeypatch.setattr(otlp, "_HTTP_SECONDS_MAX", 0.1)
+    monkeypatch.setattr(otel, "_HTTP_SECONDS_MAX", 0.1)
     monkeypatch.setattr(otel, "TRACES_BURST_MAX", 100_000)
     with capture_logs() as logs:
         client = configured(f"http://127.0.0.1:{silent_port}")
@@ -133,18 +134,33 @@ def test_a_response_without_end_is_not_read() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=endless, args=(listener,))
         thread.start()
-        otlp.Exporter(f"http://127.0.0.1:{listener.getsockname()[1]}").export([])
+        otel.Exporter(f"http://127.0.0.1:{listener.getsockname()[1]}").export([])
         thread.join(20)
     assert sent < 10_000_000  # what the system buffers
+
+
+def test_a_redirect_is_not_followed() -> None:
+    """OTEL_EXPORTER_OTLP_HEADERS, which may be a key, go to the endpoint only."""
+
+    def redirect(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, capture_logs() as logs:
+        thread = threading.Thread(target=redirect, args=(listener,))
+        thread.start()
+        otel.Exporter(f"http://127.0.0.1:{listener.getsockname()[1]}").export([])
+        thread.join(20)
+    assert [x["reason"] for x in logs] == ["HTTPError: HTTP Error 302: Found"]
 
 
 def test_invalid_headers_are_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     """One log line reports invalid headers, like any failed export."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x=a%0d%0ab")
     with receiver() as found, capture_logs() as logs:
-        exporter = otlp.Exporter(found.endpoint)
+        exporter = otel.Exporter(found.endpoint)
         exporter.export([])
         exporter.export([])
-    assert [(x["event"], x["reason"]) for x in logs] == [
-        ("traces cannot be exported", "ValueError")
-    ]
+    [line] = logs
+    assert (line["event"], line["reason"][:10]) == ("traces cannot be exported", "ValueError")

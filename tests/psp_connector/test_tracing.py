@@ -38,7 +38,7 @@ def accepted(
     """A transaction accepted with tracing on, within a request's span."""
     traced = otel.Tracing("test", "http://127.0.0.1:1", SimpleSpanProcessor(exporter))
     monkeypatch.setattr(tracing, "_tracing", traced)
-    with traced.root("POST /", "", {}):
+    with traced.tracer.start_as_current_span("POST /"):
         return payments.accept()
 
 
