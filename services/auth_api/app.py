@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from services.auth_api.limits import LoginLimits
 from services.auth_api.passwords import Passwords
 from services.auth_api.resources import TokenResource
+from services.auth_api.settings import AuthSettings
 from services.auth_api.userfile import UsersError
 from services.auth_api.users import UserDirectory
 from services.common import openapi
 from services.common.settings import SettingsError
 from services.common.tokens import Tokens
-from services.common.web import make_app
-
-if TYPE_CHECKING:
-    from services.auth_api.settings import AuthSettings
-    from services.common.web import App
+from services.common.web import App, make_app
 
 
 def create_app(settings: AuthSettings) -> App:

@@ -12,15 +12,12 @@ import math
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING
 
 from cachetools import TTLCache
 
 from services.common.problems import Problem, Unavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 FREE_FAILURES_OF_A_NAME = 5
 FREE_FAILURES_OF_AN_ADDRESS = 50

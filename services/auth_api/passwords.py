@@ -12,16 +12,13 @@ import secrets
 import threading
 import time
 import unicodedata
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import argon2
 from cachetools import TTLCache
 
 from services.common.problems import Unavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 PASSWORD_CHARACTERS_MAX = 256
 

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
+import falcon
 from pydantic import BaseModel, ConfigDict, Field
 from structlog.contextvars import bind_contextvars
 
-from services.auth_api.passwords import PASSWORD_CHARACTERS_MAX
-from services.auth_api.userfile import USERNAME_CHARACTERS_MAX
+from services.auth_api.limits import LoginLimits
+from services.auth_api.passwords import PASSWORD_CHARACTERS_MAX, Passwords
+from services.auth_api.settings import Network
+from services.auth_api.userfile import USERNAME_CHARACTERS_MAX, User
+from services.auth_api.users import UserDirectory
 from services.common import openapi
 from services.common.problems import Problem
 from services.common.tokens import LIFETIME_SECONDS, Tokens
 from services.common.web import read_json
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import falcon
-
-    from services.auth_api.limits import LoginLimits
-    from services.auth_api.passwords import Passwords
-    from services.auth_api.settings import Network
-    from services.auth_api.userfile import User
-    from services.auth_api.users import UserDirectory
 
 
 class TokenRequest(BaseModel):

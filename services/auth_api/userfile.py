@@ -10,13 +10,11 @@ import fcntl
 import os
 import stat
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 USERNAME_CHARACTERS_MAX = 64
 

@@ -13,8 +13,9 @@ import os
 import re
 import sys
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 import structlog
 
@@ -23,10 +24,7 @@ from services.auth_api.settings import SHIPPED_USERS
 from services.auth_api.userfile import USERNAME_CHARACTERS_MAX, User, UsersError, load, locked, save
 from services.common.command import run_main
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    Password = Callable[[], str]
+Password = Callable[[], str]
 
 _EPILOG = """\
 examples:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Clock = Callable[[], float]
-    """Returns seconds since the epoch; `time.time` except in tests."""
+Clock = Callable[[], float]
+"""Returns seconds since the epoch; `time.time` except in tests."""
 
 
 def now_ms(clock: Clock = time.time) -> int:

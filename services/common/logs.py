@@ -24,22 +24,16 @@ import sys
 import termios
 import time
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import Any, TextIO
 
 import structlog
 from structlog.dev import Column, ConsoleRenderer
+from structlog.typing import EventDict, ExcInfo, Processor
 
 from services.common import tracing
 from services.common.clock import rfc3339
 from services.common.command import has_colors, printable
-
-if TYPE_CHECKING:
-    from typing import TextIO
-
-    from structlog.typing import EventDict, ExcInfo, Processor
-
-    from services.common.settings import Settings
-
+from services.common.settings import Settings
 
 # Values with one of these are quoted.
 _NEEDS_QUOTES = re.compile(r'[\s"=]|^$')

@@ -15,12 +15,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import falcon
 import structlog
 
 from services.common.problems import Unavailable
 
 if TYPE_CHECKING:
-    import falcon
     from prometheus_client.registry import Collector
 
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"

@@ -6,15 +6,13 @@ The schemas are those of the models that validate the requests.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from services.common import problems
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 _TEMPLATE = "#/components/schemas/{model}"
 _METHODS = ("get", "post", "put", "patch", "delete")

@@ -8,26 +8,22 @@ import os
 import threading
 import time
 import urllib.request
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
+import falcon
 import structlog
 from opentelemetry import context, trace
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.util.re import parse_env_headers
 from structlog.contextvars import bind_contextvars, get_contextvars
 
 from services.common import tracing
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import falcon
-    from opentelemetry.context import Context
-    from opentelemetry.sdk.trace import ReadableSpan
 
 # A span costs some 60 us of CPU time here and as much in the receiver, and a payment has eight:
 # tracing all would halve the throughput. Each process starts at most this many traces a second,

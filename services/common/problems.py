@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import http
 import json
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import falcon
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from services.common.web import App
 
 CONTENT_TYPE = "application/problem+json"

@@ -6,16 +6,12 @@ could be charged twice.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import redis
 import structlog
 
 from services.common import redis_client, store
+from services.common.redis_url import RedisSettings
 from services.common.settings import SettingsError
-
-if TYPE_CHECKING:
-    from services.common.redis_url import RedisSettings
 
 _NODE_SECONDS_MAX = 1.0
 

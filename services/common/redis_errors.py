@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import falcon
 import redis
 import structlog
 
 from services.common import problems, redis_client
-
-if TYPE_CHECKING:
-    import falcon
-
-    from services.common.web import App
+from services.common.web import App
 
 _log = structlog.get_logger()
 

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import redis
 from redis.exceptions import AskError, ClusterDownError, NoScriptError, TryAgainError
 
 from services.common import redis_client
-from services.common.store import LEASE_SECONDS
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from services.common.redis_client import Client
-    from services.common.store import Partition
+from services.common.redis_client import Client
+from services.common.store import LEASE_SECONDS, Partition
 
 # Below the Core API's timeout. A replica on the same network confirms within a millisecond.
 _WAIT_MS_MAX = 500

@@ -14,20 +14,22 @@ import socket
 import sys
 import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
 from services.common import logs, metrics, tracing
-from services.common.settings import SettingsError, exit_for, read_or_exit
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from services.common.settings import HttpSettings, HttpSettingsT
-    from services.common.web import App
+from services.common.settings import (
+    HttpSettings,
+    HttpSettingsT,
+    SettingsError,
+    exit_for,
+    read_or_exit,
+)
+from services.common.web import App
 
 THREADS = 8
 # Longer than the router keeps idle connections (60 s), so that the router closes them: closing from

@@ -24,14 +24,12 @@ entries waiting for a slot. An entry from a sweep or a replay also has `swept` o
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from services.common import redis_client
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 Client: TypeAlias = redis_client.Client
 

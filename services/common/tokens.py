@@ -6,18 +6,14 @@ import re
 import threading
 import time
 import uuid
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Self
 
 import jwt
 from cachetools import LRUCache
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
 
+from services.common.clock import Clock
 from services.common.settings import Secret, ServerSettings
-
-if TYPE_CHECKING:
-    from typing import Self
-
-    from services.common.clock import Clock
 
 LIFETIME_SECONDS = 30
 SECRET_BYTES_MIN = 32  # RFC 7518, 3.2: at least the hash size of HS256

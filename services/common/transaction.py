@@ -6,16 +6,13 @@ A new field needs a default, because records without it are kept for months.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import from_json
 
 from services.common.clock import rfc3339
 from services.common.currencies import EXPONENTS
-
-if TYPE_CHECKING:
-    from typing import Self
 
 AMOUNT_MAX = 99_999_999
 PAYMENT_METHOD = re.compile(r"pm_[A-Za-z0-9_]{1,64}")

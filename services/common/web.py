@@ -7,6 +7,7 @@ import json
 import re
 import time
 import uuid
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import falcon
@@ -18,13 +19,10 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from services.common import problems, tracing
 from services.common.metrics import HttpMetrics, MetricsResource
 from services.common.problems import Problem
+from services.common.settings import HttpSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     from prometheus_client.registry import Collector
-
-    from services.common.settings import HttpSettings
 
 App: TypeAlias = "falcon.App[falcon.Request, falcon.Response]"
 Check: TypeAlias = "Callable[[], None]"

@@ -7,21 +7,23 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from socketserver import ThreadingMixIn
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from types import FrameType
+from typing import Any, NoReturn, Protocol
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import structlog
 
 from services.common import logs, tracing
-from services.common.settings import SettingsError, exit_for, read_or_exit
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import FrameType
-
-    from services.common.settings import HttpSettings, HttpSettingsT
-    from services.common.web import App
+from services.common.settings import (
+    HttpSettings,
+    HttpSettingsT,
+    SettingsError,
+    exit_for,
+    read_or_exit,
+)
+from services.common.web import App
 
 # Below the 6 s between SIGTERM and SIGKILL in process-compose.yaml.
 GRACE_SECONDS = 5.5

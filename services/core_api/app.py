@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 from services.common import openapi, redis_check, redis_client, redis_errors, store
 from services.common.tokens import Tokens
-from services.common.web import make_app
+from services.common.web import App, make_app
 from services.core_api.resources import (
     Authentication,
     LoyaltyResource,
@@ -15,11 +14,8 @@ from services.core_api.resources import (
     TransactionResource,
     TransactionsResource,
 )
+from services.core_api.settings import CoreSettings
 from services.core_api.transactions import Transactions
-
-if TYPE_CHECKING:
-    from services.common.web import App
-    from services.core_api.settings import CoreSettings
 
 # A merchant gets 503 within a second of a Redis failure: a refused connection is retried once
 # immediately, a silent one times out after this.

@@ -9,15 +9,13 @@ server has threads.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import redis
 
 from services.common import scripts, store
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 def _locked() -> threading.Lock:

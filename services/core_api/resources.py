@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import TYPE_CHECKING
+from uuid import UUID
 
 import falcon
 from pydantic import ValidationError
@@ -12,17 +12,11 @@ from structlog.contextvars import bind_contextvars
 
 from services.common import openapi
 from services.common.problems import Problem
-from services.common.tokens import TokenError
+from services.common.tokens import Merchant, TokenError, Tokens
 from services.common.transaction import Transaction
 from services.common.web import is_json, parse_json, read_body, read_json
 from services.core_api.models import Loyalty, Page, TokenInBody, TransactionRequest
-from services.core_api.transactions import PAGE_MAX, invalid_parameter
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from services.common.tokens import Merchant, Tokens
-    from services.core_api.transactions import Transactions
+from services.core_api.transactions import PAGE_MAX, Transactions, invalid_parameter
 
 _PAGE_DEFAULT = 20
 # Visible ASCII without the comma, which joins repeated headers (RFC 9110, 5.3).

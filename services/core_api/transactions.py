@@ -6,26 +6,21 @@ import base64
 import re
 import time
 import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import redis
 from opentelemetry.trace import Span, SpanKind
 from pydantic_core import to_json
 
 from services.common import redis_client, scripts, store, tracing
-from services.common.clock import now_ms, rfc3339
+from services.common.clock import Clock, now_ms, rfc3339
 from services.common.problems import Problem, Unavailable
+from services.common.transaction import Transaction
 from services.core_api import records
 from services.core_api.group_commit import GroupCommit
-from services.core_api.models import Loyalty, Page
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from services.common.clock import Clock
-    from services.common.transaction import Transaction
-    from services.core_api.models import TransactionRequest
+from services.core_api.models import Loyalty, Page, TransactionRequest
 
 IDEMPOTENCY_SECONDS = 24 * 3600
 PAGE_MAX = 100

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from typing import TYPE_CHECKING
 
 from services.common import redis_check, redis_client, store, worker
+from services.common.web import App
 from services.psp_connector.app import create_app
 from services.psp_connector.backoff import Backoff
 from services.psp_connector.breaker import Breaker
@@ -16,9 +16,6 @@ from services.psp_connector.queue import Queue
 from services.psp_connector.settings import ConnectorSettings
 from services.psp_connector.stripe_psp import StripePsp
 from services.psp_connector.sweep import Sweep
-
-if TYPE_CHECKING:
-    from services.common.web import App
 
 # Above the 200 ms that a queue read blocks; also the longest that Redis may block the main loop.
 REDIS_TIMEOUT_SECONDS = 2.0

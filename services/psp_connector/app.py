@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING
 
 from services.common import redis_client, store
-from services.common.web import make_app
+from services.common.web import App, make_app
+from services.psp_connector.connector import Connector
 from services.psp_connector.metrics import QueueCollector
-
-if TYPE_CHECKING:
-    from services.common.web import App
-    from services.psp_connector.connector import Connector
-    from services.psp_connector.settings import ConnectorSettings
+from services.psp_connector.settings import ConnectorSettings
 
 # The main loop runs five times a second; a slow Redis may delay it by a few seconds.
 _STUCK_SECONDS = 10.0

@@ -11,12 +11,9 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from services.psp_connector.backoff import Backoff
+from services.psp_connector.backoff import Backoff
 
 FAILURES_MAX = 5
 

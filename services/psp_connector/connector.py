@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import structlog
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from services.common import redis_client, tracing
 from services.common.currencies import major_units
+from services.psp_connector.backoff import Backoff
+from services.psp_connector.breaker import Breaker
 from services.psp_connector.lane import UPKEEP_SECONDS, Lane
 from services.psp_connector.metrics import Attempts
-from services.psp_connector.psp import Captured, Declined, Outcome, Refused, Transient, text
-from services.psp_connector.records import FinalResult, Result, RetryResult
+from services.psp_connector.psp import PSP, Captured, Declined, Outcome, Refused, Transient, text
+from services.psp_connector.queue import Queue
+from services.psp_connector.records import FinalResult, Result, RetryResult, Work
 from services.psp_connector.saver import Attempt
 from services.psp_connector.slots import Slots
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from concurrent.futures import Future
-
-    from services.psp_connector.backoff import Backoff
-    from services.psp_connector.breaker import Breaker
-    from services.psp_connector.psp import PSP
-    from services.psp_connector.queue import Queue
-    from services.psp_connector.records import Work
-    from services.psp_connector.sweep import Sweep
+from services.psp_connector.sweep import Sweep
 
 # Time to leave the partitions, in addition to the rest of the grace period.
 _LEAVE_SECONDS = 0.5

@@ -13,23 +13,19 @@ import os
 import re
 import sys
 import time
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TextIO
 
 import redis
 
 from services.common import redis_check, redis_client, scripts, store
-from services.common.clock import now_ms, rfc3339
+from services.common.clock import Clock, now_ms, rfc3339
 from services.common.command import printable, run_main
 from services.common.redis_url import RedisSettings
 from services.common.settings import SettingsError
 from services.common.transaction import Event
 from services.psp_connector.psp import IDEMPOTENCY_KEY_HOURS
 from services.psp_connector.records import is_old
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from services.common.clock import Clock
 
 _PAGE = 100
 _ID = re.compile(r"(p[0-9]{1,4}:)?[0-9]{1,20}-[0-9]{1,20}")

@@ -10,14 +10,11 @@ from __future__ import annotations
 import itertools
 import time
 from collections import defaultdict, deque
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from services.psp_connector.queue import Queue
-    from services.psp_connector.records import Entry, Work
-    from services.psp_connector.slots import Slots
+from services.psp_connector.queue import Queue
+from services.psp_connector.records import Entry, Work
+from services.psp_connector.slots import Slots
 
 # How long a queue read blocks; due retries are promoted in between.
 BLOCK_MS = 200

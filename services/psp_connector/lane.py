@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import redis
@@ -11,15 +12,12 @@ import structlog
 
 from services.common import redis_client
 from services.psp_connector.dispatch import BLOCK_MS, Dispatcher
-from services.psp_connector.queue import LEASE_SECONDS
+from services.psp_connector.queue import LEASE_SECONDS, Queue
 from services.psp_connector.saver import Saver
+from services.psp_connector.slots import Slots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from services.psp_connector.connector import Connector
-    from services.psp_connector.queue import Queue
-    from services.psp_connector.slots import Slots
 
 UPKEEP_SECONDS = 1.0
 # Interval of promoting due retries under load.

@@ -9,32 +9,29 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import redis
 import structlog
 
 from services.common import redis_check, scripts, store, tracing
-from services.common.clock import now_ms, rfc3339
+from services.common.clock import Clock, now_ms, rfc3339
 from services.common.transaction import Credit, Event
 from services.psp_connector.psp import RETRY_AFTER_SECONDS_MAX
 from services.psp_connector.records import (
     RECORD_FIELDS,
     Entry,
+    FinalResult,
     Result,
     RetryResult,
     UnreadableError,
+    Work,
     read_claimed,
     read_record,
     start_span,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from services.common.clock import Clock
-    from services.psp_connector.records import FinalResult, Work
-    from services.psp_connector.settings import ConnectorSettings
+from services.psp_connector.settings import ConnectorSettings
 
 LEASE_SECONDS = store.LEASE_SECONDS
 # Entries of one dead connector set aside at once; the rest follow a second later.

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind
 from pydantic import BaseModel, ValidationError
@@ -19,9 +19,6 @@ from services.common import store, tracing
 from services.common.clock import rfc3339
 from services.common.transaction import Amount, Currency, PaymentMethod, UserId
 from services.psp_connector.psp import IDEMPOTENCY_KEY_HOURS, Charge
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _MERCHANT = re.compile(r"[0-9]{1,20}")

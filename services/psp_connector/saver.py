@@ -11,20 +11,16 @@ import contextlib
 import queue
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import structlog
 from opentelemetry.trace import INVALID_SPAN, Span
 
 from services.common import tracing
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from services.psp_connector.queue import Queue
-    from services.psp_connector.records import Result, Work
-    from services.psp_connector.slots import Slots
+from services.psp_connector.queue import Queue
+from services.psp_connector.records import Result, Work
+from services.psp_connector.slots import Slots
 
 _AT_ONCE_MAX = 64
 # Retried for at least 30 s; then the entry is reclaimed and charged again under the same

@@ -10,12 +10,9 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-
-    from services.psp_connector.records import Work
+from services.psp_connector.records import Work
 
 # The last free slot is reserved for a merchant with none in flight; each further free slot allows a
 # merchant three more (dynamic thresholds, Choudhury and Hahne, 1998). Of 12 slots one merchant gets

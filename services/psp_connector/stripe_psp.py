@@ -7,7 +7,7 @@ https://docs.stripe.com/api/payment_intents/create, https://docs.stripe.com/erro
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import stripe
 
@@ -22,9 +22,7 @@ from services.psp_connector.psp import (
     Refused,
     Transient,
 )
-
-if TYPE_CHECKING:
-    from services.psp_connector.settings import ConnectorSettings
+from services.psp_connector.settings import ConnectorSettings
 
 # Statuses unrelated to this payment. 409: a request with this idempotency key is in progress.
 # 424: a failure outside Stripe. 401, 403, 404: PSP_API_KEY or the path of PSP_URL is wrong, which

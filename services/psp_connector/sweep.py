@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 from services.common import redis_client, scripts, store
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 _KEYS_AT_ONCE = 1000
 _KEY = re.compile(r"(.*)transaction:([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import TYPE_CHECKING
 
 from services.common import server
 from services.common.settings import SettingsError
+from services.common.web import App
 from services.psp_sandbox.app import create_app
 from services.psp_sandbox.settings import SandboxSettings
 from services.psp_sandbox.store import Store
 from services.psp_sandbox.waiting import THREADS
-
-if TYPE_CHECKING:
-    from services.common.web import App
 
 
 def checked_app(settings: SandboxSettings) -> App:

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import falcon
 import structlog
 
-from services.common.web import make_app
+from services.common.clock import Clock
+from services.common.web import App, make_app
 from services.psp_sandbox import errors, resources
 from services.psp_sandbox.errors import StripeError
 from services.psp_sandbox.faults import FaultInjector, StripeMiddleware, TokenGuard
+from services.psp_sandbox.settings import SandboxSettings
 from services.psp_sandbox.store import Store
 from services.psp_sandbox.waiting import Waiting
-
-if TYPE_CHECKING:
-    import falcon
-
-    from services.common.clock import Clock
-    from services.common.web import App
-    from services.psp_sandbox.settings import SandboxSettings
 
 _log = structlog.get_logger()
 

@@ -6,11 +6,9 @@ the table there (some declines have only a code).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from typing import Literal
 
 FaultKind = Literal[
     "error_500",

@@ -7,21 +7,18 @@ import json
 import random
 import threading
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import falcon
 from pydantic import BaseModel, ConfigDict, Field
 from structlog.contextvars import bind_contextvars
 
 from services.common import problems
+from services.common.settings import Secret
 from services.common.web import read_body
 from services.psp_sandbox.behaviours import FAULTS, FaultKind
 from services.psp_sandbox.errors import StripeError
-from services.psp_sandbox.waiting import hang_up
-
-if TYPE_CHECKING:
-    from services.common.settings import Secret
-    from services.psp_sandbox.waiting import Waiting
+from services.psp_sandbox.waiting import Waiting, hang_up
 
 DELAY_MS_MAX = 30_000
 

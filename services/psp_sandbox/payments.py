@@ -12,14 +12,12 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl
 
 from services.common.currencies import EXPONENTS
+from services.psp_sandbox.behaviours import Decline
 from services.psp_sandbox.errors import StripeError
-
-if TYPE_CHECKING:
-    from services.psp_sandbox.behaviours import Decline
 
 AMOUNT_MAX = 99_999_999
 

@@ -7,26 +7,25 @@ import re
 import secrets
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import falcon
 from structlog.contextvars import bind_contextvars
 
+from services.common.clock import Clock
 from services.common.web import read_json
-from services.psp_sandbox.behaviours import DECLINED, PAYMENT_METHODS
+from services.psp_sandbox.behaviours import DECLINED, PAYMENT_METHODS, Behaviour
 from services.psp_sandbox.errors import StripeError
-from services.psp_sandbox.faults import Faults, inject
-from services.psp_sandbox.payments import payment_intent, read_payment, response
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from services.common.clock import Clock
-    from services.psp_sandbox.behaviours import Behaviour
-    from services.psp_sandbox.faults import FaultInjector
-    from services.psp_sandbox.payments import PaymentIntent, PaymentRequest
-    from services.psp_sandbox.store import Store
-    from services.psp_sandbox.waiting import Waiting
+from services.psp_sandbox.faults import FaultInjector, Faults, inject
+from services.psp_sandbox.payments import (
+    PaymentIntent,
+    PaymentRequest,
+    payment_intent,
+    read_payment,
+    response,
+)
+from services.psp_sandbox.store import Store
+from services.psp_sandbox.waiting import Waiting
 
 KEY_CHARACTERS_MAX = 255  # https://docs.stripe.com/api/idempotent_requests
 CURSOR_MAX = 2**63 - 1  # SQLite's largest integer

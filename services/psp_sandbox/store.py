@@ -12,16 +12,11 @@ import json
 import sqlite3
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
-from services.common.clock import now_ms
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from services.common.clock import Clock
-    from services.psp_sandbox.payments import PaymentIntent
+from services.common.clock import Clock, now_ms
+from services.psp_sandbox.payments import PaymentIntent
 
 KEY_HOURS_MAX = 24
 INTENT_DAYS_MAX = 30

@@ -7,12 +7,10 @@ import select
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from services.psp_sandbox.errors import StripeError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 # Longer than clients wait (the connector: PSP_TIMEOUT_SECONDS, 5 s), but bounded.
 HOLD_SECONDS_MAX = 30
