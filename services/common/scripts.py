@@ -19,7 +19,7 @@ from services.common.store import LEASE_SECONDS, Partition
 # Below the Core API's timeout. A replica on the same network confirms within a millisecond.
 _WAIT_MS_MAX = 500
 
-_CHECK_TYPES = (Path(__file__).parent / "check_types.lua").read_text(encoding="utf-8")
+_LIBRARY = (Path(__file__).parent / "library.lua").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -190,11 +190,11 @@ def _reply(connection: Any) -> Any:
 
 
 def script(module: str, name: str) -> Script:
-    """Reads a Lua script next to a module (`__file__`) and prepends `check_types`."""
+    """Reads a Lua script next to a module (`__file__`) and prepends the library."""
     text = (Path(module).parent / name).read_text(encoding="utf-8")
     # Redis reads the script's flags from its first line.
     flags, _, body = text.partition("\n")
-    return Script(f"{flags}\n{_CHECK_TYPES}{body}")
+    return Script(f"{flags}\n{_LIBRARY}{body}")
 
 
 _RENEW = Script(

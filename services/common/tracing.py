@@ -112,5 +112,6 @@ def extract(traceparent: str) -> Context:
 
 
 def link(span: Span, traceparent: str) -> None:
-    """Links a span to an earlier one."""
-    span.add_link(trace.get_current_span(extract(traceparent)).get_span_context())
+    """Links a span to an earlier one, if there is any."""
+    if traceparent:
+        span.add_link(trace.get_current_span(extract(traceparent)).get_span_context())

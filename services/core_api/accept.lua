@@ -42,7 +42,7 @@ elseif open > free then
   -- if the merchant's `free`-th newest transaction is still open.
   local earlier = redis.call('ZREVRANGE', index, free - 1, free - 1)[1] or ''
   local status = redis.pcall('HGET', transaction:sub(1, -#id - 1) .. earlier:sub(-#id), 'status')
-  if status == 'queued' or status == 'processing' then
+  if is_open(status) then
     return {'full', ''}
   end
 end

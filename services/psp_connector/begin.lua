@@ -17,7 +17,7 @@ local function why_not(record)
     return 'unreadable record: not a hash'
   elseif not record[1] then
     return 'unknown transaction'
-  elseif record[1] ~= 'queued' and record[1] ~= 'processing' then
+  elseif not is_open(record[1]) then
     return 'transaction is ' .. record[1]:sub(1, 40) .. ' already'
   elseif not is_count(record[2]) then
     return 'unreadable record: attempts is ' .. (record[2] or 'missing'):sub(1, 40)
@@ -34,9 +34,9 @@ for i, key in ipairs(KEYS) do
     replies[i] = {reason}
   else
     local attempt = redis.call('HINCRBY', key, 'attempts', 1)
-    local timeline = record[3] .. ', {"event": "processing", "at": "'
-      .. now .. '", "attempt": ' .. attempt .. '}'
-    redis.call('HSET', key, 'status', 'processing', 'updated_at', now, 'timeline', timeline)
+    local event = '{"event": "processing", "at": "' .. now .. '", "attempt": ' .. attempt .. '}'
+    redis.call('HSET', key, 'status', 'processing', 'updated_at', now,
+      'timeline', extended(record[3], event))
     replies[i] = redis.call('HMGET', key, unpack(ARGV, 2 + #KEYS))
     if ARGV[1 + i] ~= '' then
       -- After the reply, which has that of the attempt before.

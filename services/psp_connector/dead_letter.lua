@@ -16,11 +16,10 @@ end
 redis.call('XADD', deadletters, 'MINID', '~', letters_oldest, '*',
   'transaction_id', transaction_id, 'reason', reason, 'entry', entry, 'at', now)
 local record = transaction and redis.pcall('HMGET', transaction, 'status', 'timeline') or {}
-if record[1] == 'queued' or record[1] == 'processing' then
+if is_open(record[1]) then
   redis.call('HSET', transaction, 'status', 'failed', 'updated_at', now,
-    'timeline', (record[2] and record[2] .. ', ' or '') .. event)
+    'timeline', extended(record[2], event))
   redis.call('EXPIRE', transaction, lifetime_seconds)
 end
-redis.call('XACK', queue, group, entry_id)
-redis.call('XDEL', queue, entry_id)
+acknowledge(queue, group, entry_id)
 return 1

@@ -2,44 +2,40 @@
 -- Finishes a transaction: status, timeline, loyalty credit, dead letter if it failed, and last the
 -- acknowledgement. Atomic and idempotent. Allowed on a full Redis because it frees memory.
 --
--- psp_reference, decline_code and letter_reason, that of the dead letter, are '' if there is none.
--- The index is trimmed below the member index_oldest, dead letters below the id letters_oldest.
+-- The dead letter's reason is why it failed, or what was captured. The index is trimmed below the
+-- member index_oldest, dead letters below the id letters_oldest. From details on: names and values
+-- of further fields of the record.
 --
 -- Returns  'done', 'final' if it was final already, 'missing' if there is no such transaction,
 --          'taken' if it failed here while another connector holds the entry
 local transaction, queue, points, ledger, index, retries, deadletters = unpack(KEYS)
-local id, group, entry_id, final_status, now, event, psp_reference, decline_code, credit,
-  ledger_entry, lifetime_seconds, index_oldest, letter_reason, letters_oldest, connector = unpack(ARGV)
+local id, group, entry_id, final_status, now, event, credit, ledger_entry, lifetime_seconds,
+  index_oldest, reason, letters_oldest, connector = unpack(ARGV)
+local details = 14
 local is_credited = final_status == 'captured' and tonumber(credit) > 0
-local has_letter = letter_reason ~= ''
+local has_failed = final_status == 'failed'
 check_types('hash', 'stream', is_credited and 'string', is_credited and 'list', 'zset', 'zset',
-  has_letter and 'stream')
-
-local function acknowledge(entry)
-  redis.call('XACK', queue, group, entry)
-  redis.call('XDEL', queue, entry)
-end
+  has_failed and 'stream')
 
 -- The PSP's response is the same for every connector; a missing response is not. A connector that
 -- was thought dead may give up while the one that reclaimed the entry gets `captured`.
-if final_status == 'failed'
-    and #redis.call('XPENDING', queue, group, entry_id, entry_id, 1, connector) == 0 then
+if has_failed and #redis.call('XPENDING', queue, group, entry_id, entry_id, 1, connector) == 0 then
   return 'taken'
 end
 local record = redis.call('HMGET', transaction, 'status', 'timeline', 'entry')
 local status, timeline, entry = record[1], record[2], record[3]
-if status ~= 'queued' and status ~= 'processing' then
+if not is_open(status) then
   if final_status == 'captured' and status ~= 'captured' then
     -- Deleted or ended by hand, or given up by another connector; the money was taken. pcall: the
     -- key's type was not checked.
     local found = status and 'its status is ' .. status:sub(1, 40) or 'it has no record'
     local letter = redis.pcall('XADD', deadletters, 'MINID', '~', letters_oldest, '*',
-      'transaction_id', id, 'reason', 'captured as ' .. psp_reference .. ', but ' .. found, 'at', now)
+      'transaction_id', id, 'reason', reason .. ', but ' .. found, 'at', now)
     if letter.err then
       return letter
     end
   end
-  acknowledge(entry_id)
+  acknowledge(queue, group, entry_id)
   return status and 'final' or 'missing'
 end
 
@@ -51,26 +47,12 @@ if is_credited then
   end
 end
 
-local fields = {'status', final_status, 'updated_at', now,
-  'timeline', (timeline and timeline .. ', ' or '') .. event}
-local function set(name, value)
-  fields[#fields + 1] = name
-  fields[#fields + 1] = value
-end
-if psp_reference ~= '' then
-  set('psp_reference', psp_reference)
-end
-if decline_code ~= '' then
-  set('decline_code', decline_code)
-end
-if final_status == 'captured' then
-  set('loyalty_points', credit)
-end
-if has_letter then
+if has_failed then
   redis.call('XADD', deadletters, 'MINID', '~', letters_oldest, '*',
-    'transaction_id', id, 'reason', letter_reason, 'at', now)
+    'transaction_id', id, 'reason', reason, 'at', now)
 end
-redis.call('HSET', transaction, unpack(fields))
+redis.call('HSET', transaction, 'status', final_status, 'updated_at', now,
+  'timeline', extended(timeline, event), unpack(ARGV, details))
 redis.call('EXPIRE', transaction, lifetime_seconds)
 if is_credited then
   redis.call('INCRBY', points, credit)
@@ -85,5 +67,5 @@ if entry and entry ~= entry_id then
   redis.pcall('XACK', queue, group, entry)
   redis.pcall('XDEL', queue, entry)
 end
-acknowledge(entry_id)
+acknowledge(queue, group, entry_id)
 return 'done'

@@ -1,7 +1,6 @@
 #!lua flags=allow-oom
 -- Moves up to count_max due transactions back into the queue, also those due after latest_ms, the
--- latest possible time. The record's `entry` names the new entry, so that it can be removed if the
--- transaction is finished by another attempt.
+-- latest possible time.
 --
 -- Returns  the count
 local retries, queue = unpack(KEYS)
@@ -13,15 +12,7 @@ for _, id in ipairs(misled) do
   due[#due + 1] = id
 end
 for _, id in ipairs(due) do
-  local key = record_prefix .. id
-  -- pcall: edited by hand, it may be no hash; begin.lua reports that.
-  local record = redis.pcall('HMGET', key, 'status', 'request_id', 'user_id', 'traceparent')
-  local entry = redis.call('XADD', queue, '*', 'transaction_id', id,
-    'request_id', record[2] or '', 'user_id', record[3] or '',
-    'traceparent', record[4] or '')
-  if record[1] then
-    redis.call('HSET', key, 'entry', entry)
-  end
+  requeue(queue, record_prefix .. id, id)
   redis.call('ZREM', retries, id)
 end
 return #due

@@ -271,9 +271,9 @@ class Queue:
         args = [
             charge.transaction_id, store.GROUP, work.entry_id, result.status, at,
             Event.of(result.status, now, reason=result.reason or None).to_json(),
-            result.psp_reference, result.decline_code, result.points, credit.to_json(),
-            self._finished_seconds, f"{forget_ms:013d}",
-            result.reason, self._oldest_deadletter(), self.name,
+            result.points, credit.to_json(), self._finished_seconds, f"{forget_ms:013d}",
+            result.reason or f"captured as {result.psp_reference}", self._oldest_deadletter(),
+            self.name, *result.details(),
         ]  # fmt: skip
         return _FINISH, keys, args
 

@@ -114,6 +114,16 @@ class FinalResult:
     reason: str = ""
     """Why it failed; also the reason of the dead letter."""
 
+    def details(self) -> list[str | int]:
+        """Names and values of the record's fields besides the status."""
+        points = self.points if self.status == "captured" else ""
+        named = {
+            "psp_reference": self.psp_reference,
+            "decline_code": self.decline_code,
+            "loyalty_points": points,
+        }
+        return [part for name, value in named.items() if value != "" for part in (name, value)]
+
 
 Result = FinalResult | RetryResult
 

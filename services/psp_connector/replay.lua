@@ -13,19 +13,13 @@ check_types(false, 'stream', 'stream')
 if #redis.call('XRANGE', deadletters, letter_id, letter_id) == 0 then
   return 'gone'
 end
-local record = redis.pcall('HMGET', transaction, 'status', 'timeline', 'request_id', 'user_id',
-  'traceparent')
-if not record[1] then
-  return 'missing'
-end
+local record = redis.pcall('HMGET', transaction, 'status', 'timeline')
 if record[1] ~= 'failed' then
-  return record[1]
+  return record[1] or 'missing'
 end
-local entry = redis.call('XADD', queue, '*', 'transaction_id', id,
-  'request_id', record[3] or '', 'user_id', record[4] or '',
-  'traceparent', record[5] or '', 'replayed', '1')
+requeue(queue, transaction, id, 'replayed', '1')
 redis.call('HSET', transaction, 'status', 'queued', 'attempts', 0, 'updated_at', now,
-  'timeline', (record[2] and record[2] .. ', ' or '') .. event, 'entry', entry)
+  'timeline', extended(record[2], event))
 if not_captured ~= '' then
   redis.call('HSET', transaction, 'not_captured_at', now)
 end

@@ -40,7 +40,7 @@ local function is_of(entry, id)
 end
 
 local function is_queued(entry, id)
-  local ms, number = parts(entry or '')
+  local ms, number = parts(entry)
   if not ms then
     return false
   end
@@ -55,22 +55,16 @@ end
 
 local found = {}
 for i = 3, #KEYS do
-  local status = redis.pcall('HGET', KEYS[i], 'status')
-  local is_open = status == 'queued' or status == 'processing'
-  local record = is_open and redis.call('HMGET', KEYS[i], 'status', 'entry', 'request_id', 'user_id',
-    'traceparent')
-  if is_open and not is_queued(record[2], ARGV[i]) and not redis.call('ZSCORE', retries, ARGV[i]) then
-    found[#found + 1] = ARGV[i]
+  local id, record = ARGV[i], redis.pcall('HMGET', KEYS[i], 'status', 'entry')
+  local last = record[2] or ''
+  if is_open(record[1]) and not is_queued(last, id) and not redis.call('ZSCORE', retries, id) then
+    found[#found + 1] = id
     if mode == 'queue' then
-      local entry = redis.call('XADD', queue, '*', 'transaction_id', ARGV[i],
-        'request_id', record[3] or '', 'user_id', record[4] or '',
-        'traceparent', record[5] or '', 'swept', '1')
-      redis.call('HSET', KEYS[i], 'entry', entry)
-      local old = redis.pcall('XRANGE', queue, record[2] or '', record[2] or '')[1]
+      local entry = requeue(queue, KEYS[i], id, 'swept', '1')
+      local old = redis.pcall('XRANGE', queue, last, last)[1]
       -- Within a millisecond of `DEL queue`, the new entry may have the old one's id.
-      if old and record[2] ~= entry and is_of(old, ARGV[i]) then
-        redis.call('XACK', queue, group, record[2])
-        redis.call('XDEL', queue, record[2])
+      if old and last ~= entry and is_of(old, id) then
+        acknowledge(queue, group, last)
       end
     end
   end

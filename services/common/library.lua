@@ -1,0 +1,40 @@
+-- Functions of all scripts: `scripts.script` puts them before each.
+
+-- Raises an error if a key has another type than expected at its index in KEYS (`false`: any type).
+-- Call before the first write: Redis does not roll back a failed script.
+local function check_types(...)
+  for i, expected in ipairs({...}) do
+    local found = KEYS[i] and redis.call('TYPE', KEYS[i]).ok
+    if found and expected and found ~= 'none' and found ~= expected then
+      error({err = 'WRONGTYPE ' .. KEYS[i] .. ' is a ' .. found .. ', not a ' .. expected})
+    end
+  end
+end
+
+local function is_open(status)
+  return status == 'queued' or status == 'processing'
+end
+
+-- The timeline of a record, if it has one, with one more event.
+local function extended(timeline, event)
+  return (timeline and timeline .. ', ' or '') .. event
+end
+
+-- Queues an accepted transaction again; further arguments are fields of the entry. The record's `entry`
+-- names the new entry, so that it can be removed if the transaction is finished by another attempt.
+local function requeue(queue, transaction, id, ...)
+  -- pcall: edited by hand, it may be no hash; begin.lua reports that.
+  local record = redis.pcall('HMGET', transaction, 'status', 'request_id', 'user_id', 'traceparent')
+  local entry = redis.call('XADD', queue, '*', 'transaction_id', id, 'request_id', record[2] or '',
+    'user_id', record[3] or '', 'traceparent', record[4] or '', ...)
+  if record[1] then
+    redis.call('HSET', transaction, 'entry', entry)
+  end
+  return entry
+end
+
+local function acknowledge(queue, group, entry)
+  redis.call('XACK', queue, group, entry)
+  redis.call('XDEL', queue, entry)
+end
+
