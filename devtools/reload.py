@@ -23,7 +23,7 @@ from devtools.address import state_folder
 from devtools.environment import SETTINGS
 from devtools.supervisor import ProcessState, Supervisor, SupervisorError
 from services.common import logs
-from services.common.settings import Settings, read_or_exit
+from services.common.settings import Settings, exit_if_bad
 
 # Not JSON: users.json is reloaded without a restart.
 SUFFIXES = (".py", ".lua")
@@ -134,7 +134,8 @@ def _restart(supervisor: Supervisor, files: list[str], state: ProcessState) -> N
 def main() -> None:
     """Watches the folder that this code was loaded from."""
     services = Path(__file__).resolve().parents[1] / "services"
-    logs.configure("reload", read_or_exit(Settings, os.environ))
+    with exit_if_bad():
+        logs.configure("reload", Settings.read(os.environ))
     if is_enabled(os.environ, services):
         # Preflight wrote it just before the services began.
         started = (state_folder(os.environ) / "environment").stat().st_mtime

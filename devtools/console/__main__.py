@@ -8,7 +8,7 @@ import sys
 import structlog
 
 from services.common import logs
-from services.common.settings import Settings, read_or_exit
+from services.common.settings import Settings, exit_if_bad
 
 # Imported, if installed, by python-engineio's clients, which the console does not use: 8 MB and a
 # quarter of its start-up time.
@@ -23,7 +23,8 @@ def main() -> None:
     """Reads the settings, then serves until a signal."""
     # It receives traces and makes none.
     environ = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": ""}
-    logs.configure("console", read_or_exit(Settings, environ))
+    with exit_if_bad():
+        logs.configure("console", Settings.read(environ))
     if os.environ.get("CONSOLE") == "off":
         structlog.get_logger().info("off", reason="CONSOLE=off")
         return
@@ -37,7 +38,8 @@ def main() -> None:
     from devtools.console.settings import ConsoleSettings  # noqa: PLC0415
     from devtools.console.spans import SpanStore  # noqa: PLC0415
 
-    settings = read_or_exit(ConsoleSettings, os.environ)
+    with exit_if_bad():
+        settings = ConsoleSettings.read(os.environ)
     spans = SpanStore(settings.platform_state / "console.sqlite")
     address = f"http://127.0.0.1:{settings.http_port}"
     build(settings, spans, lambda: logs.announce("listening", address=address))

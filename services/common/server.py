@@ -22,13 +22,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
 from services.common import logs, metrics, tracing
-from services.common.settings import (
-    HttpSettings,
-    HttpSettingsT,
-    SettingsError,
-    exit_for,
-    read_or_exit,
-)
+from services.common.settings import HttpSettings, HttpSettingsT, exit_if_bad
 from services.common.web import App
 
 THREADS = 8
@@ -168,12 +162,10 @@ def run(
 
     Bad settings end the process with 78, also those that `create_app` rejects (SettingsError).
     """
-    settings = read_or_exit(kind, os.environ)
-    logs.configure(name, settings)
-    try:
+    with exit_if_bad():
+        settings = kind.read(os.environ)
+        logs.configure(name, settings)
         serve(lambda: create_app(settings), settings, threads=threads)
-    except SettingsError as error:
-        exit_for(error.faults)
 
 
 def serve(create_app: Callable[[], App], settings: HttpSettings, *, threads: int = THREADS) -> None:

@@ -12,9 +12,9 @@ import contextlib
 import ipaddress
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -235,20 +235,15 @@ def _explain(
     return names[0], *(("", "not set") if default is None else (str(default), "default"))
 
 
-SettingsT = TypeVar("SettingsT", bound=Settings)
 HttpSettingsT = TypeVar("HttpSettingsT", bound=HttpSettings)
 
 
-def read_or_exit(cls: type[SettingsT], environ: Mapping[str, str]) -> SettingsT:
-    """Reads the settings, or prints all errors to stderr and exits with 78 (EX_CONFIG)."""
+@contextlib.contextmanager
+def exit_if_bad() -> Iterator[None]:
+    """Prints all settings errors of the block to stderr and exits with 78 (EX_CONFIG)."""
     try:
-        return cls.read(environ)
+        yield
     except SettingsError as error:
-        exit_for(error.faults)
-
-
-def exit_for(faults: Sequence[str]) -> NoReturn:
-    """Prints settings errors to stderr and exits with 78, before anything is started."""
-    lines = "".join(f"  {fault}\n" for fault in faults)
-    sys.stderr.write(f"bad settings, nothing was started:\n{lines}")
-    raise SystemExit(EXIT_BAD_SETTINGS)
+        lines = "".join(f"  {fault}\n" for fault in error.faults)
+        sys.stderr.write(f"bad settings, nothing was started:\n{lines}")
+        raise SystemExit(EXIT_BAD_SETTINGS) from None

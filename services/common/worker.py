@@ -16,13 +16,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import structlog
 
 from services.common import logs, tracing
-from services.common.settings import (
-    HttpSettings,
-    HttpSettingsT,
-    SettingsError,
-    exit_for,
-    read_or_exit,
-)
+from services.common.settings import HttpSettings, HttpSettingsT, exit_if_bad
 from services.common.web import App
 
 # Below the 6 s between SIGTERM and SIGKILL in process-compose.yaml.
@@ -52,12 +46,10 @@ def run(
 
     Bad settings end the process with 78, also those that `build` rejects (SettingsError).
     """
-    settings = read_or_exit(kind, os.environ)
-    logs.configure(name, settings)
-    try:
+    with exit_if_bad():
+        settings = kind.read(os.environ)
+        logs.configure(name, settings)
         worker, app = build(settings)
-    except SettingsError as error:
-        exit_for(error.faults)
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

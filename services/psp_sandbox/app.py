@@ -10,6 +10,7 @@ import falcon
 import structlog
 
 from services.common.clock import Clock
+from services.common.settings import SettingsError
 from services.common.web import App, make_app
 from services.psp_sandbox import errors, resources
 from services.psp_sandbox.errors import StripeError
@@ -28,8 +29,12 @@ def create_app(
     waiting: Waiting | None = None,
     clock: Clock = time.time,
 ) -> App:
-    """Creates the app; the first request opens the database."""
-    store = store or Store(settings.sandbox_database, clock)
+    """Creates the app; the first request opens the database.
+
+    Raises:
+        SettingsError: the database cannot be used.
+    """
+    store = store or _usable(Store(settings.sandbox_database, clock), settings)
     waiting = waiting or Waiting()
     injector = FaultInjector()
     app = make_app(
@@ -47,6 +52,17 @@ def create_app(
     app.add_error_handler(StripeError, errors.handle)
     app.add_error_handler(sqlite3.Error, _database_failed)
     return app
+
+
+def _usable(store: Store, settings: SandboxSettings) -> Store:
+    try:
+        store.check()
+    except sqlite3.Error as error:
+        name = repr(str(settings.sandbox_database))
+        raise SettingsError([f"SANDBOX_DATABASE={name}: {error}"]) from None
+    finally:
+        store.close()
+    return store
 
 
 def _database_failed(

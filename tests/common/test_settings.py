@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from services.auth_api.settings import AuthSettings
 from services.common import redis_client
-from services.common.settings import EXIT_BAD_SETTINGS, SettingsError, masked, read_or_exit
+from services.common.settings import EXIT_BAD_SETTINGS, SettingsError, exit_if_bad, masked
 from services.core_api.settings import CoreSettings
 from services.psp_connector.settings import ConnectorSettings
 
@@ -128,10 +128,10 @@ def test_secrets_are_masked() -> None:
     assert "<secret>" in text
 
 
-def test_read_or_exit_leaves_with_ex_config(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_settings_exit_with_ex_config(capsys: pytest.CaptureFixture[str]) -> None:
     """A service with bad settings ends with 78 before anything listens."""
-    with pytest.raises(SystemExit) as left:
-        read_or_exit(CoreSettings, {})
+    with pytest.raises(SystemExit) as left, exit_if_bad():
+        CoreSettings.read({})
     assert left.value.code == EXIT_BAD_SETTINGS
     assert "nothing was started" in capsys.readouterr().err
 
