@@ -1,7 +1,5 @@
 """The Auth API: issues tokens that are valid for 30 seconds."""
 
-from __future__ import annotations
-
 from services.auth_api.limits import LoginLimits
 from services.auth_api.passwords import Passwords
 from services.auth_api.resources import TokenResource

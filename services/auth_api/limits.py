@@ -6,8 +6,6 @@ and cached logins are not limited. Counts are in memory, per worker process: N w
 the free failures, which is acceptable.
 """
 
-from __future__ import annotations
-
 import math
 import threading
 import time

@@ -4,8 +4,6 @@ Argon2id is slow by design, and merchants log in every 30 seconds: without the c
 cost more CPU time than payments.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import secrets

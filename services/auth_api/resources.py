@@ -1,7 +1,5 @@
 """`POST /token`: issues a token for a user name and password."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Annotated

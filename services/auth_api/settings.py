@@ -1,7 +1,5 @@
 """Auth API settings, read from environment variables."""
 
-from __future__ import annotations
-
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, TypeAlias

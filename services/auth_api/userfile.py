@@ -3,8 +3,6 @@
 Separate from the rest because preflight imports it, which delays every start of the stack.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

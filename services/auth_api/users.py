@@ -5,8 +5,6 @@ python -m services.auth_api.users add dora < password.txt
 python -m services.auth_api.users disable dora
 """
 
-from __future__ import annotations
-
 import argparse
 import getpass
 import os

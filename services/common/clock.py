@@ -1,7 +1,5 @@
 """Timestamps: milliseconds since the epoch and RFC 3339."""
 
-from __future__ import annotations
-
 import functools
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Exit codes and stream set-up shared by the command-line programs."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys

@@ -4,8 +4,6 @@ Codes without a minor unit (metals, testing, "no currency") are left out. Withdr
 BGN (end of 2025), ANG (replaced by XCG in 2025), ZWL (replaced by ZWG in 2024).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 _BY_EXPONENT = {

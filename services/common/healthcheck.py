@@ -4,8 +4,6 @@ For container images, which have neither a shell nor curl. Uses only the standar
 it starts every few seconds. The container engine keeps its output (`docker inspect`).
 """
 
-from __future__ import annotations
-
 import http.client
 import os
 import sys

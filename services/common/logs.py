@@ -9,8 +9,6 @@ a card. A service whose supervisor was killed keeps working without logs until t
 stack replaces it (devtools/orphans.py).
 """
 
-from __future__ import annotations
-
 import array
 import contextlib
 import fcntl

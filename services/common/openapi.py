@@ -3,8 +3,6 @@
 The schemas are those of the models that validate the requests.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """The half of services/common/tracing.py that needs the SDK; imported only when tracing is on."""
 
-from __future__ import annotations
-
 import http.client
 import logging
 import os

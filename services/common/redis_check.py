@@ -4,8 +4,6 @@ With another number of partitions, payments and Idempotency-Keys would not be fo
 could be charged twice.
 """
 
-from __future__ import annotations
-
 import redis
 import structlog
 

@@ -1,7 +1,5 @@
 """Clients of a single Redis and of a Redis Cluster, with short timeouts."""
 
-from __future__ import annotations
-
 import threading
 from functools import cached_property
 from typing import Any, TypeAlias

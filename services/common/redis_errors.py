@@ -1,7 +1,5 @@
 """Redis' errors as responses of an HTTP service."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import falcon

@@ -4,8 +4,6 @@ Separate from `services/common/store.py` because preflight validates it at every
 and `import redis` would take a third of preflight's time.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Annotated, Self

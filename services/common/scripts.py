@@ -1,7 +1,5 @@
 """Lua scripts: many in one round trip, repeated where that is safe, and confirmed by replicas."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass

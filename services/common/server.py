@@ -4,8 +4,6 @@ gthread workers suit services that wait for Redis or hash outside the GIL: 5,100
 cores, against 3,800 with sync workers, which a slow client also blocks.
 """
 
-from __future__ import annotations
-
 import errno
 import mmap
 import os
@@ -99,7 +97,7 @@ class _Listener:
     connections, which are long-lived, and half the workers were idle.
     """
 
-    def __init__(self, listener: Any, counts: memoryview[int], own: int) -> None:
+    def __init__(self, listener: Any, counts: "memoryview[int]", own: int) -> None:
         self._listener = listener
         self._counts = counts
         self._own = own

@@ -6,8 +6,6 @@ as `<secret>`. Secrets and fields marked FILE_ALLOWED may instead be read from t
 `${NAME:-}` in a compose file produces one.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ipaddress
 import re

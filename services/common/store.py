@@ -21,8 +21,6 @@ A consumer of the group is either a connector, or `merchant:{id}`, which holds t
 entries waiting for a slot. An entry from a sweep or a replay also has `swept` or `replayed`.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass

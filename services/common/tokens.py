@@ -1,7 +1,5 @@
 """Access tokens: JWTs (RFC 7519), HS256, valid for 30 seconds."""
 
-from __future__ import annotations
-
 import re
 import threading
 import time

@@ -3,8 +3,6 @@
 A new field needs a default, because records without it are kept for months.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any, Literal, Self
 

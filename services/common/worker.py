@@ -1,7 +1,5 @@
 """Runs a process that works until a signal, with health and metrics served from a thread."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

@@ -1,7 +1,5 @@
 """The Core API: accepts transactions, queues them and reports their status."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from services.common import openapi, redis_check, redis_client, redis_errors, store

@@ -6,8 +6,6 @@ saves a seventh of the CPU time per request, and a fifth in Redis. At most as ma
 server has threads.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The Core API's requests and responses (the transaction: `services/common/transaction.py`)."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

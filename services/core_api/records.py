@@ -1,7 +1,5 @@
 """Parses what Redis stores for the Core API; it may have been changed or broken by hand."""
 
-from __future__ import annotations
-
 import uuid
 from typing import Any
 

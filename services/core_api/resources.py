@@ -1,7 +1,5 @@
 """The Core API's resources: transactions and loyalty points."""
 
-from __future__ import annotations
-
 import functools
 import re
 from uuid import UUID

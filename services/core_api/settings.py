@@ -1,7 +1,5 @@
 """Core API settings, read from environment variables."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field

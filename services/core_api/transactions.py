@@ -1,7 +1,5 @@
 """Accepts and reads transactions in Redis (schema: `services/common/store.py`)."""
 
-from __future__ import annotations
-
 import base64
 import re
 import time

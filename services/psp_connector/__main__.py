@@ -1,7 +1,5 @@
 """`python -m services.psp_connector`: charges queued transactions until a signal."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import socket

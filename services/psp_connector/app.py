@@ -1,7 +1,5 @@
 """The connector's HTTP app: health and metrics."""
 
-from __future__ import annotations
-
 import time
 from functools import partial
 

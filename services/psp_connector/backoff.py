@@ -4,8 +4,6 @@ Each delay is random between zero and a bound that doubles, so that simultaneous
 retried simultaneously (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ forever, even within a header. A watchdog shuts down the socket of an overdue ca
 like any lost connection.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ipaddress
 import socket

@@ -7,8 +7,6 @@ intervals. After a successful probe it allows one concurrent call, then two, fou
 meanwhile probes again.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable

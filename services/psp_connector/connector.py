@@ -1,7 +1,5 @@
 """The PSP Connector: charges what the lanes of its partitions read from their queues."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Sequence

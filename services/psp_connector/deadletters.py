@@ -3,8 +3,6 @@
 With several partitions, a dead letter's id starts with its partition: `p3:1795417668000-0`.
 """
 
-from __future__ import annotations
-
 import argparse
 import heapq
 import itertools

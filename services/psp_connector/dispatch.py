@@ -5,8 +5,6 @@ wait while those behind them are read: a few in memory, the rest set aside in Re
 connector with a slot for that merchant.
 """
 
-from __future__ import annotations
-
 import itertools
 import time
 from collections import defaultdict, deque

@@ -1,7 +1,5 @@
 """The connector's metrics: its own counters, and queue depths read from Redis on scrape."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Sequence
 

@@ -1,7 +1,5 @@
 """The interface to a Payment Service Provider: one call with four possible outcomes."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Protocol

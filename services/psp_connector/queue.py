@@ -5,8 +5,6 @@ aside for others when the connector's lease expires. The effect is exactly once:
 atomic script that does nothing if the transaction is already final.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence

@@ -4,8 +4,6 @@ Entries and records may have been edited by hand. Everything is validated before
 value found later would leave a captured payment that can never be finished.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

@@ -5,8 +5,6 @@ of the connector. Results that Redis rejects are retried; until saved or given u
 flight in their partition, so at most `concurrency` are kept.
 """
 
-from __future__ import annotations
-
 import contextlib
 import queue
 import threading

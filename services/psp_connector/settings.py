@@ -1,7 +1,5 @@
 """PSP Connector settings, read from environment variables."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated
 

@@ -4,8 +4,6 @@ A busy merchant gets most slots but never all, so that the next merchant finds o
 calls take. A busy partition gets all slots that no other one can use.
 """
 
-from __future__ import annotations
-
 import contextlib
 import threading
 import time
@@ -61,7 +59,7 @@ class Slots:
         self._own = _Held()
         self._all = [self._own]
 
-    def sibling(self) -> Slots:
+    def sibling(self) -> "Slots":
         """The same slots for another partition."""
         other = Slots(self._allowed)
         other._changed, other._all = self._changed, self._all

@@ -4,8 +4,6 @@ Connects to the local sandbox by default, or to Stripe's test mode with `PSP_URL
 https://docs.stripe.com/api/payment_intents/create, https://docs.stripe.com/error-handling
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

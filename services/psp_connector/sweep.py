@@ -5,8 +5,6 @@ some 1,000 keys in some 4 ms of Redis time (measured with 1,000,000 records on a
 one step per second, a million records take 17 minutes at a constant cost of 0.4 %.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence

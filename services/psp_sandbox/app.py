@@ -1,7 +1,5 @@
 """The PSP sandbox: a fake of the part of Stripe's API that the platform uses."""
 
-from __future__ import annotations
-
 import sqlite3
 import time
 from typing import Any

@@ -4,8 +4,6 @@ Stripe's test names behave as in https://docs.stripe.com/testing; codes and decl
 the table there (some declines have only a code).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal

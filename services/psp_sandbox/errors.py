@@ -3,8 +3,6 @@
 Shapes and codes: https://docs.stripe.com/api/errors and https://docs.stripe.com/error-codes
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import falcon

@@ -1,7 +1,5 @@
 """Fault injection for all `/v1` requests, configured at run time."""
 
-from __future__ import annotations
-
 import hmac
 import json
 import random

@@ -6,8 +6,6 @@ Rules: https://docs.stripe.com/api/payment_intents/create, /api/metadata, /curre
 Shapes: https://docs.stripe.com/api/payment_intents/object
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

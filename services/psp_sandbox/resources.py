@@ -1,7 +1,5 @@
 """Resources: the supported part of Stripe's API, and `/_sandbox` for tests."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import secrets

@@ -1,7 +1,5 @@
 """PSP sandbox settings, read from environment variables."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

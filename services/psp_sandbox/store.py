@@ -5,8 +5,6 @@ two processes (a worker whose master was killed, and its successor) charge one k
 the payment of the first.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import sqlite3

@@ -1,7 +1,5 @@
 """Bounded waiting: delays requests without using up all threads."""
 
-from __future__ import annotations
-
 import contextlib
 import select
 import socket
