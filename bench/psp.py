@@ -10,8 +10,9 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-import services.psp_connector.__main__ as entry
 from bench.results import MeasureError
+from services.common import worker
+from services.psp_connector import app
 from services.psp_connector.psp import Captured, Charge, Outcome
 from services.psp_connector.settings import ConnectorSettings
 from services.psp_connector.stripe_psp import StripePsp
@@ -61,5 +62,5 @@ def rate(psp_url: str, charges: int, threads: int) -> float:
 
 
 if __name__ == "__main__":
-    vars(entry)["StripePsp"] = InstantPsp
-    entry.main()
+    vars(app)["StripePsp"] = InstantPsp
+    worker.run("psp-connector", ConnectorSettings, app.build)

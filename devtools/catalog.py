@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from services.common.settings import Settings
 
 _SERVICES = Path(__file__).resolve().parents[1] / "services"
+_SHARED = tomllib.loads((_SERVICES / "common/packages.toml").read_text())
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class Service:
 
 def _read(path: Path) -> Service:
     fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    if "packages" in fields:
+        fields["packages"] += _SHARED["packages"]
     lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
     return Service(name=path.parent.name.replace("_", "-"), **fields | lists)
 

@@ -24,7 +24,10 @@ let
       folder: _: builtins.pathExists (../services + "/${folder}/service.toml")
     ) (builtins.readDir ../services)
   );
-  packagesOf = lib.mapAttrs (_: service: service.packages or [ ]) services;
+  shared = (lib.importTOML ../services/common/packages.toml).packages;
+  packagesOf = lib.mapAttrs (
+    _: service: if service ? packages then shared ++ service.packages else [ ]
+  ) services;
 
   # For the commands of devtools/.
   devPackages = [

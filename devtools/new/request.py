@@ -66,11 +66,9 @@ class Request:
         }
 
     def _packages(self) -> list[str]:
-        """The packages that all services have, and those of this kind of service."""
-        every = [set(service.packages) for service in SERVICES.values() if service.packages]
-        own = set() if self.is_worker else {"gunicorn"}
-        own |= {"hiredis", "redis"} if self.has_redis or self.is_worker else set()
-        return sorted(set.intersection(*every) | own)
+        """The packages of this kind of service, besides those of all."""
+        own = [] if self.is_worker else ["gunicorn"]
+        return [*own, "hiredis", "redis"] if self.has_redis or self.is_worker else own
 
     def _check_name(self, root: Path) -> None:
         if not _NAME.fullmatch(self.name) or len(self.name) > _NAME_CHARACTERS_MAX:
