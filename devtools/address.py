@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from devtools import envfile
 from devtools.catalog import LISTENERS, SERVICES
 
 DEFAULT_PORT = 8000
@@ -138,13 +138,9 @@ def noted_port(state: Path) -> int | None:
     return int(text) if _is_port(text) else None
 
 
-def _noted(state: Path) -> dict[str, str]:
-    """The unquoted variables in the record of the last start."""
-    try:
-        text = (state / "environment").read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
-        return {}
-    return dict(re.findall(r"^export (\w+)=(\w+)$", text, re.MULTILINE))
+def _noted(state: Path) -> Mapping[str, str]:
+    """The variables in the record of the last start."""
+    return envfile.read(state / "environment").values
 
 
 def _checked(environ: Mapping[str, str]) -> str:

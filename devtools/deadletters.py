@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from devtools import envfile
-from devtools.address import running_redis, state_folder
+from devtools import checkout
 from services.common.command import run_main
 from services.psp_connector.deadletters import main, parser
 
@@ -15,10 +14,9 @@ __all__ = ["parser"]
 
 def here() -> int:
     """Runs the command on the stack's Redis, or on REDIS_URL."""
-    environ = envfile.merged(os.environ)
-    state = state_folder(environ)
-    own = {"REDIS_URL_FILE": str(state / "redis-url"), **running_redis(state, environ)}
-    return main(sys.argv[1:], {**own, **environ}, sys.stdout, sys.stderr)
+    stack = checkout.current(os.environ)
+    own = {"REDIS_URL_FILE": str(stack.state / "redis-url")}
+    return main(sys.argv[1:], {**own, **stack.merged}, sys.stdout, sys.stderr)
 
 
 if __name__ == "__main__":

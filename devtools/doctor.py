@@ -12,15 +12,26 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TextIO
 
-from devtools import arguments, checkout, checks, environment, findings, machine, versions
-from devtools.address import DEFAULT_PORT, AddressError
+from devtools import (
+    arguments,
+    checkout,
+    checks,
+    environment,
+    findings,
+    machine,
+    names,
+    versions,
+)
+from devtools.address import AUTO, DEFAULT_PORT, AddressError
 from devtools.checkout import Checkout
-from devtools.findings import Finding
+from devtools.findings import Finding, Status
 from devtools.live_checks import Running
 from devtools.terminal import Output
 from services.common.command import run_main
+from services.common.settings import masked
 
 Probe = Callable[[], list[Finding]]
 
@@ -55,7 +66,7 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
     except AddressError as error:
         cure = f"correct it {_WHERE.get(here.origin('PLATFORM_PORT'), '')}"
         first = DEFAULT_PORT
-        found = [Finding("settings", "PLATFORM_PORT", str(error), "fault", "", cure)]
+        found = [Finding("PLATFORM_PORT", str(error), "fault", "", cure)]
     running = Running(here, first)
     probes: dict[str, Probe] = {
         "programs": lambda: versions.findings(environ),
@@ -70,15 +81,15 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
 
 
 def run(probes: Mapping[str, Probe], seconds_max: float = _PROBES_SECONDS_MAX) -> list[Finding]:
-    """Runs all probes concurrently; one that fails or hangs becomes a fault."""
+    """Runs the probes of all sections concurrently; one that fails or hangs becomes a fault."""
     done: dict[str, list[Finding]] = {}
 
-    def attempt(name: str, probe: Probe) -> None:
+    def attempt(section: str, probe: Probe) -> None:
         try:
-            done[name] = probe()
+            done[section] = probe()
         except Exception as error:  # noqa: BLE001 - reported below; the other probes continue
             message = f"{type(error).__name__}: {error}"
-            done[name] = [Finding(name, "probe", "failed", "fault", message, "please report it")]
+            done[section] = [Finding("probe", "failed", "fault", message, "please report it")]
 
     deadline = time.monotonic() + seconds_max
     threads = [threading.Thread(target=attempt, args=item, daemon=True) for item in probes.items()]
@@ -86,42 +97,66 @@ def run(probes: Mapping[str, Probe], seconds_max: float = _PROBES_SECONDS_MAX) -
         thread.start()
     for thread in threads:
         thread.join(max(deadline - time.monotonic(), 0))
-    late = f"nothing within {seconds_max:.0f} s"
+    hangs = [Finding("probe", "hangs", "fault", f"nothing within {seconds_max:.0f} s")]
     return [
-        finding
-        for name in probes
-        for finding in done.get(name, [Finding(name, "probe", "hangs", "fault", late)])
+        replace(found, section=section) for section in probes for found in done.get(section, hangs)
     ]
 
 
 def settings(here: Checkout, first_port: int) -> list[Finding]:
     """Every setting with its origin, then faults and warnings."""
-    rows = [
-        Finding(
-            "settings",
-            row.variable,
-            row.value or "-",
-            "ok" if row.origin in {"default", "stack", "not set"} else "note",
-            f"{row.origin} [{_readers(row.services)}]",
-        )
-        for row in checkout.rows(here, first_port)
-        if row.variable != "HTTP_PORT"  # in the section `ports`
-    ]
-    faults = checkout.dotenv_faults(here) + checks.wrong_settings(
-        first_port, here.state, here.merged
-    )
+    faults = names.faults(here) + checks.wrong_settings(first_port, here.state, here.merged)
     return [
-        *rows,
+        *_of_stack(here, first_port),
+        *_of_services(here, first_port),
         *(_message(fault, "fault", here) for fault in faults),
-        *(_message(warning, "warning", here) for warning in checkout.name_warnings(here)),
+        *(_message(warning, "warning", here) for warning in names.warnings(here)),
     ]
 
 
-def _readers(services: Sequence[str]) -> str:
-    return "every service" if len(services) == len(environment.SETTINGS) else ", ".join(services)
+def _of_stack(here: Checkout, first_port: int) -> list[Finding]:
+    """The settings that are in no settings class."""
+    chosen, port_origin = here.merged.get("PLATFORM_PORT"), here.origin("PLATFORM_PORT")
+    if chosen == AUTO:
+        port_origin = f"{port_origin} ({AUTO})"
+    elif not chosen and (here.state / "environment").exists():
+        port_origin = "the last start"
+    is_default = here.state == here.folder / ".state"
+    url = masked(here.merged.get("PLATFORM_URL", "")) or f"http://127.0.0.1:{first_port}"
+    return [
+        _setting("PLATFORM_PORT", str(first_port), port_origin, "stack"),
+        _setting(
+            "PLATFORM_STATE", str(here.state), "default" if is_default else "environment", "stack"
+        ),
+        _setting("PLATFORM_URL", url, here.origin("PLATFORM_URL"), "merchant"),
+        _setting("MERCHANT_PASSWORD", "<secret>", here.origin("MERCHANT_PASSWORD"), "merchant"),
+    ]
 
 
-def _message(text: str, status: findings.Status, here: Checkout) -> Finding:
+def _of_services(here: Checkout, first_port: int) -> list[Finding]:
+    """The services' settings at the next start; one for each distinct value."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for service, settings in environment.SETTINGS.items():
+        stack = environment.environment(service, first_port, here.state, {})
+        stack |= environment.sandbox_files(here.state)
+        for setting in settings.explain({**here.origins, "stack": stack}):
+            found.setdefault(setting, []).append(service)
+    return [
+        _setting(
+            *setting,
+            "every service" if len(readers) == len(environment.SETTINGS) else ", ".join(readers),
+        )
+        for setting, readers in found.items()
+        if setting[0] != "HTTP_PORT"  # in the section `ports`
+    ]
+
+
+def _setting(name: str, value: str, origin: str, readers: str) -> Finding:
+    status: Status = "ok" if origin in {"default", "stack", "not set"} else "note"
+    return Finding(name, value or "-", status, f"{origin} [{readers}]")
+
+
+def _message(text: str, status: Status, here: Checkout) -> Finding:
     """A finding from a text that begins with `.env` or with the name of a variable."""
     if text.startswith(".env"):
         name, text, cure = ".env", text[4:].lstrip(":, "), f"edit {here.folder / '.env'}"
@@ -130,7 +165,7 @@ def _message(text: str, status: findings.Status, here: Checkout) -> Finding:
         name = match[0] if match else "shell"
         where = _WHERE.get(here.origin(name))
         cure = f"it is set {where}: correct it there" if where else "set it"
-    return Finding("settings", name, text, status, "", cure if status == "fault" else "")
+    return Finding(name, text, status, "", cure if status == "fault" else "")
 
 
 def parser() -> argparse.ArgumentParser:

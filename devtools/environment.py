@@ -27,15 +27,6 @@ OTHER_VARIABLES: Mapping[str, str] = {
     "PLATFORM_URL": "where merchant finds the router",
     "MERCHANT_PASSWORD": "the password that merchant logs in with",
 }
-# Set by the flake's scripts and by nixw, for each other.
-INTERNAL_VARIABLES = ("PLATFORM_CHECKOUT", "PLATFORM_CODE", "PLATFORM_DROPPED")
-# Set for each process by the stack, overriding the environment.
-SET_BY_THE_STACK: Mapping[str, str] = {
-    "HTTP_PORT": "each service's port follows PLATFORM_PORT: set that",
-    "SANDBOX_DATABASE": "the sandbox's file is in the state folder",
-    "SANDBOX_TOKEN": "the sandbox's token is in the state folder",
-    "SANDBOX_TOKEN_FILE": "the sandbox's token is in the state folder",
-}
 
 
 def fixed(first_port: int, state: Path) -> dict[str, str]:

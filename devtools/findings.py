@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from devtools.terminal import Output, columns
@@ -22,7 +22,8 @@ _CELL_CHARACTERS_MAX = 44  # longer cells shift only their line
 class Finding:
     """One line of the report."""
 
-    section: str
+    section: str = field(default="", kw_only=True)
+    """Set by the doctor."""
     name: str
     value: str
     status: Status = "ok"

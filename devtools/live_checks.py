@@ -16,7 +16,7 @@ import redis
 
 from devtools import environment, orphans, ports
 from devtools.address import block, has_own_redis, listeners
-from devtools.checkout import Checkout
+from devtools.checkout import SET_BY_THE_STACK, Checkout
 from devtools.findings import Finding
 from devtools.orphans import Orphan
 from devtools.ports import Holder
@@ -77,33 +77,33 @@ class Running:
         holder = self._holders.get(name)
         if holder is None and self._is_up:
             cure = f"{self._log(name)}; platform process start {name}"
-            return Finding("ports", name, str(port), "fault", "not listening", cure)
+            return Finding(name, str(port), "fault", "not listening", cure)
         if holder is None:
-            return Finding("ports", name, str(port), note="free")
+            return Finding(name, str(port), note="free")
         if holder.state == self._state:
-            return Finding("ports", name, str(port), note=f"ours: {holder}")
+            return Finding(name, str(port), note=f"ours: {holder}")
         if self._is_up:
             note = f"{holder}, not of this stack: started by you instead?"
-            return Finding("ports", name, str(port), "warning", note)
+            return Finding(name, str(port), "warning", note)
         free = ports.free_block(self._first, block(self._checkout.merged))
         cure = f"end it, or start with PLATFORM_PORT={free or '...'}"
         whose = f", of the stack in {holder.state}" if holder.state else ""
-        return Finding("ports", name, str(port), "fault", f"held by {holder}{whose}", cure)
+        return Finding(name, str(port), "fault", f"held by {holder}{whose}", cure)
 
     def left_behind(self) -> list[Finding]:
         """Processes of this checkout's stack without a supervisor."""
         if not self._orphans:
-            return [Finding("ports", "left behind", "nothing")]
+            return [Finding("left behind", "nothing")]
         named = "; ".join(map(str, self._orphans))
         cure = "`platform down` ends them, and so does the next start"
         note = "their supervisor was killed"
-        return [Finding("ports", "left behind", named, "fault", note, cure)]
+        return [Finding("left behind", named, "fault", note, cure)]
 
     def health(self) -> list[Finding]:
         """The health of each HTTP process."""
         names = [name for name in self._holders if not name.startswith("redis")]
         if not names:
-            return [Finding("health", "stack", "not running", "note", "start: `platform up`")]
+            return [Finding("stack", "not running", "note", "start: `platform up`")]
         with ThreadPoolExecutor(len(names)) as pool:
             return list(pool.map(self._health, names))
 
@@ -114,12 +114,12 @@ class Running:
             response = httpx.get(url, timeout=_RESPONSE_SECONDS_MAX, trust_env=False)
         except httpx.HTTPError as error:
             note = type(error).__name__
-            return Finding("health", name, "no response", "fault", note, self._log(name))
+            return Finding(name, "no response", "fault", note, self._log(name))
         if response.status_code == 200:
             ms = (time.monotonic() - started) * 1000
-            return Finding("health", name, "pass", note=f"{ms:.0f} ms")
+            return Finding(name, "pass", note=f"{ms:.0f} ms")
         note, value = _failing(response), str(response.status_code)
-        return Finding("health", name, value, "fault", note, self._log(name))
+        return Finding(name, value, "fault", note, self._log(name))
 
     def changed(self) -> list[Finding]:
         """Services whose settings differ from those of the next start."""
@@ -137,13 +137,13 @@ class Running:
                     name
                     for name in settings.variables()
                     # The same file may have different paths.
-                    if name not in environment.SET_BY_THE_STACK and not name.endswith("_FILE")
+                    if name not in SET_BY_THE_STACK and not name.endswith("_FILE")
                     if current.get(name, "") != following.get(name, "")
                 ]
                 if names:
                     note = f"was started with other settings: {', '.join(names)}"
                     cure = "to apply them: process-compose down, then up"
-                    found.append(Finding("health", service, "pass", "note", note, cure))
+                    found.append(Finding(service, "pass", "note", note, cure))
         return found
 
     def redis(self) -> list[Finding]:
@@ -151,12 +151,12 @@ class Running:
         variables = self._checkout.merged
         is_own = has_own_redis(variables)
         if is_own and "redis" not in self._holders:
-            return [Finding("redis", "redis", "not running", "note")]
+            return [Finding("redis", "not running", "note")]
         try:
             own = {"REDIS_URL_FILE": str(self._checkout.state / "redis-url")}
             settings = RedisSettings.read({**own, **variables})
         except SettingsError as error:
-            return [Finding("redis", "address", "unknown", "fault", str(error), "correct it")]
+            return [Finding("address", "unknown", "fault", str(error), "correct it")]
         url = settings.redis_url
         try:
             with contextlib.closing(
@@ -164,11 +164,11 @@ class Running:
                     url, timeout_seconds=_RESPONSE_SECONDS_MAX, cluster=settings.redis_cluster
                 )
             ) as one:
-                return [Finding("redis", "address", masked(url)), *_redis(one, settings)]
+                return [Finding("address", masked(url)), *_redis(one, settings)]
         except (*redis_client.ERRORS, OSError, ValueError) as error:
             unreachable = "is REDIS_URL right, and is it reachable from here?"
             cure = self._log("redis") if is_own else unreachable
-            return [Finding("redis", masked(url), "no response", "fault", masked(str(error)), cure)]
+            return [Finding(masked(url), "no response", "fault", masked(str(error)), cure)]
 
 
 def _failing(response: httpx.Response) -> str:
@@ -184,7 +184,7 @@ def _redis(client: store.Client, settings: RedisSettings) -> list[Finding]:
     found = [_required("partitions", str(settings.partitions), stored, cure)]
     for name, node in redis_client.nodes(client).items():
         if name:
-            found.append(Finding("redis", "primary", name))
+            found.append(Finding("primary", name))
         found += _node(node)
     return [*found, _lost(client, store.partitions(settings.partitions))]
 
@@ -225,8 +225,8 @@ def _node(client: store.Client) -> list[Finding]:
 
 def _required(name: str, value: object, required: str, cure: str) -> Finding:
     if value == required:
-        return Finding("redis", name, required)
-    return Finding("redis", name, str(value), "fault", f"must be {required}", cure)
+        return Finding(name, required)
+    return Finding(name, str(value), "fault", f"must be {required}", cure)
 
 
 def _memory(facts: Mapping[str, Any]) -> Finding:
@@ -235,15 +235,15 @@ def _memory(facts: Mapping[str, Any]) -> Finding:
     note = f"of {limit / 1024**2:.0f} MiB" if limit else "no limit"
     if limit and used > limit * _MEMORY_SHARE_MAX:
         cure = "a full Redis refuses writes: drain the queue, or raise maxmemory"
-        return Finding("redis", "memory", value, "warning", note, cure)
-    return Finding("redis", "memory", value, note=note)
+        return Finding("memory", value, "warning", note, cure)
+    return Finding("memory", value, note=note)
 
 
 def _drift(seconds: float) -> Finding:
     if abs(seconds) <= _CLOCKS_APART_SECONDS:
-        return Finding("redis", "clock", "as ours")
+        return Finding("clock", "as ours")
     cure = "set both clocks: due times and leases are compared between them"
-    return Finding("redis", "clock", f"{seconds:+.1f} s", "warning", "apart from ours", cure)
+    return Finding("clock", f"{seconds:+.1f} s", "warning", "apart from ours", cure)
 
 
 def _lost(client: store.Client, partitions: Sequence[store.Partition]) -> Finding:
@@ -253,12 +253,12 @@ def _lost(client: store.Client, partitions: Sequence[store.Partition]) -> Findin
         for ids in Sweep(client, partitions).look():
             count += len(ids)
             if time.monotonic() > until:
-                return Finding("redis", name, f"{count} so far", note="not all records checked")
+                return Finding(name, f"{count} so far", note="not all records checked")
     except redis.ResponseError as error:
         cure = "a key was overwritten by hand: delete it, and payments continue"
-        return Finding("redis", name, "unknown", "fault", str(error), cure)
+        return Finding(name, "unknown", "fault", str(error), cure)
     if not count:
-        return Finding("redis", name, "0")
+        return Finding(name, "0")
     note = "queue or group was changed by hand?"
     cure = "the connector queues them again, a thousand records a second: is it running?"
-    return Finding("redis", name, str(count), "warning", note, cure)
+    return Finding(name, str(count), "warning", note, cure)

@@ -31,15 +31,15 @@ def state(checkout: Checkout) -> list[Finding]:
     """Owner, mode and size of the state folder."""
     folder = checkout.state
     if not folder.exists():
-        return [Finding("state", "folder", str(folder), "note", "made by the first start")]
+        return [Finding("folder", str(folder), "note", "made by the first start")]
     if not folder.is_dir():
         cure = "move it away, or name another folder in PLATFORM_STATE"
-        return [Finding("state", "folder", str(folder), "fault", "not a folder", cure)]
-    found = [Finding("state", "folder", str(folder)), _mode(folder, 0o700), _owner(folder)]
+        return [Finding("folder", str(folder), "fault", "not a folder", cure)]
+    found = [Finding("folder", str(folder)), _mode(folder, 0o700), _owner(folder)]
     if (secret := folder / "jwt-secret").exists():
         found.append(_mode(secret, 0o600))
     size = f"{bytes_of(folder) // _MIB} MiB"
-    return [*found, Finding("state", "size", size, note="`platform reset` removes it")]
+    return [*found, Finding("size", size, note="`platform reset` removes it")]
 
 
 def _mode(path: Path, required: int) -> Finding:
@@ -47,31 +47,31 @@ def _mode(path: Path, required: int) -> Finding:
     mode = stat.S_IMODE(path.stat().st_mode)
     name = "mode" if path.is_dir() else f"mode of {path.name}"
     if mode == required:
-        return Finding("state", name, f"{mode:o}")
+        return Finding(name, f"{mode:o}")
     note, cure = f"must be {required:o}", f"chmod {required:o} {path}"
-    return Finding("state", name, f"{mode:o}", "fault", note, cure)
+    return Finding(name, f"{mode:o}", "fault", note, cure)
 
 
 def _owner(folder: Path) -> Finding:
     owner = folder.stat().st_uid
     if owner == os.geteuid():
-        return Finding("state", "owner", "you")
+        return Finding("owner", "you")
     cure = "chown it, or start the stack as its owner"
-    return Finding("state", "owner", f"uid {owner}", "fault", f"you are uid {os.geteuid()}", cure)
+    return Finding("owner", f"uid {owner}", "fault", f"you are uid {os.geteuid()}", cure)
 
 
 def dotenv(checkout: Checkout) -> list[Finding]:
     """Whether others can read a secret in `.env`."""
     path = checkout.folder / ".env"
     if not path.is_file():
-        return [Finding("state", ".env", "none", note="every setting has a default")]
+        return [Finding(".env", "none", note="every setting has a default")]
     mode, values = stat.S_IMODE(path.stat().st_mode), checkout.dotenv.values
     secrets = ("SECRET", "SECRET_PREVIOUS", "_KEY", "PASSWORD")
     has_secret = any(n.endswith(secrets) or "@" in value for n, value in values.items())
     if has_secret and mode & 0o077:
         note, cure = "others may read the secrets in it", f"chmod 600 {path}"
-        return [Finding("state", ".env", f"{mode:o}", "warning", note, cure)]
-    return [Finding("state", ".env", f"{mode:o}", note=f"{len(values)} settings")]
+        return [Finding(".env", f"{mode:o}", "warning", note, cure)]
+    return [Finding(".env", f"{mode:o}", note=f"{len(values)} settings")]
 
 
 def disk(checkout: Checkout) -> list[Finding]:
@@ -80,10 +80,10 @@ def disk(checkout: Checkout) -> list[Finding]:
     free_mib = shutil.disk_usage(folder).free // _MIB
     note, value = f"on the disk of {folder}", f"{free_mib / 1024:.1f} GiB free"
     if free_mib >= _DISK_MIB_MIN:
-        return [Finding("machine", "disk", value, note=note)]
+        return [Finding("disk", value, note=note)]
     cure = "free some: Redis refuses writes when the disk is full, and payments get 503"
     status: Any = "fault" if free_mib < _DISK_MIB_NEEDED else "warning"
-    return [Finding("machine", "disk", value, status, note, cure)]
+    return [Finding("disk", value, status, note, cure)]
 
 
 def clock(checkout: Checkout) -> list[Finding]:
@@ -91,10 +91,10 @@ def clock(checkout: Checkout) -> list[Finding]:
     pinned = float(_lock(checkout).get("lastModified", 0))
     value = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
     if pinned <= time.time() + _FUTURE_SECONDS:
-        return [Finding("machine", "clock", value)]
+        return [Finding("clock", value)]
     note = "before the date of the pinned nixpkgs"
     cure = "set the clock: tokens live 30 seconds by it, and TLS certificates have dates"
-    return [Finding("machine", "clock", value, "fault", note, cure)]
+    return [Finding("clock", value, "fault", note, cure)]
 
 
 def flake(checkout: Checkout) -> list[Finding]:
@@ -102,15 +102,15 @@ def flake(checkout: Checkout) -> list[Finding]:
     lock = _lock(checkout)
     if not lock:
         cure = "restore it: git checkout flake.lock"
-        return [Finding("machine", "flake.lock", "unreadable", "fault", "nothing is pinned", cure)]
+        return [Finding("flake.lock", "unreadable", "fault", "nothing is pinned", cure)]
     date = datetime.fromtimestamp(int(lock.get("lastModified", 0)), UTC)
-    found = [Finding("machine", "pin", str(lock.get("rev"))[:12], note=f"nixpkgs of {date:%F}")]
+    found = [Finding("pin", str(lock.get("rev"))[:12], note=f"nixpkgs of {date:%F}")]
     try:
         source = (checkout.folder / ".state/nixw/source").read_text("utf-8").strip()
     except OSError:
         return found
     note = "nixw checks again after: rm -r .state/nixw"
-    return [*found, Finding("machine", "packages", _SOURCES.get(source, source), note=note)]
+    return [*found, Finding("packages", _SOURCES.get(source, source), note=note)]
 
 
 def _lock(checkout: Checkout) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Finds misspelt settings."""
+"""Finds misspelt and useless variables, in `.env` and in the shell."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import difflib
 from collections.abc import Iterable
 
 from devtools import environment
+from devtools.checkout import SET_BY_THE_STACK, Checkout
 
 # Similarities, tuned on the names in tests/devtools/test_names.py. Outside `.env`, which has only
 # our settings, or with another first word, only a near miss counts.
 _NEAR = 0.86
 _SAME_FIRST_WORD = 0.7
+# Set by the flake's scripts and by nixw, for each other.
+_INTERNAL = ("PLATFORM_CHECKOUT", "PLATFORM_CODE", "PLATFORM_DROPPED")
 # Read by OpenTelemetry, in addition to the endpoint.
 _OPENTELEMETRY = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_RESOURCE_ATTRIBUTES")
 _PROXIES = [f"{scheme}_proxy" for scheme in ("http", "https", "all", "no")]
@@ -18,7 +21,7 @@ _PROXIES = [f"{scheme}_proxy" for scheme in ("http", "https", "all", "no")]
 
 def known() -> frozenset[str]:
     """All variables that the stack and its commands read."""
-    names = {*environment.OTHER_VARIABLES, *environment.INTERNAL_VARIABLES}
+    names = {*environment.OTHER_VARIABLES, *_INTERNAL}
     names |= {*_OPENTELEMETRY, *_PROXIES, *(name.upper() for name in _PROXIES)}
     return frozenset(names.union(*(s.variables() for s in environment.SETTINGS.values())))
 
@@ -39,3 +42,33 @@ def _similar(name: str, settings: list[str], *, of_envfile: bool) -> list[str]:
     return difflib.get_close_matches(name, settings, 1, _NEAR) or difflib.get_close_matches(
         name, family, 1, _SAME_FIRST_WORD
     )
+
+
+def faults(checkout: Checkout) -> list[str]:
+    """A line for each fault in `.env`."""
+    values, found = checkout.dotenv.values, [*checkout.dotenv.faults]
+    found += [f".env: {typo}" for typo in typos(values, of_envfile=True)]
+    if values.get("PLATFORM_STATE"):
+        found.append(
+            ".env: PLATFORM_STATE is needed before .env is read: set it in the shell that starts "
+            "the stack"
+        )
+    return found
+
+
+def warnings(checkout: Checkout) -> list[str]:
+    """A line for each variable that is probably a mistake."""
+    values = checkout.dotenv.values
+    dropped = checkout.environ.get("PLATFORM_DROPPED", "").split()
+    shell = [name for name in (*checkout.environ, *dropped) if name not in values]
+    ignored = [
+        f".env: {name} has no effect: {why}"
+        for name, why in SET_BY_THE_STACK.items()
+        if values.get(name)
+    ]
+    unknown = [
+        f".env: {name} is not a setting; the processes get it all the same"
+        for name in sorted(values.keys() - known())
+        if not typos([name], of_envfile=True)
+    ]
+    return ignored + unknown + [f"in the environment: {typo}" for typo in typos(shell)]

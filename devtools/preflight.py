@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Mapping
 
-from devtools import checkout, checks, environment, orphans, state
+from devtools import checkout, checks, environment, names, orphans, state
 from devtools.address import (
     AUTO,
     DEFAULT_PORT,
@@ -21,7 +21,6 @@ from devtools.address import (
     has_own_redis,
     is_cluster,
     node_ports,
-    state_folder,
 )
 from services.common.command import run_main
 from services.common.settings import EXIT_BAD_SETTINGS
@@ -29,10 +28,10 @@ from services.common.settings import EXIT_BAD_SETTINGS
 
 def faults(environ: Mapping[str, str]) -> list[str]:
     """Everything that prevents a start, one line each."""
-    folder = state_folder(environ)
     here = checkout.of_stack(environ)
+    folder = here.state
     found = state.prepare(folder) + orphans.rivals(folder) + checks.missing_programs(environ)
-    found += checkout.dotenv_faults(here)
+    found += names.faults(here)
     try:
         first = chosen_port(environ)
         found += checks.busy_ports(first, folder, environ)
@@ -42,7 +41,7 @@ def faults(environ: Mapping[str, str]) -> list[str]:
     found += checks.wrong_settings(first, folder, environ) + checks.unreachable_redis(environ)
     found += checks.other_partitions(folder, environ)
     if not found:
-        script = environment.script(first, folder.absolute(), environ)
+        script = environment.script(first, folder, environ)
         nodes = NODES if is_cluster(environ) else 1
         state.write_environment(folder, script, node_ports(first, nodes))
         if has_own_redis(environ):
@@ -52,12 +51,10 @@ def faults(environ: Mapping[str, str]) -> list[str]:
 
 def main(environ: Mapping[str, str]) -> int:
     """Checks; returns the exit code."""
-    folder = state_folder(environ)
-    if state.version_of(folder) == "":
-        sys.stdout.write(f"preflight: adopted {folder}, which had no version\n")
-    for warning in checkout.name_warnings(checkout.of_stack(environ)):
+    here = checkout.of_stack(environ)
+    for warning in names.warnings(here):
         sys.stdout.write(f"preflight: warning: {warning}\n")
-    ended, left = orphans.clear(folder)
+    ended, left = orphans.clear(here.state)
     if ended:
         sys.stdout.write(f"preflight: {ended}\n")
     try:

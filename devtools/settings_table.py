@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 
 from devtools import environment
+from devtools.checkout import SET_BY_THE_STACK
 from services.common.settings import Settings
 
 BEGIN = "<!-- written by `new sync` -->\n"
@@ -62,7 +63,7 @@ def rows() -> list[Row]:
         for field in settings.model_fields:
             readers.setdefault(field, {})[service] = settings
     for field, services in readers.items():
-        if field.upper() not in environment.SET_BY_THE_STACK:
+        if field.upper() not in SET_BY_THE_STACK:
             found.append(_row(field, services))
     return found
 

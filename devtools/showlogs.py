@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from devtools import arguments, envfile, loglines
+from devtools import arguments, checkout, loglines
 from devtools.catalog import PROCESSES
 from services.common.command import has_colors, run_main
 
@@ -219,4 +219,4 @@ def _since(text: str) -> datetime:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_main(lambda: main(sys.argv[1:], envfile.merged(os.environ))))
+    raise SystemExit(run_main(lambda: main(sys.argv[1:], checkout.current(os.environ).merged)))

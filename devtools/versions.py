@@ -61,15 +61,15 @@ def findings(environ: Mapping[str, str]) -> list[Finding]:
 def _finding(program: Program, environ: Mapping[str, str]) -> Finding:
     path = shutil.which(program.name, path=environ.get("PATH", ""))
     if path is None and program.is_needed:
-        return Finding("programs", program.name, "missing", "fault", "not on PATH", _START)
+        return Finding(program.name, "missing", "fault", "not on PATH", _START)
     if path is None:
-        return Finding("programs", program.name, "missing", "note", "only needed to build")
+        return Finding(program.name, "missing", "note", "only needed to build")
     for options in program.options:
         text = _output([path, *options.split()], environ)
         if match := re.search(r"caddy/v2\s+v(\S+)", text) or _NUMBER.search(text):
             return _judged(program, match[1], path)
     status: Status = "warning" if program.is_needed else "ok"
-    return Finding("programs", program.name, "unknown", status, "version not recognised")
+    return Finding(program.name, "unknown", status, "version not recognised")
 
 
 def _output(command: Sequence[str], environ: Mapping[str, str]) -> str:
@@ -94,12 +94,12 @@ def _judged(program: Program, version: str, path: str) -> Finding:
     if program.tested and not program.tested[0] <= numbers <= program.tested[1]:
         lowest = ".".join(map(str, program.tested[0]))
         cure = f"use the flake's: {_START}"
-        return Finding("programs", program.name, version, "fault", f"needs {lowest} on", cure)
+        return Finding(program.name, version, "fault", f"needs {lowest} on", cure)
     if not program.pin:
-        return Finding("programs", program.name, version, note="not pinned")
+        return Finding(program.name, version, note="not pinned")
     # With the host package set some programs are in the store, but not Python.
     if all(Path(p).resolve().is_relative_to("/nix/store") for p in (sys.executable, path)):
-        return Finding("programs", program.name, version, note="pinned")
+        return Finding(program.name, version, note="pinned")
     if version == (pin := pinned()[program.pin]):
-        return Finding("programs", program.name, version, note="as pinned")
-    return Finding("programs", program.name, version, "note", f"the pin has {pin}")
+        return Finding(program.name, version, note="as pinned")
+    return Finding(program.name, version, "note", f"the pin has {pin}")

@@ -98,7 +98,7 @@ let
     text = ''
       ${inherited}
       case "''${1-}" in
-        "" | up | run | -*) exec python -m devtools.envfile ${pkgs.process-compose}/bin/process-compose "$@" ;;
+        "" | up | run | -*) exec python -m devtools.checkout ${pkgs.process-compose}/bin/process-compose "$@" ;;
         attach | down | graph | list | namespace | process | project)
           case " $* " in
             *" -h "* | *" --help "* | *" -p "* | *" --port"* | *" -u "* | *" --unix-socket"*) ;;

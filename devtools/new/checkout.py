@@ -8,8 +8,8 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from devtools import envfile
 from devtools.catalog import SERVICES
+from devtools.checkout import current
 from devtools.new.errors import NewError
 from devtools.new.request import Request
 
@@ -25,7 +25,7 @@ def find(environ: Mapping[str, str]) -> Path:
     Raises:
         NewError: none found, or it is not writable.
     """
-    root = envfile.checkout(environ).resolve()
+    root = current(environ).folder.resolve()
     if not (root / "flake.nix").is_file() or not (root / "process-compose.yaml").is_file():
         raise NewError("neither this folder nor one above it is a checkout: change to one")
     if not os.access(root / "services", os.W_OK):

@@ -35,8 +35,8 @@ def environ(checkout: Path) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "PLATFORM_PORT": str(free_ports(BLOCK))}
 
 
-def one(items: list[Finding], section: str, name: str) -> Finding:
-    [found] = [item for item in items if (item.section, item.name) == (section, name)]
+def one(items: list[Finding], name: str) -> Finding:
+    [found] = [item for item in items if item.name == name]
     return found
 
 

@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from devtools import envfile, environment
+from devtools import environment, names
 from devtools.address import CLUSTER_BLOCK
-from devtools.checkout import current, dotenv_faults, name_warnings, rows
+from devtools.checkout import current
+from devtools.doctor import settings
 from devtools.preflight import faults
 from tests.support import free_ports
 
 
 def origins(checkout: Path, dotenv: str, **environ: str) -> dict[str, tuple[str, str]]:
     (checkout / ".env").write_text(dotenv)
-    return {row.variable: (row.value, row.origin) for row in rows(current(environ), 9000)}
+    items = settings(current(environ), 9000)
+    return {item.name: (item.value, item.note.partition(" [")[0]) for item in items}
 
 
 def test_each_setting_has_its_origin(checkout: Path) -> None:
@@ -60,19 +62,19 @@ def test_the_checkout_is_found_from_a_folder_in_it(
     assert str(current(environ | {"PLATFORM_STATE": "/chosen"}).state) == "/chosen"
     # For merchant, logs and deadletters: the shell overrides `.env`.
     own = {"LOG_LEVEL": "info", "PLATFORM_STATE": str(checkout / ".state")}
-    assert envfile.merged(own) == {"REDIS_URL": "redis://a/0", **own}
+    assert current(own).merged == {"REDIS_URL": "redis://a/0", **own}
     (checkout / "process-compose.yaml").unlink()
     monkeypatch.chdir(checkout)
-    assert "REDIS_URL" not in envfile.merged(own), "of another project"
+    assert "REDIS_URL" not in current(own).merged, "of another project"
 
 
 def test_variables_without_effect_are_reported(checkout: Path) -> None:
     """Unknown ones, those that the stack sets, and those needed before `.env` is read."""
     (checkout / ".env").write_text("HTTP_PORT=1\nFAVOURITE=2\nPLATFORM_STATE=/x\n")
-    [fixed, unknown] = name_warnings(current({}))
+    [fixed, unknown] = names.warnings(current({}))
     assert fixed.startswith(".env: HTTP_PORT has no effect")
     assert unknown.startswith(".env: FAVOURITE is not a setting")
-    [fault] = dotenv_faults(current({}))
+    [fault] = names.faults(current({}))
     assert fault.startswith(".env: PLATFORM_STATE is needed before .env is read")
 
 

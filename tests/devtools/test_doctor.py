@@ -146,7 +146,7 @@ def test_versions_are_compared_with_the_pin(
         "curl": ("unknown", "warning", "version not recognised"),
         "nix": ("missing", "note", "only needed to build"),
     }
-    assert one(versions.findings({}), "programs", "caddy").status == "fault"
+    assert one(versions.findings({}), "caddy").status == "fault"
 
 
 def test_a_probe_that_fails_or_hangs_stops_no_other() -> None:
@@ -154,7 +154,7 @@ def test_a_probe_that_fails_or_hangs_stops_no_other() -> None:
     probes: dict[str, Any] = {
         "a": lambda: 1 / 0,
         "b": lambda: time.sleep(30),
-        "c": lambda: [Finding("c", "x", "1")],
+        "c": lambda: [Finding("x", "1")],
     }
     items = doctor.run(probes, seconds_max=0.5)
     assert [(i.section, i.status) for i in items] == [("a", "fault"), ("b", "fault"), ("c", "ok")]
@@ -164,8 +164,8 @@ def test_a_probe_that_fails_or_hangs_stops_no_other() -> None:
 def test_text_is_aligned_and_colours_can_be_forced() -> None:
     text = io.StringIO()
     found = [
-        Finding("ports", "router", "8000", note="free"),
-        Finding("ports", "redis", "8", "fault", "held", "end it"),
+        Finding("router", "8000", note="free", section="ports"),
+        Finding("redis", "8", "fault", "held", "end it", section="ports"),
     ]
     findings.print_text(found, Output(text, {"FORCE_COLOR": "1"}))
     assert text.getvalue() == (

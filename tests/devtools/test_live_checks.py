@@ -38,7 +38,7 @@ def test_a_port_in_use_is_reported_with_its_holder(
     assert fault.name == "core-api"
     assert f"pid {os.getpid()}" in fault.note
     assert "end it, or start with PLATFORM_PORT=" in fault.cure
-    assert one(items, "ports", "router").note == "free"
+    assert one(items, "router").note == "free"
     assert (health.name, health.value, health.status) == ("core-api", "no response", "fault")
 
 
@@ -59,7 +59,7 @@ def test_open_transactions_in_no_queue_are_counted(
     key = store.WHOLE.transaction("00000000-0000-4000-8000-000000000000")
     client.hset(key, mapping={"status": status, "entry": "1-1"})
     found = running(environ, REDIS_URL=f"redis://127.0.0.1:{redis_port}/0").redis()
-    assert one(found, "redis", "open, in no queue").value == str(count)
+    assert one(found, "open, in no queue").value == str(count)
     assert [item.status for item in wrong(found)] == ["warning"] * count
 
 
@@ -84,7 +84,7 @@ def test_an_orphan_is_reported_with_its_pid(environ: dict[str, str], checkout: P
     with python(listen, PLATFORM_STATE=str(state), PC_PROC_NAME="router") as orphan:
         stack = running(environ)
         [item] = stack.left_behind()
-        router = one(stack.ports(), "ports", "router")
+        router = one(stack.ports(), "router")
         [fault] = checks.busy_ports(port, state, environ)
     assert router.note == f"ours: python, pid {orphan.pid}"
     assert (item.status, item.value) == ("fault", f"router, pid {orphan.pid}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from devtools import environment
+from devtools.checkout import SET_BY_THE_STACK
 from devtools.new import derived, paths
 from services.psp_connector.backoff import Backoff
 from tests.support import ROOT
@@ -11,7 +12,7 @@ FIELDS = {
     name.upper(): field
     for settings in environment.SETTINGS.values()
     for name, field in settings.model_fields.items()
-    if name.upper() not in environment.SET_BY_THE_STACK
+    if name.upper() not in SET_BY_THE_STACK
 }
 
 
