@@ -12,7 +12,6 @@ from pathlib import Path
 from devtools import environment, ports
 from devtools.address import AUTO, block, has_own_redis, listeners
 from devtools.catalog import CONSOLE
-from devtools.ports import Holder
 from devtools.state import partitions_of
 from services.auth_api.userfile import UsersError, load
 from services.common.redis_url import RedisSettings
@@ -116,27 +115,21 @@ def _ping(settings: RedisSettings, failure: list[str]) -> None:
 
 def busy_ports(first: int, state: Path, environ: Mapping[str, str]) -> list[str]:
     """A line for each port of the stack that is in use."""
-    numbers = {port: name for name, port in listeners(first, environ).items()}
+    numbers = listeners(first, environ)
     if environ.get("CONSOLE") != "off":
-        numbers[first + CONSOLE.port_offset] = CONSOLE.name
-    busy = [port for port in numbers if not ports.is_free(port)]
-    if not busy:
-        return []
-    found = ports.holders(busy)
-    unknown = ports.Holder(None, "")
-    other = ports.free_block(first, block(environ))
+        numbers[CONSOLE.name] = CONSOLE.port(first)
+    busy = ports.holders(numbers)
+    other = ports.free_block(first, block(environ)) if busy else None
     cure = f"start with PLATFORM_PORT={other}" if other else "choose another PLATFORM_PORT"
     if environ.get("PLATFORM_PORT") == AUTO:  # always the same ports
         cure = f"end that, or {cure}"
-    return [_busy(port, numbers[port], found.get(port, unknown), state, cure) for port in busy]
-
-
-def _busy(port: int, process: str, holder: Holder, state: Path, cure: str) -> str:
-    whose = f", of the stack in {holder.state}" if holder.state else ""
-    if holder.state == os.path.realpath(state):
-        whose = ""
-        cure = (
-            "a stack of this checkout is running: `platform down`, or if that fails, kill"
-            f" {holder.pid}"
+    return [
+        f"port {numbers[name]} ({name}) is held by "
+        + (
+            f"{holder}: a stack of this checkout is running: `platform down`, or if that fails,"
+            f" kill {holder.pid}"
+            if holder.state == os.path.realpath(state)
+            else f"{holder.with_stack}: {cure}"
         )
-    return f"port {port} ({process}) is held by {holder}{whose}: {cure}"
+        for name, holder in busy.items()
+    ]

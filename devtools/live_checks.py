@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,6 @@ from devtools.address import block, has_own_redis, listeners
 from devtools.checkout import SET_BY_THE_STACK, Checkout
 from devtools.findings import Finding
 from devtools.orphans import Orphan
-from devtools.ports import Holder
 from services.common import redis_client, store
 from services.common.redis_url import RedisSettings
 from services.common.settings import SettingsError, masked
@@ -40,20 +38,8 @@ class Running:
         self._first = first_port
         self._state = str(checkout.state.resolve())
         self._numbers = listeners(first_port, checkout.merged)
-        self._lock = threading.Lock()
-
-    @property
-    def _holders(self) -> Mapping[str, Holder]:
-        """The listener of each of the stack's ports that is in use."""
-        # Sections run in threads: two that try a port at once would each find it in use.
-        with self._lock:
-            return self._found
-
-    @cached_property
-    def _found(self) -> Mapping[str, Holder]:
-        busy = {name: port for name, port in self._numbers.items() if not ports.is_free(port)}
-        found = ports.holders(busy.values())
-        return {name: found.get(port, ports.Holder(None, "")) for name, port in busy.items()}
+        # At once: two sections that try a port at the same time would each find it in use.
+        self._holders = ports.holders(self._numbers)
 
     @cached_property
     def _orphans(self) -> list[Orphan]:
@@ -87,8 +73,7 @@ class Running:
             return Finding(name, str(port), "warning", note)
         free = ports.free_block(self._first, block(self._checkout.merged))
         cure = f"end it, or start with PLATFORM_PORT={free or '...'}"
-        whose = f", of the stack in {holder.state}" if holder.state else ""
-        return Finding(name, str(port), "fault", f"held by {holder}{whose}", cure)
+        return Finding(name, str(port), "fault", f"held by {holder.with_stack}", cure)
 
     def left_behind(self) -> list[Finding]:
         """Processes of this checkout's stack without a supervisor."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import stat
 import time
@@ -20,22 +19,17 @@ _DISK_MIB_MIN = 1024
 _DISK_MIB_NEEDED = 100
 _MIB = 1024**2
 _FUTURE_SECONDS = 60  # a network file system's clock may be ahead
-_SOURCES = {
-    "pin": "the pinned nixpkgs",
-    "offline": "the pinned nixpkgs, from this store",
-    "host": "the machine and its registries (nix/host)",
-}
 
 
 def state(checkout: Checkout) -> list[Finding]:
-    """Owner, mode and size of the state folder."""
+    """Mode and size of the state folder."""
     folder = checkout.state
     if not folder.exists():
         return [Finding("folder", str(folder), "note", "made by the first start")]
     if not folder.is_dir():
         cure = "move it away, or name another folder in PLATFORM_STATE"
         return [Finding("folder", str(folder), "fault", "not a folder", cure)]
-    found = [Finding("folder", str(folder)), _mode(folder, 0o700), _owner(folder)]
+    found = [Finding("folder", str(folder)), _mode(folder, 0o700)]
     if (secret := folder / "jwt-secret").exists():
         found.append(_mode(secret, 0o600))
     size = f"{bytes_of(folder) // _MIB} MiB"
@@ -50,14 +44,6 @@ def _mode(path: Path, required: int) -> Finding:
         return Finding(name, f"{mode:o}")
     note, cure = f"must be {required:o}", f"chmod {required:o} {path}"
     return Finding(name, f"{mode:o}", "fault", note, cure)
-
-
-def _owner(folder: Path) -> Finding:
-    owner = folder.stat().st_uid
-    if owner == os.geteuid():
-        return Finding("owner", "you")
-    cure = "chown it, or start the stack as its owner"
-    return Finding("owner", f"uid {owner}", "fault", f"you are uid {os.geteuid()}", cure)
 
 
 def dotenv(checkout: Checkout) -> list[Finding]:
@@ -98,19 +84,13 @@ def clock(checkout: Checkout) -> list[Finding]:
 
 
 def flake(checkout: Checkout) -> list[Finding]:
-    """The nixpkgs pin and the source of the packages."""
+    """The nixpkgs pin."""
     lock = _lock(checkout)
     if not lock:
         cure = "restore it: git checkout flake.lock"
         return [Finding("flake.lock", "unreadable", "fault", "nothing is pinned", cure)]
     date = datetime.fromtimestamp(int(lock.get("lastModified", 0)), UTC)
-    found = [Finding("pin", str(lock.get("rev"))[:12], note=f"nixpkgs of {date:%F}")]
-    try:
-        source = (checkout.folder / ".state/nixw/source").read_text("utf-8").strip()
-    except OSError:
-        return found
-    note = "nixw checks again after: rm -r .state/nixw"
-    return [*found, Finding("packages", _SOURCES.get(source, source), note=note)]
+    return [Finding("pin", str(lock.get("rev"))[:12], note=f"nixpkgs of {date:%F}")]
 
 
 def _lock(checkout: Checkout) -> dict[str, Any]:

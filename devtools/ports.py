@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,11 @@ class Holder:
     def __str__(self) -> str:
         return f"{self.name}, pid {self.pid}" if self.pid else "a process of another user"
 
+    @property
+    def with_stack(self) -> str:
+        """Its text with the stack that it belongs to, if any."""
+        return f"{self}, of the stack in {self.state}" if self.state else str(self)
+
 
 def is_free(port: int) -> bool:
     """Whether the loopback port is free."""
@@ -39,11 +44,11 @@ def is_free(port: int) -> bool:
     return True
 
 
-def holders(ports: Iterable[int]) -> Mapping[int, Holder]:
-    """The listeners by port."""
-    numbers = set(ports)
-    found = {port: pid for pid, port in reversed(_listeners()) if port in numbers}
-    return {port: _holder(pid) for port, pid in found.items()}
+def holders(ports: Mapping[str, int]) -> Mapping[str, Holder]:
+    """For each of the ports that is in use, by name, its listener."""
+    busy = {name: port for name, port in ports.items() if not is_free(port)}
+    pids = {port: pid for pid, port in reversed(_listeners())} if busy else {}
+    return {name: _holder(pids.get(port)) for name, port in busy.items()}
 
 
 def _listeners() -> list[tuple[int | None, int]]:

@@ -83,24 +83,22 @@ def watch(services: Path, supervisor: Supervisor, started: float) -> None:
 
 def changes(watch: Callable[..., Iterator[set[Any]]], services: Path) -> Iterator[set[str]]:
     """The code that is saved, as watchfiles' `watch` finds it, until a signal."""
-    for is_polling in (False, True):
-        try:
-            for found in watch(
-                services,
-                watch_filter=lambda _change, path: is_code(path),
-                debounce=DEBOUNCE_MS_MAX,
-                step=STEP_MS,
-                force_polling=is_polling,
-            ):
-                yield {path for _, path in found}
-        except (OSError, RuntimeError) as error:
-            # Ended, it would be started again, and restart all that was saved since the start.
-            if is_polling:
-                raise
-            advice = "fs.inotify.max_user_instances and max_user_watches are the limits on Linux"
-            _log.warning("looks for saved files, slower", reason=str(error), advice=advice)
-        else:
-            return
+    look = partial(
+        watch,
+        services,
+        watch_filter=lambda _change, path: is_code(path),
+        debounce=DEBOUNCE_MS_MAX,
+        step=STEP_MS,
+    )
+    try:
+        for found in look():
+            yield {path for _, path in found}
+    except (OSError, RuntimeError) as error:
+        # Ended, it would be started again, and restart all that was saved since the start.
+        advice = "fs.inotify.max_user_instances and max_user_watches are the limits on Linux"
+        _log.warning("looks for saved files, slower", reason=str(error), advice=advice)
+        for found in look(force_polling=True):
+            yield {path for _, path in found}
 
 
 def restart(supervisor: Supervisor, changed: Collection[str]) -> None:

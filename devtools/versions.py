@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from devtools.findings import Finding, Status
+from devtools.findings import Finding
 
 _RESPONSE_SECONDS_MAX = 5
 _ROOT = Path(__file__).parents[1]
@@ -26,23 +26,22 @@ class Program:
     """How to get a program's version, and the versions that the stack was tested with."""
 
     name: str
-    pin: str = ""
-    tested: tuple[tuple[int, int], tuple[int, int]] | None = None
+    pin: str
+    """Its name in nix/host/pinned.json."""
+    lowest: tuple[int, int]
+    highest: tuple[int, int]
     options: tuple[str, ...] = ("--version",)
     """Tried in order until one prints a version."""
-    is_needed: bool = True
 
 
 PROGRAMS = (
-    Program("redis-server", "redis", ((7, 0), (8, 99))),
-    Program("redis-cli", "redis", ((7, 0), (8, 99))),
+    Program("redis-server", "redis", (7, 0), (8, 99)),
+    Program("redis-cli", "redis", (7, 0), (8, 99)),
     # Built by `go install`, Caddy only reports its module's version.
-    Program("caddy", "caddy", ((2, 11), (2, 11)), ("version", "build-info")),
-    Program("process-compose", "process-compose", ((1, 100), (1, 122)), ("version --short",)),
-    Program("curl"),
-    Program("nix", is_needed=False),
+    Program("caddy", "caddy", (2, 11), (2, 11), ("version", "build-info")),
+    Program("process-compose", "process-compose", (1, 100), (1, 122), ("version --short",)),
 )
-_PYTHON = Program("python", "python", ((3, 11), (3, 14)))
+_PYTHON = Program("python", "python", (3, 11), (3, 14))
 
 
 def pinned() -> Mapping[str, str]:
@@ -60,16 +59,13 @@ def findings(environ: Mapping[str, str]) -> list[Finding]:
 
 def _finding(program: Program, environ: Mapping[str, str]) -> Finding:
     path = shutil.which(program.name, path=environ.get("PATH", ""))
-    if path is None and program.is_needed:
-        return Finding(program.name, "missing", "fault", "not on PATH", _START)
     if path is None:
-        return Finding(program.name, "missing", "note", "only needed to build")
+        return Finding(program.name, "missing", "fault", "not on PATH", _START)
     for options in program.options:
         text = _output([path, *options.split()], environ)
         if match := re.search(r"caddy/v2\s+v(\S+)", text) or _NUMBER.search(text):
             return _judged(program, match[1], path)
-    status: Status = "warning" if program.is_needed else "ok"
-    return Finding(program.name, "unknown", status, "version not recognised")
+    return Finding(program.name, "unknown", "warning", "version not recognised")
 
 
 def _output(command: Sequence[str], environ: Mapping[str, str]) -> str:
@@ -91,12 +87,9 @@ def _output(command: Sequence[str], environ: Mapping[str, str]) -> str:
 
 def _judged(program: Program, version: str, path: str) -> Finding:
     numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
-    if program.tested and not program.tested[0] <= numbers <= program.tested[1]:
-        lowest = ".".join(map(str, program.tested[0]))
-        cure = f"use the flake's: {_START}"
-        return Finding(program.name, version, "fault", f"needs {lowest} on", cure)
-    if not program.pin:
-        return Finding(program.name, version, note="not pinned")
+    if not program.lowest <= numbers <= program.highest:
+        needs = f"needs {program.lowest[0]}.{program.lowest[1]} on"
+        return Finding(program.name, version, "fault", needs, f"use the flake's: {_START}")
     # With the host package set some programs are in the store, but not Python.
     if all(Path(p).resolve().is_relative_to("/nix/store") for p in (sys.executable, path)):
         return Finding(program.name, version, note="pinned")

@@ -15,7 +15,7 @@ from devtools import reload
 def test_without_a_watch_left_it_polls(tmp_path: Path) -> None:
     """Linux has 128 for each user, which editors use up."""
 
-    def exhausted(*paths: Path, force_polling: bool, **options: Any) -> Iterator[Any]:
+    def exhausted(*paths: Path, force_polling: bool = False, **options: Any) -> Iterator[Any]:
         if not force_polling:
             raise OSError("Too many open files")
         yield from watchfiles.watch(*paths, force_polling=True, **options)
