@@ -30,7 +30,6 @@
         in
         {
           inherit packages formatter;
-          inherit (stack) apps;
           devShells.default = import ./nix/shell.nix { inherit pkgs package stack; };
           checks = import ./nix/checks.nix {
             inherit
@@ -48,7 +47,6 @@
     in
     lib.genAttrs [
       "packages"
-      "apps"
       "devShells"
       "checks"
       "formatter"

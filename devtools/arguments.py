@@ -7,28 +7,26 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 
+class _Parser(argparse.ArgumentParser):
+    """Prints descriptions unchanged; its commands are of the same class."""
+
+    def __init__(self, **options: Any) -> None:
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(formatter_class=formatter, allow_abbrev=False, **options)
+
+
 def parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
     """A parser that prints `epilog` unchanged."""
-    return argparse.ArgumentParser(
-        prog=prog,
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    return _Parser(prog=prog, description=description, epilog=epilog)
 
 
 def command(
     commands: Any, name: str, summary: str, epilog: str | None = None
 ) -> argparse.ArgumentParser:
     """Adds a command, with its summary in both helps."""
+    description = f"{summary[0].upper()}{summary[1:]}."
     made: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        name, help=summary, description=description, epilog=epilog
     )
     return made
 

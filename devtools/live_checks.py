@@ -24,7 +24,6 @@ from services.common.settings import SettingsError, masked
 from services.psp_connector.sweep import Sweep
 
 _RESPONSE_SECONDS_MAX = 2.0
-_CLOCKS_APART_SECONDS = 2.0
 _MEMORY_SHARE_MAX = 0.9
 # A million records take some 5 s.
 _SWEEP_SECONDS_MAX = 8.0
@@ -176,7 +175,6 @@ def _redis(client: store.Client, settings: RedisSettings) -> list[Finding]:
 
 def _node(client: store.Client) -> list[Finding]:
     facts = client.info("persistence") | client.info("memory")
-    seconds, micros = client.time()
     is_rewriting = facts.get("aof_rewrite_in_progress")
     return [
         _required(
@@ -204,7 +202,6 @@ def _node(client: store.Client) -> list[Finding]:
             "maxmemory-policy noeviction: any other lets transactions disappear",
         ),
         _memory(facts),
-        _drift(seconds + micros / 1e6 - time.time()),
     ]
 
 
@@ -222,13 +219,6 @@ def _memory(facts: Mapping[str, Any]) -> Finding:
         cure = "a full Redis refuses writes: drain the queue, or raise maxmemory"
         return Finding("memory", value, "warning", note, cure)
     return Finding("memory", value, note=note)
-
-
-def _drift(seconds: float) -> Finding:
-    if abs(seconds) <= _CLOCKS_APART_SECONDS:
-        return Finding("clock", "as ours")
-    cure = "set both clocks: due times and leases are compared between them"
-    return Finding("clock", f"{seconds:+.1f} s", "warning", "apart from ours", cure)
 
 
 def _lost(client: store.Client, partitions: Sequence[store.Partition]) -> Finding:

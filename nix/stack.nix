@@ -143,13 +143,8 @@ in
 {
   inherit completions;
 
+  # `nix run .#<name>` runs the program of that name.
   packages = programs;
-
-  apps = lib.mapAttrs (_: program: {
-    type = "app";
-    program = lib.getExe program;
-    meta = { inherit (program.meta) description; };
-  }) programs;
 
   # For the development shell, which has PLATFORM_CODE and PYTHONPATH set to the checkout.
   commands = [
