@@ -139,10 +139,13 @@ in
     processCompose
   ];
 
-  # The inputs of each check, so that a change reruns only the affected checks.
+  # The inputs of each check: a test of one service does not rerun those of the whole stack.
   checkedSources =
     let
       common = code ++ [
+        ../.vscode/launch.json
+        ../bench
+        ../docs/configuration.md
         ../flake.lock # for doctor
         ../nix/platform
         ../pyproject.toml
@@ -156,14 +159,12 @@ in
       wide = common ++ [
         ../.ci
         ../.envrc
-        ../bench
         ../deploy
         ../nix
         ../nixw
       ];
       all = wide ++ [
         ../.gitignore
-        ../.vscode/launch.json
         ../CONTRIBUTING.md
         ../README.md
         ../docs
@@ -172,22 +173,9 @@ in
         ../tests
       ];
       testsIn = map (name: ../tests + "/${name}");
-      apart = {
-        lint = all;
-        pages = all;
-        new = all;
-        stack =
-          common
-          ++ [
-            ../.vscode/launch.json
-            ../bench
-            ../docs/configuration.md
-          ]
-          ++ testsIn [ "stack" ];
-        chaos = common ++ testsIn [ "chaos" ];
-        images = common ++ testsIn [ "images" ];
-        browser = common ++ testsIn [ "browser" ];
-      };
+      apart =
+        lib.genAttrs [ "lint" "pages" "new" ] (_: all)
+        // lib.genAttrs [ "stack" "chaos" "images" "browser" ] (name: common ++ testsIn [ name ]);
       others = removeAttrs (builtins.readDir ../tests) (lib.attrNames apart);
     in
     lib.mapAttrs (_: sourceOf) (apart // { unit = wide ++ testsIn (lib.attrNames others); });

@@ -6,7 +6,7 @@
 }:
 let
   # `nix run .#<name>`, and `<name>` in the development shell, where Tab completes the arguments of
-  # `parser`. A new command is one entry here.
+  # `parser` (of the module, if not named). A new command is one entry here.
   modules = {
     merchant = {
       module = "devtools.merchant";
@@ -15,23 +15,15 @@ let
     };
     deadletters = {
       module = "devtools.deadletters";
-      parser = "devtools.deadletters.parser";
       description = "lists and replays payments that could not be charged";
     };
     logs = {
       module = "devtools.showlogs";
-      parser = "devtools.showlogs.parser";
       description = "shows the logs of all processes in time order; follows a request or a transaction";
-      inputs = [
-        pkgs.coreutils
-        pkgs.lnav
-      ];
     };
     doctor = {
       module = "devtools.doctor";
-      parser = "devtools.doctor.parser";
       description = "checks versions, ports, settings, state and health";
-      inputs = package.programs ++ [ pkgs.git ];
     };
     new = {
       module = "devtools.new";
@@ -82,7 +74,7 @@ let
     }:
     pkgs.writeShellApplication {
       inherit name;
-      runtimeInputs = inputs ++ [ package.python ];
+      runtimeInputs = runtimeInputs ++ inputs;
       text = ''
         ${setting}
         ${package.inherited}
@@ -95,7 +87,11 @@ let
   # change needs no rebuild; with -P none of the current folder.
   completionOf =
     name:
-    { parser, ... }:
+    {
+      module,
+      parser ? "${module}.parser",
+      ...
+    }:
     let
       ask = shell: "python -P -m shtab --shell ${shell} --prefix ${name} ${parser} 2>/dev/null";
     in

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -13,7 +14,10 @@ import pytest
 from tests.support import ROOT, call
 
 STACK = (ROOT / "nix/stack.nix").read_text()
-PARSERS = dict(re.findall(r'    (\w+) = \{\s+module = "[\w.]+";\s+parser = "([\w.]+)";', STACK))
+_COMMAND = r'    (\w+) = \{\s+module = "([\w.]+)";\s+(?:parser = "([\w.]+)";)?'
+PARSERS = {
+    name: parser or f"{module}.parser" for name, module, parser in re.findall(_COMMAND, STACK)
+}
 
 # Without process-compose's own completions, which need bash-completion.
 PLATFORM = f". {ROOT}/nix/platform/complete.sh; __start_process-compose() {{ :; }}"
@@ -74,6 +78,8 @@ def test_tab_runs_no_code_of_the_current_folder(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_every_command_has_a_parser() -> None:
-    """A command of nix/stack.nix without a parser would complete file names only."""
-    assert len(re.findall(r'\bmodule = "', STACK)) == len(PARSERS)
+@pytest.mark.parametrize("parser", PARSERS.values())
+def test_every_command_has_a_parser(parser: str) -> None:
+    """A command without one would complete file names only."""
+    module, _, name = parser.rpartition(".")
+    assert getattr(importlib.import_module(module), name)().prog in PARSERS
