@@ -21,7 +21,7 @@ from bench.leaving import nothing_behind
 from bench.plan import FULL, QUICK, TOTAL_SECONDS_MAX
 from bench.results import Failure, Run
 from bench.rows import MEASURES, Bench, OutOfTimeError, log
-from devtools import versions
+from devtools import machine
 from services.common.clock import now_ms, rfc3339
 from tests import support
 
@@ -99,7 +99,7 @@ def _machine() -> dict[str, str]:
         "load": f"{os.getloadavg()[0]:.1f}",
         "system": f"{platform.system()} {platform.machine()}",
         **{name: metadata.version(name) for name in ("falcon", "gunicorn")},
-        **{found.name: found.value for found in versions.findings(os.environ)},
+        **{found.name: found.value for found in machine.programs(os.environ)},
     }
 
 

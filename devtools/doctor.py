@@ -18,12 +18,11 @@ from typing import TextIO
 from devtools import (
     arguments,
     checkout,
-    checks,
     environment,
     findings,
     machine,
     names,
-    versions,
+    preflight,
 )
 from devtools.address import AUTO, DEFAULT_PORT, AddressError
 from devtools.checkout import Checkout
@@ -69,7 +68,7 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
         found = [Finding("PLATFORM_PORT", str(error), "fault", "", cure)]
     running = Running(here, first)
     probes: dict[str, Probe] = {
-        "programs": lambda: versions.findings(environ),
+        "programs": lambda: machine.programs(environ),
         "ports": lambda: running.ports() + running.left_behind(),
         "health": lambda: running.health() + running.changed(),
         "redis": running.redis,
@@ -105,7 +104,7 @@ def run(probes: Mapping[str, Probe], seconds_max: float = _PROBES_SECONDS_MAX) -
 
 def settings(here: Checkout, first_port: int) -> list[Finding]:
     """Every setting with its origin, then faults and warnings."""
-    faults = names.faults(here) + checks.wrong_settings(first_port, here.state, here.merged)
+    faults = names.faults(here) + preflight.wrong_settings(first_port, here.state, here.merged)
     return [
         *_of_stack(here, first_port),
         *_of_services(here, first_port),

@@ -7,39 +7,54 @@ exits with 78 (EX_CONFIG), which stops the stack.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import sys
+import threading
 from collections.abc import Mapping
+from pathlib import Path
 
-from devtools import checkout, checks, environment, names, orphans, state
+from devtools import checkout, environment, names, orphans, ports, state
 from devtools.address import (
     AUTO,
     DEFAULT_PORT,
     NODES,
     AddressError,
+    block,
     chosen_port,
     has_own_redis,
     is_cluster,
+    listeners,
     node_ports,
 )
+from devtools.catalog import CONSOLE
+from services.auth_api.userfile import UsersError, load
 from services.common.command import run_main
-from services.common.settings import EXIT_BAD_SETTINGS
+from services.common.redis_url import RedisSettings
+from services.common.settings import EXIT_BAD_SETTINGS, SettingsError, masked
+
+PROGRAMS = ("redis-server", "redis-cli", "caddy", "curl")
+# Created by a start, so missing before the first one.
+_MADE_BY_THE_START = {"JWT_SECRET": "-" * 64, "REDIS_URL": "redis://127.0.0.1"}
+_CHOICES = {"CONSOLE": ("on", "off"), "RELOAD": ("1", "0")}
+_REDIS_SECONDS_MAX = 2.5  # including name resolution
 
 
 def faults(environ: Mapping[str, str]) -> list[str]:
     """Everything that prevents a start, one line each."""
     here = checkout.of_stack(environ)
     folder = here.state
-    found = state.prepare(folder) + orphans.rivals(folder) + checks.missing_programs(environ)
+    found = state.prepare(folder) + orphans.rivals(folder) + missing_programs(environ)
     found += names.faults(here)
     try:
         first = chosen_port(environ)
-        found += checks.busy_ports(first, folder, environ)
+        found += busy_ports(first, folder, environ)
     except AddressError as error:
         first = DEFAULT_PORT
         found.append(str(error))
-    found += checks.wrong_settings(first, folder, environ) + checks.unreachable_redis(environ)
-    found += checks.other_partitions(folder, environ)
+    found += wrong_settings(first, folder, environ) + unreachable_redis(environ)
+    found += other_partitions(folder, environ)
     if not found:
         script = environment.script(first, folder, environ)
         nodes = NODES if is_cluster(environ) else 1
@@ -47,6 +62,117 @@ def faults(environ: Mapping[str, str]) -> list[str]:
         if has_own_redis(environ):
             state.write_partitions(folder, environ.get("PARTITIONS") or "1")
     return found
+
+
+def missing_programs(environ: Mapping[str, str]) -> list[str]:
+    """A line for each program that is not on PATH."""
+    return [
+        f"{name} is not on PATH: start from `nix develop`, or with `nix run`"
+        for name in PROGRAMS
+        if shutil.which(name, path=environ.get("PATH", "")) is None
+    ]
+
+
+def wrong_settings(first: int, folder: Path, environ: Mapping[str, str]) -> list[str]:
+    """A line for each invalid setting, with the services that read it."""
+    variables = {name: value for name, value in environ.items() if value}
+    for name, value in _MADE_BY_THE_START.items():
+        if f"{name}_FILE" not in variables:
+            variables.setdefault(name, value)
+    found: dict[str, list[str]] = {}
+    for service, settings in environment.SETTINGS.items():
+        try:
+            settings.read(environment.environment(service, first, folder, variables))
+        except SettingsError as error:
+            for fault in error.faults:
+                found.setdefault(fault, []).append(service)
+    host = environ.get("HTTP_HOST") or "127.0.0.1"
+    if host not in ("127.0.0.1", "0.0.0.0") and not any("HTTP_HOST" in fault for fault in found):
+        rule = "127.0.0.1, where the stack's processes find each other, or 0.0.0.0"
+        found[f"HTTP_HOST={host!r}: must be {rule}"] = [*environment.SETTINGS, "router"]
+    for name, allowed in _CHOICES.items():
+        if (value := variables.get(name, allowed[0])) not in allowed:
+            found[f"{name}={value!r}: must be {' or '.join(allowed)}"] = ["the stack"]
+    lines = [f"{fault} [{', '.join(services)}]" for fault, services in found.items()]
+    return lines + _wrong_users(variables.get("USERS_FILE"))
+
+
+def _wrong_users(path: str | None) -> list[str]:
+    if not path or not Path(path).is_file():  # already reported by the settings
+        return []
+    try:
+        load(Path(path))
+    except UsersError as error:
+        return [f"USERS_FILE: {error} [auth-api]"]
+    return []
+
+
+def unreachable_redis(environ: Mapping[str, str]) -> list[str]:
+    """A line if an external Redis cannot be used. The stack's own is not running yet."""
+    if has_own_redis(environ):
+        return []
+    try:
+        settings = RedisSettings.read(environ)
+    except SettingsError:  # reported by wrong_settings
+        return []
+    failure = ["Redis is unreachable: no response"]
+    # In a thread, because name resolution has no timeout.
+    thread = threading.Thread(target=_ping, args=(settings, failure), daemon=True)
+    thread.start()
+    thread.join(_REDIS_SECONDS_MAX)
+    return [f"REDIS_URL={masked(settings.redis_url)!r}: {failure[0]}"] if failure else []
+
+
+def _ping(settings: RedisSettings, failure: list[str]) -> None:
+    # Slow to import; only for an external Redis.
+    from services.common import redis_check, redis_client  # noqa: PLC0415
+
+    try:
+        with contextlib.closing(
+            redis_client.connect(
+                settings.redis_url, timeout_seconds=1, cluster=settings.redis_cluster
+            )
+        ) as client:
+            redis_check.check(client, settings)
+    except redis_check.MismatchError as error:
+        failure[0] = str(error)
+    except (*redis_client.ERRORS, OSError, ValueError) as error:
+        failure[0] = f"Redis is unreachable: {masked(str(error))}"
+    else:
+        failure.clear()
+
+
+def other_partitions(folder: Path, environ: Mapping[str, str]) -> list[str]:
+    """A line if the stack's own Redis has data with another number of partitions."""
+    wanted, stored = environ.get("PARTITIONS") or "1", state.partitions_of(folder)
+    if not has_own_redis(environ) or stored in {"", wanted}:
+        return []
+    return [
+        f"PARTITIONS={wanted}: the data in {folder} have {stored}; set PARTITIONS={stored}, or "
+        "start from nothing with `platform reset`"
+    ]
+
+
+def busy_ports(first: int, folder: Path, environ: Mapping[str, str]) -> list[str]:
+    """A line for each port of the stack that is in use."""
+    numbers = listeners(first, environ)
+    if environ.get("CONSOLE") != "off":
+        numbers[CONSOLE.name] = CONSOLE.port(first)
+    busy = ports.holders(numbers)
+    other = ports.free_block(first, block(environ)) if busy else None
+    cure = f"start with PLATFORM_PORT={other}" if other else "choose another PLATFORM_PORT"
+    if environ.get("PLATFORM_PORT") == AUTO:  # always the same ports
+        cure = f"end that, or {cure}"
+    return [
+        f"port {numbers[name]} ({name}) is held by "
+        + (
+            f"{holder}: a stack of this checkout is running: `platform down`, or if that fails,"
+            f" kill {holder.pid}"
+            if holder.state == os.path.realpath(folder)
+            else f"{holder.with_stack}: {cure}"
+        )
+        for name, holder in busy.items()
+    ]
 
 
 def main(environ: Mapping[str, str]) -> int:

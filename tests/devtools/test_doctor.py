@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from devtools import doctor, findings, machine, versions
+from devtools import doctor, findings, machine
 from devtools.checkout import current
 from devtools.findings import Finding
 from devtools.terminal import Output
@@ -124,8 +124,8 @@ def test_versions_are_compared_with_the_pin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A version may match, differ, be too old, late or missing."""
-    monkeypatch.setattr(versions, "_RESPONSE_SECONDS_MAX", 1)
-    pin = versions.pinned()
+    monkeypatch.setattr(machine, "_RESPONSE_SECONDS_MAX", 1)
+    pin = machine.pinned()
     programs = {
         "redis-server": "echo Redis server v=7.2.1 sha=0:0",
         "redis-cli": "echo redis-cli 6.0.16",
@@ -134,7 +134,7 @@ def test_versions_are_compared_with_the_pin(
     }
     for name, text in programs.items():
         script(tmp_path / name, text)
-    items = versions.findings({"PATH": str(tmp_path)})
+    items = machine.programs({"PATH": str(tmp_path)})
     found = {item.name: (item.value, item.status, item.note) for item in items}
     del found["python"]
     assert found == {
@@ -143,7 +143,7 @@ def test_versions_are_compared_with_the_pin(
         "caddy": (pin["caddy"], "ok", "as pinned"),
         "process-compose": ("unknown", "warning", "version not recognised"),
     }
-    assert one(versions.findings({}), "caddy").status == "fault"
+    assert one(machine.programs({}), "caddy").status == "fault"
 
 
 def test_a_probe_that_fails_or_hangs_stops_no_other() -> None:

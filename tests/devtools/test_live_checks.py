@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from devtools import checks, live_checks
+from devtools import live_checks, preflight
 from devtools.address import PORT_OFFSETS
 from devtools.checkout import current
 from devtools.live_checks import Running
@@ -85,7 +85,7 @@ def test_an_orphan_is_reported_with_its_pid(environ: dict[str, str], checkout: P
         stack = running(environ)
         [item] = stack.left_behind()
         router = one(stack.ports(), "router")
-        [fault] = checks.busy_ports(port, state, environ)
+        [fault] = preflight.busy_ports(port, state, environ)
     assert router.note == f"ours: python, pid {orphan.pid}"
     assert (item.status, item.value) == ("fault", f"router, pid {orphan.pid}")
     assert "`platform down` ends them" in item.cure

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from devtools import checks, envfile, preflight, state
+from devtools import envfile, preflight, state
 from devtools.address import CLUSTER_BLOCK
 from devtools.preflight import faults
 from tests.receiver import receiver
@@ -103,7 +103,7 @@ def test_an_unreachable_redis_is_reported_within_3_s(environ: dict[str, str], po
 def test_a_missing_program_is_named(environ: dict[str, str], tmp_path: Path) -> None:
     """Outside the development shell, each missing program is named, and how to start."""
     found = faults(environ | {"PATH": str(tmp_path)})
-    for program in checks.PROGRAMS:
+    for program in preflight.PROGRAMS:
         assert any(fault.startswith(f"{program} is not on PATH") for fault in found)
 
 
@@ -132,11 +132,11 @@ def test_a_busy_port_of_a_cluster_is_named(environ: dict[str, str], offset: int,
 
 def test_another_number_of_partitions_stops_the_start(tmp_path: Path) -> None:
     """The first start fixes the number; older data has one."""
-    assert checks.other_partitions(tmp_path, {"PARTITIONS": "16"}) == []
+    assert preflight.other_partitions(tmp_path, {"PARTITIONS": "16"}) == []
     (tmp_path / "redis").mkdir()
     (tmp_path / "redis" / "appendonlydir").mkdir()
-    [fault] = checks.other_partitions(tmp_path, {"PARTITIONS": "16"})
+    [fault] = preflight.other_partitions(tmp_path, {"PARTITIONS": "16"})
     assert fault.startswith("PARTITIONS=16: the data in")
     assert "have 1; set PARTITIONS=1" in fault
     state.write_partitions(tmp_path, "16")
-    assert checks.other_partitions(tmp_path, {"PARTITIONS": "16"}) == []
+    assert preflight.other_partitions(tmp_path, {"PARTITIONS": "16"}) == []

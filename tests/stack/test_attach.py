@@ -14,7 +14,7 @@ from urllib.parse import quote_plus
 
 import pytest
 
-from devtools import checks, environment
+from devtools import environment, preflight
 from devtools.address import PORT_OFFSETS
 from services.common import redis_client
 from services.common.settings import masked
@@ -77,7 +77,7 @@ def test_a_redis_that_cannot_be_used_stops_the_start(
 ) -> None:
     """A wrong host name, authority or password is reported before the start."""
     changed = tls_redis.replace(*change)
-    [fault] = checks.unreachable_redis({"REDIS_URL": changed})
+    [fault] = preflight.unreachable_redis({"REDIS_URL": changed})
     assert fault.startswith(f"REDIS_URL='{masked(changed)}': Redis is unreachable: ")
     assert reason in fault
     assert quote_plus(PASSWORD) not in fault
