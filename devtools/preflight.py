@@ -163,16 +163,14 @@ def busy_ports(first: int, folder: Path, environ: Mapping[str, str]) -> list[str
     cure = f"start with PLATFORM_PORT={other}" if other else "choose another PLATFORM_PORT"
     if environ.get("PLATFORM_PORT") == AUTO:  # always the same ports
         cure = f"end that, or {cure}"
-    return [
-        f"port {numbers[name]} ({name}) is held by "
-        + (
-            f"{holder}: a stack of this checkout is running: `platform down`, or if that fails,"
-            f" kill {holder.pid}"
-            if holder.state == os.path.realpath(folder)
-            else f"{holder.with_stack}: {cure}"
-        )
-        for name, holder in busy.items()
-    ]
+    found = []
+    for name, holder in busy.items():
+        who, remedy = holder.with_stack, cure
+        if holder.state == os.path.realpath(folder):
+            who = f"{holder}: a stack of this checkout is running"
+            remedy = f"`platform down`, or if that fails, kill {holder.pid}"
+        found.append(f"port {numbers[name]} ({name}) is held by {who}: {remedy}")
+    return found
 
 
 def main(environ: Mapping[str, str]) -> int:
