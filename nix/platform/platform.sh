@@ -65,11 +65,11 @@ start() {
     say_what_is_served
   fi
   [ "$mode" = detached ] || exec process-compose "$@"
-  # devtools.wait shows it as the reason if preflight does not get to write a new one.
+  # `wait` shows it as the reason if preflight does not get to write a new one.
   rm -f "$PLATFORM_STATE/logs/preflight.log"
-  # Its exit code does not show whether the processes started; devtools.wait does.
+  # Its exit code does not show whether the processes started; `wait` does.
   process-compose "$@" || true
-  exec python -m devtools.wait
+  exec python -m devtools.health wait
 }
 
 stop() {
@@ -121,7 +121,7 @@ cd "${platform_checkout:?}" || exit
 [ "$1" != run ] || ! is_running || run_beside "$@"
 case $1 in
   -h | --help | help) help ;;
-  status) exec python -m devtools.status ;;
+  status) exec python -m devtools.health status ;;
   up | run | -*) start "$@" ;;
   down) stop "$@" ;;
   reset)

@@ -20,8 +20,8 @@ import psutil
 import redis
 
 from devtools.address import BLOCK, PORT_OFFSETS
+from devtools.health import is_healthy
 from devtools.orphans import is_gone
-from devtools.ready import is_healthy
 from devtools.supervisor import ProcessState, Supervisor
 from tests import support
 

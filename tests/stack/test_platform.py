@@ -14,8 +14,8 @@ import pytest
 from devtools import orphans
 from devtools.address import PORT_OFFSETS, noted_port
 from devtools.catalog import CONSOLE
+from devtools.health import is_healthy
 from devtools.ports import is_free
-from devtools.ready import is_healthy
 from tests import support
 from tests.stack.stack import Stack, environment, left_of, merchant, platform
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from devtools import wait
+from devtools import health
 from devtools.catalog import CONSOLE, SERVICES
 from devtools.console import picture
 from devtools.console.frame import Live, act
@@ -101,8 +101,8 @@ def _why(sources: Sources, state: ProcessState, states: list[ProcessState]) -> s
                 if other.service in needed and not (other.is_ready or other.has_succeeded)
             ]
             return f"waits for {', '.join(missing)}" if missing else "about to start"
-    reason = wait.faults([state]).get(state.name, state.status)
-    tail = wait.log_tail(sources.settings.platform_state, state.name).strip().splitlines()
+    reason = health.faults([state]).get(state.name, state.status)
+    tail = health.log_tail(sources.settings.platform_state, state.name).strip().splitlines()
     return f"{reason}: {tail[-1].strip()}" if tail else reason
 
 

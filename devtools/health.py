@@ -1,0 +1,216 @@
+"""The health of the running stack, for its process `ready`, `platform up -D` and `platform status`.
+
+`python -m devtools.health ready|wait|status`. process-compose's own `project is-ready --wait` has
+no time limit, and its `up -D` does not wait.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import sys
+import textwrap
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from pathlib import Path
+
+from devtools.address import DEFAULT_PORT, PORT_OFFSETS, noted_port, state_folder
+from devtools.catalog import CONSOLE, LISTENERS
+from devtools.supervisor import ProcessState, Supervisor, SupervisorError
+from devtools.terminal import Output, columns
+from services.common.command import EXIT_INTERRUPTED, run_main
+
+_HEALTHY_SECONDS_MAX = 30.0
+_UP_SECONDS_MAX = 60
+_RESPONSE_SECONDS_MAX = 5.0
+_POLL_SECONDS = 0.1
+_RESTARTS_MAX = 3  # a process that ended this often before it was ready will not recover
+_LOG_LINES = 15
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # of process-compose
+
+_NEXT = """\
+Next, in the development shell (`./nixw develop`):
+  merchant pay 1250 USD --as alice      send a payment through it, and see each hop
+  merchant smoke                        check all of it
+  platform down                         stop it
+"""
+
+
+def is_healthy(port: int) -> bool:
+    """Whether the health check at this port of the loopback passes."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_RESPONSE_SECONDS_MAX)
+    with suppress(OSError, http.client.HTTPException), closing(connection):
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    return False
+
+
+# --- the process `ready`, which process-compose starts when all others have logged that they are
+
+
+def ready(environ: Mapping[str, str]) -> int:
+    """Waits for the health checks, which also cover an external Redis, and prints the report.
+
+    Returns 1 if one keeps failing.
+    """
+    first_port = noted_port(state_folder(environ)) or DEFAULT_PORT
+    deadline = time.monotonic() + _HEALTHY_SECONDS_MAX
+    left = [name for name in PORT_OFFSETS if name != "redis"]
+    while left := [name for name in left if not is_healthy(first_port + PORT_OFFSETS[name])]:
+        if time.monotonic() > deadline:
+            sys.stderr.write(f"not healthy: {', '.join(left)}: see `doctor`\n")
+            return 1
+        time.sleep(_POLL_SECONDS)
+    try:
+        states = Supervisor(environ.get("PC_SOCKET_PATH", "")).processes()
+    except SupervisorError:
+        states = []  # process-compose runs without its socket
+    sys.stdout.write(report(first_port, states, has_console=environ.get("CONSOLE") != "off"))
+    return 0
+
+
+def report(first_port: int, states: Sequence[ProcessState], *, has_console: bool = False) -> str:
+    """The greeting: addresses, and seconds from start to ready where known."""
+    by_name = {state.name: state for state in states}
+    lines = [
+        _line(name, first_port + offset, by_name.get(name)) for name, offset in PORT_OFFSETS.items()
+    ]
+    began = [state.started_at for state in states if state.started_at]
+    ended = [state.ready_at for state in states if state.ready_at and state.name in PORT_OFFSETS]
+    took = f", {(max(ended) - min(began)).total_seconds():.1f} s after its start" if ended else ""
+    console = f"Console: http://127.0.0.1:{CONSOLE.port(first_port)}\n" if has_console else ""
+    healthy = f"The platform is healthy{took}: http://127.0.0.1:{first_port}\n"
+    return healthy + "".join(lines) + console + _NEXT
+
+
+def _line(name: str, port: int, state: ProcessState | None) -> str:
+    took = ""
+    if state and state.started_at and state.ready_at:
+        took = f"{(state.ready_at - state.started_at).total_seconds():.2f} s"
+    scheme = "redis" if name == "redis" else "http"
+    return f"  {name:<14} {took:>7}   {scheme}://127.0.0.1:{port}\n"
+
+
+# --- `platform up -D`
+
+
+def wait(environ: Mapping[str, str]) -> int:
+    """Waits until `ready` is done, and prints its report, or why processes are not ready.
+
+    Ctrl-C ends only the wait, not the stack.
+    """
+    try:
+        return _wait(Supervisor(environ["PC_SOCKET_PATH"]), state_folder(environ))
+    except KeyboardInterrupt:
+        sys.stderr.write("platform: the stack is still starting: `platform down` stops it\n")
+        return EXIT_INTERRUPTED
+
+
+def _wait(supervisor: Supervisor, state_dir: Path) -> int:
+    deadline = time.monotonic() + _UP_SECONDS_MAX
+    while True:
+        try:
+            states = supervisor.processes()
+        except SupervisorError:
+            _say_gone(state_dir)
+            return 1
+        if any(state.name == "ready" and state.has_succeeded for state in states):
+            sys.stdout.write((state_dir / "logs" / "ready.log").read_text(encoding="utf-8"))
+            return 0
+        crashing = {
+            state.name: f"has ended {state.restarts} times"
+            for state in states
+            if state.restarts >= _RESTARTS_MAX and not state.is_ready
+        }
+        late = time.monotonic() > deadline
+        if crashing or late or any(state.name == "ready" and state.has_failed for state in states):
+            if late:
+                sys.stderr.write(f"platform: not healthy within {_UP_SECONDS_MAX} s\n")
+            _say_why(state_dir, crashing or faults(states))
+            sys.stderr.write("platform: the stack is still up: `platform down` stops it\n")
+            return 1
+        time.sleep(_POLL_SECONDS)
+
+
+def faults(states: Sequence[ProcessState]) -> dict[str, str]:
+    """Why processes are not ready; those waiting for others only if nothing else is wrong."""
+    found = {}
+    for state in states:
+        if state.name in PORT_OFFSETS and state.is_running and not state.is_ready:
+            found[state.name] = "runs, but is not ready"
+        elif state.has_failed:
+            found[state.name] = f"ended with code {state.exit_code}"
+    waiting = {state.name: "waits for others" for state in states if state.is_pending}
+    return found or waiting
+
+
+def log_tail(state_dir: Path, name: str) -> str:
+    """The last lines of a process's log, indented."""
+    log = state_dir / "logs" / f"{name}.log"
+    try:
+        with log.open(encoding="utf-8", errors="replace") as lines:
+            tail = (_COLOUR.sub("", line.rstrip()) for line in deque(lines, _LOG_LINES))
+            return "".join(f"    {line}\n" for line in tail)
+    except OSError:
+        return f"    (nothing in {log})\n"
+
+
+def _say_why(state_dir: Path, reasons: Mapping[str, str]) -> None:
+    for name, reason in reasons.items():
+        log = log_tail(state_dir, name)
+        sys.stderr.write(f"platform: {name} {reason}; the end of its log:\n{log}")
+
+
+def _say_gone(state_dir: Path) -> None:
+    """Prints why process-compose has ended, such as a failed check of preflight."""
+    _, found, text = log_tail(state_dir, "preflight").rpartition(
+        "    preflight: the stack cannot start\n"
+    )
+    if found:
+        lines = textwrap.indent(textwrap.dedent(text), "  ")
+        sys.stderr.write(f"platform: the stack cannot start\n{lines}")
+    else:
+        _say_why(state_dir, {"process-compose": "has ended or does not respond"})
+        sys.stderr.write("platform: `doctor` finds other causes, such as a full disk\n")
+
+
+# --- `platform status`
+
+
+def status(environ: Mapping[str, str]) -> int:
+    """Prints each process with its port and health; 1 when no stack of this checkout runs."""
+    try:
+        states = Supervisor(environ.get("PC_SOCKET_PATH", "")).processes()
+    except SupervisorError:
+        sys.stdout.write("no stack of this checkout is running: `platform up -D` starts one\n")
+        return 1
+    first_port = noted_port(state_folder(environ)) or 0
+    with ThreadPoolExecutor(len(states)) as pool:
+        rows = list(pool.map(lambda state: _row(state, first_port), states))
+    rows.sort(key=lambda cells: (not cells[2], cells[2], cells[0]))  # by port, then by name
+    output = Output(sys.stdout, environ)
+    for cells, line in zip(rows, columns(rows), strict=True):
+        output.say(line, cells[3])
+    return 0
+
+
+def _row(state: ProcessState, first_port: int) -> tuple[str, ...]:
+    service = LISTENERS.get(state.service)
+    port, health = "", ""
+    if service and state.is_running:
+        number = service.port(first_port, state.replica)
+        port = str(number)
+        health = "" if service.name == "redis" else "pass" if is_healthy(number) else "FAIL"
+    restarts = f"{state.restarts} restarts" if state.restarts else ""
+    has_exit_code = state.exit_code and not state.is_running
+    exit_code = f"exit code {state.exit_code}" if has_exit_code else ""
+    return state.name, state.status, port, health, restarts or exit_code
+
+
+if __name__ == "__main__":
+    command = {"ready": ready, "wait": wait, "status": status}[sys.argv[1]]
+    raise SystemExit(run_main(lambda: command(os.environ)))
