@@ -61,18 +61,16 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
     """All findings in the order of the report."""
     here = checkout.current(environ)
     try:
-        first, found = here.first_port, []
+        first, faults = here.first_port, []
     except AddressError as error:
-        cure = f"correct it {_WHERE.get(here.origin('PLATFORM_PORT'), '')}"
-        first = DEFAULT_PORT
-        found = [Finding("PLATFORM_PORT", str(error), "fault", "", cure)]
+        first, faults = DEFAULT_PORT, [str(error)]
     running = Running(here, first)
     probes: dict[str, Probe] = {
         "programs": lambda: machine.programs(environ),
         "ports": lambda: running.ports() + running.left_behind(),
         "health": lambda: running.health() + running.changed(),
         "redis": running.redis,
-        "settings": lambda: found + settings(here, first),
+        "settings": lambda: settings(here, first, faults),
         "state": lambda: machine.state(here) + machine.dotenv(here),
         "machine": lambda: machine.disk(here) + machine.clock(here) + machine.flake(here),
     }
@@ -102,13 +100,13 @@ def run(probes: Mapping[str, Probe], seconds_max: float = _PROBES_SECONDS_MAX) -
     ]
 
 
-def settings(here: Checkout, first_port: int) -> list[Finding]:
-    """Every setting with its origin, then faults and warnings."""
-    faults = names.faults(here) + preflight.wrong_settings(first_port, here.state, here.merged)
+def settings(here: Checkout, first_port: int, faults: Sequence[str] = ()) -> list[Finding]:
+    """Every setting with its origin, then these faults, further ones, and warnings."""
+    further = names.faults(here) + preflight.wrong_settings(first_port, here.state, here.merged)
     return [
         *_of_stack(here, first_port),
         *_of_services(here, first_port),
-        *(_message(fault, "fault", here) for fault in faults),
+        *(_message(fault, "fault", here) for fault in (*faults, *further)),
         *(_message(warning, "warning", here) for warning in names.warnings(here)),
     ]
 

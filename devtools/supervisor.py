@@ -134,14 +134,10 @@ class Supervisor:
 
 
 def _state(entry: Mapping[str, Any]) -> ProcessState:
+    same = ("name", "status", "pid", "is_running", "restarts", "exit_code")
     return ProcessState(
-        name=entry["name"],
-        status=entry["status"],
-        pid=entry["pid"],
-        is_running=entry["is_running"],
+        **{name: entry[name] for name in same},
         is_ready=entry["is_ready"] == "Ready",
-        restarts=entry["restarts"],
-        exit_code=entry["exit_code"],
         started_at=_time(entry.get("process_start_time")),
         ready_at=_time(entry.get("process_ready_time")),
     )

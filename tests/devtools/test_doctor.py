@@ -57,7 +57,7 @@ def test_json_has_a_stable_schema(environ: dict[str, str], checkout: Path) -> No
         assert all(isinstance(text, str) for text in item.values())
     faults = [item for item in document["findings"] if item["status"] == "fault"]
     assert {item["name"]: item["cure"] for item in faults} == {
-        "PLATFORM_PORT": "correct it in the environment",
+        "PLATFORM_PORT": "it is set in the environment: correct it there",
         "QUEUE_LIMIT": "it is set in the environment: correct it there",
         ".env": f"edit {checkout / '.env'}",
     }
