@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from bench.rows import Measure
 
 # Each registers its rows, in the order of the table.
-for _module in ("http", "drain", "partition", "latency", "start", "growth"):
+for _module in ("http", "drain", "latency", "start", "growth"):
     importlib.import_module(f"bench.{_module}_rows")
 
 

@@ -10,22 +10,21 @@ import statistics
 import time
 import uuid
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
-
-import redis
+from typing import TYPE_CHECKING
 
 from bench import copies
 from bench.results import Details, MeasureError, Row, Sample
-from bench.rows import Bench, log, measures
+from bench.rows import Bench, Measured, log, measures
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
 from services.psp_connector.queue import Queue
 from services.psp_connector.records import FinalResult
 from services.psp_connector.settings import ConnectorSettings
-from tests import support
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+
+    from services.common.store import Client
 
 _PAGE = 20
 _SMALL = 1_000
@@ -36,7 +35,7 @@ _OPTIONS = ("--maxmemory", "0", "--auto-aof-rewrite-percentage", "0")
 class Side:
     """A Redis with a given number of transactions, and the services' clients of it."""
 
-    def __init__(self, client: Any, count: int) -> None:
+    def __init__(self, client: Client, count: int) -> None:
         settings = ConnectorSettings.read(
             {"REDIS_URL": "redis://127.0.0.1:1", "PSP_URL": "http://127.0.0.1:1", "HTTP_PORT": "1"}
         )
@@ -75,11 +74,11 @@ def _row(name: str) -> Row:
 
 
 @measures(_row("accept"), _row("finish"), _row("list"))
-def _growth(bench: Bench) -> Iterator[tuple[list[Sample], Details]]:
+def _growth(bench: Bench) -> Measured:
     samples = defaultdict(list)
     calls = bench.plan.growth_calls
     with contextlib.ExitStack() as ending:
-        clients = [ending.enter_context(_client(bench)) for _side in range(2)]
+        clients = [ending.enter_context(bench.redis(*_OPTIONS))[1] for _side in range(2)]
         log(f"{'growth':<16} storing {bench.plan.growth:,} transactions")
         full, small = map(Side, clients, (bench.plan.growth, _SMALL))
         _round(full, small, calls // 5)
@@ -95,16 +94,6 @@ def _growth(bench: Bench) -> Iterator[tuple[list[Sample], Details]]:
     }
     for found in samples.values():
         yield found, details
-
-
-@contextlib.contextmanager
-def _client(bench: Bench) -> Iterator[Any]:
-    port = support.free_ports(1)
-    with (
-        support.redis_server(bench.folder / f"growth-{port}", port, *_OPTIONS),
-        redis.Redis(port=port, decode_responses=True) as client,
-    ):
-        yield client
 
 
 def _round(full: Side, small: Side, calls: int) -> dict[str, Sample]:

@@ -16,21 +16,20 @@ import httpx
 from bench import stacks
 from bench.load import Load, generate
 from bench.plan import CONNECTIONS
-from bench.results import Details, MeasureError, Row, Sample
-from bench.rows import Bench, measures
+from bench.results import Details, MeasureError, Row
+from bench.rows import Bench, Measured, measures
 from services.auth_api.passwords import hash_password
 from services.common import store
 from tests import support
 from tests.receiver import receiver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from tests.stack.stack import Stack
 
-    Measured = Iterator[tuple[list[Sample], Details]]
+    Requests = Callable[[Stack], Sequence[httpx.Request]]
 
-_WARM_SECONDS = 0.5
 _CPU_US_MIN = 1
 _CROWD = 16 * CONNECTIONS
 _FILL = "for _ = 1, ARGV[1] do redis.call('XADD', KEYS[1], '*', 'transaction_id', '') end"
@@ -38,15 +37,17 @@ _FILL_PER_CALL = 10_000
 
 
 class Target:
-    """A process and the requests it gets."""
+    """A stack and the requests it gets."""
 
     def __init__(
         self,
+        bench: Bench,
         stack: Stack,
-        requests: Callable[[Stack], Sequence[httpx.Request]],
+        requests: Requests,
         status: int = 200,
         connections: int = CONNECTIONS,
     ) -> None:
+        self._seconds = bench.plan.load_seconds
         self._stack = stack
         self._requests = requests
         self._status = status
@@ -54,13 +55,13 @@ class Target:
         self._loads: list[Load] = []
         self._cpu_us: list[dict[str, float]] = []
 
-    def run(self, seconds: float) -> float:
+    def run(self) -> float:
         """Responses per second."""
         requests = self._requests(self._stack)
         # The last user, which no run of first logins reaches.
         send(requests[-1], self._status)
         before = stacks.cpu_seconds(self._stack)
-        load = generate(requests, connections=self._connections, seconds=seconds)
+        load = generate(requests, connections=self._connections, seconds=self._seconds)
         after = stacks.cpu_seconds(self._stack)
         self._loads.append(load)
         self._cpu_us.append(
@@ -69,26 +70,24 @@ class Target:
         return load.rate
 
     def warm(self) -> None:
-        """A warm-up run."""
-        self.run(_WARM_SECONDS)
+        """A run that does not count."""
+        self.run()
         self._loads.clear()
         self._cpu_us.clear()
 
-    def latencies(self, prefix: str = "") -> Details:
-        """The latencies of the median run."""
-        middle = sorted(self._loads, key=lambda load: load.rate)[len(self._loads) // 2]
-        return {f"{prefix}p50_ms": middle.p50_ms, f"{prefix}p99_ms": middle.p99_ms}
-
     def details(self, prefix: str = "") -> Details:
-        """Latencies, and CPU time per process and request, which is independent of other load."""
+        """Latencies of the median run; CPU time per process and request, whatever else runs."""
+        middle = sorted(self._loads, key=lambda load: load.rate)[len(self._loads) // 2]
         medians = {
             name: statistics.median(used.get(name, 0.0) for used in self._cpu_us)
             for name in sorted(self._cpu_us[0])
         }
-        spent = {f"{prefix}cpu_us": sum(medians.values())} | {
-            f"{prefix}{name}_cpu_us": us for name, us in medians.items() if us >= _CPU_US_MIN
+        spent = {"cpu_us": sum(medians.values())} | {
+            f"{name}_cpu_us": us for name, us in medians.items() if us >= _CPU_US_MIN
         }
-        return self.latencies(prefix) | {name: round(us) for name, us in spent.items()}
+        latencies = {"p50_ms": middle.p50_ms, "p99_ms": middle.p99_ms}
+        found = latencies | {name: round(us) for name, us in spent.items()}
+        return {f"{prefix}{name}": value for name, value in found.items()}
 
 
 def send(request: httpx.Request, status: int) -> httpx.Response:
@@ -103,7 +102,7 @@ def send(request: httpx.Request, status: int) -> httpx.Response:
     return response
 
 
-def _payments(process: str, path: str) -> Callable[[Stack], Sequence[httpx.Request]]:
+def _payments(process: str, path: str) -> Requests:
     def requests(stack: Stack) -> Sequence[httpx.Request]:
         stacks.flush(stack)
         return stacks.payments(stack, process, path)
@@ -114,46 +113,40 @@ def _payments(process: str, path: str) -> Callable[[Stack], Sequence[httpx.Reque
 _THROUGH_ROUTER = _payments("router", "/transactions")
 
 
-def _compare(
-    name: str, bench: Bench, requests: Callable[[Stack], Sequence[httpx.Request]], status: int
-) -> Measured:
-    seconds = bench.plan.load_seconds
-    target, floor = Target(bench.platform, requests, status), Target(bench.floor, requests)
+def _compare(bench: Bench, name: str, target: Target, floor: Target) -> Measured:
     target.warm()
     floor.warm()
-    samples = bench.interleaved(name, partial(target.run, seconds), partial(floor.run, seconds))
+    samples = bench.interleaved(name, target.run, floor.run)
     yield samples, target.details() | floor.details("floor_")
+
+
+def _against_empty(bench: Bench, name: str, requests: Requests, status: int) -> Measured:
+    target = Target(bench, bench.platform, requests, status)
+    return _compare(bench, name, target, Target(bench, bench.floor, requests))
 
 
 @measures(Row("accept", "POST /transactions through the router", "/s", 0.5, 0.65))
 def _accept(bench: Bench) -> Measured:
-    return _compare("accept", bench, _THROUGH_ROUTER, 202)
+    return _against_empty(bench, "accept", _THROUGH_ROUTER, 202)
 
 
 @measures(Row("traced", "POST /transactions through the router, traced", "/s", 0.85, 0.95))
 def _traced(bench: Bench) -> Measured:
     """Against the same without tracing; the receiver on this machine only reads the spans."""
-    seconds = bench.plan.load_seconds
-    untraced = Target(bench.platform, _THROUGH_ROUTER, 202)
+    untraced = Target(bench, bench.platform, _THROUGH_ROUTER, 202)
     with (
         receiver(parse=False) as received,
         stacks.running(bench.folder, OTEL_EXPORTER_OTLP_ENDPOINT=received.endpoint) as stack,
     ):
         stacks.supervisor(stack).stop("psp-connector")
-        traced = Target(stack, _THROUGH_ROUTER, 202)
-        traced.warm()
-        untraced.warm()
-        samples = bench.interleaved(
-            "traced", partial(traced.run, seconds), partial(untraced.run, seconds)
-        )
+        yield from _compare(bench, "traced", Target(bench, stack, _THROUGH_ROUTER, 202), untraced)
         if not received.bodies:
             raise MeasureError("no trace was exported")
-        yield samples, traced.details() | untraced.details("floor_")
 
 
 @measures(Row("accept-direct", "POST /transactions, direct", "/s", 0.4, 0.55))
 def _accept_direct(bench: Bench) -> Measured:
-    return _compare("accept-direct", bench, _payments("core-api", "/"), 202)
+    return _against_empty(bench, "accept-direct", _payments("core-api", "/"), 202)
 
 
 @measures(Row("login-again", "POST /auth/token, logged in before", "/s", 0.5, 0.65))
@@ -161,7 +154,7 @@ def _login_again(bench: Bench) -> Measured:
     def logins(stack: Stack) -> list[httpx.Request]:
         return [stacks.login(stack, number) for number in range(CONNECTIONS)]
 
-    return _compare("login-again", bench, logins, 200)
+    return _against_empty(bench, "login-again", logins, 200)
 
 
 _FIRST_LOGINS = itertools.count(CONNECTIONS)
@@ -178,9 +171,9 @@ def _first_login(bench: Bench) -> Measured:
         numbers = itertools.islice(_FIRST_LOGINS, count)
         return [stacks.login(stack, number % stacks.USERS) for number in numbers]
 
-    target = Target(bench.platform, strangers)
-    run, verify = partial(target.run, seconds), partial(_verifications, seconds)
-    yield bench.interleaved("login-first", run, verify), target.details()
+    target = Target(bench, bench.platform, strangers)
+    samples = bench.interleaved("login-first", target.run, partial(_verifications, seconds))
+    yield samples, target.details()
 
 
 def _verifications(seconds: float) -> float:
@@ -215,18 +208,14 @@ def _get(bench: Bench) -> Measured:
             for path, bearer in zip(paths, stacks.bearers(stack), strict=True)
         ]
 
-    return _compare("get", bench, requests, 200)
+    return _against_empty(bench, "get", requests, 200)
 
 
 @measures(Row("overload", "POST /transactions from 256 connections", "/s", 0.9))
 def _overload(bench: Bench) -> Measured:
-    seconds = bench.plan.load_seconds
-    crowd = Target(bench.platform, _THROUGH_ROUTER, 202, _CROWD)
-    held = Target(bench.platform, _THROUGH_ROUTER, 202)
-    crowd.warm()
-    held.warm()
-    samples = bench.interleaved("overload", partial(crowd.run, seconds), partial(held.run, seconds))
-    details = crowd.latencies() | held.latencies("held_")
+    crowd = Target(bench, bench.platform, _THROUGH_ROUTER, 202, _CROWD)
+    held = Target(bench, bench.platform, _THROUGH_ROUTER, 202)
+    [(samples, details)] = _compare(bench, "overload", crowd, held)
     with bench.platform.redis() as client:
         fill = client.register_script(_FILL)
         for _batch in range(stacks.QUEUE_LIMIT // _FILL_PER_CALL):

@@ -5,19 +5,15 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from typing import TYPE_CHECKING
 
 import httpx
 
 from bench import psp, stacks
-from bench.results import Details, MeasureError, Row, Sample
-from bench.rows import Bench, measures
+from bench.results import MeasureError, Row
+from bench.rows import Bench, Measured, measures
 from services.common import store
 from services.common.transaction import FINAL
 from tests import support
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _CAPTURED_SECONDS_MAX = 10
 _POLL_SECONDS = 0.0005
@@ -34,7 +30,7 @@ _POLL_SECONDS = 0.0005
         kind="difference",
     )
 )
-def _latency(bench: Bench) -> Iterator[tuple[list[Sample], Details]]:
+def _latency(bench: Bench) -> Measured:
     stack, pairs = bench.platform, bench.plan.latency_pairs
     stacks.flush(stack)
     client = psp.client(stacks.url(stack, "psp-sandbox"))

@@ -5,21 +5,25 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from bench import stacks
 from bench.results import Details, Row, Sample
+from services.common import redis_client
+from tests import support
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from bench.plan import Plan
+    from services.common.store import Client
     from tests.stack.stack import Stack
 
-    Measure = Callable[["Bench"], Iterator[tuple[list[Sample], Details]]]
+Measured = Iterator[tuple[list[Sample], Details]]
+Measure = Callable[["Bench"], Measured]
 
 MEASURES: list[tuple[tuple[Row, ...], Measure]] = []
 
@@ -73,6 +77,17 @@ class Bench:
                 f"  {sample.value:,.4g} against {sample.floor:,.4g}"
             )
         return samples
+
+    @contextlib.contextmanager
+    def redis(self, *options: str) -> Iterator[tuple[str, Client]]:
+        """The URL and a client of an empty Redis with the platform's configuration."""
+        port = support.free_ports(1)
+        url = f"redis://127.0.0.1:{port}/0"
+        with (
+            support.redis_server(self.folder / f"redis-{port}", port, *options),
+            contextlib.closing(redis_client.connect(url, timeout_seconds=5)) as client,
+        ):
+            yield url, client
 
     @cached_property
     def platform(self) -> Stack:

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 import yaml
 
 from bench import stacks
-from bench.results import Details, MeasureError, Row, Sample
-from bench.rows import Bench, log, measures
+from bench.results import MeasureError, Row, Sample
+from bench.rows import Bench, Measured, log, measures
 from devtools.supervisor import SupervisorError
 from tests import support
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.stack.stack import Stack
 
 _READY_SECONDS_MAX = 60
@@ -35,7 +33,7 @@ def _ready_lines() -> dict[str, str]:
     Row("start", "`up` to all healthy", "s", 2, 1.5, at_most=True),
     Row("memory", "idle memory of the whole stack", "MB", 250, 180, at_most=True, kind="amount"),
 )
-def _start(bench: Bench) -> Iterator[tuple[list[Sample], Details]]:
+def _start(bench: Bench) -> Measured:
     starts, memory = [], []
     candidates = _ready_lines()
     megabytes: dict[str, float] = {}
