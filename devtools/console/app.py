@@ -1,15 +1,13 @@
-"""The console's app: pages, OTLP receiver and guard."""
+"""The console's app: pages with their header, OTLP receiver and guard."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from pathlib import Path
 
 from nicegui import app, run, ui
 
 from devtools.console import receiver
-from devtools.console.burst import Burst
-from devtools.console.frame import PAGES, add_style, frame
 from devtools.console.guard import Guard
 from devtools.console.pages import logs, payment, payments, psp, queue, rates, stack, tryit
 from devtools.console.rates import INTERVAL_SECONDS
@@ -18,11 +16,29 @@ from devtools.console.sources import Sources
 from devtools.console.spans import SpanStore
 from services.common.settings import HttpSettings
 
+PAGES: tuple[tuple[str, str, str, Callable[[Sources], None]], ...] = (
+    ("/", "Payments", "receipt_long", payments.page),
+    ("/stack", "Stack", "lan", stack.page),
+    ("/queue", "Queue", "low_priority", queue.page),
+    ("/try", "Try it", "send", tryit.page),
+    ("/psp", "PSP", "account_balance", psp.page),
+    ("/logs", "Logs", "subject", logs.page),
+    ("/rates", "Rates", "show_chart", rates.page),
+)
+
 
 def build(settings: ConsoleSettings, spans: SpanStore, on_ready: Callable[[], None]) -> None:
     """Adds pages, routes and middleware to NiceGUI's app, one per process."""
     sources = Sources(settings, spans)
-    add_pages(sources, Burst(sources.router_url, settings.merchant_password.get_secret_value()))
+    ui.add_css(Path(__file__).with_name("style.css"), shared=True)
+    for path, title, _icon, page in PAGES:
+        _add_page(path, title, page, sources)
+
+    @ui.page("/payments/{transaction_id}")
+    def _payment(transaction_id: str) -> None:
+        _header("Payment", sources.router_url)
+        payment.page(sources, transaction_id)
+
     app.routes[:0] = receiver.routes(spans)
     # Not ALLOWED_HOSTS: the console is for this machine alone.
     app.add_middleware(Guard, hosts=HttpSettings(http_port=settings.http_port).hosts())
@@ -30,29 +46,23 @@ def build(settings: ConsoleSettings, spans: SpanStore, on_ready: Callable[[], No
     app.timer(INTERVAL_SECONDS, lambda: run.io_bound(sources.rates.step))
 
 
-def add_pages(sources: Sources, burst: Burst) -> None:
-    """One route for each page."""
-    add_style()
-    shows: dict[str, Callable[[Sources], None]] = {
-        "Payments": payments.page,
-        "Stack": stack.page,
-        "Queue": queue.page,
-        "Try it": partial(tryit.page, burst),
-        "PSP": psp.page,
-        "Logs": logs.page,
-        "Rates": rates.page,
-    }
+def _add_page(path: str, title: str, page: Callable[[Sources], None], sources: Sources) -> None:
+    @ui.page(path)
+    def _page() -> None:
+        _header(title, sources.router_url)
+        page(sources)
 
-    def add(path: str, title: str) -> None:
-        @ui.page(path)
-        def _page() -> None:
-            with frame(title, sources.router_url):
-                shows[title](sources)
 
-    for path, title, _icon in PAGES:
-        add(path, title)
-
-    @ui.page("/payments/{transaction_id}")
-    def _payment(transaction_id: str) -> None:
-        with frame("Payment", sources.router_url):
-            payment.page(sources, transaction_id)
+def _header(title: str, address: str) -> None:
+    """Title and links of a page, in the system's colours."""
+    ui.page_title(f"{title} · console")
+    ui.dark_mode(None)
+    with ui.header().classes("head"):
+        ui.label("console").classes("text-weight-bold")
+        with ui.element("nav").props('aria-label="Pages"'):
+            for path, name, icon, _page in PAGES:
+                current = ' aria-current="page"' if name == title else ""
+                with ui.link(target=path).classes("tab").props(current):
+                    ui.icon(icon).props("aria-hidden=true")
+                    ui.label(name)
+        ui.link(address.removeprefix("http://"), address, new_tab=True).classes("mono address")

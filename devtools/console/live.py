@@ -1,10 +1,8 @@
-"""Shared by all pages: the header with its links, and live parts."""
+"""Live parts of a page, and changes: both use their sources in threads."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from nicegui import run, ui
@@ -13,63 +11,7 @@ from devtools.console.sources import TROUBLE, sentence
 
 T = TypeVar("T")
 
-PAGES = (
-    ("/", "Payments", "receipt_long"),
-    ("/stack", "Stack", "lan"),
-    ("/queue", "Queue", "low_priority"),
-    ("/try", "Try it", "send"),
-    ("/psp", "PSP", "account_balance"),
-    ("/logs", "Logs", "subject"),
-    ("/rates", "Rates", "show_chart"),
-)
 LIVE_SECONDS = 1.0
-# Light, dark or the system's: one developer, so one choice for all pages.
-_DARK: dict[str, bool | None] = {"value": None}
-_LOOKS: dict[bool | None, tuple[str, str, bool | None]] = {
-    None: ("brightness_auto", "as the system", True),
-    True: ("dark_mode", "dark", False),
-    False: ("light_mode", "light", None),
-}
-"""For each choice its icon, its name and the next choice."""
-
-
-def add_style() -> None:
-    """Adds the stylesheet to all pages, once."""
-    ui.add_css(Path(__file__).with_name("style.css"), shared=True)
-
-
-@contextlib.contextmanager
-def frame(title: str, address: str) -> Iterator[None]:
-    """A page: the header, and the block's elements as its body."""
-    ui.page_title(f"{title} · console")
-    dark = ui.dark_mode(_DARK["value"])
-    with ui.element("header").classes("head"):
-        ui.label("console").classes("brand")
-        with ui.element("nav").props('aria-label="Pages"'):
-            for path, name, icon in PAGES:
-                current = ' aria-current="page"' if name == title else ""
-                with ui.link(target=path).classes("tab").props(current):
-                    ui.icon(icon).props("aria-hidden=true")
-                    ui.label(name)
-        ui.link(address.removeprefix("http://"), address, new_tab=True).classes("address")
-        _dark_button(dark)
-    with ui.element("main").classes("page"):
-        yield
-
-
-def _dark_button(dark: ui.dark_mode) -> None:
-    def change() -> None:
-        _DARK["value"] = dark.value = _LOOKS[dark.value][2]
-
-    def show() -> None:
-        icon, name, _ = _LOOKS[dark.value]
-        tip.text = f"Colours: {name}"
-        button.props(f'icon={icon} aria-label="{tip.text}"')
-
-    with ui.button(on_click=change, color=None).props("flat round dense") as button:
-        tip = ui.tooltip()
-    show()
-    dark.on_value_change(show)
 
 
 class Live(Generic[T]):

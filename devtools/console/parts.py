@@ -17,9 +17,9 @@ _LINE_CHARACTERS_MAX = 1_000
 @contextlib.contextmanager
 def card(title: str, hint: str = "") -> Iterator[None]:
     """A titled part of a page."""
-    with ui.element("section").classes("card"):
-        with ui.element("div").classes("card-head"):
-            ui.label(title).classes("card-title").props("role=heading aria-level=2")
+    with ui.card().props("flat bordered"):
+        with ui.row():
+            ui.label(title).classes("text-subtitle1").props("role=heading aria-level=2")
             if hint:
                 ui.label(hint).classes("hint")
         yield
@@ -27,14 +27,14 @@ def card(title: str, hint: str = "") -> Iterator[None]:
 
 def empty(text: str) -> ui.label:
     """A hint where there is no data yet."""
-    return ui.label(text).classes("empty")
+    return ui.label(text).classes("hint")
 
 
 def figure(name: str) -> ui.label:
     """A number with its name below; returns the number's label."""
-    with ui.element("div").classes("figure"):
-        value = ui.label("-").classes("figure-value")
-        ui.label(name).classes("figure-name")
+    with ui.card().props("flat bordered"):
+        value = ui.label("-").classes("text-h5")
+        ui.label(name).classes("hint")
     return value
 
 
@@ -65,9 +65,8 @@ def table(
         row_key=key,
     )
     shown.props("flat dense wrap-cells hide-pagination").props('rows-per-page-options="[0]"')
-    shown.classes("grid")
     shown.props(f'no-data-label="{none}"')
-    shown.add_slot("no-data", '<div class="empty">{{ props.message }}</div>')
+    shown.add_slot("no-data", '<div class="hint">{{ props.message }}</div>')
     for name, template in (slots or {}).items():
         shown.add_slot(f"body-cell-{name}", f'<q-td :props="props">{template}</q-td>')
     return shown
@@ -77,7 +76,7 @@ def button(text: str, on_click: Any = None, *, spoken: str = "", solid: bool = F
     """A button in the page's colours; `spoken` is its label for screen readers."""
     made = ui.button(text, on_click=on_click, color=None)
     made.props(f'no-caps {"unelevated" if solid else "flat dense"} aria-label="{spoken or text}"')
-    return made.classes("solid" if solid else "flat")
+    return made.classes("solid" if solid else "")
 
 
 LEVEL_SLOT = "<span :class=\"'level level-' + props.value\">{{ props.value }}</span>"
@@ -99,7 +98,7 @@ def choice(label: str, options: Iterable[str], value: str | None = None) -> ui.s
     made = ui.select(
         names, label=label, value=value, clearable=value is None, with_input=len(names) > 10
     )
-    return made.props("outlined dense options-dense").classes("filter")
+    return made.props("outlined dense options-dense").classes("field")
 
 
 def copy_button(text: Callable[[], str], what: str) -> None:
@@ -119,13 +118,13 @@ def pairs(values: Mapping[str, Any]) -> None:
     with ui.element("div").classes("pairs"):
         for name, value in values.items():
             text = value if isinstance(value, str) else json.dumps(value)
-            ui.label(name).classes("pair-name")
-            ui.label(text).classes("pair-value mono")
+            ui.label(name).classes("hint")
+            ui.label(text).classes("mono")
 
 
 def code(text: str, what: str) -> None:
     """Preformatted text and a button that copies it."""
-    with ui.element("div").classes("code-block"):
+    with ui.row(wrap=False):
         ui.label(text).classes("code mono").props("tabindex=0")
         copy_button(lambda: text, what)
 

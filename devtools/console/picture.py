@@ -71,7 +71,7 @@ class Picture:
                 self._steps[name] = _step(name)
 
     def show(self, nodes: Mapping[str, Node]) -> None:
-        """Shows the stack; an arrow moves while there is traffic."""
+        """Shows the stack; an arrow is coloured while there is traffic."""
         for name, node in nodes.items():
             step, rate, note = self._steps[name]
             flows, off = " step-flows" * bool(node.rate), " step-off" * (not node.is_up)
@@ -84,9 +84,9 @@ def _step(name: str) -> tuple[ui.element, ui.label, ui.label]:
     """Adds a node after its arrow; returns it with its labels for rate and note."""
     with ui.element("div").classes(f"step step-{name}") as step:
         with ui.element("div").classes("arrow"):
-            rate = ui.label("").classes("rate")
-            ui.element("div").classes("line")
+            rate = ui.label()
+            ui.icon("trending_flat")
         with ui.element("div").classes("node"):
-            ui.label(name).classes("node-name")
-            note = ui.label("").classes("node-note")
+            ui.label(name)
+            note = ui.label().classes("hint")
     return step, rate, note

@@ -17,6 +17,7 @@ import redis
 
 from devtools import loglines
 from devtools.catalog import SERVICES
+from devtools.console.burst import Burst
 from devtools.console.rates import Rates
 from devtools.console.settings import ConsoleSettings
 from devtools.console.spans import SpanStore
@@ -95,6 +96,8 @@ class Sources:
         self.partitions = store.partitions(settings.partitions)
         self.deadletters = DeadLetters(self.redis, self.partitions)
         self.rates = Rates(self.first_port, self.supervisor)
+        self.password = settings.merchant_password.get_secret_value()
+        self.burst = Burst(self.router_url, self.password)
         self._transactions = Transactions(self.redis, 0, self.partitions)
         self._queue = QueueCollector(self.redis, self.partitions)
 

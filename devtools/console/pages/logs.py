@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from nicegui import ui
 
 from devtools import loglines
-from devtools.console.frame import Live
+from devtools.console.live import Live
 from devtools.console.parts import choice, log_rows, log_table
 from devtools.console.sources import Sources
 from devtools.loglines import LEVELS, Line
@@ -46,7 +46,7 @@ def read(sources: Sources, wanted: Wanted) -> list[Line]:
 
 def page(sources: Sources) -> None:
     """The filters and the lines."""
-    with ui.element("div").classes("filters"):
+    with ui.row():
         level = choice("At least", LEVELS, "info")
         names = {loglines.process_of(path) for path in sources.logs.glob("*.log")}
         process = choice("Process", sorted(names))
@@ -76,4 +76,4 @@ def _id(text: str | None) -> str:
 
 def _text(label: str) -> ui.input:
     made = ui.input(label).props("outlined dense clearable debounce=300")
-    return made.classes("filter filter-id")
+    return made.classes("field field-id")

@@ -10,7 +10,7 @@ from typing import Any
 from nicegui import ui
 
 from devtools.console import waterfall
-from devtools.console.frame import Live
+from devtools.console.live import Live
 from devtools.console.pages.payments import took
 from devtools.console.parts import card, code, copy_button, empty, log_rows, log_table, pairs
 from devtools.console.receiver import TRANSACTION_ID
@@ -30,12 +30,12 @@ _NO_TRACE = (
 
 def page(sources: Sources, transaction_id: str) -> None:
     """The payment with this id, updated until the page is left."""
-    ui.link("← All payments", "/").classes("back")
+    ui.link("← All payments", "/")
     if not TRANSACTION_ID.fullmatch(transaction_id):  # anything else is in many log lines
         empty(f"There is no payment {transaction_id[:36]}.")
         return
     is_final = False
-    container = ui.element("div").classes("payment")
+    container = ui.column()
     with card("Log lines", "of all processes, in time order"):
         lines = log_table("No log line mentions it.")
 
@@ -59,12 +59,9 @@ def page(sources: Sources, transaction_id: str) -> None:
 
 
 def _payment(found: Payment, url: str) -> None:
-    with ui.element("div").classes("payment-head"):
+    with ui.row():
         _head(found)
-    with (
-        card("Where the time went", "one row for each span; a click shows its attributes"),
-        ui.element("div").classes("waterfall"),
-    ):
+    with card("Where the time went", "one row for each span; a click shows its attributes"):
         _waterfall(waterfall.rows(found.spans))
     with ui.element("div").classes("columns"):
         with card("Timeline"), ui.element("div").classes("pairs"):
@@ -79,12 +76,11 @@ def _payment(found: Payment, url: str) -> None:
 
 def _head(found: Payment) -> None:
     payment = found.record
-    ui.label(money(payment["amount"], payment["currency"])).classes("amount")
+    ui.label(money(payment["amount"], payment["currency"])).classes("text-h5")
     ui.label(payment["status"]).classes(f"status status-{payment['status']}")
     ui.label(f"{found.merchant}, {payment['payment_method']}, {took(payment)}").classes("hint")
-    with ui.element("div").classes("id"):
-        ui.label(payment["id"]).classes("mono")
-        copy_button(lambda: payment["id"], "id")
+    ui.label(payment["id"]).classes("mono")
+    copy_button(lambda: payment["id"], "id")
 
 
 def _waterfall(rows: list[waterfall.Row]) -> None:
@@ -106,11 +102,9 @@ def _span(row: waterfall.Row, total_ms: float) -> None:
     details = ui.element("details").classes("span" + (" span-error" if span.is_error else ""))
     with details.style(f"--own: var(--{_colour(span.service)})"):
         with ui.element("summary"):
-            with (
-                ui.element("div").classes("span-name").style(f"padding-left: {row.depth * 0.7}rem")
-            ):
-                ui.label(span.service).classes("process")
-                ui.label(str(row)).classes("what")
+            with ui.row(wrap=False).style(f"padding-left: {row.depth * 0.7}rem"):
+                ui.label(span.service).classes("process ellipsis")
+                ui.label(str(row)).classes("what ellipsis")
             with ui.element("div").classes("track"):
                 bar = ui.element("div").classes("bar")
                 bar.style(f"left: {min(left, 99.7):.3f}%; width: {min(width, 100 - left):.3f}%")
@@ -128,8 +122,8 @@ def _colour(service: str) -> str:
 def _timeline(events: list[dict[str, Any]]) -> None:
     for event in events:
         details = {k: v for k, v in event.items() if k not in {"event", "at"}}
-        ui.label(event["at"][11:23]).classes("pair-name mono")
-        with ui.element("div").classes("pair-value"):
+        ui.label(event["at"][11:23]).classes("hint mono")
+        with ui.row():
             ui.label(event["event"]).classes(f"status status-{event['event']}")
             ui.label("  ".join(f"{name} {value}" for name, value in details.items()))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from nicegui import ui
 
-from devtools.console.frame import Live
+from devtools.console.live import Live
 from devtools.console.parts import PAYMENT_SLOT, STATUS_SLOT, TIME_SLOT, button, choice, table
 from devtools.console.sources import EXAMINED_MAX, Filter, Sources
 from devtools.merchant.report import duration, money
@@ -35,7 +35,7 @@ def page(sources: Sources) -> None:
     """The list with its filters."""
     limit = _STEP
 
-    with ui.element("div").classes("filters"):
+    with ui.row():
         merchant = choice("Merchant", sorted(sources.merchants()))
         status = choice("Status", STATUSES)
         currency = choice("Currency", sorted(EXPONENTS))

@@ -6,7 +6,7 @@ from typing import Any
 
 from nicegui import ui
 
-from devtools.console.frame import Live, act
+from devtools.console.live import Live, act
 from devtools.console.parts import PAYMENT_SLOT, STATUS_SLOT, card, figure, table
 from devtools.console.sources import Sources
 from devtools.merchant.report import money
@@ -93,7 +93,7 @@ def read(sources: Sources) -> tuple[Any, Any]:
 
 
 def _switch(name: str, text: str) -> ui.switch:
-    with ui.element("div").classes("switch"):
+    with ui.row():
         switch = ui.switch(name)
         ui.label(text).classes("hint")
     return switch

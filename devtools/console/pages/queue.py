@@ -10,7 +10,7 @@ from typing import Any
 import redis
 from nicegui import ui
 
-from devtools.console.frame import Live, act
+from devtools.console.live import Live, act
 from devtools.console.parts import PAYMENT_SLOT, TIME_SLOT, button, card, figure, pairs, table
 from devtools.console.sources import RefusedError, Sources
 from devtools.merchant.report import duration
@@ -32,9 +32,9 @@ _CONSUMERS = (
 )
 _RETRIES = (("id", "Payment", "mono"), ("due", "Next attempt", "number"))
 _BUTTONS = (
-    "<q-btn flat dense no-caps label='Show' class='flat'"
+    "<q-btn flat dense no-caps label='Show'"
     " @click=\"$parent.$emit('inspect', props.row)\" />"
-    "<q-btn flat dense no-caps label='Replay' class='flat'"
+    "<q-btn flat dense no-caps label='Replay'"
     " @click=\"$parent.$emit('replay', props.row)\" />"
 )
 
@@ -142,9 +142,9 @@ def _letters(sources: Sources) -> ui.table:
         if fields is None:
             return
         with ui.dialog(value=True) as dialog, ui.card().classes("dialog"):
-            ui.label("Dead letter").classes("card-title")
+            ui.label("Dead letter").classes("text-subtitle1")
             pairs(fields)
-            button("Close", dialog.close).props("autofocus")
+            button("Close", dialog.close).props("autofocus").classes("self-end")
 
     shown.on("replay", replay)
     shown.on("inspect", inspect)

@@ -9,7 +9,7 @@ from functools import partial
 
 from nicegui import ui
 
-from devtools.console.frame import Live
+from devtools.console.live import Live
 from devtools.console.parts import card
 from devtools.console.rates import INTERVAL_SECONDS, SCRAPED, Point
 from devtools.console.sources import Sources

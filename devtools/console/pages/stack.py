@@ -11,7 +11,7 @@ import psutil
 from devtools import health
 from devtools.catalog import CONSOLE, SERVICES
 from devtools.console import picture
-from devtools.console.frame import Live, act
+from devtools.console.live import Live, act
 from devtools.console.parts import card, table
 from devtools.console.sources import Sources
 from devtools.supervisor import ProcessState, SupervisorError
@@ -25,7 +25,7 @@ _DONE = {"start": "started", "stop": "stopped", "restart": "restarted"}
 _COLUMNS = (
     ("name", "Process", ""),
     ("address", "Address, memory", "about"),
-    ("actions", "", "actions"),
+    ("actions", "", "number"),
 )
 _SLOTS = {
     "name": "<span class='process-name'>{{ props.value }}</span>"
@@ -36,7 +36,7 @@ _SLOTS = {
         <span class="hint">{{ props.row.memory }}</span>
         <div class="why">{{ props.row.why }}</div>""",
     "actions": f"""
-        <q-btn v-for="action in props.value" flat dense no-caps class="flat" :label="action"
+        <q-btn v-for="action in props.value" flat dense no-caps :label="action"
             :aria-label="action + ' ' + props.row.name"
             @click="$parent.$emit('tell', props.row.name, action)" />
         <q-select v-if="props.row.replicas" dense outlined options-dense class="replicas"

@@ -9,7 +9,7 @@ from typing import Any
 from nicegui import run, ui
 
 from devtools.console.burst import COUNT_MAX, RATE_MAX, Burst
-from devtools.console.frame import Live
+from devtools.console.live import Live
 from devtools.console.parts import button, card, code
 from devtools.console.sources import TROUBLE, Sources, sentence
 from devtools.merchant.client import Client, Deadline, Response, Session
@@ -23,7 +23,7 @@ class Form:
     """The fields of a payment."""
 
     def __init__(self, merchants: list[str]) -> None:
-        with ui.element("div").classes("form"):
+        with ui.row():
             self.merchant = ui.select(merchants, label="Merchant", value=merchants[0])
             self.amount = ui.input("Amount, smallest unit", value="1250")
             self.currency = ui.select(
@@ -42,7 +42,7 @@ class Form:
                     'flat round dense size=sm aria-label="New idempotency key"'
                 )
         for field in (self.merchant, self.amount, self.currency, self.method, self.key):
-            field.props("outlined dense options-dense").classes("field")
+            field.props("outlined dense options-dense").classes("field col-grow")
 
     def _new_key(self) -> None:
         self.key.value = str(uuid.uuid4())
@@ -57,14 +57,14 @@ class Form:
         }
 
 
-def page(burst: Burst, sources: Sources) -> None:
+def page(sources: Sources) -> None:
     """The form, the exchange, and the burst."""
     with card("A payment"):
         form = Form(sorted(sources.merchants()))
-        send = button("Send", solid=True)
+        send = button("Send", solid=True).classes("self-start")
     exchange = ui.element("div").classes("columns")
     with card("A burst", f"at most {COUNT_MAX:,} payments, {RATE_MAX} per second"):
-        _burst(form, burst)
+        _burst(form, sources.burst)
 
     async def pay() -> None:
         send.disable()
@@ -83,9 +83,8 @@ def page(burst: Burst, sources: Sources) -> None:
 
 
 def _pay(sources: Sources, form: Form) -> Response:
-    password = sources.settings.merchant_password.get_secret_value()
     with Client(sources.router_url, Deadline(_SECONDS_MAX)) as client:
-        session = Session(client, form.merchant.value, password)
+        session = Session(client, form.merchant.value, sources.password)
         return session.send(
             lambda token: client.post_transaction(token, form.body(), form.key.value or None)
         )
@@ -97,13 +96,13 @@ def _show(answer: Response) -> None:
     with card(f"Answer: {answer.status}", f"{answer.ms:.0f} ms"):
         body = answer.body if isinstance(answer.body, dict) else {}
         if isinstance(id_ := body.get("id"), str):
-            ui.link("Follow this payment →", f"/payments/{id_}").classes("follow")
+            ui.link("Follow this payment →", f"/payments/{id_}")
         head = "\n".join(f"{name}: {value}" for name, value in answer.headers.items())
         code(f"{head}\n\n{json.dumps(answer.body, indent=2)}", "text")
 
 
 def _burst(form: Form, burst: Burst) -> None:
-    with ui.element("div").classes("form"):
+    with ui.row():
         count = ui.number("Payments", value=100, min=1, max=COUNT_MAX, precision=0)
         rate = ui.number("Per second", value=20, min=1, max=RATE_MAX, precision=0)
         for field in (count, rate):
@@ -112,7 +111,7 @@ def _burst(form: Form, burst: Burst) -> None:
     def start() -> None:
         burst.start(form.merchant.value, form.body(), int(count.value or 1), int(rate.value or 1))
 
-    with ui.element("div").classes("buttons"):
+    with ui.row():
         go = button("Start burst", start, solid=True)
         stop = button("Stop", burst.stop)
         said = ui.label().classes("hint")

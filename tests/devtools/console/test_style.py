@@ -9,13 +9,13 @@ import pytest
 from tests.support import ROOT
 
 STYLE = (ROOT / "devtools/console/style.css").read_text()
-# Of `:root` and `body.body--dark`.
-LIGHT, DARK = (dict(re.findall(r"--([\w-]+): #(\w{6});", part)) for part in STYLE.split("}")[:2])
+COLOURS = re.findall(r"--([\w-]+): light-dark\(#(\w{6}), #(\w{6})\);", STYLE)
+LIGHT = {name: light for name, light, _dark in COLOURS}
+DARK = {name: dark for name, _light, dark in COLOURS}
 # Text on its background.
 PAIRS = [
     *((text, on) for text in ("text", "muted", "accent") for on in ("bg", "surface", "raised")),
     *((tone, f"{tone}-bg") for tone in ("ok", "wait", "bad")),
-    ("muted", "off-bg"),
     ("bad", "surface"),
 ]
 
