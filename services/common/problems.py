@@ -4,18 +4,13 @@ Services raise `Problem`; Falcon's errors and unexpected exceptions are converte
 Client input is never echoed: it might be a secret.
 """
 
-from __future__ import annotations
-
 import http
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import falcon
 import structlog
-
-if TYPE_CHECKING:
-    from services.common.web import App
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -79,7 +74,7 @@ class Unavailable(Problem):
         super().__init__(503, detail, headers={"Retry-After": "1"})
 
 
-def register(app: App) -> None:
+def register(app: "falcon.App[Any, Any]") -> None:
     """Makes `app` return every error as a problem document."""
     app.add_error_handler(Exception, _unexpected)
     app.add_error_handler(falcon.HTTPError, _falcon_error)

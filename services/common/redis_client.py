@@ -22,18 +22,8 @@ _CONNECT_SECONDS_MAX = 0.4
 _node: Any = ClusterNode  # untyped
 
 
-class _ThreadConnection:
-    """Closes its connection when the owning thread ends."""
-
-    def __init__(self, connection: Any) -> None:
-        self.connection = connection
-
-    def __del__(self) -> None:
-        self.connection.disconnect()
-
-
 class _PerThreadPool(redis.ConnectionPool):
-    """One connection per thread, kept until the thread ends.
+    """One connection per thread, which closes itself when the thread ends.
 
     redis-py's own pool checks each connection before each command, with a lock and a system call:
     a third of a command's cost. Here a broken connection is noticed in use, and the command
@@ -49,10 +39,10 @@ class _PerThreadPool(redis.ConnectionPool):
     def get_connection(self, *_command: Any, **_options: Any) -> Any:
         """This thread's connection, connected."""
         self._checkpid()
-        if not hasattr(self._own, "holder"):
+        if not hasattr(self._own, "connection"):
             # make_connection would count it towards max_connections and never count down.
-            self._own.holder = _ThreadConnection(self.connection_class(**self.connection_kwargs))
-        connection = self._own.holder.connection
+            self._own.connection = self.connection_class(**self.connection_kwargs)
+        connection = self._own.connection
         connection.connect()
         return connection
 

@@ -58,7 +58,8 @@ def create_app(settings: ConnectorSettings, connector: Connector, client: store.
         settings,
         checks={"redis": partial(redis_client.ping, client), "loop": check_loop},
         collectors=[
-            connector.metrics,
+            connector.metrics.outcomes,
+            connector.metrics.seconds,
             QueueCollector(client, store.partitions(settings.partitions)),
         ],
     )

@@ -36,11 +36,6 @@ class Attempts:
             registry=None,
         )
 
-    def collect(self) -> Iterator[Metric]:
-        """Yields all metrics, for another registry."""
-        yield from self.outcomes.collect()
-        yield from self.seconds.collect()
-
 
 class QueueCollector:
     """Queue depths and age, read on scrape; an unavailable partition has none."""
