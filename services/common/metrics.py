@@ -12,6 +12,7 @@ import itertools
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,12 +36,17 @@ _log = structlog.get_logger()
 
 
 class HttpMetrics:
-    """Request durations by method, route and status."""
+    """Request durations by method, route and status, and other collectors' metrics.
 
-    def __init__(self) -> None:
+    `GET /metrics` is not reachable through the router.
+    """
+
+    def __init__(self, collectors: Sequence[Collector] = ()) -> None:
         from prometheus_client import CollectorRegistry, Histogram  # noqa: PLC0415
 
-        self.registry = CollectorRegistry()
+        self._registry = CollectorRegistry()
+        for collector in collectors:
+            self._registry.register(collector)
         # Cache of `labels`, which converts all three to text and takes a lock on each call.
         self._cache: dict[tuple[str, str, int], Histogram] = {}
         self._durations = Histogram(
@@ -48,7 +54,7 @@ class HttpMetrics:
             "Requests by method, route and status",
             ["method", "route", "status"],
             buckets=DURATION_BUCKETS_SECONDS,
-            registry=self.registry,
+            registry=self._registry,
         )
 
     def observe(self, req: falcon.Request, resp: falcon.Response, seconds: float) -> None:
@@ -65,15 +71,6 @@ class HttpMetrics:
             durations.observe(seconds)
         except Exception as error:  # noqa: BLE001  any failure of the metrics library
             _log.warning("could not count request", reason=repr(error))
-
-
-class MetricsResource:
-    """`GET /metrics`; not reachable through the router."""
-
-    def __init__(self, metrics: HttpMetrics, *collectors: Collector) -> None:
-        self._registry = metrics.registry
-        for collector in collectors:
-            self._registry.register(collector)
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
         from prometheus_client import (  # noqa: PLC0415

@@ -56,8 +56,8 @@ def at_start(client: store.Client, settings: RedisSettings) -> bool:
         for node in redis_client.nodes(client).values():
             if (policy := node.info("memory").get("maxmemory_policy")) not in (None, "noeviction"):
                 _log.warning("Redis may drop payments when it is full", maxmemory_policy=policy)
-        # gunicorn's main process does not use it again.
-        redis_client.close_idle(client)
+            # gunicorn's main process does not use it again.
+            node.connection_pool.close()
     except MismatchError as error:
         raise SettingsError([str(error)]) from None
     except redis_client.ERRORS as error:

@@ -119,12 +119,6 @@ class Cluster:
         manager.initialize()
 
 
-def close_idle(client: Client) -> None:
-    """Drops all connections."""
-    for node in nodes(client).values():
-        node.connection_pool.close()
-
-
 def nodes(client: Client) -> dict[str, Client]:
     """The client itself, or a client of each primary of a cluster, by names."""
     return client.primaries() if isinstance(client, Cluster) else {"": client}

@@ -17,7 +17,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from services.common import problems, tracing
-from services.common.metrics import HttpMetrics, MetricsResource
+from services.common.metrics import HttpMetrics
 from services.common.problems import Problem
 from services.common.settings import HttpSettings
 
@@ -51,7 +51,7 @@ def make_app(
     collectors: Sequence[Collector] = (),
 ) -> App:
     """Builds an app with these resources, `/health`, `/metrics` and problem documents."""
-    metrics = HttpMetrics()
+    metrics = HttpMetrics(collectors)
     app: App = falcon.App(
         middleware=[*tracing.middleware(), Gate(settings.hosts(), metrics)], request_type=Request
     )
@@ -59,7 +59,7 @@ def make_app(
     problems.register(app)
     everything = {
         "/health": Health(checks),
-        "/metrics": MetricsResource(metrics, *collectors),
+        "/metrics": metrics,
         **({"/openapi.json": Document(openapi)} if openapi is not None else {}),
         **resources,
     }

@@ -51,8 +51,7 @@ class Transactions:
         self._queue_limit = queue_limit
         self._partitions = partitions
         self._check = check
-        self.is_checked = check is None
-        """Whether Redis is known to have these partitions; else the next request checks it."""
+        """Whether Redis has these partitions; None once that is known."""
         self._clock = clock
         self._new_id = new_id
         self._script = scripts.script(__file__, "accept.lua")
@@ -61,13 +60,13 @@ class Transactions:
 
     def check(self) -> None:
         """Raises one of `redis_client.ERRORS` if Redis is unavailable or mismatched."""
-        if self._check and not self.is_checked:
-            self._check()
-            self.is_checked = True
+        if check := self._check:
+            check()
+            self._check = None
         redis_client.ping(self._redis)
 
     def _partition(self, user_id: int) -> store.Partition:
-        if not self.is_checked:
+        if self._check:
             self.check()
         return store.partition_of(user_id, self._partitions)
 

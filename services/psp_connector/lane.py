@@ -11,8 +11,9 @@ import redis
 import structlog
 
 from services.common import redis_client
+from services.common.store import LEASE_SECONDS
 from services.psp_connector.dispatch import BLOCK_MS, Dispatcher
-from services.psp_connector.queue import LEASE_SECONDS, Queue
+from services.psp_connector.queue import Queue
 from services.psp_connector.saver import Saver
 from services.psp_connector.slots import Slots
 

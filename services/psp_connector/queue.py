@@ -15,6 +15,7 @@ import structlog
 
 from services.common import redis_check, scripts, store, tracing
 from services.common.clock import Clock, now_ms, rfc3339
+from services.common.store import LEASE_SECONDS
 from services.common.transaction import Credit, Event
 from services.psp_connector.psp import RETRY_AFTER_SECONDS_MAX
 from services.psp_connector.records import (
@@ -31,7 +32,6 @@ from services.psp_connector.records import (
 )
 from services.psp_connector.settings import ConnectorSettings
 
-LEASE_SECONDS = store.LEASE_SECONDS
 # Entries of one dead connector set aside at once; the rest follow a second later.
 _RECLAIMED_MAX = 1000
 # PTTL's replies for a missing key, and for one without expiry.

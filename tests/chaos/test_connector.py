@@ -7,7 +7,7 @@ import time
 
 import psutil
 
-from services.psp_connector.queue import LEASE_SECONDS
+from services.common.store import LEASE_SECONDS
 from tests import support
 from tests.chaos.harness import CAPTURES, SLOW, Chaos, figures
 

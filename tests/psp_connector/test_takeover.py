@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from services.common import scripts
+from services.common.store import LEASE_SECONDS
 from services.psp_connector.psp import Captured, Charge, Outcome, Transient
-from services.psp_connector.queue import LEASE_SECONDS
 from services.psp_connector.records import FinalResult, RetryResult, Work
 from tests.psp_connector.payments import STORE, FakePsp, Payments, captured, take, take_over
 from tests.support import wait_until
