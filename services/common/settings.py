@@ -48,7 +48,9 @@ def base_url(text: str) -> str:
     """
     with contextlib.suppress(ValueError):  # e.g. a port above 65535
         parts = urlsplit(text)
-        is_bare = "@" not in parts.netloc and not {"?", "#"} & set(text)
+        # urlsplit ignores line breaks, which no request may contain.
+        is_clean = text.isprintable() and not {"?", "#", " "} & set(text)
+        is_bare = "@" not in parts.netloc and is_clean
         if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 and is_bare:
             return text.rstrip("/")
     raise ValueError(
@@ -130,8 +132,9 @@ def _ip_address(text: str) -> str:
 
 def _host_names(text: str) -> str:
     names = text.lower().split()
-    is_repeated = len(set(names)) < len(names)  # Caddy refuses that
-    if is_repeated or not all(re.fullmatch(r"[a-z0-9.-]+", name) for name in names):
+    # Caddy refuses a repeated name, and a line break ends its directive.
+    is_wrong = len(set(names)) < len(names) or "\n" in text.strip()
+    if is_wrong or not all(re.fullmatch(r"[a-z0-9.-]+", name) for name in names):
         raise ValueError("host names without scheme and port, each once, separated by spaces")
     return text
 

@@ -55,7 +55,10 @@ def test_all_faults_come_in_one_message() -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["http://a:99999", "http://a:0", "http://a:b", "http://[::1", "http://me:x@a", "http://a?x=1"],
+    [
+        *("http://a:99999", "http://a:0", "http://a:b", "http://[::1", "http://me:x@a"),
+        *("http://a?x=1", "http://a\r", "http://a/\t", "http://a b"),
+    ],
 )
 def test_an_invalid_address_is_refused(address: str) -> None:
     """An invalid traces or PSP address is refused at the start, not on first use."""
@@ -89,6 +92,7 @@ PEM = "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----"
     ("changes", "message"),
     [
         ({"HTTP_PORT": ""}, "HTTP_PORT is not set: the port to listen on"),
+        ({"ALLOWED_HOSTS": "a.example\nb.example"}, "separated by spaces"),
         ({"JWT_SECRET": ""}, "JWT_SECRET (or JWT_SECRET_FILE) is not set: make one"),
         ({"JWT_SECRET": "", "JWT_SECRET_FILE": "/nowhere"}, "the file cannot be read: No such"),
         ({"JWT_SECRET": "\udcff" * 32}, "JWT_SECRET=<secret>: is not UTF-8 text"),
