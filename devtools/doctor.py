@@ -158,7 +158,7 @@ def _message(text: str, status: Status, here: Checkout) -> Finding:
     if text.startswith(".env"):
         name, text, cure = ".env", text[4:].lstrip(":, "), f"edit {here.folder / '.env'}"
     else:
-        match = re.match(r"[A-Z][A-Z_]+", text)
+        match = re.match(r"[A-Z][A-Z0-9_]+", text)
         name = match[0] if match else "shell"
         where = _WHERE.get(here.origin(name))
         cure = f"it is set {where}: correct it there" if where else "set it"

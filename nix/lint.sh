@@ -24,7 +24,7 @@ shell_scripts() {
 caddyfile_is_valid() {
   # Any addresses will do.
   local addresses
-  addresses=$(sed -n 's/.*{$\([A-Z_]*_ADDRESS\):.*/\1=127.0.0.1:8001/p' services/router/Caddyfile)
+  addresses=$(sed -n 's/.*{$\([A-Z0-9_]*_ADDRESS\):.*/\1=127.0.0.1:8001/p' services/router/Caddyfile)
   # shellcheck disable=SC2086 # words
   env $addresses HTTP_PORT=8000 CADDY_STATE="$TMPDIR/caddy" XDG_DATA_HOME="$TMPDIR" \
     XDG_CONFIG_HOME="$TMPDIR" caddy validate --adapter caddyfile --config services/router/Caddyfile

@@ -2,4 +2,4 @@
 complete -c platform --wraps process-compose
 complete -c platform -n __fish_use_subcommand -f -a 'reset status'
 complete -c platform -n '__fish_seen_subcommand_from process run' -f -a '(
-    sed -n "/^processes:/,\$s/^  \([a-z][a-z-]*\):.*/\1/p" $PC_CONFIG_FILES)'
+    sed -n "/^processes:/,\$s/^  \([a-z][a-z0-9-]*\):.*/\1/p" $PC_CONFIG_FILES)'

@@ -9,7 +9,7 @@ _platform_complete() {
   case "${COMP_WORDS[0]##*/} $typed" in
     "platform ") names="reset status" ;;
     "platform reset") names=--yes ;;
-    *" run" | *" process "*) names=$(sed -n '/^processes:/,$s/^  \([a-z][a-z-]*\):.*/\1/p' "$PC_CONFIG_FILES") ;;
+    *" run" | *" process "*) names=$(sed -n '/^processes:/,$s/^  \([a-z][a-z0-9-]*\):.*/\1/p' "$PC_CONFIG_FILES") ;;
   esac
   COMPREPLY=()
   case $typed in run | reset | "process "?*) ;; *) __start_process-compose ;; esac

@@ -46,7 +46,7 @@ def test_it_runs_the_same_processes_in_the_same_order() -> None:
 def test_the_router_gets_only_variables_it_reads() -> None:
     """Each of its variables is in the Caddyfile."""
     caddyfile = (ROOT / "services/router/Caddyfile").read_text()
-    read = set(re.findall(r"{\$([A-Z_]+)", caddyfile))
+    read = set(re.findall(r"{\$(\w+)", caddyfile))
     # Caddy reads these by itself.
     otel = {name for name in SERVICES["router"]["environment"] if name.startswith("OTEL_")}
     assert set(SERVICES["router"]["environment"]) - otel == ROUTER
@@ -67,7 +67,7 @@ def test_variables_are_passed_without_defaults() -> None:
 def test_the_addresses_are_those_of_the_local_ports() -> None:
     """Each service has the same port; only the router's is published, and on this machine only."""
     text = (ROOT / "deploy/compose.yaml").read_text()
-    for name, port in re.findall(r"\b([a-z-]+):(8\d\d\d)\b", text):
+    for name, port in re.findall(r"\b([a-z][a-z0-9-]*):(8\d\d\d)\b", text):
         assert 8000 + PORT_OFFSETS[name] == int(port), name
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert published == {"router": ["127.0.0.1:${PLATFORM_PORT:-8000}:8000"]}
@@ -90,7 +90,7 @@ def test_each_is_confined_and_ends_in_time(service: str) -> None:
 def called_by(service: str) -> set[str]:
     """The services whose addresses are in a service's environment."""
     environment = SERVICES[service].get("environment", {})
-    named = set(re.findall(r"\b([a-z-]+):8\d\d\d\b", " ".join(environment.values())))
+    named = set(re.findall(r"\b([a-z][a-z0-9-]*):8\d\d\d\b", " ".join(environment.values())))
     return named | ({"redis"} if "REDIS_URL_FILE" in environment else set())
 
 

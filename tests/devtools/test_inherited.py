@@ -32,6 +32,21 @@ def test_every_setting_is_inherited() -> None:
     assert ours.keys() <= {line.partition("=")[0] for line in output.splitlines()}
 
 
+def test_a_setting_with_a_digit_is_inherited(tmp_path: Path) -> None:
+    """A new service may be called `oauth2-api`."""
+    (tmp_path / ".env.example").write_text("OAUTH2_API_GREETING=Hello   # ...\n")
+    environ = {"PLATFORM_CODE": str(tmp_path), "OAUTH2_API_GREETING": "Moin"}
+    done = sourced("inherited.sh", "echo $OAUTH2_API_GREETING", environ)
+    assert done.stdout == "Moin\n"
+
+
+def test_in_a_deleted_folder_a_command_runs_for_its_shell_s_checkout(tmp_path: Path) -> None:
+    """Switching branches may have deleted it; Python would fail with a traceback."""
+    command = f'rmdir "{tmp_path}"; . "{FOLDER}/inherited.sh"; pwd'
+    environ = {"PATH": os.environ["PATH"], "PLATFORM_CHECKOUT": str(ROOT)}
+    assert call(["bash", "-euc", command], environ, cwd=tmp_path).stdout == f"{ROOT}\n"
+
+
 def test_nothing_else_is_inherited_and_its_names_are_kept() -> None:
     """Only the names are kept, so that preflight finds misspelt settings."""
     strange = {
