@@ -142,7 +142,7 @@ class Connector:
         if not isinstance(outcome, Transient):
             self._breaker.succeeded()
         elif self._breaker.failed() and self._breaker.check(self._psp.is_available):
-            _log.warning("PSP unavailable, charging paused")
+            _log.warning("PSP unavailable, charging paused", reason=text(outcome.reason))
 
     def _result(self, work: Work, outcome: Outcome) -> Result:
         if isinstance(outcome, Transient) and work.attempt < self._attempts_max:
