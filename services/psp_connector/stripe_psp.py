@@ -184,6 +184,9 @@ def _failed_call(charge: Charge, error: stripe.StripeError) -> Outcome:
     # The PSP may have captured.
     if status < 400 or status >= 500 or status in _TRANSIENT_STATUSES or not kind:
         return Transient(f"HTTP {status}", _retry_after_seconds(error))
+    if kind == "idempotency_error":
+        # An earlier version sent other parameters under this key, and the PSP may have captured.
+        return Transient(f"HTTP {status} {kind}")
     if kind == "card_error":
         intent = getattr(error.error, "payment_intent", None)
         if not _is_named(charge, intent):

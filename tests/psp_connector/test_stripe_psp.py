@@ -43,7 +43,7 @@ OTHERS: dict[str, Any] = {"metadata": {"transaction_id": "t"}}
         (402, error("card_error", code="expired_card"), Declined("expired_card")),
         (402, error("card_error", payment_intent="pi_2"), Declined("card_declined")),
         (400, error(WRONG, code="resource_missing"), Refused("HTTP 400 resource_missing")),
-        (400, error("idempotency_error"), Refused("HTTP 400 idempotency_error")),
+        (400, error("idempotency_error"), Transient("HTTP 400 idempotency_error")),
         *[(n, error(WRONG), Transient(f"HTTP {n}")) for n in (401, 403, 404, 409, 424, 429)],
         *[(n, error("api_error"), Transient(f"HTTP {n}")) for n in (500, 503)],
         *[(n, HTML, Transient(f"HTTP {n}")) for n in (200, 404, 502)],
