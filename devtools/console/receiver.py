@@ -18,8 +18,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from devtools.console.spans import SpanStore
@@ -33,38 +34,31 @@ STORING_MAX = 4
 TRANSACTION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-class _RefusedError(Exception):
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-
-
 def routes(store: SpanStore) -> list[Route]:
     """The routes, for the console's app."""
-    storing = 0
+    storing = asyncio.Semaphore(STORING_MAX)
 
     async def receive(request: Request) -> Response:
-        nonlocal storing
+        if storing.locked():
+            raise HTTPException(503, "busy", {"Retry-After": "1"})
         try:
-            body = await _body(request, is_busy=storing >= STORING_MAX)
-            storing += 1
-            try:
-                await asyncio.to_thread(lambda: store.add(_parse(body)))
-            finally:
-                storing -= 1
-        except _RefusedError as error:
-            headers = {"Retry-After": "1"} if error.status == 503 else {}
-            return PlainTextResponse(str(error), error.status, headers)
+            body = await _body(request)
+            async with storing:
+                await asyncio.to_thread(
+                    lambda: store.add(ExportTraceServiceRequest.FromString(body))
+                )
         except ClientDisconnect:  # e.g. killed while sending
-            return Response(status_code=400)
+            raise HTTPException(400, "cut off") from None
+        except DecodeError:
+            raise HTTPException(400, "not an ExportTraceServiceRequest") from None
         except sqlite3.Error:
-            return PlainTextResponse("the store cannot be written", 503, {"Retry-After": "5"})
+            raise HTTPException(503, "cannot write the store", {"Retry-After": "5"}) from None
         return Response(ExportTraceServiceResponse().SerializeToString(), media_type=PROTOBUF)
 
     async def read(request: Request) -> Response:
         id_ = request.path_params["id"]
         if not TRANSACTION_ID.fullmatch(id_):
-            return PlainTextResponse("not a transaction's id", 404)
+            raise HTTPException(400, "not a transaction's id")
         spans = await asyncio.to_thread(store.of_transaction, id_)
         return JSONResponse(as_document(id_, spans))
 
@@ -84,29 +78,18 @@ def as_document(id_: str, spans: list[Span]) -> dict[str, object]:
     return {"id": id_, "spans": [asdict(span) for span in spans]}
 
 
-def _parse(body: bytes) -> ExportTraceServiceRequest:
-    try:
-        request = ExportTraceServiceRequest()
-        request.ParseFromString(body)
-    except DecodeError:
-        raise _RefusedError(400, "not an ExportTraceServiceRequest") from None
-    return request
-
-
-async def _body(request: Request, *, is_busy: bool) -> bytes:
-    if is_busy:
-        raise _RefusedError(503, "busy")
+async def _body(request: Request) -> bytes:
     # A web page needs a CORS preflight for this type, which is never granted.
     if request.headers.get("content-type", "").partition(";")[0].strip() != PROTOBUF:
-        raise _RefusedError(415, f"send {PROTOBUF}")
+        raise HTTPException(415, f"send {PROTOBUF}")
     encoding = request.headers.get("content-encoding", "identity")
     if encoding not in {"identity", "gzip"}:
-        raise _RefusedError(415, "send it plain or with gzip")
+        raise HTTPException(415, "send it plain or with gzip")
     body = bytearray()
     async for piece in request.stream():
         body += piece
         if len(body) > BODY_BYTES_MAX:
-            raise _RefusedError(413, f"more than {BODY_BYTES_MAX} bytes")
+            raise HTTPException(413, f"more than {BODY_BYTES_MAX} bytes")
     return _unzipped(bytes(body)) if encoding == "gzip" else bytes(body)
 
 
@@ -115,7 +98,7 @@ def _unzipped(body: bytes) -> bytes:
     try:
         plain = unzip.decompress(body, BODY_BYTES_MAX)
     except zlib.error:
-        raise _RefusedError(400, "not gzip") from None
+        raise HTTPException(400, "not gzip") from None
     if unzip.unconsumed_tail or not unzip.eof:
-        raise _RefusedError(413 if unzip.unconsumed_tail else 400, "too large, or cut off")
+        raise HTTPException(413 if unzip.unconsumed_tail else 400, "too large, or cut off")
     return plain
