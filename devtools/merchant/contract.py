@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 
-import jwt
-from pydantic import Field
-
 from devtools.merchant.client import AUTH, LOYALTY, TRANSACTIONS, Client, Deadline, Response
 from devtools.merchant.models import Loyalty, Token, Transaction, read
 from devtools.merchant.payment import follow
 from devtools.merchant.report import Screen
-from services.common.settings import Secret, Settings, SettingsError
+from services.common.settings import SettingsError
+from services.common.tokens import Tokens, TokenSettings
 
 # Enough for a retried attempt; a payment at the sandbox takes some 20 ms.
 _PAYMENT_SECONDS_MAX = 10.0
@@ -30,18 +28,11 @@ _ONE_USD = {"amount": 100, "currency": "USD"}
 
 
 class CheckFailedError(Exception):
-    """Expected and actual result; with a hint, the remaining checks are pointless."""
+    """Expected and actual result."""
 
-    def __init__(self, expected: str, actual: str, hint: str = "") -> None:
+    def __init__(self, expected: str, actual: str) -> None:
         super().__init__(f"expected {expected}, got {actual}")
-        self.lines = [f"expected: {expected}", f"got:      {actual}", *hint.splitlines()]
-        self.is_last = bool(hint)
-
-
-class SigningSettings(Settings):
-    """The secret that signs tokens, if this process can read it."""
-
-    jwt_secret: Secret | None = Field(default=None, description="the key that signs tokens")
+        self.lines = [f"expected: {expected}", f"got:      {actual}"]
 
 
 @dataclass(frozen=True)
@@ -241,30 +232,19 @@ def _tampered(merchants: Merchants) -> None:
 def _expired(merchants: Merchants) -> None:
     login = merchants.login("alice")
     try:
-        secret = SigningSettings.read(merchants.environ).jwt_secret
-        reason = "neither JWT_SECRET nor JWT_SECRET_FILE is set"
-    except SettingsError as error:
-        secret, reason = None, "; ".join(error.faults)
-    if secret is not None:
-        renewed, expired = _signed_again(login.token, secret.get_secret_value())
-        if merchants.list_with(renewed).status == 200:
-            _refused(merchants.list_with(expired), 401)
+        settings = TokenSettings.read({**merchants.environ, "HTTP_PORT": "1"})
+    except SettingsError:
+        reason = "no usable JWT_SECRET or JWT_SECRET_FILE"
+    else:
+        issued = Tokens(settings).issue(1, "alice", enabled=True)
+        if merchants.list_with(issued).status == 200:
+            earlier = Tokens(settings, lambda: time.time() - _EXPIRY_SECONDS_MAX)
+            _refused(merchants.list_with(earlier.issue(1, "alice", enabled=True)), 401)
             return
         reason = "the platform has another JWT_SECRET"
     _with_status(merchants.list_with(login.token), 200)
     _wait_for_expiry(merchants, login, reason)
     _refused(merchants.list_with(login.token), 401)
-
-
-def _signed_again(token: str, secret: str) -> tuple[str, str]:
-    """The token signed here, unchanged, and as if issued 31 s earlier."""
-    try:
-        claims = jwt.decode(token, options={"verify_signature": False})
-        earlier = {name: int(claims[name] - _EXPIRY_SECONDS_MAX) for name in ("iat", "exp")}
-        renewed = jwt.encode(claims, secret, algorithm="HS256")
-        return renewed, jwt.encode({**claims, **earlier}, secret, algorithm="HS256")
-    except (jwt.PyJWTError, LookupError, TypeError, ValueError, OverflowError) as error:
-        raise CheckFailedError("a JWT with iat and exp", type(error).__name__) from None
 
 
 def _wait_for_expiry(merchants: Merchants, login: Token, reason: str) -> None:

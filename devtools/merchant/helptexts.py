@@ -106,7 +106,8 @@ example:
                                 platform's, or without, one check waits 31 seconds
 
 exit codes:
-  0  all passed              1    some failed
-  2  wrong usage             130  interrupted
+  0  all passed                              4    the router does not respond
+  1  some failed                             130  interrupted
+  2  wrong usage
 """,
 }
