@@ -67,18 +67,8 @@ def _users(root: Path, request: Request) -> Iterator[str]:
                 yield str(path.relative_to(root))
 
 
-def add(root: Path, folders: Sequence[str]) -> None:
-    """Adds new files to git's index."""
-    _git(root, "add", "--", *folders)
-
-
-def forget(root: Path, folders: Sequence[str]) -> None:
-    """Removes these folders from git's index."""
-    _git(root, "rm", "-r", "--force", "--quiet", "--cached", "--ignore-unmatch", "--", *folders)
-
-
 def _status(root: Path, names: Sequence[str]) -> list[str]:
-    return _git(root, "status", "--porcelain", "--untracked-files=all", "--", *names).splitlines()
+    return git(root, "status", "--porcelain", "--untracked-files=all", "--", *names).splitlines()
 
 
 def has_git(root: Path) -> bool:
@@ -86,7 +76,8 @@ def has_git(root: Path) -> bool:
     return (root / ".git").exists()
 
 
-def _git(root: Path, *words: str) -> str:
+def git(root: Path, *words: str) -> str:
+    """Runs git in the checkout, if it is a repository; returns what it printed."""
     if not has_git(root):
         return ""
     try:

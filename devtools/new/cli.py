@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -78,19 +79,13 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 def _make(root: Path, request: Request, port: int | None, environ: Mapping[str, str]) -> None:
     facts = request.facts(root, port)
     checkout.refuse_changes(root, FILES)
-    with staged(root) as staging:
-        files = dict(render.files(facts))
-        for name, text in files.items():
-            path = staging.folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, "utf-8")
+    files = dict(render.files(facts))
+    with staged(root, request.folders) as staging:
+        staging.write(files)
         staging.format(request.folders)
-        staging.sync()
-        changed = staging.changed()
-        staging.move([*request.folders, *changed])
-    checkout.add(root, request.folders)
+    checkout.git(root, "add", "--", *request.folders)
     _say("made", files)
-    _say("changed", changed)
+    _say("changed", staging.changed)
     if checkout.has_git(root):
         sys.stdout.write("`git add` is done for the new files: Nix sees only what git tracks\n")
     sys.stdout.write(_next(request, environ))
@@ -118,23 +113,19 @@ def _next(request: Request, environ: Mapping[str, str]) -> str:
 def _remove(root: Path, name: str, *, force: bool) -> None:
     request = Request(name)
     checkout.refuse_removal(root, request, force=force)
-    with staged(root) as staging:
+    with staged(root, request.folders) as staging:
         for folder in request.folders:
-            staging.remove(folder)
-        staging.sync()
-        changed = staging.changed()
-        staging.move([*request.folders, *changed])
-    checkout.forget(root, request.folders)
+            shutil.rmtree(staging.folder / folder, ignore_errors=True)
+    forget = ("rm", "-r", "--force", "--quiet", "--cached", "--ignore-unmatch", "--")
+    checkout.git(root, *forget, *request.folders)
     _say("removed", [f"{folder}/" for folder in request.folders])
-    _say("changed", changed)
+    _say("changed", staging.changed)
 
 
 def _sync(root: Path) -> None:
     with staged(root) as staging:
-        staging.sync()
-        changed = staging.changed()
-        staging.move(changed)
-    _say("changed", changed or ["nothing"])
+        pass
+    _say("changed", staging.changed or ["nothing"])
 
 
 def _say(verb: str, names: Sequence[str] | Mapping[str, str]) -> None:

@@ -14,8 +14,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,16 +27,21 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SECONDS_MAX = 60
 
 
-@dataclass(frozen=True)
+@dataclass
 class Staging:
     """The copy in `folder` of the checkout `root`."""
 
     root: Path
     folder: Path
+    changed: list[str] = field(default_factory=list)
+    """The derived files that differ from the checkout's."""
 
-    def remove(self, name: str) -> None:
-        """Removes a folder of the copy."""
-        shutil.rmtree(self.folder / name, ignore_errors=True)
+    def write(self, files: Mapping[str, str]) -> None:
+        """Writes new files of the copy."""
+        for name, text in files.items():
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
 
     def sync(self) -> None:
         """Updates the copy's derived files, using the copy's code.
@@ -45,6 +50,11 @@ class Staging:
             NewError: the code cannot be loaded.
         """
         self._run("the settings of a service", [sys.executable, "-m", "devtools.new.derived"])
+        self.changed = [
+            name
+            for name in FILES
+            if (self.folder / name).read_bytes() != (self.root / name).read_bytes()
+        ]
 
     def format(self, folders: Sequence[str]) -> None:
         """Sorts imports and breaks lines, which depend on the service's name.
@@ -65,14 +75,6 @@ class Staging:
         if done.returncode:
             why = done.stderr.strip().splitlines() or ["no output"]
             raise NewError(f"{what} cannot be read: {why[-1]}")
-
-    def changed(self) -> list[str]:
-        """The derived files that differ from the checkout's."""
-        return [
-            name
-            for name in FILES
-            if (self.folder / name).read_bytes() != (self.root / name).read_bytes()
-        ]
 
     def move(self, names: list[str]) -> None:
         """Moves these files and folders into the checkout; removes those that the copy lacks.
@@ -102,8 +104,8 @@ class Staging:
 
 
 @contextlib.contextmanager
-def staged(root: Path) -> Iterator[Staging]:
-    """A copy beside the checkout's files, removed afterwards."""
+def staged(root: Path, folders: Sequence[str] = ()) -> Iterator[Staging]:
+    """A copy to change; afterwards, its `folders` and derived files replace the checkout's."""
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGHUP, interrupt)
     os.umask(0o022)  # code is readable, unlike the state, for which the flake's programs set 077
@@ -112,7 +114,10 @@ def staged(root: Path) -> Iterator[Staging]:
             folder = Path(name)
             for one in _COPIED:
                 _copy(root / one, folder / one)
-            yield Staging(root, folder)
+            staging = Staging(root, folder)
+            yield staging
+            staging.sync()
+            staging.move([*folders, *staging.changed])
     except OSError as error:
         raise NewError(f"{error.filename} cannot be written: {error.strerror}") from None
 
