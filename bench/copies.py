@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from services.common import scripts, store
+from services.common import store
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 USER_ID = 1
-_PER_CALL_MAX = 5_000
-"""Copies per script call, so that Redis can serve other clients between calls."""
+_PER_CALL_MAX = 1_000
+"""Copies per round trip, so that Redis can serve other clients between them."""
 
 
 def copy_id(number: int) -> str:
@@ -25,17 +25,27 @@ def copy_id(number: int) -> str:
 def queued(client: store.Client, count: int) -> None:
     """Puts `count` transactions into the queue."""
     original = _accepted(client)
-    [(_, fields)] = client.xrange(store.WHOLE.queue)
-    entry = json.dumps([word for field in fields.items() for word in field])
-    _copy(client, original, count - 1, entry=entry)
+    [(first, fields)] = client.xrange(store.WHOLE.queue)
+
+    def add(pipeline: Any, number: int, new: str) -> None:
+        entry = f"{first.partition('-')[0]}-{number + 1}"
+        pipeline.xadd(store.WHOLE.queue, {**fields, "transaction_id": new}, id=entry)
+        pipeline.hset(store.WHOLE.transaction(new), "entry", entry)
+
+    _copy(client, original, count - 1, add)
 
 
 def finished(client: store.Client, count: int, finish: Callable[[], object]) -> None:
     """Stores `count` captured transactions; `finish` gets the first one in the queue."""
     original = _accepted(client)
     finish()
-    credit = client.lindex(store.WHOLE.ledger(USER_ID), -1)
-    _copy(client, original, count - 1, credit=credit)
+    ledger = store.WHOLE.ledger(USER_ID)
+    credit = client.lindex(ledger, -1)
+
+    def add(pipeline: Any, _number: int, new: str) -> None:
+        pipeline.rpush(ledger, credit.replace(original, new))
+
+    _copy(client, original, count - 1, add)
 
 
 def _accepted(client: store.Client) -> str:
@@ -45,14 +55,17 @@ def _accepted(client: store.Client) -> str:
 
 
 def _copy(
-    client: store.Client, original: str, count: int, entry: str = "", credit: str = ""
+    client: store.Client, original: str, count: int, add: Callable[[Any, int, str], None]
 ) -> None:
-    [member] = client.zrange(store.WHOLE.index(USER_ID), 0, -1)
-    copy = client.register_script(scripts.script(__file__, "copies.lua").text)
-    keys = [
-        store.WHOLE.transaction(original), store.WHOLE.index(USER_ID), store.WHOLE.queue,
-        store.WHOLE.ledger(USER_ID),
-    ]  # fmt: skip
-    for number in range(0, count, _PER_CALL_MAX):
-        batch = min(_PER_CALL_MAX, count - number)
-        copy(keys=keys, args=[original, member, number, batch, entry, credit])
+    """Copies record and place in the index; `add` adds a copy's other writes to the pipeline."""
+    index, record = store.WHOLE.index(USER_ID), store.WHOLE.transaction(original)
+    [member] = client.zrange(index, 0, -1)
+    for start in range(0, count, _PER_CALL_MAX):
+        pipeline = client.pipeline(transaction=False)
+        for number in range(start, min(start + _PER_CALL_MAX, count)):
+            new = copy_id(number)
+            pipeline.copy(record, store.WHOLE.transaction(new))
+            pipeline.hset(store.WHOLE.transaction(new), "id", new)
+            pipeline.zadd(index, {member.replace(original, new): 0})
+            add(pipeline, number, new)
+        pipeline.execute()
