@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-_ENVIRONMENT = """\
+_ALL = """
 environment:
   PLATFORM_URL        where the router is
   PLATFORM_PORT       or its port; else that of this checkout's stack, as it was last started
   MERCHANT_PASSWORD   the merchant's password (password, as the shipped users have it)
+  JWT_SECRET          of `smoke`, or JWT_SECRET_FILE: signs an expired token (.state/jwt-secret);
+                      with another than the platform's, or without, one check waits 31 seconds
   NO_COLOR            any value: no colours; FORCE_COLOR: colours in a pipe, too
+
+exit codes:
+  0  done; of `pay`: captured, or accepted with --no-wait
+  1  of `pay`: declined or failed; of `smoke`: a check failed
+  2  wrong usage
+  3  of `pay`: still open when --timeout was over
+  4  the platform cannot be reached, or refuses
+  130  interrupted
 """
 
 _ID = "3ffad832-4908-4697-aaed-7256802ccb64"
-_EXIT_CODES = """
-exit codes:
-  0  {done:<40}4    the platform cannot be reached, or refuses
-  2  wrong usage                             130  interrupted
-"""
-_DONE = _EXIT_CODES.format(done="done")
-_PAID = """
-exit codes:
-  0  captured; accepted, with --no-wait      3    still open when --timeout was over
-  1  declined or failed                      4    the platform cannot be reached, or refuses
-  2  wrong usage                             130  interrupted
-"""
-
 MERCHANT = f"""\
 examples:
   merchant pay 1250 USD --as alice             USD 12.50: a token, a transaction, its end
@@ -33,8 +30,7 @@ examples:
   merchant list --as alice
   merchant show {_ID} --as alice
   merchant COMMAND --help                      a command's arguments and output
-
-{_ENVIRONMENT}{_PAID}"""
+{_ALL}"""
 
 OF_COMMAND = {
     "pay": f"""\
@@ -53,8 +49,7 @@ payment methods of the sandbox, all of them in services/psp_sandbox/README.md:
   pm_card_chargeDeclined  declined: generic_decline
   pm_sandbox_flaky        fails twice, then captured
   pm_sandbox_timeout, pm_sandbox_slow, pm_sandbox_error_500, pm_sandbox_rate_limited
-
-{_ENVIRONMENT}{_PAID}""",
+{_ALL}""",
     "show": f"""\
 example:
   $ merchant show {_ID} --as alice
@@ -62,8 +57,7 @@ example:
   created      2026-11-24 13:49:22Z
   ...
   captured  USD 12.50  12 points  in 42 ms
-
-{_ENVIRONMENT}{_DONE}""",
+{_ALL}""",
     "trace": f"""\
 example:
   $ merchant trace {_ID} --as alice
@@ -72,27 +66,23 @@ example:
         +1.2  core-api            1.2 ms      send queue
   ...
 The stack's console has the spans, and shows more of them.
-
-{_ENVIRONMENT}{_DONE}""",
+{_ALL}""",
     "list": f"""\
 example:
   $ merchant list --as alice --limit 1
   2026-11-24 13:49:24Z  f05ab49f-be31-4d73-b8b7-e6b1ea24c02c    JPY 500  captured    500 points
   older ones: merchant list --limit 100 --as alice
-
-{_ENVIRONMENT}{_DONE}""",
+{_ALL}""",
     "loyalty": f"""\
 example:
   $ merchant loyalty --as alice --limit 1
   538 points
   2026-11-24 13:49:24Z  +500    JPY 500  f05ab49f-be31-4d73-b8b7-e6b1ea24c02c
-
-{_ENVIRONMENT}{_DONE}""",
+{_ALL}""",
     "token": f"""\
 example, within the 30 seconds that a token is valid:
   http 127.0.0.1:8000/transactions Authorization:"Bearer $(merchant token --as alice)"
-
-{_ENVIRONMENT}{_DONE}""",
+{_ALL}""",
     "smoke": f"""\
 example:
   $ merchant smoke
@@ -100,14 +90,5 @@ example:
   ok      captured: alice pays USD 1250, gets 12 points                       78 ms
   ...
   smoke: 15 passed, 0 failed
-
-{_ENVIRONMENT}\
-  JWT_SECRET, JWT_SECRET_FILE   to sign an expired token (.state/jwt-secret); with another than the
-                                platform's, or without, one check waits 31 seconds
-
-exit codes:
-  0  all passed                              4    the router does not respond
-  1  some failed                             130  interrupted
-  2  wrong usage
-""",
+{_ALL}""",
 }
