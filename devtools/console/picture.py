@@ -29,17 +29,15 @@ class Node:
 def look(sources: Sources) -> dict[str, Node]:
     """The current state of the stack; the part of an unavailable source stays empty."""
     point = sources.rates.latest
-    loads = {name: load.requests for name, load in point.services.items()} if point else {}
-    outcomes = point.outcomes if point else {}
-    auth, core = loads.get("auth-api", 0.0), loads.get("core-api", 0.0)
-    attempts = sum(outcomes.get(name, 0.0) for name in ("captured", "declined", "failed", "retry"))
+    requests = point.rates("all")
+    auth, core = requests.get("auth-api", 0.0), requests.get("core-api", 0.0)
     rates = {
         "router": auth + core,
         "auth-api": auth,
         "core-api": core,
-        "queue": outcomes.get("accepted", 0.0),
-        "psp-connector": attempts,
-        "PSP": outcomes.get("psp", 0.0),
+        "queue": point.total("accepted"),
+        "psp-connector": sum(map(point.total, ("captured", "declined", "failed", "retry"))),
+        "PSP": point.total("psp"),
     }
     try:
         states = sources.supervisor.processes()

@@ -17,7 +17,6 @@ from services.common.metrics import DURATION_BUCKETS_SECONDS
 INTERVAL_SECONDS = 5
 POINTS_MAX = 15 * 60 // INTERVAL_SECONDS
 SCRAPED = tuple(service.name for service in SERVICES.values() if service.packages)
-OUTCOMES = ("accepted", "captured", "declined", "failed", "retry")
 _ANSWER_SECONDS_MAX = 2.0
 # Requested by probes and by the console itself.
 _UNCOUNTED = ("/health", "/metrics", "/_sandbox/")
@@ -25,23 +24,24 @@ _BUCKETS = (*map(float, DURATION_BUCKETS_SECONDS), float("inf"))
 
 
 @dataclass(frozen=True)
-class Load:
-    """A service within one interval: per second, and milliseconds (None without requests)."""
-
-    requests: float
-    errors: float
-    p50_ms: float | None
-    p99_ms: float | None
-
-
-@dataclass(frozen=True)
 class Point:
-    """One interval."""
+    """One interval: the increments of each service's counters (see `read`)."""
 
     at: float
-    services: Mapping[str, Load]
-    outcomes: Mapping[str, float]
-    """Per second: OUTCOMES, and `psp` for calls of the connector at the PSP."""
+    seconds: float
+    services: Mapping[str, Counter[str]]
+
+    def rates(self, name: str) -> dict[str, float]:
+        """A counter's increments per second, by service."""
+        return {service: counts[name] / self.seconds for service, counts in self.services.items()}
+
+    def total(self, name: str) -> float:
+        """Their sum."""
+        return sum(self.rates(name).values())
+
+    def quantiles_ms(self, share: float) -> dict[str, float | None]:
+        """A quantile of the requests' durations, by service; None without requests."""
+        return {service: quantile_ms(counts, share) for service, counts in self.services.items()}
 
 
 class Rates:
@@ -56,9 +56,9 @@ class Rates:
         self.points: deque[Point] = deque(maxlen=POINTS_MAX)
 
     @property
-    def latest(self) -> Point | None:
-        """The latest interval."""
-        return self.points[-1] if self.points else None
+    def latest(self) -> Point:
+        """The latest interval; an empty one at the start."""
+        return self.points[-1] if self.points else Point(0, 1, {})
 
     def step(self) -> None:
         """Reads all processes once."""
@@ -74,7 +74,7 @@ class Rates:
             grown[service].update(found - self._before.get(process, found))
             self._before[process] = found
         if self._read_at and now > self._read_at:
-            self.points.append(_point(now, now - self._read_at, grown))
+            self.points.append(Point(now, now - self._read_at, grown))
         self._read_at = now
 
     def _targets(self) -> list[tuple[str, str, str]]:
@@ -93,8 +93,8 @@ class Rates:
 def read(text: str) -> Counter[str]:
     """The counters in a Prometheus text.
 
-    For requests `all`, `errors` (5xx) and each bucket by its upper bound; for payments those of
-    `Point.outcomes`.
+    For requests `all`, `errors` (5xx), `accepted` (payments) and each bucket by its upper bound; for
+    the connector each outcome of its attempts, and `psp` for its calls of the PSP.
 
     Raises:
         ValueError: not in Prometheus' format.
@@ -117,20 +117,6 @@ def read(text: str) -> Counter[str]:
             elif name == "psp_request_duration_seconds_count":
                 counts["psp"] += int(value)
     return counts
-
-
-def _point(at: float, seconds: float, grown: Mapping[str, Counter[str]]) -> Point:
-    loads = {
-        service: Load(
-            requests=counts["all"] / seconds,
-            errors=counts["errors"] / seconds,
-            p50_ms=quantile_ms(counts, 0.5),
-            p99_ms=quantile_ms(counts, 0.99),
-        )
-        for service, counts in grown.items()
-    }
-    total = sum(grown.values(), Counter[str]())
-    return Point(at, loads, {name: total[name] / seconds for name in (*OUTCOMES, "psp")})
 
 
 def quantile_ms(counts: Mapping[str, int], share: float) -> float | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 from nicegui import ui
 
@@ -27,11 +26,11 @@ _OUTCOME_COLOURS = {
 }
 _GREY = "#808792"
 _SHOWN_SECONDS_MIN = 120
-_OF_SERVICES = {
-    "Requests per second": "requests",
-    "p50, milliseconds": "p50_ms",
-    "p99, milliseconds": "p99_ms",
-    "Errors (5xx) per second": "errors",
+_OF_SERVICES: dict[str, Values] = {
+    "Requests per second": lambda point: point.rates("all"),
+    "p50, milliseconds": lambda point: point.quantiles_ms(0.5),
+    "p99, milliseconds": lambda point: point.quantiles_ms(0.99),
+    "Errors (5xx) per second": lambda point: point.rates("errors"),
 }
 
 
@@ -42,11 +41,11 @@ def page(sources: Sources) -> None:
     colours = dict(zip(SCRAPED, itertools.cycle(_COLOURS), strict=False))
     with ui.element("div").classes("columns"):
         charts: list[tuple[ui.echart, Values]] = [
-            (_chart("Payments per second", _OUTCOME_COLOURS), lambda point: point.outcomes),
-            *(
-                (_chart(title, colours), partial(_of_services, name))
-                for title, name in _OF_SERVICES.items()
+            (
+                _chart("Payments per second", _OUTCOME_COLOURS),
+                lambda point: {name: point.total(name) for name in _OUTCOME_COLOURS},
             ),
+            *((_chart(title, colours), values) for title, values in _OF_SERVICES.items()),
         ]
 
     def show(points: Sequence[Point]) -> None:
@@ -54,10 +53,6 @@ def page(sources: Sources) -> None:
             _fill(chart, points, values)
 
     Live(lambda: list(sources.rates.points), show)
-
-
-def _of_services(name: str, point: Point) -> dict[str, float | None]:
-    return {service: getattr(load, name) for service, load in point.services.items()}
 
 
 def _chart(title: str, colours: Mapping[str, str]) -> ui.echart:
