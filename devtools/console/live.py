@@ -30,6 +30,11 @@ class Live(Generic[T]):
         self._reads = 0
         self.timer = ui.timer(seconds, self.refresh)
 
+    def discard(self) -> None:
+        """Discards the results of reads begun earlier; the next one is shown even if unchanged."""
+        self._reads += 1
+        self._last = []
+
     async def refresh(self) -> None:
         """Reads now, even if the timer is off; discards the results of reads begun earlier."""
         self._reads += 1

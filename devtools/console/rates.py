@@ -93,7 +93,7 @@ class Rates:
 def read(text: str) -> Counter[str]:
     """The counters in a Prometheus text.
 
-    For requests `all`, `errors` (5xx), `accepted` (payments) and each bucket by its upper bound; for
+    Of requests `all`, `errors` (5xx), `accepted` (payments) and each bucket by its upper bound; of
     the connector each outcome of its attempts, and `psp` for its calls of the PSP.
 
     Raises:

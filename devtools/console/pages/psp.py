@@ -35,37 +35,10 @@ _NONE = "The sandbox has had no requests yet. Send a payment on the page Try it.
 _ROWS = 50
 
 
-class _Switches:
-    """The fault switches."""
-
-    def __init__(self, sources: Sources) -> None:
-        self._sources = sources
-        self.changes = 0
-        """Incremented at the start and end of each change: a state read in between is stale."""
-        self._switches = {name: _switch(name, text) for name, (text, _) in SWITCHES.items()}
-        for switch in self._switches.values():
-            switch.on("update:model-value", self._change)  # by the user, not by `show`
-
-    async def _change(self) -> None:
-        self.changes += 1
-        chosen = [name for name, switch in self._switches.items() if switch.value]
-        faults = {k: v for name in chosen for k, v in SWITCHES[name][1].items()}
-        done = f"The PSP is {', '.join(chosen).lower()}" if chosen else "The PSP works"
-        await act(lambda: self._sources.sandbox("PUT", "/faults", faults), done)
-        self.changes += 1
-
-    def show(self, faults: dict[str, Any]) -> None:
-        """Sets the switches to the sandbox's faults."""
-        for name, (_, fault) in SWITCHES.items():
-            is_on = all(faults.get(k) == v for k, v in fault.items())
-            if self._switches[name].value != is_on:
-                self._switches[name].value = is_on
-
-
 def page(sources: Sources) -> None:
     """The switches, then the latest payments by idempotency key."""
     with card("Fault injection", "for each request of the connector, until switched off"):
-        switches = _Switches(sources)
+        switches = {name: _switch(name, text) for name, (text, _) in SWITCHES.items()}
         given = ui.label().classes("hint")
     with ui.element("div").classes("figures"):
         figures = {name: figure(label) for name, label in _FIGURES.items()}
@@ -73,17 +46,28 @@ def page(sources: Sources) -> None:
         slots = {"id": PAYMENT_SLOT, "status": STATUS_SLOT}
         charges = table(_CHARGES, key="intent", slots=slots, none=_NONE)
 
-    def show(found: tuple[int, Any, Any]) -> None:
-        changes, faults, payments = found
-        if changes == switches.changes:
-            switches.show(faults["faults"])
+    def show(found: tuple[Any, Any]) -> None:
+        faults, payments = found
+        for name, (_, fault) in SWITCHES.items():
+            switches[name].value = fault.items() <= faults["faults"].items()
         counts = ", ".join(f"{kind} {count}" for kind, count in faults["given"].items())
         given.text = f"Faults injected since the last change: {counts}" if counts else ""
         for name, label in figures.items():
             label.text = f"{payments['summary'][name]:,}"
         charges.rows = [_row(one) for one in payments["data"]]
 
-    Live(lambda: (switches.changes, *read(sources)), show)
+    live = Live(lambda: read(sources), show)
+
+    async def change() -> None:
+        live.discard()
+        chosen = [name for name, switch in switches.items() if switch.value]
+        faults = {k: v for name in chosen for k, v in SWITCHES[name][1].items()}
+        done = f"The PSP is {', '.join(chosen).lower()}" if chosen else "The PSP works"
+        await act(lambda: sources.sandbox("PUT", "/faults", faults), done)
+        await live.refresh()
+
+    for switch in switches.values():
+        switch.on("update:model-value", change)  # by the user, not by `show`
 
 
 def read(sources: Sources) -> tuple[Any, Any]:
