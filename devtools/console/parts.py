@@ -44,6 +44,7 @@ def table(
     key: str = "id",
     slots: dict[str, str] | None = None,
     none: str,
+    rows_per_page: int = 0,
 ) -> ui.table:
     """A table of (name, label, classes); a column of class `wide` is hidden on narrow screens.
 
@@ -63,8 +64,9 @@ def table(
         ],
         rows=[],
         row_key=key,
+        pagination=rows_per_page or None,
     )
-    shown.props("flat dense wrap-cells hide-pagination").props('rows-per-page-options="[0]"')
+    shown.props(f'flat dense wrap-cells :rows-per-page-options="[{rows_per_page}]"')
     shown.props(f'no-data-label="{none}"')
     shown.add_slot("no-data", '<div class="hint">{{ props.message }}</div>')
     for name, template in (slots or {}).items():

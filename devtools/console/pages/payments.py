@@ -8,14 +8,14 @@ from typing import Any
 from nicegui import ui
 
 from devtools.console.live import Live
-from devtools.console.parts import PAYMENT_SLOT, STATUS_SLOT, TIME_SLOT, button, choice, table
+from devtools.console.parts import PAYMENT_SLOT, STATUS_SLOT, TIME_SLOT, choice, table
 from devtools.console.sources import EXAMINED_MAX, Filter, Sources
 from devtools.merchant.report import duration, money
 from services.common.currencies import EXPONENTS
 from services.common.transaction import FINAL
 
-_STEP = 50
 _ROWS_MAX = 500
+_ROWS_PER_PAGE = 50
 STATUSES = ("queued", "processing", "captured", "declined", "failed")
 _COLUMNS = (
     ("at", "Time (UTC)", "mono"),
@@ -33,16 +33,13 @@ _NO_MATCH = "No payment matches this filter."
 
 def page(sources: Sources) -> None:
     """The list with its filters."""
-    limit = _STEP
-
     with ui.row():
         merchant = choice("Merchant", sorted(sources.merchants()))
         status = choice("Status", STATUSES)
         currency = choice("Currency", sorted(EXPONENTS))
         note = ui.label().classes("hint")
     slots = {"at": TIME_SLOT, "id": PAYMENT_SLOT, "status": STATUS_SLOT}
-    shown = table(_COLUMNS, slots=slots, none=_NONE)
-    older = button("Show older")
+    shown = table(_COLUMNS, slots=slots, none=_NONE, rows_per_page=_ROWS_PER_PAGE)
 
     def wanted() -> Filter:
         return Filter(merchant.value or "", status.value or "", currency.value or "")
@@ -51,19 +48,11 @@ def page(sources: Sources) -> None:
         payments, cut = found
         shown.rows = [row(payment) for payment in payments]
         shown.props(f'no-data-label="{_NO_MATCH if wanted() != Filter() else _NONE}"')
-        older.visible = len(payments) >= limit and limit < _ROWS_MAX
         note.text = f"Searched the latest {EXAMINED_MAX:,} payments." if cut else ""
 
-    listed = Live(lambda: sources.payments(wanted(), limit), show)
+    listed = Live(lambda: sources.payments(wanted(), _ROWS_MAX), show)
     for filter_ in (merchant, status, currency):
         filter_.on_value_change(listed.refresh)
-
-    async def more() -> None:
-        nonlocal limit
-        limit = min(limit + _STEP, _ROWS_MAX)
-        await listed.refresh()
-
-    older.on_click(more)
 
 
 def row(payment: dict[str, Any]) -> dict[str, Any]:
