@@ -1,4 +1,4 @@
-"""Renders the template: the folders `service` and `tests`, and a block for each stack."""
+"""Renders the templates: files of each kind of service, and a block for each stack."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ def block(stack: str, facts: Mapping[str, Any]) -> str:
 
 
 def files(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Paths and texts of a new service's files; empty ones are left out."""
+    """Paths and texts of a new service's files."""
     environment = _environment()
-    for part, target in (("service", "services"), ("tests", "tests")):
-        for path in sorted((_FOLDER / part).iterdir()):
-            text = environment.get_template(f"{part}/{path.name}").render(facts)
+    for kind in ("both", "worker" if facts["worker"] else "api"):
+        for path in sorted((_FOLDER / kind).rglob(f"*{_SUFFIX}")):
+            template = environment.get_template(str(path.relative_to(_FOLDER)))
             name = path.name.removesuffix(_SUFFIX)
-            if text or name == "__init__.py":
-                yield f"{target}/{facts['folder']}/{name}", text
+            yield f"{path.parent.name}/{facts['folder']}/{name}", template.render(facts)
 
 
 def _environment() -> Environment:
