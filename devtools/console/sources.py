@@ -113,14 +113,12 @@ class Sources:
             key=lambda one: one.created_at,
             reverse=True,
         )
-        rows: list[dict[str, Any]] = []
-        examined = 0
-        for examined, one in enumerate(itertools.islice(newest_first, EXAMINED_MAX), 1):  # noqa: B007
-            if one in wanted:
-                rows.append(_document(one) | {"merchant": names[one.user_id]})
-            if len(rows) == limit:
-                break
-        return rows, examined == EXAMINED_MAX and len(rows) < limit
+        found = (one for one in itertools.islice(newest_first, EXAMINED_MAX) if one in wanted)
+        rows = [
+            _document(one) | {"merchant": names[one.user_id]}
+            for one in itertools.islice(found, limit)
+        ]
+        return rows, len(rows) < limit and next(newest_first, None) is not None
 
     def _of(self, user_id: int) -> Iterator[Transaction]:
         pages = _pages(lambda cursor: self._transactions.page(user_id, PAGE_MAX, cursor))
@@ -179,9 +177,9 @@ def _document(transaction: Transaction) -> dict[str, Any]:
 
 
 def _pages(read: Callable[[str | None], P]) -> Iterator[P]:
-    """The first EXAMINED_MAX items of a list, in pages."""
+    """More than EXAMINED_MAX items of a list, in pages."""
     cursor: str | None = None
-    for _page in range(EXAMINED_MAX // PAGE_MAX):
+    for _page in range(EXAMINED_MAX // PAGE_MAX + 1):
         page = read(cursor)
         yield page
         cursor = page.next_cursor

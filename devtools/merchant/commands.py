@@ -131,12 +131,12 @@ def _pay(command: Command) -> int:
     command.hop("accepted", response.ms, response, text)
     command.screen.events(transaction)
     show_it = command.again(f"show {transaction.id}")
-    more, exit_code = f"not waiting; check later: {show_it}", 0
+    still, exit_code = f"not waiting; check later: {show_it}", 0
     if not command.args.no_wait:
         transaction = _follow(command, transaction)
-        more = f"still open after {command.args.timeout:g} s; check again: {show_it}"
+        still = f"still open after {command.args.timeout:g} s; check again: {show_it}"
         exit_code = _EXITS.get(transaction.status, EXIT_OPEN)
-    command.screen.outcome(transaction, "" if transaction.is_final else more)
+    command.screen.outcome(transaction, still)
     return exit_code
 
 

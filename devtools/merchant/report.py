@@ -48,8 +48,8 @@ class Screen(Output):
             details = "  ".join(f"{name} {value}" for name, value in event.details.items())
             self.hop(event.event, f"+{duration(ms)}", details)
 
-    def outcome(self, transaction: Transaction, more: str = "") -> None:
-        """Prints the last line."""
+    def outcome(self, transaction: Transaction, still: str = "still open") -> None:
+        """Prints the last line; `still` is what to say of one that is not final."""
         facts = [transaction.status, money(transaction.amount, transaction.currency)]
         if transaction.status == "captured":
             facts.append(points(transaction.loyalty_points or 0))
@@ -57,7 +57,7 @@ class Screen(Output):
             facts.append(transaction.decline_code or "no decline code")
         elif transaction.status == "failed":
             facts.append(f"attempts: {transaction.attempts}")
-        facts.append(more or f"in {duration(transaction.milliseconds)}")
+        facts.append(f"in {duration(transaction.milliseconds)}" if transaction.is_final else still)
         self.say("  ".join(facts), transaction.status)
 
     def transaction(self, transaction: Transaction) -> None:
@@ -69,7 +69,7 @@ class Screen(Output):
             self.say(f"reference    {transaction.psp_reference}")
         self.say(f"attempts     {transaction.attempts}")
         self.events(transaction)
-        self.outcome(transaction, "" if transaction.is_final else "still open")
+        self.outcome(transaction)
 
     def transactions(self, transactions: Sequence[Transaction]) -> None:
         """Prints a line for each."""

@@ -59,6 +59,6 @@ def show(rows: Sequence[Row], note: str, transaction: Transaction, screen: Scree
         screen.say(line)
     if not rows:
         screen.events(transaction)
-    screen.outcome(transaction, "" if transaction.is_final else "still open")
+    screen.outcome(transaction)
     if note:
         screen.say(f"note: {note}")

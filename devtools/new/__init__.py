@@ -1,0 +1,13 @@
+"""Makes a service, removes it, and derives what the stacks say of it."""
+
+PROCESSES = "process-compose.yaml"
+CADDYFILE = "services/router/Caddyfile"
+CONTAINERS = "deploy/compose.yaml"
+PAGE = "docs/configuration.md"
+EXAMPLE = ".env.example"
+FILES = (PROCESSES, CADDYFILE, CONTAINERS, PAGE, EXAMPLE)
+"""The derived files, relative to the checkout."""
+
+
+class NewError(Exception):
+    """The request cannot be carried out and nothing was changed; the message says why."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from devtools.catalog import SERVICES
 from devtools.checkout import current
-from devtools.new.errors import NewError
+from devtools.new import NewError
 from devtools.new.request import Request
 
 _GIT_SECONDS_MAX = 30

@@ -10,9 +10,7 @@ from pathlib import Path
 
 from devtools import arguments
 from devtools.address import AddressError, router_url
-from devtools.new import checkout, render
-from devtools.new.errors import NewError
-from devtools.new.paths import FILES
+from devtools.new import FILES, NewError, checkout, render
 from devtools.new.request import Request
 from devtools.new.staging import staged
 

@@ -19,8 +19,7 @@ from ruamel.yaml.comments import CommentedMap
 from devtools import settings_table
 from devtools.catalog import SERVICES, Service
 from devtools.environment import SETTINGS
-from devtools.new import render
-from devtools.new.paths import CADDYFILE, CONTAINERS, EXAMPLE, PAGE, PROCESSES
+from devtools.new import CADDYFILE, CONTAINERS, EXAMPLE, PAGE, PROCESSES, render
 from services.common.settings import FILE_ALLOWED, Secret
 
 _ROUTE = (

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from devtools.catalog import CONSOLE, SERVICES
-from devtools.new.errors import NewError
-from devtools.new.paths import EXAMPLE, PROCESSES
+from devtools.new import EXAMPLE, PROCESSES, NewError
 
 # A number at the end would be a replica: psp-connector-1.
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z][a-z0-9]*)*")

@@ -19,8 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from devtools.new.errors import NewError
-from devtools.new.paths import FILES
+from devtools.new import FILES, NewError
 
 _COPIED = ("services", "devtools", *FILES)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from devtools.new import derived
-from devtools.new.errors import NewError
-from devtools.new.paths import CADDYFILE
+from devtools.new import CADDYFILE, NewError, derived
 from devtools.new.staging import Staging, interrupt
 from tests.new.tree import KINDS, RUN_SECONDS_MAX, Tree, copy
 from tests.support import ROOT, script
