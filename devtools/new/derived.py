@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def processes(text: str) -> str:
     """process-compose.yaml."""
     for name, service in _PYTHON.items():
         if name not in _yaml().load(text)["processes"]:
-            text = _insert(text, "processes", render.block(PROCESSES, _facts(service)))
+            text = _insert(text, "processes", render.block(PROCESSES, {"service": service}))
     document = _yaml().load(text)
     found = document["processes"]
     for name, process in list(found.items()):
@@ -98,7 +98,7 @@ def containers(text: str) -> str:
     shared = set(_yaml().load(text)["x-logging"])
     for name, service in _PYTHON.items():
         if name not in _yaml().load(text)["services"]:
-            text = _insert(text, "services", render.block("compose.yaml", _facts(service, shared)))
+            text = _insert(text, "services", _container(service, shared))
     document = _yaml().load(text)
     found, router = document["services"], document["services"]["router"]
     for name in [name for name in found if name not in SERVICES]:
@@ -169,26 +169,16 @@ def _variables(service: Service, shared: Collection[str]) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def _secrets(given: Iterable[str]) -> list[str]:
-    return [value.rpartition("/")[2] for value in given if value.startswith("/run/secrets/")]
-
-
-def _facts(service: Service, shared: Collection[str] = ()) -> dict[str, Any]:
-    """The variables of the template's blocks."""
+def _container(service: Service, shared: Collection[str]) -> str:
     environment = _variables(service, shared)
     networks = [f"router-{service.name}"] if service.route else []
-    networks += [f"{service.name}-{needed}" for needed in service.needs]
-    return {
-        "name": service.name,
-        "folder": service.folder,
-        "variable": service.variable,
-        "description": service.description,
-        "needs": service.needs,
-        "stop_seconds": service.stop_seconds,
+    facts = {
+        "service": service,
         "environment": environment,
-        "secrets": _secrets(environment.values()),
-        "networks": networks,
+        "secrets": [v.rpartition("/")[2] for v in environment.values() if "/secrets/" in v],
+        "networks": networks + [f"{service.name}-{needed}" for needed in service.needs],
     }
+    return render.block("compose.yaml", facts)
 
 
 MAKERS: Mapping[str, Callable[[str], str]] = {
