@@ -135,9 +135,9 @@ def log_table(none: str) -> ui.table:
     """A table for `log_rows`."""
     shown = table(
         (
-            ("at", "Time (UTC)", "mono line-at"),
+            ("at", "Time (UTC)", "mono text-no-wrap"),
             ("level", "Level", "wide"),
-            ("process", "Process", "wide line-process"),
+            ("process", "Process", "wide text-no-wrap"),
             ("text", "Message", "mono line-text"),
         ),
         key="key",

@@ -96,7 +96,9 @@ def parser() -> argparse.ArgumentParser:
 def _add_command(
     commands: Any, name: str, what: str, timeout_seconds: int
 ) -> argparse.ArgumentParser:
-    command = arguments.command(commands, name, what, helptexts.OF_COMMAND[name])
+    command = arguments.command(
+        commands, name, what, helptexts.PAY if name == "pay" else helptexts.COMMAND
+    )
     command.add_argument("--url", type=_url, help="where the router is (http://127.0.0.1:8000)")
     command.add_argument(
         "--timeout", type=_seconds, default=float(timeout_seconds), metavar="S",

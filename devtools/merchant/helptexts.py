@@ -1,8 +1,8 @@
-"""The epilogs of `merchant --help` and of each command."""
+"""The epilogs of `merchant --help`, of `pay` and of the other commands."""
 
 from __future__ import annotations
 
-_ALL = """
+COMMAND = """
 environment:
   PLATFORM_URL        where the router is
   PLATFORM_PORT       or its port; else that of this checkout's stack, as it was last started
@@ -27,13 +27,14 @@ examples:
   merchant pay 500 JPY --as alice              JPY 500: the yen has no smaller unit
   merchant pay 1250 USD --as becky --payment-method pm_card_chargeDeclined
   merchant pay 1250 USD --as alice --idempotency-key order-17     safe to repeat
-  merchant list --as alice
+  merchant list --as alice                     and `loyalty`: its points
   merchant show {_ID} --as alice
-  merchant COMMAND --help                      a command's arguments and output
-{_ALL}"""
+  merchant trace {_ID} --as alice
+  merchant smoke                               15 checks of the running stack
+  http 127.0.0.1:8000/transactions Authorization:"Bearer $(merchant token --as alice)"
+{COMMAND}"""
 
-OF_COMMAND = {
-    "pay": f"""\
+PAY = f"""\
 example:
   $ merchant pay 1250 USD --as alice
   token          53 ms  request e0ec2948-cfc2-4f80-ae0c-6f5156512bbc  for alice
@@ -49,46 +50,4 @@ payment methods of the sandbox, all of them in services/psp_sandbox/README.md:
   pm_card_chargeDeclined  declined: generic_decline
   pm_sandbox_flaky        fails twice, then captured
   pm_sandbox_timeout, pm_sandbox_slow, pm_sandbox_error_500, pm_sandbox_rate_limited
-{_ALL}""",
-    "show": f"""\
-example:
-  $ merchant show {_ID} --as alice
-  transaction  {_ID}
-  created      2026-11-24 13:49:22Z
-  ...
-  captured  USD 12.50  12 points  in 42 ms
-{_ALL}""",
-    "trace": f"""\
-example:
-  $ merchant trace {_ID} --as alice
-  ...
-        +0.6  core-api            3.0 ms    POST /
-        +1.2  core-api            1.2 ms      send queue
-  ...
-The stack's console has the spans, and shows more of them.
-{_ALL}""",
-    "list": f"""\
-example:
-  $ merchant list --as alice --limit 1
-  2026-11-24 13:49:24Z  f05ab49f-be31-4d73-b8b7-e6b1ea24c02c    JPY 500  captured    500 points
-  older ones: merchant list --limit 100 --as alice
-{_ALL}""",
-    "loyalty": f"""\
-example:
-  $ merchant loyalty --as alice --limit 1
-  538 points
-  2026-11-24 13:49:24Z  +500    JPY 500  f05ab49f-be31-4d73-b8b7-e6b1ea24c02c
-{_ALL}""",
-    "token": f"""\
-example, within the 30 seconds that a token is valid:
-  http 127.0.0.1:8000/transactions Authorization:"Bearer $(merchant token --as alice)"
-{_ALL}""",
-    "smoke": f"""\
-example:
-  $ merchant smoke
-  ok      health: the router                                                  28 ms
-  ok      captured: alice pays USD 1250, gets 12 points                       78 ms
-  ...
-  smoke: 15 passed, 0 failed
-{_ALL}""",
-}
+{COMMAND}"""

@@ -141,7 +141,7 @@ def _letters(sources: Sources) -> ui.table:
         fields = await act(lambda: sources.deadletters.get(arguments.args["letter"]) or {})
         if fields is None:
             return
-        with ui.dialog(value=True) as dialog, ui.card().classes("dialog"):
+        with ui.dialog(value=True) as dialog, ui.card():
             ui.label("Dead letter").classes("text-subtitle1")
             pairs(fields)
             button("Close", dialog.close).props("autofocus").classes("self-end")

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 
 from devtools import health
-from devtools.catalog import CONSOLE, SERVICES
+from devtools.catalog import LISTENERS
 from devtools.console import picture
 from devtools.console.live import Live, act
 from devtools.console.parts import card, table
@@ -23,17 +23,19 @@ _MB = 1_000_000
 _NO_ACTIONS = ("preflight", "ready")
 _DONE = {"start": "started", "stop": "stopped", "restart": "restarted"}
 _COLUMNS = (
-    ("name", "Process", ""),
-    ("address", "Address, memory", "about"),
+    ("name", "Process", "text-no-wrap"),
+    ("status", "Status", ""),
+    ("address", "Address", "wide mono"),
+    ("memory", "Memory", "wide number"),
+    ("restarts", "Restarts", "wide number"),
     ("actions", "", "number"),
 )
 _SLOTS = {
-    "name": "<span class='process-name'>{{ props.value }}</span>"
-    "<span :class=\"'status tone-' + props.row.tone\">{{ props.row.status }}</span>",
-    "address": """
-        <a v-if="props.value" :href="props.value" class="mono">{{ props.value.split("//")[1] }}</a>
-        <span class="hint">{{ props.row.restarts }}</span>
-        <span class="hint">{{ props.row.memory }}</span>
+    "name": """
+        <a v-if="props.row.address" :href="props.row.address">{{ props.value }}</a>
+        <template v-else>{{ props.value }}</template>""",
+    "status": """
+        <span :class="'status tone-' + props.row.tone">{{ props.value }}</span>
         <div class="why">{{ props.row.why }}</div>""",
     "actions": f"""
         <q-btn v-for="action in props.value" flat dense no-caps :label="action"
@@ -49,20 +51,19 @@ _SLOTS = {
 def read(sources: Sources) -> list[dict[str, Any]]:
     """All processes; those with a port first, in port order."""
     states = sources.supervisor.processes()
-    order = [*SERVICES, CONSOLE.name]
+    order = [*LISTENERS]
     states.sort(key=lambda s: (order.index(s.service) if s.service in order else 99, s.name))
     return [_process(sources, state, states) for state in states]
 
 
 def _process(sources: Sources, state: ProcessState, states: list[ProcessState]) -> dict[str, Any]:
     """One process as the page shows it; `tone` is its colour: ok, wait, bad or off."""
-    service = {**SERVICES, CONSOLE.name: CONSOLE}.get(state.service)
+    service = LISTENERS.get(state.service)
     address = ""
     if service and state.is_running:
         scheme = "redis" if service.name == "redis" else "http"
         address = f"{scheme}://127.0.0.1:{service.port(sources.first_port, state.replica)}"
     status, tone = _status(state, listens=service is not None)
-    times = "restart" if state.restarts == 1 else "restarts"
     actions = ["stop", "restart"] if state.is_running else ["start"]
     is_scaled = state.service == "psp-connector" and not state.replica
     return {
@@ -71,7 +72,7 @@ def _process(sources: Sources, state: ProcessState, states: list[ProcessState]) 
         "tone": tone,
         "why": _why(sources, state, states) if tone in {"wait", "bad"} else "",
         "address": address,
-        "restarts": f"{state.restarts} {times}" if state.restarts else "",
+        "restarts": state.restarts or "",
         "memory": _memory(state.pid) if state.is_running else "",
         "actions": [] if state.name in _NO_ACTIONS else actions,
         "replicas": sum(other.service == state.service for other in states) * is_scaled,
