@@ -3,8 +3,6 @@
 Ends everything it starts, also after Ctrl-C and failure. `bench/README.md` explains each row.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import os
@@ -12,24 +10,18 @@ import platform
 import sys
 import tempfile
 import time
+from collections.abc import Collection, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bench import report, results
 from bench.leaving import nothing_behind
 from bench.plan import FULL, QUICK, TOTAL_SECONDS_MAX
-from bench.results import Failure, Run
-from bench.rows import MEASURES, Bench, OutOfTimeError, log
+from bench.results import Failure, Row, Run
+from bench.rows import MEASURES, Bench, Measure, OutOfTimeError, log
 from devtools import machine
 from services.common.clock import now_ms, rfc3339
 from tests import support
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-
-    from bench.results import Row
-    from bench.rows import Measure
 
 # Each registers its rows, in the order of the table.
 for _module in ("http", "drain", "latency", "start", "growth"):

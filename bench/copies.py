@@ -1,16 +1,12 @@
 """Fills Redis fast: one transaction is accepted normally and copied inside Redis."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from services.common import store
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 USER_ID = 1
 _PER_CALL_MAX = 1_000

@@ -1,13 +1,13 @@
 """Transactions per second while draining a full queue, each time in a Redis of its own."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from subprocess import Popen
 
 import psutil
 
@@ -20,12 +20,7 @@ from services.core_api.transactions import Transactions
 from services.psp_connector.settings import ConnectorSettings
 from tests import support
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-    from subprocess import Popen
-
-    Program = Popen[bytes]
+Program = Popen[bytes]
 
 CONCURRENCY: int = ConnectorSettings.model_fields["concurrency"].default
 # With the connector's concurrency and, where that may be faster, with one thread; RQ has one in

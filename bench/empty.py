@@ -4,15 +4,11 @@ The floor has the same server, settings, workers and threads, without the servic
 request gets `200 {}`.
 """
 
-from __future__ import annotations
-
 import importlib
 import runpy
 import sys
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from collections.abc import Callable
+from typing import Any
 
 _HEADERS = [("Content-Type", "application/json"), ("Content-Length", "2")]
 

@@ -3,28 +3,22 @@
 All transactions belong to one user, the worst case: index and ledger have an entry for each.
 """
 
-from __future__ import annotations
-
 import contextlib
 import statistics
 import time
 import uuid
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from bench import copies
 from bench.results import Details, MeasureError, Row, Sample
 from bench.rows import Bench, Measured, log, measures
+from services.common.store import Client
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
 from services.psp_connector.queue import Queue
 from services.psp_connector.records import FinalResult
 from services.psp_connector.settings import ConnectorSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from services.common.store import Client
 
 _PAGE = 20
 _SMALL = 1_000

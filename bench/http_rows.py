@@ -1,14 +1,12 @@
 """Requests per second of the platform and of an empty app behind the same router."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import statistics
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING
 
 import argon2
 import httpx
@@ -22,13 +20,9 @@ from services.auth_api.passwords import hash_password
 from services.common import store
 from tests import support
 from tests.receiver import receiver
+from tests.stack.stack import Stack
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from tests.stack.stack import Stack
-
-    Requests = Callable[[Stack], Sequence[httpx.Request]]
+Requests = Callable[[Stack], Sequence[httpx.Request]]
 
 _CPU_US_MIN = 1
 _CROWD = 16 * CONNECTIONS

@@ -3,12 +3,11 @@
 REDIS_URL names its Redis. Workers import the functions by name.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 import redis
 import redis.asyncio
@@ -17,9 +16,6 @@ from bench.copies import USER_ID
 from services.common import scripts, store
 from services.common.clock import now_ms, rfc3339
 from services.common.transaction import Credit, Event
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 _RECORD_SECONDS = 90 * 86_400
 _POINTS = 12

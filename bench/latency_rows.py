@@ -1,7 +1,5 @@
 """Time from acceptance to final status of a single transaction."""
 
-from __future__ import annotations
-
 import contextlib
 import statistics
 import time

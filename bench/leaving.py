@@ -1,16 +1,11 @@
 """Ends all started processes after Ctrl-C, failures and signals at any moment."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import psutil
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # A stack stops within 10 s on an idle machine.

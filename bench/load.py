@@ -4,22 +4,17 @@ Requests are built beforehand and sent in turn. wrk reads them from a file with 
 tokens must not appear in the process list.
 """
 
-from __future__ import annotations
-
 import json
 import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import httpx
 
 from bench.results import MeasureError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import httpx
 
 _TIMEOUT_SECONDS = 5
 _OVERTIME_SECONDS_MAX = 30

@@ -1,7 +1,5 @@
 """The size of a run: ten minutes on two fast cores, or two with --quick."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 CONNECTIONS = 16

@@ -3,22 +3,16 @@
 `python -m bench.psp` runs the latter until a signal.
 """
 
-from __future__ import annotations
-
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 from bench.results import MeasureError
 from services.common import worker
 from services.psp_connector import app
-from services.psp_connector.psp import Captured, Charge, Outcome
+from services.psp_connector.psp import PSP, Captured, Charge, Outcome
 from services.psp_connector.settings import ConnectorSettings
 from services.psp_connector.stripe_psp import StripePsp
-
-if TYPE_CHECKING:
-    from services.psp_connector.psp import PSP
 
 
 class InstantPsp:

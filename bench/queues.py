@@ -3,8 +3,6 @@
 Each is set up as its documentation advises for throughput without results.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

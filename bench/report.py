@@ -1,18 +1,13 @@
 """The table for the terminal, and the chart."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import pygal
 
+from bench.results import Result, Run
 from devtools.terminal import columns
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from bench.results import Result, Run
 
 _HEAD = (
     "item", "value", "floor", "figure", "quartiles", "extremes", "goal", "beyond", "", "before",

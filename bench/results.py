@@ -1,17 +1,13 @@
 """Rows of the table, their measured results, and results saved by earlier runs."""
 
-from __future__ import annotations
-
 import statistics
 import sys
-from typing import TYPE_CHECKING, Literal, Self
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 Kind = Literal["ratio", "difference", "amount"]
 Verdict = Literal["beyond", "goal", "missed"]
@@ -71,7 +67,7 @@ class Row:
     kind: Kind = "ratio"
     """How a value is compared with its floor; an amount has no floor."""
 
-    def result(self, samples: Sequence[Sample], details: Details) -> Result:
+    def result(self, samples: Sequence[Sample], details: Details) -> "Result":
         """This row with the samples of at least one round."""
         floors = [sample.floor for sample in samples if sample.floor is not None]
         return Result(

@@ -1,26 +1,20 @@
 """What the measurements share: the size of the run, the stacks and the rounds."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from bench import stacks
+from bench.plan import Plan
 from bench.results import Details, Row, Sample
 from services.common import redis_client
+from services.common.store import Client
 from tests import support
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from bench.plan import Plan
-    from services.common.store import Client
-    from tests.stack.stack import Stack
+from tests.stack.stack import Stack
 
 Measured = Iterator[tuple[list[Sample], Details]]
 Measure = Callable[["Bench"], Measured]

@@ -1,12 +1,11 @@
 """The platform as it is shipped, and its floor: the same stack with the services' apps emptied."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import time
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
 import psutil
@@ -20,12 +19,7 @@ from services.common import store
 from services.common.tokens import Tokens, TokenSettings
 from tests import support
 from tests.stack import stack as stacks
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from tests.stack.stack import Stack
+from tests.stack.stack import Stack
 
 COMPOSE_FILE = support.ROOT / "process-compose.yaml"
 EMPTIED = ("auth_api", "core_api")

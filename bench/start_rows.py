@@ -1,10 +1,7 @@
 """The stack's start time and idle memory."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import yaml
 
@@ -13,9 +10,7 @@ from bench.results import MeasureError, Row, Sample
 from bench.rows import Bench, Measured, log, measures
 from devtools.supervisor import SupervisorError
 from tests import support
-
-if TYPE_CHECKING:
-    from tests.stack.stack import Stack
+from tests.stack.stack import Stack
 
 _READY_SECONDS_MAX = 60
 _IDLE_SECONDS = 2

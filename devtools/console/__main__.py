@@ -1,7 +1,5 @@
 """`python -m devtools.console`: serves the console until a signal; CONSOLE=off ends it at once."""
 
-from __future__ import annotations
-
 import os
 import sys
 

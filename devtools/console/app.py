@@ -1,7 +1,5 @@
 """The console's app: pages with their header, OTLP receiver and guard."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Sends many payments at a fixed rate, as a merchant would."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import Counter

@@ -7,8 +7,6 @@ must name the page's id: 122 random bits, known only to that page. Other users o
 refused where the system reports a connection's owner (Linux).
 """
 
-from __future__ import annotations
-
 import re
 
 from starlette.datastructures import Headers, MutableHeaders

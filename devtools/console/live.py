@@ -1,7 +1,5 @@
 """Live parts of a page, and changes: both use their sources in threads."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 

@@ -1,7 +1,5 @@
 """Page elements. Data from processes are always text, never markup."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

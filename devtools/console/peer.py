@@ -1,7 +1,5 @@
 """Finds the user at the other end of a loopback connection (Linux)."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -1,7 +1,5 @@
 """The live picture of the stack: calls between its parts, with rates."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass

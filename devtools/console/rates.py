@@ -1,7 +1,5 @@
 """Rates and latencies of the last 15 minutes, from the services' own `/metrics`."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ GET  /api/traces/<id>            of a transaction
 GET  /health
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 import sqlite3

@@ -1,7 +1,5 @@
 """Console settings, read from environment variables that the stack sets."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pydantic import Field

@@ -4,8 +4,6 @@ Everything here blocks; pages call it in a thread. Each method raises one of TRO
 is unavailable.
 """
 
-from __future__ import annotations
-
 import heapq
 import itertools
 from collections.abc import Callable, Iterator

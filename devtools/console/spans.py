@@ -4,8 +4,6 @@ Bounded by rows, bytes and age, so that it can run for weeks. A span is kept as 
 (opentelemetry/proto/trace/v1/trace.proto), next to the columns used for lookups.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import math
@@ -13,20 +11,16 @@ import sqlite3
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from devtools.console.waterfall import Span
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
-    from pathlib import Path
-
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-    from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-
-    from services.common.clock import Clock
+from services.common.clock import Clock
 
 TRANSACTION = "platform.transaction.id"
 # Some 25,000 payments, in a file of some 150 MB.

@@ -1,7 +1,5 @@
 """A payment's spans as the rows of a waterfall: children below their parents, with offsets."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """`python -m devtools.merchant`: the command-line client."""
 
-from __future__ import annotations
-
 import os
 import sys
 

@@ -1,7 +1,5 @@
 """The command line of `merchant`."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

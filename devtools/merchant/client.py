@@ -4,8 +4,6 @@
 unexpected status into an error with a remedy.
 """
 
-from __future__ import annotations
-
 import json
 import time
 import uuid

@@ -3,8 +3,6 @@
 Each check of a refusal has a control: the corrected request is accepted.
 """
 
-from __future__ import annotations
-
 import time
 import uuid
 from collections.abc import Callable, Mapping

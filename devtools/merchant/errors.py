@@ -1,7 +1,5 @@
 """The client's errors, with hints. Must stay quick to import: `--help` loads this module."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

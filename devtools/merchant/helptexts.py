@@ -1,7 +1,5 @@
 """The epilogs of `merchant --help`, of `pay` and of the other commands."""
 
-from __future__ import annotations
-
 COMMAND = """
 environment:
   PLATFORM_URL        where the router is

@@ -1,7 +1,5 @@
 """Follows a transaction to its final status."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 

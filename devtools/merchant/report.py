@@ -1,7 +1,5 @@
 """A merchant's output: money, times, a line per hop."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal

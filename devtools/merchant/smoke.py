@@ -1,7 +1,5 @@
 """`merchant smoke`: runs the checks of the contract against a running platform."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Mapping

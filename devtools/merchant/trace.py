@@ -1,7 +1,5 @@
 """A transaction's trace, read from the console's store: one row for each span."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 

@@ -1,7 +1,5 @@
 """The checkout that `new` changes, and its state in git."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

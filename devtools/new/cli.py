@@ -1,7 +1,5 @@
 """`new`: creates a service from the template, removes it, updates the derived files."""
 
-from __future__ import annotations
-
 import argparse
 import shutil
 import sys

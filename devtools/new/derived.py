@@ -5,8 +5,6 @@ block in a stack gets one from the template, and a block without a service goes;
 a block by hand stays. Comments and order are kept.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Callable, Collection, Mapping

@@ -1,7 +1,5 @@
 """Renders the templates: files of each kind of service, and a block for each stack."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The requested service: its names and port, validated."""
 
-from __future__ import annotations
-
 import importlib.util
 import keyword
 import re

@@ -5,8 +5,6 @@ interrupted command has changed nothing; after a `kill -9` between two renames, 
 up.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The logs of all processes, merged, newest first."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """One payment: waterfall, attempts, record, ledger entry, log lines, and a command to repeat it."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from collections.abc import Mapping

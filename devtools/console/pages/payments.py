@@ -1,7 +1,5 @@
 """All payments, latest first."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Any
 

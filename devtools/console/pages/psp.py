@@ -1,7 +1,5 @@
 """The PSP sandbox: fault switches, its requests and its payments."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from nicegui import ui

@@ -1,7 +1,5 @@
 """The queue: waiting and pending entries, scheduled retries, and dead letters."""
 
-from __future__ import annotations
-
 import heapq
 import time
 from dataclasses import dataclass

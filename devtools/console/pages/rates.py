@@ -1,7 +1,5 @@
 """Requests, latency and errors per service, and payments by outcome, for 15 minutes."""
 
-from __future__ import annotations
-
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence

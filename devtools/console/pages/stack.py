@@ -1,7 +1,5 @@
 """The stack: a live picture, and each process with its state and controls."""
 
-from __future__ import annotations
-
 import contextlib
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """Try it: sends one payment and shows request and response, or sends many."""
 
-from __future__ import annotations
-
 import json
 import uuid
 from typing import Any
