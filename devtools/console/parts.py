@@ -23,11 +23,6 @@ def card(title: str, hint: str = "") -> Iterator[None]:
         yield
 
 
-def empty(text: str) -> ui.label:
-    """A hint where there is no data yet."""
-    return ui.label(text).classes("hint")
-
-
 def figure(name: str) -> ui.label:
     """A number with its name below; returns the number's label."""
     with ui.card().props("flat bordered"):
@@ -72,10 +67,10 @@ def table(
     return shown
 
 
-def button(text: str, on_click: Any = None, *, spoken: str = "", solid: bool = False) -> ui.button:
-    """A button in the page's colours; `spoken` is its label for screen readers."""
+def button(text: str, on_click: Any = None, *, solid: bool = False) -> ui.button:
+    """A button in the page's colours."""
     made = ui.button(text, on_click=on_click, color=None)
-    made.props(f'no-caps {"unelevated" if solid else "flat dense"} aria-label="{spoken or text}"')
+    made.props(f"no-caps {'unelevated' if solid else 'flat dense'}")
     return made.classes("solid" if solid else "")
 
 

@@ -38,14 +38,16 @@ class RefusedError(Exception):
     """The request cannot be carried out; the message says why."""
 
 
-TROUBLE = (
-    RefusedError,
-    *redis_client.ERRORS,
-    SupervisorError,
-    httpx.HTTPError,
-    PlatformError,
-    UsersError,
-)
+_UNAVAILABLE: dict[type[Exception], str] = {
+    **dict.fromkeys(
+        redis_client.ERRORS,
+        "Redis does not respond. See the page Stack: is it stopped or still starting?",
+    ),
+    SupervisorError: "process-compose does not respond: the stack is stopped or was killed. "
+    "`platform up -D` starts it.",
+    httpx.HTTPError: "The PSP sandbox does not respond. See the page Stack: is it stopped?",
+}
+TROUBLE: tuple[type[Exception], ...] = (RefusedError, *_UNAVAILABLE, PlatformError, UsersError)
 REDIS_TIMEOUT_SECONDS = 2.0
 # Payments searched by a filter: 2,000 take some 150 ms.
 EXAMINED_MAX = 2_000
@@ -187,15 +189,7 @@ def _pages(read: Callable[[str | None], P]) -> Iterator[P]:
 
 def sentence(error: BaseException) -> str:
     """The user-facing message: what is unavailable and what to do."""
-    if isinstance(error, redis.RedisError):
-        return "Redis does not respond. See the page Stack: is it stopped or still starting?"
-    if isinstance(error, SupervisorError):
-        return (
-            "process-compose does not respond: the stack is stopped or was killed. "
-            "`platform up -D` starts it."
-        )
-    if isinstance(error, httpx.HTTPError):
-        return "The PSP sandbox does not respond. See the page Stack: is it stopped?"
     if isinstance(error, PlatformError):
         return f"{error.detail}. {error.hint}".strip()
-    return str(error)
+    texts = (text for kind, text in _UNAVAILABLE.items() if isinstance(error, kind))
+    return next(texts, str(error))

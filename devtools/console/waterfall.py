@@ -61,8 +61,3 @@ def rows(spans: Sequence[Span]) -> list[Row]:
 
     traces = dict.fromkeys(span.trace_id for span in ordered)
     return [row for trace_id in traces for row in below((trace_id, ""), 0)]
-
-
-def all_ms(found: Sequence[Row]) -> float:
-    """From the start of the first row to the end of the last."""
-    return max((row.offset_ms + row.ms for row in found), default=0.0)

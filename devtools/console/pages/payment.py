@@ -10,7 +10,7 @@ from nicegui import ui
 from devtools.console import waterfall
 from devtools.console.live import Live
 from devtools.console.pages.payments import took
-from devtools.console.parts import card, code, copy_button, empty, log_rows, log_table, pairs
+from devtools.console.parts import card, code, copy_button, log_rows, log_table, pairs
 from devtools.console.receiver import TRANSACTION_ID
 from devtools.console.sources import Payment, Sources
 from devtools.loglines import Line
@@ -30,7 +30,7 @@ def page(sources: Sources, transaction_id: str) -> None:
     """The payment with this id, updated until the page is left."""
     ui.link("← All payments", "/")
     if not TRANSACTION_ID.fullmatch(transaction_id):  # anything else is in many log lines
-        empty(f"There is no payment {transaction_id[:36]}.")
+        ui.label(f"There is no payment {transaction_id[:36]}.").classes("hint")
         return
     is_final = False
     container = ui.column()
@@ -43,7 +43,7 @@ def page(sources: Sources, transaction_id: str) -> None:
         container.clear()
         with container:
             if found is None:
-                empty(f"There is no payment {transaction_id[:36]}.")
+                ui.label(f"There is no payment {transaction_id[:36]}.").classes("hint")
             else:
                 _payment(found, sources.router_url)
 
@@ -83,9 +83,9 @@ def _head(found: Payment) -> None:
 
 def _waterfall(rows: list[waterfall.Row]) -> None:
     if not rows:
-        empty(_NO_TRACE)
+        ui.label(_NO_TRACE).classes("hint")
         return
-    total_ms = max(waterfall.all_ms(rows), 0.001)
+    total_ms = max(0.001, *(row.offset_ms + row.ms for row in rows))
     with ui.element("div").classes("scale"):
         ui.label("0")
         ui.label(duration(total_ms / 2))
@@ -130,9 +130,9 @@ def _ledger(found: Payment) -> None:
     if found.credit:
         pairs({"points": points(found.credit.points), "at": found.credit.at})
     elif found.record["status"] == "captured":
-        empty("No entry among the merchant's latest credits.")
+        ui.label("No entry among the merchant's latest credits.").classes("hint")
     else:
-        empty("Only a captured payment earns points.")
+        ui.label("Only a captured payment earns points.").classes("hint")
 
 
 def curl(payment: Mapping[str, Any], merchant: str, url: str) -> str:
