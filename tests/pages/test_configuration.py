@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from devtools import environment
 from devtools.checkout import SET_BY_THE_STACK
-from devtools.new import derived, paths
+from devtools import new
+from devtools.new import derived
 from services.psp_connector.backoff import Backoff
 from tests.support import ROOT
 
@@ -18,7 +19,7 @@ FIELDS = {
 
 def test_derived_files_are_up_to_date() -> None:
     """`new sync` would change neither a stack, nor the page, nor the example."""
-    found = {name: (ROOT / name).read_text() for name in paths.FILES}
+    found = {name: (ROOT / name).read_text() for name in new.FILES}
     assert found == {name: make(found[name]) for name, make in derived.MAKERS.items()}
 
 
@@ -28,7 +29,7 @@ def test_the_page_says_when_a_payment_is_given_up() -> None:
     attempts, first, longest, call = (FIELDS[f"PSP_{name.upper()}"].default for name in names)
     backoff = Backoff(first, longest, uniform=lambda _low, high: high)
     waits_seconds = sum(backoff.delay_seconds(attempt) for attempt in range(1, attempts))
-    page = " ".join((ROOT / paths.PAGE).read_text().split())
+    page = " ".join((ROOT / new.PAGE).read_text().split())
     assert f"waits at most {waits_seconds:g} s" in page
     assert f"plus {attempts} calls" in page
     assert f"failed within {waits_seconds + attempts * call:g} s" in page
