@@ -68,7 +68,7 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
     probes: dict[str, Probe] = {
         "programs": lambda: machine.programs(environ),
         "ports": lambda: running.ports() + running.left_behind(),
-        "health": lambda: running.health() + running.changed(),
+        "health": lambda: running.health() + running.psp() + running.changed(),
         "redis": running.redis,
         "settings": lambda: settings(here, first, faults),
         "state": lambda: machine.state(here) + machine.dotenv(here),

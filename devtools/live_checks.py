@@ -105,6 +105,16 @@ class Running:
         note, value = _failing(response), str(response.status_code)
         return Finding(name, value, "fault", note, self._log(name))
 
+    def psp(self) -> list[Finding]:
+        """A fault while the connector charges nothing."""
+        url = f"http://127.0.0.1:{self._numbers['psp-connector']}/metrics"
+        with contextlib.suppress(httpx.HTTPError):
+            metrics = httpx.get(url, timeout=_RESPONSE_SECONDS_MAX, trust_env=False).text
+            if "\npsp_paused 1.0" in metrics:
+                cure = f"are PSP_URL and PSP_API_KEY right? {self._log('psp-connector')}"
+                return [Finding("PSP", "unavailable", "fault", "charging is paused", cure)]
+        return []
+
     def changed(self) -> list[Finding]:
         """Services whose settings differ from those of the next start."""
         found = []

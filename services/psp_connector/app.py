@@ -60,6 +60,7 @@ def create_app(settings: ConnectorSettings, connector: Connector, client: store.
         collectors=[
             connector.metrics.outcomes,
             connector.metrics.seconds,
+            connector.metrics.paused,
             QueueCollector(client, store.partitions(settings.partitions)),
         ],
     )

@@ -48,6 +48,7 @@ class Connector:
         self._backoff = backoff
         self._attempts_max = attempts_max
         self.metrics = Attempts()
+        self.metrics.paused.set_function(lambda: not breaker.allowed)
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="charge")
         self._probing: Future[None] | None = None
         # Not an Event: setting one in a signal handler deadlocks if the interrupted thread holds

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 
-from prometheus_client import Counter, Histogram, Metric
+from prometheus_client import Counter, Gauge, Histogram, Metric
 from prometheus_client.core import GaugeMetricFamily
 
 from services.common import redis_client, store
@@ -22,7 +22,7 @@ _GAUGES = (
 
 
 class Attempts:
-    """Attempts by outcome, and durations of PSP calls."""
+    """Attempts by outcome, durations of PSP calls, and whether charging is paused."""
 
     def __init__(self) -> None:
         self.outcomes = Counter("psp_attempts", "Attempts by outcome", ["outcome"], registry=None)
@@ -35,6 +35,7 @@ class Attempts:
             buckets=_PSP_BUCKETS_SECONDS,
             registry=None,
         )
+        self.paused = Gauge("psp_paused", "1 while the PSP is unavailable, else 0", registry=None)
 
 
 class QueueCollector:

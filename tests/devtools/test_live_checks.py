@@ -15,8 +15,11 @@ from devtools.address import PORT_OFFSETS
 from devtools.checkout import current
 from devtools.live_checks import Running
 from services.common import store
+from services.core_api.models import TransactionRequest
+from services.core_api.transactions import Transactions
+from services.psp_connector.breaker import FAILURES_MAX
 from tests.devtools.conftest import WAIT, one, python, wrong
-from tests.support import free_ports, redis_server
+from tests.support import free_ports, redis_server, service, wait_until
 
 
 def running(environ: dict[str, str], **more: str) -> Running:
@@ -75,6 +78,23 @@ def test_a_redis_that_hangs_is_reported_soon(
     assert (item.value, item.status) == ("no response", "fault")
     assert "hunter2" not in repr(item)
     assert time.monotonic() - started < 15
+
+
+def test_a_psp_that_is_unavailable_is_reported(
+    client: Any, redis_port: int, environ: dict[str, str], tmp_path: Path
+) -> None:
+    """Charging is paused after some failures in a row, and accepted transactions wait."""
+    transactions = Transactions(client, 100)
+    for _ in range(FAILURES_MAX):
+        transactions.accept(1, TransactionRequest(amount=1, currency="USD"), "", None)
+    more = {
+        "HTTP_PORT": str(int(environ["PLATFORM_PORT"]) + PORT_OFFSETS["psp-connector"]),
+        "REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
+    }
+    with service("psp_connector", tmp_path, **more):
+        wait_until(lambda: running(environ).psp(), what="the doctor's finding")
+        [fault] = running(environ).psp()
+    assert (fault.status, fault.note) == ("fault", "charging is paused")
 
 
 def test_an_orphan_is_reported_with_its_pid(environ: dict[str, str], checkout: Path) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from devtools import environment
+from devtools import environment, new
 from devtools.checkout import SET_BY_THE_STACK
-from devtools import new
 from devtools.new import derived
 from services.psp_connector.backoff import Backoff
 from tests.support import ROOT
