@@ -57,32 +57,16 @@ def look(sources: Sources) -> dict[str, Node]:
     }
 
 
-class Picture:
-    """Its elements."""
-
-    def __init__(self) -> None:
-        self._steps: dict[str, tuple[ui.element, ui.label, ui.label]] = {}
-        with ui.element("div").classes("picture"):
-            for name in NODES:
-                self._steps[name] = _step(name)
-
-    def show(self, nodes: Mapping[str, Node]) -> None:
-        """Shows the stack; an arrow is coloured while there is traffic."""
+def draw(picture: ui.element, nodes: Mapping[str, Node]) -> None:
+    """Draws the stack anew; an arrow is coloured while there is traffic."""
+    picture.clear()
+    with picture:
         for name, node in nodes.items():
-            step, rate, note = self._steps[name]
             flows, off = " step-flows" * bool(node.rate), " step-off" * (not node.is_up)
-            step.classes(replace=f"step step-{name}{flows}{off}")
-            rate.text = f"{node.rate:.1f}/s" if node.rate < 100 else f"{node.rate:.0f}/s"
-            note.text = node.note
-
-
-def _step(name: str) -> tuple[ui.element, ui.label, ui.label]:
-    """Adds a node after its arrow; returns it with its labels for rate and note."""
-    with ui.element("div").classes(f"step step-{name}") as step:
-        with ui.element("div").classes("arrow"):
-            rate = ui.label()
-            ui.icon("trending_flat")
-        with ui.element("div").classes("node"):
-            ui.label(name)
-            note = ui.label().classes("hint")
-    return step, rate, note
+            with ui.element("div").classes(f"step step-{name}{flows}{off}"):
+                with ui.element("div").classes("arrow"):
+                    ui.label(f"{node.rate:.1f}/s" if node.rate < 100 else f"{node.rate:.0f}/s")
+                    ui.icon("trending_flat")
+                with ui.element("div").classes("node"):
+                    ui.label(name)
+                    ui.label(node.note).classes("hint")

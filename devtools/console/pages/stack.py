@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import psutil
+from nicegui import ui
 
 from devtools import health
 from devtools.catalog import LISTENERS
@@ -120,7 +121,7 @@ def _memory(pid: int) -> str:
 def page(sources: Sources) -> None:
     """The picture, then a row for each process."""
     with card("Traffic", "requests and payments per second, over the last five seconds"):
-        drawn = picture.Picture()
+        drawn = ui.element("div").classes("picture")
     with card("Processes"):
         processes = table(_COLUMNS, key="name", slots=_SLOTS, none="No processes.")
 
@@ -138,4 +139,4 @@ def page(sources: Sources) -> None:
     processes.on("tell", tell)
     processes.on("scale", scale)
     Live(lambda: read(sources), show, seconds=_SECONDS)
-    Live(lambda: picture.look(sources), drawn.show)
+    Live(lambda: picture.look(sources), partial(picture.draw, drawn))
