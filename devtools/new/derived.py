@@ -52,19 +52,20 @@ def _put(mapping: Any, name: str, value: Any) -> None:
         mapping.insert(max(len(mapping) - 1, 0), name, value)
 
 
-def _insert(text: str, section: str, block: str) -> str:
-    """Inserts a block before that of the router."""
-    line, _column = _yaml().load(text)[section].lc.key("router")
-    lines = text.splitlines(keepends=True)
-    return "".join([*lines[:line], block, *lines[line:]])
+def _complete(text: str, section: str, block: Callable[[Service], str]) -> Any:
+    """The document, with a block for each service that has none, before that of the router."""
+    for name, service in _PYTHON.items():
+        found = _yaml().load(text)[section]
+        if name not in found:
+            lines = text.splitlines(keepends=True)
+            lines.insert(found.lc.key("router")[0], block(service))
+            text = "".join(lines)
+    return _yaml().load(text)
 
 
 def processes(text: str) -> str:
     """process-compose.yaml."""
-    for name, service in _PYTHON.items():
-        if name not in _yaml().load(text)["processes"]:
-            text = _insert(text, "processes", render.block(PROCESSES, {"service": service}))
-    document = _yaml().load(text)
+    document = _complete(text, "processes", lambda s: render.block(PROCESSES, {"service": s}))
     found = document["processes"]
     for name, process in list(found.items()):
         module = re.search(r"python -m services\.(\w+)", process["command"])
@@ -94,10 +95,7 @@ def caddyfile(text: str) -> str:
 def containers(text: str) -> str:
     """deploy/compose.yaml."""
     shared = set(_yaml().load(text)["x-logging"])
-    for name, service in _PYTHON.items():
-        if name not in _yaml().load(text)["services"]:
-            text = _insert(text, "services", _container(service, shared))
-    document = _yaml().load(text)
+    document = _complete(text, "services", lambda service: _container(service, shared))
     found, router = document["services"], document["services"]["router"]
     for name in [name for name in found if name not in SERVICES]:
         _remove_container(document, name)
