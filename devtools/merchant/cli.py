@@ -46,9 +46,9 @@ def _run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     password = _password(args, environ)
     # Imported late: loading the HTTP client takes longer than printing --help.
     if args.command == "smoke":
-        from devtools.merchant import smoke  # noqa: PLC0415
+        from devtools.merchant import contract  # noqa: PLC0415
 
-        return smoke.run(url, password, _with_secret(environ), seconds_max=args.timeout)
+        return contract.run(url, password, _with_secret(environ), seconds_max=args.timeout)
     from devtools.merchant import commands  # noqa: PLC0415
 
     return commands.run(args, url, password, environ)

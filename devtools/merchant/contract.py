@@ -1,8 +1,9 @@
-"""Checks of the public contract: payments through the router as the shipped users.
+"""`merchant smoke`: checks of the public contract, with payments of the shipped users.
 
 Each check of a refusal has a control: the corrected request is accepted.
 """
 
+import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -11,9 +12,10 @@ from functools import partial
 from itertools import takewhile
 
 from devtools.merchant.client import AUTH, LOYALTY, TRANSACTIONS, Client, Deadline, Response
+from devtools.merchant.errors import PlatformError, UnreachableError
 from devtools.merchant.models import Loyalty, Token, Transaction, read
 from devtools.merchant.payment import follow
-from devtools.merchant.report import Screen
+from devtools.merchant.report import Screen, duration
 from services.common.settings import SettingsError
 from services.common.tokens import Tokens, TokenSettings
 
@@ -22,6 +24,7 @@ _PAYMENT_SECONDS_MAX = 10.0
 # A token is valid for 30 s; one more, because its times are whole seconds.
 _EXPIRY_SECONDS_MAX = 31.0
 _CREDITS_MAX = 100
+_NAME_WIDTH = 64
 _ONE_USD = {"amount": 100, "currency": "USD"}
 
 
@@ -252,3 +255,36 @@ def _wait_for_expiry(merchants: Merchants, login: Token, reason: str) -> None:
         raise CheckFailedError(f"{seconds:.0f} s to wait for its end", f"{left:.0f} s left")
     merchants.screen.say(f"        waiting {seconds:.0f} s for a token to expire: {reason}")
     time.sleep(seconds)
+
+
+def run(url: str, password: str, environ: Mapping[str, str], *, seconds_max: float) -> int:
+    """Runs all checks, printing a line each; returns 0 if all pass, else 1.
+
+    Raises:
+        UnreachableError: the router does not respond; the remaining checks are not tried.
+    """
+    screen = Screen(sys.stdout, environ)
+    with Client(url, Deadline(seconds_max)) as client:
+        merchants = Merchants(client, password, environ, screen)
+        passed = sum([_passes(check, name, merchants) for name, check in CHECKS.items()])
+    screen.say(f"smoke: {passed} passed, {len(CHECKS) - passed} failed")
+    return 0 if passed == len(CHECKS) else 1
+
+
+def _passes(check: Check, name: str, merchants: Merchants) -> bool:
+    started, lines = time.perf_counter(), []
+    try:
+        check(merchants)
+    except CheckFailedError as error:
+        lines = error.lines
+    except UnreachableError:
+        merchants.screen.say(f"NOT ok  {name}", "NOT ok")
+        raise
+    except PlatformError as error:
+        lines = CheckFailedError("a response", str(error)).lines
+    ms = (time.perf_counter() - started) * 1000
+    status = "NOT ok" if lines else "ok"
+    merchants.screen.say(f"{status:<7} {name:<{_NAME_WIDTH}} {duration(ms):>8}", status)
+    for line in lines:
+        merchants.screen.say(f"          {line}")
+    return not lines
