@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from services.psp_connector.psp import Captured, Charge, Outcome, Refused, Transient
+from services.psp_connector.psp import Captured, Charge, Outcome, Transient
 from services.psp_connector.settings import ConnectorSettings
 from services.psp_connector.stripe_psp import StripePsp
 from tests.psp_sandbox.sandbox import AUTH, PAYMENT
@@ -49,7 +49,7 @@ def test_a_key_is_for_one_payment(sandbox: Process) -> None:
     first = sandbox.pay("k")
     assert isinstance(first, Captured)
     assert sandbox.pay("k") == first
-    assert sandbox.pay("k", "pm_card_amex") == Refused("HTTP 400 idempotency_error")
+    assert sandbox.pay("k", "pm_card_amex") == Transient("HTTP 400 idempotency_error")
 
 
 def hold(sandbox: Process, key: str) -> socket.socket:
