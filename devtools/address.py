@@ -5,8 +5,6 @@ Clients use `running_port` or `router_url`: the caller's value, then the recorde
 default.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Mapping

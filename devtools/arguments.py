@@ -1,7 +1,5 @@
 """Shared by the parsers of our commands."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any

@@ -5,8 +5,6 @@ environment. process-compose is started this way because it drops the whole file
 invalid.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Mapping

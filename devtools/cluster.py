@@ -1,7 +1,5 @@
 """`python -m devtools.cluster`: joins the stack's nodes to a Redis Cluster, at the first start."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

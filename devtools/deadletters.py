@@ -1,7 +1,5 @@
 """`deadletters`: runs services/psp_connector/deadletters.py on this checkout's stack."""
 
-from __future__ import annotations
-
 import os
 import sys
 

@@ -3,8 +3,6 @@
 Read-only. Exit code 0 without faults, else 1; warnings are not faults.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

@@ -1,7 +1,5 @@
 """`.env`, read by python-dotenv for the stack and its commands."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ Preflight writes them to `environment` in the state folder, which every command 
 process-compose.yaml sources; it checks the services' settings with the same values beforehand.
 """
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Mapping
 from pathlib import Path

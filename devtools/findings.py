@@ -1,7 +1,5 @@
 """The doctor's findings, as columns or as JSON."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import json

@@ -4,8 +4,6 @@
 no time limit, and its `up -D` does not wait.
 """
 
-from __future__ import annotations
-
 import http.client
 import os
 import re

@@ -1,7 +1,5 @@
 """The doctor's checks of the running stack: ports, health, Redis."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Mapping, Sequence

@@ -3,8 +3,6 @@
 The patterns come from lnav's format file, so that both read the same.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import json

@@ -1,7 +1,5 @@
 """The doctor's checks of the machine: programs, state folder, disk, clock, flake."""
 
-from __future__ import annotations
-
 import json
 import platform
 import re

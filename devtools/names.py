@@ -1,7 +1,5 @@
 """Finds misspelt and useless variables, in `.env` and in the shell."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

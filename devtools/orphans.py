@@ -9,8 +9,6 @@ and no process-compose is among its ancestors.
 Any process may end while it is inspected: each inspection suppresses GONE.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import sys

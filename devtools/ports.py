@@ -1,7 +1,5 @@
 """The processes that listen on this machine's ports."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import socket

@@ -5,8 +5,6 @@ settings and ports, and writes `environment`. Reports all faults at once, each w
 exits with 78 (EX_CONFIG), which stops the stack.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

@@ -6,8 +6,6 @@ syntax error, its log says why; process-compose and the next save start it again
 by hand stays stopped. On by default if the code is in a checkout; RELOAD=0 switches it off.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import time

@@ -4,8 +4,6 @@
 and `... forget` does it.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 `new sync` writes both; a test compares them.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ At a terminal it opens lnav's viewer; into a pipe, with `-n` or with NO_COLOR it
 devtools/lnav has the format of our lines.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os

@@ -1,7 +1,5 @@
 """The state folder of a checkout: its contents, version and removal."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import shutil

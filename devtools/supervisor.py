@@ -3,8 +3,6 @@
 The routes are those of https://f1bonacc1.github.io/process-compose/client/.
 """
 
-from __future__ import annotations
-
 import http.client
 import json
 import re

@@ -1,7 +1,5 @@
 """Output for a terminal: escaped, coloured, in columns."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from typing import TextIO
 

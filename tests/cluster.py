@@ -1,7 +1,5 @@
 """A Redis Cluster on the loopback: primaries with a replica each, stopped and started by tests."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -1,7 +1,5 @@
 """An OTLP/HTTP receiver of traces on a free loopback port."""
 
-from __future__ import annotations
-
 import contextlib
 import threading
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Shared by tests: free ports, bounded waits, programs that always end."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import random

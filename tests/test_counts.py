@@ -1,7 +1,5 @@
 """nix/pytest/counts.py: the totals of a check."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

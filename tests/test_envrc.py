@@ -1,7 +1,5 @@
 """direnv loads the development shell, and no temporary folder is left behind."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

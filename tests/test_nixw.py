@@ -1,7 +1,5 @@
 """nixw passes Nix the right command, packages and files."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """A person at a browser: sees, clicks, types and chooses by the text on the page."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import os

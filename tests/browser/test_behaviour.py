@@ -1,7 +1,5 @@
 """The console as a whole: tabs, kills, load, keyboard, security."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import signal

@@ -1,7 +1,5 @@
 """Each page of the console, as a user sees it; its layout on wide and narrow screens."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

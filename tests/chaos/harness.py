@@ -1,7 +1,5 @@
 """Traffic for the chaos tests, and the invariants after it."""
 
-from __future__ import annotations
-
 import contextlib
 import random
 import threading

@@ -4,8 +4,6 @@ Without a response, or after a 502, 503 or 504, it sends the same request again 
 Idempotency-Key. A transaction that got a 202 at last must reach its final status once.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import time

@@ -3,8 +3,6 @@
 With REDIS_REPLICAS_MIN=1 each payment that got a 202 is captured, once.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import random

@@ -1,7 +1,5 @@
 """A connector is frozen or stopped with work in flight."""
 
-from __future__ import annotations
-
 import signal
 import time
 

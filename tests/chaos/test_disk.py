@@ -1,7 +1,5 @@
 """Redis' disk is full for a while."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys

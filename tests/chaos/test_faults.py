@@ -1,7 +1,5 @@
 """A PSP that fails in every way, and connectors that are killed."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from functools import partial

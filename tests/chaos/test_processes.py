@@ -1,7 +1,5 @@
 """Every process, and the whole stack, is killed under load."""
 
-from __future__ import annotations
-
 import time
 from functools import partial
 from pathlib import Path

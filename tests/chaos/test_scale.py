@@ -1,7 +1,5 @@
 """Connectors are added and removed by `process-compose process scale`, under load."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import httpx

@@ -1,7 +1,5 @@
 """20,000 transactions through one stack, in parts that are each bounded: what must not grow."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 

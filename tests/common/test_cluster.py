@@ -1,7 +1,5 @@
 """A Redis Cluster behind the client: redirections, a moved slot, a dead primary, a mismatch."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from typing import Any

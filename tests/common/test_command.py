@@ -1,7 +1,5 @@
 """`run_main`, which wraps every command-line program."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The health check of a container: `python -m services.common.healthcheck`."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import socket

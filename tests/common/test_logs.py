@@ -1,7 +1,5 @@
 """A log's reader or disk may fail at any time without affecting the process."""
 
-from __future__ import annotations
-
 import os
 import threading
 import time

@@ -1,7 +1,5 @@
 """The OpenAPI documents match the services' behaviour, as checked by schemathesis."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

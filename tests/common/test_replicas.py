@@ -1,7 +1,5 @@
 """With REDIS_REPLICAS_MIN, a 202 means that a replica has the transaction."""
 
-from __future__ import annotations
-
 import os
 import signal
 import uuid

@@ -1,7 +1,5 @@
 """Every Lua script is all-or-nothing when a key holds another type."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Tracing: off, on, limited, and with an endpoint that does not respond."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import subprocess

@@ -1,7 +1,5 @@
 """What all HTTP services have in common."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import falcon.testing

@@ -1,7 +1,5 @@
 """The HTTP port of a process without gunicorn."""
 
-from __future__ import annotations
-
 import socket
 import struct
 from typing import Any

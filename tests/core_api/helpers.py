@@ -1,7 +1,5 @@
 """The Core API in this process, and merchants who pay."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import falcon.testing

@@ -1,7 +1,5 @@
 """Authentication and authorization of the Core API: tokens, headers and users."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from functools import partial

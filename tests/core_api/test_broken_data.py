@@ -1,7 +1,5 @@
 """Data in Redis may have been changed by hand."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Reading one transaction, pages of transactions, and loyalty points."""
 
-from __future__ import annotations
-
 import uuid
 from typing import Any
 

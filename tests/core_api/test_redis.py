@@ -1,7 +1,5 @@
 """A Redis that is full, down, silent, read-only or restarted."""
 
-from __future__ import annotations
-
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any

@@ -1,7 +1,5 @@
 """deploy/compose.yaml matches process-compose.yaml: processes, order, variables, limits."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

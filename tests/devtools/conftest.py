@@ -1,7 +1,5 @@
 """Shared by the tests of devtools: a folder that looks like a checkout."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess

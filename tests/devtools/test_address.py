@@ -1,7 +1,5 @@
 """The router's port and URL: from the caller, the last start, or the default."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The origin of each setting, and the faults of `.env`."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Tab completes the arguments of our commands, as the development shell sets it up."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import re

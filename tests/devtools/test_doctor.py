@@ -1,7 +1,5 @@
 """The doctor finds faults, names the remedy, and never hangs."""
 
-from __future__ import annotations
-
 import io
 import json
 import shutil

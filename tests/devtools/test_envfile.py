@@ -1,7 +1,5 @@
 """`.env` is passed on unchanged, or refused with a message."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

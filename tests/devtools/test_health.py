@@ -1,7 +1,5 @@
 """`platform up -D` says why the stack did not become healthy."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

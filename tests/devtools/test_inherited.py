@@ -1,7 +1,5 @@
 """nix/platform: what our programs inherit, and how they find the stack."""
 
-from __future__ import annotations
-
 import os
 import re
 import stat

@@ -1,7 +1,5 @@
 """The doctor's checks of a running stack: ports, health, Redis."""
 
-from __future__ import annotations
-
 import os
 import socket
 import time

@@ -1,7 +1,5 @@
 """Log lines: what `services/common/logs.py` writes, `devtools/loglines.py` reads back."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Iterator

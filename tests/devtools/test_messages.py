@@ -1,7 +1,5 @@
 """--help is sufficient to use a command, and recommended commands work as written."""
 
-from __future__ import annotations
-
 import argparse
 import re
 import shlex

@@ -1,7 +1,5 @@
 """Misspelt settings are found; variables of other programs are not."""
 
-from __future__ import annotations
-
 import pytest
 
 from devtools import names

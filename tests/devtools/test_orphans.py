@@ -1,7 +1,5 @@
 """Processes whose supervisor was killed are found and ended; no others."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

@@ -1,7 +1,5 @@
 """Preflight names everything that prevents a start, with its remedy."""
 
-from __future__ import annotations
-
 import os
 import socket
 import stat

@@ -1,7 +1,5 @@
 """Saved files are noticed on any system; tests/stack/test_reload.py shows what follows."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from pathlib import Path

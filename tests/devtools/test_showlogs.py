@@ -1,7 +1,5 @@
 """`logs`: the logs of all processes, merged and filtered by lnav, with our format file."""
 
-from __future__ import annotations
-
 import gzip
 import os
 import pty

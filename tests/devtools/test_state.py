@@ -1,7 +1,5 @@
 """The state folder: its version, and its removal by `platform reset`."""
 
-from __future__ import annotations
-
 import os
 import pty
 import subprocess

@@ -1,7 +1,5 @@
 """The images, as nix/images.nix describes them, run without a container engine."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Runs commands as a container engine does for deploy/compose.yaml, as far as permitted."""
 
-from __future__ import annotations
-
 import functools
 import os
 import shutil

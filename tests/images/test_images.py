@@ -1,7 +1,5 @@
 """The images' own commands in an empty environment: their contents, and the stack they form."""
 
-from __future__ import annotations
-
 import shutil
 import signal
 from pathlib import Path

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from tests.new.tree import KINDS, Tree, copy

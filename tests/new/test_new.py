@@ -1,7 +1,5 @@
 """`new`: its services pass all checks and can be removed; a refusal changes nothing."""
 
-from __future__ import annotations
-
 import shutil
 import signal
 import sys

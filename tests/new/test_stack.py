@@ -1,7 +1,5 @@
 """The stack with a service of each kind, which behave like the others."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator

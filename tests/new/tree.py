@@ -1,7 +1,5 @@
 """A copy of this tree in its own git repository, and `new` run in it."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Files derived from the settings classes and service.toml are up to date."""
 
-from __future__ import annotations
-
 from devtools import environment, new
 from devtools.checkout import SET_BY_THE_STACK
 from devtools.new import derived

@@ -1,7 +1,5 @@
 """Everything the pages name exists: links, files, commands, modules, variables, metrics."""
 
-from __future__ import annotations
-
 import functools
 import importlib.util
 import re

@@ -1,7 +1,5 @@
 """The state machine's rules for normal operation: payments and attempts."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import (

@@ -1,7 +1,5 @@
 """A PSP with the responses that a test sets, and a client of it."""
 
-from __future__ import annotations
-
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any

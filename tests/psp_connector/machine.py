@@ -5,8 +5,6 @@ of Redis is compared with it; invariants are checked independently: final stays 
 ledger agree, nothing accepted is lost.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """The model of the state machine, and the invariants after each step."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import re

@@ -1,7 +1,5 @@
 """Accepted payments, connectors in the test's threads that charge them, and a PSP."""
 
-from __future__ import annotations
-
 import contextlib
 import threading
 from collections import Counter

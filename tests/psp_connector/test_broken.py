@@ -1,7 +1,5 @@
 """Corrupt data in Redis does not stop other payments, and nothing is lost."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """The requests of the PSP client, and their destination."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import itertools

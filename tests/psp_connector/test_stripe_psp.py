@@ -1,7 +1,5 @@
 """The real `stripe` library with a server that sends any response."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import time

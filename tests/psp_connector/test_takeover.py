@@ -1,7 +1,5 @@
 """Connectors that die, freeze, stop or share work."""
 
-from __future__ import annotations
-
 import threading
 import time
 from typing import Any

@@ -1,7 +1,5 @@
 """Every attempt is in its payment's trace, linked to the previous attempt."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A sandbox for each test, with a clock that the test sets."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

@@ -1,7 +1,5 @@
 """Shared by the sandbox's tests: a client with Stripe's form encoding."""
 
-from __future__ import annotations
-
 from typing import Any
 from urllib.parse import urlencode
 

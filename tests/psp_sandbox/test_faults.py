@@ -1,7 +1,5 @@
 """Fault injection by payment method, and for all requests."""
 
-from __future__ import annotations
-
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor

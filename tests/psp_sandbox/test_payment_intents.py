@@ -1,7 +1,5 @@
 """Stripe's paths: shapes, declines, validation, keys, lists."""
 
-from __future__ import annotations
-
 from urllib.parse import urlencode
 
 import pytest

@@ -1,7 +1,5 @@
 """The real process, used by the connector's client, and started with bad settings."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import socket

@@ -1,7 +1,5 @@
 """The store: what it keeps, for how long, and database failures."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from services.psp_sandbox.store import KEY_HOURS_MAX, Store

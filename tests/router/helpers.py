@@ -1,7 +1,5 @@
 """A real router on free ports, and services that record requests."""
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import json

@@ -1,7 +1,5 @@
 """The size, the framing and the pace of requests."""
 
-from __future__ import annotations
-
 import re
 import time
 from contextlib import ExitStack

@@ -1,7 +1,5 @@
 """Services that fail, hang or restart, and clients that are too slow."""
 
-from __future__ import annotations
-
 import select
 import threading
 import time

@@ -1,7 +1,5 @@
 """Headers that pass in both directions, and headers that do not."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

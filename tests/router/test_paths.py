@@ -1,7 +1,5 @@
 """Which paths and hosts reach which service."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The program: its logs, its settings and its configuration."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

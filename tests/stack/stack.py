@@ -1,7 +1,5 @@
 """The real stack, started by process-compose on free ports with its own state folder."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Parts of the stack replaced by external ones: a Redis, a PSP, a service."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The benchmark's command, which starts its own stacks."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """`platform up --cluster`: the stack on a Redis Cluster of six nodes."""
 
-from __future__ import annotations
-
 import sys
 from functools import partial
 from pathlib import Path

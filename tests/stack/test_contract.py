@@ -4,8 +4,6 @@ What a service accepts and refuses in detail is tested in its own folder, and th
 refusals in tests/router.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

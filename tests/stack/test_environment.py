@@ -1,7 +1,5 @@
 """The user's environment does not affect the stack, and other users cannot access it."""
 
-from __future__ import annotations
-
 import os
 import re
 import stat

@@ -1,7 +1,5 @@
 """process-compose runs the stack's file."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import tempfile

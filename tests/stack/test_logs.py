@@ -1,7 +1,5 @@
 """The logs of a running stack: all of a payment, for people and programs, and no secrets."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

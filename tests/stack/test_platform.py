@@ -1,7 +1,5 @@
 """The `platform` command: up -D, status, down, reset, and their messages."""
 
-from __future__ import annotations
-
 import os
 import re
 import socket

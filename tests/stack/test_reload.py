@@ -1,7 +1,5 @@
 """A running stack serves changes in a copy of the checkout."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import shutil

@@ -1,7 +1,5 @@
 """However and whenever the stack is stopped, no process remains."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import time

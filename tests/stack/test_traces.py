@@ -1,7 +1,5 @@
 """Traces of a whole payment, and the cost of an endpoint that is down or silent."""
 
-from __future__ import annotations
-
 import re
 import time
 from functools import partial

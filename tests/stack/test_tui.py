@@ -1,7 +1,5 @@
 """process-compose's screen (TUI) in a terminal of 120 columns and 40 rows."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

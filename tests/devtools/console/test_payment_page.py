@@ -1,7 +1,5 @@
 """The page of a payment: the command to copy."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Rates from the services' own metrics."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The OTLP receiver and the guard, with requests from programs and foreign web pages."""
 
-from __future__ import annotations
-
 import gzip
 import os
 import socket

@@ -1,7 +1,5 @@
 """The store of spans: lookups, bounds, privacy and recovery."""
 
-from __future__ import annotations
-
 import contextlib
 import sqlite3
 import stat

@@ -1,7 +1,5 @@
 """The page Stack: status and reason of a process."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace

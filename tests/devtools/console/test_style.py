@@ -1,7 +1,5 @@
 """The stylesheet's colours are readable."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

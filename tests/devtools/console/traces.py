@@ -1,7 +1,5 @@
 """Spans as the services send them, for the tests of the console."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

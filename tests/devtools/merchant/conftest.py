@@ -1,7 +1,5 @@
 """Shared by the tests of merchant: the command, called in this process."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import sys

@@ -1,7 +1,5 @@
 """The platform without processes: its own services, behind a router that breaks promises."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from typing import Any

@@ -1,7 +1,5 @@
 """The command line: usage, variables, listings, output formats."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

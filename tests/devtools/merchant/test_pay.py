@@ -1,7 +1,5 @@
 """`merchant pay`: each outcome of a payment, each failure of the platform, and its message."""
 
-from __future__ import annotations
-
 import json
 import re
 import socket

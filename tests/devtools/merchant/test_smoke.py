@@ -1,7 +1,5 @@
 """`merchant smoke` passes if the contract is kept, and detects each breach."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """`merchant trace`: where a transaction's time went, from the console's store."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
