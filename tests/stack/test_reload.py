@@ -114,7 +114,7 @@ def test_a_shared_module_restarts_every_service(checkout: Checkout) -> None:
     """The four Python services restart, router and Redis do not; the doctor finds no fault."""
     names = ("auth-api", "core-api", "psp-sandbox", "psp-connector")
     before = {name: checkout.stack.process(name) for name in (*names, "router", "redis")}
-    checkout.save("common/clock.py", "from __future__", "# changed\nfrom __future__")
+    checkout.save("common/clock.py", "import time", "# changed\nimport time")
     for name in names:
         restarted = partial(checkout.stack.restarted, name, before[name])
         support.wait_until(restarted, seconds_max=SECONDS_MAX, what=f"another {name}")
@@ -128,7 +128,7 @@ def test_a_shared_module_restarts_every_service(checkout: Checkout) -> None:
 def test_a_process_stopped_by_hand_stays_stopped(checkout: Checkout) -> None:
     """Saving does not start a second copy of a service run in a debugger."""
     assert checkout.stack.compose("process", "stop", "psp-sandbox").returncode == 0
-    checkout.save("psp_sandbox/app.py", "from __future__", "# changed\nfrom __future__")
+    checkout.save("psp_sandbox/app.py", "import time", "# changed\nimport time")
     checkout.wait_for_log("reload", "not restarted, it was stopped by hand")
     assert not checkout.stack.healthy("psp-sandbox")
     assert checkout.stack.compose("process", "start", "psp-sandbox").returncode == 0
@@ -197,7 +197,7 @@ def test_a_stack_that_starts_with_a_syntax_error(tmp_path: Path) -> None:
         assert stack.supervisor.poll() is None
         path.write_text(good)
         stack.wait_healthy()
-        checkout.save("common/clock.py", "from __future__", "# changed\nfrom __future__")
+        checkout.save("common/clock.py", "import time", "# changed\nimport time")
         checkout.wait_for_log("reload", " restarting")
         done = stack.platform("down")
         assert (done.returncode, "left behind" in done.stdout) == (0, False)
