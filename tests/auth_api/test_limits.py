@@ -55,6 +55,18 @@ def test_waits_double_up_to_a_bound() -> None:
     assert max(waits) == WAIT_SECONDS_MAX
 
 
+@pytest.mark.parametrize(("minutes", "waits"), [(14.9, 1), (15.1, 0)])
+def test_failures_are_forgotten_after_15_minutes(minutes: float, waits: int) -> None:
+    """Otherwise a typing error now and then would slow down a merchant at last."""
+    now = 1000.0
+    limits = LoginLimits(lambda: now)
+    for _ in range(FREE_FAILURES_OF_A_NAME):
+        fail(limits, "alice", "10.0.0.1")
+    now += minutes * 60
+    fail(limits, "alice", "10.0.0.1")
+    assert wait_seconds(limits, "alice", "10.0.0.1") == waits
+
+
 @pytest.mark.parametrize(
     ("addresses", "others"),
     [
