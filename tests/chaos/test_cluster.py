@@ -153,9 +153,11 @@ def test_no_accepted_payment_is_lost_or_charged_twice(tmp_path: Path) -> None:
             run = Run(cluster, tmp_path, environ, core)
             breaking = pool.submit(break_things, run, sending)
             began = time.monotonic()
-            list(pool.map(lambda n: run.pay(http, tokens, n), range(1, PAYMENTS + 1)))
+            try:
+                list(pool.map(lambda n: run.pay(http, tokens, n), range(1, PAYMENTS + 1)))
+            finally:
+                sending.clear()
             seconds = time.monotonic() - began
-            sending.clear()
             breaking.result(120)
         url = f"{sandbox}/_sandbox/payment_intents"
         captured = Counter(
