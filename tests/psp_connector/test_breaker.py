@@ -79,7 +79,7 @@ def test_it_recovers_gradually() -> None:
     psp = Psp(up=False)
     psp.fail(5)
     for _ in range(2):
-        psp.now, psp.up = psp.now + 30, True
+        psp.now, psp.up = psp.now + 1, True
         assert psp.breaker.is_due()
         assert psp.breaker.check(psp.is_available)
         allowed = [psp.breaker.allowed]

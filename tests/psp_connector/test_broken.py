@@ -36,13 +36,21 @@ def test_a_broken_record_is_a_dead_letter_and_stops_no_other(payments: Payments)
     psp = FakePsp()
     payments.end(psp, *ids[1::2])
     reasons = {letter["transaction_id"]: letter["reason"] for letter in payments.letters()}
-    assert {i: reason[:100].rpartition(" is ")[0] for i, reason in reasons.items()} == {
+    assert {i: reason.rpartition(" is ")[0] for i, reason in reasons.items()} == {
         i: f"unreadable record: {field}" for i, (field, _) in broken.items()
     }
+    assert max(map(len, reasons.values())) < 100
     statuses = {payments.client.hget(STORE.transaction(i), "status") for i in broken}
     assert statuses == {"failed"}
     assert dict(psp.calls) == dict.fromkeys(ids[1::2], 1)
     assert payments.points() == 12 * len(BROKEN)
+
+
+def test_a_malformed_request_id_is_not_sent(payments: Payments) -> None:
+    """It would be a header to the PSP; without it, the payment is charged."""
+    payments.change(payments.accept(), "request_id", "a\r\nX: y")
+    [work] = take(payments.queue("one"))
+    assert work.charge.request_id == ""
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import json
 import threading
 import time
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -31,8 +32,9 @@ def test_a_captured_transaction_earns_its_points(client: Any, payments: Payments
     assert payments.points() == 514
 
 
+time_of = datetime.fromisoformat
 CRASH: Any = "an exception of our own"
-DOWN, CARD = Transient("HTTP 503"), Declined("insufficient_funds", "pi_1")
+DOWN, CARD = Transient("HTTP 503", 0.05), Declined("insufficient_funds", "pi_1")
 
 
 @pytest.mark.parametrize(
@@ -50,7 +52,7 @@ DOWN, CARD = Transient("HTTP 503"), Declined("insufficient_funds", "pi_1")
 def test_each_outcome_of_a_call(
     payments: Payments, outcomes: Sequence[Outcome], status: str, reason: str | None
 ) -> None:
-    """Definite outcomes are final, others are retried; only a failure leaves a dead letter."""
+    """Definite outcomes are final, others retried after Retry-After; a failure has a letter."""
 
     def respond(_charge: Charge, call: int) -> Outcome:
         if outcomes[call - 1] is CRASH:
@@ -66,8 +68,9 @@ def test_each_outcome_of_a_call(
     assert found["attempts"] == psp.calls.total() == len(outcomes)
     events = ["queued", *["processing", "retry"] * (len(outcomes) - 1), "processing", status]
     assert [event["event"] for event in found["timeline"]] == events
-    for retry in found["timeline"][2:-1:2]:
-        assert retry["next_attempt_at"] >= retry["at"]
+    for asked, retry in zip(outcomes, found["timeline"][2:-1:2], strict=False):
+        delay = time_of(retry["next_attempt_at"]) - time_of(retry["at"])
+        assert delay >= timedelta(seconds=0 if asked is CRASH else DOWN.retry_after_seconds)
     assert [letter["reason"] for letter in payments.letters()] == ([reason] if reason else [])
     assert [line.get("decline_code") for line in logs if line["event"] == "attempt"][-1] == code
 

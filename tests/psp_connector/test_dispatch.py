@@ -36,6 +36,35 @@ def test_each_merchant_is_served_in_its_order_and_the_next_one_at_once(
     assert [*flood[:3], late, *flood[3:]] == ids(started)
 
 
+def test_merchants_take_turns(payments: Payments) -> None:
+    """With more busy merchants than slots, each is served before any is served again."""
+    slots, dispatcher = join(payments, "one")
+    merchants = [str(user_id) for user_id in range(12)]
+    for merchant in merchants:
+        for _ in range(4):
+            payments.accept(int(merchant))
+    served: list[str] = []
+    for _turn in range(4):
+        works = dispatcher.next()
+        served += [work.merchant for work in works]
+        slots.release(works)
+    assert served == ["0"] * 3 + merchants
+
+
+def test_after_a_flood_it_waits_for_new_entries_again(payments: Payments) -> None:
+    """Once none of a merchant's entries is set aside, the connector does not poll for them."""
+    slots, dispatcher = join(payments, "one")
+    flood = [payments.accept() for _ in range(10)]
+    started: list[Work] = []
+    for _turn in range(5):
+        started += dispatcher.next()
+        slots.release(started)
+    assert ids(started) == flood
+    began = time.monotonic()
+    assert dispatcher.next() == []
+    assert time.monotonic() - began > dispatch.BLOCK_MS / 2000
+
+
 def test_what_waits_here_is_left_to_the_others(client: Any, payments: Payments) -> None:
     """A connector that stops or loses its lease forgets waiting entries."""
     (_, leaving), (_, lapsing) = (join(payments, name) for name in ("leaving", "lapsing"))
@@ -87,7 +116,7 @@ def test_a_connector_keeps_a_part_of_a_long_queue_and_leaves_all_of_it(
         payments.accept()
     pipeline = client.pipeline(transaction=False)
     for n in range(4500):
-        entry = {"transaction_id": str(uuid.uuid4()), "user_id": 100 + n % 1500}
+        entry = {"transaction_id": str(uuid.uuid4()), "user_id": 100 + n % 600}
         pipeline.xadd(STORE.queue, entry)
     pipeline.execute()
     for _turn in range(30):

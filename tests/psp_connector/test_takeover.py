@@ -8,6 +8,7 @@ import pytest
 
 from services.common import scripts
 from services.common.store import LEASE_SECONDS
+from services.psp_connector import lane
 from services.psp_connector.psp import Captured, Charge, Outcome, Transient
 from services.psp_connector.records import FinalResult, RetryResult, Work
 from tests.psp_connector.payments import STORE, FakePsp, Payments, captured, take, take_over
@@ -107,6 +108,35 @@ def test_an_entry_is_reclaimed_once(
         patch.setattr(scripts, "run_script", late)
         assert take_over(slow) == []
     assert {work.charge.transaction_id for work in works} == accepted
+
+
+def test_an_entry_that_another_connector_finished_leaves_no_dead_letter(
+    client: Any, payments: Payments
+) -> None:
+    """A connector that lost its lease between reading and beginning does nothing."""
+    payments.accept()
+    slow, quick = payments.queue("slow"), payments.queue("quick")
+    entries = slow.read(1)
+    client.delete(STORE.lease("slow"))
+    [work] = take_over(quick)
+    assert quick.save([(work, FinalResult("captured"))]) == [True]
+    assert slow.begin(entries) == []
+    assert payments.letters() == []
+
+
+def test_a_late_renewal_releases_waiting_entries(
+    payments: Payments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease expired in between, so another connector may have them."""
+    monkeypatch.setattr(lane, "LEASE_SECONDS", 0)
+    release = threading.Event()
+    psp = FakePsp(lambda *_: Captured("pi") if release.wait(10) else Transient("too late"))
+    for _ in range(4):  # of which 3 start
+        payments.accept(2)
+    payments.queue("another")
+    with payments.running(psp):
+        wait_until(lambda: "merchant:2" in payments.consumers(), seconds_max=5)
+        release.set()
 
 
 def test_a_retry_reopens_no_final_transaction(client: Any, payments: Payments) -> None:
