@@ -102,7 +102,7 @@ def replaced(port: int, victim: int) -> bool:
 def test_no_connection_is_left_to_a_dead_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that dies without connections, as in a reload, would always have the fewest."""
     pauses: list[float] = []
-    monkeypatch.setattr(time, "sleep", pauses.append)
+    monkeypatch.setattr(server, "time", SimpleNamespace(sleep=pauses.append))
     counters: Any = SimpleNamespace(
         when_ready=lambda _arbiter: None,
         pre_fork=lambda _arbiter, _worker: None,
