@@ -108,8 +108,10 @@ class Exporter(SpanExporter):
         try:
             with self._open(request, timeout=_HTTP_SECONDS_MAX) as response:
                 response.read(_RESPONSE_BYTES_MAX)
-        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a header
+        except (OSError, http.client.HTTPException) as error:
             reason = f"{type(error).__name__}: {error}"
+        except ValueError as error:  # its text has the header, which may be a key
+            reason = f"{type(error).__name__}: see OTEL_EXPORTER_OTLP_HEADERS"
         if reason and self._works:
             _log.warning("traces cannot be exported", reason=reason)
         elif not reason and not self._works:
