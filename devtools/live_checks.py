@@ -90,10 +90,9 @@ class Running:
             return list(pool.map(self._health, names))
 
     def _health(self, name: str) -> Finding:
-        url = f"http://127.0.0.1:{self._numbers[name]}/health"
         started = time.monotonic()
         try:
-            response = httpx.get(url, timeout=_RESPONSE_SECONDS_MAX, trust_env=False)
+            response = self._get(name, "/health")
         except httpx.HTTPError as error:
             note = type(error).__name__
             return Finding(name, "no response", "fault", note, self._log(name))
@@ -103,12 +102,14 @@ class Running:
         note, value = _failing(response), str(response.status_code)
         return Finding(name, value, "fault", note, self._log(name))
 
+    def _get(self, name: str, path: str) -> httpx.Response:
+        url = f"http://127.0.0.1:{self._numbers[name]}{path}"
+        return httpx.get(url, timeout=_RESPONSE_SECONDS_MAX, trust_env=False)
+
     def psp(self) -> list[Finding]:
         """A fault while the connector charges nothing."""
-        url = f"http://127.0.0.1:{self._numbers['psp-connector']}/metrics"
         with contextlib.suppress(httpx.HTTPError):
-            metrics = httpx.get(url, timeout=_RESPONSE_SECONDS_MAX, trust_env=False).text
-            if "\npsp_paused 1.0" in metrics:
+            if "\npsp_paused 1.0" in self._get("psp-connector", "/metrics").text:
                 cure = f"are PSP_URL and PSP_API_KEY right? {self._log('psp-connector')}"
                 return [Finding("PSP", "unavailable", "fault", "charging is paused", cure)]
         return []

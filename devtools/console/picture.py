@@ -58,7 +58,7 @@ def look(sources: Sources) -> dict[str, Node]:
 
 
 def draw(picture: ui.element, nodes: Mapping[str, Node]) -> None:
-    """Draws the stack anew; an arrow is coloured while there is traffic."""
+    """Redraws the stack; an arrow is coloured while there is traffic."""
     picture.clear()
     with picture:
         for name, node in nodes.items():

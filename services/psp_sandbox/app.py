@@ -27,7 +27,7 @@ def create_app(
     waiting: Waiting | None = None,
     clock: Clock = time.time,
 ) -> App:
-    """Creates the app; the first request opens the database.
+    """Creates the app. The first request opens the database, which is only checked here.
 
     Raises:
         SettingsError: the database cannot be used.
