@@ -20,9 +20,9 @@ let
 
   # Each service.toml, by folder.
   services = lib.mapAttrs (folder: _: lib.importTOML (../services + "/${folder}/service.toml")) (
-    lib.filterAttrs (
-      folder: _: builtins.pathExists (../services + "/${folder}/service.toml")
-    ) (builtins.readDir ../services)
+    lib.filterAttrs (folder: _: builtins.pathExists (../services + "/${folder}/service.toml")) (
+      builtins.readDir ../services
+    )
   );
   shared = (lib.importTOML ../services/common/packages.toml).packages;
   packagesOf = lib.mapAttrs (
