@@ -2,7 +2,7 @@
 { lib, system }:
 let
   build = import ./build.nix { inherit system; };
-  inherit (build) runCommand writeShellApplication;
+  inherit (build) runCommand;
 
   # Facts about the machine, written by nixw.
   machine = builtins.fromJSON (builtins.readFile ./machine.json);
