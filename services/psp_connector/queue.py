@@ -178,8 +178,9 @@ class Queue:
         return [entry.merchant for entry in reclaimed]
 
     def _remove(self, name: str) -> None:
-        keys = [self.partition.queue, self.partition.lease(name)]
-        scripts.run_script(self._redis, _REMOVE_CONSUMER, keys, [store.GROUP, name])
+        scripts.run_script(
+            self._redis, _REMOVE_CONSUMER, [self.partition.queue], [store.GROUP, name]
+        )
 
     def _valid(self, entries: Sequence[Entry]) -> list[Entry]:
         self._bad([(e, "not an entry of this queue") for e in entries if not e.transaction_id])

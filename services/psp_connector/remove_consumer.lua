@@ -1,16 +1,9 @@
 #!lua flags=allow-oom
--- Removes an idle consumer from the group. One with pending entries must stay: removing it would
--- orphan them.
---
--- Returns  1 if removed
-local queue, lease = unpack(KEYS)
+-- Removes a consumer from the group, even a live one: its next read creates it again. One with pending
+-- entries must stay: removing it would orphan them.
+local queue = KEYS[1]
 local group, consumer = unpack(ARGV)
-check_types('stream', 'string')
-if redis.call('EXISTS', lease) == 1 then
-  return 0
+check_types('stream')
+if #redis.call('XPENDING', queue, group, '-', '+', 1, consumer) == 0 then
+  redis.call('XGROUP', 'DELCONSUMER', queue, group, consumer)
 end
-if #redis.call('XPENDING', queue, group, '-', '+', 1, consumer) > 0 then
-  return 0
-end
-redis.call('XGROUP', 'DELCONSUMER', queue, group, consumer)
-return 1

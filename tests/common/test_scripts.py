@@ -35,7 +35,7 @@ SCRIPTS: Mapping[str, tuple[str, tuple[object, ...]]] = {
         (ID, "group", ENTRY, "failed", "now", _EVENT, 0, "{}", 60, "1", "reason", "1-0", "one"),
     ),
     "psp_connector/promote.lua": ("zset stream", (10, 5, 20, "transaction:")),
-    "psp_connector/remove_consumer.lua": ("stream string", ("group", "nobody")),
+    "psp_connector/remove_consumer.lua": ("stream", ("group", "nobody")),
     "psp_connector/replay.lua": ("- stream stream", (ID, LETTER, "now", _EVENT)),
     "psp_connector/retry.lua": (
         "hash stream zset", (ID, "group", ENTRY, "one", "now", _EVENT, 5),
@@ -91,7 +91,6 @@ def prepared(client: Any, name: str) -> list[str]:
     for key, kind in zip(keys, kinds, strict=True):
         make(client, key, kind)
     if name.endswith("remove_consumer.lua"):
-        client.delete(keys[1])
         client.xgroup_createconsumer(keys[0], "group", "nobody")
     if name.endswith("replay.lua"):
         client.hset(keys[0], "status", "failed")
