@@ -29,25 +29,14 @@ if not last_ms then
   return {}
 end
 
--- Whether the entry belongs to the transaction: a stream that was deleted and created again may
--- reuse an id within the same millisecond.
-local function is_of(entry, id)
-  for i = 1, #entry[2], 2 do
-    if entry[2][i] == 'transaction_id' then
-      return entry[2][i + 1] == id
-    end
-  end
-end
-
-local function is_queued(entry, id)
+local function is_queued(entry)
   local ms, number = parts(entry)
   if not ms then
     return false
   end
   -- pcall: edited by hand, it may be too large for a stream id.
   local pending = redis.pcall('XPENDING', queue, group, entry, entry, 1)
-  local held = not pending.err and redis.call('XRANGE', queue, entry, entry)[1]
-  if not held or not is_of(held, id) then
+  if pending.err or not redis.call('XRANGE', queue, entry, entry)[1] then
     return false
   end
   return #pending > 0 or ms > last_ms or (ms == last_ms and number > last_number)
@@ -57,15 +46,14 @@ local found = {}
 for i = 3, #KEYS do
   local id, record = ARGV[i], redis.pcall('HMGET', KEYS[i], 'status', 'entry')
   local last = record[2] or ''
-  if is_open(record[1]) and not is_queued(last, id) and not redis.call('ZSCORE', retries, id) then
+  if is_open(record[1]) and not is_queued(last) and not redis.call('ZSCORE', retries, id) then
     found[#found + 1] = id
     if mode == 'queue' then
-      local entry = requeue(queue, KEYS[i], id, 'swept', '1')
-      local old = redis.pcall('XRANGE', queue, last, last)[1]
-      -- Within a millisecond of `DEL queue`, the new entry may have the old one's id.
-      if old and last ~= entry and is_of(old, id) then
-        acknowledge(queue, group, last)
-      end
+      -- Before the new entry, which may have the same id: the queue may have been deleted within this
+      -- millisecond. pcall: see above.
+      redis.pcall('XACK', queue, group, last)
+      redis.pcall('XDEL', queue, last)
+      requeue(queue, KEYS[i], id, 'swept', '1')
     end
   end
 end
