@@ -19,7 +19,6 @@ from services.common.transaction import Amount, Currency, PaymentMethod, UserId
 from services.psp_connector.psp import IDEMPOTENCY_KEY_HOURS, Charge
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_MERCHANT = re.compile(r"[0-9]{1,20}")
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{12}Z")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _VALUE_CHARACTERS_MAX = 40
@@ -60,11 +59,10 @@ class Entry:
         found = self.fields.get("transaction_id", "")
         return found if _UUID.fullmatch(found) else ""
 
-    @cached_property
+    @property
     def merchant(self) -> str:
-        """The merchant whose share of the slots it uses; empty if missing or malformed."""
-        found = self.fields.get("user_id", "")
-        return found if _MERCHANT.fullmatch(found) else ""
+        """The merchant whose share of the slots it uses; any text if written by hand."""
+        return self.fields.get("user_id", "")
 
     @property
     def ids(self) -> dict[str, str]:

@@ -25,7 +25,7 @@ BAD_ENTRIES: tuple[dict[str | bytes, str | bytes], ...] = (
     {"transaction_id": b"\xff\xfe not UTF-8"},
     {b"\xc3\x28": b"\x00"},
     {"text": "x" * 100_000},
-    {"transaction_id": "00000000-0000-4000-8000-000000000000"},
+    {"transaction_id": "00000000-0000-4000-8000-000000000000", "user_id": b"\xff \n"},
 )
 
 

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import re
 import time
 import uuid
 from collections import Counter
@@ -191,8 +190,7 @@ class Checked(RuleBasedStateMachine):
         found = self.client.xrevrange(self.partition.queue, count=count) if count else []
         entries = []
         for entry_id, fields in reversed(found):
-            user_id = fields.get("user_id", "")
-            merchant = f"merchant:{user_id if re.fullmatch('[0-9]+', user_id) else ''}"
+            merchant = f"merchant:{fields.get('user_id', '')}"
             entries.append((entry_id, Entry(fields.get("transaction_id", ""), "", merchant)))
         return entries
 
