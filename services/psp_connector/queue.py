@@ -220,8 +220,10 @@ class Queue:
             log = _log.bind(**entry.ids, entry=entry.id, reason=reason)
             if isinstance(reply, redis.ResponseError):
                 log.error("could not save dead letter", error=str(reply))
-            else:
+            elif reply:
                 log.warning("dead letter")
+            else:
+                log.info("entry taken over")
 
     def _dead_lettering(self, entry: Entry, reason: str) -> scripts.ScriptCall:
         now = now_ms(self._clock)

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from services.common import scripts
 from services.common.store import LEASE_SECONDS
@@ -91,13 +92,13 @@ def test_a_lease_does_not_last_for_hours(
 def test_an_entry_is_reclaimed_once(
     client: Any, payments: Payments, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of two connectors that see the same dead one, the slower gets nothing."""
+    """Of two connectors that see the same dead one, the slower gets and logs nothing."""
     accepted = {payments.accept() for _ in range(4)}
     dead, quick, slow = (payments.queue(name) for name in ("dead", "quick", "slow"))
     take(dead)
     client.delete(STORE.lease("dead"))
     works: list[Work] = []
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, capture_logs() as logs:
 
         def late(*call: Any) -> Any:
             """Moves the entries that `slow` has seen after `quick` has them already."""
@@ -108,6 +109,7 @@ def test_an_entry_is_reclaimed_once(
         patch.setattr(scripts, "run_script", late)
         assert take_over(slow) == []
     assert {work.charge.transaction_id for work in works} == accepted
+    assert [line["event"] for line in logs] == ["reclaimed"] * 4
 
 
 def test_an_entry_that_another_connector_finished_leaves_no_dead_letter(
@@ -120,8 +122,9 @@ def test_an_entry_that_another_connector_finished_leaves_no_dead_letter(
     client.delete(STORE.lease("slow"))
     [work] = take_over(quick)
     assert quick.save([(work, FinalResult("captured"))]) == [True]
-    assert slow.begin(entries) == []
-    assert payments.letters() == []
+    with capture_logs() as logs:
+        assert slow.begin(entries) == []
+    assert (payments.letters(), [line["event"] for line in logs]) == ([], ["entry taken over"])
 
 
 def test_a_late_renewal_releases_waiting_entries(
