@@ -9,13 +9,13 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 import httpx
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from devtools.catalog import SERVICES
 from devtools.merchant.errors import PlatformError, UnreachableError
-from devtools.merchant.models import Token, read
 
 AUTH = f"/{SERVICES['auth-api'].route}"
 TRANSACTIONS = f"/{SERVICES['core-api'].route}"
@@ -65,6 +65,35 @@ class Response:
     def code(self) -> str:
         """The problem document's code, or empty."""
         return str(self.document.get("code", ""))
+
+
+class Token(BaseModel):
+    """The response to a login."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    token: Annotated[str, Field(pattern=r"^[!-~]+$")]
+    expires_in: Annotated[float, Field(ge=0)]
+
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def read(model: type[ModelT], response: Response) -> ModelT:
+    """The response's body as a `model`; other fields are ignored.
+
+    Raises:
+        PlatformError: the body does not match; the message names the fields.
+    """
+    try:
+        return model.model_validate(response.body)
+    except ValidationError as error:
+        fields = ", ".join(".".join(map(str, fault["loc"])) or "body" for fault in error.errors())
+        raise PlatformError(
+            f"{response.url} answered {response.status} in an unknown shape ({fields})",
+            request_id=response.request_id,
+            hint="is that the platform, and as old as this client?",
+        ) from None
 
 
 @dataclass

@@ -14,12 +14,14 @@ from devtools.merchant.client import (
     Response,
     Session,
     expect,
+    read,
 )
 from devtools.merchant.errors import PlatformError, UnreachableError
-from devtools.merchant.models import Loyalty, Page, Transaction, read
 from devtools.merchant.payment import follow
 from devtools.merchant.report import Screen, duration, points
 from devtools.merchant.trace import console_url, show, trace
+from services.common.transaction import Transaction
+from services.core_api.models import Loyalty, Page
 
 EXIT_OPEN = 3
 _LIMIT_MAX = 100

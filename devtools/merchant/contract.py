@@ -11,13 +11,23 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 
-from devtools.merchant.client import AUTH, LOYALTY, TRANSACTIONS, Client, Deadline, Response
+from devtools.merchant.client import (
+    AUTH,
+    LOYALTY,
+    TRANSACTIONS,
+    Client,
+    Deadline,
+    Response,
+    Token,
+    read,
+)
 from devtools.merchant.errors import PlatformError, UnreachableError
-from devtools.merchant.models import Loyalty, Token, Transaction, read
 from devtools.merchant.payment import follow
 from devtools.merchant.report import Screen, duration
 from services.common.settings import SettingsError
 from services.common.tokens import Tokens, TokenSettings
+from services.common.transaction import FINAL, Transaction
+from services.core_api.models import Loyalty
 
 # Enough for a retried attempt; a payment at the sandbox takes some 20 ms.
 _PAYMENT_SECONDS_MAX = 10.0
@@ -73,7 +83,7 @@ class Merchants:
             lambda: self.client.send("GET", path, token=token), Deadline(seconds)
         ):
             transaction = current
-        if not transaction.is_final:
+        if transaction.status not in FINAL:
             raise CheckFailedError(f"an end within {seconds:.0f} s", transaction.status)
         return transaction
 

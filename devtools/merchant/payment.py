@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable, Iterator
 
-from devtools.merchant.client import Deadline, Response, expect
+from devtools.merchant.client import Deadline, Response, expect, read
 from devtools.merchant.errors import PlatformError, UnreachableError
-from devtools.merchant.models import Transaction, read
+from services.common.transaction import FINAL, Transaction
 
 # A payment at the sandbox takes some 20 ms, a retried one seconds.
 _POLL_SECONDS_MIN = 0.01
@@ -44,7 +44,7 @@ def follow(
         trouble = None
         transaction = read(Transaction, response)
         yield response, transaction
-        if transaction.is_final:
+        if transaction.status in FINAL:
             return
     if trouble is not None:
         raise trouble

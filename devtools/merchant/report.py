@@ -1,12 +1,13 @@
 """A merchant's output: money, times, a line per hop."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 
-from devtools.merchant.models import Credit, Transaction
+from devtools.merchant.errors import PlatformError
 from devtools.terminal import Output, columns
 from services.common.currencies import EXPONENTS
+from services.common.transaction import FINAL, Credit, Transaction
 
 _MS_OF_A_SECOND = 1000
 
@@ -28,8 +29,19 @@ def duration(ms: float) -> str:
     return f"{ms:.0f} ms" if ms < _MS_OF_A_SECOND else f"{ms / _MS_OF_A_SECOND:.2f} s"
 
 
-def _moment(at: datetime) -> str:
-    return at.strftime("%Y-%m-%d %H:%M:%SZ")
+def _time(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise PlatformError(f"the platform sent {text!r}, which is no time") from None
+
+
+def _moment(text: str) -> str:
+    return f"{_time(text):%Y-%m-%d %H:%M:%SZ}"
+
+
+def _ms(begin: str, end: str) -> float:
+    return (_time(end) - _time(begin)).total_seconds() * 1000
 
 
 class Screen(Output):
@@ -42,9 +54,9 @@ class Screen(Output):
     def events(self, transaction: Transaction, seen: int = 0) -> None:
         """Prints the timeline after the first `seen` events."""
         for event in transaction.timeline[seen:]:
-            ms = (event.at - transaction.created_at).total_seconds() * 1000
-            details = "  ".join(f"{name} {value}" for name, value in event.details.items())
-            self.hop(event.event, f"+{duration(ms)}", details)
+            more = event.model_dump(exclude={"event", "at"}, exclude_none=True)
+            details = "  ".join(f"{name} {value}" for name, value in more.items())
+            self.hop(event.event, f"+{duration(_ms(transaction.created_at, event.at))}", details)
 
     def outcome(self, transaction: Transaction, still: str = "still open") -> None:
         """Prints the last line; `still` is what to say of one that is not final."""
@@ -55,7 +67,8 @@ class Screen(Output):
             facts.append(transaction.decline_code or "no decline code")
         elif transaction.status == "failed":
             facts.append(f"attempts: {transaction.attempts}")
-        facts.append(f"in {duration(transaction.milliseconds)}" if transaction.is_final else still)
+        took = f"in {duration(_ms(transaction.created_at, transaction.updated_at))}"
+        facts.append(took if transaction.status in FINAL else still)
         self.say("  ".join(facts), transaction.status)
 
     def transaction(self, transaction: Transaction) -> None:

@@ -10,9 +10,9 @@ from devtools.console import waterfall
 from devtools.console.waterfall import Row, Span
 from devtools.merchant.client import Client, Deadline
 from devtools.merchant.errors import UnreachableError
-from devtools.merchant.models import Transaction
 from devtools.merchant.report import Screen
 from devtools.terminal import columns
+from services.common.transaction import Transaction
 
 _SPANS = TypeAdapter(list[Span])
 _SHOWN_CHARACTERS_MAX = 200
