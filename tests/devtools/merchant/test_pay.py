@@ -126,7 +126,9 @@ def test_a_payment_without_a_response_may_be_accepted(
     [
         ("pay 1250 USD --as charlie", "not enabled for transactions. (user-disabled)"),
         ("pay 1250 USD --as dora", "MERCHANT_PASSWORD or --password-stdin"),
-        ("pay 1250 ZZZ --as alice", "  /currency must be an ISO 4217 code in force"),
+        ("pay 1250 usd --as alice", "  /currency must be an ISO 4217 code in force, in upper"),
+        ("pay 1250 USD --as alice --password-stdin", "/password"),
+        ("list --as alice --limit 101", "?limit must be a number from 1 to 100"),
         (f"show {UNKNOWN_ID} --as alice", "You have no such transaction. (not-found"),
         ("loyalty --as alice", "try again in 1 s; a service is down or full"),
     ],
