@@ -25,10 +25,9 @@ from services.common.command import has_colors, run_main
 _FORMATS = Path(__file__).parent / "lnav"
 _LINES = 100
 _LINES_MAX = 10**9
-# Of a pattern, and in all: lnav silently ignores longer patterns, and more than 32. Of further
-# requests only lines with the transaction's id are shown.
-_REQUESTS_EACH_MAX = 600
-_REQUESTS_MAX = 25 * _REQUESTS_EACH_MAX
+# lnav silently ignores longer patterns. Of further requests only lines with the transaction's id
+# are shown.
+_REQUESTS_MAX = 600
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 _BEGIN = ";UPDATE lnav_views SET top = max(0, inner_height - {lines}) WHERE name = 'log'"
@@ -96,15 +95,14 @@ def _refuse(why: str) -> int:
     return 1
 
 
-def _lnav(
-    args: argparse.Namespace, about: Sequence[str], lines: int, files: Sequence[str]
-) -> list[str]:
+def _lnav(args: argparse.Namespace, about: str, lines: int, files: Sequence[str]) -> list[str]:
     """The lnav command line; it prints the last `lines` without a filter."""
     commands = []
     if args.transaction:
         # Without reads of the transaction: a polling client sends many.
         commands.append(r":filter-out method\W+(GET|HEAD)\b")
-    commands += [f":filter-in {pattern}" for pattern in about]
+    if about:
+        commands.append(f":filter-in {about}")
     if args.level:
         commands.append(f":set-min-log-level {args.level}")
     if args.since:
@@ -116,35 +114,27 @@ def _lnav(
     return ["lnav", "-I", str(_FORMATS), *(w for text in commands for w in ("-c", text)), *files]
 
 
-def _about(args: argparse.Namespace, folder: Path) -> list[str]:
-    """Patterns of the lines about the request or transaction; none for all lines."""
-    if args.request:
-        return [_of_requests([args.request])]
-    if not args.transaction:
-        return []
-    # The router logs no transaction id: look up the transaction's requests first.
-    ids = sorted(loglines.requests(folder, str(args.transaction)))[:_REQUESTS_MAX]
-    each = _REQUESTS_EACH_MAX
-    parts = [ids[n : n + each] for n in range(0, len(ids), each)]
-    return [str(args.transaction), *map(_of_requests, parts)]
+def _about(args: argparse.Namespace, folder: Path) -> str:
+    """A pattern of the lines about the request or transaction; empty for all lines."""
+    if not (args.request or args.transaction):
+        return ""
+    ids = [args.request or str(args.transaction)]
+    if args.transaction:
+        # The router logs no transaction id: look up the transaction's requests first.
+        ids += sorted(loglines.requests(folder, *ids))[:_REQUESTS_MAX]
+    of_requests = rf"request_id\W+({'|'.join(map(re.escape, ids))})(?![\w.-])"
+    return of_requests if args.request else f"{args.transaction}|{of_requests}"
 
 
-def _of_requests(ids: Sequence[str]) -> str:
-    return rf"request_id\W+({'|'.join(map(re.escape, ids))})(?![\w.-])"
-
-
-def _followed(
-    args: argparse.Namespace, patterns: Sequence[str], files: Sequence[str]
-) -> Iterator[bytes]:
+def _followed(args: argparse.Namespace, about: str, files: Sequence[str]) -> Iterator[bytes]:
     """Prints new lines. lnav follows only at a terminal."""
-    about = re.compile("|".join(patterns))
     levels = loglines.LEVELS[loglines.LEVELS.index(args.level or loglines.LEVELS[0]) :]
     is_chosen = False
     for raw in _output(["tail", "-q", "-n", "0", "-F", *files], stderr=subprocess.DEVNULL):
         text = raw.decode("utf-8", "replace")
         # A continuation, such as a traceback, belongs to the line before.
         if line := loglines.parse(text):
-            is_chosen = line.level in levels and bool(about.search(text))
+            is_chosen = line.level in levels and bool(re.search(about, text))
         if is_chosen:
             yield raw
 

@@ -139,13 +139,9 @@ def test_a_transaction_may_have_any_number_of_requests(state: Path, logs: Logs) 
     """Such as of a client that repeats its POST for ever; lnav is silent about a long pattern."""
     ids = [str(uuid.uuid4()) for _ in range(3_000)]
     said = f"{DAY}:07.000Z info    core-api      request transaction_id={T1} request_id="
-    router = f"{DAY}:07.000Z\tinfo\thandled request\t"
     (state / "logs/core-api.log").write_text("".join(f"{said}{id_}\n" for id_ in ids))
-    with (state / "logs/router.log").open("a") as log:
-        log.writelines(f'{router}{{"request_id": "{id_}"}}\n' for id_ in ids)
     code, out, _ = logs("--transaction", T1)
-    assert (code, sum(id_ in out for id_ in ids[::100])) == (0, 30)
-    assert out.count("handled request") == len(ids)
+    assert (code, out.count("\n")) == (0, len(ids))
 
 
 def test_a_pipe_may_close_early(environ: dict[str, str]) -> None:
