@@ -5,7 +5,6 @@ Read-only. Exit code 0 without faults, else 1; warnings are not faults.
 
 import argparse
 import os
-import re
 import sys
 import threading
 import time
@@ -34,6 +33,7 @@ Probe = Callable[[], list[Finding]]
 
 # Probes have their own timeouts; this one covers calls without any, such as a hung network disk.
 _PROBES_SECONDS_MAX = 20.0
+_CURE = "correct it where it is set: in the shell or in .env"
 _EPILOG = """\
 Read-only. X marks a fault, ! a warning; -> shows the remedy.
 
@@ -52,7 +52,6 @@ exit codes:
   1  at least one fault
   2  wrong usage
 """
-_WHERE = {"environment": "in the environment", ".env": "in .env"}
 
 
 def examine(environ: Mapping[str, str]) -> list[Finding]:
@@ -70,7 +69,7 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
         "redis": running.redis,
         "settings": lambda: settings(here, first, faults),
         "state": lambda: machine.state(here) + machine.dotenv(here),
-        "machine": lambda: machine.disk(here) + machine.clock(here) + machine.flake(here),
+        "machine": lambda: machine.disk(here) + machine.clock(here),
     }
     return run(probes)
 
@@ -104,8 +103,8 @@ def settings(here: Checkout, first_port: int, faults: Sequence[str] = ()) -> lis
     return [
         *_of_stack(here, first_port),
         *_of_services(here, first_port),
-        *(_message(fault, "fault", here) for fault in (*faults, *further)),
-        *(_message(warning, "warning", here) for warning in names.warnings(here)),
+        *(Finding(fault, "", "fault", "", _CURE) for fault in (*faults, *further)),
+        *(Finding(warning, "", "warning") for warning in names.warnings(here)),
     ]
 
 
@@ -149,18 +148,6 @@ def _of_services(here: Checkout, first_port: int) -> list[Finding]:
 def _setting(name: str, value: str, origin: str, readers: str) -> Finding:
     status: Status = "ok" if origin in {"default", "stack", "not set"} else "note"
     return Finding(name, value or "-", status, f"{origin} [{readers}]")
-
-
-def _message(text: str, status: Status, here: Checkout) -> Finding:
-    """A finding from a text that begins with `.env` or with the name of a variable."""
-    if text.startswith(".env"):
-        name, text, cure = ".env", text[4:].lstrip(":, "), f"edit {here.folder / '.env'}"
-    else:
-        match = re.match(r"[A-Z][A-Z0-9_]+", text)
-        name = match[0] if match else "shell"
-        where = _WHERE.get(here.origin(name))
-        cure = f"it is set {where}: correct it there" if where else "set it"
-    return Finding(name, text, status, "", cure if status == "fault" else "")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""The doctor's checks of the machine: programs, state folder, disk, clock, flake."""
+"""The doctor's checks of the machine: programs, state folder, disk, clock."""
 
 import json
 import platform
@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from devtools.state import bytes_of
 
 _RESPONSE_SECONDS_MAX = 5
 _ROOT = Path(__file__).parents[1]
-_NUMBER = re.compile(r"(?<![\d.])(\d+(?:\.\d+)+)")
+_NUMBER = re.compile(r"\d+(\.\d+)+")
 _START = "start from `nix develop`, or with `nix run`"
 # A rewrite of the append-only file needs its size again.
 _DISK_MIB_MIN = 1024
@@ -30,27 +29,13 @@ _MIB = 1024**2
 _FUTURE_SECONDS = 60  # a network file system's clock may be ahead
 
 
-@dataclass(frozen=True)
-class Program:
-    """How to get a program's version, and the versions that the stack was tested with."""
-
-    name: str
-    pin: str
-    """Its name in nix/host/pinned.json."""
-    lowest: tuple[int, int]
-    highest: tuple[int, int]
-    options: tuple[str, ...] = ("--version",)
-    """Tried in order until one prints a version."""
-
-
-_PROGRAMS = (
-    Program("redis-server", "redis", (7, 0), (8, 99)),
-    Program("redis-cli", "redis", (7, 0), (8, 99)),
-    # Built by `go install`, Caddy only reports its module's version.
-    Program("caddy", "caddy", (2, 11), (2, 11), ("version", "build-info")),
-    Program("process-compose", "process-compose", (1, 100), (1, 122), ("version --short",)),
-)
-_PYTHON = Program("python", "python", (3, 11), (3, 14))
+# The arguments with which each prints its version.
+_PROGRAMS = {
+    "redis-server": "--version",
+    "redis-cli": "--version",
+    "caddy": "version",
+    "process-compose": "version --short",
+}
 
 
 def pinned() -> Mapping[str, str]:
@@ -63,18 +48,17 @@ def programs(environ: Mapping[str, str]) -> list[Finding]:
     """One finding per program."""
     with ThreadPoolExecutor(len(_PROGRAMS)) as pool:
         found = list(pool.map(lambda program: _finding(program, environ), _PROGRAMS))
-    return [_judged(_PYTHON, platform.python_version(), sys.executable), *found]
+    return [_compared("python", platform.python_version(), sys.executable), *found]
 
 
-def _finding(program: Program, environ: Mapping[str, str]) -> Finding:
-    path = shutil.which(program.name, path=environ.get("PATH", ""))
+def _finding(program: str, environ: Mapping[str, str]) -> Finding:
+    path = shutil.which(program, path=environ.get("PATH", ""))
     if path is None:
-        return Finding(program.name, "missing", "fault", "not on PATH", _START)
-    for options in program.options:
-        text = _output([path, *options.split()], environ)
-        if match := re.search(r"caddy/v2\s+v(\S+)", text) or _NUMBER.search(text):
-            return _judged(program, match[1], path)
-    return Finding(program.name, "unknown", "warning", "version not recognised")
+        return Finding(program, "missing", "fault", "not on PATH", _START)
+    text = _output([path, *_PROGRAMS[program].split()], environ)
+    if match := _NUMBER.search(text):
+        return _compared(program, match[0], path)
+    return Finding(program, "unknown", "warning", "version not recognised")
 
 
 def _output(command: Sequence[str], environ: Mapping[str, str]) -> str:
@@ -94,17 +78,13 @@ def _output(command: Sequence[str], environ: Mapping[str, str]) -> str:
         return ""
 
 
-def _judged(program: Program, version: str, path: str) -> Finding:
-    numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
-    if not program.lowest <= numbers <= program.highest:
-        needs = f"needs {program.lowest[0]}.{program.lowest[1]} on"
-        return Finding(program.name, version, "fault", needs, f"use the flake's: {_START}")
+def _compared(program: str, version: str, path: str) -> Finding:
     # With the host package set some programs are in the store, but not Python.
     if all(Path(p).resolve().is_relative_to("/nix/store") for p in (sys.executable, path)):
-        return Finding(program.name, version, note="pinned")
-    if version == (pin := pinned()[program.pin]):
-        return Finding(program.name, version, note="as pinned")
-    return Finding(program.name, version, "note", f"the pin has {pin}")
+        return Finding(program, version, note="pinned")
+    if version == (pin := pinned()["redis" if program.startswith("redis") else program]):
+        return Finding(program, version, note="as pinned")
+    return Finding(program, version, "note", f"the pin has {pin}")
 
 
 def state(checkout: Checkout) -> list[Finding]:
@@ -167,16 +147,6 @@ def clock(checkout: Checkout) -> list[Finding]:
     note = "before the date of the pinned nixpkgs"
     cure = "set the clock: tokens live 30 seconds by it, and TLS certificates have dates"
     return [Finding("clock", value, "fault", note, cure)]
-
-
-def flake(checkout: Checkout) -> list[Finding]:
-    """The nixpkgs pin."""
-    lock = _lock(checkout)
-    if not lock:
-        cure = "restore it: git checkout flake.lock"
-        return [Finding("flake.lock", "unreadable", "fault", "nothing is pinned", cure)]
-    date = datetime.fromtimestamp(int(lock.get("lastModified", 0)), UTC)
-    return [Finding("pin", str(lock.get("rev"))[:12], note=f"nixpkgs of {date:%F}")]
 
 
 def _lock(checkout: Checkout) -> dict[str, Any]:

@@ -54,11 +54,12 @@ def test_json_has_a_stable_schema(environ: dict[str, str], checkout: Path) -> No
         assert list(item) == ["section", "name", "value", "status", "note", "cure"]
         assert all(isinstance(text, str) for text in item.values())
     faults = [item for item in document["findings"] if item["status"] == "fault"]
-    assert {item["name"]: item["cure"] for item in faults} == {
-        "PLATFORM_PORT": "it is set in the environment: correct it there",
-        "QUEUE_LIMIT": "it is set in the environment: correct it there",
-        ".env": f"edit {checkout / '.env'}",
-    }
+    assert [item["name"][:20] for item in faults] == [
+        "PLATFORM_PORT='eight",
+        ".env: PSP_TIMEOUT_SE",
+        "QUEUE_LIMIT='many': ",
+    ]
+    assert all(item["cure"] for item in faults)
 
 
 def test_settings_show_value_and_origin_but_no_secret(
@@ -95,17 +96,15 @@ def test_files_with_secrets_must_be_private(environ: dict[str, str], checkout: P
 
 
 def test_faults_of_the_machine_are_reported(environ: dict[str, str], checkout: Path) -> None:
-    """A file as state folder, a clock in the past and an invalid lock are reported."""
+    """A file as state folder and a clock in the past are reported."""
     here = current(environ)
-    assert wrong(machine.clock(here) + machine.flake(here)) == []
+    assert wrong(machine.clock(here)) == []
     (checkout / ".state").write_text("")
     lock = json.loads((checkout / "flake.lock").read_text())
     lock["nodes"]["nixpkgs"]["locked"]["lastModified"] = int(time.time()) + 86_400
     (checkout / "flake.lock").write_text(json.dumps(lock))
     notes = [item.note for item in machine.state(here) + machine.clock(here)]
     assert notes == ["not a folder", "before the date of the pinned nixpkgs"]
-    (checkout / "flake.lock").write_text("<<<<<<<")
-    assert [item.note for item in machine.flake(here)] == ["nothing is pinned"]
 
 
 @pytest.mark.parametrize(("free_mib", "status"), [(50, "fault"), (500, "warning"), (5000, "ok")])
@@ -121,12 +120,12 @@ def test_disk_space(
 def test_versions_are_compared_with_the_pin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A version may match, differ, be too old, late or missing."""
+    """A version may match, differ, come late or be missing."""
     monkeypatch.setattr(machine, "_RESPONSE_SECONDS_MAX", 1)
     pin = machine.pinned()
     programs = {
         "redis-server": "echo Redis server v=7.2.1 sha=0:0",
-        "redis-cli": "echo redis-cli 6.0.16",
+        "redis-cli": "echo redis-cli 7.0.15",
         "caddy": f"echo v{pin['caddy']} h1:x",
         "process-compose": "exec /bin/sleep 30",
     }
@@ -137,7 +136,7 @@ def test_versions_are_compared_with_the_pin(
     del found["python"]
     assert found == {
         "redis-server": ("7.2.1", "note", f"the pin has {pin['redis']}"),
-        "redis-cli": ("6.0.16", "fault", "needs 7.0 on"),
+        "redis-cli": ("7.0.15", "note", f"the pin has {pin['redis']}"),
         "caddy": (pin["caddy"], "ok", "as pinned"),
         "process-compose": ("unknown", "warning", "version not recognised"),
     }
