@@ -21,10 +21,11 @@ from devtools import (
     names,
     preflight,
 )
-from devtools.address import AUTO, DEFAULT_PORT, AddressError
+from devtools.address import DEFAULT_PORT, AddressError
 from devtools.checkout import Checkout
 from devtools.findings import Finding, Status
 from devtools.live_checks import Running
+from devtools.settings_table import DEFAULTS
 from devtools.terminal import Output
 from services.common.command import run_main
 from services.common.settings import masked
@@ -110,20 +111,14 @@ def settings(here: Checkout, first_port: int, faults: Sequence[str] = ()) -> lis
 
 def _of_stack(here: Checkout, first_port: int) -> list[Finding]:
     """The settings that are in no settings class."""
-    chosen, port_origin = here.merged.get("PLATFORM_PORT"), here.origin("PLATFORM_PORT")
-    if chosen == AUTO:
-        port_origin = f"{port_origin} ({AUTO})"
-    elif not chosen and (here.state / "environment").exists():
-        port_origin = "the last start"
-    is_default = here.state == here.folder / ".state"
-    url = masked(here.merged.get("PLATFORM_URL", "")) or f"http://127.0.0.1:{first_port}"
+    last = "the last start" if (here.state / "environment").exists() else "default"
+    secret = {"MERCHANT_PASSWORD": "<secret>"}
+    values = {**DEFAULTS, **here.merged, **secret, "PLATFORM_PORT": str(first_port)}
+    origins = {name: here.origin(name) for name in environment.OTHER_VARIABLES}
+    if not here.merged.get("PLATFORM_PORT"):
+        origins["PLATFORM_PORT"] = last
     return [
-        _setting("PLATFORM_PORT", str(first_port), port_origin, "stack"),
-        _setting(
-            "PLATFORM_STATE", str(here.state), "default" if is_default else "environment", "stack"
-        ),
-        _setting("PLATFORM_URL", url, here.origin("PLATFORM_URL"), "merchant"),
-        _setting("MERCHANT_PASSWORD", "<secret>", here.origin("MERCHANT_PASSWORD"), "merchant"),
+        _setting(name, masked(values[name]), origin, "stack") for name, origin in origins.items()
     ]
 
 
