@@ -19,7 +19,6 @@ EXIT_PLATFORM = 4
 
 _SHIPPED_PASSWORD = "password"  # noqa: S105  of the users that ship with the platform
 _SHIPPED_USERS = Path(__file__).parents[2] / "services/auth_api/users.json"
-_PASSWORD_CHARACTERS_MAX = 1024
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -40,7 +39,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 def _run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     url = (args.url or router_url(environ)).rstrip("/")
-    password = _password(args, environ)
+    password = environ.get("MERCHANT_PASSWORD") or _SHIPPED_PASSWORD
     # Imported late: loading the HTTP client takes longer than printing --help.
     if args.command == "smoke":
         from devtools.merchant import contract  # noqa: PLC0415
@@ -73,18 +72,10 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = merchant.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_pay(commands)
-    _add_id(_add(commands, "show", "one transaction and its timeline"))
-    _add_id(_add(commands, "trace", "where a transaction's time went, hop by hop"))
-    for name, what in (
-        ("list", "the merchant's transactions, newest first"),
-        ("loyalty", "the merchant's loyalty points, and what they come from"),
-    ):
-        _add(commands, name, what).add_argument(
-            "--limit", type=int, default=20, metavar="N", help="how many lines (20), at most 100"
-        )
+    trace = _add(commands, "trace", "where a transaction's time went, hop by hop")
+    trace.add_argument("id", metavar="ID", type=uuid.UUID, help="as `pay` printed it")
     _add(commands, "token", "a token and nothing else, for scripts")
-    smoke = _add_command(commands, "smoke", "checks the running stack through the router", 60)
-    smoke.set_defaults(password_stdin=False)
+    _add_command(commands, "smoke", "checks the running stack through the router", 60)
     return merchant
 
 
@@ -108,15 +99,7 @@ def _add(commands: Any, name: str, what: str) -> argparse.ArgumentParser:
         "--as", dest="username", required=True, metavar="NAME",
         choices=arguments.Suggestions(_usernames), help="the merchant",
     )  # fmt: skip
-    command.add_argument(
-        "--password-stdin", action="store_true",
-        help="reads the password's line from standard input, not from MERCHANT_PASSWORD",
-    )  # fmt: skip
     return command
-
-
-def _add_id(command: argparse.ArgumentParser) -> None:
-    command.add_argument("id", metavar="ID", type=uuid.UUID, help="as `pay` printed it")
 
 
 def _add_pay(commands: Any) -> None:
@@ -135,7 +118,6 @@ def _add_pay(commands: Any) -> None:
         "--idempotency-key", metavar="K",
         help="makes the same payment safe to repeat for 24 hours",
     )  # fmt: skip
-    pay.add_argument("--no-wait", action="store_true", help="ends when the transaction is accepted")
 
 
 def _usernames() -> Iterable[str]:
@@ -154,9 +136,3 @@ def _amount(text: str) -> int:
             "must be a whole number in the currency's smallest unit: for USD 12.50 write 1250"
         )
     return int(text)
-
-
-def _password(args: argparse.Namespace, environ: Mapping[str, str]) -> str:
-    if args.password_stdin:
-        return sys.stdin.readline(_PASSWORD_CHARACTERS_MAX).removeprefix("\ufeff").rstrip("\r\n")
-    return environ.get("MERCHANT_PASSWORD") or _SHIPPED_PASSWORD

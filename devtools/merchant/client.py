@@ -28,13 +28,13 @@ BODY_BYTES_MAX = 1024 * 1024
 
 _WHERE = "--url or PLATFORM_URL or PLATFORM_PORT"
 _LOGIN_HINTS = {
-    401: "see --as, and the password: MERCHANT_PASSWORD or --password-stdin",
-    429: "too many wrong passwords; wait, then see MERCHANT_PASSWORD or --password-stdin",
+    401: "see --as, and the password: MERCHANT_PASSWORD",
+    429: "too many wrong passwords; wait, then see MERCHANT_PASSWORD",
 }
 _HINTS = {
     403: "pay as a user who is enabled; `python -m services.auth_api.users list` shows them",
-    404: "not one of this merchant's ids: see `merchant list --as NAME`",
-    409: "see `merchant list --as NAME`; if it is not there, pay under another key",
+    404: "not one of this merchant's ids: the console lists them",
+    409: "see the console's payments; if it is not there, pay under another key",
     413: "the router takes bodies of up to 16 KiB",
     500: "the request id leads to it in the logs, in .state/logs",
     502: "a service is down: `platform status`",

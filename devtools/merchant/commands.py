@@ -6,25 +6,14 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
-from devtools.merchant.client import (
-    LOYALTY,
-    TRANSACTIONS,
-    Client,
-    Deadline,
-    Response,
-    Session,
-    expect,
-    read,
-)
+from devtools.merchant.client import Client, Deadline, Response, Session, expect, read
 from devtools.merchant.errors import PlatformError, UnreachableError
 from devtools.merchant.payment import follow
-from devtools.merchant.report import Screen, duration, points
+from devtools.merchant.report import Screen, duration
 from devtools.merchant.trace import console_url, show, trace
 from services.common.transaction import Transaction
-from services.core_api.models import Loyalty, Page
 
-EXIT_OPEN = 3
-_LIMIT_MAX = 100
+_EXIT_OPEN = 3
 _EXITS = {"captured": 0, "declined": 1, "failed": 1}
 
 
@@ -36,159 +25,100 @@ def run(args: argparse.Namespace, url: str, password: str, environ: Mapping[str,
     """
     with Client(url, Deadline(args.timeout)) as client:
         command = Command(args, client, password, environ)
-        action: Callable[[Command], int | None] = _ACTIONS[args.command]
-        return action(command) or 0
+        action: Callable[[Command], int] = getattr(Command, args.command)
+        return action(command)
 
 
 class Command:
-    """A command's arguments, client and output."""
+    """A command's arguments, client and output; a method for each command."""
 
     def __init__(
         self, args: argparse.Namespace, client: Client, password: str, environ: Mapping[str, str]
     ) -> None:
-        self.args = args
-        self.client = client
-        self.session = Session(client, args.username, password, self._on_login)
-        self.screen = Screen(sys.stdout, environ)
-
-    def ask(self, request: Callable[[str], Response]) -> Response:
-        """Sends a request that must get 200."""
-        return expect(self.session.send(request), 200)
-
-    def transaction(self) -> tuple[Response, Transaction]:
-        """The transaction of the argument ID."""
-        response = self.ask(lambda token: self.client.get(token, self.args.id))
-        return response, read(Transaction, response)
-
-    def page(self, path: str) -> Response:
-        """The first page of a listing, with the requested number of items."""
-        return self.ask(lambda token: self.client.page(path, token, self.args.limit))
-
-    def again(self, arguments: str) -> str:
-        """A follow-up command for the same merchant and platform."""
-        more = ["--as", self.args.username]
-        more += ["--url", self.args.url] if self.args.url else []
-        more += ["--password-stdin"] if self.args.password_stdin else []
-        return f"merchant {arguments} {shlex.join(more)}"
-
-    def hop(self, name: str, ms: float, response: Response, text: str) -> None:
-        """Prints a request of `pay`."""
-        self.screen.hop(name, duration(ms), f"request {response.request_id}  {text}")
+        self._args = args
+        self._client = client
+        self._session = Session(client, args.username, password, self._on_login)
+        self._screen = Screen(sys.stdout, environ)
 
     def _on_login(self, response: Response) -> None:
-        if self.args.command == "pay":
-            self.hop("token", response.ms, response, f"for {self.args.username}")
+        if self._args.command == "pay":
+            self._hop("token", response.ms, response, f"for {self._args.username}")
 
-    def end(self, response: Response, *, has_more: bool = False) -> None:
-        """Prints the last lines."""
-        if has_more:
-            more = self.again(f"{self.args.command} --limit {_LIMIT_MAX}")
-            self.screen.say(
-                f"older ones: {more if self.args.limit < _LIMIT_MAX else 'the console'}"
+    def _hop(self, name: str, ms: float, response: Response, text: str) -> None:
+        self._screen.hop(name, duration(ms), f"request {response.request_id}  {text}")
+
+    def _get(self, transaction_id: str) -> Response:
+        return self._session.send(lambda token: self._client.get(token, transaction_id))
+
+    def _later(self, transaction_id: str) -> str:
+        """The command that shows the transaction, for the same merchant and platform."""
+        more = ["--as", self._args.username]
+        more += ["--url", self._args.url] if self._args.url else []
+        return f"merchant trace {transaction_id} {shlex.join(more)}"
+
+    def token(self) -> int:
+        """Prints a token."""
+        self._screen.say(self._session.login())
+        return 0
+
+    def trace(self) -> int:
+        """Prints the hops of a transaction."""
+        transaction = read(Transaction, expect(self._get(self._args.id), 200))
+        rows, note = trace(transaction.id, console_url(self._client.url), self._client.deadline)
+        show(rows, note, transaction, self._screen)
+        return 0
+
+    def pay(self) -> int:
+        """Pays, and follows the transaction to its final status."""
+        response = self._post()
+        accepted = read(Transaction, response)
+        is_replay = response.headers.get("Idempotency-Replayed") == "true"
+        text = f"transaction {accepted.id}{', replayed' if is_replay else ''}"
+        self._hop("accepted", response.ms, response, text)
+        self._screen.events(accepted)
+        transaction = self._follow(accepted)
+        later = self._later(transaction.id)
+        still = f"still open after {self._args.timeout:g} s; check again: {later}"
+        self._screen.outcome(transaction, still)
+        return _EXITS.get(transaction.status, _EXIT_OPEN)
+
+    def _post(self) -> Response:
+        args = self._args
+        body = {"amount": args.amount, "currency": args.currency}
+        if args.payment_method is not None:
+            body["payment_method"] = args.payment_method
+        self._session.login()
+        try:
+            response = self._session.send(
+                lambda token: self._client.post_transaction(token, body, args.idempotency_key)
             )
-        self.screen.say(f"request {response.request_id}")
+        except UnreachableError as error:
+            # Without a response the payment may still have been accepted.
+            look = "it may have been accepted: see the console's payments before you pay again"
+            repeat = "repeat the same command: its idempotency key makes that safe"
+            error.hint += "\n" + (repeat if args.idempotency_key else look)
+            raise
+        return expect(response, 202)
 
+    def _follow(self, accepted: Transaction) -> Transaction:
+        polls, started, seen = 0, time.perf_counter(), len(accepted.timeline)
+        transaction, last = accepted, None
 
-def _token(command: Command) -> None:
-    command.screen.say(command.session.login())
+        def on_trouble(error: PlatformError) -> None:
+            self._screen.say(f"no status: {error.detail}; retrying until the timeout")
 
-
-def _show(command: Command) -> None:
-    response, transaction = command.transaction()
-    command.screen.transaction(transaction)
-    command.end(response)
-
-
-def _trace(command: Command) -> None:
-    _response, transaction = command.transaction()
-    url = console_url(command.client.url)
-    rows, note = trace(transaction.id, url, command.client.deadline)
-    show(rows, note, transaction, command.screen)
-
-
-def _list(command: Command) -> None:
-    response = command.page(TRANSACTIONS)
-    page = read(Page, response)
-    if not page.transactions:
-        command.screen.say(f"none; a first one: {command.again('pay 1250 USD')}")
-    command.screen.transactions(page.transactions)
-    command.end(response, has_more=page.next_cursor is not None)
-
-
-def _loyalty(command: Command) -> None:
-    response = command.page(LOYALTY)
-    loyalty = read(Loyalty, response)
-    command.screen.say(points(loyalty.points))
-    command.screen.credits(loyalty.ledger)
-    command.end(response, has_more=loyalty.next_cursor is not None)
-
-
-def _pay(command: Command) -> int:
-    response = _post(command)
-    transaction = read(Transaction, response)
-    is_replay = response.headers.get("Idempotency-Replayed") == "true"
-    text = f"transaction {transaction.id}{', replayed' if is_replay else ''}"
-    command.hop("accepted", response.ms, response, text)
-    command.screen.events(transaction)
-    show_it = command.again(f"show {transaction.id}")
-    still, exit_code = f"not waiting; check later: {show_it}", 0
-    if not command.args.no_wait:
-        transaction = _follow(command, transaction)
-        still = f"still open after {command.args.timeout:g} s; check again: {show_it}"
-        exit_code = _EXITS.get(transaction.status, EXIT_OPEN)
-    command.screen.outcome(transaction, still)
-    return exit_code
-
-
-def _post(command: Command) -> Response:
-    args = command.args
-    body = {"amount": args.amount, "currency": args.currency}
-    if args.payment_method is not None:
-        body["payment_method"] = args.payment_method
-    command.session.login()
-    try:
-        response = command.session.send(
-            lambda token: command.client.post_transaction(token, body, args.idempotency_key)
-        )
-    except UnreachableError as error:
-        # Without a response the payment may still have been accepted.
-        look = f"check whether it was accepted before you pay again: {command.again('list')}"
-        repeat = "repeat the same command: its idempotency key makes that safe"
-        error.hint += "\n" + (repeat if args.idempotency_key else look)
-        raise
-    return expect(response, 202)
-
-
-def _follow(command: Command, accepted: Transaction) -> Transaction:
-    polls, started, seen = 0, time.perf_counter(), len(accepted.timeline)
-    transaction, last = accepted, None
-
-    def get() -> Response:
-        return command.session.send(lambda token: command.client.get(token, accepted.id))
-
-    def on_trouble(error: PlatformError) -> None:
-        command.screen.say(f"no status: {error.detail}; retrying until the timeout")
-
-    try:
-        for response, transaction in follow(get, command.client.deadline, on_trouble):
-            polls, last = polls + 1, response
-            command.screen.events(transaction, seen)
-            seen = len(transaction.timeline)
-    except PlatformError as error:
-        error.detail = f"{accepted.id} was accepted, but its result is unknown: {error.detail}"
-        error.hint = f"{error.hint}\nthen: {command.again(f'show {accepted.id}')}".strip()
-        raise
-    if last:
-        ms = (time.perf_counter() - started) * 1000
-        command.hop("followed", ms, last, f"the last of {polls}")
-    return transaction
-
-
-_ACTIONS: dict[str, Callable[[Command], int | None]] = {
-    "pay": _pay,
-    "show": _show,
-    "trace": _trace,
-    "list": _list,
-    "loyalty": _loyalty,
-    "token": _token,
-}
+        try:
+            for response, transaction in follow(
+                lambda: self._get(accepted.id), self._client.deadline, on_trouble
+            ):
+                polls, last = polls + 1, response
+                self._screen.events(transaction, seen)
+                seen = len(transaction.timeline)
+        except PlatformError as error:
+            error.detail = f"{accepted.id} was accepted, but its result is unknown: {error.detail}"
+            error.hint = f"{error.hint}\nthen: {self._later(accepted.id)}".strip()
+            raise
+        if last:
+            ms = (time.perf_counter() - started) * 1000
+            self._hop("followed", ms, last, f"the last of {polls}")
+        return transaction

@@ -10,7 +10,7 @@ environment:
   NO_COLOR            any value: no colours; FORCE_COLOR: colours in a pipe, too
 
 exit codes:
-  0  done; of `pay`: captured, or accepted with --no-wait
+  0  done; of `pay`: captured
   1  of `pay`: declined or failed; of `smoke`: a check failed
   2  wrong usage
   3  of `pay`: still open when --timeout was over
@@ -25,8 +25,6 @@ examples:
   merchant pay 500 JPY --as alice              JPY 500: the yen has no smaller unit
   merchant pay 1250 USD --as becky --payment-method pm_card_chargeDeclined
   merchant pay 1250 USD --as alice --idempotency-key order-17     safe to repeat
-  merchant list --as alice                     and `loyalty`: its points
-  merchant show {_ID} --as alice
   merchant trace {_ID} --as alice
   merchant smoke                               15 checks of the running stack
   http 127.0.0.1:8000/transactions Authorization:"Bearer $(merchant token --as alice)"

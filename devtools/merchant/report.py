@@ -1,13 +1,12 @@
 """A merchant's output: money, times, a line per hop."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
 from devtools.merchant.errors import PlatformError
-from devtools.terminal import Output, columns
+from devtools.terminal import Output
 from services.common.currencies import EXPONENTS
-from services.common.transaction import FINAL, Credit, Transaction
+from services.common.transaction import FINAL, Transaction
 
 _MS_OF_A_SECOND = 1000
 
@@ -34,10 +33,6 @@ def _time(text: str) -> datetime:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):
         raise PlatformError(f"the platform sent {text!r}, which is no time") from None
-
-
-def _moment(text: str) -> str:
-    return f"{_time(text):%Y-%m-%d %H:%M:%SZ}"
 
 
 def _ms(begin: str, end: str) -> float:
@@ -70,39 +65,3 @@ class Screen(Output):
         took = f"in {duration(_ms(transaction.created_at, transaction.updated_at))}"
         facts.append(took if transaction.status in FINAL else still)
         self.say("  ".join(facts), transaction.status)
-
-    def transaction(self, transaction: Transaction) -> None:
-        """Prints all fields of a transaction."""
-        self.say(f"transaction  {transaction.id}")
-        self.say(f"created      {_moment(transaction.created_at)}")
-        self.say(f"method       {transaction.payment_method}")
-        if transaction.psp_reference:
-            self.say(f"reference    {transaction.psp_reference}")
-        self.say(f"attempts     {transaction.attempts}")
-        self.events(transaction)
-        self.outcome(transaction)
-
-    def transactions(self, transactions: Sequence[Transaction]) -> None:
-        """Prints a line for each."""
-        rows = [
-            (
-                _moment(each.created_at),
-                each.id,
-                money(each.amount, each.currency),
-                f"{each.status:<10}",
-                each.decline_code
-                or ("" if each.loyalty_points is None else points(each.loyalty_points)),
-            )
-            for each in transactions
-        ]
-        for line, each in zip(columns(rows, right=(2,)), transactions, strict=True):
-            self.say(line, each.status)
-
-    def credits(self, ledger: Sequence[Credit]) -> None:
-        """Prints a line for each."""
-        rows = [
-            (_moment(c.at), f"+{c.points}", money(c.amount, c.currency), c.transaction_id)
-            for c in ledger
-        ]
-        for line in columns(rows, right=(2,)):
-            self.say(line)

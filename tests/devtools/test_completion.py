@@ -49,14 +49,14 @@ def bash(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("command", "completed"),
     [
-        (("merchant", ""), ["list", "loyalty", "pay", "show", "smoke", "token", "trace"]),
+        (("merchant", ""), ["pay", "smoke", "token", "trace"]),
         (("merchant", "tr"), ["trace"]),
         (("merchant", "pay", "1250", "USD", "--payment"), ["--payment-method"]),
         (("deadletters", "replay", "--a"), ["--all"]),
         (("logs", "--re"), ["--request"]),
         (("logs", "--level", ""), ["debug", "error", "info", "warning"]),
         (("logs", "--service", "core"), ["core-api"]),
-        (("merchant", "list", "--as", "al"), ["alice"]),
+        (("merchant", "token", "--as", "al"), ["alice"]),
         (("merchant", "pay", "--payment-method", "pm_sandbox_f"), ["pm_sandbox_flaky"]),
         (("platform", "re"), ["reset"]),
         (("platform", "reset", ""), ["--yes"]),

@@ -1,5 +1,6 @@
 """`platform up --cluster`: the stack on a Redis Cluster of six nodes."""
 
+import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,8 @@ def test_a_cluster_takes_payments_and_outlives_a_primary(environ: dict[str, str]
     """After a restart it finds its nodes, and refuses another number of partitions."""
     done = platform(environ, "up", "-D", "--cluster")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert merchant(environ, "pay", "1250", "USD", "--as", "alice").returncode == 0
+    paid = merchant(environ, "pay", "1250", "USD", "--as", "alice")
+    assert paid.returncode == 0
     state = Path(environ["PLATFORM_STATE"])
     # In another shell, doctor and dead letters find the cluster by the record of its start.
     doctor = call([sys.executable, "-m", "devtools.doctor"], environ)
@@ -36,4 +38,5 @@ def test_a_cluster_takes_payments_and_outlives_a_primary(environ: dict[str, str]
     assert "PARTITIONS=4: the data in" in refused.stderr
     done = platform(environ, "up", "-D", "--cluster")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert merchant(environ, "list", "--as", "alice").stdout.count("captured") >= 2
+    [transaction_id] = re.findall(r"transaction (\S+)", paid.stdout)
+    assert "\ncaptured " in merchant(environ, "trace", transaction_id, "--as", "alice").stdout

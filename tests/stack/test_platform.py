@@ -109,10 +109,12 @@ def test_orphans_of_a_killed_supervisor_are_ended(environ: dict[str, str], tmp_p
     assert is_free(CONSOLE.port(int(environ["PLATFORM_PORT"])))
     with support.program(["sleep", "600"], environ=environ, output=tmp_path / "log") as shell:
         left = kill_supervisor(state)
-        assert merchant(environ, *PAY).returncode == 0, "they work on"
+        paid = merchant(environ, *PAY)
+        assert paid.returncode == 0, "they work on"
         assert platform(environ, "up", "-D").returncode == 0
         assert_named(left, (state / "logs/preflight.log").read_text())
-        assert merchant(environ, "list", "--as", "alice").stdout.count("captured") == 1
+        [transaction_id] = re.findall(r"transaction (\S+)", paid.stdout)
+        assert "\ncaptured " in merchant(environ, "trace", transaction_id, *PAY[-2:]).stdout
         left = kill_supervisor(state)
         done = platform(environ, "down")
         assert (done.returncode, done.stderr) == (0, "")

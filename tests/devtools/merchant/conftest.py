@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -40,7 +39,6 @@ class Outcome:
 def merchant(
     *argv: str,
     environ: Mapping[str, str] | None = None,
-    typed: str = "",
     servers: tuple[Platform | Stranger, ...] = (),
 ) -> Outcome:
     """Runs the command in this process, where it reaches the servers without a network."""
@@ -50,7 +48,6 @@ def merchant(
         contextlib.redirect_stderr(io.StringIO()) as stderr,
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setattr(sys, "stdin", io.StringIO(typed))
         patch.setattr(httpx, "Client", partial(httpx.Client, mounts=mounts))
         try:
             code = main(argv, environ or {})
