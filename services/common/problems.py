@@ -1,6 +1,6 @@
 """Errors as RFC 9457 problem documents, each with a stable `code` for programs.
 
-Services raise `Problem`; Falcon's errors and unexpected exceptions are converted to one here.
+Services raise `Problem`; Falcon's own errors and unexpected exceptions get the same form.
 Client input is never echoed: it might be a secret.
 """
 
@@ -39,7 +39,7 @@ _DETAILS = {
 _log = structlog.get_logger()
 
 
-class Problem(Exception):
+class Problem(falcon.HTTPError):
     """An error response.
 
     Args:
@@ -50,6 +50,8 @@ class Problem(Exception):
         headers: added to the response.
     """
 
+    headers: dict[str, str]
+
     def __init__(
         self,
         status: int,
@@ -59,12 +61,9 @@ class Problem(Exception):
         errors: Sequence[Mapping[str, str]] = (),
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
-        self.code = code or _CODES[status]
+        super().__init__(status, description=detail, headers=dict(headers or {}))
+        self.slug = code  # Falcon's own `code` is a number
         self.errors = errors
-        self.headers = dict(headers or {})
 
 
 class Unavailable(Problem):
@@ -74,44 +73,28 @@ class Unavailable(Problem):
         super().__init__(503, detail, headers={"Retry-After": "1"})
 
 
-def register(app: "falcon.App[Any, Any]") -> None:
-    """Makes `app` return every error as a problem document."""
-    app.add_error_handler(Exception, _unexpected)
-    app.add_error_handler(falcon.HTTPError, _falcon_error)
-    app.add_error_handler(Problem, respond)
-
-
-def respond(
-    req: falcon.Request, resp: falcon.Response, problem: Problem, _params: dict[str, Any]
-) -> None:
-    """Falcon error handler: writes the problem document to the response."""
-    document: dict[str, Any] = {
-        "type": "about:blank",
-        "title": http.HTTPStatus(problem.status).phrase,
-        "status": problem.status,
-        "detail": problem.detail,
-        "code": problem.code,
-        "request_id": req.context.request_id,
-    }
-    if problem.errors:
-        document["errors"] = list(problem.errors)
-    resp.status = falcon.code_to_http_status(problem.status)
-    resp.content_type = CONTENT_TYPE
-    resp.text = json.dumps(document)
-    resp.set_headers(problem.headers)
-
-
-def _falcon_error(
-    req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, params: dict[str, Any]
-) -> None:
+def serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
+    """Falcon error serializer: writes the problem document to the response."""
     # Falcon's other statuses are bad requests of some kind.
     status = error.status_code if error.status_code in _CODES else 400
-    detail = _DETAILS.get(status) or error.description or error.title or ""
-    respond(req, resp, Problem(status, detail, headers=dict(error.headers or {})), params)
+    document: dict[str, Any] = {
+        "type": "about:blank",
+        "title": http.HTTPStatus(status).phrase,
+        "status": status,
+        "detail": error.description or _DETAILS.get(status) or error.title,
+        "code": getattr(error, "slug", "") or _CODES[status],
+        "request_id": req.context.request_id,
+    }
+    if errors := getattr(error, "errors", ()):
+        document["errors"] = list(errors)
+    resp.status = falcon.code_to_http_status(status)
+    resp.content_type = CONTENT_TYPE
+    resp.text = json.dumps(document)
 
 
-def _unexpected(
-    req: falcon.Request, resp: falcon.Response, _error: Exception, params: dict[str, Any]
+def unexpected(
+    _req: falcon.Request, _resp: falcon.Response, _error: Exception, _params: dict[str, Any]
 ) -> None:
+    """Falcon error handler for exceptions that no other handler is for."""
     _log.exception("unexpected error")
-    respond(req, resp, Problem(500, _DETAILS[500]), params)
+    raise falcon.HTTPInternalServerError

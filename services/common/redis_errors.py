@@ -6,7 +6,8 @@ import falcon
 import redis
 import structlog
 
-from services.common import problems, redis_client
+from services.common import redis_client
+from services.common.problems import Unavailable
 from services.common.web import App
 
 _log = structlog.get_logger()
@@ -23,13 +24,12 @@ def handle_errors(
     """
 
     def respond(
-        req: falcon.Request, resp: falcon.Response, error: Exception, params: dict[str, Any]
+        req: falcon.Request, _resp: falcon.Response, error: Exception, _params: dict[str, Any]
     ) -> None:
         _log.error("Redis error", reason=f"{type(error).__name__}: {error}")
         # A stalled Redis executes the commands it received once it resumes.
         is_unsure = req.method == "POST" and not isinstance(error, redis.ResponseError)
-        text = f"{detail} {unsure}" if is_unsure else detail
-        problems.respond(req, resp, problems.Unavailable(text), params)
+        raise Unavailable(f"{detail} {unsure}" if is_unsure else detail)
 
     for kind in redis_client.ERRORS:
         app.add_error_handler(kind, respond)

@@ -56,7 +56,8 @@ def make_app(
         middleware=[*tracing.middleware(), Gate(settings.hosts(), metrics)], request_type=Request
     )
     app.resp_options.media_handlers[falcon.MEDIA_JSON] = falcon.media.JSONHandler(dumps=to_json)
-    problems.register(app)
+    app.set_error_serializer(problems.serialize)
+    app.add_error_handler(Exception, problems.unexpected)
     everything = {
         "/health": Health(checks),
         "/metrics": metrics,

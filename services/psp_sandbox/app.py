@@ -47,7 +47,7 @@ def create_app(
     app.add_middleware(StripeMiddleware(injector, waiting))
     if settings.sandbox_token:
         app.add_middleware(TokenGuard(settings.sandbox_token))
-    app.add_error_handler(StripeError, errors.handle)
+    app.set_error_serializer(errors.serialize)
     app.add_error_handler(sqlite3.Error, _database_failed)
     return app
 
@@ -64,12 +64,8 @@ def _usable(store: Store, settings: SandboxSettings) -> Store:
 
 
 def _database_failed(
-    req: falcon.Request, resp: falcon.Response, error: sqlite3.Error, params: dict[str, Any]
+    _req: falcon.Request, _resp: falcon.Response, error: sqlite3.Error, _params: dict[str, Any]
 ) -> None:
     """A full disk or a removed file is a 503: the caller may retry."""
     _log.error("database failed", reason=str(error))
-    unavailable = StripeError(
-        503,
-        "The sandbox's database is unavailable; nothing was charged. Try again.",
-    )
-    errors.handle(req, resp, unavailable, params)
+    raise StripeError(503, "The sandbox's database is unavailable; nothing was charged. Try again.")

@@ -1,7 +1,6 @@
 """Fault injection for all `/v1` requests, configured at run time."""
 
 import hmac
-import json
 import random
 import threading
 from collections import Counter
@@ -11,11 +10,11 @@ import falcon
 from pydantic import BaseModel, ConfigDict, Field
 from structlog.contextvars import bind_contextvars
 
-from services.common import problems
+from services.common.problems import Problem
 from services.common.settings import Secret
 from services.common.web import read_body
 from services.psp_sandbox.behaviours import FAULTS, FaultKind
-from services.psp_sandbox.errors import StripeError
+from services.psp_sandbox.errors import StripeError, is_v1
 from services.psp_sandbox.waiting import Waiting, hang_up
 
 DELAY_MS_MAX = 30_000
@@ -86,14 +85,14 @@ def inject(req: falcon.Request, kind: FaultKind) -> None:
 
 
 class StripeMiddleware:
-    """Middleware: injects faults into `/v1` and converts its errors to Stripe's shape."""
+    """Middleware: injects faults into `/v1`."""
 
     def __init__(self, injector: FaultInjector, waiting: Waiting) -> None:
         self._injector = injector
         self._waiting = waiting
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
-        if not _is_v1(req):
+        if not is_v1(req):
             return
         # Before waiting: a disconnect is detected only after the body.
         req.context.body = read_body(req)
@@ -110,10 +109,8 @@ class StripeMiddleware:
         _resource: object,
         _succeeded: bool,  # noqa: FBT001
     ) -> None:
-        if not _is_v1(req):
+        if not is_v1(req):
             return
-        if resp.content_type == problems.CONTENT_TYPE:
-            _to_stripe_shape(resp)
         resp.set_header("Request-Id", req.context.request_id)  # Stripe's name for it
         delivery = req.context.get("delivery", "sent")
         if delivery == "held":
@@ -132,16 +129,4 @@ class TokenGuard:
         is_guarded = req.path.startswith("/_sandbox/")
         if is_guarded and not hmac.compare_digest((req.auth or "").encode(), self._expected):
             detail = "Send `Authorization: Bearer` with SANDBOX_TOKEN (.state/sandbox-token)."
-            raise problems.Problem(401, detail, headers={"WWW-Authenticate": "Bearer"})
-
-
-def _is_v1(req: falcon.Request) -> bool:
-    return req.path == "/v1" or req.path.startswith("/v1/")
-
-
-def _to_stripe_shape(resp: falcon.Response) -> None:
-    """Converts a problem document from Falcon or the shared modules."""
-    detail = json.loads(resp.text or "{}").get("detail", "")
-    resp.text = None
-    resp.content_type = falcon.MEDIA_JSON
-    resp.media = {"error": StripeError(resp.status_code, detail).error}
+            raise Problem(401, detail, headers={"WWW-Authenticate": "Bearer"})

@@ -45,7 +45,7 @@ class Working(Checked):
         payment = TransactionRequest(amount=money[0], currency=money[1])
         known = self.keys.get((user_id, key)) if key else None
         if known and known[0] != money:
-            with pytest.raises(Problem, match="with another request"):
+            with pytest.raises(Problem, match="422"):
                 self.transactions.accept(user_id, payment, "req", key)
             return
         accepted = self.transactions.accept(user_id, payment, "req", key)
