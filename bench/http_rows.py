@@ -129,12 +129,12 @@ def _traced(bench: Bench) -> Measured:
     """Against the same without tracing; the receiver on this machine only reads the spans."""
     untraced = Target(bench, bench.platform, _THROUGH_ROUTER, 202)
     with (
-        receiver(parse=False) as received,
+        receiver() as received,
         stacks.running(bench.folder, OTEL_EXPORTER_OTLP_ENDPOINT=received.endpoint) as stack,
     ):
         stacks.supervisor(stack).stop("psp-connector")
         yield from _compare(bench, "traced", Target(bench, stack, _THROUGH_ROUTER, 202), untraced)
-        if not received.bodies:
+        if not received.service.seen:
             raise MeasureError("no trace was exported")
 
 

@@ -1,13 +1,13 @@
 """An OTLP/HTTP receiver of traces on a free loopback port."""
 
 import contextlib
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.http_service import Answer, Service, service_on
 
 
 @dataclass(frozen=True)
@@ -23,43 +23,28 @@ class Span:
     failed: bool
 
 
-@dataclass
+@dataclass(frozen=True)
 class Receiver:
-    """The receiver's endpoint and spans."""
+    """A receiver and what it has received."""
 
-    endpoint: str
-    spans: list[Span] = field(default_factory=list)
-    bodies: int = 0
+    service: Service
+
+    @property
+    def endpoint(self) -> str:
+        return self.service.url
+
+    @property
+    def spans(self) -> list[Span]:
+        assert {seen.path for seen in self.service.seen} <= {"/v1/traces"}
+        return [span for seen in self.service.seen for span in _spans(seen.body)]
 
 
 @contextlib.contextmanager
-def receiver(*, parse: bool = True) -> Iterator[Receiver]:
-    """Receives traces during the block; without `parse` it only counts, which is cheap."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            assert self.path == "/v1/traces"
-            found.bodies += 1
-            if parse:
-                found.spans += _spans(body)
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        found = Receiver(f"http://127.0.0.1:{server.server_port}")
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        try:
-            yield found
-        finally:
-            server.shutdown()
+def receiver() -> Iterator[Receiver]:
+    """Receives traces during the block."""
+    with service_on() as service:
+        service.answer = Answer(body=b"")
+        yield Receiver(service)
 
 
 def _spans(body: bytes) -> Iterator[Span]:

@@ -6,7 +6,7 @@ import pytest
 
 from bench.load import generate
 from bench.results import MeasureError
-from tests.router.helpers import Answer, Service, service_on
+from tests.http_service import Answer, Service, service_on
 from tests.support import free_ports
 
 BODY = {"amount": 1, "x": '"[y]"\\'}

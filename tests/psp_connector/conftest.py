@@ -1,4 +1,3 @@
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -6,7 +5,7 @@ import pytest
 
 from services.psp_connector import connector, dispatch, lane, saver
 from services.psp_connector.settings import ConnectorSettings
-from tests.psp_connector.http_psp import Psp
+from tests.http_service import Service, service_on
 from tests.psp_connector.payments import Payments
 
 
@@ -40,11 +39,6 @@ def payments(client: Any, settings: ConnectorSettings) -> Payments:
 
 
 @pytest.fixture
-def psp() -> Iterator[Psp]:
-    server = Psp()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join(5)
-    server.server_close()
+def psp() -> Iterator[Service]:
+    with service_on() as server:
+        yield server

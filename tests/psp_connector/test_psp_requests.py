@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode
 
 import pytest
 
@@ -14,24 +14,28 @@ from services.psp_connector.bounded import proxies_for
 from services.psp_connector.psp import Captured, Refused
 from services.psp_connector.stripe_psp import AmountError, stripe_amount
 from services.psp_sandbox.payments import read_payment
-from tests.psp_connector.http_psp import CHARGE, Psp, client
+from tests.http_service import Service
+from tests.psp_connector.http_psp import CHARGE, answer, client
 from tests.psp_sandbox.sandbox import PAYMENT
 
 
-def test_what_the_psp_is_sent(psp: Psp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_psp_is_sent(
+    psp: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It sends a confirmed PaymentIntent with transaction id as key and both ids as metadata.
 
     The `default login x password y` of the user's netrc does not replace the key.
     """
     (tmp_path / "netrc").write_text("default login x password y\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    psp.body = b'{"id": "pi_1", "object": "payment_intent", "status": "succeeded"}'
+    good = {"id": "pi_1", "object": "payment_intent", "status": "succeeded"}
+    psp.answer = answer(200, good)
     assert Captured("pi_1") == client(psp.url).charge(CHARGE)
-    [(path, headers, form)] = psp.seen
-    assert path == "/v1/payment_intents"
-    assert CHARGE.transaction_id == headers["idempotency-key"]
-    assert headers["x-request-id"] == "req-1"
-    assert headers["authorization"] == "Bearer sk_test_of_this_test"
+    [seen] = psp.seen
+    assert (seen.method, seen.path) == ("POST", "/v1/payment_intents")
+    assert CHARGE.transaction_id == seen.headers["idempotency-key"]
+    assert seen.headers["x-request-id"] == "req-1"
+    assert seen.headers["authorization"] == "Bearer sk_test_of_this_test"
     assert {
         "amount": ["1250"],
         "currency": ["usd"],
@@ -41,7 +45,7 @@ def test_what_the_psp_is_sent(psp: Psp, tmp_path: Path, monkeypatch: pytest.Monk
         "automatic_payment_methods[allow_redirects]": ["never"],
         "metadata[transaction_id]": [CHARGE.transaction_id],
         "metadata[request_id]": ["req-1"],
-    } == form
+    } == parse_qs(seen.body.decode())
 
 
 @pytest.mark.parametrize(
@@ -102,7 +106,7 @@ def test_the_amount_is_in_stripes_unit(amount: int, currency: str, sent: int | s
         stripe_amount(amount, currency)
 
 
-def test_an_amount_that_is_refused_is_not_sent(psp: Psp) -> None:
+def test_an_amount_that_is_refused_is_not_sent(psp: Service) -> None:
     """The transaction fails, without a call."""
     outcome = client(psp.url).charge(dataclasses.replace(CHARGE, currency="IQD"))
     assert (outcome, psp.seen) == (Refused("currency_not_supported: Stripe takes no IQD"), [])

@@ -1,7 +1,6 @@
 """The real `stripe` library with a server that sends any response."""
 
 import gzip
-import json
 import time
 import tracemalloc
 from typing import Any
@@ -9,7 +8,8 @@ from typing import Any
 import pytest
 
 from services.psp_connector.psp import Captured, Declined, Refused, Transient
-from tests.psp_connector.http_psp import CHARGE, Psp, client, error
+from tests.http_service import Answer, Service
+from tests.psp_connector.http_psp import CHARGE, answer, client, error
 
 GOOD: dict[str, Any] = {"id": "pi_1", "status": "succeeded"}
 UNPAID: dict[str, Any] = {"id": "pi_1", "status": "requires_payment_method"}
@@ -65,30 +65,29 @@ OTHERS: dict[str, Any] = {"metadata": {"transaction_id": "t"}}
         (402, error(WRONG), Refused(f"HTTP 402 {WRONG}")),
     ],
 )
-def test_each_response_has_its_outcome(psp: Psp, status: int, body: Any, expected: Any) -> None:
+def test_each_response_has_its_outcome(psp: Service, status: int, body: Any, expected: Any) -> None:
     """A response is captured, declined with the PSP's code, refused, or worth a retry.
 
     The library does not retry by itself.
     """
-    psp.status = status
-    psp.body = (body if isinstance(body, str) else json.dumps(body)).encode()
+    psp.answer = answer(status, body)
     assert expected == client(psp.url).charge(CHARGE)
     assert len(psp.seen) == 1
 
 
-def test_a_redirect_is_not_followed(psp: Psp) -> None:
+def test_a_redirect_is_not_followed(psp: Service) -> None:
     """It could send the payment elsewhere, or turn it into a GET that reads as captured."""
-    psp.status, psp.headers = 307, {"Location": f"{psp.url}/elsewhere"}
+    psp.answer = answer(307, {}, Location=f"{psp.url}/elsewhere")
     assert Transient("HTTP 307") == client(psp.url).charge(CHARGE)
-    assert [path for path, _, _ in psp.seen] == ["/v1/payment_intents"]
+    assert [seen.path for seen in psp.seen] == ["/v1/payment_intents"]
 
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
-def test_a_response_without_end_fills_no_memory(psp: Psp, encoding: str) -> None:
+def test_a_response_without_end_fills_no_memory(psp: Service, encoding: str) -> None:
     """Reading and unpacking stop at 1 MiB, and the next call works."""
     body = b'{"id": "pi_1", "status": "succeeded"' + b" " * 20_000_000 + b"}"
-    psp.headers = {"Content-Encoding": encoding}
-    psp.body = gzip.compress(body, 1) if encoding == "gzip" else body
+    body = gzip.compress(body, 1) if encoding == "gzip" else body
+    psp.answer = Answer(headers=(("Content-Encoding", encoding),), body=body)
     bounded = client(psp.url)
     tracemalloc.start()
     try:
@@ -96,7 +95,7 @@ def test_a_response_without_end_fills_no_memory(psp: Psp, encoding: str) -> None
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:
         tracemalloc.stop()
-    psp.headers, psp.body = {}, b'{"id": "pi_1", "status": "succeeded"}'
+    psp.answer = answer(200, GOOD)
     assert Captured("pi_1") == bounded.charge(CHARGE)
 
 
@@ -105,10 +104,11 @@ def test_a_response_without_end_fills_no_memory(psp: Psp, encoding: str) -> None
     [("2", 2.0), ("0.5", 0.5), ("-1", 0.0), ("soon", 0.0), ("9e99", 3600.0),
                            ("nan", 0.0), ("inf", 0.0)],
 )  # fmt: skip
-def test_retry_after_is_honoured_within_a_bound(psp: Psp, retry_after: str, seconds: float) -> None:
+def test_retry_after_is_honoured_within_a_bound(
+    psp: Service, retry_after: str, seconds: float
+) -> None:
     """The delay is the PSP's, at most an hour; invalid values are ignored."""
-    psp.status, psp.headers = 429, {"Retry-After": retry_after}
-    psp.body = json.dumps(error("invalid_request_error")).encode()
+    psp.answer = answer(429, error(WRONG), **{"Retry-After": retry_after})
     assert Transient("HTTP 429", seconds) == client(psp.url).charge(CHARGE)
 
 
@@ -127,13 +127,13 @@ def test_no_psp_is_transient() -> None:
     ],
 )
 def test_a_probe_needs_a_valid_response(
-    psp: Psp, status: int, body: Any, *, expected: bool
+    psp: Service, status: int, body: Any, *, expected: bool
 ) -> None:
     """The PSP is available if its payments can be read, which a key that may charge always can."""
-    psp.status, psp.body = status, json.dumps(body).encode()
+    psp.answer = answer(status, body)
     assert expected is client(psp.url).is_available()
     client(psp.url).charge(CHARGE)
-    assert [path.partition("?")[0] for path, *_ in psp.seen] == ["/v1/payment_intents"] * 2
+    assert [seen.path.partition("?")[0] for seen in psp.seen] == ["/v1/payment_intents"] * 2
 
 
 @pytest.mark.parametrize(
@@ -142,17 +142,17 @@ def test_a_probe_needs_a_valid_response(
     ids=["header", "body, by a proxy"],
 )
 def test_a_response_that_trickles_is_cut_off(
-    psp: Psp, monkeypatch: pytest.MonkeyPatch, body: bytes, *, proxied: bool
+    psp: Service, monkeypatch: pytest.MonkeyPatch, body: bytes, *, proxied: bool
 ) -> None:
     """A call with a slow header or body ends in time, and the next one works."""
-    psp.body, psp.trickle_seconds = body, 0.05
+    psp.answer = Answer(body=body, trickle_seconds=0.05)
     if proxied:
         monkeypatch.setenv("http_proxy", psp.url)
     patient = client("http://psp.example" if proxied else psp.url, timeout_seconds=0.3)
     began = time.monotonic()
     assert isinstance(patient.charge(CHARGE), Transient)
     assert time.monotonic() - began < 10, "0.3 s are allowed; a minute it would have taken"
-    psp.body, psp.trickle_seconds = b'{"id": "pi_1", "status": "succeeded"}', 0
+    psp.answer = answer(200, GOOD)
     assert Captured("pi_1") == patient.charge(CHARGE)
     time.sleep(0.6)
     assert Captured("pi_1") == patient.charge(CHARGE)

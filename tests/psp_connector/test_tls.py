@@ -6,11 +6,12 @@ import pytest
 
 from services.psp_connector.psp import Transient
 from tests.cluster import certificate
-from tests.psp_connector.http_psp import CHARGE, Psp, client
+from tests.http_service import Service
+from tests.psp_connector.http_psp import CHARGE, client
 
 
 @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")  # which would hide a failure
-def test_a_psp_that_cannot_be_verified_is_sent_nothing(psp: Psp, tmp_path: Path) -> None:
+def test_a_psp_that_cannot_be_verified_is_sent_nothing(psp: Service, tmp_path: Path) -> None:
     """TLS is always verified, so neither payment nor key goes to an unverified server."""
     made = certificate(tmp_path)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -3,15 +3,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.router.helpers import (
-    CONFIG,
-    Platform,
-    Router,
-    Service,
-    platform_in,
-    router_on,
-    service_on,
-)
+from tests.http_service import Service, service_on
+from tests.router.helpers import CONFIG, Platform, Router, platform_in, router_on
 from tests.support import free_ports
 
 

@@ -1,4 +1,4 @@
-"""A real router on free ports, and services that record requests."""
+"""A real router on free ports, and its services."""
 
 import contextlib
 import http.client
@@ -6,93 +6,18 @@ import json
 import os
 import socket
 import subprocess
-import threading
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from devtools.catalog import SERVICES
+from tests.http_service import Seen, Service, service_on
 from tests.support import ROOT, free_ports, program, wait_until
 
 CONFIG = ROOT / "services/router/Caddyfile"
 ANSWER_SECONDS_MAX = 30.0
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A request as it reached a service."""
-
-    method: str
-    path: str
-    headers: Message
-    body: bytes
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A service's response; status `None` closes the connection instead."""
-
-    status: int | None = 200
-    headers: tuple[tuple[str, str], ...] = ()
-    body: bytes = b"{}"
-    wait_seconds: float = 0
-
-
-class Service(ThreadingHTTPServer):
-    """Records requests, and sends `answers` by path."""
-
-    def __init__(self, port: int) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
-        self.begun = 0
-        self.seen: list[Seen] = []
-        self.answers: dict[str, Answer] = {}
-
-    def last(self) -> Seen:
-        return self.seen[-1]
-
-    def handle_error(self, *_args: Any) -> None:
-        """Ignores clients that disconnect, as tests intend."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server_version = "gunicorn/23.0.0"
-    server: Service
-
-    def answer(self) -> None:
-        self.server.begun += 1
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.server.seen.append(Seen(self.command, self.path, self.headers, body))
-        answer = self.server.answers.get(self.path.partition("?")[0], Answer())
-        time.sleep(answer.wait_seconds)
-        if answer.status is None:
-            self.close_connection = True
-            return
-        self.send_response(answer.status)
-        for name, value in answer.headers:
-            self.send_header(name, value)
-        self.send_header("X-Request-Id", self.headers.get("X-Request-Id", ""))
-        self.send_header("Content-Length", str(len(answer.body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(answer.body)
-
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = answer  # noqa: N815
-
-    def log_message(self, *_args: Any) -> None:
-        """Prints nothing."""
-
-
-@contextlib.contextmanager
-def service_on(port: int) -> Iterator[Service]:
-    with Service(port) as service:
-        threading.Thread(target=service.serve_forever, args=(0.02,), daemon=True).start()
-        yield service
-        service.shutdown()
 
 
 @dataclass(frozen=True)

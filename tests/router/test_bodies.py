@@ -6,7 +6,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.router.helpers import Answer, Platform, Router, Service, problem, receive
+from tests.http_service import Answer, Service
+from tests.router.helpers import Platform, Router, problem, receive
 
 BODY_BYTES_MAX = 16_384
 _POST = b"POST /auth/token HTTP/1.1\r\nHost: localhost\r\n"

@@ -7,17 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.http_service import Answer, Service, service_on
 from tests.router.helpers import (
     ANSWER_SECONDS_MAX,
-    Answer,
     Platform,
     Response,
     Router,
-    Service,
     problem,
     receive,
     router_on,
-    service_on,
 )
 from tests.support import free_ports
 

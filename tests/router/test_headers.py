@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from tests.router.helpers import Answer, Platform, Router, problem
+from tests.http_service import Answer
+from tests.router.helpers import Platform, Router, problem
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _GET = b"GET /auth/token HTTP/1.1\r\nHost: localhost\r\n"

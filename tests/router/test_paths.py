@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.router.helpers import Answer, Platform, Router, platform_in, problem
+from tests.http_service import Answer
+from tests.router.helpers import Platform, Router, platform_in, problem
 
 
 @pytest.mark.parametrize(

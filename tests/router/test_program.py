@@ -13,7 +13,8 @@ import yaml
 
 from devtools.catalog import SERVICES
 from devtools.loglines import parse as parse_line
-from tests.router.helpers import CONFIG, Answer, Router, environment, platform_in
+from tests.http_service import Answer
+from tests.router.helpers import CONFIG, Router, environment, platform_in
 from tests.support import ROOT, call, wait_until
 
 
