@@ -42,14 +42,20 @@ server.serve(lambda: app, ServerSettings.read({"HTTP_PORT": sys.argv[1], "WORKER
 """
 
 
-@pytest.fixture
-def port(tmp_path: Path) -> Iterator[int]:
-    """The port of two workers that respond with their process id."""
-    number = support.free_ports(1)
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
+    """The port and log of two workers that respond with their process id."""
+    number, log = support.free_ports(1), tmp_path_factory.mktemp("server") / "log"
     command = [sys.executable, "-c", _APP, str(number)]
-    with support.program(command, environ=os.environ, output=tmp_path / "log"):
-        support.wait_until(partial(replaced, number, 0), what="both workers")
-        yield number
+    with support.program(command, environ=os.environ, output=log):
+        yield number, log
+
+
+@pytest.fixture
+def port(running: tuple[int, Path]) -> int:
+    """The port, once both workers respond."""
+    support.wait_until(partial(replaced, running[0], 0), what="both workers")
+    return running[0]
 
 
 def workers(port: int) -> Counter[int]:
@@ -143,7 +149,7 @@ def test_a_worker_stops_at_once(port: int) -> None:
     assert min(seconds) < 0.5
 
 
-def test_a_second_signal_while_the_last_request_ends(port: int, tmp_path: Path) -> None:
+def test_a_second_signal_while_the_last_request_ends(port: int, running: tuple[int, Path]) -> None:
     """SIGTERM from both process-compose and the master does no harm and logs nothing."""
     with connected(port) as connection:
         worker = psutil.Process(ask(connection))
@@ -154,4 +160,4 @@ def test_a_second_signal_while_the_last_request_ends(port: int, tmp_path: Path) 
                 worker.terminate()
             assert answer.result() == worker.pid
     worker.wait(10)
-    assert "Exception ignored" not in (tmp_path / "log").read_text()
+    assert "Exception ignored" not in running[1].read_text()
