@@ -152,7 +152,8 @@ def test_an_outage_costs_one_attempt_at_most(payments: Payments) -> None:
         payments.wait_ended(*ids)
     assert {payments.record(i)["status"] for i in ids} == {"captured"}
     assert psp.calls.total() == lost + len(ids)
-    assert (max(together[:3]), max(together)) == (2, 4)
+    assert max(together[:3]) <= 2
+    assert max(together) == 4
 
 
 def test_a_full_redis_is_drained(client: Any, payments: Payments) -> None:
