@@ -157,7 +157,7 @@ _JSON = st.recursive(
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(
     wrong=st.dictionaries(
         st.sampled_from([*RECORD, "errors", "detail", "code"]), _JSON, min_size=1, max_size=3
