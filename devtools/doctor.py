@@ -43,7 +43,7 @@ example:
   ...
   X core-api       8002  not listening
       -> see .state/logs/core-api.log; platform process start core-api
-  1 fault (X), 0 warnings (!)
+  faults (X): 1, warnings (!): 0
 
 environment:
   All settings of the stack; the report shows the origin of each.

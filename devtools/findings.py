@@ -57,17 +57,6 @@ def print_text(findings: Sequence[Finding], output: Output) -> None:
             if one.cure:
                 output.say(f"    -> {one.cure}")
         output.say("")
-    output.say(_total(findings))
-
-
-def _total(findings: Sequence[Finding]) -> str:
     faults, warnings = count(findings, "fault"), count(findings, "warning")
-    if not faults and not warnings:
-        return "nothing is wrong"
-    return f"{_plural(faults, 'fault')} (X), {_plural(warnings, 'warning')} (!)" + (
-        "" if faults else ": nothing that keeps the stack from running"
-    )
-
-
-def _plural(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    is_well = not (faults or warnings)
+    output.say("nothing is wrong" if is_well else f"faults (X): {faults}, warnings (!): {warnings}")

@@ -164,5 +164,5 @@ def test_text_is_aligned_and_colours_can_be_forced() -> None:
     findings.print_text(found, Output(text, {"FORCE_COLOR": "1"}))
     assert text.getvalue() == (
         "ports\n  router  8000  free\n\x1b[31mX\x1b[0m redis   8     held\n    -> end it\n\n"
-        "1 fault (X), 0 warnings (!)\n"
+        "faults (X): 1, warnings (!): 0\n"
     )
