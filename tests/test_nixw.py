@@ -53,8 +53,6 @@ def nixw(root: Path, *args: str, **environ: str) -> list[str]:
 @pytest.mark.parametrize(
     ("typed", "given"),
     [
-        ("up -D", "run . -- up -D"),
-        ("down", "run . -- down"),
         ("run", "run ."),
         ("run -- up -D", "run . -- up -D"),
         ("run .#merchant -- list .", "run .#merchant -- list ."),
