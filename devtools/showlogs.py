@@ -182,19 +182,13 @@ def parser() -> argparse.ArgumentParser:
         help="from then on: 30s, 5m, 2h, 1d ago, or a time like 2026-11-24T13:19:00Z",
     )  # fmt: skip
     parser.add_argument(
-        "-n", dest="lines", type=_line_count, metavar="LINES",
+        "-n", dest="lines", type=int, metavar="LINES",
         help=f"print the last of them ({_LINES}; all with an id or --since)",
     )  # fmt: skip
     parser.add_argument(
         "-f", "--follow", action="store_true", help="print new lines, in a pipe too"
     )
     return parser
-
-
-def _line_count(text: str) -> int:
-    if not re.fullmatch(r"0*[1-9][0-9]{0,8}", text):
-        raise argparse.ArgumentTypeError(f"a number from 1 to {_LINES_MAX - 1}")
-    return int(text)
 
 
 def _since(text: str) -> datetime:

@@ -122,17 +122,11 @@ def test_no_match_is_an_error(logs: Logs, options: str, message: str) -> None:
     assert message in err
 
 
-@pytest.mark.parametrize(
-    ("option", "value", "message"),
-    [
-        *(("--since", time, "must be like") for time in ("x", "2026-13-01", "0001-01-01T00+14")),
-        *(("-n", n, "a number from 1 to 999999999") for n in ("0", "-1", "many", "1" * 5000)),
-    ],
-)
-def test_a_wrong_value_is_wrong_usage(logs: Logs, option: str, value: str, message: str) -> None:
-    """Even a time out of range is a usage error; the message says what is valid."""
-    code, _, err = logs(f"{option}={value}")
-    assert (code, f"argument {option}: {message}" in err) == (2, True)
+@pytest.mark.parametrize("time", ["x", "2026-13-01", "0001-01-01T00+14"])
+def test_a_wrong_time_is_wrong_usage(logs: Logs, time: str) -> None:
+    """Even one out of range; the message says what is valid."""
+    code, _, err = logs(f"--since={time}")
+    assert (code, "argument --since: must be like 5m or 2026" in err) == (2, True)
 
 
 def test_a_transaction_may_have_any_number_of_requests(state: Path, logs: Logs) -> None:
