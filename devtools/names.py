@@ -64,9 +64,4 @@ def warnings(checkout: Checkout) -> list[str]:
         for name, why in SET_BY_THE_STACK.items()
         if values.get(name)
     ]
-    unknown = [
-        f".env: {name} is not a setting; the processes get it all the same"
-        for name in sorted(values.keys() - known())
-        if not typos([name], of_envfile=True)
-    ]
-    return ignored + unknown + [f"in the environment: {typo}" for typo in typos(shell)]
+    return ignored + [f"in the environment: {typo}" for typo in typos(shell)]

@@ -67,11 +67,10 @@ def test_the_checkout_is_found_from_a_folder_in_it(
 
 
 def test_variables_without_effect_are_reported(checkout: Path) -> None:
-    """Unknown ones, those that the stack sets, and those needed before `.env` is read."""
+    """Those that the stack sets, and those needed before `.env` is read; not a program's own."""
     (checkout / ".env").write_text("HTTP_PORT=1\nFAVOURITE=2\nPLATFORM_STATE=/x\n")
-    [fixed, unknown] = names.warnings(current({}))
+    [fixed] = names.warnings(current({}))
     assert fixed.startswith(".env: HTTP_PORT has no effect")
-    assert unknown.startswith(".env: FAVOURITE is not a setting")
     [fault] = names.faults(current({}))
     assert fault.startswith(".env: PLATFORM_STATE is needed before .env is read")
 
