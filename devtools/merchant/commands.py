@@ -104,12 +104,9 @@ class Command:
         polls, started, seen = 0, time.perf_counter(), len(accepted.timeline)
         transaction, last = accepted, None
 
-        def on_trouble(error: PlatformError) -> None:
-            self._screen.say(f"no status: {error.detail}; retrying until the timeout")
-
         try:
             for response, transaction in follow(
-                lambda: self._get(accepted.id), self._client.deadline, on_trouble
+                lambda: self._get(accepted.id), self._client.deadline
             ):
                 polls, last = polls + 1, response
                 self._screen.events(transaction, seen)

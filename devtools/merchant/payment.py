@@ -13,13 +13,11 @@ _POLL_SECONDS_MAX = 0.5
 
 
 def follow(
-    get: Callable[[], Response],
-    deadline: Deadline,
-    on_trouble: Callable[[PlatformError], None] = lambda _error: None,
+    get: Callable[[], Response], deadline: Deadline
 ) -> Iterator[tuple[Response, Transaction]]:
     """Polls until the transaction is final or the deadline has passed.
 
-    Continues while the platform is briefly unavailable, after calling `on_trouble` once.
+    Continues while the platform is briefly unavailable.
 
     Raises:
         PlatformError: the platform refuses, or is still unavailable at the deadline.
@@ -36,10 +34,7 @@ def follow(
             if not (is_passing or isinstance(error, UnreachableError)):
                 raise
             # A request cut off by the deadline is no error: the transaction is still open.
-            if deadline.seconds_left():
-                if trouble is None:
-                    on_trouble(error)
-                trouble = error
+            trouble = error if deadline.seconds_left() else trouble
             continue
         trouble = None
         transaction = read(Transaction, response)

@@ -79,11 +79,9 @@ def test_an_expired_token_is_replaced_once_per_request(
 
 
 def test_a_short_outage_is_survived(platform: Platform) -> None:
-    """Polling continues, and one line mentions it."""
+    """Polling continues."""
     platform.polls_refused = 3
     outcome = at(platform, *PAY)
-    trouble = [line for line in outcome.lines if line.startswith("no status: ")]
-    assert trouble == ["no status: Redis is down.; retrying until the timeout"]
     assert (outcome.code, outcome.lines[-1].split()[0]) == (0, "captured")
 
 
