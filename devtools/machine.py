@@ -16,7 +16,6 @@ from typing import Any
 
 from devtools.checkout import Checkout
 from devtools.findings import Finding
-from devtools.state import bytes_of
 
 _RESPONSE_SECONDS_MAX = 5
 _ROOT = Path(__file__).parents[1]
@@ -88,7 +87,7 @@ def _compared(program: str, version: str, path: str) -> Finding:
 
 
 def state(checkout: Checkout) -> list[Finding]:
-    """Mode and size of the state folder."""
+    """Mode of the state folder and of its secret."""
     folder = checkout.state
     if not folder.exists():
         return [Finding("folder", str(folder), "note", "made by the first start")]
@@ -98,8 +97,7 @@ def state(checkout: Checkout) -> list[Finding]:
     found = [Finding("folder", str(folder)), _mode(folder, 0o700)]
     if (secret := folder / "jwt-secret").exists():
         found.append(_mode(secret, 0o600))
-    size = f"{bytes_of(folder) // _MIB} MiB"
-    return [*found, Finding("size", size, note="`platform reset` removes it")]
+    return found
 
 
 def _mode(path: Path, required: int) -> Finding:

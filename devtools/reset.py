@@ -15,7 +15,6 @@ from services.common.command import run_main
 
 EXIT_NOT_DONE = 1
 EXIT_USAGE = 2
-_MB = 1_000_000
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -41,7 +40,7 @@ def _agrees(folder: Path) -> bool:
         return False
     sys.stdout.write(
         "platform: this stops the stack and deletes its transactions, points, logs and secrets"
-        f" ({state.bytes_of(folder) / _MB:.1f} MB in {folder})\nplatform: go on? [y/N] "
+        f" in {folder}\nplatform: go on? [y/N] "
     )
     sys.stdout.flush()
     if sys.stdin.readline().strip().lower() in {"y", "yes"}:
@@ -55,12 +54,11 @@ def _forget(folder: Path) -> int:
         sys.stderr.write(f"platform: {left[0]} still runs; nothing was deleted\n")
         return EXIT_NOT_DONE
     try:
-        kept = state.forget(folder)
+        state.forget(folder)
     except OSError as error:
         sys.stderr.write(f"platform: {error.filename}: {error.strerror}\n")
         return EXIT_NOT_DONE
-    stays = f" (other files stay: {', '.join(kept)})" if kept else ""
-    sys.stdout.write(f"platform: {folder} is as before the first start{stays}\n")
+    sys.stdout.write(f"platform: {folder} is as before the first start\n")
     return 0
 
 

@@ -120,17 +120,11 @@ def is_ours(state: Path) -> bool:
     return version is not None and (not version or version.isdigit())
 
 
-def bytes_of(state: Path) -> int:
-    """The size of what a reset removes, in bytes."""
-    found = [path for name in _FOLDERS for path in (state / name).rglob("*")]
-    found += [path for pattern in _FILES for path in state.glob(pattern)]
-    return sum(path.lstat().st_size for path in found if path.is_file())
+def forget(state: Path) -> None:
+    """Removes what preflight and the processes created.
 
-
-def forget(state: Path) -> list[str]:
-    """Removes what preflight and the processes created; returns the names of what is kept.
-
-    Keeps the files of `nixw`, process-compose's screen settings and the targets of symbolic links.
+    Keeps other files, also those of `nixw`, process-compose's screen settings and the targets of
+    symbolic links.
     """
     for name in (*_FOLDERS, "logs"):
         if (state / name).is_symlink():
@@ -142,4 +136,3 @@ def forget(state: Path) -> list[str]:
     for pattern in reversed(_FILES):
         for path in state.glob(pattern):
             path.unlink(missing_ok=True)
-    return sorted(path.name for path in state.iterdir() if path.name != "logs")
