@@ -3,7 +3,6 @@
 `new sync` writes both; a test compares them.
 """
 
-import re
 from dataclasses import dataclass
 
 from devtools import environment
@@ -31,11 +30,9 @@ DEFAULTS = {
 
 
 _HEAD = """\
-# Settings of the stack, written by `new sync`. Copy this file to .env and keep the lines that you
-# change. Each line shows the default; one that begins with # needs a value when you remove the #.
-# The shell's environment overrides this file. See docs/configuration.md.
+# Settings of the stack, written by `new sync`. Copy this file to .env; to change a setting, remove
+# the # and add a value. The shell's environment overrides this file. See docs/configuration.md.
 """
-_PLAIN = re.compile(r"`?([A-Za-z0-9][A-Za-z0-9_.]*)`?")
 _VALUE_CHARACTERS = 32
 
 
@@ -103,11 +100,8 @@ def example() -> str:
         if row.reader != reader:
             reader = row.reader
             lines.append(f"\n# --- {reader}\n")
-        value = _PLAIN.fullmatch(row.default)
-        is_value = value and value[1] != "none"
-        line = f"{row.names[0]}={value[1]}" if value and is_value else f"#{row.names[0]}="
-        default = "" if is_value or row.default == "none" else f"; default: {row.default}"
-        lines.append(f"{line.ljust(_VALUE_CHARACTERS)}# {row.meaning}{default}\n".replace("`", ""))
+        default = "" if row.default == "none" else f"; default: {row.default}"
+        lines.append(f"#{row.names[0]}=".ljust(_VALUE_CHARACTERS) + f"# {row.meaning}{default}\n")
     return "".join(lines)
 
 
