@@ -67,8 +67,7 @@ def test_each_breach_of_the_contract_is_detected(platform: Platform, fault: str)
     platform.fault = fault
     code, lines = smoke(platform, JWT_SECRET=SECRET)
     assert failed(lines) == BREACHES[fault]
-    for label in ("expected: ", "got:      "):
-        assert sum(line.strip().startswith(label) for line in lines) == len(BREACHES[fault])
+    assert sum(line.startswith(" " * 8) for line in lines) == len(BREACHES[fault])
     assert code == bool(fault)
 
 
@@ -112,7 +111,7 @@ def test_it_reads_the_secret_of_the_checkouts_stack(platform: Platform, tmp_path
 def test_too_little_time_to_wait_is_a_failure(platform: Platform) -> None:
     code, lines = smoke(platform, "--timeout", "20")
     assert (code, failed(lines)) == (1, [EXPIRED])
-    assert "          expected: 31 s to wait for its end" in lines
+    assert any("expected 31 s to wait for its end" in line for line in lines)
 
 
 def test_without_a_router_no_other_check_is_tried() -> None:
