@@ -84,9 +84,22 @@ stop() {
 }
 
 reset_state() {
-  python -m devtools.reset ask "$@"
+  local reply=$*
+  if [ -z "$reply" ]; then
+    if ! { [ -t 0 ] && [ -t 1 ]; }; then
+      echo "platform: reset asks first, which needs a terminal; \`platform reset --yes\`" \
+        "(\`nix run .#reset -- --yes\`) does not ask" >&2
+      exit 1
+    fi
+    echo "platform: this stops the stack and deletes its transactions, points, logs and secrets in $PLATFORM_STATE"
+    read -rp "platform: go on? [y/N] " reply || true
+  fi
+  case $reply in
+    --yes | [yY] | [yY][eE][sS]) ;;
+    *) echo "platform: nothing was changed; \`platform reset\` takes only --yes" && exit 1 ;;
+  esac
   ! is_running || stop down
-  exec python -m devtools.reset forget
+  exec python -m devtools.reset
 }
 
 help() {

@@ -11,12 +11,11 @@ import pytest
 from devtools import state
 from tests.support import ROOT, call
 
-RESET = [sys.executable, "-m", "devtools.reset"]
 
-
-def reset(folder: Path, *arguments: str) -> tuple[int, str]:
+def reset(folder: Path) -> tuple[int, str]:
     """The exit code and errors of `python -m devtools.reset`."""
-    done = call([*RESET, *arguments], os.environ | {"PLATFORM_STATE": str(folder)})
+    command = [sys.executable, "-m", "devtools.reset"]
+    done = call(command, os.environ | {"PLATFORM_STATE": str(folder)})
     return done.returncode, done.stderr
 
 
@@ -72,7 +71,7 @@ def test_reset_removes_only_files_of_the_platform(tmp_path: Path) -> None:
     for name in ("nixw", "process-compose"):
         (tmp_path / name).mkdir()
     (tmp_path / "logs" / "notes.txt").write_text("mine")
-    assert reset(tmp_path, "forget") == (0, "")
+    assert reset(tmp_path) == (0, "")
     assert names(tmp_path) == ["logs", "nixw", "process-compose"]
     assert names(tmp_path / "logs") == ["notes.txt"]
     assert state.prepare(tmp_path) == []
@@ -90,7 +89,7 @@ def test_reset_follows_no_symbolic_link(tmp_path: Path, name: str) -> None:
     state.prepare(folder)
     (folder / name).rmdir()
     (folder / name).symlink_to(tmp_path / "mine")
-    assert reset(folder, "forget") == (0, "")
+    assert reset(folder) == (0, "")
     assert names(tmp_path / "mine") == ["app.log"]
     assert set(names(folder)) <= {"logs"}
 
@@ -101,7 +100,7 @@ def test_reset_refuses_a_folder_that_no_stack_has_used(tmp_path: Path, version: 
     (tmp_path / "logs").mkdir()
     if version:
         (tmp_path / "version").write_text(version)
-    code, error = reset(tmp_path, "ask", "--yes")
+    code, error = reset(tmp_path)
     assert (code, "nothing to reset" in error) == (1, True)
 
 
@@ -111,11 +110,14 @@ def test_reset_asks_at_a_terminal(tmp_path: Path, typed: str, code: int) -> None
     state.prepare(tmp_path)
     keyboard, terminal = pty.openpty()
     os.write(keyboard, f"{typed}\n".encode())
-    environ = os.environ | {"PLATFORM_STATE": str(tmp_path)}
+    folder = ROOT / "nix/platform"
+    command = f'. "{folder}/env.sh"; . "{folder}/platform.sh"'
+    environ = os.environ | {"PLATFORM_STATE": str(tmp_path), "PLATFORM_CODE": str(ROOT)}
     done = subprocess.run(
-        [*RESET, "ask"], cwd=ROOT, env=environ, stdin=terminal, stdout=terminal, check=False
-    )
-    assert done.returncode == code
+        ["bash", "-euc", command, "platform", "reset"],
+        cwd=ROOT, env=environ, stdin=terminal, stdout=terminal, stderr=terminal, check=False,
+    )  # fmt: skip
+    assert (done.returncode, (tmp_path / "jwt-secret").exists()) == (code, code == 1)
     os.close(terminal)  # so that a read after the end raises an error
     screen = ""
     while "go on? [y/N]" not in screen:
