@@ -184,32 +184,19 @@ def _redis(client: store.Client, settings: RedisSettings) -> list[Finding]:
 
 def _node(client: store.Client) -> list[Finding]:
     facts = client.info("persistence") | client.info("memory")
+    aof = "on" if facts.get("aof_enabled") else "off"
     is_rewriting = facts.get("aof_rewrite_in_progress")
+    rewrite = "ok" if is_rewriting else facts.get("aof_last_bgrewrite_status")
+    write, policy = facts.get("aof_last_write_status"), facts.get("maxmemory_policy")
+    lost = "without it a kill -9 loses accepted transactions"
+    disk = "is the disk full, or the folder not writable? Redis refuses writes until it can"
+    copy = "is there memory and disk for a second copy? see the log of Redis"
+    evicted = "any other lets transactions disappear"
     return [
-        _required(
-            "append-only file",
-            "on" if facts.get("aof_enabled") else "off",
-            "on",
-            "appendonly yes: without it a kill -9 loses accepted transactions",
-        ),
-        _required(
-            "last write to it",
-            facts.get("aof_last_write_status"),
-            "ok",
-            "is the disk full, or the folder not writable? Redis refuses writes until it can",
-        ),
-        _required(
-            "last rewrite",
-            "ok" if is_rewriting else facts.get("aof_last_bgrewrite_status"),
-            "ok",
-            "is there memory and disk for a second copy? see the log of Redis",
-        ),
-        _required(
-            "when full",
-            facts.get("maxmemory_policy"),
-            "noeviction",
-            "maxmemory-policy noeviction: any other lets transactions disappear",
-        ),
+        _required("append-only file", aof, "on", f"appendonly yes: {lost}"),
+        _required("last write to it", write, "ok", disk),
+        _required("last rewrite", rewrite, "ok", copy),
+        _required("when full", policy, "noeviction", f"maxmemory-policy noeviction: {evicted}"),
         _memory(facts),
     ]
 
