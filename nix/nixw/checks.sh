@@ -19,23 +19,16 @@ counts_of() {
 
 # tally EXIT_CODE_OF_NIX: a failure that no check counted, such as of a build, counts as one.
 tally() {
-  passed=0 failed=0 skipped=0
   while read -r name derivation output; do
     counts=$(counts_of "$derivation" "$output" || true)
-    [ -n "$counts" ] || counts="0 passed, 1 failed"
     case " $cached " in *" $name "*) counts="$counts (of an earlier run: nothing has changed since)" ;; esac
-    echo "$name: $counts"
-    # shellcheck disable=SC2086 # words: N passed, N failed, N skipped
-    set -- "$1" $counts
-    passed=$((passed + $2)) failed=$((failed + $4))
-    [ "${7-}" != skipped ] || skipped=$((skipped + $6))
-  done <"$checks"
-  if [ "$1" -ne 0 ] && [ "$failed" -eq 0 ]; then
-    echo "nixw: nix failed outside the tests: see above"
-    failed=1
-  fi
-  if [ "$skipped" -eq 0 ]; then skipped=''; else skipped=", $skipped skipped"; fi
-  echo "$passed passed, $failed failed$skipped"
+    echo "$name: ${counts:-0 passed, 1 failed}"
+  done <"$checks" | awk -v code="$1" '
+    { print; passed += $2; failed += $4; skipped += $6 }
+    END {
+      if (code && !failed) { print "nixw: nix failed outside the tests: see above"; failed = 1 }
+      print passed + 0 " passed, " failed + 0 " failed" (skipped ? ", " skipped " skipped" : "")
+    }'
 }
 
 shift
