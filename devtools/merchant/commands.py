@@ -4,17 +4,19 @@ import argparse
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from devtools.merchant.client import Client, Deadline, Response, Session, expect, read
 from devtools.merchant.errors import PlatformError, UnreachableError
-from devtools.merchant.payment import follow
 from devtools.merchant.report import Screen, duration
 from devtools.merchant.trace import console_url, show, trace
-from services.common.transaction import Transaction
+from services.common.transaction import FINAL, Transaction
 
 _EXIT_OPEN = 3
 _EXITS = {"captured": 0, "declined": 1, "failed": 1}
+# A payment at the sandbox takes some 20 ms, a retried one seconds.
+_POLL_SECONDS_MIN = 0.01
+_POLL_SECONDS_MAX = 0.5
 
 
 def run(args: argparse.Namespace, url: str, password: str, environ: Mapping[str, str]) -> int:
@@ -119,3 +121,36 @@ class Command:
             ms = (time.perf_counter() - started) * 1000
             self._hop("followed", ms, last, f"the last of {polls}")
         return transaction
+
+
+def follow(
+    get: Callable[[], Response], deadline: Deadline
+) -> Iterator[tuple[Response, Transaction]]:
+    """Polls until the transaction is final or the deadline has passed.
+
+    Continues while the platform is briefly unavailable.
+
+    Raises:
+        PlatformError: the platform refuses, or is still unavailable at the deadline.
+    """
+    interval_seconds = _POLL_SECONDS_MIN
+    trouble: PlatformError | None = None
+    while deadline.seconds_left():
+        time.sleep(min(interval_seconds, deadline.seconds_left()))
+        interval_seconds = min(interval_seconds * 1.5, _POLL_SECONDS_MAX)
+        try:
+            response = expect(get(), 200)
+        except PlatformError as error:
+            is_passing = error.status == 429 or error.status >= 500
+            if not (is_passing or isinstance(error, UnreachableError)):
+                raise
+            # A request cut off by the deadline is no error: the transaction is still open.
+            trouble = error if deadline.seconds_left() else trouble
+            continue
+        trouble = None
+        transaction = read(Transaction, response)
+        yield response, transaction
+        if transaction.status in FINAL:
+            return
+    if trouble is not None:
+        raise trouble

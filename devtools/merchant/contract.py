@@ -21,8 +21,8 @@ from devtools.merchant.client import (
     Token,
     read,
 )
+from devtools.merchant.commands import follow
 from devtools.merchant.errors import PlatformError, UnreachableError
-from devtools.merchant.payment import follow
 from devtools.merchant.report import Screen, duration
 from services.common.settings import SettingsError
 from services.common.tokens import Tokens, TokenSettings
