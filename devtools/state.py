@@ -35,7 +35,7 @@ def prepare(state: Path) -> list[str]:
     A folder without a version is adopted: it differs only in that file.
     """
     try:
-        if fault := _not_ours(state):
+        if fault := _of_other_version(state):
             return [fault]
         _make_folders(state)
         for name in _SECRETS:
@@ -49,27 +49,15 @@ def prepare(state: Path) -> list[str]:
     return []
 
 
-def _not_ours(state: Path) -> str:
+def _of_other_version(state: Path) -> str:
     version = version_of(state)
-    if version and version != str(VERSION):
-        return (
-            f"{state} was made by another version of this platform ({version!r}; this one is"
-            f" {VERSION}): go back to that one, name another folder in PLATFORM_STATE, or start"
-            " from nothing with `platform reset`"
-        )
-    foreign = [name for name in _FOLDERS if version is None and _is_foreign(state / name)]
+    if not version or version == str(VERSION):
+        return ""
     return (
-        f"PLATFORM_STATE={str(state)!r}: there is a folder {foreign[0]} in it that is not the"
-        " platform's: name a new folder"
-        if foreign
-        else ""
+        f"{state} was made by another version of this platform ({version!r}; this one is"
+        f" {VERSION}): go back to that one, name another folder in PLATFORM_STATE, or start"
+        " from nothing with `platform reset`"
     )
-
-
-def _is_foreign(folder: Path) -> bool:
-    # A service started on its own creates metrics/PORT.
-    own = folder.name == "metrics" and folder.is_dir()
-    return folder.exists() and not (own and all(p.name.isdigit() for p in folder.iterdir()))
 
 
 def _make_folders(state: Path) -> None:

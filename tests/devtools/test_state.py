@@ -45,21 +45,6 @@ def test_a_folder_of_another_version_is_refused(tmp_path: Path, version: str) ->
     assert names(tmp_path) == ["version"]
 
 
-def test_metrics_of_a_service_started_alone_are_ours(tmp_path: Path) -> None:
-    """The folder may exist before the first start of the stack."""
-    (tmp_path / "metrics" / "8001").mkdir(parents=True)
-    assert state.prepare(tmp_path) == []
-
-
-@pytest.mark.parametrize("name", ["redis", "metrics/reports"])
-def test_a_foreign_folder_is_refused(tmp_path: Path, name: str) -> None:
-    """`platform reset` must not remove a `redis` folder that was there before."""
-    (tmp_path / name).mkdir(parents=True)
-    [fault] = state.prepare(tmp_path)
-    assert "not the platform's: name a new folder" in fault
-    assert names(tmp_path) == [name.partition("/")[0]]
-
-
 def test_reset_removes_only_files_of_the_platform(tmp_path: Path) -> None:
     """Files of nixw and of the user are kept; the next start is a first start."""
     state.prepare(tmp_path)
