@@ -107,13 +107,6 @@ let
                 echo "no stack of this checkout is running: \`platform up -D\` starts one" >&2
                 exit 1
               fi
-              # Each replica is a process: `scale X 99999999999` would exhaust the machine.
-              for argument in "$@"; do
-                if [ "''${2-}" = scale ] && [[ $argument =~ ^\+?[0-9]+$ && ! $argument =~ ^\+?0*([0-4]?[0-9]|50)$ ]]; then
-                  echo "scale starts at most 50 replicas of a process, not $argument" >&2
-                  exit 2
-                fi
-              done
               ;;
           esac
           ;;

@@ -85,14 +85,6 @@ def test_status_shows_each_process(stack: Stack) -> None:
     assert set(lines) == {state.name for state in stack.states()}
 
 
-@pytest.mark.parametrize("count", ["51", "99999999999", "+0051"])
-def test_scale_is_bounded(stack: Stack, count: str) -> None:
-    """Each replica is a process: too many would exhaust the machine."""
-    done = stack.platform("process", "scale", "psp-connector", count)
-    sentence = f"scale starts at most 50 replicas of a process, not {count}\n"
-    assert (done.returncode, done.stderr) == (2, sentence)
-
-
 @pytest.mark.parametrize("args", [["smok"], ["--", "smoke"], []])
 def test_run_without_the_name_of_a_process_is_refused(stack: Stack, args: list[str]) -> None:
     """process-compose would hang; the message lists the valid names."""
