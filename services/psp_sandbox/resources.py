@@ -1,11 +1,8 @@
 """Resources: the supported part of Stripe's API, and `/_sandbox` for tests."""
 
-import contextlib
 import re
 import secrets
-import threading
 import time
-from collections.abc import Iterator
 
 import falcon
 from structlog.contextvars import bind_contextvars
@@ -43,7 +40,8 @@ class PaymentIntents:
         self._waiting = waiting
         self._injector = injector
         self._clock = clock
-        self._keys = KeysInUse()
+        self._in_progress: dict[str, falcon.Request] = {}
+        """The request in progress of each idempotency key."""
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         authenticate(req)
@@ -63,17 +61,22 @@ class PaymentIntents:
         payment = read_payment(req.context.body)
         if _ID.fullmatch(transaction_id := payment.metadata.get("transaction_id", "")):
             bind_contextvars(transaction_id=transaction_id)
-        with self._keys.use(key) as acquired:
+        # `setdefault` is atomic.
+        is_first = self._in_progress.setdefault(key, req) is req
+        try:
             fingerprint, intent = self._store.note(key, payment.fingerprint)
             if fingerprint != payment.fingerprint:
                 message = f"The idempotency key '{key}' was first used with other parameters."
                 raise StripeError(400, message, type_="idempotency_error")
-            if not acquired:
+            if not is_first:
                 message = f"Another request with the idempotency key '{key}' is in progress."
                 raise StripeError(409, message, code="idempotency_key_in_use")
             replayed = intent is not None
             if intent is None:
                 intent = self._charge(req, payment, key)
+        finally:
+            if is_first:
+                del self._in_progress[key]
         status, resp.media = response(intent)
         resp.status = falcon.code_to_http_status(status)
         if replayed:
@@ -100,27 +103,6 @@ class PaymentIntents:
         kind, count_max = behaviour.fault, behaviour.fault_count_max
         if kind and (count_max is None or self._store.note_fault(key) <= count_max):
             inject(req, kind)
-
-
-class KeysInUse:
-    """Idempotency keys with a request in progress."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._keys: set[str] = set()
-
-    @contextlib.contextmanager
-    def use(self, key: str) -> Iterator[bool]:
-        """Acquires a key for the block; yields False if another request holds it."""
-        with self._lock:
-            acquired = key not in self._keys
-            self._keys.add(key)
-        try:
-            yield acquired
-        finally:
-            if acquired:
-                with self._lock:
-                    self._keys.discard(key)
 
 
 class RecordedPayments:
