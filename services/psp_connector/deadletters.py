@@ -51,7 +51,6 @@ for DEADLETTER_DAYS; so does an unreadable queue entry.
 examples:
   $ deadletters list
   1795528162413-0      2026-11-24T13:49:22.413Z 3ffad832-... given up after 8 attempts: HTTP 500
-  $ deadletters show 1795528162413-0
   $ deadletters replay 1795528162413-0
   1795528162413-0: queued again
   $ deadletters replay --all
@@ -189,15 +188,6 @@ def _run(letters: DeadLetters, arguments: argparse.Namespace, out: TextIO, err: 
         if is_empty and not arguments.json:
             out.write("none\n")
         return 0
-    if arguments.command == "show":
-        found = letters.get(arguments.id)
-        if found is None:
-            err.write(f"{arguments.id}: {WHY_NOT['gone']}\n")
-            return 1
-        out.write(
-            "".join(f"{printable(name):<15} {printable(value)}\n" for name, value in found.items())
-        )
-        return 0
     ids = [i for i, _ in letters.all()] if arguments.all else [arguments.id]
     code = 0
     for letter_id in ids:
@@ -235,8 +225,7 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = command_line.add_subparsers(dest="command", required=True, metavar="COMMAND")
     listing = commands.add_parser("list", help="list all, oldest first")
-    listing.add_argument("--json", action="store_true", help="one JSON object per line")
-    commands.add_parser("show", help="show all fields of one").add_argument("id", type=_letter_id)
+    listing.add_argument("--json", action="store_true", help="all fields, one JSON object per line")
     replay = commands.add_parser("replay", help="queue a failed transaction again")
     which = replay.add_mutually_exclusive_group(required=True)
     which.add_argument("id", nargs="?", type=_letter_id, help="as `list` prints it")
