@@ -1,6 +1,5 @@
 """Accepts and reads transactions in Redis (schema: `services/common/store.py`)."""
 
-import base64
 import re
 import time
 import uuid
@@ -132,7 +131,7 @@ class Transactions:
         Raises:
             Problem: 422 for an invalid cursor.
         """
-        start = f"({_decode(cursor, _INDEX_MEMBER)}" if cursor else "+"
+        start = f"({_position(cursor, _INDEX_MEMBER)}" if cursor else "+"
         partition = self._partition(user_id)
         members = self._members(partition.index(user_id), start, limit + 1)
         pipeline = self._redis.pipeline(transaction=False)
@@ -143,7 +142,7 @@ class Transactions:
         more = len(members) > limit
         return Page(
             transactions=[one for one in found if one and one.user_id == user_id],
-            next_cursor=_encode(members[limit - 1]) if more else None,
+            next_cursor=members[limit - 1] if more else None,
         )
 
     def _members(self, index: str, start: str, count: int) -> list[str]:
@@ -163,7 +162,7 @@ class Transactions:
             Problem: 422 for an invalid cursor, 503 if the points are not a number.
         """
         # The ledger is append-only, so indexes are stable.
-        before = int(_decode(cursor, _LEDGER_INDEX)) if cursor else None
+        before = int(_position(cursor, _LEDGER_INDEX)) if cursor else None
         partition = self._partition(user_id)
         with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.get(partition.points(user_id))
@@ -175,7 +174,7 @@ class Transactions:
         return Loyalty(
             points=records.points(points),
             ledger=[credit for entry in reversed(entries) if (credit := records.credit(entry))],
-            next_cursor=_encode(str(start)) if start else None,
+            next_cursor=str(start) if start else None,
         )
 
 
@@ -217,21 +216,10 @@ _MALFORMED_PAGES_MAX = 10
 _LEDGER_INDEX = re.compile(r"[1-9][0-9]{0,12}")
 
 
-def _encode(position: str) -> str:
-    return base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
-
-
-def _decode(cursor: str, pattern: re.Pattern[str]) -> str:
-    try:
-        position = base64.b64decode(
-            cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True
-        )
-        text = position.decode("ascii")
-    except ValueError:
-        text = ""
-    if not pattern.fullmatch(text):
+def _position(cursor: str, pattern: re.Pattern[str]) -> str:
+    if not pattern.fullmatch(cursor):
         raise invalid_parameter("?cursor", "must be the next_cursor of an earlier response")
-    return text
+    return cursor
 
 
 def invalid_parameter(pointer: str, detail: str) -> Problem:
