@@ -28,7 +28,7 @@ class TokenRequest(BaseModel):
     password: Annotated[str, Field(min_length=1, max_length=PASSWORD_CHARACTERS_MAX)]
 
 
-class TokenAnswer(BaseModel):
+class TokenResponse(BaseModel):
     """A token; field names as in RFC 6749, 5.1, except `token` for `access_token`."""
 
     token: str
@@ -55,7 +55,7 @@ class TokenResource:
 
     @openapi.operation(
         "Get a token for a user name and password",
-        TokenAnswer,
+        TokenResponse,
         request=TokenRequest,
         success=(200, "A token."),
         errors={
@@ -70,7 +70,7 @@ class TokenResource:
         token = self._tokens.issue(user.id, user.username, enabled=user.enabled)
         bind_contextvars(user_id=user.id)
         resp.set_header("Cache-Control", "no-store")
-        resp.text = TokenAnswer(token=token).model_dump_json()
+        resp.text = TokenResponse(token=token).model_dump_json()
 
     def _log_in(self, request: TokenRequest, req: falcon.Request) -> User:
         name, password = request.username, request.password

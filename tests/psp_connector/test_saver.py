@@ -10,7 +10,7 @@ from services.psp_connector import saver
 from services.psp_connector.records import FinalResult, Work
 from services.psp_connector.saver import Attempt, Saver
 from services.psp_connector.slots import Slots
-from tests.psp_connector.payments import STORE, Payments, take, work
+from tests.psp_connector.payments import work
 from tests.support import wait_until
 
 CAPTURED = FinalResult("captured", points=12)
@@ -75,16 +75,3 @@ def test_a_rejected_result_does_not_delay_others(monkeypatch: pytest.MonkeyPatch
         assert slots.in_flight == {"4"}
         wait_until(lambda: not slots.in_flight)
     assert "4" not in done
-
-
-def test_an_unreadable_record_does_not_affect_others(client: Any, payments: Payments) -> None:
-    """One of three in a round trip fails alone, even if Redis has lost the scripts."""
-    ids = [payments.accept() for _ in range(3)]
-    queue = payments.queue("one")
-    works = take(queue, 3)
-    client.script_flush()
-    client.set(STORE.transaction(ids[1]), "no hash")
-    first, second, third = queue.save([(one, CAPTURED) for one in works])
-    assert (first, third) == (True, True)
-    assert isinstance(second, redis.ResponseError)
-    assert payments.points() == 24
