@@ -22,15 +22,10 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def settings(redis_port: int) -> ConnectorSettings:
-    return ConnectorSettings.read(
-        {
-            "HTTP_PORT": "1",
-            "REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
-            "PSP_URL": "http://127.0.0.1:1",
-            "PSP_BACKOFF_SECONDS": "0.01",
-            "PSP_ATTEMPTS_MAX": "3",
-        }
-    )
+    return ConnectorSettings(
+        http_port=1, redis_url=f"redis://127.0.0.1:{redis_port}/0", psp_url="http://127.0.0.1:1",
+        psp_backoff_seconds=0.01, psp_attempts_max=3,
+    )  # fmt: skip
 
 
 @pytest.fixture

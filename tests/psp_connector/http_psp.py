@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from services.common.settings import Secret
 from services.psp_connector.psp import Charge
 from services.psp_connector.settings import ConnectorSettings
 from services.psp_connector.stripe_psp import StripePsp
@@ -12,17 +13,11 @@ CHARGE = Charge("8b7e8b26-0000-4000-8000-000000000001", "req-1", 1250, "USD", "p
 
 
 def client(url: str, timeout_seconds: float = 5) -> StripePsp:
-    return StripePsp(
-        ConnectorSettings.read(
-            {
-                "HTTP_PORT": "1",
-                "REDIS_URL": "redis://127.0.0.1:1/0",
-                "PSP_URL": url,
-                "PSP_API_KEY": "sk_test_of_this_test",
-                "PSP_TIMEOUT_SECONDS": str(timeout_seconds),
-            }
-        )
-    )
+    settings = ConnectorSettings(
+        http_port=1, redis_url="redis://127.0.0.1:1/0", psp_url=url,
+        psp_api_key=Secret("sk_test_of_this_test"), psp_timeout_seconds=timeout_seconds,
+    )  # fmt: skip
+    return StripePsp(settings)
 
 
 def error(kind: str, **more: Any) -> dict[str, Any]:
