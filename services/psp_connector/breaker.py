@@ -57,8 +57,12 @@ class Breaker:
             return True
 
     def is_due(self) -> bool:
-        """Whether it is open, and time to `check` the PSP again."""
-        return not self._allowed and self._timer() >= self._probe_at
+        """Whether it is open, and the caller must `check` the PSP now."""
+        with self._lock:
+            if self._allowed or self._checking or self._timer() < self._probe_at:
+                return False
+            self._checking = True
+            return True
 
     def check(self, is_available: Callable[[], bool]) -> bool:
         """Probes the PSP; returns whether that opened or closed the breaker."""

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import structlog
@@ -50,7 +50,6 @@ class Connector:
         self.metrics = Attempts()
         self.metrics.paused.set_function(lambda: not breaker.allowed)
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="charge")
-        self._probing: Future[None] | None = None
         # Not an Event: setting one in a signal handler deadlocks if the interrupted thread holds
         # the Event's lock.
         self.stopping = False
@@ -97,8 +96,8 @@ class Connector:
         """Whether nothing may be charged now; probes the PSP if it is due."""
         if self._breaker.allowed:
             return False
-        if self._breaker.is_due() and (self._probing is None or self._probing.done()):
-            self._probing = self._pool.submit(self._probe)
+        if self._breaker.is_due():
+            self._pool.submit(self._probe)
         return True
 
     def _probe(self) -> None:

@@ -58,9 +58,13 @@ def test_it_opens_only_if_a_probe_fails() -> None:
 
 
 def test_one_thread_probes_at_a_time() -> None:
-    """Failures during a probe do not start another."""
+    """Neither failures nor other partitions start another during a probe."""
     breaker = Psp(up=True).breaker
     assert [breaker.failed() for _ in range(14)] == [False] * 4 + [True] + [False] * 9
+    psp = Psp(up=False)
+    psp.fail(FAILURES_MAX)
+    psp.now += 1
+    assert [psp.breaker.is_due() for _ in range(2)] == [True, False]
 
 
 def test_probes_of_a_psp_that_is_down_become_rare() -> None:
