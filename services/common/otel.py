@@ -24,10 +24,9 @@ from structlog.contextvars import bind_contextvars, get_contextvars
 from services.common import tracing
 
 # A span costs some 60 us of CPU time here and as much in the receiver, and a payment has eight:
-# tracing all would halve the throughput. Each process starts at most this many traces a second,
-# after a burst; other requests are not traced.
+# tracing all would halve the throughput. Each process starts at most this many traces a second;
+# other requests are not traced.
 TRACES_PER_SECOND_MAX = 50
-TRACES_BURST_MAX = 100
 # Short, so that a trace appears while its payment is being watched.
 _EXPORT_SECONDS = 0.5
 # Beyond this many unsent spans, new ones replace the oldest.
@@ -121,22 +120,18 @@ class Exporter(SpanExporter):
 
 
 class _Limit:
-    """A token bucket."""
+    """Counts the traces of the current second."""
 
     def __init__(self) -> None:
-        self._tokens = float(TRACES_BURST_MAX)
-        self._filled_at = time.monotonic()
+        self._second = self._count = 0
 
     def take(self) -> bool:
         """Whether one more trace may begin. A race between threads lets a few more pass."""
-        now = time.monotonic()
-        gained = (now - self._filled_at) * TRACES_PER_SECOND_MAX
-        self._filled_at = now
-        self._tokens = min(self._tokens + gained, TRACES_BURST_MAX)
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._count = second, 0
+        self._count += 1
+        return self._count <= TRACES_PER_SECOND_MAX
 
 
 class Middleware:
