@@ -23,9 +23,9 @@ from services.psp_sandbox.store import Store
 from services.psp_sandbox.waiting import Waiting
 
 KEY_CHARACTERS_MAX = 255  # https://docs.stripe.com/api/idempotent_requests
-CURSOR_MAX = 2**63 - 1  # SQLite's largest integer
 LIMIT_DEFAULT = 100
-LIMIT_MAX = 1000
+# Some 20 MB of JSON.
+LIMIT_MAX = 50_000
 # Ids of the platform; other metadata is not logged.
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -46,7 +46,7 @@ class PaymentIntents:
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         authenticate(req)
         limit = req.get_param_as_int("limit", min_value=1, max_value=100, default=10)
-        rows, _ = self._store.page(limit + 1, CURSOR_MAX)
+        rows = self._store.newest(limit + 1)
         resp.media = {
             "object": "list",
             "url": "/v1/payment_intents",
@@ -113,20 +113,15 @@ class RecordedPayments:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         req.context.unlogged = True  # the console reads it every second
-        cursor = req.get_param_as_int(
-            "cursor", min_value=1, max_value=CURSOR_MAX, default=CURSOR_MAX
-        )
         limit = req.get_param_as_int(
             "limit", min_value=1, max_value=LIMIT_MAX, default=LIMIT_DEFAULT
         )
-        rows, next_cursor = self._store.page(limit, cursor)
         resp.media = {
             "summary": self._store.summary(),
             "data": [
                 {"idempotency_key": key, "requests": requests, "payment_intent": intent}
-                for key, requests, intent in rows
+                for key, requests, intent in self._store.newest(limit)
             ],
-            "next_cursor": next_cursor,
         }
 
 

@@ -112,21 +112,15 @@ class Store:
         found: PaymentIntent = json.loads(stored)
         return found
 
-    def page(
-        self, limit: int, before: int
-    ) -> tuple[list[tuple[str, int, PaymentIntent]], int | None]:
-        """The newest `limit` payments before a cursor, each with its key and number of requests.
-
-        The second value is the cursor of the next page, which may be empty; None after the last.
-        """
+    def newest(self, count_max: int) -> list[tuple[str, int, PaymentIntent]]:
+        """The newest payments, newest first, each with its key and number of requests."""
         with self._use() as connection:
             rows = connection.execute(
-                "SELECT sequence, key, requests, intent FROM payments"
-                " WHERE intent IS NOT NULL AND sequence < ? ORDER BY sequence DESC LIMIT ?",
-                (before, limit),
+                "SELECT key, requests, intent FROM payments"
+                " WHERE intent IS NOT NULL ORDER BY sequence DESC LIMIT ?",
+                (count_max,),
             ).fetchall()
-        found = [(key, requests, json.loads(intent)) for _, key, requests, intent in rows]
-        return found, rows[-1][0] if len(rows) == limit else None
+        return [(key, requests, json.loads(intent)) for key, requests, intent in rows]
 
     def summary(self) -> dict[str, int]:
         """Counts of payments and requests, and of keys captured more than once."""
