@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import redis
-from redis.exceptions import AskError, ClusterDownError, NoScriptError, TryAgainError
+from redis.exceptions import MovedError, NoScriptError
 
 from services.common import redis_client
 from services.common.redis_client import Client
@@ -59,8 +59,8 @@ def run_scripts(
 ) -> list[Any | redis.ResponseError]:
     """Runs all calls in one round trip; returns the reply or error of each.
 
-    In a Redis Cluster all calls are for one node (`lane`); a call that is redirected because its
-    slot has moved is repeated alone.
+    In a Redis Cluster all calls are for one node (`lane`); calls whose slot has moved are
+    repeated. While it moves, they fail.
 
     Args:
         client: of Redis.
@@ -74,15 +74,17 @@ def run_scripts(
     if not calls:
         return []
     replies = _evaluate(client, calls, "EVALSHA", replicas_min)
-    # After a restart or in a new primary. EVAL loads the script.
-    unknown = [n for n, r in enumerate(replies) if isinstance(r, NoScriptError)]
-    if unknown:
-        repeated = _evaluate(client, [calls[n] for n in unknown], "EVAL", replicas_min)
-        for n, reply in zip(unknown, repeated, strict=True):
+    # After a restart or in a new primary; after a slot has moved.
+    for kind in (NoScriptError, MovedError):
+        again = [n for n, reply in enumerate(replies) if isinstance(reply, kind)]
+        if not again:
+            continue
+        repeated = [calls[n] for n in again]
+        if kind is MovedError:
+            client.refresh(repeated[0][1][0])
+        # EVAL loads the script.
+        for n, reply in zip(again, _evaluate(client, repeated, "EVAL", replicas_min), strict=True):
             replies[n] = reply
-    for n, reply in enumerate(replies):
-        if isinstance(reply, AskError | TryAgainError | ClusterDownError):
-            replies[n] = _redirected(client, calls[n], replicas_min)
     return replies
 
 
@@ -104,18 +106,6 @@ def lane(client: Client, partition: Partition) -> str:
     if isinstance(client, redis_client.Cluster):
         return client.lane(partition.queue)
     return ""
-
-
-def _redirected(client: Client, call: ScriptCall, replicas_min: int) -> Any:
-    """Runs a script with redis-py's cluster client, which follows redirections."""
-    if replicas_min:
-        # redis-py does not report which node ran it, so no WAIT could follow.
-        client.refresh(call[1][0])
-        return _evaluate(client, [call], "EVAL", replicas_min)[0]
-    try:
-        return client.execute_command(*_command(call, "EVAL"))
-    except redis.ResponseError as error:
-        return error
 
 
 def _command(call: ScriptCall, how: str) -> tuple[Any, ...]:
