@@ -45,8 +45,8 @@ def check(client: store.Client, settings: RedisSettings) -> None:
         )
 
 
-def at_start(client: store.Client, settings: RedisSettings) -> bool:
-    """Checks Redis; returns whether it could. A service starts without Redis, and checks later.
+def at_start(client: store.Client, settings: RedisSettings) -> None:
+    """Checks Redis if it is available; each process checks it again before it uses it.
 
     Raises:
         SettingsError: Redis does not match the settings.
@@ -62,8 +62,6 @@ def at_start(client: store.Client, settings: RedisSettings) -> bool:
         raise SettingsError([str(error)]) from None
     except redis_client.ERRORS as error:
         _log.warning("Redis unavailable", reason=f"{type(error).__name__}: {error}")
-        return False
-    return True
 
 
 def _is_cluster(client: store.Client, settings: RedisSettings) -> bool:

@@ -25,14 +25,14 @@ def create_app(settings: CoreSettings) -> App:
     client = redis_client.connect(
         settings.redis_url, timeout_seconds=REDIS_TIMEOUT_SECONDS, cluster=settings.redis_cluster
     )
-    is_checked = redis_check.at_start(client, settings)
+    redis_check.at_start(client, settings)
     partitions = store.partitions(settings.partitions)
     transactions = Transactions(
         client,
         max(settings.queue_limit // len(partitions), 1),
         partitions,
         replicas_min=settings.redis_replicas_min,
-        check=None if is_checked else partial(redis_check.check, client, settings),
+        check=partial(redis_check.check, client, settings),
     )
     authentication = Authentication(Tokens(settings))
     root = TransactionsResource(authentication, transactions)
