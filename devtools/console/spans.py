@@ -4,14 +4,13 @@ Bounded by rows, bytes and age, so that it can run for weeks. A span is kept as 
 (opentelemetry/proto/trace/v1/trace.proto), next to the columns used for lookups.
 """
 
-import contextlib
 import itertools
 import math
 import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +25,13 @@ TRANSACTION = "platform.transaction.id"
 # Some 25,000 payments, in a file of some 150 MB.
 ROWS_MAX = 300_000
 BYTES_MAX = 256 * 1024 * 1024
-DAYS_MAX = 7
+SECONDS_MAX = 7 * 86_400
 # Most spans stored and deleted per request, so that none takes long. An exporter sends 512.
 SPANS_AT_ONCE_MAX = 5_000
 # At BYTES_MAX, an eighth of the file is deleted.
 _SHARE = 8
-# Per payment. Replays add traces, retries add spans; a page of 300 takes 3 s.
-TRACES_MAX = 50
+# Per payment: replays and retries add spans; a page of 300 takes 3 s.
 SPANS_MAX = 300
-# Spans read per trace or payment: one trace may contain many payments of a client.
-_EXAMINED_MAX = 2_000
 # Per span; the rest is dropped.
 ATTRIBUTES_MAX = 128
 CHARACTERS_MAX = 4_000
@@ -46,36 +42,65 @@ _SETUP = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = OFF;
 PRAGMA cache_size = -2000;
-CREATE TABLE IF NOT EXISTS spans (
+DROP TABLE IF EXISTS spans; -- of an earlier version
+CREATE TABLE IF NOT EXISTS span (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
     received_seconds INTEGER NOT NULL,
     trace_id BLOB NOT NULL,
-    transaction_id TEXT,
+    span_id BLOB NOT NULL,
+    parent_id BLOB NOT NULL,
+    transaction_id TEXT, -- unless it only reads the transaction
     service TEXT NOT NULL,
-    span BLOB NOT NULL
+    encoded BLOB NOT NULL
 );
-CREATE INDEX IF NOT EXISTS spans_by_trace ON spans (trace_id);
-CREATE INDEX IF NOT EXISTS spans_by_transaction ON spans (transaction_id)
+CREATE UNIQUE INDEX IF NOT EXISTS span_by_id ON span (trace_id, span_id);
+CREATE INDEX IF NOT EXISTS span_by_parent ON span (trace_id, parent_id);
+CREATE INDEX IF NOT EXISTS span_by_transaction ON span (transaction_id)
     WHERE transaction_id IS NOT NULL;
 """
+# An exporter that got no response sends its spans again.
+_INSERT = """
+INSERT OR IGNORE INTO
+    span (received_seconds, trace_id, span_id, parent_id, transaction_id, service, encoded)
+    VALUES (?, ?, ?, ?, ?, ?, ?)
+"""
+_BOUNDS = """
+SELECT min(sequence), received_seconds, (SELECT max(sequence) FROM span),
+    (SELECT (page_count - freelist_count) * page_size -- in use; the file itself never shrinks
+        FROM pragma_page_count, pragma_freelist_count, pragma_page_size)
+FROM span
+"""
+# The latest spans with the transaction's id, their ancestors and their descendants. One trace of a
+# client may have many payments. UNION drops duplicates, so that a cycle ends.
+_OF_TRANSACTION = f"""
+WITH RECURSIVE
+own (trace_id, span_id) AS (
+    SELECT trace_id, span_id FROM span WHERE transaction_id = :id
+    ORDER BY sequence DESC LIMIT {SPANS_MAX}
+),
+above (trace_id, span_id) AS (
+    SELECT * FROM own
+    UNION SELECT trace_id, parent_id FROM above JOIN span USING (trace_id, span_id)
+    LIMIT {2 * SPANS_MAX}
+),
+below (trace_id, span_id) AS (
+    SELECT * FROM own
+    UNION SELECT span.trace_id, span.span_id FROM below JOIN span
+    ON (span.trace_id, span.parent_id) = (below.trace_id, below.span_id)
+    AND ifnull(span.transaction_id, :id) = :id
+    LIMIT {2 * SPANS_MAX}
+)
+SELECT service, encoded
+FROM (SELECT * FROM above UNION SELECT * FROM below) JOIN span USING (trace_id, span_id)
+ORDER BY sequence LIMIT {SPANS_MAX}
+"""  # noqa: S608  numbers
 
 
 class SpanStore:
     """One connection for all threads, with a lock: SQLite serializes writes anyway."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        rows_max: int = ROWS_MAX,
-        bytes_max: int = BYTES_MAX,
-        days_max: float = DAYS_MAX,
-        clock: Clock = time.time,
-    ) -> None:
+    def __init__(self, path: Path, clock: Clock = time.time) -> None:
         self._lock = threading.Lock()
-        self._rows_max = rows_max
-        self._bytes_max = bytes_max
-        self._seconds_max = days_max * 86_400
         self._clock = clock
         try:
             self._connection = _open(path)
@@ -95,63 +120,28 @@ class SpanStore:
         """
         now = int(self._clock())
         rows = list(itertools.islice(_rows(request, now), SPANS_AT_ONCE_MAX))
-        with self._use() as connection:
-            connection.executemany(
-                "INSERT INTO spans (received_seconds, trace_id, transaction_id, service, span)"
-                " VALUES (?, ?, ?, ?, ?)",
-                rows,
-            )
-            self._sweep(connection, now)
-
-    def _sweep(self, connection: sqlite3.Connection, now: int) -> None:
-        """Deletes the oldest spans beyond the bounds. Sequence order is order of receipt."""
-        first, received_seconds, last = connection.execute(
-            "SELECT min(sequence), received_seconds, (SELECT max(sequence) FROM spans) FROM spans"
-        ).fetchone()
-        oldest_seconds = now - self._seconds_max
-        if first is None:
-            return
-        if self._bytes(connection) > self._bytes_max:
-            count = (last - first) // _SHARE + 1
-            connection.execute("DELETE FROM spans WHERE sequence < ?", (first + count,))
-        elif first <= last - self._rows_max or received_seconds < oldest_seconds:
-            connection.execute(
-                "DELETE FROM spans WHERE sequence < ? AND (sequence <= ? OR received_seconds < ?)",
-                (first + SPANS_AT_ONCE_MAX, last - self._rows_max, oldest_seconds),
-            )
-
-    def _bytes(self, connection: sqlite3.Connection) -> int:
-        """Bytes in use; the file itself never shrinks."""
-        count, free, size = (
-            connection.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("page_count", "freelist_count", "page_size")
-        )
-        return int((count - free) * size)
+        with self._lock, self._connection as connection:
+            connection.executemany(_INSERT, rows)
+            # Sequence order is order of receipt.
+            first, received_seconds, last, bytes_used = connection.execute(_BOUNDS).fetchone()
+            if first is None:
+                return
+            kept_from = last - ROWS_MAX + 1
+            if bytes_used > BYTES_MAX:
+                kept_from = max(kept_from, first + (last - first) // _SHARE + 1)
+            if first < kept_from or received_seconds < now - SECONDS_MAX:
+                connection.execute(
+                    "DELETE FROM span"
+                    " WHERE sequence < ? AND (sequence < ? OR received_seconds < ?)",
+                    (first + SPANS_AT_ONCE_MAX, kept_from, now - SECONDS_MAX),
+                )
 
     def of_transaction(self, transaction_id: str) -> list[Span]:
         """The spans of all traces that changed a transaction, not of those that only read it."""
-        with self._use() as connection:
-            found = connection.execute(
-                "SELECT trace_id, service, span, sequence FROM spans WHERE transaction_id = ?"
-                " ORDER BY sequence LIMIT ?",
-                (transaction_id, _EXAMINED_MAX),
-            )
-            own: dict[bytes, dict[str, int]] = {}
-            parts: list[Span] = []
-            for trace_id, service, encoded, sequence in found:
-                span = _span(trace_id, service, encoded)
-                if not _reads(span):
-                    own.setdefault(trace_id, {})[span.span_id] = sequence
-            for trace_id, ids in list(own.items())[-TRACES_MAX:]:
-                trace = _spans(connection, trace_id, transaction_id, max(ids.values()))
-                parts += _around(ids, trace)
-            parts.sort(key=lambda span: (span.start_ns, -span.end_ns))
-            return parts[:SPANS_MAX]
-
-    @contextlib.contextmanager
-    def _use(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._connection:
-            yield self._connection
+        with self._lock, self._connection as connection:
+            found = connection.execute(_OF_TRANSACTION, {"id": transaction_id}).fetchall()
+        spans = [decode(service, trace_pb2.Span.FromString(span)) for service, span in found]
+        return sorted(spans, key=lambda span: (span.start_ns, -span.end_ns))
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -166,16 +156,22 @@ def _open(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _rows(
-    request: ExportTraceServiceRequest, now: int
-) -> Iterator[tuple[int, bytes, str | None, str, bytes]]:
+def by_service(request: ExportTraceServiceRequest) -> Iterator[tuple[str, trace_pb2.Span]]:
+    """The request's spans, each with its service."""
     for resource in request.resource_spans:
         service = _text(resource.resource.attributes, "service.name") or "unknown"
         for scope in resource.scope_spans:
             for span in scope.spans:
-                transaction_id = _text(span.attributes, TRANSACTION)
-                if span.trace_id and span.span_id:  # else it is none
-                    yield now, span.trace_id, transaction_id, service, span.SerializeToString()
+                yield service, span
+
+
+def _rows(request: ExportTraceServiceRequest, now: int) -> Iterator[tuple[Any, ...]]:
+    for service, span in by_service(request):
+        reads = _text(span.attributes, "http.request.method") in {"GET", "HEAD"}
+        transaction_id = None if reads else _text(span.attributes, TRANSACTION)
+        ids = span.trace_id, span.span_id, span.parent_span_id
+        if span.trace_id and span.span_id:  # else it is none
+            yield now, *ids, transaction_id, service, span.SerializeToString()
 
 
 def _text(attributes: Iterable[KeyValue], key: str) -> str | None:
@@ -185,44 +181,10 @@ def _text(attributes: Iterable[KeyValue], key: str) -> str | None:
     return None
 
 
-def _spans(
-    connection: sqlite3.Connection, trace_id: bytes, transaction_id: str, near: int
-) -> list[Span]:
-    """The spans of a trace without those of other transactions.
-
-    Those of the transaction first, then those received around the sequence `near`.
-    """
-    found = connection.execute(
-        "SELECT trace_id, service, span FROM spans"
-        " WHERE trace_id = :trace AND ifnull(transaction_id, :id) = :id"
-        " ORDER BY transaction_id IS NULL, abs(sequence - :near) LIMIT :limit",
-        {"trace": trace_id, "id": transaction_id, "near": near, "limit": _EXAMINED_MAX},
-    )
-    # An exporter that got no response sends its spans again.
-    return list({span.span_id: span for span in (_span(*row) for row in found)}.values())
-
-
-def _around(own: Collection[str], spans: Sequence[Span]) -> list[Span]:
-    """The spans with the ids `own`, their ancestors and their descendants."""
-    parents = {span.span_id: span.parent_id for span in spans}
-    children: dict[str, list[str]] = {}
-    for span in spans:
-        children.setdefault(span.parent_id, []).append(span.span_id)
-    found = set()
-    for id_ in own:
-        above, below = id_, [id_]
-        while (above := parents.get(above, "")) and above not in found:
-            found.add(above)
-        while below:
-            found.add(one := below.pop())
-            below += set(children.get(one, ())) - found
-    return [span for span in spans if span.span_id in found]
-
-
-def _span(trace_id: bytes, service: str, encoded: bytes) -> Span:
-    span = trace_pb2.Span.FromString(encoded)
+def decode(service: str, span: trace_pb2.Span) -> Span:
+    """A span in the console's form, with long values cut."""
     return Span(
-        trace_id=trace_id.hex(),
+        trace_id=span.trace_id.hex(),
         span_id=span.span_id.hex(),
         parent_id=span.parent_span_id.hex(),
         service=service,
@@ -245,7 +207,3 @@ def _value(value: AnyValue) -> Any:
     if isinstance(found, float) and not math.isfinite(found):
         return str(found)  # JSON has no such number
     return found if isinstance(found, int | float | None) else str(found)[:CHARACTERS_MAX]
-
-
-def _reads(span: Span) -> bool:
-    return span.attributes.get("http.request.method") in {"GET", "HEAD"}

@@ -71,7 +71,8 @@ def test_a_request_continues_the_trace_of_its_caller() -> None:
         client.simulate_get("/health")
         tracing.stop()
     [span] = received.spans
-    assert (span.trace_id, span.parent, span.name) == (TRACE, SAMPLED.split("-")[2], "GET /{thing}")
+    caller = SAMPLED.split("-")[2]
+    assert (span.trace_id, span.parent_id, span.name) == (TRACE, caller, "GET /{thing}")
     assert span.attributes["http.response.status_code"] == 200
 
 

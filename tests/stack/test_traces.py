@@ -4,7 +4,9 @@ import re
 import time
 from functools import partial
 
-from tests.receiver import Receiver, Span, receiver
+from devtools.console import waterfall
+from devtools.console.waterfall import Span
+from tests.receiver import Receiver, receiver
 from tests.stack.stack import Stack, running
 from tests.support import wait_until
 
@@ -20,15 +22,6 @@ HOPS = [
     (4, "psp-connector", "finish"),
 ]
 OUTAGE = "traces cannot be exported"
-
-
-def tree(spans: list[Span]) -> list[tuple[int, str, str]]:
-    ids = {span.id: span for span in spans}
-
-    def depth(span: Span) -> int:
-        return 1 + depth(ids[span.parent]) if span.parent in ids else 0
-
-    return [(depth(span), span.service, span.name) for span in spans]
 
 
 def trace_of(received: Receiver, transaction_id: str, count: int) -> list[Span]:
@@ -55,8 +48,10 @@ def test_a_payment_is_one_trace() -> None:
     ):
         transaction = stack.paid()
         spans = trace_of(received, transaction["id"], len(HOPS))
-        assert sorted(tree(spans)) == sorted(HOPS)
-        assert not any(span.failed for span in spans)
+        rows = waterfall.rows(spans)
+        found = [(row.depth, row.span.service, row.span.name) for row in rows]
+        assert sorted(found) == sorted(HOPS)
+        assert not any(span.is_error for span in spans)
         named = {s.service for s in spans if "platform.transaction.id" in s.attributes}
         assert named == {"core-api", "psp-connector", "psp-sandbox"}
         assert "trace" not in str(transaction)

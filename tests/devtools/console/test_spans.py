@@ -23,7 +23,7 @@ def names(store: SpanStore, transaction_id: str = ID) -> list[str]:
 def count(path: Path) -> int:
     """Number of spans in a store's file."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        return int(connection.execute("SELECT count(*) FROM spans").fetchone()[0])
+        return int(connection.execute("SELECT count(*) FROM span").fetchone()[0])
 
 
 @pytest.fixture
@@ -80,24 +80,28 @@ def test_payments_in_one_trace_are_kept_apart(store: SpanStore) -> None:
     ]
 
 
-def test_the_store_is_bounded_by_rows_and_age(tmp_path: Path) -> None:
+def test_the_store_is_bounded_by_rows_and_age(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The oldest spans are deleted at the first bound reached."""
+    monkeypatch.setattr(spans_module, "ROWS_MAX", 60)
     now = 1_800_000_000.0
     path = tmp_path / "s"
-    store = SpanStore(path, rows_max=60, days_max=1, clock=lambda: now)
+    store = SpanStore(path, lambda: now)
     for number in range(20):
         store.add(payment(str(uuid.UUID(int=number))).request)
     assert count(path) == 60
     assert names(store, str(uuid.UUID(int=9))) == []
     assert len(names(store, str(uuid.UUID(int=19)))) == 6
-    now += 90_000
+    now += spans_module.SECONDS_MAX + 1
     store.add(payment(ID).request)
     assert count(path) == 6
 
 
-def test_the_store_is_bounded_by_bytes(tmp_path: Path) -> None:
+def test_the_store_is_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bound holds for any size of span."""
-    store = SpanStore(tmp_path / "s", bytes_max=2_000_000)
+    monkeypatch.setattr(spans_module, "BYTES_MAX", 2_000_000)
+    store = SpanStore(tmp_path / "s")
     for number in range(100):
         trace = payment(str(uuid.UUID(int=number)))
         trace.span("other", "n" * 100_000, 0, 1)
