@@ -4,24 +4,33 @@ Ends everything it starts, also after Ctrl-C and failure. `bench/README.md` expl
 """
 
 import argparse
+import contextlib
 import importlib
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
+import psutil
+
 from bench import report, results
-from bench.leaving import nothing_behind
-from bench.plan import FULL, QUICK, TOTAL_SECONDS_MAX
-from bench.results import Failure, Row, Run
-from bench.rows import MEASURES, Bench, Measure, OutOfTimeError, log
+from bench.results import Row, Run
+from bench.rows import FULL, MEASURES, QUICK, Bench, Measure, OutOfTimeError, log
 from devtools import machine
 from services.common.clock import now_ms, rfc3339
 from tests import support
+
+# No round starts later, so that the last one and the stop of the stacks fit into twenty minutes. A
+# machine half as fast finishes all rows (378 s were measured on two cores).
+_TOTAL_SECONDS_MAX = 1140
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# A stack stops within 10 s on an idle machine.
+_STOP_SECONDS_MAX = 25
 
 # Each registers its rows, in the order of the table.
 for _module in ("http", "drain", "latency", "start", "growth"):
@@ -48,8 +57,8 @@ def main(args: Sequence[str]) -> int:
     plan = QUICK if options.quick else FULL
     run = Run(mode=plan.mode, started_at=rfc3339(now_ms()), machine=_machine())
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder, nothing_behind():
-        bench = Bench(plan, Path(folder), began + TOTAL_SECONDS_MAX)
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, _nothing_behind():
+        bench = Bench(plan, Path(folder), began + _TOTAL_SECONDS_MAX)
         with bench.ending:
             for rows, measure in MEASURES:
                 _measure(bench, rows, measure, options.only, run)
@@ -77,11 +86,43 @@ def _measure(
                 run.results.append(row.result(samples, details))
                 left.remove(row)
     except OutOfTimeError:
-        run.failures += [Failure(name=row.name, reason="no time was left") for row in left]
+        run.failures |= dict.fromkeys((row.name for row in left), "no time was left")
     except Exception as error:  # noqa: BLE001  one row that fails is no reason to lose the others
         reason = f"{type(error).__name__}: {error}"
-        run.failures += [Failure(name=row.name, reason=reason) for row in left]
+        run.failures |= dict.fromkeys((row.name for row in left), reason)
         log(f"{', '.join(row.name for row in left)} failed: {reason}")
+
+
+@contextlib.contextmanager
+def _nothing_behind() -> Iterator[None]:
+    """Turns signals into exceptions, so that every `finally` runs; then ends remaining children.
+
+    A child remains if the signal came between its start and the `try` that ends it.
+    """
+    for number in _SIGNALS:
+        signal.signal(number, _leave)
+    try:
+        yield
+    finally:
+        _ignore_signals()
+        children = psutil.Process().children(recursive=True)
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.terminate()
+        for child in psutil.wait_procs(children, _STOP_SECONDS_MAX)[1]:
+            child.kill()
+
+
+def _ignore_signals() -> None:
+    """Ignores further signals: a second Ctrl-C must not interrupt the cleanup."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _leave(number: int, _frame: object) -> None:
+    _ignore_signals()
+    sys.stderr.write("bench: ending started processes\n")
+    raise SystemExit(128 + number)
 
 
 def _machine() -> dict[str, str]:

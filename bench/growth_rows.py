@@ -69,7 +69,7 @@ def _row(name: str) -> Row:
 
 @measures(_row("accept"), _row("finish"), _row("list"))
 def _growth(bench: Bench) -> Measured:
-    samples = defaultdict(list)
+    samples: dict[str, list[Sample]] = defaultdict(list)
     calls = bench.plan.growth_calls
     with contextlib.ExitStack() as ending:
         clients = [ending.enter_context(bench.redis(*_OPTIONS))[1] for _side in range(2)]
@@ -79,7 +79,7 @@ def _growth(bench: Bench) -> Measured:
         for number in bench.rounds():
             for name, sample in _round(full, small, calls).items():
                 samples[name].append(sample)
-                log(f"growth-{name:<9} {number}  {sample.value:.0f} against {sample.floor:.0f}")
+                log(f"growth-{name:<9} {number}  {sample[0]:.0f} against {sample[1]:.0f}")
         used = [client.info("memory")["used_memory"] for client in clients]
     details: Details = {
         "stored": bench.plan.growth,
@@ -97,11 +97,10 @@ def _round(full: Side, small: Side, calls: int) -> dict[str, Sample]:
         # The second side benefits from warm CPU caches.
         for side in (full, small) if number % 2 else (small, full):
             took[side].append(side.run())
-    medians = {
-        side: {name: statistics.median(call[name] for call in runs) for name in runs[0]}
-        for side, runs in took.items()
-    }
     return {
-        name: Sample(value=value, floor=medians[small][name])
-        for name, value in medians[full].items()
+        name: (
+            statistics.median(call[name] for call in took[full]),
+            statistics.median(call[name] for call in took[small]),
+        )
+        for name in took[full][0]
     }

@@ -13,9 +13,9 @@ import httpx
 
 from bench import stacks
 from bench.load import Load, generate
-from bench.plan import CONNECTIONS
 from bench.results import Details, MeasureError, Row
 from bench.rows import Bench, Measured, measures
+from bench.stacks import CONNECTIONS
 from services.auth_api.passwords import hash_password
 from services.common import store
 from tests import support
@@ -24,7 +24,6 @@ from tests.stack.stack import Stack
 
 Requests = Callable[[Stack], Sequence[httpx.Request]]
 
-_CPU_US_MIN = 1
 _CROWD = 16 * CONNECTIONS
 _FILL = "for _ = 1, ARGV[1] do redis.call('XADD', KEYS[1], '*', 'transaction_id', '') end"
 _FILL_PER_CALL = 10_000
@@ -63,24 +62,15 @@ class Target:
         )
         return load.rate
 
-    def warm(self) -> None:
-        """A run that does not count."""
-        self.run()
-        self._loads.clear()
-        self._cpu_us.clear()
-
     def details(self, prefix: str = "") -> Details:
-        """Latencies of the median run; CPU time per process and request, whatever else runs."""
+        """Latencies of the median run; median CPU time per process and request."""
         middle = sorted(self._loads, key=lambda load: load.rate)[len(self._loads) // 2]
-        medians = {
-            name: statistics.median(used.get(name, 0.0) for used in self._cpu_us)
+        used_us = {
+            f"{name}_cpu_us": round(statistics.median(used.get(name, 0.0) for used in self._cpu_us))
             for name in sorted(self._cpu_us[0])
         }
-        spent = {"cpu_us": sum(medians.values())} | {
-            f"{name}_cpu_us": us for name, us in medians.items() if us >= _CPU_US_MIN
-        }
-        latencies = {"p50_ms": middle.p50_ms, "p99_ms": middle.p99_ms}
-        found = latencies | {name: round(us) for name, us in spent.items()}
+        found = {"p50_ms": middle.p50_ms, "p99_ms": middle.p99_ms, "cpu_us": sum(used_us.values())}
+        found |= {name: us for name, us in used_us.items() if us}
         return {f"{prefix}{name}": value for name, value in found.items()}
 
 
@@ -108,8 +98,8 @@ _THROUGH_ROUTER = _payments("router", "/transactions")
 
 
 def _compare(bench: Bench, name: str, target: Target, floor: Target) -> Measured:
-    target.warm()
-    floor.warm()
+    for cold in (target, floor):
+        cold.run()
     samples = bench.interleaved(name, target.run, floor.run)
     yield samples, target.details() | floor.details("floor_")
 

@@ -1,5 +1,6 @@
 """The table for the terminal, and the chart."""
 
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,6 @@ from devtools.terminal import columns
 _HEAD = (
     "item", "value", "floor", "figure", "quartiles", "extremes", "goal", "beyond", "", "before",
 )  # fmt: skip
-_MARKS = {"beyond": "++", "goal": "+", "missed": "MISSED"}
-_COLOURS = {"beyond": "#2a7f3f", "goal": "#7fb46a", "missed": "#c0504d"}
 # Caps the longest bar, so that the others stay readable.
 _SCORE_MAX = 2.5
 
@@ -23,35 +22,43 @@ def table(run: Run, before: Mapping[str, Result]) -> str:
     cells = [_HEAD, *(_cells(result, before.get(result.name)) for result in run.results)]
     rows = columns(cells, right=range(1, len(_HEAD)))
     rows.insert(1, "-" * max(map(len, rows)))
-    failures = [f"{failure.name}: not measured: {failure.reason}" for failure in run.failures]
+    failures = [f"{name}: not measured: {reason}" for name, reason in run.failures.items()]
     machine = ", ".join(f"{name} {value}" for name, value in run.machine.items())
     end = f"{run.mode}, {run.seconds:.0f} s, {machine}\n"
     return "\n".join([*rows, *failures, "", *map(_details, run.results), "", end])
 
 
 def _cells(result: Result, before: Result | None) -> tuple[str, ...]:
-    spread = result.figure
+    # Quartiles need two values.
+    figures = result.figures * (2 if len(result.figures) == 1 else 1)
+    q1, _, q3 = statistics.quantiles(figures, method="inclusive")
     sign = "<= " if result.at_most else ""
-    comparable = before is not None and before.kind == result.kind and before.figure.median
+    comparable = before is not None and before.kind == result.kind and before.figure
     return (
         result.title,
         f"{number(result.value)} {result.unit}",
         "" if result.floor is None else number(result.floor),
-        figure(result, spread.median),
-        f"{figure(result, spread.q1)}..{figure(result, spread.q3)}",
-        f"{figure(result, spread.low)}..{figure(result, spread.high)}",
+        figure(result, result.figure),
+        f"{figure(result, q1)}..{figure(result, q3)}",
+        f"{figure(result, min(result.figures))}..{figure(result, max(result.figures))}",
         f"{sign}{figure(result, result.goal)}",
         "" if result.beyond is None else f"{sign}{figure(result, result.beyond)}",
-        _MARKS[result.verdict],
-        f"{spread.median / comparable - 1:+.0%}" if comparable else "",
+        _verdict(result, "++", "+", "MISSED"),
+        f"{result.figure / comparable - 1:+.0%}" if comparable else "",
     )
+
+
+def _verdict(result: Result, beyond: str, goal: str, missed: str) -> str:
+    if result.reaches(result.beyond):
+        return beyond
+    return goal if result.reaches(result.goal) else missed
 
 
 def figure(result: Result, value: float) -> str:
     """A figure or goal, formatted for the table."""
     if result.kind == "difference":
         return f"{value:+.3g}"
-    return f"{value:.2f}" if result.kind == "ratio" else number(value)
+    return number(value) if result.floor is None else f"{value:.2f}"
 
 
 def number(value: float) -> str:
@@ -64,15 +71,14 @@ def _details(result: Result) -> str:
         f"{name} {value if isinstance(value, str) else number(value)}"
         for name, value in result.details.items()
     )
-    return f"{result.name}: {result.rounds} rounds; {details}"
+    return f"{result.name}: {len(result.figures)} rounds; {details}"
 
 
 def score(result: Result) -> float:
     """The figure by its goal: 1 reaches it, more is better, even if the goal is a maximum."""
-    goal, figure = result.goal, result.figure.median
     if result.at_most:
-        return goal / figure if figure > goal / _SCORE_MAX else _SCORE_MAX
-    return min(figure / goal, _SCORE_MAX)
+        return min(result.goal / max(result.figure, 1e-9), _SCORE_MAX)
+    return min(result.figure / result.goal, _SCORE_MAX)
 
 
 def chart(run: Run, path: Path) -> None:
@@ -90,12 +96,12 @@ def chart(run: Run, path: Path) -> None:
     )
     upwards = run.results[::-1]
     bars.x_labels = [result.title for result in upwards]
-    bars.add("figure by goal", [_bar(result) for result in upwards])
+    bars.add("figure by goal", list(map(_bar, upwards)))
     path.write_bytes(bars.render())
 
 
 def _bar(result: Result) -> dict[str, Any]:
     sign = "at most " if result.at_most else ""
-    label = f"{figure(result, result.figure.median)} ({sign}{figure(result, result.goal)})"
-    colour = _COLOURS[result.verdict]
+    label = f"{figure(result, result.figure)} ({sign}{figure(result, result.goal)})"
+    colour = _verdict(result, "#2a7f3f", "#7fb46a", "#c0504d")
     return {"value": score(result), "color": colour, "formatter": lambda _value: label}

@@ -4,53 +4,18 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
-Kind = Literal["ratio", "difference", "amount"]
-Verdict = Literal["beyond", "goal", "missed"]
 Details = dict[str, float | str]
+Sample = tuple[float, float | None]
+"""One round: the value, and the floor measured next to it, if the row has one."""
 
 
 class MeasureError(Exception):
     """The measurement would be invalid; the message says why."""
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Spread(_Model):
-    """Median, quartiles and extremes of the figures of all rounds."""
-
-    median: float
-    low: float
-    q1: float
-    q3: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Self:
-        """The spread of at least one value."""
-        # Quartiles need two values.
-        q1, _, q3 = statistics.quantiles([*values] * (1 + (len(values) == 1)), method="inclusive")
-        median = statistics.median(values)
-        return cls(median=median, low=min(values), q1=q1, q3=q3, high=max(values))
-
-
-class Sample(_Model):
-    """One round: the value, and the floor measured next to it."""
-
-    value: float
-    floor: float | None = None
-
-    def figure(self, kind: Kind) -> float:
-        """The number that is compared with the goal."""
-        if self.floor is None:
-            return self.value
-        return self.value / self.floor if kind == "ratio" else self.value - self.floor
 
 
 @dataclass(frozen=True)
@@ -64,20 +29,24 @@ class Row:
     beyond: float | None = None
     at_most: bool = False
     """Whether less is better."""
-    kind: Kind = "ratio"
-    """How a value is compared with its floor; an amount has no floor."""
+    kind: Literal["ratio", "difference"] = "ratio"
+    """How a value is compared with its floor; without a floor, the figure is the value."""
 
     def result(self, samples: Sequence[Sample], details: Details) -> "Result":
         """This row with the samples of at least one round."""
-        floors = [sample.floor for sample in samples if sample.floor is not None]
+        floors = [floor for _, floor in samples if floor is not None]
         return Result(
             **vars(self),
-            value=statistics.median(sample.value for sample in samples),
+            value=statistics.median(value for value, _ in samples),
             floor=statistics.median(floors) if floors else None,
-            figure=Spread.of([sample.figure(self.kind) for sample in samples]),
-            rounds=len(samples),
+            figures=[self._figure(*sample) for sample in samples],
             details=details,
         )
+
+    def _figure(self, value: float, floor: float | None) -> float:
+        if floor is None:
+            return value
+        return value / floor if self.kind == "ratio" else value - floor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,26 +55,20 @@ class Result(Row):
 
     value: float
     floor: float | None
-    figure: Spread
-    """Value to floor, round by round: ratio, difference, or the value itself."""
-    rounds: int
+    figures: list[float]
+    """Value to floor of each round: ratio, difference, or the value itself."""
     details: Details
 
     @property
-    def verdict(self) -> Verdict:
-        """Whether it reached its goal."""
-        sign = -1 if self.at_most else 1
-        figure = self.figure.median * sign
-        if self.beyond is not None and figure >= self.beyond * sign:
-            return "beyond"
-        return "goal" if figure >= self.goal * sign else "missed"
+    def figure(self) -> float:
+        """The median, which is compared with the goal."""
+        return statistics.median(self.figures)
 
-
-class Failure(_Model):
-    """A row that could not be measured, and why."""
-
-    name: str
-    reason: str
+    def reaches(self, bound: float | None) -> bool:
+        """Whether the figure is at least as good as the bound."""
+        if bound is None:
+            return False
+        return self.figure <= bound if self.at_most else self.figure >= bound
 
 
 class Run(BaseModel):
@@ -116,7 +79,8 @@ class Run(BaseModel):
     seconds: float = 0
     machine: dict[str, str]
     results: list[Result] = Field(default_factory=list)
-    failures: list[Failure] = Field(default_factory=list)
+    failures: dict[str, str] = Field(default_factory=dict)
+    """Why a row could not be measured, by its name."""
 
 
 def save(run: Run, folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What the measurements share: the size of the run, the stacks and the rounds."""
+"""What the measurements share: the size of a run, the stacks and the rounds."""
 
 import contextlib
 import sys
@@ -9,12 +9,42 @@ from functools import cached_property
 from pathlib import Path
 
 from bench import stacks
-from bench.plan import Plan
 from bench.results import Details, Row, Sample
 from services.common import redis_client
 from services.common.store import Client
 from tests import support
 from tests.stack.stack import Stack
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The size of each measurement."""
+
+    mode: str
+    rounds: int
+    load_seconds: float
+    """Each run of the load generator."""
+    drain_jobs: int
+    trial_jobs: int
+    """Jobs for each job queue in the search for the fastest."""
+    queues: int
+    """How many of `drain_rows.QUEUES` to try."""
+    sandbox_jobs: int
+    latency_pairs: int
+    """Transactions per round, one at a time, each next to one call at the PSP."""
+    growth: int
+    """Transactions in the full Redis."""
+    growth_calls: int
+
+
+FULL = Plan(
+    mode="full", rounds=5, load_seconds=3, drain_jobs=20_000, trial_jobs=3_000, queues=9,
+    sandbox_jobs=1_000, latency_pairs=40, growth=1_000_000, growth_calls=500,
+)  # fmt: skip
+QUICK = Plan(
+    mode="quick", rounds=3, load_seconds=0.5, drain_jobs=1_500, trial_jobs=300, queues=3,
+    sandbox_jobs=100, latency_pairs=10, growth=20_000, growth_calls=100,
+)  # fmt: skip
 
 Measured = Iterator[tuple[list[Sample], Details]]
 Measure = Callable[["Bench"], Measured]
@@ -62,13 +92,12 @@ class Bench:
         self, name: str, value: Callable[[], float], floor: Callable[[], float]
     ) -> list[Sample]:
         """Measures value and floor in turn, so that noise affects both."""
-        samples = []
+        samples: list[Sample] = []
         for number in self.rounds():
-            sample = Sample(value=value(), floor=floor())
+            sample = value(), floor()
             samples.append(sample)
             log(
-                f"{name:<16} {number}/{self.plan.rounds}"
-                f"  {sample.value:,.4g} against {sample.floor:,.4g}"
+                f"{name:<16} {number}/{self.plan.rounds}  {sample[0]:,.4g} against {sample[1]:,.4g}"
             )
         return samples
 

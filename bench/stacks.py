@@ -10,7 +10,6 @@ from pathlib import Path
 import httpx
 import psutil
 
-from bench.plan import CONNECTIONS
 from bench.results import MeasureError
 from devtools.address import PORT_OFFSETS
 from devtools.supervisor import Supervisor
@@ -25,6 +24,7 @@ COMPOSE_FILE = support.ROOT / "process-compose.yaml"
 EMPTIED = ("auth_api", "core_api")
 PASSWORD = "password"  # noqa: S105  of users that exist for some minutes
 USERS = 4_000
+CONNECTIONS = 16
 PAYMENT = {"amount": 1250, "currency": "USD"}
 # The connector is stopped while requests are measured, so that its work does not count; the limit
 # is high, so that an earlier run's backlog causes no refusals.

@@ -26,10 +26,11 @@ def _ready_lines() -> dict[str, str]:
 
 @measures(
     Row("start", "`up` to all healthy", "s", 2, 1.5, at_most=True),
-    Row("memory", "idle memory of the whole stack", "MB", 250, 180, at_most=True, kind="amount"),
+    Row("memory", "idle memory of the whole stack", "MB", 250, 180, at_most=True),
 )
 def _start(bench: Bench) -> Measured:
-    starts, memory = [], []
+    starts: list[Sample] = []
+    memory: list[Sample] = []
     candidates = _ready_lines()
     megabytes: dict[str, float] = {}
     for _number in bench.rounds():
@@ -46,9 +47,9 @@ def _start(bench: Bench) -> Measured:
             alone = {name: _restart_seconds(stack, name, candidates[name]) for name in candidates}
         slowest = max(alone, key=lambda name: alone[name])
         candidates = {slowest: candidates[slowest]}
-        starts.append(Sample(value=seconds, floor=max(alone.values())))
-        memory.append(Sample(value=sum(megabytes.values())))
-        log(f"{'start':<16} {seconds:.2f} s, {alone} alone; {memory[-1].value:.0f} MB")
+        starts.append((seconds, max(alone.values())))
+        memory.append((sum(megabytes.values()), None))
+        log(f"{'start':<16} {seconds:.2f} s, {alone} alone; {memory[-1][0]:.0f} MB")
     yield starts, {"slowest": next(iter(candidates))}
     if not megabytes:
         raise MeasureError("the proportional set size of a process needs Linux")

@@ -1,3 +1,5 @@
+"""Results, the table, the chart, and saved runs."""
+
 import re
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -5,18 +7,38 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from bench import report
-from bench.results import Failure, Result, Row, Run, Sample
+from bench.results import Result, Row, Run, Sample, previous, save
 
 MORE = Row("a", "the row a", "/s", 0.5, 0.65)
 AT_MOST_2 = Row("a", "the row a", "/s", 2, 1.5, at_most=True)
 
 
 def result(figure: float, row: Row = MORE) -> Result:
-    return row.result([Sample(value=figure * 2400, floor=2400)], {"p50_ms": 4.25, "best": "x"})
+    return row.result([(figure * 2400, 2400)], {"p50_ms": 4.25, "best": "x"})
 
 
-def run(*results: Result) -> Run:
-    return Run(mode="full", started_at="now", machine={"cores": "2"}, results=list(results))
+def run(*results: Result, at: str = "now", mode: str = "full") -> Run:
+    return Run(mode=mode, started_at=at, machine={"cores": "2"}, results=list(results))
+
+
+@pytest.mark.parametrize(
+    ("row", "samples", "value", "floor", "figures"),
+    [
+        (MORE, [(50, 100), (5, 10), (30, 60)], 30, 60, [0.5, 0.5, 0.5]),
+        (Row("a", "a", "ms", 5, kind="difference"), [(12, 10), (105, 101)], 58.5, 55.5, [2, 4]),
+        (MORE, [(200, None), (210, None)], 205, None, [200, 210]),
+    ],
+)
+def test_a_figure_is_taken_round_by_round(
+    row: Row, samples: list[Sample], value: float, floor: float | None, figures: list[float]
+) -> None:
+    """Noise that affects a value and its floor alike does not change the figure."""
+    found = row.result(samples, {})
+    assert (found.value, found.floor, found.figures) == (value, floor, figures)
+
+
+def cells(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines() if line.startswith("the row a")]
 
 
 def test_the_table() -> None:
@@ -25,14 +47,34 @@ def test_the_table() -> None:
     Rows that could not be measured are named.
     """
     measured = run(result(0.6), result(2.5, AT_MOST_2))
-    measured.failures.append(Failure(name="b", reason="no time was left"))
+    measured.failures["b"] = "no time was left"
     text = report.table(measured, {"a": result(0.5)})
-    rows = [line.split() for line in text.splitlines() if line.startswith("the row a")]
-    assert rows[0][3:7] == ["1,440", "/s", "2,400", "0.60"]
+    rows = cells(text)
+    assert rows[0][3:9] == ["1,440", "/s", "2,400", "0.60", "0.60..0.60", "0.60..0.60"]
     assert rows[0][-4:] == ["0.50", "0.65", "+", "+20%"]
     assert rows[1][-6:-1] == ["<=", "2.00", "<=", "1.50", "MISSED"]
     assert "a: 1 rounds; p50_ms 4.25, best x" in text
     assert "b: not measured: no time was left" in text
+
+
+def test_quartiles_and_extremes() -> None:
+    """The spread is that of all rounds, in any order."""
+    found = MORE.result([(value, 1) for value in (5, 1, 4, 2, 3)], {})
+    [row] = cells(report.table(run(found), {}))
+    assert row[6:9] == ["3.00", "2.00..4.00", "1.00..5.00"]
+
+
+@pytest.mark.parametrize(
+    ("row", "figure", "verdict"),
+    [
+        (MORE, 0.49, "MISSED"), (MORE, 0.5, "+"), (MORE, 0.64, "+"), (MORE, 0.65, "++"),
+        (AT_MOST_2, 2.1, "MISSED"), (AT_MOST_2, 2, "+"), (AT_MOST_2, 1.6, "+"),
+        (AT_MOST_2, 1.5, "++"), (Row("a", "the row a", "/s", 0.9), 5, "+"),
+    ],
+)  # fmt: skip
+def test_a_goal_is_a_bound(row: Row, figure: float, verdict: str) -> None:
+    """A figure that equals a bound reaches it, whether more is better or less."""
+    assert cells(report.table(run(result(figure, row)), {}))[0][-1] == verdict
 
 
 @pytest.mark.parametrize(
@@ -55,3 +97,16 @@ def test_the_chart_is_self_contained(tmp_path: Path) -> None:
     assert "the row a" in text
     assert "1.00 (at most 2.00)" in text
     assert not re.search(r"src=|href=|@import|url\(", text)
+
+
+def test_previous_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run is compared with the newest result of each row in its mode; other files are ignored."""
+    assert previous(tmp_path / "missing", "full") == {}
+    (tmp_path / "other.json").write_text('{"some": "thing"}')
+    a, b = Row("a", "", "", 1), Row("b", "", "", 1)
+    save(run(result(0.3, a), at="2026-01-02T00:00:00Z"), tmp_path)
+    save(run(result(0.1, a), result(0.2, b), at="2026-01-01T00:00:00Z"), tmp_path)
+    save(run(result(9, b), at="2026-01-03T00:00:00Z", mode="quick"), tmp_path)
+    figures = {name: one.figure for name, one in previous(tmp_path, "full").items()}
+    assert figures == {"a": 0.3, "b": 0.2}
+    assert "other.json is not a result of this benchmark" in capsys.readouterr().err

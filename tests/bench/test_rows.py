@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.plan import QUICK
-from bench.rows import Bench, OutOfTimeError
+from bench.rows import QUICK, Bench, OutOfTimeError
 
 
 def test_rounds_end_at_the_deadline() -> None:
