@@ -1,21 +1,25 @@
 """The stack: a live picture, and each process with its state and controls."""
 
 import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import psutil
+import redis
 from nicegui import ui
 
 from devtools import health
 from devtools.catalog import LISTENERS
-from devtools.console import picture
 from devtools.console.live import Live, act
 from devtools.console.parts import card, table
 from devtools.console.sources import Sources
 from devtools.supervisor import ProcessState, SupervisorError
 
 REPLICAS_MAX = 5
+# Each but the first has an arrow leading to it; style.css places them.
+NODES = ("merchant", "router", "auth-api", "core-api", "queue", "psp-connector", "PSP")
 _SECONDS = 2.0
 _MB = 1_000_000
 # Preflight, run while the stack is up, would find the ports in use and stop the stack.
@@ -118,6 +122,64 @@ def _memory(pid: int) -> str:
     return f"{total / _MB:.0f} MB" if total else ""
 
 
+@dataclass(frozen=True)
+class Node:
+    """A part of the stack as the picture shows it."""
+
+    note: str
+    is_up: bool
+    rate: float
+    """Calls per second on the arrow that leads to it."""
+
+
+def look(sources: Sources) -> dict[str, Node]:
+    """The current state of the stack; the part of an unavailable source stays empty."""
+    point = sources.rates.latest
+    requests = point.rates("all")
+    auth, core = requests.get("auth-api", 0.0), requests.get("core-api", 0.0)
+    rates = {
+        "router": auth + core,
+        "auth-api": auth,
+        "core-api": core,
+        "queue": point.total("accepted"),
+        "psp-connector": sum(map(point.total, ("captured", "declined", "failed", "retry"))),
+        "PSP": point.total("psp"),
+    }
+    try:
+        states = sources.supervisor.processes()
+    except SupervisorError:
+        states = []
+    up = {"merchant"} | {state.service for state in states if state.is_ready and state.is_running}
+    notes = {"merchant": "you", "queue": "?", "PSP": "down or external"}
+    if "psp-sandbox" in up:
+        up.add("PSP")
+        notes["PSP"] = "sandbox"
+    with contextlib.suppress(redis.RedisError):
+        notes["queue"] = f"{sources.gauges()['queue_entries']:.0f} open"
+        up.add("queue")
+    return {
+        name: Node(
+            notes.get(name, "up" if name in up else "not up"), name in up, rates.get(name, 0.0)
+        )
+        for name in NODES
+    }
+
+
+def draw(picture: ui.element, nodes: Mapping[str, Node]) -> None:
+    """Redraws the stack; an arrow is coloured while there is traffic."""
+    picture.clear()
+    with picture:
+        for name, node in nodes.items():
+            flows, off = " step-flows" * bool(node.rate), " step-off" * (not node.is_up)
+            with ui.element("div").classes(f"step step-{name}{flows}{off}"):
+                with ui.element("div").classes("arrow"):
+                    ui.label(f"{node.rate:.1f}/s" if node.rate < 100 else f"{node.rate:.0f}/s")
+                    ui.icon("trending_flat")
+                with ui.element("div").classes("node"):
+                    ui.label(name)
+                    ui.label(node.note).classes("hint")
+
+
 def page(sources: Sources) -> None:
     """The picture, then a row for each process."""
     with card("Traffic", "requests and payments per second, over the last five seconds"):
@@ -139,4 +201,4 @@ def page(sources: Sources) -> None:
     processes.on("tell", tell)
     processes.on("scale", scale)
     Live(lambda: read(sources), show, seconds=_SECONDS)
-    Live(lambda: picture.look(sources), partial(picture.draw, drawn))
+    Live(lambda: look(sources), partial(draw, drawn))

@@ -19,7 +19,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from devtools.console import peer, receiver
+from devtools.console import guard, receiver
 from devtools.console.guard import Guard
 from devtools.console.spans import SpanStore
 from services.common.settings import HttpSettings
@@ -150,7 +150,7 @@ def test_foreign_pages_are_refused(
         assert response.status_code == status
 
 
-linux_only = pytest.mark.skipif(not peer.TABLES[0].exists(), reason="the system does not tell")
+linux_only = pytest.mark.skipif(not guard.TABLES[0].exists(), reason="the system does not tell")
 
 
 @linux_only
@@ -166,10 +166,10 @@ def test_other_users_of_the_machine_are_refused(
         connection, address = server.accept()
         with connection:
             program.shutdown(socket.SHUT_WR)
-            assert not peer.is_foreign(address, own)
+            assert not guard.is_foreign(address, own)
             monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
-            monkeypatch.setattr(peer, "_ROOT", 4_000_000_000)
-            assert peer.is_foreign(address, own)
+            monkeypatch.setattr(guard, "_ROOT", 4_000_000_000)
+            assert guard.is_foreign(address, own)
             assert client.get("/health").status_code == 403
 
 
@@ -185,8 +185,8 @@ def test_a_closed_connection_is_refused(linger_seconds: int | None) -> None:
                 option = struct.pack("ii", 1, linger_seconds)
                 program.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, option)
         with connection:
-            assert peer.is_foreign(address, own)
-            assert peer.is_foreign(None, own)
+            assert guard.is_foreign(address, own)
+            assert guard.is_foreign(None, own)
 
 
 def test_no_page_may_frame_the_console(client: httpx.Client) -> None:
