@@ -151,12 +151,10 @@ def _sums(stack: Stack, measure: Callable[[psutil.Process], float]) -> dict[str,
 
 
 def _processes(stack: Stack) -> Iterator[tuple[str, psutil.Process]]:
-    """The supervisor, and its descendants by the name of the process they belong to."""
-    started_by = psutil.Process(stack.supervisor.pid)
-    yield _SUPERVISOR, started_by
-    for started in started_by.children():
-        with contextlib.suppress(psutil.Error):
-            # Redis overwrites its environment with its title.
-            name = started.environ().get("PC_PROC_NAME") or started.name()
+    """The supervisor, and the others by the name of the process they belong to."""
+    yield _SUPERVISOR, psutil.Process(stack.supervisor.pid)
+    for state in stack.states():
+        if state.is_running:
+            started = psutil.Process(state.pid)
             for process in (started, *started.children(recursive=True)):
-                yield name, process
+                yield state.name, process
