@@ -45,7 +45,6 @@ def parse(args: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a rough run in two minutes")
     parser.add_argument("--only", nargs="+", metavar="ROW", choices=names, default=names,
                         help=f"measure only these: {', '.join(names)}")  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument("--results", type=Path, default=folder,
                         help="where results are saved (bench/results of the checkout)")  # fmt: skip
     return parser.parse_args(args)
@@ -66,9 +65,7 @@ def main(args: Sequence[str]) -> int:
     before = results.previous(options.results, plan.mode)
     path = results.save(run, options.results)
     report.chart(run, path.with_suffix(".svg"))
-    sys.stdout.write(
-        run.model_dump_json(indent=1) + "\n" if options.json else report.table(run, before)
-    )
+    sys.stdout.write(report.table(run, before))
     log(f"saved {path} and its chart")
     return 1 if run.failures else 0
 

@@ -17,17 +17,7 @@ _CAPTURED_SECONDS_MAX = 10
 _POLL_SECONDS = 0.0005
 
 
-@measures(
-    Row(
-        "latency",
-        "accepted to captured, one at a time",
-        "ms",
-        5,
-        3,
-        at_most=True,
-        kind="difference",
-    )
-)
+@measures(Row("latency", "accepted to captured", "ms", 5, 3, at_most=True, kind="difference"))
 def _latency(bench: Bench) -> Measured:
     stack, pairs = bench.platform, bench.plan.latency_pairs
     stacks.flush(stack)
