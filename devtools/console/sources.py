@@ -15,7 +15,6 @@ import redis
 
 from devtools import loglines
 from devtools.catalog import SERVICES
-from devtools.console.burst import Burst
 from devtools.console.rates import Rates
 from devtools.console.settings import ConsoleSettings
 from devtools.console.spans import SpanStore
@@ -97,17 +96,16 @@ class Sources:
         self.deadletters = DeadLetters(self.redis, self.partitions)
         self.rates = Rates(self.first_port, self.supervisor)
         self.password = settings.merchant_password.get_secret_value()
-        self.burst = Burst(self.router_url, self.password)
         self._transactions = Transactions(self.redis, 0, self.partitions)
         self._queue = QueueCollector(self.redis, self.partitions)
 
-    def merchants(self) -> dict[str, int]:
-        """The merchants' ids by name."""
-        return {user.username: user.id for user in load(self.settings.users_file)}
+    def merchants(self) -> dict[int, str]:
+        """The merchants' names by id."""
+        return {user.id: user.username for user in load(self.settings.users_file)}
 
     def payments(self, wanted: Filter, limit: int) -> tuple[list[dict[str, Any]], bool]:
         """The latest payments, and whether older ones were not searched."""
-        names = {id_: name for name, id_ in self.merchants().items()}
+        names = self.merchants()
         newest_first = heapq.merge(
             *(self._of(id_) for id_, name in names.items() if wanted.merchant in {"", name}),
             key=lambda one: one.created_at,
@@ -133,8 +131,7 @@ class Sources:
         record = self._transactions.get(int(owner), transaction_id)
         if record is None:
             return None
-        names = {id_: name for name, id_ in self.merchants().items()}
-        merchant = names.get(record.user_id, f"user {owner}")
+        merchant = self.merchants().get(record.user_id, f"user {owner}")
         spans = self.spans.of_transaction(transaction_id)
         credit = self._credit(record.user_id, transaction_id)
         return Payment(_document(record), merchant, spans, credit)

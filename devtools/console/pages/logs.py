@@ -1,7 +1,7 @@
 """The logs of all processes, merged, newest first."""
 
+import itertools
 import re
-from dataclasses import dataclass
 
 from nicegui import ui
 
@@ -16,32 +16,6 @@ _SECONDS = 1.5
 _NONE = "No line matches. Lines appear here as soon as a process logs them."
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """Selects lines; an empty value matches all."""
-
-    level: str = "debug"
-    process: str = ""
-    request: str = ""
-    transaction: str = ""
-
-    def __contains__(self, line: Line) -> bool:
-        """Whether the level and the process match."""
-        is_level = LEVELS.index(line.level) >= LEVELS.index(self.level)
-        return is_level and self.process in {"", line.fields.get("service")}
-
-
-def read(sources: Sources, wanted: Wanted) -> list[Line]:
-    """The latest lines, newest first. An id is searched in all files, including rotated ones."""
-    if wanted.transaction:
-        found = loglines.about(sources.logs, wanted.transaction)
-    elif wanted.request:
-        found = sorted(loglines.find(sources.logs, {wanted.request}), key=lambda line: line.at)
-    else:
-        found = sources.tail.lines()
-    return [line for line in reversed(found) if line in wanted][:_ROWS_MAX]
-
-
 def page(sources: Sources) -> None:
     """The filters and the lines."""
     with ui.row():
@@ -53,18 +27,33 @@ def page(sources: Sources) -> None:
         follow = ui.switch("Follow", value=True)
     shown = log_table(_NONE)
 
-    def wanted() -> Wanted:
-        return Wanted(
-            level.value or "debug", process.value or "", _id(request.value), _id(transaction.value)
+    def read() -> list[Line]:
+        """The latest matching lines, newest first."""
+        found = _about(sources, _id(request.value), _id(transaction.value))
+        least, name = LEVELS.index(level.value or "debug"), process.value
+        matching = (
+            line
+            for line in reversed(found)
+            if LEVELS.index(line.level) >= least and name in {None, line.fields.get("service")}
         )
+        return list(itertools.islice(matching, _ROWS_MAX))
 
     def show(lines: list[Line]) -> None:
         shown.rows = log_rows(lines)
 
-    lines = Live(lambda: read(sources, wanted()), show, seconds=_SECONDS)
+    lines = Live(read, show, seconds=_SECONDS)
     follow.on_value_change(lambda: setattr(lines.timer, "active", follow.value))
     for filter_ in (level, process, request, transaction):
         filter_.on_value_change(lines.refresh)
+
+
+def _about(sources: Sources, request: str, transaction: str) -> list[Line]:
+    """Lines in time order. An id is searched in all files, including rotated ones."""
+    if transaction:
+        return loglines.about(sources.logs, transaction)
+    if request:
+        return sorted(loglines.find(sources.logs, {request}), key=lambda line: line.at)
+    return sources.tail.lines()
 
 
 def _id(text: str | None) -> str:

@@ -32,7 +32,7 @@ _NO_MATCH = "No payment matches this filter."
 def page(sources: Sources) -> None:
     """The list with its filters."""
     with ui.row():
-        merchant = choice("Merchant", sorted(sources.merchants()))
+        merchant = choice("Merchant", sorted(sources.merchants().values()))
         status = choice("Status", STATUSES)
         currency = choice("Currency", sorted(EXPONENTS))
         note = ui.label().classes("hint")

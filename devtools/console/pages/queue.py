@@ -2,7 +2,6 @@
 
 import heapq
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -16,6 +15,7 @@ from services.common import store
 from services.psp_connector.deadletters import WHY_NOT
 
 ROWS_MAX = 100
+Rows = list[dict[str, Any]]
 _FIGURES = (
     ("queue_entries", "open entries"),
     ("queue_oldest_entry_age_seconds", "oldest entry"),
@@ -37,25 +37,14 @@ _BUTTONS = (
 )
 
 
-@dataclass(frozen=True)
-class State:
-    """The page's data."""
-
-    gauges: dict[str, float]
-    consumers: list[dict[str, Any]]
-    retries: list[dict[str, Any]]
-    letters: list[dict[str, Any]]
-
-
-def read(sources: Sources) -> State:
-    """The queue as it is now; tables have at most ROWS_MAX rows."""
+def read(sources: Sources) -> tuple[dict[str, float], tuple[Rows, Rows, Rows]]:
+    """The gauges now, and the tables' rows, at most ROWS_MAX each."""
     now_ms = time.time() * 1000
     found: list[tuple[str, float]] = []
     for one in sources.partitions:
         found += sources.redis.zrange(one.retries, 0, ROWS_MAX - 1, withscores=True)
     due = heapq.nsmallest(ROWS_MAX, found, key=lambda waiting: waiting[1])
-    return State(
-        sources.gauges(),
+    return sources.gauges(), (
         [row for one in sources.partitions for row in _consumers(sources.redis, one)],
         [
             {"id": id_, "due": "due" if at <= now_ms else f"in {duration(at - now_ms)}"}
@@ -101,13 +90,12 @@ def page(sources: Sources) -> None:
     with card("Dead letters", "payments that were given up"):
         letters = _letters(sources)
 
-    def show(state: State) -> None:
+    def show(found: tuple[dict[str, float], tuple[Rows, Rows, Rows]]) -> None:
+        gauges, rows = found
         for name, label in figures.items():
-            value = state.gauges[name]
+            value = gauges[name]
             label.text = duration(value * 1000) if name.endswith("seconds") else f"{value:,.0f}"
-        consumers.rows = state.consumers
-        retries.rows = state.retries
-        letters.rows = state.letters
+        consumers.rows, retries.rows, letters.rows = rows
 
     Live(lambda: read(sources), show)
 

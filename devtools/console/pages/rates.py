@@ -1,7 +1,6 @@
 """Requests, latency and errors per service, and payments by outcome, for 15 minutes."""
 
 import itertools
-import time
 from collections.abc import Callable, Mapping, Sequence
 
 from nicegui import ui
@@ -23,7 +22,6 @@ _OUTCOME_COLOURS = {
     "retry": "#a855f7",
 }
 _GREY = "#808792"
-_SHOWN_SECONDS_MIN = 120
 _OF_SERVICES: dict[str, Values] = {
     "Requests per second": lambda point: point.rates("all"),
     "p50, milliseconds": lambda point: point.quantiles_ms(0.5),
@@ -78,9 +76,6 @@ def _chart(title: str, colours: Mapping[str, str]) -> ui.echart:
 
 
 def _fill(chart: ui.echart, points: Sequence[Point], values: Values) -> None:
-    now = time.time()
-    first = min([now - _SHOWN_SECONDS_MIN, *(point.at for point in points)])
-    chart.options["xAxis"] |= {"min": int(first * 1000), "max": int(now * 1000)}
     chart.options["dataset"]["source"] = [
         {
             "at": int(point.at * 1000),

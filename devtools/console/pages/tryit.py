@@ -1,20 +1,30 @@
 """Try it: sends one payment and shows request and response, or sends many."""
 
+import asyncio
+import contextlib
 import json
-import uuid
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
-from nicegui import run, ui
+from nicegui import ui
 
-from devtools.console.burst import COUNT_MAX, RATE_MAX, Burst
-from devtools.console.live import Live
+from devtools.console.live import act
 from devtools.console.parts import button, card, code
-from devtools.console.sources import TROUBLE, Sources, sentence
+from devtools.console.sources import Sources
 from devtools.merchant.client import Client, Deadline, Response, Session
+from devtools.merchant.errors import PlatformError
 from services.common.currencies import EXPONENTS
 from services.psp_sandbox.behaviours import PAYMENT_METHODS
 
+COUNT_MAX = 1_000
+RATE_MAX = 100
+# To respond.
 _SECONDS_MAX = 20.0
+# Of all bursts: the pages have others.
+_THREADS = ThreadPoolExecutor(8)
 
 
 class Form:
@@ -35,15 +45,8 @@ class Form:
                 new_value_mode="add-unique",
             )
             self.key = ui.input("Idempotency key")
-            with self.key.add_slot("append"):
-                ui.button(icon="casino", on_click=self._new_key, color=None).props(
-                    'flat round dense size=sm aria-label="New idempotency key"'
-                )
         for field in (self.merchant, self.amount, self.currency, self.method, self.key):
             field.props("outlined dense options-dense").classes("field col-grow")
-
-    def _new_key(self) -> None:
-        self.key.value = str(uuid.uuid4())
 
     def body(self) -> dict[str, Any]:
         """The request body; an invalid number is sent unchanged, to show its refusal."""
@@ -58,24 +61,20 @@ class Form:
 def page(sources: Sources) -> None:
     """The form, the exchange, and the burst."""
     with card("A payment"):
-        form = Form(sorted(sources.merchants()))
+        form = Form(sorted(sources.merchants().values()))
         send = button("Send", solid=True).classes("self-start")
     exchange = ui.element("div").classes("columns")
     with card("A burst", f"at most {COUNT_MAX:,} payments, {RATE_MAX} per second"):
-        _burst(form, sources.burst)
+        _burst(form, sources)
 
     async def pay() -> None:
         send.disable()
-        try:
-            answer: Any = await run.io_bound(_pay, sources, form)
-        except TROUBLE as error:
-            ui.notify(sentence(error), type="negative", multi_line=True)
-            return
-        finally:
-            send.enable()
-        exchange.clear()
-        with exchange:
-            _show(answer)
+        answer = await act(partial(_pay, sources, form))
+        send.enable()
+        if answer:
+            exchange.clear()
+            with exchange:
+                _show(answer)
 
     send.on_click(pay)
 
@@ -92,31 +91,59 @@ def _show(answer: Response) -> None:
     with card("Request"):
         code(answer.sent, "text")
     with card(f"Answer: {answer.status}", f"{answer.ms:.0f} ms"):
-        body = answer.body if isinstance(answer.body, dict) else {}
-        if isinstance(id_ := body.get("id"), str):
+        if isinstance(id_ := answer.document.get("id"), str):
             ui.link("Follow this payment →", f"/payments/{id_}")
         head = "\n".join(f"{name}: {value}" for name, value in answer.headers.items())
         code(f"{head}\n\n{json.dumps(answer.body, indent=2)}", "text")
 
 
-def _burst(form: Form, burst: Burst) -> None:
+def _burst(form: Form, sources: Sources) -> None:
+    """Sends many payments at a rate, as a merchant would; stops when the page is left."""
     with ui.row():
         count = ui.number("Payments", value=100, min=1, max=COUNT_MAX, precision=0)
         rate = ui.number("Per second", value=20, min=1, max=RATE_MAX, precision=0)
         for field in (count, rate):
             field.props("outlined dense").classes("field")
-
-    def start() -> None:
-        burst.start(form.merchant.value, form.body(), int(count.value or 1), int(rate.value or 1))
-
     with ui.row():
-        go = button("Start burst", start, solid=True)
-        stop = button("Stop", burst.stop)
+        go = button("Start burst", solid=True)
+        stop = button("Stop")
         said = ui.label().classes("hint")
+    stop.visible = False
 
-    def show(state: tuple[bool, str]) -> None:
-        runs, said.text = state
-        go.set_enabled(not runs)
-        stop.visible = runs
+    async def start() -> None:
+        total, per_second = _within(count), _within(rate)
+        merchant, body = form.merchant.value, form.body()
+        results: Counter[str] = Counter()
+        go.disable()
+        with Client(sources.router_url, Deadline(total / per_second + _SECONDS_MAX)) as client:
+            session = Session(client, merchant, sources.password)
 
-    Live(lambda: (burst.runs, str(burst)), show, seconds=0.5)
+            async def send(number: int) -> None:
+                await asyncio.sleep(number / per_second)
+                if not said.is_deleted:
+                    results[await in_thread(_THREADS, _result, session, client, body)] += 1
+                    found = ", ".join(f"{count} {name}" for name, count in results.items())
+                    said.text = f"{results.total()} of {total} answered: {found}"
+
+            in_thread = asyncio.get_running_loop().run_in_executor
+            sending = asyncio.gather(*map(send, range(total)))
+            stop.on_click(sending.cancel)
+            stop.visible = True
+            with contextlib.suppress(asyncio.CancelledError):
+                await sending
+        go.enable()
+        stop.visible = False
+
+    go.on_click(start)
+
+
+def _within(field: ui.number) -> int:
+    return int(min(max(field.value or 1, field.min), field.max))
+
+
+def _result(session: Session, client: Client, body: Mapping[str, Any]) -> str:
+    try:
+        status = session.send(lambda token: client.post_transaction(token, body)).status
+    except PlatformError as error:
+        return f"failed ({error.detail})"
+    return "accepted" if status == 202 else f"refused ({status})"
