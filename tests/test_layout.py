@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -133,13 +132,6 @@ def test_a_process_matches_its_service_toml(name: str) -> None:
     waited_for = process["depends_on"]
     for needed in service.needs:
         assert waited_for[needed] == {"condition": "process_log_ready"}
-
-
-def test_the_router_has_each_route() -> None:
-    """The Caddyfile has one line for each service with a route."""
-    text = (ROOT / "services/router/Caddyfile").read_text()
-    lines = set(re.findall(r"^\t+import service ([\w-]+) \{\$(\w+)_ADDRESS:", text, re.MULTILINE))
-    assert lines == {(one.route, one.variable) for one in SERVICES.values() if one.route}
 
 
 def test_no_two_services_share_a_port_or_a_route() -> None:
