@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 
 import argon2
@@ -29,45 +30,40 @@ _FILL = "for _ = 1, ARGV[1] do redis.call('XADD', KEYS[1], '*', 'transaction_id'
 _FILL_PER_CALL = 10_000
 
 
+@dataclass
 class Target:
     """A stack and the requests it gets."""
 
-    def __init__(
-        self,
-        bench: Bench,
-        stack: Stack,
-        requests: Requests,
-        status: int = 200,
-        connections: int = CONNECTIONS,
-    ) -> None:
-        self._seconds = bench.plan.load_seconds
-        self._stack = stack
-        self._requests = requests
-        self._status = status
-        self._connections = connections
-        self._loads: list[Load] = []
-        self._cpu_us: list[dict[str, float]] = []
+    bench: Bench
+    stack: Stack
+    requests: Requests
+    status: int = 200
+    connections: int = CONNECTIONS
+    loads: list[Load] = field(default_factory=list)
+    cpu_us: list[dict[str, float]] = field(default_factory=list)
 
     def run(self) -> float:
         """Responses per second."""
-        requests = self._requests(self._stack)
+        requests = self.requests(self.stack)
         # The last user, which no run of first logins reaches.
-        send(requests[-1], self._status)
-        before = stacks.cpu_seconds(self._stack)
-        load = generate(requests, connections=self._connections, seconds=self._seconds)
-        after = stacks.cpu_seconds(self._stack)
-        self._loads.append(load)
-        self._cpu_us.append(
+        send(requests[-1], self.status)
+        before = stacks.cpu_seconds(self.stack)
+        load = generate(
+            requests, connections=self.connections, seconds=self.bench.plan.load_seconds
+        )
+        after = stacks.cpu_seconds(self.stack)
+        self.loads.append(load)
+        self.cpu_us.append(
             {name: (after[name] - before.get(name, 0)) / load.requests * 1e6 for name in after}
         )
         return load.rate
 
     def details(self, prefix: str = "") -> Details:
         """Latencies of the median run; median CPU time per process and request."""
-        middle = sorted(self._loads, key=lambda load: load.rate)[len(self._loads) // 2]
+        middle = sorted(self.loads, key=lambda load: load.rate)[len(self.loads) // 2]
         used_us = {
-            f"{name}_cpu_us": round(statistics.median(used.get(name, 0.0) for used in self._cpu_us))
-            for name in sorted(self._cpu_us[0])
+            f"{name}_cpu_us": round(statistics.median(used.get(name, 0.0) for used in self.cpu_us))
+            for name in sorted(self.cpu_us[0])
         }
         found = {"p50_ms": middle.p50_ms, "p99_ms": middle.p99_ms, "cpu_us": sum(used_us.values())}
         found |= {name: us for name, us in used_us.items() if us}
