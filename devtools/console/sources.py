@@ -53,19 +53,6 @@ EXAMINED_MAX = 2_000
 
 
 @dataclass(frozen=True)
-class Filter:
-    """Selects payments; an empty value matches all."""
-
-    merchant: str = ""
-    status: str = ""
-    currency: str = ""
-
-    def __contains__(self, payment: Transaction) -> bool:
-        """Whether the payment's status and currency match."""
-        return self.status in {"", payment.status} and self.currency in {"", payment.currency}
-
-
-@dataclass(frozen=True)
 class Payment:
     """One payment with its spans and credit."""
 
@@ -103,15 +90,17 @@ class Sources:
         """The merchants' names by id."""
         return {user.id: user.username for user in load(self.settings.users_file)}
 
-    def payments(self, wanted: Filter, limit: int) -> tuple[list[dict[str, Any]], bool]:
-        """The latest payments, and whether older ones were not searched."""
+    def payments(
+        self, merchant: str | None, matches: Callable[[Transaction], bool], limit: int
+    ) -> tuple[list[dict[str, Any]], bool]:
+        """The latest payments of one or all, and whether older ones were not searched."""
         names = self.merchants()
         newest_first = heapq.merge(
-            *(self._of(id_) for id_, name in names.items() if wanted.merchant in {"", name}),
+            *(self._of(id_) for id_, name in names.items() if merchant in {None, name}),
             key=lambda one: one.created_at,
             reverse=True,
         )
-        found = (one for one in itertools.islice(newest_first, EXAMINED_MAX) if one in wanted)
+        found = filter(matches, itertools.islice(newest_first, EXAMINED_MAX))
         rows = [
             _document(one) | {"merchant": names[one.user_id]}
             for one in itertools.islice(found, limit)

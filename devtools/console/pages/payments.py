@@ -7,10 +7,10 @@ from nicegui import ui
 
 from devtools.console.live import Live
 from devtools.console.parts import PAYMENT_SLOT, STATUS_SLOT, TIME_SLOT, choice, table
-from devtools.console.sources import EXAMINED_MAX, Filter, Sources
+from devtools.console.sources import EXAMINED_MAX, Sources
 from devtools.merchant.report import duration, money
 from services.common.currencies import EXPONENTS
-from services.common.transaction import FINAL
+from services.common.transaction import FINAL, Transaction
 
 _ROWS_MAX = 500
 _ROWS_PER_PAGE = 50
@@ -36,20 +36,21 @@ def page(sources: Sources) -> None:
         status = choice("Status", STATUSES)
         currency = choice("Currency", sorted(EXPONENTS))
         note = ui.label().classes("hint")
+    filters = (merchant, status, currency)
     slots = {"at": TIME_SLOT, "id": PAYMENT_SLOT, "status": STATUS_SLOT}
     shown = table(_COLUMNS, slots=slots, none=_NONE, rows_per_page=_ROWS_PER_PAGE)
 
-    def wanted() -> Filter:
-        return Filter(merchant.value or "", status.value or "", currency.value or "")
+    def matches(one: Transaction) -> bool:
+        return status.value in {None, one.status} and currency.value in {None, one.currency}
 
     def show(found: tuple[list[dict[str, Any]], bool]) -> None:
         payments, cut = found
         shown.rows = [row(payment) for payment in payments]
-        shown.props(f'no-data-label="{_NO_MATCH if wanted() != Filter() else _NONE}"')
+        shown.props(f'no-data-label="{_NO_MATCH if any(one.value for one in filters) else _NONE}"')
         note.text = f"Searched the latest {EXAMINED_MAX:,} payments." if cut else ""
 
-    listed = Live(lambda: sources.payments(wanted(), _ROWS_MAX), show)
-    for filter_ in (merchant, status, currency):
+    listed = Live(lambda: sources.payments(merchant.value, matches, _ROWS_MAX), show)
+    for filter_ in filters:
         filter_.on_value_change(listed.refresh)
 
 
