@@ -87,7 +87,6 @@ below (trace_id, span_id) AS (
     SELECT * FROM own
     UNION SELECT span.trace_id, span.span_id FROM below JOIN span
     ON (span.trace_id, span.parent_id) = (below.trace_id, below.span_id)
-    AND ifnull(span.transaction_id, :id) = :id
     LIMIT {2 * SPANS_MAX}
 )
 SELECT service, encoded

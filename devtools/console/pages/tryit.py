@@ -104,9 +104,10 @@ def _burst(form: Form, sources: Sources) -> None:
         rate = ui.number("Per second", value=20, min=1, max=RATE_MAX, precision=0)
         for field in (count, rate):
             field.props("outlined dense").classes("field")
+    running: list[asyncio.Future[Any]] = []
     with ui.row():
         go = button("Start burst", solid=True)
-        stop = button("Stop")
+        stop = button("Stop", lambda: [one.cancel() for one in running])
         said = ui.label().classes("hint")
     stop.visible = False
 
@@ -126,11 +127,10 @@ def _burst(form: Form, sources: Sources) -> None:
                     said.text = f"{results.total()} of {total} answered: {found}"
 
             in_thread = asyncio.get_running_loop().run_in_executor
-            sending = asyncio.gather(*map(send, range(total)))
-            stop.on_click(sending.cancel)
+            running[:] = [asyncio.gather(*map(send, range(total)))]
             stop.visible = True
             with contextlib.suppress(asyncio.CancelledError):
-                await sending
+                await running[0]
         go.enable()
         stop.visible = False
 
