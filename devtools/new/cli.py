@@ -49,7 +49,6 @@ def parser() -> argparse.ArgumentParser:
     )
     remove = arguments.command(commands, "remove", "remove a service")
     remove.add_argument("name", metavar="NAME", help="such as rates-api")
-    remove.add_argument("--force", action="store_true", help="even with unstaged changes")
     arguments.command(commands, "sync", f"update the derived files: {', '.join(FILES)}")
     return command_line
 
@@ -63,7 +62,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
             request = Request(options.name, options.route, options.worker, options.redis)
             _make(root, request, options.port, environ)
         elif options.command == "remove":
-            _remove(root, options.name, force=options.force)
+            _remove(root, options.name)
         else:
             _sync(root)
     except NewError as error:
@@ -106,9 +105,9 @@ def _next(request: Request, environ: Mapping[str, str]) -> str:
     )
 
 
-def _remove(root: Path, name: str, *, force: bool) -> None:
+def _remove(root: Path, name: str) -> None:
     request = Request(name)
-    checkout.refuse_removal(root, request, force=force)
+    checkout.refuse_removal(root, request)
     with staged(root, request.folders) as staging:
         for folder in request.folders:
             shutil.rmtree(staging.folder / folder, ignore_errors=True)

@@ -52,20 +52,17 @@ def _put(mapping: Any, name: str, value: Any) -> None:
         mapping.insert(max(len(mapping) - 1, 0), name, value)
 
 
-def _complete(text: str, section: str, block: Callable[[Service], str]) -> Any:
+def _complete(text: str, block: Callable[[Service], str]) -> Any:
     """The document, with a block for each service that has none, before that of the router."""
     for name, service in _PYTHON.items():
-        found = _yaml().load(text)[section]
-        if name not in found:
-            lines = text.splitlines(keepends=True)
-            lines.insert(found.lc.key("router")[0], block(service))
-            text = "".join(lines)
+        if f"\n  {name}:\n" not in text:
+            text = text.replace("\n  router:\n", f"\n{block(service)}  router:\n")
     return _yaml().load(text)
 
 
 def processes(text: str) -> str:
     """process-compose.yaml."""
-    document = _complete(text, "processes", lambda s: render.block(PROCESSES, {"service": s}))
+    document = _complete(text, lambda s: render.block(PROCESSES, {"service": s}))
     found = document["processes"]
     for name, process in list(found.items()):
         module = re.search(r"python -m services\.(\w+)", process["command"])
@@ -95,7 +92,7 @@ def caddyfile(text: str) -> str:
 def containers(text: str) -> str:
     """deploy/compose.yaml."""
     shared = set(_yaml().load(text)["x-logging"])
-    document = _complete(text, "services", lambda service: _container(service, shared))
+    document = _complete(text, lambda service: _container(service, shared))
     found, router = document["services"], document["services"]["router"]
     for name in [name for name in found if name not in SERVICES]:
         _remove_container(document, name)
@@ -131,16 +128,12 @@ def _join(one: Any, other: Any, network: str) -> None:
 
 
 def _add_variables(environment: Any, wanted: Mapping[str, str], shared: Collection[str]) -> None:
-    """Adds missing variables in order, and removes those passed through but not read."""
-    own = [name for name in environment if name not in shared]
-    for name in [name for name in own if name not in wanted and environment[name] == _passed(name)]:
-        environment.pop(name)
-        own.remove(name)
+    """Adds missing variables, and removes those passed through but not read."""
+    for name in [*environment]:
+        if name not in (*shared, *wanted) and environment[name] == _passed(name):
+            environment.pop(name)
     for name, value in wanted.items():
-        if name not in own:
-            position = sum(other < name for other in own)
-            environment.insert(position, name, value)
-            own.insert(position, name)
+        _put(environment, name, value)
 
 
 def _passed(name: str) -> str:

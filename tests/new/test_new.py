@@ -119,14 +119,15 @@ def test_a_file_that_cannot_be_changed(tree: Tree, name: str, text: str, why: st
 
 
 def test_unstaged_code_is_kept(tree: Tree) -> None:
-    """`new service` stages files; `new remove` deletes no unstaged work, except with --force."""
+    """`new service` stages files; `new remove` deletes no unstaged work."""
     assert "`git add` is done" in tree.new(*EXTRA).stdout
     assert "services/extra_api/app.py" in tree.git("diff", "--cached", "--name-only")
     path = tree.folder / "services/extra_api/app.py"
     assert path.stat().st_mode & 0o777 == 0o644
     path.write_text(path.read_text() + "\n# mine\n")
     refuses(tree, ["remove", "extra-api"], "app.py has unstaged changes")
-    assert tree.new("remove", "extra-api", "--force").returncode == 0
+    tree.git("add", "services/extra_api")
+    assert tree.new("remove", "extra-api").returncode == 0
     assert tree.git("status", "--porcelain", "--ignored") == ""
 
 
@@ -153,7 +154,8 @@ def test_an_interrupted_command_has_done_all_or_nothing(
         shutil.rmtree(folder)
     if program == "git":
         assert "import service extra " in (tree.folder / CADDYFILE).read_text()
-        assert tree.new("remove", "extra-api", "--force").returncode == 0
+        tree.git("add", "services/extra_api", "tests/extra_api")
+        assert tree.new("remove", "extra-api").returncode == 0
     assert tree.git("status", "--porcelain") == ""
 
 
