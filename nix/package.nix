@@ -145,6 +145,7 @@ in
         ../tests/cluster.py
         ../tests/conftest.py
         ../tests/devtools/console/traces.py
+        ../tests/http_service.py
         ../tests/receiver.py
         ../tests/stack/stack.py
         ../tests/support.py
@@ -180,6 +181,7 @@ in
     code
     ++ [
       ../bench
+      ../tests/http_service.py
       ../tests/receiver.py
       ../tests/support.py
       ../tests/stack/stack.py
