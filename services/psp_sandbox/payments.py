@@ -80,8 +80,7 @@ def read_payment(form: bytes) -> PaymentRequest:
 def _required(params: Params, name: str) -> str:
     if value := params.get(name):
         return value
-    code = "parameter_invalid_empty" if name in params else "parameter_missing"
-    raise StripeError(400, f"Missing required param: {name}.", code=code, param=name)
+    raise StripeError(400, f"Missing required param: {name}.", code="parameter_missing", param=name)
 
 
 def _amount(text: str, currency: str) -> int:
@@ -91,8 +90,7 @@ def _amount(text: str, currency: str) -> int:
     elif int(text) > AMOUNT_MAX:
         code, rule = "amount_too_large", f"must be no more than {AMOUNT_MAX}"
     elif int(text) % step:
-        code = "invalid_charge_amount" + ("_no_decimal_compatible" if step == 100 else "")
-        rule = f"in {currency} must be evenly divisible by {step}"
+        code, rule = "invalid_charge_amount", f"in {currency} must be evenly divisible by {step}"
     else:
         return int(text)
     raise StripeError(400, f"Invalid amount: it {rule}.", code=code, param="amount")
