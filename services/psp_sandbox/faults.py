@@ -48,29 +48,22 @@ class FaultInjector:
 
     def set(self, faults: Faults) -> None:
         with self._lock:
-            self._faults = faults
+            self.faults = faults
             self._random = random.Random(faults.seed)  # noqa: S311  must be reproducible
             self._counts: Counter[FaultKind] = Counter()
 
     def state(self) -> dict[str, object]:
         """The configured faults and the number injected since then, by kind."""
         with self._lock:
-            return {"faults": self._faults.model_dump(), "given": dict(self._counts)}
-
-    def declines(self) -> bool:
-        """Whether each card is declined."""
-        with self._lock:
-            return self._faults.decline
+            return {"faults": self.faults.model_dump(), "given": dict(self._counts)}
 
     def draw(self) -> tuple[float, FaultKind | None]:
         """Decides for the next request: delay in seconds, and fault if any."""
         with self._lock:
-            faults, kind = self._faults, self._faults.down
-            # Always draws both numbers, so that the sequence depends only on the seed.
-            fails, which = self._random.random() < faults.error_rate, self._random.random()
-            if kind is None and fails:
-                kind = faults.kinds[int(which * len(faults.kinds))]
-            if kind is not None:
+            faults, kind = self.faults, self.faults.down
+            if not kind and self._random.random() < faults.error_rate:
+                kind = self._random.choice(faults.kinds)
+            if kind:
                 self._counts[kind] += 1
             return faults.delay_ms / 1000, kind
 

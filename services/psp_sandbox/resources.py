@@ -92,7 +92,7 @@ class PaymentIntents:
         if behaviour.slow:
             self._waiting.wait(req.env, self._waiting.slow_seconds)
         self._fail(req, behaviour, key)
-        decline = DECLINED if self._injector.declines() else behaviour.decline
+        decline = DECLINED if self._injector.faults.decline else behaviour.decline
         intent = payment_intent(
             payment, decline, token=secrets.token_hex(12), created_seconds=int(self._clock())
         )
