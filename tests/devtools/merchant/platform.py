@@ -125,13 +125,10 @@ class Platform:
         self._queue.join()
         for work in self._queue.begin(self._queue.read(10)):
             self._queue.save([(work, self._result(work))])
-            ledger = store.WHOLE.ledger(work.user_id)
             if self.fault == "wrong balance":
                 self._redis.incr(store.WHOLE.points(work.user_id))
             elif self.fault == "no credit":
-                self._redis.delete(ledger)
-            elif self.fault == "double credit" and (credit := self._redis.lindex(ledger, -1)):
-                self._redis.rpush(ledger, credit)
+                self._redis.delete(store.WHOLE.ledger(work.user_id))
 
     def _result(self, work: Work) -> FinalResult:
         charge = work.charge

@@ -26,7 +26,6 @@ BREACHES = {
     "503 GET /transactions/health": [CORE],
     "cents everywhere": [JPY, BHD],
     "no credit": [USD, JPY, BHD],
-    "double credit": [USD, JPY, BHD],
     "wrong balance": [USD, JPY, BHD, DECLINED],
     "never declines": [DECLINED],
     "charlie may": [DISABLED],
