@@ -74,21 +74,6 @@ def test_no_port_serves_a_foreign_host(stack: Stack, name: str) -> None:
     assert support.http.get(url).status_code == 200
 
 
-@pytest.mark.parametrize(
-    ("method", "status", "code"),
-    [
-        ("pm_card_chargeDeclinedInsufficientFunds", "declined", "insufficient_funds"),
-        ("pm_sandbox_flaky", "captured", None),
-        ("pm_sandbox_error_500", "failed", None),
-        ("pm_card_none", "failed", None),
-    ],
-)
-def test_payment_methods(stack: Stack, method: str, status: str, code: str | None) -> None:
-    """Each of Stripe's test names, and of the sandbox's own, leads to its final status."""
-    record = stack.paid(payment_method=method)
-    assert (record["status"], record.get("decline_code")) == (status, code)
-
-
 def test_nothing_listens_beyond_the_loopback(stack: Stack) -> None:
     """Every listening socket of every process is bound to 127.0.0.1."""
     found = []
