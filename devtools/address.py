@@ -50,11 +50,6 @@ def listeners(first_port: int, environ: Mapping[str, str]) -> dict[str, int]:
     return found
 
 
-def block(environ: Mapping[str, str]) -> int:
-    """Number of ports that the stack uses, from the router's on."""
-    return CLUSTER_BLOCK if is_cluster(environ) else BLOCK
-
-
 def node_ports(first_port: int, count: int = NODES) -> list[int]:
     """The ports of the nodes of the stack's Redis Cluster; the first is that of a single Redis."""
     return [SERVICES["redis"].port(first_port, number) for number in range(count)]

@@ -12,7 +12,7 @@ import psutil
 import redis
 
 from devtools import environment, orphans, ports
-from devtools.address import block, has_own_redis, listeners
+from devtools.address import has_own_redis, listeners
 from devtools.checkout import SET_BY_THE_STACK, Checkout
 from devtools.findings import Finding
 from devtools.orphans import Orphan
@@ -68,7 +68,7 @@ class Running:
         if self._is_up:
             note = f"{holder}, not of this stack: started by you instead?"
             return Finding(name, str(port), "warning", note)
-        free = ports.free_block(self._first, block(self._checkout.merged))
+        free = ports.free_block(self._first)
         cure = f"end it, or start with PLATFORM_PORT={free or '...'}"
         return Finding(name, str(port), "fault", f"held by {holder.with_stack}", cure)
 

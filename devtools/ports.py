@@ -10,6 +10,8 @@ from typing import Any
 
 import psutil
 
+from devtools.address import CLUSTER_BLOCK, HIGHEST
+
 
 @dataclass(frozen=True)
 class Holder:
@@ -98,9 +100,12 @@ def place(process: psutil.Process) -> tuple[str, str]:
     return (name, os.path.realpath(Path(process.cwd(), state))) if name and state else ("", "")
 
 
-def free_block(first: int, count: int) -> int | None:
-    """The first port of a free block at `first` + 100, + 200, …; None after 50 tries."""
-    for candidate in range(first + 100, min(first + 5100, 65_536 - count), 100):
-        if all(is_free(port) for port in range(candidate, candidate + count)):
+def free_block(first: int) -> int | None:
+    """The first port of a free block at `first` + 100, + 200, …; None after 50 tries.
+
+    With room for a Redis Cluster.
+    """
+    for candidate in range(first + 100, min(first + 5100, HIGHEST + 1), 100):
+        if all(is_free(port) for port in range(candidate, candidate + CLUSTER_BLOCK)):
             return candidate
     return None

@@ -19,7 +19,6 @@ from devtools.address import (
     DEFAULT_PORT,
     NODES,
     AddressError,
-    block,
     chosen_port,
     has_own_redis,
     is_cluster,
@@ -157,7 +156,7 @@ def busy_ports(first: int, folder: Path, environ: Mapping[str, str]) -> list[str
     if environ.get("CONSOLE") != "off":
         numbers[CONSOLE.name] = CONSOLE.port(first)
     busy = ports.holders(numbers)
-    other = ports.free_block(first, block(environ)) if busy else None
+    other = ports.free_block(first) if busy else None
     cure = f"start with PLATFORM_PORT={other}" if other else "choose another PLATFORM_PORT"
     if environ.get("PLATFORM_PORT") == AUTO:  # always the same ports
         cure = f"end that, or {cure}"

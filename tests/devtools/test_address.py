@@ -12,7 +12,6 @@ from devtools.address import (
     AddressError,
     chosen_port,
     derived_port,
-    noted_port,
     router_url,
     running_port,
 )
@@ -43,14 +42,6 @@ def test_only_a_client_takes_the_port_of_the_last_start(
     assert (chosen_port(environ), running_port(environ)) == (chosen, running)
     assert router_url(environ) == f"http://127.0.0.1:{running}"
     assert router_url(environ | {"PLATFORM_URL": "https://pay.test"}) == "https://pay.test"
-
-
-@pytest.mark.parametrize("text", ["", "abc", "0", "99999", "-8000", "8000 9000", "\udcff" * 3])
-def test_an_invalid_record_is_ignored(tmp_path: Path, text: str) -> None:
-    (tmp_path / "environment").write_text(
-        f"export PLATFORM_PORT={text}", "utf-8", errors="surrogateescape"
-    )
-    assert noted_port(tmp_path) is None
 
 
 @given(st.text(max_size=12).filter(lambda text: text not in ("", "auto")))
