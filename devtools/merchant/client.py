@@ -19,7 +19,6 @@ from devtools.merchant.errors import PlatformError, UnreachableError
 
 AUTH = f"/{SERVICES['auth-api'].route}"
 TRANSACTIONS = f"/{SERVICES['core-api'].route}"
-LOYALTY = f"{TRANSACTIONS}/loyalty"
 
 # Above the router's own limit (15 s, then 504).
 REQUEST_SECONDS_MAX = 20.0
@@ -137,10 +136,6 @@ class Client:
     def get(self, token: str, transaction_id: str) -> Response:
         """Reads one transaction."""
         return self.send("GET", f"{TRANSACTIONS}/{transaction_id}", token=token)
-
-    def page(self, path: str, token: str, limit: int) -> Response:
-        """Reads the first page of TRANSACTIONS or LOYALTY."""
-        return self.send("GET", f"{path}?limit={limit}", token=token)
 
     def send(
         self,

@@ -3,6 +3,7 @@
 Each check of a refusal has a control: the corrected request is accepted.
 """
 
+import contextlib
 import sys
 import time
 import uuid
@@ -13,7 +14,6 @@ from itertools import takewhile
 
 from devtools.merchant.client import (
     AUTH,
-    LOYALTY,
     TRANSACTIONS,
     Client,
     Deadline,
@@ -64,7 +64,7 @@ class Merchants:
 
     def list_with(self, token: str) -> Response:
         """The response to a listing, which needs only a token."""
-        return self.client.page(TRANSACTIONS, token, 1)
+        return self.client.send("GET", f"{TRANSACTIONS}?limit=1", token=token)
 
     def post(self, username: str, amount: int, currency: str, **more: str) -> Response:
         """Creates a transaction."""
@@ -88,7 +88,8 @@ class Merchants:
 
     def loyalty(self, username: str) -> Loyalty:
         """The merchant's points and newest credits."""
-        response = self.client.page(LOYALTY, self.token(username), _CREDITS_MAX)
+        path = f"{TRANSACTIONS}/loyalty?limit={_CREDITS_MAX}"
+        response = self.client.send("GET", path, token=self.token(username))
         return read(Loyalty, _with_status(response, 200))
 
     def check_credits(
@@ -241,29 +242,22 @@ def _tampered(merchants: Merchants) -> None:
 @_check("401: a token that has expired")
 def _expired(merchants: Merchants) -> None:
     login = merchants.login("alice")
-    try:
+    with contextlib.suppress(SettingsError):
         settings = TokenSettings.read({**merchants.environ, "HTTP_PORT": "1"})
-    except SettingsError:
-        reason = "no usable JWT_SECRET or JWT_SECRET_FILE"
-    else:
         issued = Tokens(settings).issue(1, "alice", enabled=True)
         if merchants.list_with(issued).status == 200:
             earlier = Tokens(settings, lambda: time.time() - _EXPIRY_SECONDS_MAX)
             _refused(merchants.list_with(earlier.issue(1, "alice", enabled=True)), 401)
             return
-        reason = "the platform has another JWT_SECRET"
     _with_status(merchants.list_with(login.token), 200)
-    _wait_for_expiry(merchants, login, reason)
-    _refused(merchants.list_with(login.token), 401)
-
-
-def _wait_for_expiry(merchants: Merchants, login: Token, reason: str) -> None:
     seconds = min(login.expires_in + 1, _EXPIRY_SECONDS_MAX)
     left = merchants.client.deadline.seconds_left()
     if seconds >= left:
         raise CheckFailedError(f"{seconds:.0f} s to wait for its end", f"{left:.0f} s left")
-    merchants.screen.say(f"        waiting {seconds:.0f} s for a token to expire: {reason}")
+    why = "JWT_SECRET or JWT_SECRET_FILE is not the platform's"
+    merchants.screen.say(f"        waiting {seconds:.0f} s for a token to expire: {why}")
     time.sleep(seconds)
+    _refused(merchants.list_with(login.token), 401)
 
 
 def run(url: str, password: str, environ: Mapping[str, str], *, seconds_max: float) -> int:
