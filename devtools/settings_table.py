@@ -3,8 +3,6 @@
 `new sync` writes both; a test compares them.
 """
 
-from dataclasses import dataclass
-
 from devtools import environment
 from devtools.checkout import SET_BY_THE_STACK
 from services.common.settings import Settings
@@ -36,23 +34,12 @@ _HEAD = """\
 _VALUE_CHARACTERS = 32
 
 
-@dataclass(frozen=True)
-class Row:
-    """A setting."""
-
-    names: list[str]
-    """The variable and, if it may be a secret, that of its file."""
-    reader: str
-    default: str
-    meaning: str
-
-
-def rows() -> list[Row]:
-    """All settings, those of the stack first."""
+def rows() -> list[tuple[str, str, str, str]]:
+    """Variables, readers, default and meaning of all settings, those of the stack first."""
     found = []
     for name, meaning in environment.OTHER_VARIABLES.items():
         reader = "merchant" if name in ("PLATFORM_URL", "MERCHANT_PASSWORD") else "the stack"
-        found.append(Row([name], reader, DEFAULTS[name], meaning))
+        found.append((f"`{name}`", reader, DEFAULTS[name], meaning))
     readers: dict[str, dict[str, type[Settings]]] = {}
     for service, settings in environment.SETTINGS.items():
         for field in settings.model_fields:
@@ -63,13 +50,13 @@ def rows() -> list[Row]:
     return found
 
 
-def _row(field: str, services: dict[str, type[Settings]]) -> Row:
+def _row(field: str, services: dict[str, type[Settings]]) -> tuple[str, str, str, str]:
     first, *_ = services.values()
     known = first.variables()
-    names = [name for name in (field.upper(), f"{field.upper()}_FILE") if name in known]
+    names = [f"`{name}`" for name in (field.upper(), f"{field.upper()}_FILE") if name in known]
     reader = "every service" if len(services) == len(environment.SETTINGS) else ", ".join(services)
     meaning = first.model_fields[field].description or ""
-    return Row(names, reader, _default(field, services), meaning)
+    return ", ".join(names), reader, _default(field, services), meaning
 
 
 def _default(field: str, services: dict[str, type[Settings]]) -> str:
@@ -86,22 +73,20 @@ def _default(field: str, services: dict[str, type[Settings]]) -> str:
 
 def table() -> str:
     """All settings in Markdown, a row for each."""
-    lines = ["| variable | read by | default | meaning |\n", "|---|---|---|---|\n"]
-    for row in rows():
-        names = ", ".join(f"`{name}`" for name in row.names)
-        lines.append(f"| {names} | {row.reader} | {row.default} | {row.meaning} |\n")
-    return "".join(lines)
+    heads = ("variable", "read by", "default", "meaning"), ("---",) * 4
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (*heads, *rows()))
 
 
 def example() -> str:
     """The text of .env.example."""
-    lines, reader = [_HEAD], ""
-    for row in rows():
-        if row.reader != reader:
-            reader = row.reader
+    lines, before = [_HEAD], ""
+    for names, reader, default, meaning in rows():
+        if reader != before:
             lines.append(f"\n# --- {reader}\n")
-        default = "" if row.default == "none" else f"; default: {row.default}"
-        lines.append(f"#{row.names[0]}=".ljust(_VALUE_CHARACTERS) + f"# {row.meaning}{default}\n")
+        before = reader
+        name = f"#{names.split('`')[1]}="
+        more = "" if default == "none" else f"; default: {default}"
+        lines.append(f"{name.ljust(_VALUE_CHARACTERS)}# {meaning}{more}\n")
     return "".join(lines)
 
 
