@@ -44,18 +44,11 @@ def _run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if args.command == "smoke":
         from devtools.merchant import contract  # noqa: PLC0415
 
-        return contract.run(url, password, _with_secret(environ), seconds_max=args.timeout)
+        secret = {"JWT_SECRET_FILE": str(state_folder(environ) / "jwt-secret")}
+        return contract.run(url, password, secret | {**environ}, seconds_max=args.timeout)
     from devtools.merchant import commands  # noqa: PLC0415
 
     return commands.run(args, url, password, environ)
-
-
-def _with_secret(environ: Mapping[str, str]) -> Mapping[str, str]:
-    """Adds the secret of this checkout's stack unless the variables have one."""
-    path = state_folder(environ) / "jwt-secret"
-    if environ.get("JWT_SECRET") or environ.get("JWT_SECRET_FILE") or not path.is_file():
-        return environ
-    return {**environ, "JWT_SECRET_FILE": str(path)}
 
 
 def _explain(error: PlatformError) -> None:
