@@ -5,17 +5,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 
-class _Parser(argparse.ArgumentParser):
-    """Prints descriptions unchanged; its commands are of the same class."""
+class Parser(argparse.ArgumentParser):
+    """Prints its texts unchanged; its commands are of the same class."""
 
-    def __init__(self, **options: Any) -> None:
-        formatter = argparse.RawDescriptionHelpFormatter
-        super().__init__(formatter_class=formatter, allow_abbrev=False, **options)
-
-
-def parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
-    """A parser that prints `epilog` unchanged."""
-    return _Parser(prog=prog, description=description, epilog=epilog)
+    def __init__(self, prog: str, description: str, epilog: str | None, **options: Any) -> None:
+        options |= {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+        super().__init__(prog, description=description, epilog=epilog, **options)
 
 
 def command(

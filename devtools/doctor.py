@@ -147,7 +147,7 @@ def _setting(name: str, value: str, origin: str, readers: str) -> Finding:
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = arguments.parser(
+    parser = arguments.Parser(
         "doctor",
         "Checks everything that can keep the stack from working, running or not.",
         _EPILOG,

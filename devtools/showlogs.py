@@ -162,7 +162,7 @@ def _write(lines: Iterator[bytes], *, flush: bool = False) -> bool:
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = arguments.parser(
+    parser = arguments.Parser(
         "logs", "Shows what all processes of the stack log, merged in time order.", _EPILOG
     )
     about = parser.add_mutually_exclusive_group()

@@ -60,7 +60,7 @@ def _explain(error: PlatformError) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    merchant = arguments.parser(
+    merchant = arguments.Parser(
         "merchant", "Pays through the platform's router, as a merchant would.", helptexts.MERCHANT
     )
     commands = merchant.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -32,7 +32,7 @@ exit codes:
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    command_line = arguments.parser(
+    command_line = arguments.Parser(
         "new", "Creates a service that runs in the stack at once.", _EPILOG
     )
     commands = command_line.add_subparsers(dest="command", required=True, metavar="COMMAND")
