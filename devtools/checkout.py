@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from devtools import envfile
-from devtools.address import running_port, running_redis
+from devtools.address import running_redis
 from devtools.envfile import EnvFile
 
 # Set for each process by the stack, overriding the environment.
@@ -68,15 +68,6 @@ class Checkout:
         """The environment of the stack's processes and of commands: the shell overrides `.env`."""
         found = {k: v for values in reversed(self.origins.values()) for k, v in values.items()}
         return {**found, "PLATFORM_STATE": str(self.state)}
-
-    @property
-    def first_port(self) -> int:
-        """The router's port, of the running stack or of the next start.
-
-        Raises:
-            AddressError: PLATFORM_PORT is wrong.
-        """
-        return running_port(self.merged)
 
     def origin(self, name: str) -> str:
         """Where the variable is set."""

@@ -21,7 +21,7 @@ from devtools import (
     names,
     preflight,
 )
-from devtools.address import DEFAULT_PORT, AddressError
+from devtools.address import DEFAULT_PORT, AddressError, running_port
 from devtools.checkout import Checkout
 from devtools.findings import Finding, Status
 from devtools.live_checks import Running
@@ -59,7 +59,7 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
     """All findings in the order of the report."""
     here = checkout.current(environ)
     try:
-        first, faults = here.first_port, []
+        first, faults = running_port(here.merged), []
     except AddressError as error:
         first, faults = DEFAULT_PORT, [str(error)]
     running = Running(here, first)
