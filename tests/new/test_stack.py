@@ -1,4 +1,7 @@
-"""The stack with a service of each kind, which behave like the others."""
+"""The stack with a service of each kind.
+
+One test: xdist starts a module's fixture in each process that runs one of its tests.
+"""
 
 import json
 import sys
@@ -12,7 +15,7 @@ from tests.new.tree import KINDS, Tree
 from tests.stack.stack import START_SECONDS_MAX, Stack, request_id, running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def stack(grown: Tree) -> Iterator[Stack]:
     """The copy's stack, healthy."""
     with running(
@@ -36,8 +39,15 @@ def lines(stack: Stack, name: str, request: str) -> list[dict[str, Any]]:
     return [line for line in found if line.get("request_id") == request]
 
 
-@pytest.mark.parametrize("route", ["extra", "extra-redis"])
-def test_a_route_leads_to_its_service(stack: Stack, route: str) -> None:
+def test_new_services_behave_like_the_others(stack: Stack, grown: Tree) -> None:
+    """Their routes respond, the worker does its jobs, and the doctor knows them."""
+    for route in ("extra", "extra-redis"):
+        assert_routed(stack, route)
+    assert_job_done(stack)
+    assert_known_to_doctor(stack, grown)
+
+
+def assert_routed(stack: Stack, route: str) -> None:
     """The example route responds; the request id is in the response and in both logs, as JSON."""
     request = request_id()
     result = stack.http.post(
@@ -49,7 +59,7 @@ def test_a_route_leads_to_its_service(stack: Stack, route: str) -> None:
         support.wait_until(lambda name=name: lines(stack, name, request), what=f"{name}'s log")  # type: ignore[misc]
 
 
-def test_a_worker_does_its_jobs(stack: Stack) -> None:
+def assert_job_done(stack: Stack) -> None:
     """A job of the stream is processed, and logged with its request id."""
     request = request_id()
     with stack.redis() as client:
@@ -58,7 +68,7 @@ def test_a_worker_does_its_jobs(stack: Stack) -> None:
     support.wait_until(lambda: lines(stack, "extra-worker", request), what="its log")
 
 
-def test_doctor_knows_them(grown: Tree, stack: Stack) -> None:
+def assert_known_to_doctor(stack: Stack, grown: Tree) -> None:
     """The report has their ports, health and settings, without faults; so has `up -D`."""
     command = [sys.executable, "-m", "devtools.doctor"]
     done = support.call(command, stack.environ, cwd=grown.folder)
