@@ -1,5 +1,6 @@
 """Shared by tests: free ports, bounded waits, programs that always end."""
 
+import atexit
 import contextlib
 import os
 import random
@@ -31,6 +32,13 @@ http = httpx.Client(
     timeout=10,
     limits=httpx.Limits(max_keepalive_connections=0),
 )
+
+# Refuses connections: held without listening until this process ends, so that no other program
+# listens there.
+_closed = socket.socket()
+atexit.register(_closed.close)
+_closed.bind(("127.0.0.1", 0))
+CLOSED_PORT: int = _closed.getsockname()[1]
 
 T = TypeVar("T")
 
@@ -173,8 +181,8 @@ def service(
         "HTTP_PORT": str(free_ports(1)),
         "JWT_SECRET": "s" * 32,
         "PLATFORM_STATE": "",
-        "PSP_URL": "http://127.0.0.1:1",
-        "REDIS_URL": "redis://127.0.0.1:1/0",
+        "PSP_URL": f"http://127.0.0.1:{CLOSED_PORT}",
+        "REDIS_URL": f"redis://127.0.0.1:{CLOSED_PORT}/0",
         **more,
     }
     local = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(host, host)

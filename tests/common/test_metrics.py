@@ -14,7 +14,7 @@ from services.common.web import make_app
 from services.psp_connector.app import create_app
 from services.psp_connector.metrics import Attempts
 from services.psp_connector.settings import ConnectorSettings
-from tests.support import http, service, wait_until
+from tests.support import CLOSED_PORT, http, service, wait_until
 
 
 def value(text: str, sample: str) -> float:
@@ -77,11 +77,11 @@ def test_the_connector_shows_attempts_and_queue(
     client.xadd(store.WHOLE.queue, {"a": 1})
     client.zadd(store.WHOLE.retries, {"x": 1, "y": 2, "z": 3})
     client.xadd(store.WHOLE.deadletters, {"a": 1})
-    url = f"redis://127.0.0.1:{redis_port if is_redis_up else 1}/0"
+    url = f"redis://127.0.0.1:{redis_port if is_redis_up else CLOSED_PORT}/0"
     attempts = Attempts()
     attempts.seconds.observe(0.02)
     attempts.outcomes.labels("captured").inc()
-    environ = {"REDIS_URL": url, "PSP_URL": "http://127.0.0.1:1", "HTTP_PORT": "1"}
+    environ = {"REDIS_URL": url, "PSP_URL": f"http://127.0.0.1:{CLOSED_PORT}", "HTTP_PORT": "1"}
     connector: Any = SimpleNamespace(metrics=attempts)
     settings = ConnectorSettings.read(environ)
     app = create_app(settings, connector, redis_client.connect(url, timeout_seconds=1))

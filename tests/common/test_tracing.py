@@ -17,7 +17,7 @@ from services.common import otel, tracing
 from services.common.settings import HttpSettings
 from services.common.web import make_app
 from tests.receiver import receiver
-from tests.support import ROOT
+from tests.support import CLOSED_PORT, ROOT
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SAMPLED, UNSAMPLED = f"00-{TRACE}-b7ad6b7169203331-01", f"00-{TRACE}-b7ad6b7169203331-00"
@@ -81,7 +81,7 @@ def test_a_request_continues_the_trace_of_its_caller() -> None:
 )
 def test_a_malformed_traceparent_begins_a_new_trace(header: str) -> None:
     """Nothing a client sends causes an error or enters the trace."""
-    client = configured("http://127.0.0.1:1")
+    client = configured(f"http://127.0.0.1:{CLOSED_PORT}")
     answer = client.simulate_get("/a", headers={"traceparent": header})
     assert answer.status_code == 200
     assert TRACE not in answer.json["traceparent"]
@@ -91,7 +91,7 @@ def test_new_traces_are_rate_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     """So many begin in a second; requests from within the platform are always traced."""
     now = [17.5]
     monkeypatch.setattr(otel, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    client = configured("http://127.0.0.1:1")
+    client = configured(f"http://127.0.0.1:{CLOSED_PORT}")
     router = {"traceparent": SAMPLED, "X-Forwarded-For": "127.0.0.1"}
     for now[0] in (17.5, 18.0):
         answers = [client.simulate_get("/a", headers=router).json["traceparent"] for _ in range(60)]
@@ -126,7 +126,9 @@ def test_a_redirect_is_not_followed() -> None:
     def redirect(listener: socket.socket) -> None:
         connection, _ = listener.accept()
         with connection:
-            connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\r\n")
+            connection.sendall(
+                b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:%d/\r\n\r\n" % CLOSED_PORT
+            )
 
     with socket.create_server(("127.0.0.1", 0)) as listener, capture_logs() as logs:
         thread = threading.Thread(target=redirect, args=(listener,))

@@ -17,7 +17,7 @@ from devtools.checkout import current
 from devtools.findings import Finding
 from devtools.terminal import Output
 from tests.devtools.conftest import one, wrong
-from tests.support import script
+from tests.support import CLOSED_PORT, script
 
 SECTIONS = ["programs", "ports", "health", "redis", "settings", "state", "machine"]
 
@@ -67,7 +67,7 @@ def test_settings_show_value_and_origin_but_no_secret(
     environ: dict[str, str], checkout: Path
 ) -> None:
     """Secrets are hidden, even in addresses and faults."""
-    url = "REDIS_URL=redis://:hunter2@127.0.0.1:1/0"
+    url = f"REDIS_URL=redis://:hunter2@127.0.0.1:{CLOSED_PORT}/0"
     (checkout / ".env").write_text(f"PSP_API_KEY=hunter2\n{url}\nLOG_LEVEL=debug\n")
     environ |= dict.fromkeys(("JWT_SECRET", "MERCHANT_PASSWORD"), "hunter2")
     _, text = report(environ | {"PSP_URL": "ftp://a:hunter2@b"})

@@ -10,6 +10,7 @@ import pytest
 from services.psp_connector.psp import Captured, Declined, Refused, Transient
 from tests.http_service import Answer, Service
 from tests.psp_connector.http_psp import CHARGE, answer, client, error
+from tests.support import CLOSED_PORT
 
 GOOD: dict[str, Any] = {"id": "pi_1", "status": "succeeded"}
 UNPAID: dict[str, Any] = {"id": "pi_1", "status": "requires_payment_method"}
@@ -114,7 +115,7 @@ def test_retry_after_is_honoured_within_a_bound(
 
 def test_no_psp_is_transient() -> None:
     """A refused connection does not fail the transaction."""
-    assert Transient("no response") == client("http://127.0.0.1:1").charge(CHARGE)
+    assert Transient("no response") == client(f"http://127.0.0.1:{CLOSED_PORT}").charge(CHARGE)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ def test_smoke_passes(stack: Stack) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{len(CHECKS)} passed, 0 failed" in done.stdout
     assert stack.compose("process", "list").returncode == 0, "the socket is still there"
-    assert stack.platform("run", "smoke", "--", "--url", "http://127.0.0.1:1").returncode != 0
+    nowhere = f"http://127.0.0.1:{support.CLOSED_PORT}"
+    assert stack.platform("run", "smoke", "--", "--url", nowhere).returncode != 0
 
 
 def test_a_payment_end_to_end(stack: Stack) -> None:
