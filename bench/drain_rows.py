@@ -23,8 +23,8 @@ from tests import support
 Program = Popen[bytes]
 
 CONCURRENCY: int = ConnectorSettings.model_fields["concurrency"].default
-# With the connector's concurrency and, where that may be faster, with one thread; RQ has one in
-# each process. The fastest of earlier full runs come first.
+# Each with the connector's concurrency and, where that may be faster, with one thread; RQ has one
+# per process. The fastest of earlier full runs come first.
 QUEUES = (
     ("dramatiq", 1), ("dramatiq", CONCURRENCY), ("taskiq", CONCURRENCY), ("saq", CONCURRENCY),
     ("huey", 1), ("huey", CONCURRENCY), ("celery", 1), ("celery", CONCURRENCY), ("rq", 1),

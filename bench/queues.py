@@ -48,7 +48,7 @@ def huey(url: str, ids: list[str], threads: int) -> None:
 
 
 def celery(url: str, ids: list[str], threads: int) -> None:
-    """Threads, or with one thread the main one."""
+    """A thread pool; with one thread, the main thread."""
     from celery import Celery  # noqa: PLC0415
 
     app = Celery("bench", broker=url, set_as_current=True)

@@ -119,7 +119,7 @@ def router_url(environ: Mapping[str, str]) -> str:
 
 
 def derived_port(state: Path) -> int:
-    """The first port of `auto`, derived from the folder's real path."""
+    """The first port of the `auto` block, derived from the folder's real path."""
     name = os.fsencode(os.path.realpath(state))
     number = int.from_bytes(hashlib.sha256(name).digest()[:8], "big")
     return _AUTO_FIRST + _AUTO_STEP * (number % _AUTO_BLOCKS)

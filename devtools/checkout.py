@@ -44,7 +44,7 @@ class Checkout:
 
     @cached_property
     def dotenv(self) -> EnvFile:
-        """Its `.env`, but not another project's."""
+        """Its `.env`; empty if the folder is another project's."""
         is_ours = (self.folder / "process-compose.yaml").is_file()
         return envfile.read(self.folder / ".env") if is_ours else EnvFile()
 

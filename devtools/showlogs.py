@@ -99,7 +99,7 @@ def _lnav(args: argparse.Namespace, about: str, lines: int, files: Sequence[str]
     """The lnav command line; it prints the last `lines` without a filter."""
     commands = []
     if args.transaction:
-        # Without reads of the transaction: a polling client sends many.
+        # Hides reads of the transaction: a polling client sends many.
         commands.append(r":filter-out method\W+(GET|HEAD)\b")
     if about:
         commands.append(f":filter-in {about}")

@@ -34,7 +34,7 @@ in
       nativeBuildInputs = packages;
     } ''echo "this is for nix develop" >&2; exit 1'';
 
-  # nixpkgs' also runs shellcheck; here the check `packages` does, to keep a start fast.
+  # Unlike that of nixpkgs, it does not run shellcheck, which slows a start; the check `packages` does.
   writeShellApplication =
     {
       name,

@@ -19,7 +19,7 @@ def _networks(text: str) -> str:
         for name in text.split():
             ip_network(name)
     except ValueError:
-        raise ValueError("addresses or networks, such as 10.0.0.0/8, separated by spaces") from None
+        raise ValueError("must be networks, such as 10.0.0.0/8, separated by spaces") from None
     return text
 
 

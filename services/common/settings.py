@@ -126,7 +126,7 @@ def _ip_address(text: str) -> str:
     try:
         ipaddress.ip_address(text)
     except ValueError:
-        raise ValueError("an IP address, such as 127.0.0.1, 0.0.0.0, ::1 or ::") from None
+        raise ValueError("must be an IP address, such as 127.0.0.1, 0.0.0.0, ::1 or ::") from None
     return text
 
 
@@ -135,7 +135,9 @@ def _host_names(text: str) -> str:
     # Caddy refuses a repeated name, and a line break ends its directive.
     is_wrong = len(set(names)) < len(names) or "\n" in text.strip()
     if is_wrong or not all(re.fullmatch(r"[a-z0-9.-]+", name) for name in names):
-        raise ValueError("host names without scheme and port, each once, separated by spaces")
+        raise ValueError(
+            "must be host names without scheme and port, each once, separated by spaces"
+        )
     return text
 
 

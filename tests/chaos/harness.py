@@ -78,7 +78,7 @@ class Chaos:
     ) -> list[str]:
         """Sends `count` transactions through the router; returns when all are accepted.
 
-        Or as many as are sent `until` the event.
+        Stops earlier if `until` is set.
         """
 
         def one_client(number: int) -> list[str]:

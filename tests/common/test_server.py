@@ -129,7 +129,7 @@ def test_no_connection_is_left_to_a_dead_worker(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_client_cannot_move_the_app(port: int) -> None:
-    """By default, a SCRIPT_NAME that the path does not begin with is a 500."""
+    """A client's SCRIPT_NAME is ignored; with gunicorn's default the response is a 500."""
     with connected(port) as connection:
         connection.request("GET", "/", headers={"SCRIPT_NAME": "/x"})
         assert connection.getresponse().status == 200

@@ -121,7 +121,7 @@ def test_a_response_without_end_is_not_read() -> None:
 
 
 def test_a_redirect_is_not_followed() -> None:
-    """OTEL_EXPORTER_OTLP_HEADERS, which may be a key, go to the endpoint only."""
+    """OTEL_EXPORTER_OTLP_HEADERS, which may hold a key, reach only the endpoint."""
 
     def redirect(listener: socket.socket) -> None:
         connection, _ = listener.accept()

@@ -72,7 +72,7 @@ def test_the_addresses_are_those_of_the_local_ports() -> None:
 
 
 @pytest.mark.parametrize("service", list(SERVICES))
-def test_each_is_confined_and_ends_in_time(service: str) -> None:
+def test_containers_are_confined_and_end_in_time(service: str) -> None:
     """Containers are read-only and unprivileged, and have time to finish their work."""
     found = SERVICES[service]
     seconds = int(found["stop_grace_period"].removesuffix("s"))

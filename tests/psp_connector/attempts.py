@@ -60,7 +60,7 @@ class Working(Checked):
 
     @rule(seconds=st.integers(0, 90) | st.sampled_from([-2 * HOUR, -HOUR // 2, 2 * HOUR]))
     def time_passes(self, seconds: int) -> None:
-        """Moves the clock by hours, or back; within a day, after which no attempt is repeated."""
+        """Moves the clock, within a day: later attempts are refused."""
         self.now = min(max(self.now + seconds, self.began - 3 * HOUR), self.began + 6 * HOUR)
 
     # Connectors at work

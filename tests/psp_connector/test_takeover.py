@@ -153,7 +153,7 @@ def test_a_retry_reopens_no_final_transaction(client: Any, payments: Payments) -
     assert payments.nothing_left()
 
 
-def test_a_psp_that_hangs_costs_no_lease(
+def test_the_lease_survives_a_hanging_probe(
     client: Any, payments: Payments, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connector renews its lease during a probe, however long it takes."""

@@ -70,7 +70,7 @@ class Router:
             return receive(connection)
 
     def raw(self, sent: bytes) -> bytes:
-        """Everything received until the end."""
+        """Returns all bytes until the peer closes."""
         received = b""
         with self.connect() as connection, contextlib.suppress(ConnectionResetError):
             connection.sendall(sent)

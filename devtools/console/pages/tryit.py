@@ -21,9 +21,8 @@ from services.psp_sandbox.behaviours import PAYMENT_METHODS
 
 COUNT_MAX = 1_000
 RATE_MAX = 100
-# To respond.
-_SECONDS_MAX = 20.0
-# Of all bursts: the pages have others.
+_RESPONSE_SECONDS_MAX = 20.0
+# Shared by all bursts; the pages use other threads.
 _THREADS = ThreadPoolExecutor(8)
 
 
@@ -80,7 +79,7 @@ def page(sources: Sources) -> None:
 
 
 def _pay(sources: Sources, form: Form) -> Response:
-    with Client(sources.router_url, Deadline(_SECONDS_MAX)) as client:
+    with Client(sources.router_url, Deadline(_RESPONSE_SECONDS_MAX)) as client:
         session = Session(client, form.merchant.value, sources.password)
         return session.send(
             lambda token: client.post_transaction(token, form.body(), form.key.value or None)
@@ -116,7 +115,8 @@ def _burst(form: Form, sources: Sources) -> None:
         merchant, body = form.merchant.value, form.body()
         results: Counter[str] = Counter()
         go.disable()
-        with Client(sources.router_url, Deadline(total / per_second + _SECONDS_MAX)) as client:
+        seconds_max = total / per_second + _RESPONSE_SECONDS_MAX
+        with Client(sources.router_url, Deadline(seconds_max)) as client:
             session = Session(client, merchant, sources.password)
 
             async def send(number: int) -> None:
