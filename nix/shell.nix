@@ -22,10 +22,8 @@ pkgs.mkShellNoCC {
     ++ (if pkgs ? nixfmt then [ pkgs.nixfmt ] else [ ]);
 
   shellHook = ''
-    . ${./platform/tmpdir.sh}
-
     # A value inherited from another checkout's shell would run that checkout's code.
-    unset PLATFORM_CODE
+    PLATFORM_CODE=
     . ${./platform}/env.sh
 
     # The interpreter with all packages, for editors (`code .`, .vscode/settings.json). Read-only, unlike

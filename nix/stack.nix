@@ -120,7 +120,7 @@ let
     text = ''
       export PLATFORM_CODE=${package.bench}
       # shellcheck source=/dev/null
-      . ${./platform/env.sh}
+      . ${./platform}/env.sh
       exec python -P -m bench "$@"
     '';
     meta.description = "measures the platform against its theoretical best";

@@ -14,7 +14,7 @@ log_error() { echo "error: $1"; }
 watch_file() { true; }
 direnv_layout_dir() { echo "$PWD/.direnv"; }
 . ./.envrc
-echo "$SHELL_IS ${TMPDIR-unset} ${TEMP-unset} ${NIX_BUILD_TOP-unset} ${PC_DISABLE_TUI-unset}"
+echo "$SHELL_IS ${TMPDIR-unset} ${TEMP-unset} ${NIX_BUILD_TOP-unset}"
 """
 NIXW = f"""\
 #!/bin/sh
@@ -22,8 +22,8 @@ NIXW = f"""\
 mkdir nix-shell.1
 echo 'NIX_BUILD_TOP=$PWD/nix-shell.1'
 echo 'export NIX_BUILD_TOP TMP=$NIX_BUILD_TOP TMPDIR=$NIX_BUILD_TOP TEMP=$NIX_BUILD_TOP'
-echo '. {ROOT}/nix/platform/tmpdir.sh'
-echo 'export SHELL_IS=loaded PC_DISABLE_TUI=1'
+echo 'PLATFORM_CHECKOUT=$PWD . {ROOT}/nix/platform/env.sh'
+echo 'export SHELL_IS=loaded'
 """
 
 
@@ -42,7 +42,7 @@ def test_the_shell_is_loaded_and_the_temporary_folder_is_the_users(tmp_path: Pat
     """The folder that Nix creates for each shell is removed; TMPDIR is its parent, as before."""
     write_nixw(tmp_path, NIXW)
     done = load(tmp_path)
-    assert (done.stdout, done.stderr) == (f"loaded {tmp_path} unset unset unset\n", "")
+    assert (done.stdout, done.stderr) == (f"loaded {tmp_path} unset unset\n", "")
     assert not (tmp_path / "nix-shell.1").exists()
 
 
@@ -54,4 +54,4 @@ def test_a_shell_that_cannot_be_built_is_reported_and_the_last_one_kept(tmp_path
     load(tmp_path)
     write_nixw(tmp_path, "#!/bin/sh\nexit 1\n")
     *errors, loaded = load(tmp_path).stdout.splitlines()
-    assert (len(errors), loaded) == (2, f"loaded {tmp_path} unset unset unset")
+    assert (len(errors), loaded) == (2, f"loaded {tmp_path} unset unset")

@@ -133,6 +133,15 @@ def test_it_works_whatever_the_users_cdpath_is(checkout: Path) -> None:
     assert nixw(checkout, "run", CDPATH=f".:{checkout.parent}") == ["run", "."]
 
 
+def test_it_works_whatever_functions_the_user_exported(checkout: Path) -> None:
+    """Where /bin/sh is bash, it imports them."""
+    (checkout / ".git").mkdir()
+    functions = {"BASH_FUNC_cd%%": "() { builtin cd $1 && ls; }", "BASH_FUNC_exec%%": "() { ls; }"}
+    environ = {"PATH": f"{checkout / 'bin'}:{os.environ['PATH']}", "HOME": str(checkout)}
+    done = call(["bash", str(checkout / "nixw"), "run"], environ | functions, cwd=checkout)
+    assert done.stdout.splitlines()[-2:] == ["run", "."], done.stderr
+
+
 def test_the_users_tar_options_have_no_effect(checkout: Path) -> None:
     """With -v the name of each file that is copied came before Nix' own output."""
     assert run(checkout, "run", TAR_OPTIONS="-v").stdout.startswith("--extra-experimental-features")

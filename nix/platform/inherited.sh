@@ -3,6 +3,15 @@
 # every shell. Sourced first by `platform`, `process-compose` (and so for all
 # processes of the stack) and the other commands. docs/configuration.md explains it.
 
+# First the functions that the caller exported: one may be named like a command below. In POSIX mode none
+# overrides `unset`.
+POSIXLY_CORRECT=yes
+unset -f declare
+for platform_name in $(declare -Fx); do
+  case $platform_name in declare | -*) ;; *) unset -f "$platform_name" ;; esac
+done
+unset POSIXLY_CORRECT
+
 # As in nixw: no stream is closed.
 (: 9<&0) 2>/dev/null || exec </dev/null
 (: 9>&1) 2>/dev/null || exec >/dev/null
@@ -34,10 +43,11 @@ for platform_name in $(declare -xp | sed -nE 's/^declare -[a-zA-Z]+ ([A-Za-z_][A
   # Some of bash's own variables cannot be unset.
   unset "$platform_name" 2>/dev/null || export -n "${platform_name?}"
 done
-for platform_name in $(declare -Fx | sed 's/.* //'); do
-  unset -f "$platform_name"
-done
 
+# The screen (TUI) needs a terminal at both ends.
+if ! { [ -t 0 ] && [ -t 1 ]; }; then
+  export PC_DISABLE_TUI=1
+fi
 export PLATFORM_DROPPED="${PLATFORM_DROPPED-}"
 # UTC logs, files with mode 600, no packages from the user's home, no modules from the current folder.
 export TZ=UTC LANG=C.UTF-8 PYTHONPATH=${PLATFORM_CODE:-.} PYTHONNOUSERSITE=1 PYTHONSAFEPATH=1

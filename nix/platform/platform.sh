@@ -128,7 +128,7 @@ process-compose, whose help is \`process-compose --help\`.
 END
 }
 
-cd "${platform_checkout:?}" || exit
+cd "$PLATFORM_CHECKOUT" || exit
 
 [ "$#" -gt 0 ] || set -- up
 [ "$1" != run ] || ! is_running || run_beside "$@"

@@ -12,6 +12,8 @@ from devtools import names
 from tests.support import ROOT, call, script
 
 FOLDER = ROOT / "nix/platform"
+# Exported by the user's shell: one for a command of the scripts, one for each that could remove it.
+FUNCTIONS = ("cd", "declare", "exec", "unset")
 
 
 def sourced(
@@ -51,14 +53,14 @@ def test_nothing_else_is_inherited_and_its_names_are_kept() -> None:
         "PSP_TIMEOUT_SECOND": "hunter2",
         "LINES_OF_SEVERAL": 'hunter2\ndeclare -x PATH="/"\nQUEUE_LIMIT=hunter2',
         "SHELLOPTS": "hashall",
-        "BASH_FUNC_env%%": "() { echo hunter2; }",
+        **{f"BASH_FUNC_{name}%%": "() { echo hunter2; }" for name in FUNCTIONS},
     }
     done = sourced("inherited.sh", "env", strange)
     assert (done.returncode, done.stderr) == (0, "")
     inherited = dict(line.split("=", 1) for line in done.stdout.splitlines())
     assert "hunter2" not in done.stdout
     dropped = set(inherited.pop("PLATFORM_DROPPED").split())
-    assert strange.keys() - {"BASH_FUNC_env%%"} <= dropped
+    assert {name for name in strange if "%" not in name} <= dropped
     assert inherited["PATH"] == os.environ["PATH"]
     assert (inherited["TZ"], inherited["PYTHONPATH"]) == ("UTC", str(ROOT))
 
@@ -93,6 +95,28 @@ def test_another_checkouts_shell_starts_this_ones_code(tmp_path: Path) -> None:
     own = {"PLATFORM_CODE": "/store", "PLATFORM_STATE": str(tmp_path / "own")}
     found = sourced("env.sh", show, of_other | own, tmp_path).stdout.split()
     assert found == ["/store", "/store", str(tmp_path / "own")]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'cd() { builtin cd "$@" && ls; }',
+        "cd() { ls; }; env() { ls; }; command() { ls; }; export -f cd env command",
+        "alias cd=pushd",
+        "alias ls='ls -la' id='id -a' eval=echo env=ls printf=echo",
+        "export QUOTING_STYLE=c CDPATH=/ SHELLOPTS",
+    ],
+)
+def test_the_users_bashrc_changes_nothing(tmp_path: Path, line: str) -> None:
+    """`nix develop` sources it before env.sh, in an interactive shell, which expands aliases."""
+    environ = {"PATH": os.environ["PATH"], "PLATFORM_CODE": str(ROOT)}
+    environ["PLATFORM_STATE"] = str(tmp_path / ("deep " * 20))
+    clean = sourced("env.sh", "export -p", environ).stdout
+    paths = [one for one in clean.splitlines() if re.search(" (PLATFORM|PC|PROC)_", one)]
+    (tmp_path / "rc").write_text(f'{line}\n. "{FOLDER}/env.sh"\n\\builtin export -p')
+    done = call(["bash", "--rcfile", str(tmp_path / "rc"), "-i"], environ)
+    assert set(paths) <= set(done.stdout.splitlines()), done.stderr
+    assert len(paths) == 7
 
 
 @pytest.mark.parametrize(("name", "mode"), [("environment", 0o755), ("nixw", 0o700)])
