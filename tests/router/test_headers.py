@@ -46,6 +46,23 @@ def test_an_empty_host_is_a_problem(router: Router) -> None:
     assert router.log_of(response.headers["X-Request-Id"])["status"] == 400
 
 
+@pytest.mark.parametrize(
+    ("request_line", "host", "status"),
+    [
+        ("GET /health HTTP/1.0", "", 200),
+        ("GET /auth/health HTTP/1.0", "Host:\r\n", 200),
+        ("GET /health HTTP/1.0", "Host: evil.example\r\n", 421),
+        ("GET http://evil.example/health HTTP/1.0", "", 421),
+        ("GET /health HTTP/1.1", "", 400),
+    ],
+)
+def test_only_http_1_0_needs_no_host(
+    router: Router, request_line: str, host: str, status: int
+) -> None:
+    """Health checks of load balancers use it; a foreign Host is refused in each version."""
+    assert router.send(f"{request_line}\r\n{host}\r\n".encode()).status == status
+
+
 def test_forwarded_headers_of_a_client_are_dropped(platform: Platform) -> None:
     """A service gets the router's X-Forwarded headers, never a client's."""
     claimed = {
