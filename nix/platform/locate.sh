@@ -32,9 +32,9 @@ case ${PLATFORM_STATE:=.state} in
   *) PLATFORM_STATE=$checkout/$PLATFORM_STATE ;;
 esac
 case $PLATFORM_STATE$PLATFORM_CODE in
-  *[\"\\]* | *"
+  *[\"\\]* | *"{{"* | *"
 "*)
-    echo "platform: process-compose cannot read a path with a double quote, a backslash or a line break:" \
+    echo "platform: process-compose cannot read a path with {{, a double quote, a backslash or a line break:" \
       "$PLATFORM_STATE" >&2
     exit 1
     ;;

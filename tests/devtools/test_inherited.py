@@ -147,7 +147,7 @@ def test_a_long_path_has_one_socket(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("variable", "name"),
     [
-        *(("PLATFORM_STATE", name) for name in ('a"b', "a\\b", "a\nb")),
+        *(("PLATFORM_STATE", name) for name in ('a"b', "a\\b", "a\nb", "a{{b")),
         *(("PLATFORM_CODE", name) for name in ("a,b", "a:b")),
     ],
 )
