@@ -18,7 +18,7 @@ from pathlib import Path
 
 from devtools.address import DEFAULT_PORT, PORT_OFFSETS, noted_port, state_folder
 from devtools.catalog import CONSOLE, LISTENERS
-from devtools.supervisor import ProcessState, Supervisor, SupervisorError
+from devtools.supervisor import ProcessState, Supervisor, SupervisorError, UnresponsiveError
 from devtools.terminal import Output, columns
 from services.common.command import EXIT_INTERRUPTED, run_main
 
@@ -183,6 +183,9 @@ def status(environ: Mapping[str, str]) -> int:
     """Prints each process with its port and health; 1 when no stack of this checkout runs."""
     try:
         states = Supervisor(environ.get("PC_SOCKET_PATH", "")).processes()
+    except UnresponsiveError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
     except SupervisorError:
         sys.stdout.write("no stack of this checkout is running: `platform up -D` starts one\n")
         return 1

@@ -1,20 +1,26 @@
 """A client of process-compose's HTTP API on its Unix socket, for our commands.
 
-The routes are those of https://f1bonacc1.github.io/process-compose/client/.
+`python -m devtools.supervisor` fails if process-compose does not respond: its own client would wait
+for ever. The routes are those of https://f1bonacc1.github.io/process-compose/client/.
 """
 
 import http.client
 import json
+import os
 import re
 import socket
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from services.common.command import run_main
+
+_RESPONSE_SECONDS_MAX = 5.0
 # A stop returns when the process has ended: the connector has 6 s before it is killed.
-_RESPONSE_SECONDS_MAX = 10.0
+_CHANGE_SECONDS_MAX = 10.0
 # After a stop, process-compose refuses to start the process again for a moment.
 _START_TRIES_MAX = 20
 _START_TRY_SECONDS = 0.05
@@ -22,6 +28,10 @@ _START_TRY_SECONDS = 0.05
 
 class SupervisorError(Exception):
     """process-compose does not respond, or refuses the request."""
+
+
+class UnresponsiveError(SupervisorError):
+    """process-compose runs and does not respond, as after Ctrl-Z in its terminal."""
 
 
 @dataclass(frozen=True)
@@ -116,19 +126,33 @@ class Supervisor:
 
     def _call(self, method: str, path: str) -> Any:
         connection = http.client.HTTPConnection("process-compose")
+        seconds_max = _RESPONSE_SECONDS_MAX if method == "GET" else _CHANGE_SECONDS_MAX
+        pid = 0
         try:
             with socket.socket(socket.AF_UNIX) as connection.sock:
-                connection.sock.settimeout(_RESPONSE_SECONDS_MAX)
+                connection.sock.settimeout(seconds_max)
                 connection.sock.connect(self._socket_path)
+                pid = _pid_of_listener(connection.sock)
                 connection.request(method, path)
                 response = connection.getresponse()
                 body = response.read()
+        except TimeoutError as error:
+            cure = f"suspended? `fg`, or `kill -CONT {pid}`"
+            raise UnresponsiveError(
+                f"process-compose, pid {pid}, does not respond: {cure}"
+            ) from error
         except (OSError, http.client.HTTPException) as error:
             raise SupervisorError(f"process-compose does not respond to {method} {path}") from error
         if response.status != 200:
             text = body.decode(errors="replace")
             raise SupervisorError(f"process-compose refuses {method} {path}: {text}")
         return json.loads(body)
+
+
+def _pid_of_listener(connection: socket.socket) -> int:
+    is_linux = hasattr(socket, "SO_PEERCRED")  # begins with the pid; else macOS' LOCAL_PEERPID
+    option = (socket.SOL_SOCKET, socket.SO_PEERCRED) if is_linux else (0, 2)
+    return int.from_bytes(connection.getsockopt(*option, 4), sys.byteorder)
 
 
 def _state(entry: Mapping[str, Any]) -> ProcessState:
@@ -143,3 +167,19 @@ def _state(entry: Mapping[str, Any]) -> ProcessState:
 
 def _time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
+
+
+def main() -> int:
+    """Prints why process-compose does not respond; returns the exit code."""
+    try:
+        Supervisor(os.environ.get("PC_SOCKET_PATH", "")).processes()
+    except UnresponsiveError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except SupervisorError:
+        pass  # process-compose's own client says it
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_main(main))

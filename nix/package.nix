@@ -107,6 +107,7 @@ let
                 echo "no stack of this checkout is running: \`platform up -D\` starts one" >&2
                 exit 1
               fi
+              python -m devtools.supervisor
               ;;
           esac
           ;;

@@ -6,7 +6,7 @@ is_running() {
   [ -S "$PC_SOCKET_PATH" ] || return 1
   local code=0
   # Without ~/.curlrc and proxies.
-  curl --disable --noproxy '*' --silent --max-time 2 --unix-socket "$PC_SOCKET_PATH" --output /dev/null http://pc/live || code=$?
+  curl --disable --noproxy '*' --silent --max-time 1 --unix-socket "$PC_SOCKET_PATH" --output /dev/null http://pc/live || code=$?
   [ "$code" -ne 7 ]
 }
 
@@ -75,7 +75,10 @@ start() {
 stop() {
   if is_running; then
     # It may be ending by itself, as when its terminal was closed.
-    process-compose "$@" || { ! is_running && echo "platform: it has ended"; }
+    process-compose "$@" || {
+      is_running && exit 1
+      echo "platform: it has ended"
+    }
   else
     echo "platform: no stack of this checkout is running (its state is in $PLATFORM_STATE)"
   fi

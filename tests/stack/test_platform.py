@@ -4,7 +4,9 @@ import os
 import re
 import socket
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from signal import SIGCONT, SIGSTOP
 
 import psutil
 import pytest
@@ -83,6 +85,25 @@ def test_status_shows_each_process(stack: Stack) -> None:
     lines = {line.split()[0]: line.split()[1:] for line in listed}
     assert lines["core-api"] == ["Running", str(stack.port + PORT_OFFSETS["core-api"]), "pass"]
     assert set(lines) == {state.name for state in stack.states()}
+
+
+def test_a_suspended_supervisor_is_named(stack: Stack) -> None:
+    """After Ctrl-Z in its terminal no command waits for it; the message has the remedy."""
+    stack.supervisor.send_signal(SIGSTOP)
+    try:
+        with ThreadPoolExecutor() as pool:
+            commands = [
+                pool.submit(stack.platform, "status"),
+                pool.submit(stack.platform, "down"),
+                pool.submit(stack.platform, "run", "smoke"),
+                pool.submit(stack.compose, "process", "list"),
+            ]
+        for done in (command.result() for command in commands):
+            assert done.returncode == 1
+            assert f"`kill -CONT {stack.supervisor.pid}`" in done.stderr
+    finally:
+        stack.supervisor.send_signal(SIGCONT)
+    assert stack.platform("status").returncode == 0
 
 
 @pytest.mark.parametrize("args", [["smok"], ["--", "smoke"], []])
