@@ -2,7 +2,7 @@
 
 `python -m devtools.checkout PROGRAM ARG...` runs the program with the checkout's `.env` in its
 environment. process-compose is started this way because it drops the whole file if one line is
-invalid.
+invalid, and reads a second one, `.pc_env`, that could disable the socket or preflight.
 """
 
 import os
@@ -93,6 +93,8 @@ def current(environ: Mapping[str, str]) -> Checkout:
 
 def main(command: list[str], environ: Mapping[str, str]) -> None:
     """Replaces this process by the command. Preflight reports the faults of `.env`."""
+    if found := envfile.faults_of_second(Path()):
+        sys.exit(f"platform: {found[0]}")
     values = envfile.read(of_stack(environ).folder / ".env").values
     os.execvpe(command[0], command, {**values, **environ, "PC_DISABLE_DOTENV": "1"})  # noqa: S606
 

@@ -16,6 +16,13 @@ class EnvFile:
     faults: list[str] = field(default_factory=list)
 
 
+def faults_of_second(folder: Path) -> list[str]:
+    """A line if there is a `.pc_env`, which process-compose reads before anything else."""
+    if not (folder / ".pc_env").exists():
+        return []
+    return [".pc_env is process-compose's own: remove it, and use .env or its flags"]
+
+
 def read(path: Path) -> EnvFile:
     """Reads the file without expanding `$`. A missing file is an empty one; a later line wins."""
     try:

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-from devtools import environment
+from devtools import envfile, environment
 from devtools.checkout import SET_BY_THE_STACK, Checkout
 
 # Similarities, tuned on the names in tests/devtools/test_names.py. Outside `.env`, which has only
@@ -43,8 +43,9 @@ def _similar(name: str, settings: list[str], *, of_envfile: bool) -> list[str]:
 
 
 def faults(checkout: Checkout) -> list[str]:
-    """A line for each fault in `.env`."""
-    values, found = checkout.dotenv.values, [*checkout.dotenv.faults]
+    """A line for each fault in `.env`, and for a second file."""
+    values = checkout.dotenv.values
+    found = [*checkout.dotenv.faults, *envfile.faults_of_second(checkout.folder)]
     found += [f".env: {typo}" for typo in typos(values, of_envfile=True)]
     if values.get("PLATFORM_STATE"):
         found.append(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from devtools import envfile
+from devtools import envfile, names
+from devtools.checkout import Checkout
 from tests.support import ROOT, call
 
 ACCEPTED = {
@@ -53,6 +54,19 @@ def test_a_process_gets_the_values(tmp_path: Path) -> None:
         for line, value in ACCEPTED.items()
     }
     assert {name: arrived.get(name) for name in expected} == expected
+
+
+def test_a_second_file_is_refused(tmp_path: Path) -> None:
+    """With PC_NO_SERVER in `.pc_env` no command could stop the stack; doctor names it as well."""
+    (tmp_path / ".pc_env").write_text("PC_NO_SERVER=1\n")
+    config = tmp_path / "process-compose.yaml"
+    config.write_text("processes: {dump: {command: touch started}}")
+    environ = {"PATH": os.environ["PATH"], "PLATFORM_CODE": str(ROOT)}
+    environ |= {"PC_LOG_FILE": str(tmp_path / "log"), "PC_CONFIG_FILES": str(config)}
+    done = call(["process-compose", "up", "-t=false"], environ, cwd=tmp_path)
+    assert (done.returncode, (tmp_path / "started").exists()) == (1, False)
+    [fault] = names.faults(Checkout(tmp_path, {}))
+    assert fault in done.stderr
 
 
 @pytest.mark.parametrize("line", REFUSED)
