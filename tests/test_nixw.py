@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT, call
+from tests.support import ROOT, call, script
 
 NIX = """\
 #!/bin/sh
@@ -99,6 +99,14 @@ def test_an_archive_is_handed_over_without_secrets(checkout: Path) -> None:
     assert nixw(checkout, "run")[1] == flake
 
 
+def test_a_repository_of_another_user_is_handed_over_like_an_archive(checkout: Path) -> None:
+    """Git refuses it, as to root in a container: Nix showed git's usage text."""
+    (checkout / ".git").mkdir()
+    refusal = "fatal: unsafe: git config --global --add safe.directory ..."
+    script(checkout / "bin/git", f"echo '{refusal}' >&2; exit 128")
+    assert nixw(checkout, "run")[1].startswith("path:/")
+
+
 def test_an_archive_is_handed_over_whole(checkout: Path) -> None:
     """The copy has each path in nix/package.nix; without flake.lock nothing would be pinned."""
     names = set(re.findall(r"\.\./(\.?\w[\w./-]*)", (ROOT / "nix/package.nix").read_text()))
@@ -118,9 +126,8 @@ def test_without_a_cache_a_full_store_suffices(
 ) -> None:
     """If nothing must be downloaded, Nix runs with --offline."""
     (checkout / ".git").mkdir()
-    for name, script in {"curl": "exit 6", "uname": "echo Darwin"}.items():
-        (checkout / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
-        (checkout / "bin" / name).chmod(0o755)
+    script(checkout / "bin/curl", "exit 6")
+    script(checkout / "bin/uname", "echo Darwin")
     if works:
         assert nixw(checkout, "run", DERIVATION=derivation) == ["--offline", "run", "."]
     else:

@@ -2,12 +2,17 @@
 # shellcheck disable=SC2034,SC2154 # nixw uses and sets them
 # Sourced by nixw: chooses the flake reference.
 
+# Whether git reads the checkout. It refuses another user's, as root in a container may have.
+is_repository() {
+  [ -e "$root/.git" ] && ! git -C "$root" rev-parse 2>&1 | grep -qF safe.directory
+}
+
 # Sets `flake` to the reference for Nix: the checkout, from which Nix takes what git tracks, or a copy of the
 # project's own files. A folder without git would be copied whole into the store, secrets included,
 # and Nix 2.8 cannot take paths with a space or worktrees of a shallow clone.
 name_flake() {
   flake=.
-  if [ ! -e "$root/.git" ]; then
+  if ! is_repository; then
     copy_sources
   elif [ "$source" = host ]; then
     case $root in
@@ -22,14 +27,14 @@ name_flake() {
 
 # say_untracked FOLDER…: names their untracked files, which Nix would only report as missing.
 say_untracked() {
-  [ -e "$root/.git" ] || return 0
+  is_repository || return 0
   files=$(cd "$root" && git ls-files --others --exclude-standard -- "$@" 2>/dev/null | head -n 5 | tr '\n' ' ')
   [ -z "$files" ] || say "Nix does not see files that git does not track: git add $files"
 }
 
 # The files that the flake reads; nix/package.nix lists them.
 project_files() {
-  if [ -e "$root/.git" ]; then
+  if is_repository; then
     git -C "$root" ls-files -z --cached
   else
     cd "$root" || return
