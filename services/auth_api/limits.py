@@ -1,29 +1,44 @@
-"""Rate-limits password guessing without locking the merchant out.
+"""Rate-limits password guessing without holding up merchants who have the right password.
 
-Failures are counted per user name and address, and per address. After a few free failures, each one
-doubles the wait, up to a minute. Guesses from another address do not count against the merchant,
-and cached logins are not limited. Counts are in memory, per worker process: N workers allow N times
-the free failures, which is acceptable.
+Failures fill two leaky buckets: of the user name at its address, and of the address. A full one
+refuses the next attempt. A wrong password that is repeated at an address is no new guess: it fails
+without a hash and fills a bucket of its own, so a client with an old password holds up no other.
+Remembered logins are not limited. Buckets are in memory, per worker process: N workers allow N
+times the guesses.
 """
 
 import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from ipaddress import ip_address, ip_network
+from typing import NamedTuple, TypeAlias
 
-from cachetools import TTLCache
+from cachetools import LRUCache
 
 from services.common.problems import Problem, Unavailable
 
-FREE_FAILURES_OF_A_NAME = 5
-FREE_FAILURES_OF_AN_ADDRESS = 50
-WAIT_SECONDS_MAX = 60
-_FORGOTTEN_SECONDS = 900
-_COUNTED_MAX = 20_000
+
+class Limit(NamedTuple):
+    """A bucket holds `failures`, and each drains in `seconds`."""
+
+    failures: int
+    seconds: int
+
+
+OF_A_NAME = Limit(5, seconds=60)
+OF_AN_ADDRESS = Limit(50, seconds=3)
+# Names that failed recently leave half of their address's bucket to others.
+OF_AN_ADDRESS_FOR_FAILING_NAMES = Limit(25, seconds=3)
+# Longer than any bucket drains, or failing clients that wait for their address would seem new.
+_RECENT_SECONDS = 3600
+_BUCKETS_MAX = 20_000
 # Same as the wait for a core in services/auth_api/passwords.py.
 _WAIT_SECONDS_MAX = 5.0
+
+# An address, with a name, with a guess.
+_Bucket: TypeAlias = tuple[str | bytes, ...]
 
 
 class LoginLimits:
@@ -32,62 +47,74 @@ class LoginLimits:
     def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
         self._timer = timer
         self._changed = threading.Condition()
-        # key -> (failures, time from which the next attempt is allowed)
-        self._failures: TTLCache[tuple[str, ...], tuple[int, float]] = TTLCache(
-            _COUNTED_MAX, _FORGOTTEN_SECONDS, timer=timer
-        )
-        self._in_flight: Counter[tuple[str, ...]] = Counter()
+        self._empty_at: LRUCache[_Bucket, float] = LRUCache(_BUCKETS_MAX)
+        self._in_flight: Counter[_Bucket] = Counter()
 
-    def attempt(self, username: str, address: str, verify: Callable[[], bool]) -> bool:
+    def attempt(
+        self, username: str, address: str, guess: bytes, verify: Callable[[], bool]
+    ) -> bool:
         """Calls `verify` if an attempt is allowed now, and counts a failure.
 
-        An attempt that would exceed the limit if those in flight failed waits for them.
+        An attempt that would exceed the limit if those in flight failed waits for them. A `guess`
+        (a digest of the name and password) that failed recently fails without `verify`.
 
         Raises:
             Problem: 429 with Retry-After if not allowed yet, 503 if it waited too long.
         """
-        client = _client(address)
-        keys = _keys(username, client)
+        login = (_client(address), username, guess)
+        buckets = Counter((login, login[:2], login[:1]))
         with self._changed:
-            if not self._changed.wait_for(lambda: self._may_try(keys), _WAIT_SECONDS_MAX):
+            if not self._changed.wait_for(lambda: self._may_try(login), _WAIT_SECONDS_MAX):
                 raise Unavailable("Too many logins at the moment.")
-            self._in_flight.update(keys.keys())
+            if self._failed_recently(login):
+                self._failed(login)
+                return False
+            self._in_flight += buckets
         succeeded = None
         try:
             succeeded = verify()
         finally:
             with self._changed:
-                self._in_flight -= Counter(keys.keys())
+                self._in_flight -= buckets
                 if succeeded:
-                    self._failures.pop((username, client), None)
+                    self._empty_at.pop(login[:2], None)
                 elif succeeded is not None:
-                    self._failed(keys)
+                    self._failed(login)
                 self._changed.notify_all()
         return succeeded
 
-    def _may_try(self, keys: Mapping[tuple[str, ...], int]) -> bool:
-        found = {key: self._failures.get(key, (0, 0.0)) for key in keys}
-        wait_seconds = math.ceil(
-            max(allowed_at for _, allowed_at in found.values()) - self._timer()
-        )
-        if wait_seconds > 0:
+    def _may_try(self, login: _Bucket) -> bool:
+        limits, now = self._limits(login), self._timer()
+        room_seconds = {
+            bucket: limit.failures * limit.seconds - max(self._empty_at.get(bucket, now) - now, 0)
+            for bucket, limit in limits.items()
+        }
+        if (least := min(room_seconds.values())) < 0:
             raise Problem(
                 429,
                 "Too many failed logins; wait before the next attempt.",
-                headers={"Retry-After": str(wait_seconds)},
+                headers={"Retry-After": str(math.ceil(-least))},
             )
-        in_flight = self._in_flight
         return all(
-            not in_flight[key] or found[key][0] + in_flight[key] <= free
-            for key, free in keys.items()
+            self._in_flight[bucket] * limit.seconds <= room_seconds[bucket]
+            for bucket, limit in limits.items()
         )
 
-    def _failed(self, keys: Mapping[tuple[str, ...], int]) -> None:
-        for key, free in keys.items():
-            failures = self._failures.get(key, (0, 0.0))[0] + 1
-            over = min(failures - free, 16)  # 2**16 s is past any bound
-            wait_seconds = min(2.0 ** (over - 1), WAIT_SECONDS_MAX) if over > 0 else 0.0
-            self._failures[key] = (failures, self._timer() + wait_seconds)
+    def _failed(self, login: _Bucket) -> None:
+        now = self._timer()
+        for bucket, limit in self._limits(login).items():
+            self._empty_at[bucket] = max(self._empty_at.get(bucket, now), now) + limit.seconds
+
+    def _limits(self, login: _Bucket) -> dict[_Bucket, Limit]:
+        if self._failed_recently(login):
+            return {login: OF_A_NAME}
+        name, address = login[:2], login[:1]
+        failing = self._failed_recently(name)
+        of_address = OF_AN_ADDRESS_FOR_FAILING_NAMES if failing else OF_AN_ADDRESS
+        return {login: OF_A_NAME, name: OF_A_NAME, address: of_address}
+
+    def _failed_recently(self, bucket: _Bucket) -> bool:
+        return self._timer() < self._empty_at.get(bucket, -math.inf) + _RECENT_SECONDS
 
 
 def _client(address: str) -> str:
@@ -100,11 +127,3 @@ def _client(address: str) -> str:
     if ip.is_loopback:
         return "loopback"
     return str(ip_network((ip, 64), strict=False)) if ip.version == 6 else str(ip)
-
-
-def _keys(username: str, address: str) -> dict[tuple[str, ...], int]:
-    """Maps the counters of a login to their free failures."""
-    return {
-        (username, address): FREE_FAILURES_OF_A_NAME,
-        (address,): FREE_FAILURES_OF_AN_ADDRESS,
-    }

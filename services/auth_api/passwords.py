@@ -23,7 +23,9 @@ PASSWORD_CHARACTERS_MAX = 256
 # The minimum of OWASP's Password Storage Cheat Sheet: 19 MiB, 2 passes, 1 lane.
 _HASHER = argon2.PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 
-CACHED_SECONDS = 300
+# Since the last use. Remembered logins are not limited (limits.py), so that guesses from their
+# address do not hold up merchants who log in now and then.
+CACHED_SECONDS = 12 * 3600
 _CACHED_MAX = 10_000
 
 # One hash occupies a core and 19 MiB, so at most one runs per core; the rest wait up to
@@ -65,8 +67,8 @@ class Passwords:
         self._hashing = ThreadPoolExecutor(HASHES_AT_ONCE, thread_name_prefix="hash")
 
     def is_cached(self, username: str, stored_hash: str, password: str) -> bool:
-        """Whether this login was verified in the last five minutes."""
-        return self._knows(self._mark(username, stored_hash, _normalized(password)))
+        """Whether this login was verified, and last used less than CACHED_SECONDS ago."""
+        return self._knows(self.mark(username, stored_hash, password))
 
     def verify(self, username: str, stored_hash: str | None, password: str) -> bool:
         """Verifies a password against its hash; `stored_hash` is None for an unknown user.
@@ -74,10 +76,11 @@ class Passwords:
         Raises:
             Unavailable: too many logins wait for a core.
         """
-        password = _normalized(password)
-        mark = self._mark(username, stored_hash, password) if stored_hash else None
         hashing = self._hashing.submit(
-            self._verify, mark, stored_hash or self._dummy_hash, password
+            self._verify,
+            self.mark(username, stored_hash, password),
+            stored_hash or self._dummy_hash,
+            _normalized(password),
         )
         try:
             return hashing.result(self._wait_seconds_max)
@@ -85,15 +88,20 @@ class Passwords:
             hashing.cancel()
             raise Unavailable("Too many logins at the moment.") from None
 
-    def _verify(self, mark: bytes | None, stored_hash: str, password: str) -> bool:
+    def mark(self, username: str, stored_hash: str | None, password: str) -> bytes:
+        """A digest that identifies the login, and reveals nothing outside this process."""
+        parts = [part.encode() for part in (username, stored_hash or "", _normalized(password))]
+        framed = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+        # Not HMAC, which gives up the GIL.
+        return hashlib.blake2b(framed, key=self._key, digest_size=32).digest()
+
+    def _verify(self, mark: bytes, stored_hash: str, password: str) -> bool:
         # One hash serves concurrent identical logins.
-        if mark is not None and self._knows(mark):
+        if self._knows(mark):
             return True
         try:
             self._check(stored_hash, password)
         except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
-            return False
-        if mark is None:
             return False
         with self._lock:
             self._verified[mark] = True
@@ -101,10 +109,7 @@ class Passwords:
 
     def _knows(self, mark: bytes) -> bool:
         with self._lock:
-            return mark in self._verified
-
-    def _mark(self, username: str, stored_hash: str, password: str) -> bytes:
-        parts = [part.encode() for part in (username, stored_hash, password)]
-        framed = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
-        # Not HMAC, which gives up the GIL.
-        return hashlib.blake2b(framed, key=self._key, digest_size=32).digest()
+            known = mark in self._verified
+            if known:
+                self._verified[mark] = True
+            return known

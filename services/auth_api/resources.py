@@ -82,7 +82,9 @@ class TokenResource:
         def verify() -> bool:
             return self._passwords.verify(name, stored, password)
 
-        if self._limits.attempt(name, client_address(req, self._proxies), verify) and user:
+        guess = self._passwords.mark(name, stored, password)
+        address = client_address(req, self._proxies)
+        if self._limits.attempt(name, address, guess, verify) and user:
             return user
         raise Problem(
             401,

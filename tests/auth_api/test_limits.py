@@ -1,70 +1,120 @@
 import contextlib
+import heapq
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_network
+from itertools import count, cycle, repeat
 
 import pytest
 from falcon.testing import create_req
 
-from services.auth_api.limits import (
-    FREE_FAILURES_OF_A_NAME,
-    FREE_FAILURES_OF_AN_ADDRESS,
-    WAIT_SECONDS_MAX,
-    LoginLimits,
-)
+from services.auth_api.limits import OF_A_NAME, OF_AN_ADDRESS, LoginLimits
 from services.auth_api.resources import client_address
 from services.common.problems import Problem, Unavailable
 
 NAMES = [f"user{number}" for number in range(64)]
+HOUR_SECONDS = 3600
+SIMULATED_SECONDS = 1200
 
 
-def frozen() -> LoginLimits:
-    """Limits for which no time passes."""
-    return LoginLimits(lambda: 1000.0)
+class Logins:
+    """Limits with a clock that stands still unless a test sets it."""
 
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.limits = LoginLimits(lambda: self.now)
+        self._passwords = map(str, count())
 
-def fail(limits: LoginLimits, name: str, address: str) -> None:
-    assert not limits.attempt(name, address, lambda: False)
-
-
-def wait_seconds(limits: LoginLimits, name: str, address: str) -> int:
-    """The Retry-After of the next attempt; an allowed attempt ends without an outcome."""
-
-    def give_up() -> bool:
-        raise Unavailable("too many logins")
-
-    try:
-        limits.attempt(name, address, give_up)
-    except Unavailable:
+    def fail(self, name: str, address: str = "10.0.0.1", password: str = "") -> int:
+        """A failed login, by default with a new password; the Retry-After, or 0 if allowed."""
+        password = password or next(self._passwords)
+        try:
+            assert not self.limits.attempt(name, address, password.encode(), lambda: False)
+        except Problem as problem:
+            return int(problem.headers["Retry-After"])
         return 0
-    except Problem as problem:
-        return int(problem.headers["Retry-After"])
-    raise AssertionError("`give_up` was not called")
+
+    def wait_seconds(self, name: str, address: str = "10.0.0.1") -> int:
+        """The Retry-After of the next login; an allowed one ends without an outcome."""
+
+        def give_up() -> bool:
+            raise Unavailable("too many logins")
+
+        try:
+            self.limits.attempt(name, address, b"right", give_up)
+        except Unavailable:
+            return 0
+        except Problem as problem:
+            return int(problem.headers["Retry-After"])
+        raise AssertionError("`give_up` was not called")
 
 
-def test_waits_double_up_to_a_bound() -> None:
-    """Each failure after the free ones doubles the wait, up to a minute."""
-    now = 1000.0
-    limits = LoginLimits(lambda: now)
-    waits = []
-    for _ in range(FREE_FAILURES_OF_A_NAME + 9):
-        fail(limits, "alice", "10.0.0.1")
-        waits.append(wait_seconds(limits, "alice", "10.0.0.1"))
-        now += waits[-1]
-    assert waits == [0] * FREE_FAILURES_OF_A_NAME + [1, 2, 4, 8, 16, 32, 60, 60, 60]
-    assert max(waits) == WAIT_SECONDS_MAX
+def longest_wait_seconds(failing: int, *, repeating: bool) -> float:
+    """How long a first login with the right password waits beside failing clients.
+
+    All are at one address and obey Retry-After. Failing clients try again a second after a 401, and
+    are first at each moment. A new merchant comes each second.
+    """
+    logins = Logins()
+    longest = 0.0
+    clients = [("fail", number) for number in range(failing)]
+    merchants = [("log in", second) for second in range(SIMULATED_SECONDS)]
+    queue = [(0.0, *client) for client in clients] + [(float(m[1]), *m) for m in merchants]
+    heapq.heapify(queue)
+    while queue and queue[0][0] < SIMULATED_SECONDS:
+        logins.now, what, number = heapq.heappop(queue)
+        if what == "fail":
+            wait = logins.fail(f"client{number}", password="old" if repeating else "") or 1
+        else:
+            wait = logins.wait_seconds(f"merchant{number}")
+            longest = max(longest, logins.now + wait - number)
+        if wait:
+            heapq.heappush(queue, (logins.now + wait, what, number))
+    return longest
 
 
-@pytest.mark.parametrize(("minutes", "waits"), [(14.9, 1), (15.1, 0)])
-def test_failures_are_forgotten_after_15_minutes(minutes: float, waits: int) -> None:
-    """Otherwise a typing error now and then would slow down a merchant at last."""
-    now = 1000.0
-    limits = LoginLimits(lambda: now)
-    for _ in range(FREE_FAILURES_OF_A_NAME):
-        fail(limits, "alice", "10.0.0.1")
-    now += minutes * 60
-    fail(limits, "alice", "10.0.0.1")
-    assert wait_seconds(limits, "alice", "10.0.0.1") == waits
+@pytest.mark.parametrize(
+    ("failing", "repeating", "seconds"),
+    [(10, True, 0), (50, True, 0), (100, True, 150), (10, False, 0), (50, False, 0)],
+)
+def test_failing_clients_do_not_hold_up_other_merchants(
+    failing: int, seconds: int, *, repeating: bool
+) -> None:
+    """50 clients with an old password, or that guess, delay no login; each further one 3 s."""
+    assert longest_wait_seconds(failing, repeating=repeating) <= seconds
+
+
+def test_an_old_password_does_not_hold_up_the_right_one() -> None:
+    """A client that repeats one wrong password of a merchant is refused, and only that client."""
+    logins = Logins()
+    hashed = 0
+
+    def verify() -> bool:
+        nonlocal hashed
+        hashed += 1
+        return False
+
+    for _ in range(OF_A_NAME.failures + 1):
+        assert not logins.limits.attempt("alice", "10.0.0.1", b"old", verify)
+    assert hashed == 1
+    assert logins.fail("alice", password="old") == OF_A_NAME.seconds
+    assert logins.wait_seconds("alice") == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "guesses_max"),
+    [(repeat("alice"), 66), (map(str, count()), 1251), (cycle(NAMES), 1251)],
+    ids=["one name", "each name once", "64 names"],
+)
+def test_guesses_in_an_hour_are_bounded(names: Iterable[str], guesses_max: int) -> None:
+    """An address gets 66 guesses of one name, and 1251 in all."""
+    logins, guesses, tries = Logins(), 0, iter(names)
+    for second in range(HOUR_SECONDS):
+        logins.now = float(second)
+        while not logins.fail(next(tries)):
+            guesses += 1
+    assert guesses_max * 0.95 <= guesses <= guesses_max
 
 
 @pytest.mark.parametrize(
@@ -77,39 +127,31 @@ def test_failures_are_forgotten_after_15_minutes(minutes: float, waits: int) -> 
 )
 def test_failures_count_for_one_name_at_one_machine(addresses: list[str], others: str) -> None:
     """All of 127.0.0.0/8 is one machine, and so is an IPv6 client's /64; others are not slowed."""
-    limits = frozen()
-    for _, address in zip(range(FREE_FAILURES_OF_A_NAME + 1), addresses * 9, strict=False):
-        fail(limits, "alice", address)
-    assert all(wait_seconds(limits, "alice", address) > 0 for address in addresses)
-    assert wait_seconds(limits, "alice", others) == 0
-    assert wait_seconds(limits, "becky", addresses[0]) == 0
-
-
-def test_many_names_from_one_address_are_slowed_down() -> None:
-    """Trying one password on many names counts against the address."""
-    limits = frozen()
-    for number in range(FREE_FAILURES_OF_AN_ADDRESS + 1):
-        fail(limits, f"user{number}", "10.0.0.1")
-    assert wait_seconds(limits, "somebody", "10.0.0.1") > 0
+    logins = Logins()
+    for _, address in zip(range(OF_A_NAME.failures + 1), addresses * 9, strict=False):
+        assert logins.fail("alice", address) == 0
+    assert all(logins.wait_seconds("alice", address) == 60 for address in addresses)
+    assert logins.wait_seconds("alice", others) == 0
+    assert logins.wait_seconds("becky", addresses[0]) == 0
 
 
 def test_a_success_resets_the_failures_of_the_name() -> None:
     """A successful login resets the user's count of failures."""
-    limits = frozen()
-    for _ in range(FREE_FAILURES_OF_A_NAME):
-        fail(limits, "alice", "10.0.0.1")
-    assert limits.attempt("alice", "10.0.0.1", lambda: True)
-    fail(limits, "alice", "10.0.0.1")
-    assert wait_seconds(limits, "alice", "10.0.0.1") == 0
+    logins = Logins()
+    for _ in range(OF_A_NAME.failures):
+        logins.fail("alice")
+    assert logins.limits.attempt("alice", "10.0.0.1", b"right", lambda: True)
+    logins.fail("alice")
+    assert logins.wait_seconds("alice") == 0
 
 
 @pytest.mark.parametrize(
-    ("names", "free"),
-    [(["alice"], FREE_FAILURES_OF_A_NAME), (NAMES, FREE_FAILURES_OF_AN_ADDRESS)],
+    ("names", "free"), [(["alice"], OF_A_NAME.failures), (NAMES, OF_AN_ADDRESS.failures)]
 )
-def test_concurrent_guesses_are_limited(names: list[str], free: int) -> None:
+@pytest.mark.parametrize("repeating", [False, True])
+def test_concurrent_guesses_are_limited(names: list[str], free: int, *, repeating: bool) -> None:
     """The limit holds for 64 concurrent guesses, for one name or for many."""
-    limits = LoginLimits()
+    limits = Logins().limits
     verified: list[str] = []
 
     def guess(number: int) -> bool | None:
@@ -120,21 +162,26 @@ def test_concurrent_guesses_are_limited(names: list[str], free: int) -> None:
             time.sleep(0.02)
             return False
 
+        password = b"same" if repeating else b"%d" % number
         with contextlib.suppress(Problem):
-            return limits.attempt(name, "10.0.0.1", verify)
+            return limits.attempt(name, "10.0.0.1", password, verify)
         return None
 
     with ThreadPoolExecutor(64) as threads:
-        list(threads.map(guess, range(64)))
-    assert free + 1 == len(verified)
+        outcomes = list(threads.map(guess, range(64)))
+    assert outcomes.count(False) == free + 1
+    assert len(verified) <= free + 1
 
 
 def test_concurrent_correct_logins_are_allowed() -> None:
     """Concurrent correct logins may wait for each other, but none is refused."""
     limits = LoginLimits()
+
+    def log_in(_: int) -> bool:
+        return limits.attempt("alice", "10.0.0.1", b"right", lambda: True)
+
     with ThreadPoolExecutor(64) as threads:
-        tries = threads.map(lambda _: limits.attempt("alice", "10.0.0.1", lambda: True), range(64))
-        assert set(tries) == {True}
+        assert set(threads.map(log_in, range(64))) == {True}
 
 
 @pytest.mark.parametrize(
