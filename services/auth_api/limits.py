@@ -3,8 +3,8 @@
 Failures fill two leaky buckets: of the user name at its address, and of the address. A full one
 refuses the next attempt. A wrong password that is repeated at an address is no new guess: it fails
 without a hash and fills a bucket of its own, so a client with an old password holds up no other.
-Remembered logins are not limited. Buckets are in memory, per worker process: N workers allow N
-times the guesses.
+The bucket of an address does not delay names that logged in there lately, and remembered logins are
+not limited. All is in memory, per worker process: N workers allow N times the guesses.
 """
 
 import math
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple, TypeAlias
 
-from cachetools import LRUCache
+from cachetools import LRUCache, TTLCache
 
 from services.common.problems import Problem, Unavailable
 
@@ -33,6 +33,7 @@ OF_AN_ADDRESS = Limit(50, seconds=3)
 OF_AN_ADDRESS_FOR_FAILING_NAMES = Limit(25, seconds=3)
 # Longer than any bucket drains, or failing clients that wait for their address would seem new.
 _RECENT_SECONDS = 3600
+_TRUSTED_SECONDS = 12 * 3600
 _BUCKETS_MAX = 20_000
 # Same as the wait for a core in services/auth_api/passwords.py.
 _WAIT_SECONDS_MAX = 5.0
@@ -48,6 +49,9 @@ class LoginLimits:
         self._timer = timer
         self._changed = threading.Condition()
         self._empty_at: LRUCache[_Bucket, float] = LRUCache(_BUCKETS_MAX)
+        self._trusted: TTLCache[_Bucket, bool] = TTLCache(
+            _BUCKETS_MAX, _TRUSTED_SECONDS, timer=timer
+        )
         self._in_flight: Counter[_Bucket] = Counter()
 
     def attempt(
@@ -78,6 +82,7 @@ class LoginLimits:
                 self._in_flight -= buckets
                 if succeeded:
                     self._empty_at.pop(login[:2], None)
+                    self._trusted[login[:2]] = True
                 elif succeeded is not None:
                     self._failed(login)
                 self._changed.notify_all()
@@ -109,9 +114,10 @@ class LoginLimits:
         if self._failed_recently(login):
             return {login: OF_A_NAME}
         name, address = login[:2], login[:1]
-        failing = self._failed_recently(name)
-        of_address = OF_AN_ADDRESS_FOR_FAILING_NAMES if failing else OF_AN_ADDRESS
-        return {login: OF_A_NAME, name: OF_A_NAME, address: of_address}
+        limits = {login: OF_A_NAME, name: OF_A_NAME}
+        if self._failed_recently(name):
+            return {**limits, address: OF_AN_ADDRESS_FOR_FAILING_NAMES}
+        return limits if name in self._trusted else {**limits, address: OF_AN_ADDRESS}
 
     def _failed_recently(self, bucket: _Bucket) -> bool:
         return self._timer() < self._empty_at.get(bucket, -math.inf) + _RECENT_SECONDS

@@ -23,9 +23,7 @@ PASSWORD_CHARACTERS_MAX = 256
 # The minimum of OWASP's Password Storage Cheat Sheet: 19 MiB, 2 passes, 1 lane.
 _HASHER = argon2.PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 
-# Since the last use. Remembered logins are not limited (limits.py), so that guesses from their
-# address do not hold up merchants who log in now and then.
-CACHED_SECONDS = 12 * 3600
+CACHED_SECONDS = 300
 _CACHED_MAX = 10_000
 
 # One hash occupies a core and 19 MiB, so at most one runs per core; the rest wait up to
@@ -67,7 +65,7 @@ class Passwords:
         self._hashing = ThreadPoolExecutor(HASHES_AT_ONCE, thread_name_prefix="hash")
 
     def is_cached(self, username: str, stored_hash: str, password: str) -> bool:
-        """Whether this login was verified, and last used less than CACHED_SECONDS ago."""
+        """Whether this login was verified in the last five minutes."""
         return self._knows(self.mark(username, stored_hash, password))
 
     def verify(self, username: str, stored_hash: str | None, password: str) -> bool:
@@ -109,7 +107,4 @@ class Passwords:
 
     def _knows(self, mark: bytes) -> bool:
         with self._lock:
-            known = mark in self._verified
-            if known:
-                self._verified[mark] = True
-            return known
+            return mark in self._verified

@@ -135,6 +135,17 @@ def test_failures_count_for_one_name_at_one_machine(addresses: list[str], others
     assert logins.wait_seconds("becky", addresses[0]) == 0
 
 
+def test_who_logged_in_lately_is_not_delayed_by_other_names() -> None:
+    """The limit of an address delays first logins, and names that failed since."""
+    logins = Logins()
+    assert logins.limits.attempt("alice", "10.0.0.1", b"right", lambda: True)
+    for number in range(OF_AN_ADDRESS.failures + 1):
+        assert logins.fail(f"user{number}") == 0
+    assert (logins.wait_seconds("becky"), logins.wait_seconds("alice")) == (3, 0)
+    assert logins.fail("alice") == 0
+    assert logins.wait_seconds("alice") > 0
+
+
 def test_a_success_resets_the_failures_of_the_name() -> None:
     """A successful login resets the user's count of failures."""
     logins = Logins()
