@@ -11,6 +11,7 @@
 | `retries` | sorted set by due time (ms) | until due | ids waiting for their next attempt |
 | `deadletters` | stream | DEADLETTER_DAYS | `transaction_id`, `reason`, `entry`, `at` |
 | `connector:{name}` | string | LEASE_SECONDS, renewed | the lease of a live connector |
+| `psp` | string | unlimited | where the connector that started last charges |
 | `partitions` | string, integer | unlimited | the number of partitions, see below |
 
 Each merchant belongs to one of PARTITIONS partitions. With one, the keys are as above. With more,
@@ -71,6 +72,11 @@ class Partition:
     def deadletters(self) -> str:
         """Dead letters."""
         return f"{self.prefix}deadletters"
+
+    @property
+    def psp(self) -> str:
+        """Where the connector that started last charges; see `ConnectorSettings.psp`."""
+        return f"{self.prefix}psp"
 
     def transaction(self, transaction_id: str) -> str:
         """A transaction's record."""

@@ -3,10 +3,11 @@
 -- unchanged; an error would block the others in this call on every retry.
 --
 -- KEYS  transaction:{id} of each
--- ARGV  1 now, RFC 3339   2 ... of each the attempt's traceparent or ''
---       and then the fields to return, more than one
+-- ARGV  1 now, RFC 3339   2 the PSP   then of each the attempt's traceparent or '', of each '1' if an
+--       attempt may have been forgotten (after a sweep or replay) or '', and the fields to return, more
+--       than one
 -- Returns  for each a list of those fields, or {reason} if it cannot be charged
-local now = ARGV[1]
+local now, psp = ARGV[1], ARGV[2]
 -- At most 9 digits, so that the next number is valid, too. HINCRBY rejects leading zeros.
 local function is_count(text)
   return text and #text < 10 and (text == '0' or text:find('^[1-9]%d*$'))
@@ -37,10 +38,16 @@ for i, key in ipairs(KEYS) do
     local event = '{"event": "processing", "at": "' .. now .. '", "attempt": ' .. attempt .. '}'
     redis.call('HSET', key, 'status', 'processing', 'updated_at', now,
       'timeline', extended(record[3], event))
-    replies[i] = redis.call('HMGET', key, unpack(ARGV, 2 + #KEYS))
-    if ARGV[1 + i] ~= '' then
+    -- Where and since when the idempotency key is known. Kept by later attempts; the time stays
+    -- unknown if an earlier version may have made the first.
+    redis.call('HSETNX', key, 'psp', psp)
+    if attempt == 1 and ARGV[2 + #KEYS + i] == '' then
+      redis.call('HSETNX', key, 'attempted_at', now)
+    end
+    replies[i] = redis.call('HMGET', key, unpack(ARGV, 3 + 2 * #KEYS))
+    if ARGV[2 + i] ~= '' then
       -- After the reply, which has that of the attempt before.
-      redis.call('HSET', key, 'attempt_traceparent', ARGV[1 + i])
+      redis.call('HSET', key, 'attempt_traceparent', ARGV[2 + i])
     end
   end
 end

@@ -1,8 +1,10 @@
 #!lua flags=allow-oom
 -- Creates the consumer group if missing, even in a full Redis: without it, nothing drains the queue.
-local queue = KEYS[1]
-local group = ARGV[1]
+-- Records where this connector charges, for replays.
+local queue, psp = unpack(KEYS)
+local group, charges_at = unpack(ARGV)
 check_types('stream')
+redis.call('SET', psp, charges_at)
 local made = redis.pcall('XGROUP', 'CREATE', queue, group, '0', 'MKSTREAM')
 if made.err and not made.err:find('BUSYGROUP') then
   return made

@@ -30,12 +30,16 @@ _ID = re.compile(r"(p[0-9]{1,4}:)?[0-9]{1,20}-[0-9]{1,20}")
 _REPLAY = scripts.script(__file__, "replay.lua")
 _REDIS_TIMEOUT_SECONDS = 2.0
 
+_SEARCH = (
+    "search for the transaction's id in the metadata of payments there, and if it was not "
+    "captured, replay with --not-captured"
+)
 WHY_NOT = {
     "old": (
-        f"accepted more than {IDEMPOTENCY_KEY_HOURS} hours ago, so the PSP may no longer know its "
-        "idempotency key: search for the transaction's id in the metadata of payments there, and "
-        "if it was not captured, replay with --not-captured"
+        f"attempted over {IDEMPOTENCY_KEY_HOURS} hours ago, so the PSP may no longer know its "
+        f"idempotency key: {_SEARCH}"
     ),
+    "elsewhere": f"attempted at another PSP, and now PSP_URL or the key's mode differs: {_SEARCH}",
     "gone": "no such dead letter; see `deadletters list`",
     "missing": "its transaction does not exist",
     "captured": "its transaction was captured",
@@ -118,7 +122,7 @@ class DeadLetters:
 
         Args:
             letter_id: id of the dead letter.
-            not_captured: the operator has verified that the PSP has not captured it. Ignored
+            not_captured: the operator has verified that no PSP has captured it. Ignored
                 while the PSP knows the idempotency key, which it soon forgets.
         """
         partition, entry_id = self._find(letter_id)
@@ -128,22 +132,27 @@ class DeadLetters:
         transaction_id = letter.get("transaction_id", "")
         now = now_ms(self._clock)
         record = partition.transaction(transaction_id)
-        is_old = self._is_old(record, now)
-        if is_old and not not_captured:
-            return "old"
+        unknown = self._why_unknown(partition, record, now)
+        if unknown and not not_captured:
+            return unknown
         keys = [record, partition.queue, partition.deadletters]
         event = Event.of("replayed", now).to_json()
-        args = [transaction_id, entry_id, rfc3339(now), event, "1" if is_old else ""]
+        args = [transaction_id, entry_id, rfc3339(now), event, "1" if unknown else ""]
         return str(scripts.run_script(self._redis, _REPLAY, keys, args))
 
-    def _is_old(self, key: str, now: int) -> bool:
+    def _why_unknown(self, partition: store.Partition, key: str, now: int) -> str:
+        """Why the PSP may not know the idempotency key; empty if it does."""
+        names = ("status", "psp", "created_at", "attempted_at", "not_captured_at")
         try:
-            status, created_at, not_captured_at = self._redis.hmget(
-                key, "status", "created_at", "not_captured_at"
-            )
-        except redis.ResponseError:  # not a hash: the script reports it
-            return False
-        return status == "failed" and is_old(created_at, not_captured_at, now)
+            status, psp, created_at, attempted_at, not_captured_at = self._redis.hmget(key, names)
+            current = self._redis.get(partition.psp)
+        except redis.ResponseError:  # another type: the script reports it
+            return ""
+        if status != "failed":
+            return ""
+        if psp and psp != current:
+            return "elsewhere"
+        return "old" if is_old(created_at, attempted_at, not_captured_at, now) else ""
 
 
 def id_prefix(partition: store.Partition) -> str:
@@ -233,7 +242,7 @@ def parser() -> argparse.ArgumentParser:
     replay.add_argument(
         "--not-captured",
         action="store_true",
-        help="replay even after a day: you have checked that the PSP has not captured it",
+        help="replay even after a day or at another PSP: you have checked that it is not captured",
     )
     return command_line
 

@@ -71,12 +71,14 @@ class Queue:
         self._clock = clock
         self.name = name
         self.partition = partition
+        self._psp = settings.psp
         self._finished_seconds = settings.finished_days * _DAY_SECONDS
 
     def join(self) -> None:
         """Checks Redis, creates the consumer group if missing, and takes a lease."""
         redis_check.check(self._redis, self._settings)
-        scripts.run_script(self._redis, _CREATE_GROUP, [self.partition.queue], [store.GROUP])
+        keys = [self.partition.queue, self.partition.psp]
+        scripts.run_script(self._redis, _CREATE_GROUP, keys, [store.GROUP, self._psp])
         # Without its replicas, it would only keep slots from the other partitions: see `begin`.
         scripts.renew(self._redis, self.partition, self.name, self._settings.redis_replicas_min)
 
@@ -199,13 +201,15 @@ class Queue:
         keys = [self.partition.transaction(entry.transaction_id) for entry in entries]
         now = now_ms(self._clock)
         spans = [start_span(entry, self.partition, self.name) for entry in entries]
-        args = [rfc3339(now), *map(tracing.traceparent, spans), *RECORD_FIELDS]
+        repeated = ["1" if entry.is_repeated else "" for entry in entries]
+        traceparents = map(tracing.traceparent, spans)
+        args = [rfc3339(now), self._psp, *traceparents, *repeated, *RECORD_FIELDS]
         records = scripts.run_script(self._redis, _BEGIN, keys, args)
         works: list[Work] = []
         bad: list[tuple[Entry, str]] = []
         for entry, record, span in zip(entries, records, spans, strict=True):
             try:
-                works.append(read_record(entry, record, now, span))
+                works.append(read_record(entry, record, self._psp, now, span))
             except UnreadableError as error:
                 tracing.end(span, str(error))
                 bad.append((entry, str(error)))

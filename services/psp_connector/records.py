@@ -17,6 +17,7 @@ from services.common import store, tracing
 from services.common.clock import rfc3339
 from services.common.transaction import Amount, Currency, PaymentMethod, UserId
 from services.psp_connector.psp import IDEMPOTENCY_KEY_HOURS, Charge
+from services.psp_connector.psp import text as printable
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{12}Z")
@@ -33,6 +34,8 @@ class _Record(BaseModel):
     payment_method: PaymentMethod
     attempts: int
     created_at: str = ""
+    attempted_at: str = ""
+    psp: str = ""
     request_id: str = ""
     not_captured_at: str = ""
     attempt_traceparent: str = ""
@@ -58,6 +61,11 @@ class Entry:
         """Empty if missing or malformed."""
         found = self.fields.get("transaction_id", "")
         return found if _UUID.fullmatch(found) else ""
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether earlier attempts may not be counted: a replay, or a sweep after a restore."""
+        return not {"swept", "replayed"}.isdisjoint(self.fields)
 
     @property
     def merchant(self) -> str:
@@ -124,14 +132,17 @@ class FinalResult:
 Result = FinalResult | RetryResult
 
 
-def is_old(created_at: str | None, not_captured_at: str | None, now: int) -> bool:
+def is_old(
+    created_at: str | None, attempted_at: str | None, not_captured_at: str | None, now: int
+) -> bool:
     """Whether the PSP may no longer know a transaction's idempotency key. `now`: ms.
 
-    Times are RFC 3339; a missing or malformed one counts as old. `not_captured_at`: when an
-    operator confirmed that the PSP had not captured the transaction.
+    Times are RFC 3339; a missing or malformed one counts as old. `attempted_at`: of the first
+    attempt; if missing, it may have been at any time. `not_captured_at`: when an operator confirmed
+    that the PSP had not captured the transaction.
     """
     known_since = rfc3339(now - IDEMPOTENCY_KEY_HOURS * 3_600_000)
-    return max(_time(created_at), _time(not_captured_at)) < known_since
+    return max(_time(attempted_at or created_at), _time(not_captured_at)) < known_since
 
 
 def _time(found: str | None) -> str:
@@ -147,12 +158,19 @@ def read_claimed(reply: Sequence[str]) -> list[Entry]:
     return found
 
 
-def read_record(entry: Entry, record: Sequence[str | None], now: int, span: Span) -> Work:
-    """Parses begin.lua's reply for an entry. `now`: ms since the epoch; `span`: of the attempt.
+def read_record(entry: Entry, record: Sequence[str | None], psp: str, now: int, span: Span) -> Work:
+    """Parses begin.lua's reply for an entry.
+
+    Args:
+        entry: of the queue.
+        record: the reply.
+        psp: where it would be charged, as in the reply.
+        now: ms since the epoch.
+        span: of the attempt.
 
     Raises:
-        UnreadableError: rejected by begin.lua, an invalid field, or possibly charged so long ago
-            that the PSP no longer knows its idempotency key.
+        UnreadableError: rejected by begin.lua, an invalid field, or possibly charged at another PSP
+            or so long ago that the PSP no longer knows its idempotency key.
     """
     if len(record) == 1:
         raise UnreadableError(record[0])
@@ -163,12 +181,14 @@ def read_record(entry: Entry, record: Sequence[str | None], now: int, span: Span
         name = str(error.errors()[0]["loc"][0])
         text = (found[name] or "")[:_VALUE_CHARACTERS_MAX] or "missing"
         raise UnreadableError(f"unreadable record: {name} is {text}") from None
-    # An earlier attempt may have charged it, for example before a day of downtime. Its count
-    # is lost by a replay, and by a restored backup, after which the transaction is swept.
-    is_repeated = read.attempts > 1 or not {"swept", "replayed"}.isdisjoint(entry.fields)
-    if is_repeated and is_old(read.created_at, read.not_captured_at, now):
-        hours = f"accepted more than {IDEMPOTENCY_KEY_HOURS} hours ago"
-        raise UnreadableError(f"attempted before, {hours}: the PSP may have charged it")
+    # An earlier attempt may have charged it. If this is the first, its PSP and time have just been
+    # recorded.
+    if read.psp != psp:
+        where = f"at another PSP ({printable(read.psp)})"
+        raise UnreadableError(f"attempted before {where}: it may have charged it")
+    if is_old(read.created_at, read.attempted_at, read.not_captured_at, now):
+        when = f"over {IDEMPOTENCY_KEY_HOURS} hours ago"
+        raise UnreadableError(f"attempted before, {when}: the PSP may have charged it")
     # Sent as a header to the PSP.
     request_id = read.request_id if _REQUEST_ID.fullmatch(read.request_id) else ""
     charge = Charge(

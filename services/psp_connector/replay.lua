@@ -1,8 +1,8 @@
 #!lua
 -- Queues a failed transaction again with fresh attempts, and removes its dead letter. The only way
 -- out of a final status; an operator triggers it, and the timeline records it. Captured and
--- declined transactions never change. Within a day (checked by deadletters.py) the PSP still knows
--- the idempotency key, so nothing is charged twice.
+-- declined transactions never change. Within a day and at the same PSP (checked by deadletters.py) the
+-- idempotency key is still known, so nothing is charged twice.
 --
 -- not_captured is '1' if the operator has verified that the PSP has not captured it, else ''.
 --
@@ -22,6 +22,7 @@ redis.call('HSET', transaction, 'status', 'queued', 'attempts', 0, 'updated_at',
   'timeline', extended(record[2], event))
 if not_captured ~= '' then
   redis.call('HSET', transaction, 'not_captured_at', now)
+  redis.call('HDEL', transaction, 'psp')
 end
 redis.call('PERSIST', transaction)
 redis.call('XDEL', deadletters, letter_id)

@@ -2,6 +2,7 @@
 
 import re
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
@@ -41,3 +42,16 @@ class ConnectorSettings(HttpSettings, RedisSettings):
     )
     finished_days: Days = Field(default=90, description="days that a final transaction is kept")
     deadletter_days: Days = Field(default=30, description="days that a dead letter is kept")
+
+    @property
+    def psp(self) -> str:
+        """Where idempotency keys are known: PSP_URL, normalized, and the mode (`live`, `test`).
+
+        Stripe's API keys name the mode, not the account. They may be rotated, or replaced by
+        restricted ones.
+        """
+        url = urlsplit(self.psp_url)
+        default_port = {"http": 80, "https": 443}[url.scheme]
+        host = url.netloc.lower().removesuffix(":").removesuffix(f":{default_port}")
+        mode = re.match("[a-z]{2}_(live|test)_", self.psp_api_key.get_secret_value())
+        return f"{url.scheme}://{host}{url.path} {mode[1] if mode else ''}".strip()

@@ -20,9 +20,9 @@ SCRIPTS: Mapping[str, tuple[str, tuple[object, ...]]] = {
         "none zset stream zset none",
         (ID, 1, "m", "r", 100, "", "fingerprint", "{}", 60, "user_id", 1),
     ),
-    "psp_connector/begin.lua": ("-", ("now", "", "amount", "currency")),
+    "psp_connector/begin.lua": ("-", ("now", "psp", "", "", "amount", "currency")),
     "psp_connector/claim.lua": ("stream", ("group", "one", "two", 5)),
-    "psp_connector/create_group.lua": ("stream", ("another",)),
+    "psp_connector/create_group.lua": ("stream -", ("another", "psp")),
     "psp_connector/dead_letter.lua": (
         "stream stream -", ("group", ENTRY, ID, "reason", "{}", "now", "1-0", _EVENT, 60),
     ),

@@ -9,8 +9,6 @@ import redis
 from structlog.testing import capture_logs
 
 from services.common import store
-from services.common.clock import now_ms, rfc3339
-from services.psp_connector.deadletters import DeadLetters
 from services.psp_connector.psp import Captured, Charge, Declined, Outcome, Refused, Transient
 from services.psp_connector.records import FinalResult
 from tests.psp_connector.payments import STORE, FakePsp, Payments, take
@@ -211,37 +209,3 @@ def test_an_open_transaction_in_no_queue_is_found(
         wait_until(lambda: payments.consumers() <= {"one"}, what="removal of the others")
     assert (payments.points(), payments.letters()) == (24, [])
     assert payments.nothing_left()
-
-
-@pytest.mark.parametrize("history", ["accepted", "attempted", "replayed", "swept"])
-def test_an_old_payment_is_attempted_a_first_time_only(payments: Payments, history: str) -> None:
-    """After a day the PSP may have captured an earlier attempt and forgotten its key.
-
-    `swept` is a transaction in no queue, as after a restored backup: its attempts are not known.
-    """
-    transaction_id = payments.accept()
-    letters = DeadLetters(payments.client)
-    if history == "attempted":
-        queue = payments.queue("killed")
-        take(queue)
-        queue.leave()
-    elif history == "replayed":
-        payments.end(FakePsp(lambda *_: Refused("HTTP 400")), transaction_id)
-        [(letter_id, _)] = letters.all()
-        # The confirmation counts only once the key may be forgotten.
-        assert letters.replay(letter_id, not_captured=True) == "done"
-    elif history == "swept":
-        by_del(payments)
-    payments.change(transaction_id, "created_at", rfc3339(now_ms() - 23 * 3_600_000 - 1000))
-    psp = FakePsp()
-    payments.end(psp, transaction_id)
-    assert bool(psp.calls) is (history == "accepted")
-    if psp.calls:
-        return
-    [(letter_id, letter)] = letters.all()
-    assert "may have" in letter["reason"]
-    assert letters.replay(letter_id) == "old"
-    assert letters.replay(letter_id, not_captured=True) == "done"
-    flaky = FakePsp(lambda _, call: Transient("HTTP 500") if call == 1 else Captured("pi"))
-    payments.end(flaky, transaction_id)
-    assert payments.record(transaction_id)["status"] == "captured"

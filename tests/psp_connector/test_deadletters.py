@@ -63,7 +63,7 @@ def test_after_a_day_a_replay_needs_confirmation(
     redis_port: int, payments: Payments, failed: str
 ) -> None:
     """The PSP has forgotten the idempotency key, so a lost response means a second charge."""
-    payments.change(failed, "created_at", rfc3339(now_ms() - 24 * 3_600_000))
+    payments.change(failed, "attempted_at", rfc3339(now_ms() - 24 * 3_600_000))
     code, out, err = run(redis_port, "replay", "--all")
     assert (code, out) == (1, "")
     assert "--not-captured" in err

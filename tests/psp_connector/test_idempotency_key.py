@@ -1,0 +1,160 @@
+"""Attempts at a time, or at a PSP, at which the idempotency key may be unknown."""
+
+from collections.abc import Callable
+
+import pytest
+
+from services.common.clock import now_ms, rfc3339
+from services.common.settings import Secret
+from services.psp_connector.deadletters import DeadLetters
+from services.psp_connector.psp import Captured, Refused, Transient
+from services.psp_connector.records import RetryResult
+from services.psp_connector.settings import ConnectorSettings
+from tests.psp_connector.payments import STORE, FakePsp, Payments, take
+
+OTHER_PSP = "https://other.example"
+
+
+def flaky() -> FakePsp:
+    return FakePsp(lambda _, call: Transient("HTTP 500") if call == 1 else Captured("pi"))
+
+
+def by_a_kill(payments: Payments) -> None:
+    queue = payments.queue("killed")
+    take(queue)
+    queue.leave()
+
+
+def by_a_retry(payments: Payments) -> None:
+    queue = payments.queue("one")
+    [work] = take(queue)
+    queue.save([(work, RetryResult("HTTP 500", 0))])
+
+
+def by_a_replay(payments: Payments) -> None:
+    queue = payments.queue("one")
+    [work] = take(queue)
+    payments.end(FakePsp(lambda *_: Refused("HTTP 400")), work.charge.transaction_id)
+    letters = DeadLetters(payments.client)
+    [(letter_id, _)] = letters.all()
+    # The confirmation counts only once the key may be unknown.
+    assert letters.replay(letter_id, not_captured=True) == "done"
+
+
+def by_a_restore(payments: Payments) -> None:
+    """The transaction is in no queue, and an attempt after the backup is not counted."""
+    payments.client.delete(STORE.queue)
+
+
+def a_day_passes(payments: Payments, transaction_id: str) -> None:
+    for field in ("created_at", "attempted_at"):
+        if payments.client.hexists(STORE.transaction(transaction_id), field):
+            payments.change(transaction_id, field, rfc3339(now_ms() - 23 * 3_600_000 - 1000))
+
+
+def a_day_passes_since_an_earlier_version(payments: Payments, transaction_id: str) -> None:
+    for field in ("attempted_at", "psp"):
+        payments.change(transaction_id, field, None)
+    a_day_passes(payments, transaction_id)
+
+
+def the_psp_changes(payments: Payments, _transaction_id: str) -> None:
+    payments.settings = payments.settings.model_copy(update={"psp_url": OTHER_PSP})
+
+
+REASONS = {
+    "old": "attempted before, over 23 hours ago: the PSP may have charged it",
+    "elsewhere": "attempted before at another PSP (http://127.0.0.1:1 test): "
+    "it may have charged it",
+}
+
+
+@pytest.mark.parametrize(
+    ("attempt", "change", "why"),
+    [
+        *[(by, a_day_passes, "old") for by in (by_a_kill, by_a_retry, by_a_replay, by_a_restore)],
+        *[
+            (by, a_day_passes_since_an_earlier_version, "old")
+            for by in (by_a_kill, by_a_retry, by_a_replay)
+        ],
+        *[(by, the_psp_changes, "elsewhere") for by in (by_a_kill, by_a_retry, by_a_replay)],
+    ],
+)
+def test_an_attempt_that_may_charge_twice_is_a_dead_letter(
+    payments: Payments,
+    attempt: Callable[[Payments], None],
+    change: Callable[[Payments, str], None],
+    why: str,
+) -> None:
+    """An earlier attempt may have captured; only an operator's confirmation repeats it."""
+    transaction_id = payments.accept()
+    attempt(payments)
+    change(payments, transaction_id)
+    psp, letters = FakePsp(), DeadLetters(payments.client)
+    payments.end(psp, transaction_id)
+    assert not psp.calls
+    [(letter_id, letter)] = letters.all()
+    assert letter["reason"] == REASONS[why]
+    assert letters.replay(letter_id) == why
+    assert letters.replay(letter_id, not_captured=True) == "done"
+    payments.end(flaky(), transaction_id)
+    assert payments.record(transaction_id)["status"] == "captured"
+
+
+@pytest.mark.parametrize("change", [a_day_passes, the_psp_changes])
+def test_a_payment_without_attempts_is_attempted_as_often_as_any(
+    payments: Payments, change: Callable[[Payments, str], None]
+) -> None:
+    """After an outage of a day, or at another PSP, its key is known from the first attempt on."""
+    transaction_id = payments.accept()
+    change(payments, transaction_id)
+    payments.end(flaky(), transaction_id)
+    assert payments.record(transaction_id)["status"] == "captured"
+
+
+def test_a_payment_that_failed_at_another_psp_is_not_replayed(payments: Payments) -> None:
+    """The replay is refused once a connector with the other PSP has started."""
+    transaction_id = payments.accept()
+    payments.end(FakePsp(lambda *_: Refused("HTTP 400")), transaction_id)
+    the_psp_changes(payments, transaction_id)
+    payments.queue("new")
+    letters = DeadLetters(payments.client)
+    [(letter_id, _)] = letters.all()
+    assert letters.replay(letter_id) == "elsewhere"
+
+
+def test_an_attempt_of_an_earlier_version_is_repeated_within_a_day(payments: Payments) -> None:
+    """Where it was made is not known, so a deployment does not fail it. Later changes count."""
+    transaction_id = payments.accept()
+    by_a_retry(payments)
+    for field in ("attempted_at", "psp"):
+        payments.change(transaction_id, field, None)
+    queue = payments.queue("one")
+    queue.promote()
+    [work] = take(queue)
+    assert work.attempt == 2
+    the_psp_changes(payments, transaction_id)
+    payments.client.delete(STORE.lease("one"))
+    psp = FakePsp()
+    payments.end(psp, transaction_id)
+    assert not psp.calls
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "expected"),
+    [
+        ("https://api.stripe.com", "sk_live_1", "https://api.stripe.com live"),
+        ("HTTPS://API.Stripe.com:443/", "rk_live_rotated", "https://api.stripe.com live"),
+        ("https://api.stripe.com:", "sk_test_1", "https://api.stripe.com test"),
+        ("https://api.stripe.com:8443", "secret", "https://api.stripe.com:8443"),
+        ("https://api.stripe.com/eu", "sk_org_1", "https://api.stripe.com/eu"),
+        ("http://[::1]:80/", "sk_test_1", "http://[::1] test"),
+        ("http://psp:443", "secret", "http://psp:443"),
+    ],
+)
+def test_a_psp_is_known_by_its_address_and_mode(url: str, key: str, expected: str) -> None:
+    """Another spelling of the address, or another key of the account, is the same PSP."""
+    settings = ConnectorSettings(
+        http_port=1, redis_url="redis://127.0.0.1:1/0", psp_url=url, psp_api_key=Secret(key)
+    )
+    assert settings.psp == expected
