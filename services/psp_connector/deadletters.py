@@ -40,6 +40,7 @@ WHY_NOT = {
         f"idempotency key: {_SEARCH}"
     ),
     "elsewhere": f"attempted at another PSP, and now PSP_URL or the key's mode differs: {_SEARCH}",
+    "full": "Redis is full: raise its maxmemory or wait until it is drained, then repeat",
     "gone": "no such dead letter; see `deadletters list`",
     "missing": "its transaction does not exist",
     "captured": "its transaction was captured",
@@ -138,7 +139,10 @@ class DeadLetters:
         keys = [record, partition.queue, partition.deadletters]
         event = Event.of("replayed", now).to_json()
         args = [transaction_id, entry_id, rfc3339(now), event, "1" if unknown else ""]
-        return str(scripts.run_script(self._redis, _REPLAY, keys, args))
+        try:
+            return str(scripts.run_script(self._redis, _REPLAY, keys, args))
+        except redis.OutOfMemoryError:
+            return "full"
 
     def _why_unknown(self, partition: store.Partition, key: str, now: int) -> str:
         """Why the PSP may not know the idempotency key; empty if it does."""

@@ -86,6 +86,21 @@ def test_what_cannot_be_replayed_stays(
     assert len(payments.letters()) == 2
 
 
+def test_a_full_redis_replays_nothing(
+    redis_port: int, client: Any, payments: Payments, failed: str
+) -> None:
+    """The message says that Redis is full, not that it is down."""
+    client.set("partitions", 1)  # by the Core API
+    client.config_set("maxmemory", "1")
+    try:
+        code, out, err = run(redis_port, "replay", "--all")
+    finally:
+        client.config_set("maxmemory", "1gb")
+    assert (code, out) == (1, "")
+    assert f"not replayed: {WHY_NOT['full']}" in err
+    assert (payments.record(failed)["status"], len(payments.letters())) == ("failed", 1)
+
+
 def test_without_redis_there_is_a_message() -> None:
     """There is no traceback when the stack is down."""
     code, _, err = run(1, "list")
