@@ -9,6 +9,7 @@ import argparse
 import getpass
 import os
 import re
+import secrets
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -27,9 +28,9 @@ Password = Callable[[], str]
 _EPILOG = """\
 examples:
   $ python -m services.auth_api.users list
-       1  enabled   alice
-       2  enabled   becky
-       3  disabled  charlie
+                1  enabled   alice
+                2  enabled   becky
+                3  disabled  charlie
   $ python -m services.auth_api.users add dora          asks for the password
   $ python -m services.auth_api.users add dora <password.txt
   dora: done
@@ -102,7 +103,7 @@ def main(argv: Sequence[str], path: Path, out: TextIO, read_password: Password) 
         if command == "list":
             for user in users:
                 state = "enabled" if user.enabled else "disabled"
-                out.write(f"{user.id:>6}  {state:<8}  {user.username}\n")
+                out.write(f"{user.id:>15}  {state:<8}  {user.username}\n")
             return 0
         _refuse_unfit(users, command, username)
         password_hash = _new_hash(read_password()) if command == "add" else ""
@@ -123,7 +124,8 @@ def parser() -> argparse.ArgumentParser:
     """The command-line parser."""
     command_line = argparse.ArgumentParser(
         prog="python -m services.auth_api.users",
-        description="Lists and changes users. Changes apply at the next login.",
+        description="Lists and changes users. Changes apply at the next login.\n"
+        "Disable a merchant who leaves, and never delete it: its transactions name it by id.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -161,7 +163,9 @@ def _new_hash(password: str) -> str:
 
 def _changed(users: list[User], command: str, username: str, password_hash: str) -> list[User]:
     if command == "add":
-        number = max((user.id for user in users), default=0) + 1
+        # Random, always of 15 digits: an id that was deleted from the file is not given again, and
+        # with it another merchant's transactions, points and Idempotency-Keys.
+        number = 10**14 + secrets.randbelow(9 * 10**14)
         return [*users, User(id=number, username=username, password_hash=password_hash)]
     enabled = command == "enable"
     return [

@@ -118,7 +118,18 @@ def test_a_changed_user_file_counts_at_once(file: Path) -> None:
     assert main(["disable", "alice"], file, io.StringIO(), lambda: "") == 0
     assert claims(log_in(api, "alice"))["enabled"] is False
     assert main(["add", "dora"], file, io.StringIO(), lambda: "secret of dora") == 0
-    assert claims(log_in(api, "dora", "secret of dora"))["sub"] == "4"
+    assert claims(log_in(api, "dora", "secret of dora"))["sub"] == str(load(file)[-1].id)
+
+
+def test_no_id_is_given_again(file: Path) -> None:
+    """An id belongs to its merchant's transactions, points and Idempotency-Keys for ever."""
+    shipped, ids = file.read_bytes(), set()
+    for name in ("dora", "eve"):
+        file.write_bytes(shipped)  # the last entry is deleted by hand
+        assert main(["add", name], file, io.StringIO(), lambda: "secret") == 0
+        ids.add(load(file)[-1].id)
+    assert len(ids) == 2
+    assert ids.isdisjoint(range(1, 1000))
 
 
 def test_the_last_of_two_changes_at_once_counts(
