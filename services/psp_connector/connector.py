@@ -139,6 +139,8 @@ class Connector:
 
     def _report(self, outcome: Outcome) -> None:
         """Reports the outcome to the breaker, and checks the PSP if the breaker requests it."""
+        if isinstance(outcome, Refused) and not outcome.is_sent:
+            return
         if not isinstance(outcome, Transient):
             self._breaker.succeeded()
         elif self._breaker.failed() and self._breaker.check(self._psp.is_available):
@@ -179,8 +181,9 @@ def _final_result(work: Work, outcome: Outcome) -> FinalResult:
             return FinalResult("captured", psp_reference=text(reference), points=points)
         case Declined(code, reference):
             return FinalResult("declined", psp_reference=text(reference), decline_code=text(code))
-        case Refused(reason):
-            return FinalResult("failed", reason=f"refused by the PSP: {text(reason)}")
+        case Refused(reason, is_sent):
+            what = "refused by the PSP" if is_sent else "not sent to the PSP"
+            return FinalResult("failed", reason=f"{what}: {text(reason)}")
         case Transient(reason):
             reason = f"given up after {work.attempt} attempts: {text(reason)}"
             return FinalResult("failed", reason=reason)

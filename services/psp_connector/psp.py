@@ -49,9 +49,11 @@ class Declined:
 
 @dataclass(frozen=True)
 class Refused:
-    """The PSP rejects the request permanently."""
+    """The request is invalid for the PSP; permanent."""
 
     reason: str
+    is_sent: bool = True
+    """Whether the PSP rejected it itself."""
 
 
 @dataclass(frozen=True)

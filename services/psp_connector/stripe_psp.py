@@ -30,6 +30,9 @@ _TRANSIENT_STATUSES = frozenset({401, 403, 404, 408, 409, 424, 425, 429})
 # Valid, but never the status of our confirmed charges.
 _REFUSED_STATUSES = frozenset({"canceled", "requires_capture", "requires_confirmation"})
 
+# The card was charged, or may be yet: no declined payment has these.
+_PAID_STATUSES = frozenset({"succeeded", "processing", "requires_capture"})
+
 # Stripe's decimals, for currencies where Stripe or ISO 4217 has other than two.
 # https://docs.stripe.com/currencies, "Zero-decimal currencies", "Three-decimal currencies" and
 # "Special cases": ISK and UGX have no decimals but are charged with two, always 00 (their first
@@ -90,7 +93,7 @@ class StripePsp:
             intent = self._create(charge)
             return _outcome(intent) if _is_of(charge, intent) else _OTHER
         except AmountError as error:
-            return Refused(str(error))
+            return Refused(str(error), is_sent=False)
         except stripe.StripeError as error:
             return _failed_call(charge, error)
         except Exception as error:  # noqa: BLE001  the library raises these for unexpected JSON
@@ -189,7 +192,7 @@ def _failed_call(charge: Charge, error: stripe.StripeError) -> Outcome:
         return Transient(f"HTTP {status} {kind}")
     if kind == "card_error":
         intent = getattr(error.error, "payment_intent", None)
-        if not _is_named(charge, intent):
+        if not _is_named(charge, intent) or getattr(intent, "status", None) in _PAID_STATUSES:
             return _OTHER
         return Declined(_decline_code(error.error), str(getattr(intent, "id", "")))
     return Refused(f"HTTP {status} {error.code or kind}")

@@ -43,6 +43,7 @@ DOWN, CARD = Transient("HTTP 503", 0.05), Declined("insufficient_funds", "pi_1")
         ([Captured("pi_1")], "captured", None),
         ([CARD], "declined", None),
         ([Refused("HTTP 400 nope")], "failed", "refused by the PSP: HTTP 400 nope"),
+        ([Refused("no IQD", is_sent=False)], "failed", "not sent to the PSP: no IQD"),
         ([DOWN, DOWN, Captured("pi_1")], "captured", None),
         ([DOWN, CARD], "declined", None),
         ([DOWN] * 3, "failed", "given up after 3 attempts: HTTP 503"),
@@ -154,6 +155,18 @@ def test_an_outage_costs_one_attempt_at_most(payments: Payments) -> None:
     assert psp.calls.total() == lost + len(ids)
     assert max(together[:3]) <= 2
     assert max(together) == 4
+
+
+def test_a_payment_that_is_not_sent_hides_no_outage(payments: Payments) -> None:
+    """Between failures of others, it is no sign of a PSP that is up."""
+    payments.settings = payments.settings.model_copy(update={"psp_attempts_max": 1})
+    outcomes: list[Outcome] = [Transient("no response"), Refused("no IQD", is_sent=False)]
+    failed = itertools.cycle(outcomes)
+    psp = FakePsp(lambda *_: next(failed))
+    for _ in range(2 * FAILURES_MAX):
+        payments.accept()
+    with payments.running(psp, concurrency=1):
+        wait_until(lambda: psp.probes, seconds_max=5)
 
 
 def test_a_full_redis_is_drained(client: Any, payments: Payments) -> None:

@@ -60,6 +60,10 @@ OTHERS: dict[str, Any] = {"metadata": {"transaction_id": "t"}}
         (200, GOOD | {"metadata": {"transaction_id": "t"}}, OTHER),
         (200, UNPAID | OTHERS, OTHER),
         (402, error("card_error", payment_intent=UNPAID | OTHERS), OTHER),
+        *[
+            (402, error("card_error", payment_intent=GOOD | {"status": status}), OTHER)
+            for status in ("succeeded", "processing", "requires_capture")
+        ],
         (200, GOOD | {"status": "done"}, OTHER),
         (402, {"error": {"message": "quota exceeded"}}, Transient("HTTP 402")),
         (400, {"error": {}}, Transient("HTTP 400")),
