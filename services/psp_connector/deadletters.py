@@ -39,7 +39,10 @@ WHY_NOT = {
         f"attempted over {IDEMPOTENCY_KEY_HOURS} hours ago, so the PSP may no longer know its "
         f"idempotency key: {_SEARCH}"
     ),
-    "elsewhere": f"attempted at another PSP, and now PSP_URL or the key's mode differs: {_SEARCH}",
+    "elsewhere": (
+        "attempted at another PSP or in another mode, so its idempotency key is unknown where "
+        f"PSP_URL and PSP_API_KEY lead now: {_SEARCH}"
+    ),
     "full": "Redis is full: raise its maxmemory or wait until it is drained, then repeat",
     "gone": "no such dead letter; see `deadletters list`",
     "missing": "its transaction does not exist",
