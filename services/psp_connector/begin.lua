@@ -6,7 +6,8 @@
 -- ARGV  1 now, RFC 3339   2 the PSP   then of each the attempt's traceparent or '', of each '1' if an
 --       attempt may have been forgotten (after a sweep or replay) or '', and the fields to return, more
 --       than one
--- Returns  for each a list of those fields, or {reason} if it cannot be charged
+-- Returns  for each a list: '1' if no earlier attempt at any PSP is recorded, else '', and those fields; or
+--          {reason} if it cannot be charged
 local now, psp = ARGV[1], ARGV[2]
 -- At most 9 digits, so that the next number is valid, too. HINCRBY rejects leading zeros.
 local function is_count(text)
@@ -40,11 +41,12 @@ for i, key in ipairs(KEYS) do
       'timeline', extended(record[3], event))
     -- Where and since when the idempotency key is known. Kept by later attempts; the time stays
     -- unknown if an earlier version may have made the first.
-    redis.call('HSETNX', key, 'psp', psp)
+    local is_first = redis.call('HSETNX', key, 'psp', psp) == 1
     if attempt == 1 and ARGV[2 + #KEYS + i] == '' then
       redis.call('HSETNX', key, 'attempted_at', now)
     end
     replies[i] = redis.call('HMGET', key, unpack(ARGV, 3 + 2 * #KEYS))
+    table.insert(replies[i], 1, is_first and '1' or '')
     if ARGV[2 + i] ~= '' then
       -- After the reply, which has that of the attempt before.
       redis.call('HSET', key, 'attempt_traceparent', ARGV[2 + i])

@@ -149,7 +149,7 @@ class Connector:
     def _result(self, work: Work, outcome: Outcome) -> Result:
         if isinstance(outcome, Transient) and work.attempt < self._attempts_max:
             delay = self._backoff.delay_seconds(work.attempt, outcome.retry_after_seconds)
-            return RetryResult(text(outcome.reason), delay)
+            return RetryResult(text(outcome.reason), delay, outcome.is_unseen)
         return _final_result(work, outcome)
 
     def saved(self, attempts: list[tuple[Attempt, bool]]) -> None:

@@ -62,6 +62,8 @@ class Transient:
 
     reason: str
     retry_after_seconds: float = 0.0
+    is_unseen: bool = False
+    """Whether the PSP has certainly not seen the payment, for example if it cannot be reached."""
 
 
 Outcome = Captured | Declined | Refused | Transient

@@ -17,7 +17,6 @@ from services.common import store, tracing
 from services.common.clock import rfc3339
 from services.common.transaction import Amount, Currency, PaymentMethod, UserId
 from services.psp_connector.psp import IDEMPOTENCY_KEY_HOURS, Charge
-from services.psp_connector.psp import text as printable
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{12}Z")
@@ -88,6 +87,8 @@ class Work:
     attempt: int
     charge: Charge
     merchant: str = ""
+    is_first: bool = False
+    """Whether no earlier attempt at any PSP is recorded."""
     span: Span = field(default=INVALID_SPAN, compare=False)
 
     @property
@@ -105,6 +106,8 @@ class RetryResult:
 
     reason: str
     delay_seconds: float
+    is_unseen: bool = False
+    """Whether the PSP has certainly not seen this attempt."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,8 @@ def read_record(entry: Entry, record: Sequence[str | None], psp: str, now: int, 
     """
     if len(record) == 1:
         raise UnreadableError(record[0])
-    found = dict(zip(RECORD_FIELDS, record, strict=True))
+    is_first, *fields = record
+    found = dict(zip(RECORD_FIELDS, fields, strict=True))
     try:
         read = _Record.model_validate({n: text for n, text in found.items() if text is not None})
     except ValidationError as error:
@@ -184,8 +188,7 @@ def read_record(entry: Entry, record: Sequence[str | None], psp: str, now: int, 
     # An earlier attempt may have charged it. If this is the first, its PSP and time have just been
     # recorded.
     if read.psp != psp:
-        where = f"at another PSP ({printable(read.psp)})"
-        raise UnreadableError(f"attempted before {where}: it may have charged it")
+        raise UnreadableError("attempted before at another PSP: it may have charged it")
     if is_old(read.created_at, read.attempted_at, read.not_captured_at, now):
         when = f"over {IDEMPOTENCY_KEY_HOURS} hours ago"
         raise UnreadableError(f"attempted before, {when}: the PSP may have charged it")
@@ -196,7 +199,9 @@ def read_record(entry: Entry, record: Sequence[str | None], psp: str, now: int, 
     )
     span.set_attributes({"platform.attempt": read.attempts, "enduser.id": str(read.user_id)})
     tracing.link(span, read.attempt_traceparent)
-    return Work(entry.id, read.user_id, read.attempts, charge, entry.merchant, span)
+    return Work(
+        entry.id, read.user_id, read.attempts, charge, entry.merchant, is_first == "1", span
+    )
 
 
 def start_span(entry: Entry, partition: store.Partition, connector: str) -> Span:

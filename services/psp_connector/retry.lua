@@ -2,11 +2,13 @@
 -- Schedules a transaction's next attempt. Only for the connector that holds the entry: otherwise
 -- another one has reclaimed it.
 --
+-- is_unseen is '1' if no PSP has seen any attempt, so that the next may be made anywhere, else ''.
+--
 -- Returns  'done', 'taken' if another connector holds the entry, 'final' if it was final already,
 --          'missing' if there is no record, or its status is none: its entry stays, for begin.lua
 --          to report
 local transaction, queue, retries = unpack(KEYS)
-local id, group, entry_id, connector, now, event, due_ms = unpack(ARGV)
+local id, group, entry_id, connector, now, event, due_ms, is_unseen = unpack(ARGV)
 check_types('hash', 'stream', 'zset')
 if #redis.call('XPENDING', queue, group, entry_id, entry_id, 1, connector) == 0 then
   return 'taken'
@@ -21,6 +23,9 @@ end
 if outcome == 'done' then
   redis.call('HSET', transaction, 'status', 'queued', 'updated_at', now,
     'timeline', extended(record[2], event))
+  if is_unseen ~= '' then
+    redis.call('HDEL', transaction, 'psp')
+  end
   redis.call('ZADD', retries, due_ms, id)
 end
 acknowledge(queue, group, entry_id)

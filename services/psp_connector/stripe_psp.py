@@ -5,9 +5,11 @@ https://docs.stripe.com/api/payment_intents/create, https://docs.stripe.com/erro
 """
 
 import math
+import ssl
 from typing import Any
 
 import stripe
+import urllib3.exceptions
 
 from services.common.currencies import EXPONENTS
 from services.psp_connector.bounded import BoundedSession
@@ -22,10 +24,19 @@ from services.psp_connector.psp import (
 )
 from services.psp_connector.settings import ConnectorSettings
 
+# PSP_API_KEY or the path of PSP_URL is wrong, which must not fail a merchant's transactions.
+_MISCONFIGURED_STATUSES = frozenset({401, 403, 404})
+
 # Statuses unrelated to this payment. 409: a request with this idempotency key is in progress.
-# 424: a failure outside Stripe. 401, 403, 404: PSP_API_KEY or the path of PSP_URL is wrong, which
-# must not fail a merchant's transactions.
-_TRANSIENT_STATUSES = frozenset({401, 403, 404, 408, 409, 424, 425, 429})
+# 424: a failure outside Stripe.
+_TRANSIENT_STATUSES = _MISCONFIGURED_STATUSES | {408, 409, 424, 425, 429}
+
+# Before the request is sent: refused or unknown address, or a certificate that cannot be verified.
+_UNSENT_ERRORS = (
+    urllib3.exceptions.NewConnectionError,
+    urllib3.exceptions.ConnectTimeoutError,
+    ssl.SSLCertVerificationError,
+)
 
 # Valid, but never the status of our confirmed charges.
 _REFUSED_STATUSES = frozenset({"canceled", "requires_capture", "requires_confirmation"})
@@ -182,11 +193,12 @@ def _decline_code(error: Any) -> str:
 def _failed_call(charge: Charge, error: stripe.StripeError) -> Outcome:
     status, kind = error.http_status, getattr(error.error, "type", None)
     if status is None:
-        return Transient("no response")
+        return Transient("no response", is_unseen=_is_unsent(error))
     # Below 400, or without Stripe's error object: not from the PSP itself but perhaps from a proxy.
     # The PSP may have captured.
     if status < 400 or status >= 500 or status in _TRANSIENT_STATUSES or not kind:
-        return Transient(f"HTTP {status}", _retry_after_seconds(error))
+        is_unseen = status in _MISCONFIGURED_STATUSES
+        return Transient(f"HTTP {status}", _retry_after_seconds(error), is_unseen)
     if kind == "idempotency_error":
         # An earlier version sent other parameters under this key, and the PSP may have captured.
         return Transient(f"HTTP {status} {kind}")
@@ -196,6 +208,12 @@ def _failed_call(charge: Charge, error: stripe.StripeError) -> Outcome:
             return _OTHER
         return Declined(_decline_code(error.error), str(getattr(intent, "id", "")))
     return Refused(f"HTTP {status} {error.code or kind}")
+
+
+def _is_unsent(error: BaseException | None) -> bool:
+    while error and not isinstance(error, _UNSENT_ERRORS):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _retry_after_seconds(error: stripe.StripeError) -> float:

@@ -38,7 +38,7 @@ SCRIPTS: Mapping[str, tuple[str, tuple[object, ...]]] = {
     "psp_connector/remove_consumer.lua": ("stream", ("group", "nobody")),
     "psp_connector/replay.lua": ("- stream stream", (ID, LETTER, "now", _EVENT)),
     "psp_connector/retry.lua": (
-        "hash stream zset", (ID, "group", ENTRY, "one", "now", _EVENT, 5),
+        "hash stream zset", (ID, "group", ENTRY, "one", "now", _EVENT, 5, ""),
     ),
     "psp_connector/set_aside.lua": ("stream", ("group", "one", ENTRY, "merchant:1")),
     "psp_connector/sweep.lua": ("stream zset -", ("group", "queue", ID)),

@@ -31,6 +31,19 @@ def by_a_retry(payments: Payments) -> None:
     queue.save([(work, RetryResult("HTTP 500", 0))])
 
 
+def by_a_retry_after_which_the_psp_is_not_reached(payments: Payments) -> None:
+    by_a_retry(payments)
+    unseen(payments)
+
+
+def unseen(payments: Payments) -> None:
+    """An attempt that the PSP has certainly not seen."""
+    queue = payments.queue("one")
+    queue.promote()
+    [work] = take(queue)
+    queue.save([(work, RetryResult("no response", 0, is_unseen=True))])
+
+
 def by_a_replay(payments: Payments) -> None:
     queue = payments.queue("one")
     [work] = take(queue)
@@ -64,8 +77,7 @@ def the_psp_changes(payments: Payments, _transaction_id: str) -> None:
 
 REASONS = {
     "old": "attempted before, over 23 hours ago: the PSP may have charged it",
-    "elsewhere": "attempted before at another PSP (http://127.0.0.1:1 test): "
-    "it may have charged it",
+    "elsewhere": "attempted before at another PSP: it may have charged it",
 }
 
 
@@ -78,6 +90,7 @@ REASONS = {
             for by in (by_a_kill, by_a_retry, by_a_replay)
         ],
         *[(by, the_psp_changes, "elsewhere") for by in (by_a_kill, by_a_retry, by_a_replay)],
+        (by_a_retry_after_which_the_psp_is_not_reached, the_psp_changes, "elsewhere"),
     ],
 )
 def test_an_attempt_that_may_charge_twice_is_a_dead_letter(
@@ -109,6 +122,16 @@ def test_a_payment_without_attempts_is_attempted_as_often_as_any(
     transaction_id = payments.accept()
     change(payments, transaction_id)
     payments.end(flaky(), transaction_id)
+    assert payments.record(transaction_id)["status"] == "captured"
+
+
+def test_a_corrected_address_fails_no_payment(payments: Payments) -> None:
+    """What was attempted at a wrong PSP_URL, which saw nothing of it, is charged at another."""
+    transaction_id = payments.accept()
+    for _ in range(2):
+        unseen(payments)
+    the_psp_changes(payments, transaction_id)
+    payments.end(FakePsp(), transaction_id)
     assert payments.record(transaction_id)["status"] == "captured"
 
 

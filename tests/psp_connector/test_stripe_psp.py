@@ -43,9 +43,11 @@ OTHERS: dict[str, Any] = {"metadata": {"transaction_id": "t"}}
         (402, error("card_error", payment_intent="pi_2"), Declined("card_declined")),
         (400, error(WRONG, code="resource_missing"), Refused("HTTP 400 resource_missing")),
         (400, error("idempotency_error"), Transient("HTTP 400 idempotency_error")),
-        *[(n, error(WRONG), Transient(f"HTTP {n}")) for n in (401, 403, 404, 409, 424, 429)],
+        *[(n, error(WRONG), Transient(f"HTTP {n}")) for n in (409, 424, 429)],
+        *[(n, error(WRONG), Transient(f"HTTP {n}", is_unseen=True)) for n in (401, 403)],
         *[(n, error("api_error"), Transient(f"HTTP {n}")) for n in (500, 503)],
-        *[(n, HTML, Transient(f"HTTP {n}")) for n in (200, 404, 502)],
+        *[(n, HTML, Transient(f"HTTP {n}")) for n in (200, 502)],
+        *[(404, body, Transient("HTTP 404", is_unseen=True)) for body in (HTML, error(WRONG))],
         (407, "", Transient("HTTP 407")),
         (400, [], Transient("HTTP 400")),
         (200, {}, UNREADABLE),
@@ -119,7 +121,8 @@ def test_retry_after_is_honoured_within_a_bound(
 
 def test_no_psp_is_transient() -> None:
     """A refused connection does not fail the transaction."""
-    assert Transient("no response") == client(f"http://127.0.0.1:{CLOSED_PORT}").charge(CHARGE)
+    expected = Transient("no response", is_unseen=True)
+    assert client(f"http://127.0.0.1:{CLOSED_PORT}").charge(CHARGE) == expected
 
 
 @pytest.mark.parametrize(
