@@ -56,6 +56,8 @@ def defaults(first_port: int, state: Path, environ: Mapping[str, str]) -> dict[s
         "LOG_FORMAT": "console",  # set in process-compose.yaml for all processes
         "REDIS_URL_FILE": str(state / "redis-url"),
         "PSP_URL": f"http://127.0.0.1:{SERVICES['psp-sandbox'].port(first_port)}",
+        # Whatever its port at this start.
+        **({} if environ.get("PSP_URL") else {"PSP_ACCOUNT": "the sandbox"}),
         **({"OTEL_EXPORTER_OTLP_ENDPOINT": console} if has_console else {}),
     }
 

@@ -24,6 +24,7 @@ DEFAULTS = {
     "REDIS_URL": "the stack's Redis",
     "PSP_URL": "the sandbox",
     "PSP_API_KEY": "`sk_test_sandbox`",
+    "PSP_ACCOUNT": "`PSP_URL`",
 }
 
 

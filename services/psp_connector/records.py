@@ -185,13 +185,7 @@ def read_record(entry: Entry, record: Sequence[str | None], psp: str, now: int, 
         name = str(error.errors()[0]["loc"][0])
         text = (found[name] or "")[:_VALUE_CHARACTERS_MAX] or "missing"
         raise UnreadableError(f"unreadable record: {name} is {text}") from None
-    # An earlier attempt may have charged it. If this is the first, its PSP and time have just been
-    # recorded.
-    if read.psp != psp:
-        raise UnreadableError("attempted before at another PSP: it may have charged it")
-    if is_old(read.created_at, read.attempted_at, read.not_captured_at, now):
-        when = f"over {IDEMPOTENCY_KEY_HOURS} hours ago"
-        raise UnreadableError(f"attempted before, {when}: the PSP may have charged it")
+    _check_earlier_attempts(read, psp, now)
     # Sent as a header to the PSP.
     request_id = read.request_id if _REQUEST_ID.fullmatch(read.request_id) else ""
     charge = Charge(
@@ -202,6 +196,18 @@ def read_record(entry: Entry, record: Sequence[str | None], psp: str, now: int, 
     return Work(
         entry.id, read.user_id, read.attempts, charge, entry.merchant, is_first == "1", span
     )
+
+
+def _check_earlier_attempts(read: _Record, psp: str, now: int) -> None:
+    """Refuses another attempt if an earlier one may have charged, and its key is unknown here.
+
+    The PSP and time of a first attempt have just been recorded.
+    """
+    if read.psp != psp:
+        raise UnreadableError("attempted before at another PSP: it may have charged it")
+    if is_old(read.created_at, read.attempted_at, read.not_captured_at, now):
+        when = f"over {IDEMPOTENCY_KEY_HOURS} hours ago"
+        raise UnreadableError(f"attempted before, {when}: the PSP may have charged it")
 
 
 def start_span(entry: Entry, partition: store.Partition, connector: str) -> Span:

@@ -29,6 +29,9 @@ class ConnectorSettings(HttpSettings, RedisSettings):
     psp_api_key: Annotated[Secret, AfterValidator(_header_value)] = Field(
         default=Secret("sk_test_sandbox"), description="API key for the PSP"
     )
+    psp_account: str = Field(
+        default="", description="name of the account at the PSP; none attempts another's payments"
+    )
     psp_timeout_seconds: Seconds = Field(default=5, description="total timeout of a PSP call")
     psp_attempts_max: Annotated[int, Field(ge=1, le=100)] = Field(
         default=8, description="attempts before a transaction fails"
@@ -45,13 +48,14 @@ class ConnectorSettings(HttpSettings, RedisSettings):
 
     @property
     def psp(self) -> str:
-        """Where idempotency keys are known: PSP_URL, normalized, and the mode (`live`, `test`).
+        """Where idempotency keys are known: the account, or else PSP_URL; and the mode.
 
-        Stripe's API keys name the mode, not the account. They may be rotated, or replaced by
-        restricted ones.
+        Stripe's API keys name the mode (`live`, `test`), not the account. They may be rotated, or
+        replaced by restricted ones.
         """
         url = urlsplit(self.psp_url)
         default_port = {"http": 80, "https": 443}[url.scheme]
         host = url.netloc.lower().removesuffix(":").removesuffix(f":{default_port}")
         mode = re.match("[a-z]{2}_(live|test)_", self.psp_api_key.get_secret_value())
-        return f"{url.scheme}://{host}{url.path} {mode[1] if mode else ''}".strip()
+        account = self.psp_account or f"{url.scheme}://{host}{url.path}"
+        return f"{account} {mode[1] if mode else ''}".strip()

@@ -164,20 +164,24 @@ def test_an_attempt_of_an_earlier_version_is_repeated_within_a_day(payments: Pay
 
 
 @pytest.mark.parametrize(
-    ("url", "key", "expected"),
+    ("url", "key", "expected", "account"),
     [
-        ("https://api.stripe.com", "sk_live_1", "https://api.stripe.com live"),
-        ("HTTPS://API.Stripe.com:443/", "rk_live_rotated", "https://api.stripe.com live"),
-        ("https://api.stripe.com:", "sk_test_1", "https://api.stripe.com test"),
-        ("https://api.stripe.com:8443", "secret", "https://api.stripe.com:8443"),
-        ("https://api.stripe.com/eu", "sk_org_1", "https://api.stripe.com/eu"),
-        ("http://[::1]:80/", "sk_test_1", "http://[::1] test"),
-        ("http://psp:443", "secret", "http://psp:443"),
+        ("http://127.0.0.1:8004", "sk_test_1", "the sandbox test", "the sandbox"),
+        ("https://api.stripe.com", "sk_live_1", "https://api.stripe.com live", ""),
+        ("HTTPS://API.Stripe.com:443/", "rk_live_rotated", "https://api.stripe.com live", ""),
+        ("https://api.stripe.com:", "sk_test_1", "https://api.stripe.com test", ""),
+        ("https://api.stripe.com:8443", "secret", "https://api.stripe.com:8443", ""),
+        ("https://api.stripe.com/eu", "sk_org_1", "https://api.stripe.com/eu", ""),
+        ("http://[::1]:80/", "sk_test_1", "http://[::1] test", ""),
+        ("http://psp:443", "secret", "http://psp:443", ""),
     ],
 )
-def test_a_psp_is_known_by_its_address_and_mode(url: str, key: str, expected: str) -> None:
+def test_a_psp_is_known_by_account_or_address_and_mode(
+    url: str, key: str, expected: str, account: str
+) -> None:
     """Another spelling of the address, or another key of the account, is the same PSP."""
     settings = ConnectorSettings(
-        http_port=1, redis_url="redis://127.0.0.1:1/0", psp_url=url, psp_api_key=Secret(key)
-    )
+        http_port=1, redis_url="redis://127.0.0.1:1/0", psp_url=url, psp_api_key=Secret(key),
+        psp_account=account,
+    )  # fmt: skip
     assert settings.psp == expected
