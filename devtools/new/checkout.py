@@ -84,6 +84,6 @@ def git(root: Path, *words: str) -> str:
             capture_output=True, text=True, timeout=_GIT_SECONDS_MAX, check=True,
         ).stdout  # fmt: skip
     except subprocess.CalledProcessError as error:
-        raise NewError(f"git {words[0]}: {error.stderr.strip()}") from None
+        raise NewError(f"git {words[0]}: {' '.join(error.stderr.split())}") from None
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NewError(f"git {words[0]}: {error}") from None

@@ -75,10 +75,9 @@ def _make(root: Path, request: Request, port: int | None, environ: Mapping[str, 
     facts = request.facts(root, port)
     checkout.refuse_changes(root, FILES)
     files = dict(render.files(facts))
-    with staged(root, request.folders) as staging:
+    with staged(root, request.folders, "add", "--force") as staging:
         staging.write(files)
         staging.format(request.folders)
-    checkout.git(root, "add", "--", *request.folders)
     _say("made", files)
     _say("changed", staging.changed)
     if checkout.has_git(root):
@@ -108,11 +107,10 @@ def _next(request: Request, environ: Mapping[str, str]) -> str:
 def _remove(root: Path, name: str) -> None:
     request = Request(name)
     checkout.refuse_removal(root, request)
-    with staged(root, request.folders) as staging:
+    forget = ("rm", "-r", "--force", "--quiet", "--cached", "--ignore-unmatch")
+    with staged(root, request.folders, *forget) as staging:
         for folder in request.folders:
             shutil.rmtree(staging.folder / folder, ignore_errors=True)
-    forget = ("rm", "-r", "--force", "--quiet", "--cached", "--ignore-unmatch", "--")
-    checkout.git(root, *forget, *request.folders)
     _say("removed", [f"{folder}/" for folder in request.folders])
     _say("changed", staging.changed)
 

@@ -1,8 +1,8 @@
 """A copy of what `new` changes: everything is written there first, then moved into the checkout.
 
-The moves are renames on one file system, with signals blocked, and are undone if one fails. So an
-interrupted command has changed nothing; after a `kill -9` between two renames, `new remove` cleans
-up.
+The moves are renames on one file system, with signals blocked, and are undone if one fails or git
+refuses. So a failed or interrupted command has changed nothing; after a `kill -9` between two
+renames, `new remove` cleans up.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from devtools.new import FILES, NewError
+from devtools.new import FILES, NewError, checkout
 
 _COPIED = ("services", "devtools", *FILES)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -73,11 +73,13 @@ class Staging:
             why = done.stderr.strip().splitlines() or ["no output"]
             raise NewError(f"{what} cannot be read: {why[-1]}")
 
-    def move(self, names: list[str]) -> None:
+    def move(self, names: list[str], *command: str) -> None:
         """Moves these files and folders into the checkout; removes those that the copy lacks.
 
+        Then runs the git command, if any.
+
         Raises:
-            NewError: one cannot be moved; the checkout is as before.
+            NewError: one cannot be moved, or git failed; the checkout is as before.
         """
         done: list[tuple[Path, Path]] = []
 
@@ -92,17 +94,22 @@ class Staging:
             for name in names:
                 rename(self.root / name, self.folder / ".old" / name)
                 rename(self.folder / name, self.root / name)
-        except OSError as error:
+            if command:
+                checkout.git(self.root, *command)
+        except (OSError, NewError) as error:
             for source, target in reversed(done):
                 target.rename(source)
-            raise NewError(f"nothing was changed: {error.filename}: {error.strerror}") from None
+            raise NewError(f"nothing was changed: {error}") from None
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
-def staged(root: Path, folders: Sequence[str] = ()) -> Iterator[Staging]:
-    """A copy to change; afterwards, its `folders` and derived files replace the checkout's."""
+def staged(root: Path, folders: Sequence[str] = (), *git: str) -> Iterator[Staging]:
+    """A copy to change; afterwards, its `folders` and derived files replace the checkout's.
+
+    The git command, if any, gets the folders as its last arguments.
+    """
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGHUP, interrupt)
     os.umask(0o022)  # code is readable, unlike the state, for which the flake's programs set 077
@@ -114,7 +121,8 @@ def staged(root: Path, folders: Sequence[str] = ()) -> Iterator[Staging]:
             staging = Staging(root, folder)
             yield staging
             staging.sync()
-            staging.move([*folders, *staging.changed])
+            command = [*git, "--", *folders] if git else []
+            staging.move([*folders, *staging.changed], *command)
     except OSError as error:
         raise NewError(f"{error.filename} cannot be written: {error.strerror}") from None
 

@@ -131,6 +131,33 @@ def test_unstaged_code_is_kept(tree: Tree) -> None:
     assert tree.git("status", "--porcelain", "--ignored") == ""
 
 
+def test_a_locked_index_changes_nothing(tree: Tree) -> None:
+    """While another git holds the index, `new service` and `new remove` leave all as it is."""
+    lock = tree.folder / ".git/index.lock"
+    for words in (EXTRA, ["remove", "extra-api"]):
+        lock.touch()
+        try:
+            refuses(tree, words, "index.lock': File exists")
+        finally:
+            lock.unlink()
+        assert tree.new(*words).returncode == 0
+    assert tree.git("status", "--porcelain") == ""
+
+
+def test_ignored_names_are_staged(tree: Tree) -> None:
+    """Nix sees the whole service, even if the user's git ignores a folder and a file of it."""
+    exclude = tree.folder / ".git/info/exclude"
+    exclude.write_text("tests/\nsettings.py\n")
+    try:
+        assert tree.new(*EXTRA).returncode == 0
+        wanted = ["services/extra_api/settings.py", "tests/extra_api/test_api.py"]
+        assert tree.git("ls-files", *wanted).split() == wanted
+    finally:
+        tree.new("remove", "extra-api")
+        exclude.unlink()
+    assert tree.git("status", "--porcelain") == ""
+
+
 def test_outside_a_checkout(tree: Tree, tmp_path: Path) -> None:
     done = tree.new(*EXTRA, cwd=tmp_path)
     assert (done.returncode, "is a checkout: change to one" in done.stderr) == (1, True)
@@ -142,14 +169,14 @@ def test_outside_a_checkout(tree: Tree, tmp_path: Path) -> None:
 def test_an_interrupted_command_has_done_all_or_nothing(
     tree: Tree, tmp_path: Path, program: str, number: signal.Signals
 ) -> None:
-    """Before its moves (ruff) nothing, after them (git add) all; a kill leaves its folder."""
+    """Before its moves (ruff) nothing, after them (git add) all; kill -9 leaves its folder."""
     last = {"ruff": "format", "git": "add"}[program]
     kill = f'case " $* " in *" {last} "*) kill -{int(number)} $PPID; exit ;; esac'
     script(tmp_path / program, f'{kill}\nexec {shutil.which(program)} "$@"')
     code = tree.new(*EXTRA, path=tmp_path).returncode
     assert code == (-signal.SIGKILL if number == signal.SIGKILL else 130)
     left = list(tree.folder.glob(".new-*"))
-    assert bool(left) == (number == signal.SIGKILL and program == "ruff")
+    assert bool(left) == (number == signal.SIGKILL)
     for folder in left:  # where the code comes without .gitignore, git does not ignore it
         shutil.rmtree(folder)
     if program == "git":
