@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 
 from devtools.address import state_folder
+from devtools.checkout import may_be_source
 from devtools.environment import SETTINGS
 from devtools.supervisor import ProcessState, Supervisor, SupervisorError
 from services.common import logs
@@ -51,7 +52,7 @@ def affected(changed: Collection[str]) -> set[str]:
 
 def is_code(path: str) -> bool:
     """Whether a process runs this file."""
-    return path.endswith((*SUFFIXES, f"/{CADDYFILE}"))
+    return path.endswith((*SUFFIXES, f"/{CADDYFILE}")) and may_be_source(Path(path).name)
 
 
 def saved(services: Path, after: float, until: float) -> set[str]:

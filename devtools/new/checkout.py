@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from devtools.catalog import SERVICES
-from devtools.checkout import current
+from devtools.checkout import current, may_be_source
 from devtools.new import NewError
 from devtools.new.request import Request
 
@@ -60,9 +60,15 @@ def _users(root: Path, request: Request) -> Iterator[str]:
         # Elsewhere, a short name may be an unrelated word.
         more = rf'|"{request.name}"' if folder == "devtools" else ""
         pattern = re.compile(names + more)
-        for path in sorted((root / folder).rglob("*")):
-            if path.suffix in _SUFFIXES and pattern.search(path.read_text("utf-8", "replace")):
+        paths = [path for path in (root / folder).rglob("*") if path.suffix in _SUFFIXES]
+        for path in filter(is_source, sorted(paths)):
+            if pattern.search(path.read_text("utf-8", "replace")):
                 yield str(path.relative_to(root))
+
+
+def is_source(path: Path) -> bool:
+    """Whether it is a file, not a socket or dangling link, and not temporary."""
+    return path.is_file() and may_be_source(path.name)
 
 
 def _status(root: Path, names: Sequence[str]) -> list[str]:

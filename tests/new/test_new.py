@@ -1,5 +1,6 @@
 """`new`: its services pass all checks and can be removed; a refusal changes nothing."""
 
+import os
 import shutil
 import signal
 import sys
@@ -156,6 +157,30 @@ def test_ignored_names_are_staged(tree: Tree) -> None:
         tree.new("remove", "extra-api")
         exclude.unlink()
     assert tree.git("status", "--porcelain") == ""
+
+
+def test_no_sources(tree: Tree) -> None:
+    """Dangling links, such as Emacs' locks, and pipes among the code do not matter."""
+    lock, pipe = tree.folder / "services/core_api/.#app.py", tree.folder / "devtools/pipe.py"
+    lock.symlink_to("me@host.1:2")
+    os.mkfifo(pipe)
+    try:
+        for words in (EXTRA, ["sync"], ["remove", "extra-api"]):
+            done = tree.new(*words)
+            assert (done.returncode, done.stderr) == (0, "")
+    finally:
+        lock.unlink()
+        pipe.unlink()
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="unreadable, even for root")
+def test_a_file_that_cannot_be_copied_is_named(tree: Tree) -> None:
+    link = tree.folder / "services/core_api/unreadable"
+    link.symlink_to("/proc/self/mem")
+    try:
+        refuses(tree, ["sync"], f"{link} cannot be copied: ")
+    finally:
+        link.unlink()
 
 
 def test_outside_a_checkout(tree: Tree, tmp_path: Path) -> None:
