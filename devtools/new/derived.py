@@ -7,12 +7,14 @@ a block by hand stays. Comments and order are kept.
 
 import io
 import re
+import sys
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import YAMLError
 
 from devtools import settings_table
 from devtools.catalog import SERVICES, Service
@@ -184,7 +186,13 @@ def main(root: Path) -> None:
     """Rewrites the derived files below `root`."""
     for name, make in MAKERS.items():
         path = root / name
-        path.write_text(make(path.read_text("utf-8")), "utf-8")
+        before = path.read_text("utf-8")
+        if found := re.search(r"^(?:<{7}|>{7}) .*", before, re.MULTILINE):
+            sys.exit(f"{name}: resolve the conflict {found[0]!r} first")
+        try:
+            path.write_text(make(before), "utf-8")
+        except (YAMLError, LookupError) as error:
+            sys.exit(f"{name}: {' '.join(repr(error).split())}")
 
 
 if __name__ == "__main__":

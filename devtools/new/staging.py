@@ -46,7 +46,7 @@ class Staging:
         Raises:
             NewError: the code cannot be loaded.
         """
-        self._run("the settings of a service", [sys.executable, "-m", "devtools.new.derived"])
+        self._run("the derived files", [sys.executable, "-m", "devtools.new.derived"])
         self.changed = [
             name
             for name in FILES
@@ -71,7 +71,7 @@ class Staging:
         )  # fmt: skip
         if done.returncode:
             why = done.stderr.strip().splitlines() or ["no output"]
-            raise NewError(f"{what} cannot be read: {why[-1]}")
+            raise NewError(f"{what} cannot be made: {why[-1]}")
 
     def move(self, names: list[str], *command: str) -> None:
         """Moves these files and folders into the checkout; removes those that the copy lacks.
@@ -127,7 +127,7 @@ def staged(root: Path, folders: Sequence[str] = (), *git: str) -> Iterator[Stagi
         source, _, why = error.args[0][0]
         raise NewError(f"{source} cannot be copied: {why}") from None
     except OSError as error:
-        raise NewError(f"{error.filename} cannot be written: {error.strerror}") from None
+        raise NewError(str(error)) from None
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -159,6 +159,31 @@ def test_ignored_names_are_staged(tree: Tree) -> None:
     assert tree.git("status", "--porcelain") == ""
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("process-compose.yaml", "<<<<<<< HEAD", "resolve the conflict"),
+        (CADDYFILE, ">>>>>>> theirs", "resolve the conflict"),
+        ("deploy/compose.yaml", "}", "expected"),
+        ("docs/configuration.md", None, "No such file"),
+    ],
+)
+def test_a_derived_file_that_cannot_be_updated_is_named(
+    tree: Tree, name: str, text: str | None, why: str
+) -> None:
+    """`new sync` changes nothing if one has a conflict, is no YAML or is missing."""
+    path = tree.folder / name
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(f"{path.read_text()}\n{text}\n")
+    try:
+        refuses(tree, ["sync"], why)
+        assert name in tree.new("sync").stderr
+    finally:
+        tree.git("checkout", "--quiet", ".")
+
+
 def test_no_sources(tree: Tree) -> None:
     """Dangling links, such as Emacs' locks, and pipes among the code do not matter."""
     lock, pipe = tree.folder / "services/core_api/.#app.py", tree.folder / "devtools/pipe.py"
