@@ -182,7 +182,7 @@ def parser() -> argparse.ArgumentParser:
         help="from then on: 30s, 5m, 2h, 1d ago, or a time like 2026-11-24T13:19:00Z",
     )  # fmt: skip
     parser.add_argument(
-        "-n", dest="lines", type=int, metavar="LINES",
+        "-n", dest="lines", type=arguments.count, metavar="LINES",
         help=f"print the last of them ({_LINES}; all with an id or --since)",
     )  # fmt: skip
     parser.add_argument(

@@ -122,11 +122,18 @@ def test_no_match_is_an_error(logs: Logs, options: str, message: str) -> None:
     assert message in err
 
 
-@pytest.mark.parametrize("time", ["x", "2026-13-01", "0001-01-01T00+14"])
-def test_a_wrong_time_is_wrong_usage(logs: Logs, time: str) -> None:
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("--since=x", "--since=2026-13-01", "--since=0001-01-01T00+14"),
+        *("-n=0", "-n=-5", "-n=x", "-n=11111111111"),
+    ],
+)
+def test_a_wrong_time_or_count_is_wrong_usage(logs: Logs, option: str) -> None:
     """Even one out of range; the message says what is valid."""
-    code, _, err = logs(f"--since={time}")
-    assert (code, "argument --since: must be like 5m or 2026" in err) == (2, True)
+    code, out, err = logs(*option.split("="))
+    assert (code, out) == (2, "")
+    assert re.search("argument (--since: must be like 5m or 2026|-n: must be a number, 1 or)", err)
 
 
 def test_a_transaction_may_have_any_number_of_requests(state: Path, logs: Logs) -> None:
