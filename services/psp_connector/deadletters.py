@@ -27,6 +27,7 @@ from services.psp_connector.records import is_old
 
 _PAGE = 100
 _ID = re.compile(r"(p[0-9]{1,4}:)?[0-9]{1,20}-[0-9]{1,20}")
+_NUMBER_MAX = 2**64 - 1  # Redis refuses an id with a greater one
 _REPLAY = scripts.script(__file__, "replay.lua")
 _REDIS_TIMEOUT_SECONDS = 2.0
 
@@ -119,6 +120,8 @@ class DeadLetters:
 
     def _find(self, letter_id: str) -> tuple[store.Partition | None, str]:
         prefix, colon, entry_id = letter_id.rpartition(":")
+        if max(_numbers(entry_id)) > _NUMBER_MAX:
+            return None, entry_id
         return self._partitions.get(prefix + colon), entry_id
 
     def replay(self, letter_id: str, *, not_captured: bool = False) -> str:
@@ -168,7 +171,11 @@ def id_prefix(partition: store.Partition) -> str:
 
 
 def _order(letter: tuple[str, dict[str, str]]) -> list[int]:
-    return [int(number) for number in letter[0].rpartition(":")[2].split("-")]
+    return _numbers(letter[0].rpartition(":")[2])
+
+
+def _numbers(entry_id: str) -> list[int]:
+    return [int(number) for number in entry_id.split("-")]
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str], out: TextIO, err: TextIO) -> int:

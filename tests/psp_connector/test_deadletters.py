@@ -101,6 +101,14 @@ def test_a_full_redis_replays_nothing(
     assert (payments.record(failed)["status"], len(payments.letters())) == ("failed", 1)
 
 
+@pytest.mark.parametrize("letter_id", ["1-1", f"{2**64}-0", f"0-{2**64}"])
+def test_a_missing_letter_is_no_fault_of_redis(redis_port: int, letter_id: str) -> None:
+    """Redis refuses to look for an id beyond 64 bits."""
+    assert (
+        f"{letter_id}: not replayed: {WHY_NOT['gone']}" in run(redis_port, "replay", letter_id)[2]
+    )
+
+
 def test_without_redis_there_is_a_message() -> None:
     """There is no traceback when the stack is down."""
     code, _, err = run(1, "list")
