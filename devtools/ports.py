@@ -23,7 +23,7 @@ class Holder:
     """Its state folder, if it belongs to a platform stack."""
 
     def __str__(self) -> str:
-        return f"{self.name}, pid {self.pid}" if self.pid else "a process of another user"
+        return f"{self.name}, pid {self.pid}" if self.pid else self.name
 
     @property
     def with_stack(self) -> str:
@@ -48,7 +48,8 @@ def holders(ports: Mapping[str, int]) -> Mapping[str, Holder]:
     """For each of the ports that is in use, by name, its listener."""
     busy = {name: port for name, port in ports.items() if not is_free(port)}
     pids = {port: pid for pid, port in reversed(_listeners())} if busy else {}
-    return {name: _holder(pids.get(port)) for name, port in busy.items()}
+    unseen = Holder(None, "a process of another user, or one that does not listen on it yet")
+    return {name: _holder(pids[port]) if port in pids else unseen for name, port in busy.items()}
 
 
 def _listeners() -> list[tuple[int | None, int]]:
@@ -75,7 +76,7 @@ def _leader(process: psutil.Process) -> psutil.Process:
 
 def _holder(pid: int | None) -> Holder:
     if pid is None:
-        return Holder(None, "")
+        return Holder(None, "a process of another user")
     try:
         process = _leader(psutil.Process(pid))
         name = process.name()

@@ -43,6 +43,14 @@ def test_a_port_in_use_is_reported_with_its_holder(
     assert (health.name, health.value, health.status) == ("core-api", "no response", "fault")
 
 
+def test_a_port_that_is_only_bound_may_be_our_own(environ: dict[str, str]) -> None:
+    """Its process cannot be found, so it is not said to be another user's."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", int(environ["PLATFORM_PORT"]) + PORT_OFFSETS["core-api"]))
+        [fault] = wrong(running(environ).ports())
+    assert "or one that does not listen on it yet" in fault.note
+
+
 def test_redis_must_keep_transactions(environ: dict[str, str], tmp_path: Path) -> None:
     """A Redis that evicts or has no append-only file is a fault, also an external one."""
     port = free_ports(1)
