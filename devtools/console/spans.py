@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import structlog
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1 import trace_pb2
@@ -36,6 +37,7 @@ SPANS_MAX = 300
 ATTRIBUTES_MAX = 128
 CHARACTERS_MAX = 4_000
 _BUSY_SECONDS_MAX = 2
+_log = structlog.get_logger()
 _KINDS = ("", "internal", "server", "client", "producer", "consumer")
 
 _SETUP = """
@@ -101,15 +103,25 @@ class SpanStore:
     def __init__(self, path: Path, clock: Clock = time.time) -> None:
         self._lock = threading.Lock()
         self._clock = clock
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
         try:
-            self._connection = _open(path)
-        except sqlite3.OperationalError:  # locked or disk full: retry later
-            raise
-        except sqlite3.DatabaseError:  # damaged: past spans are expendable
-            for file in path.parent.glob(f"{path.name}*"):
-                file.unlink()
-            self._connection = _open(path)
-        weakref.finalize(self, self._connection.close)  # at the latest when the process ends
+            self._opened()
+        except sqlite3.OperationalError as error:  # locked or disk full
+            _log.warning("spans are not stored until the file can be opened", reason=str(error))
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
+            try:
+                self._connection = _open(self._path)
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError:  # damaged: past spans are expendable
+                for file in self._path.parent.glob(f"{self._path.name}*"):
+                    file.unlink()
+                self._connection = _open(self._path)
+            weakref.finalize(self, self._connection.close)  # at the latest when the process ends
+        return self._connection
 
     def add(self, request: ExportTraceServiceRequest) -> None:
         """Stores the request's first spans and deletes those beyond the bounds.
@@ -119,7 +131,7 @@ class SpanStore:
         """
         now = int(self._clock())
         rows = list(itertools.islice(_rows(request, now), SPANS_AT_ONCE_MAX))
-        with self._lock, self._connection as connection:
+        with self._lock, self._opened() as connection:
             connection.executemany(_INSERT, rows)
             # Sequence order is order of receipt.
             first, received_seconds, last, bytes_used = connection.execute(_BOUNDS).fetchone()
@@ -137,6 +149,8 @@ class SpanStore:
 
     def of_transaction(self, transaction_id: str) -> list[Span]:
         """The spans of all traces that changed a transaction, not of those that only read it."""
+        if self._connection is None:
+            return []
         with self._lock, self._connection as connection:
             found = connection.execute(_OF_TRANSACTION, {"id": transaction_id}).fetchall()
         spans = [decode(service, trace_pb2.Span.FromString(span)) for service, span in found]
@@ -144,8 +158,11 @@ class SpanStore:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    path.touch(mode=0o600)
-    path.chmod(0o600)  # SQLite creates its other files with the same mode
+    try:
+        path.touch(mode=0o600)
+        path.chmod(0o600)  # SQLite creates its other files with the same mode
+    except OSError as error:
+        raise sqlite3.OperationalError(str(error)) from None
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS_MAX, check_same_thread=False)
     try:
         connection.executescript(_SETUP)

@@ -142,14 +142,18 @@ def test_a_damaged_file_is_replaced(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_opened_now_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that is locked, or on a full disk, is not damaged."""
+    """Locked, or on a full disk, it is not damaged: the console runs without until it opens."""
     monkeypatch.setattr(spans_module, "_BUSY_SECONDS_MAX", 0)
     path = tmp_path / "console.sqlite"
     with contextlib.closing(sqlite3.connect(path)) as other:
         other.execute("CREATE TABLE kept (row)")
         other.execute("BEGIN EXCLUSIVE")
+        store = SpanStore(path)
+        assert names(store) == []
         with pytest.raises(sqlite3.OperationalError):
-            SpanStore(path)
+            store.add(payment(ID).request)
+    store.add(payment(ID).request)
+    assert len(names(store)) == 6
     with contextlib.closing(sqlite3.connect(path)) as other:
         other.execute("SELECT * FROM kept")
 
