@@ -28,6 +28,8 @@ def read(path: Path) -> EnvFile:
     try:
         text = path.read_text("utf-8-sig")
     except FileNotFoundError:
+        if path.is_symlink():
+            return EnvFile(faults=[f"{path.name} is a link to {path.readlink()}, which is missing"])
         return EnvFile()
     except OSError as error:
         return EnvFile(faults=[f"{path.name} cannot be read: {error.strerror}"])

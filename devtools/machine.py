@@ -113,6 +113,8 @@ def _mode(path: Path, required: int) -> Finding:
 def dotenv(checkout: Checkout) -> list[Finding]:
     """Whether others can read a secret in `.env`."""
     path = checkout.folder / ".env"
+    if path.is_symlink() and not path.exists():
+        return []  # reported with the settings
     if not path.is_file():
         return [Finding(".env", "none", note="every setting has a default")]
     mode, values = stat.S_IMODE(path.stat().st_mode), checkout.dotenv.values

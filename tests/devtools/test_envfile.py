@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from devtools import envfile, names
+from devtools import envfile, machine, names
 from devtools.checkout import Checkout
 from tests.support import ROOT, call
 
@@ -82,7 +82,7 @@ def test_a_bad_line_is_named_by_its_number(tmp_path: Path, line: str) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
-    """A folder or another encoding is a fault, a missing file is not."""
+    """A folder, another encoding or a dangling link is a fault, a missing file is not."""
     path = tmp_path / ".env"
     assert envfile.read(path) == envfile.EnvFile()
     path.write_bytes("A=1\n".encode("utf-16"))
@@ -90,3 +90,7 @@ def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
     path.unlink()
     path.mkdir()
     assert envfile.read(path).faults == [".env cannot be read: Is a directory"]
+    path.rmdir()
+    path.symlink_to("x")
+    assert envfile.read(path).faults == [".env is a link to x, which is missing"]
+    assert machine.dotenv(Checkout(tmp_path, {})) == []
