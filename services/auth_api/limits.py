@@ -3,8 +3,9 @@
 Failures fill two leaky buckets: of the user name at its address, and of the address. A full one
 refuses the next attempt. A wrong password that is repeated at an address is no new guess: it fails
 without a hash and fills a bucket of its own, so a client with an old password holds up no other.
-The bucket of an address does not delay names that logged in there lately, and remembered logins are
-not limited. All is in memory, per worker process: N workers allow N times the guesses.
+The bucket of an address does not delay names that logged in there lately. A remembered login is
+limited, too, or its status would tell a guesser the right password. All is in memory, per worker
+process: N workers allow N times the guesses.
 """
 
 import math
@@ -12,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple, TypeAlias
 
@@ -54,6 +56,17 @@ class LoginLimits:
         )
         self._in_flight: Counter[_Bucket] = Counter()
 
+    def is_calm(self, username: str, address: str) -> bool:
+        """Whether the name logged in at the address lately and has not failed there since.
+
+        `attempt` would then allow any guess.
+        """
+        name = (_client(address), username)
+        with self._changed:
+            if name not in self._trusted or self._in_flight[name]:
+                return False
+            return not self._failed_recently(name)
+
     def attempt(
         self, username: str, address: str, guess: bytes, verify: Callable[[], bool]
     ) -> bool:
@@ -81,7 +94,9 @@ class LoginLimits:
             with self._changed:
                 self._in_flight -= buckets
                 if succeeded:
-                    self._empty_at.pop(login[:2], None)
+                    # Once, or each login of the merchant would give a guesser beside it new tries.
+                    if login[:2] not in self._trusted:
+                        self._empty_at.pop(login[:2], None)
                     self._trusted[login[:2]] = True
                 elif succeeded is not None:
                     self._failed(login)
@@ -123,6 +138,7 @@ class LoginLimits:
         return self._timer() < self._empty_at.get(bucket, -math.inf) + _RECENT_SECONDS
 
 
+@lru_cache(1024)
 def _client(address: str) -> str:
     """The addresses one machine can choose from: all of the loopback, or an IPv6 /64."""
     try:

@@ -64,10 +64,6 @@ class Passwords:
         self._lock = threading.Lock()
         self._hashing = ThreadPoolExecutor(HASHES_AT_ONCE, thread_name_prefix="hash")
 
-    def is_cached(self, username: str, stored_hash: str, password: str) -> bool:
-        """Whether this login was verified in the last five minutes."""
-        return self._knows(self.mark(username, stored_hash, password))
-
     def verify(self, username: str, stored_hash: str | None, password: str) -> bool:
         """Verifies a password against its hash; `stored_hash` is None for an unknown user.
 
@@ -95,7 +91,7 @@ class Passwords:
 
     def _verify(self, mark: bytes, stored_hash: str, password: str) -> bool:
         # One hash serves concurrent identical logins.
-        if self._knows(mark):
+        if self.is_cached(mark):
             return True
         try:
             self._check(stored_hash, password)
@@ -105,6 +101,7 @@ class Passwords:
             self._verified[mark] = True
         return True
 
-    def _knows(self, mark: bytes) -> bool:
+    def is_cached(self, mark: bytes) -> bool:
+        """Whether this login was verified in the last five minutes."""
         with self._lock:
             return mark in self._verified

@@ -75,15 +75,16 @@ class TokenResource:
     def _log_in(self, request: TokenRequest, req: falcon.Request) -> User:
         name, password = request.username, request.password
         user = self._users.find(name)
-        if user and self._passwords.is_cached(name, user.password_hash, password):
-            return user
         stored = user.password_hash if user else None
-
-        def verify() -> bool:
-            return self._passwords.verify(name, stored, password)
-
         guess = self._passwords.mark(name, stored, password)
         address = client_address(req, self._proxies)
+        is_known = self._passwords.is_cached(guess)
+        if user and is_known and self._limits.is_calm(name, address):
+            return user
+
+        def verify() -> bool:
+            return is_known or self._passwords.verify(name, stored, password)
+
         if self._limits.attempt(name, address, guess, verify) and user:
             return user
         raise Problem(

@@ -72,10 +72,14 @@ def test_a_login_is_forgotten_with_its_time_or_its_hash() -> None:
     check = SlowCheck()
     check.go_on.set()
     passwords = Passwords(lambda: now[0], check=check)
+    known = passwords.mark("alice", "hash", "right")
+    others = [
+        ("alice", "another hash", "right"),
+        ("becky", "hash", "right"),
+        ("alice", "hash", "x"),
+    ]
     assert passwords.verify("alice", "hash", "right")
-    assert passwords.is_cached("alice", "hash", "right")
-    assert not passwords.is_cached("alice", "another hash", "right")
-    assert not passwords.is_cached("becky", "hash", "right")
-    assert not passwords.is_cached("alice", "hash", "other")
+    assert passwords.is_cached(known)
+    assert not any(passwords.is_cached(passwords.mark(*other)) for other in others)
     now[0] = CACHED_SECONDS
-    assert not passwords.is_cached("alice", "hash", "right")
+    assert not passwords.is_cached(known)
