@@ -60,7 +60,7 @@ class UserDirectory:
         self._path = path
         self._lock = threading.Lock()
         self._seen = self._stamp()
-        self._users = {user.username: user for user in load(path)}
+        self._users = self._load()
 
     def find(self, username: str) -> User | None:
         """Returns the user; None if there is none."""
@@ -68,8 +68,12 @@ class UserDirectory:
         return self._users.get(username)
 
     def check(self) -> None:
-        """Raises UsersError if the file is currently invalid."""
-        load(self._path)
+        """Raises UsersError unless the users in force are those of the file.
+
+        Reloads it even if it seems unchanged: the last attempt may have failed temporarily.
+        """
+        with self._lock:
+            self._users = self._load()
 
     def _refresh(self) -> None:
         if self._stamp() == self._seen:
@@ -81,17 +85,21 @@ class UserDirectory:
                 return
             self._seen = stamp
             try:
-                self._users = {user.username: user for user in load(self._path)}
+                self._users = self._load()
                 _log.info("users reloaded", count=len(self._users))
             except UsersError as error:
                 _log.error("users not reloaded, keeping previous users", reason=str(error))
 
-    def _stamp(self) -> tuple[int, int, int]:
+    def _load(self) -> dict[str, User]:
+        return {user.username: user for user in load(self._path)}
+
+    def _stamp(self) -> tuple[int, ...]:
         try:
             stat = self._path.stat()
         except OSError:
-            return (0, 0, 0)
-        return (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+            return ()
+        # ctime_ns changes with the permissions, too, so that a file made readable is loaded.
+        return (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino)
 
 
 def main(argv: Sequence[str], path: Path, out: TextIO, read_password: Password) -> int:

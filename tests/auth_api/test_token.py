@@ -6,7 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from unittest.mock import ANY
+from unittest.mock import ANY, Mock
 
 import falcon.testing
 import jwt
@@ -191,6 +191,24 @@ def test_a_broken_user_file_leaves_the_last_good_one_in_force(file: Path) -> Non
     assert log_in(api, "alice").status_code == 200
     health = api.simulate_get("/health")
     assert (health.status_code, health.json["checks"]["users"]) == (503, "fail")
+
+
+@pytest.mark.parametrize("seen_by", ["login", "health check"])
+def test_a_users_file_that_was_unreadable_once_is_loaded_again(
+    file: Path, monkeypatch: pytest.MonkeyPatch, seen_by: str
+) -> None:
+    """At the next login if its permissions change, else (too many open files) at a health check."""
+    api = api_of(file)
+    main(["disable", "alice"], file, io.StringIO(), lambda: "")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", Mock(side_effect=PermissionError(13, "denied")))
+        assert claims(log_in(api, "alice"))["enabled"] is True
+        assert api.simulate_get("/health").status_code == 503
+    if seen_by == "login":
+        file.chmod(0o640)
+    else:
+        assert api.simulate_get("/health").status_code == 200
+    assert claims(log_in(api, "alice"))["enabled"] is False
 
 
 @pytest.mark.parametrize(
