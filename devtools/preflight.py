@@ -26,7 +26,6 @@ from devtools.address import (
     node_ports,
 )
 from devtools.catalog import CONSOLE
-from services.auth_api.userfile import UsersError, load
 from services.common.command import run_main
 from services.common.redis_url import RedisSettings
 from services.common.settings import EXIT_BAD_SETTINGS, SettingsError, masked
@@ -52,13 +51,19 @@ def faults(environ: Mapping[str, str]) -> list[str]:
         found.append(str(error))
     found += wrong_settings(first, folder, environ) + unreachable_redis(environ)
     found += other_partitions(folder, environ)
-    if not found:
-        script = environment.script(first, folder, environ)
-        nodes = NODES if is_cluster(environ) else 1
+    return found or _write(first, folder, environ)
+
+
+def _write(first: int, folder: Path, environ: Mapping[str, str]) -> list[str]:
+    script = environment.script(first, folder, environ)
+    nodes = NODES if is_cluster(environ) else 1
+    try:
         state.write_environment(folder, script, node_ports(first, nodes))
         if has_own_redis(environ):
             state.write_partitions(folder, environ.get("PARTITIONS") or "1")
-    return found
+    except OSError as error:  # a full disk, or a folder in a file's place
+        return [f"the state folder cannot be written: {error}"]
+    return []
 
 
 def missing_programs(environ: Mapping[str, str]) -> list[str]:
@@ -90,18 +95,7 @@ def wrong_settings(first: int, folder: Path, environ: Mapping[str, str]) -> list
     for name, allowed in _CHOICES.items():
         if (value := variables.get(name, allowed[0])) not in allowed:
             found[f"{name}={value!r}: must be {' or '.join(allowed)}"] = ["the stack"]
-    lines = [f"{fault} [{', '.join(services)}]" for fault, services in found.items()]
-    return lines + _wrong_users(variables.get("USERS_FILE"))
-
-
-def _wrong_users(path: str | None) -> list[str]:
-    if not path or not Path(path).is_file():  # already reported by the settings
-        return []
-    try:
-        load(Path(path))
-    except UsersError as error:
-        return [f"USERS_FILE: {error} [auth-api]"]
-    return []
+    return [f"{fault} [{', '.join(services)}]" for fault, services in found.items()]
 
 
 def unreachable_redis(environ: Mapping[str, str]) -> list[str]:
@@ -180,11 +174,7 @@ def main(environ: Mapping[str, str]) -> int:
     ended, left = orphans.clear(here.state)
     if ended:
         sys.stdout.write(f"preflight: {ended}\n")
-    try:
-        found = left + faults(environ)
-    except OSError as error:  # a full disk, or a folder in a file's place
-        found = [f"the state folder cannot be written: {error}"]
-    if found:
+    if found := left + faults(environ):
         lines = "".join(f"  {fault}\n" for fault in found)
         sys.stderr.write(f"preflight: the stack cannot start\n{lines}")
         return EXIT_BAD_SETTINGS

@@ -4,24 +4,15 @@ from services.auth_api.limits import LoginLimits
 from services.auth_api.passwords import Passwords
 from services.auth_api.resources import TokenResource
 from services.auth_api.settings import AuthSettings
-from services.auth_api.userfile import UsersError
 from services.auth_api.users import UserDirectory
 from services.common import openapi
-from services.common.settings import SettingsError
 from services.common.tokens import Tokens
 from services.common.web import App, make_app
 
 
 def create_app(settings: AuthSettings) -> App:
-    """Creates the app.
-
-    Raises:
-        SettingsError: invalid users file.
-    """
-    try:
-        users = UserDirectory(settings.users_file)
-    except UsersError as error:
-        raise SettingsError([f"USERS_FILE: {error}"]) from None
+    """Creates the app."""
+    users = UserDirectory(settings.users_file)
     token = TokenResource(users, Passwords(), LoginLimits(), Tokens(settings), settings.proxies())
     routes = {"/token": token}
     document = openapi.described("Auth API", "Issues tokens that are valid for 30 seconds.", routes)

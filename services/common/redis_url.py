@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
-from services.common.settings import FILE_ALLOWED, Settings
+from services.common.settings import FILE_ALLOWED, Settings, readable_file
 
 _RULE = "like redis://host:6379/0, rediss://… for TLS, or unix:///path"
 # redis-py accepts any constructor argument in the URL, overriding `redis_client.connect`:
@@ -56,8 +56,11 @@ def _check_option(name: str, value: str, *, is_tls: bool) -> None:
         raise ValueError(f"{_RULE}; {name} must match {OPTIONS[name]}")
     if name.startswith("ssl_") and not is_tls:
         raise ValueError(f"{_RULE}; {name} is for rediss:// only")
-    if name.startswith("ssl_") and not Path(value).is_file():
-        raise ValueError(f"{_RULE}; {name} is the absolute path of a file")
+    if name.startswith("ssl_"):
+        try:
+            readable_file(Path(value))
+        except ValueError as error:
+            raise ValueError(f"{_RULE}; {name} is the absolute path of {error}") from None
 
 
 def _redis_urls(text: str, info: ValidationInfo) -> str:

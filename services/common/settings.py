@@ -58,6 +58,18 @@ def base_url(text: str) -> str:
     )
 
 
+def readable_file(path: Path) -> Path:
+    """Validates the path of a file. Raises ValueError, never OSError, if it cannot be read."""
+    reason: str | None = "not a file"
+    try:
+        if path.is_file():
+            path.open("rb").close()
+            return path
+    except OSError as error:  # e.g. a folder that may not be entered, or too long a name
+        reason = error.strerror
+    raise ValueError(f"a file that can be read: {reason}")
+
+
 class Settings(BaseModel):
     """Settings common to all processes. Immutable; unknown variables are ignored."""
 
@@ -212,7 +224,7 @@ def _fault(cls: type[Settings], item: Any, values: Mapping[str, str]) -> str:
         return f"{variable} is not set: {field.description}"
     secret = _is_secret(field.annotation)
     text = "<secret>" if secret else repr(masked(values.get(variable.lower(), "")))
-    rule = re.sub("^(Value error, |Input should be |Path does not point to )", "", item["msg"])
+    rule = re.sub("^(Value error, |Input should be )", "", item["msg"])
     return f"{variable}={text}: must be {rule} ({field.description})"
 
 

@@ -109,9 +109,14 @@ def test_a_fault_names_the_rule_and_shows_no_secret(changes: dict[str, str], mes
     assert "hunter2" not in text
 
 
-def test_a_missing_users_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"none': must be a file \("):
-        AuthSettings.read(GOOD | {"USERS_FILE": str(tmp_path / "none")})
+@pytest.mark.parametrize("path", ["none", ".", "x" * 256])
+def test_an_unreadable_file_is_a_fault_of_its_setting(tmp_path: Path, path: str) -> None:
+    """Also if the system cannot say whether there is one: too long a name, a forbidden folder."""
+    rule = "a file that can be read: "
+    with pytest.raises(SettingsError, match=f"^USERS_FILE='.*': must be {rule}"):
+        AuthSettings.read(GOOD | {"USERS_FILE": str(tmp_path / path)})
+    [fault] = faults(REDIS_URL=f"rediss://host/0?ssl_ca_certs={tmp_path / path}")
+    assert f"ssl_ca_certs is the absolute path of {rule}" in fault
 
 
 def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
