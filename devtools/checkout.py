@@ -76,7 +76,8 @@ class Checkout:
     def merged(self) -> Mapping[str, str]:
         """The environment of the stack's processes and of commands: the shell overrides `.env`."""
         found = {k: v for values in reversed(self.origins.values()) for k, v in values.items()}
-        return {**found, "PLATFORM_STATE": str(self.state)}
+        own = {"PLATFORM_CHECKOUT": self.folder.absolute(), "PLATFORM_STATE": self.state}
+        return {**found, **{name: str(path) for name, path in own.items()}}
 
     def origin(self, name: str) -> str:
         """Where the variable is set."""

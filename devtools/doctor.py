@@ -126,7 +126,8 @@ def _of_services(here: Checkout, first_port: int) -> list[Finding]:
     """The services' settings at the next start; one for each distinct value."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for service, settings in environment.SETTINGS.items():
-        stack = environment.environment(service, first_port, here.state, {})
+        checkout = {"PLATFORM_CHECKOUT": here.merged["PLATFORM_CHECKOUT"]}
+        stack = environment.environment(service, first_port, here.state, checkout)
         stack |= environment.sandbox_files(here.state)
         for setting in settings.explain({**here.origins, "stack": stack}):
             found.setdefault(setting, []).append(service)

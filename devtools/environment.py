@@ -4,6 +4,7 @@ Preflight writes them to `environment` in the state folder, which every command 
 process-compose.yaml sources; it checks the services' settings with the same values beforehand.
 """
 
+import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,11 +52,15 @@ def defaults(first_port: int, state: Path, environ: Mapping[str, str]) -> dict[s
     """Variables that the stack sets unless the user does; traces go to the console."""
     console = f"http://127.0.0.1:{CONSOLE.port(first_port)}"
     has_console = environ.get("CONSOLE") != "off"
+    # Not that of the store, if the code is there: `services.auth_api.users` changes this one.
+    users = Path(environ.get("PLATFORM_CHECKOUT", ""), "services", "auth_api", "users.json")
+    has_users = os.path.isfile(users)  # noqa: PTH113 - never raises
     return {
         "JWT_SECRET_FILE": str(state / "jwt-secret"),
         "LOG_FORMAT": "console",  # set in process-compose.yaml for all processes
         "REDIS_URL_FILE": str(state / "redis-url"),
         "PSP_URL": f"http://127.0.0.1:{SERVICES['psp-sandbox'].port(first_port)}",
+        **({"USERS_FILE": str(users)} if users.is_absolute() and has_users else {}),
         # Whatever its port at this start.
         **({} if environ.get("PSP_URL") else {"PSP_ACCOUNT": "the sandbox"}),
         **({"OTEL_EXPORTER_OTLP_ENDPOINT": console} if has_console else {}),

@@ -10,6 +10,7 @@ from devtools.address import CLUSTER_BLOCK
 from devtools.checkout import current
 from devtools.doctor import settings
 from devtools.preflight import faults
+from services.auth_api.settings import SHIPPED_USERS
 from tests.support import free_ports
 
 
@@ -33,6 +34,22 @@ def test_each_setting_has_its_origin(checkout: Path) -> None:
     assert found["REDIS_URL"] == ("redis://<secret>@elsewhere/0", ".env")
     assert found["PSP_URL"] == ("http://127.0.0.1:9004", "stack")
     assert found["JWT_SECRET"] == ("<secret>", "stack (JWT_SECRET_FILE)")
+
+
+def test_the_stack_reads_the_users_file_of_its_checkout(checkout: Path) -> None:
+    """`services.auth_api.users` changes that; the code may run from the store, with its own."""
+    other = {"PLATFORM_CHECKOUT": "/other"}
+    assert origins(checkout, "", **other)["USERS_FILE"] == (str(SHIPPED_USERS), "default")
+    file = checkout / "services" / "auth_api" / "users.json"
+    file.parent.mkdir()
+    file.write_text("[]")
+    assert origins(checkout, "", **other)["USERS_FILE"] == (str(file), "stack")
+    assert origins(checkout, "USERS_FILE=/mine")["USERS_FILE"] == ("/mine", ".env")
+    started = {"PATH": os.environ["PATH"], "PLATFORM_CHECKOUT": str(checkout)}
+    started |= {"PLATFORM_STATE": str(checkout / ".state")}
+    started |= {"PLATFORM_PORT": str(free_ports(CLUSTER_BLOCK))}
+    assert faults(started) == []
+    assert f"export USERS_FILE={file}\n" in (checkout / ".state" / "environment").read_text()
 
 
 def test_another_shell_has_the_cluster_of_the_last_start(checkout: Path) -> None:
@@ -60,6 +77,7 @@ def test_the_checkout_is_found_from_a_folder_in_it(
     assert str(current(environ | {"PLATFORM_STATE": "/chosen"}).state) == "/chosen"
     # For merchant, logs and deadletters: the shell overrides `.env`.
     own = {"LOG_LEVEL": "info", "PLATFORM_STATE": str(checkout / ".state")}
+    own["PLATFORM_CHECKOUT"] = str(checkout)
     assert current(own).merged == {"REDIS_URL": "redis://a/0", **own}
     (checkout / "process-compose.yaml").unlink()
     monkeypatch.chdir(checkout)
