@@ -1,4 +1,4 @@
-"""Rate-limits password guessing without holding up merchants who have the right password.
+"""Rate-limits password guessing; a guesser holds up merchants at its own address at most.
 
 Failures fill two leaky buckets: of the user name at its address, and of the address. A full one
 refuses the next attempt. A wrong password that is repeated at an address is no new guess: it fails
