@@ -27,6 +27,8 @@ def check(client: store.Client, settings: RedisSettings) -> None:
         MismatchError: Redis does not match the settings.
         redis.RedisError: Redis is unavailable.
     """
+    # Reads succeed on a demoted primary, so they would never leave it.
+    redis_client.reconnect(client)
     is_cluster = _is_cluster(client, settings)
     if is_cluster and not settings.redis_cluster:
         raise MismatchError("REDIS_URL is a node of a Redis Cluster: set REDIS_CLUSTER=1")
@@ -82,7 +84,10 @@ def _replicas(client: store.Client, settings: RedisSettings) -> int:
     if settings.redis_cluster:
         # Not CLUSTER SLOTS, which omits replicas that are down.
         return sum("slave" in node["flags"] for node in client.cluster_nodes().values())
-    return int(client.info("replication")["connected_slaves"])
+    facts = client.info("replication")
+    if facts["role"] == "slave":
+        raise redis.ReadOnlyError("REDIS_URL leads to a replica")
+    return int(facts["connected_slaves"])
 
 
 def _stored_count(client: store.Client, count: int) -> str:

@@ -124,6 +124,12 @@ def nodes(client: Client) -> dict[str, Client]:
     return client.primaries() if isinstance(client, Cluster) else {"": client}
 
 
+def reconnect(client: Client) -> None:
+    """Drops the connections to a single Redis: its address may lead to another one by now."""
+    if not isinstance(client, Cluster):
+        client.connection_pool.close()
+
+
 def ping(client: Client) -> None:
     """Raises one of ERRORS if Redis, or each primary of a cluster, is unavailable."""
     failure: Exception | None = None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import redis
-from redis.exceptions import MovedError, NoScriptError
+from redis.exceptions import ClusterDownError, MovedError, NoScriptError
 
 from services.common import redis_client
 from services.common.redis_client import Client
@@ -16,6 +16,7 @@ from services.common.store import LEASE_SECONDS, Partition
 
 # Below the Core API's timeout. A replica on the same network confirms within a millisecond.
 _WAIT_MS_MAX = 500
+_WAIT_REFUSED = "WAIT cannot be used with replica"
 
 _LIBRARY = (Path(__file__).parent / "library.lua").read_text(encoding="utf-8")
 
@@ -60,7 +61,7 @@ def run_scripts(
     """Runs all calls in one round trip; returns the reply or error of each.
 
     In a Redis Cluster all calls are for one node (`lane`); calls whose slot has moved are
-    repeated. While it moves, they fail.
+    repeated, unless `client` is that of a single node. While it moves, they fail.
 
     Args:
         client: of Redis.
@@ -74,13 +75,14 @@ def run_scripts(
     if not calls:
         return []
     replies = _evaluate(client, calls, "EVALSHA", replicas_min)
-    # After a restart or in a new primary; after a slot has moved.
-    for kind in (NoScriptError, MovedError):
+    # After a restart or in a new primary; after a slot has moved, or its primary was isolated.
+    moved = (MovedError, ClusterDownError) if isinstance(client, redis_client.Cluster) else ()
+    for kind in (NoScriptError, moved):
         again = [n for n, reply in enumerate(replies) if isinstance(reply, kind)]
         if not again:
             continue
         repeated = [calls[n] for n in again]
-        if kind is MovedError:
+        if kind is moved:
             client.refresh(repeated[0][1][0])
         # EVAL loads the script.
         for n, reply in zip(again, _evaluate(client, repeated, "EVAL", replicas_min), strict=True):
@@ -124,11 +126,14 @@ def _evaluate(
     # One WAIT covers all earlier writes on its connection.
     wait = ("WAIT", replicas_min, _WAIT_MS_MAX)
     *replies, confirmed = _exchange(client, calls, [*commands, wait])
+    # Nothing was written; what runs again has its own WAIT.
+    if all(isinstance(reply, redis.ResponseError) for reply in replies):
+        return replies
     if isinstance(confirmed, Exception):
-        raise confirmed
-    # An unknown script runs again, with its own WAIT.
-    is_unknown = any(isinstance(reply, NoScriptError) for reply in replies)
-    if confirmed < replicas_min and not is_unknown:
+        raise NotReplicatedError(str(confirmed))
+    if confirmed < replicas_min:
+        # This may be an old primary, while the address already leads to the new one.
+        redis_client.reconnect(client)
         raise NotReplicatedError(f"{confirmed} of {replicas_min} replicas have the write")
     return replies
 
@@ -141,7 +146,7 @@ def _exchange(
     key = calls[0][1][0]
     try:
         return _round_trip(client.pool(key), commands)
-    except redis.ConnectionError:
+    except (redis.ConnectionError, redis.ReadOnlyError):
         client.refresh(key)
         return _round_trip(client.pool(key), commands)
     except redis.TimeoutError:
@@ -167,6 +172,9 @@ def _send(connection: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
     for reply in replies:
         if isinstance(reply, redis.ReadOnlyError):
             raise reply
+        # Of a replica, which may know no script or redirect them.
+        if isinstance(reply, redis.ResponseError) and _WAIT_REFUSED in str(reply):
+            raise redis.ReadOnlyError(str(reply))
     return replies
 
 

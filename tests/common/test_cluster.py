@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from redis.exceptions import MovedError
 
 from services.common import redis_check, redis_client, scripts, store
 from services.core_api.models import TransactionRequest
@@ -76,12 +77,31 @@ def test_a_moved_slot_is_followed(cluster: RedisCluster) -> None:
     first = transactions.accept(user_id, REQUEST, "req", "k")
     source = cluster.owner(partition)
     target = next(number for number in cluster.masters_now() if number != source)
+    node = redis_client.nodes(client)[scripts.lane(client, partition)]
     with cluster.moving(partition, target):
         assert not accepts(transactions, user_id), "its keys are in two places: 503"
+    [reply] = scripts.run_scripts(node, [(scripts.Script("return 1"), [partition.queue], [])])
+    assert isinstance(reply, MovedError), "the client of one node, as of the sweep, cannot follow"
     again = transactions.accept(user_id, REQUEST, "req", "k")
     assert again.transaction_id == first.transaction_id
     assert again.replayed
     assert cluster.owner(partition) == target
+
+
+def test_a_planned_failover_is_followed(cluster: RedisCluster) -> None:
+    """The demoted primary refuses WAIT and redirects scripts: requests go to the new one."""
+    wait_until(cluster.is_well, what="a cluster that is well")
+    transactions = Transactions(connect(cluster), 10**6, PARTITIONS, replicas_min=1)
+    partition, user_id = next(iter(users().items()))
+    assert accepts(transactions, user_id)
+    old = cluster.owner(partition)
+    with cluster.client(old) as client:
+        [replica] = client.cluster("REPLICAS", cluster.masters_now()[old])
+    port = int(replica.partition("@")[0].rpartition(":")[2])
+    with cluster.client(port - cluster.first_port) as client:
+        client.execute_command("CLUSTER FAILOVER")
+    wait_until(lambda: old not in cluster.masters_now(), what="the failover")
+    wait_until(lambda: accepts(transactions, user_id), seconds_max=5, what="an accepted payment")
 
 
 def accepts(transactions: Transactions, user_id: int) -> bool:

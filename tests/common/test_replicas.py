@@ -1,5 +1,6 @@
 """With REDIS_REPLICAS_MIN, a 202 means that a replica has the transaction."""
 
+import contextlib
 import os
 import signal
 import uuid
@@ -103,24 +104,57 @@ def test_a_repeated_accept_writes(client: Any, key: str | None) -> None:
     assert client.info("persistence")["rdb_changes_since_last_save"] > changes
 
 
-def test_a_moved_address_is_followed(tmp_path: Path) -> None:
-    """The client reconnects when its old primary has become read-only (managed Redis)."""
-    port, link = support.free_ports(2), tmp_path / "redis"
-    sockets = [tmp_path / "0", tmp_path / "1"]
-    with (
-        support.redis_server(tmp_path / "a", port, "--unixsocket", str(sockets[0])),
-        support.redis_server(tmp_path / "b", port + 1, "--unixsocket", str(sockets[1])),
-        redis.Redis(port=port) as old,
-        ThreadPoolExecutor(1) as thread,  # with a connection of its own
-    ):
-        link.symlink_to(sockets[0])
+@pytest.mark.parametrize(
+    ("fate", "replicas_min"), [("demoted", 0), ("demoted", 1), ("restarted", 1), ("isolated", 1)]
+)
+def test_a_moved_address_is_followed(tmp_path: Path, fate: str, replicas_min: int) -> None:
+    """Each process leaves the old primary, although its connections stay open (managed Redis).
+
+    The old primary is a replica now, which after a restart has no scripts, or it has lost its
+    replicas.
+    """
+    first, link = support.free_ports(3), tmp_path / "redis"
+    with contextlib.ExitStack() as stack:
+        old, new, third = (
+            stack.enter_context(node(tmp_path / name, first + number))
+            for number, name in enumerate("abc")
+        )
+        new.replicaof("127.0.0.1", first)
+        third.replicaof("127.0.0.1", first + 1)
+        wait_until(lambda: old.wait(1, 100) == 1, what="the replica")
+        link.symlink_to(tmp_path / "a.sock")
         url = f"unix://{link}"
-        client = redis_client.connect(url, timeout_seconds=2)
-        transactions, queue = Transactions(client, 100), Queue(client, settings(url), "one")
-        thread.submit(queue.join).result(10)
-        transactions.accept(1, REQUEST, "req", None)
-        old.replicaof("127.0.0.1", port + 1)
+        chosen = settings(url, REDIS_REPLICAS_MIN=str(replicas_min))
+        one, other = (redis_client.connect(url, timeout_seconds=2) for _ in range(2))
+        transactions = Transactions(one, 100, replicas_min=replicas_min)
+        steps = [
+            Queue(other, chosen, "one").join,
+            lambda: transactions.accept(1, REQUEST, "req", None),
+        ]
+        # With a connection of its own.
+        thread = stack.enter_context(ThreadPoolExecutor(1))
+        for step in steps:
+            thread.submit(step).result(10)
+        new.replicaof("NO", "ONE")
+        if fate != "isolated":
+            old.replicaof("127.0.0.1", first + 1)
+        if fate == "restarted":
+            old.script_flush()
+        wait_until(lambda: new.wait(1, 100) == 1, what="the replica of the new primary")
+        for step in steps:
+            with pytest.raises(redis.RedisError):
+                thread.submit(step).result(10)
         link.unlink()
-        link.symlink_to(sockets[1])
-        thread.submit(queue.join).result(10)
-        transactions.accept(1, REQUEST, "req", None)
+        link.symlink_to(tmp_path / "b.sock")
+        for step in steps:
+            thread.submit(step).result(10)
+
+
+@contextlib.contextmanager
+def node(folder: Path, port: int) -> Iterator[Any]:
+    """A Redis with a socket next to its folder; yields a client."""
+    with (
+        support.redis_server(folder, port, "--unixsocket", f"{folder}.sock"),
+        redis.Redis(port=port) as client,
+    ):
+        yield client

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from services.common import redis_client
 from services.psp_connector import connector, dispatch, lane, saver
 from services.psp_connector.settings import ConnectorSettings
 from tests.http_service import Service, service_on
@@ -30,7 +31,8 @@ def settings(redis_port: int) -> ConnectorSettings:
 
 @pytest.fixture
 def payments(client: Any, settings: ConnectorSettings) -> Payments:
-    return Payments(client, settings)
+    client.ping()
+    return Payments(redis_client.connect(settings.redis_url, timeout_seconds=2), settings)
 
 
 @pytest.fixture
