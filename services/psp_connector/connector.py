@@ -61,7 +61,7 @@ class Connector:
 
     @property
     def last_turn(self) -> float:
-        """Monotonic time since when no loop has made an iteration, for the health check."""
+        """Monotonic time since when a lane has not worked, for the health check."""
         return min(lane.last_turn for lane in self._lanes)
 
     def run(self) -> None:
@@ -88,8 +88,9 @@ class Connector:
             try:
                 for transaction_id in self._sweep.step():
                     _log.warning("orphaned transaction requeued", transaction_id=transaction_id)
-            except redis_client.ERRORS as error:
-                _log.error("maintenance failed", task="sweep", reason=str(error))
+            except Exception as error:  # noqa: BLE001  ends only with the process
+                crash = not isinstance(error, redis_client.ERRORS)
+                _log.error("maintenance failed", task="sweep", reason=str(error), exc_info=crash)
             time.sleep(UPKEEP_SECONDS)
 
     def is_paused(self) -> bool:

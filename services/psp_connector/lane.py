@@ -49,7 +49,7 @@ class Lane:
         self._renewed_at = math.inf
         self._log = _log.bind(**queue.partition.ids)
         self.last_turn = time.monotonic()
-        """Monotonic time of the loop's last iteration, for the health check."""
+        """Monotonic time of the loop's last successful iteration, for the health check."""
 
     def run(self) -> None:
         """Runs until the connector stops; survives Redis outages."""
@@ -61,12 +61,15 @@ class Lane:
                     self._queue.join()
                     joined = True
                 self._turn()
-            except redis_client.ERRORS as error:
+                self.last_turn = time.monotonic()
+            except Exception as error:  # noqa: BLE001  ends only with the process
                 # Redis may have been emptied: create the group again.
                 joined = False
-                self._log.warning("Redis unavailable", reason=f"{type(error).__name__}: {error}")
+                crash = not isinstance(error, redis_client.ERRORS)
+                event = "lane crashed" if crash else "Redis unavailable"
+                reason = f"{type(error).__name__}: {error}"
+                self._log.warning(event, reason=reason, exc_info=crash)
                 time.sleep(_RECONNECT_SECONDS)
-            self.last_turn = time.monotonic()
 
     def leave(self) -> None:
         """Releases entries that were not started to the other connectors."""

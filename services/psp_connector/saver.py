@@ -106,7 +106,10 @@ class Saver:
                 saved.append((attempt, outcome))
             else:
                 self._retry_later(attempt, outcome)
-        self._saved(saved)
+        try:
+            self._saved(saved)
+        except Exception:  # noqa: BLE001  as above
+            _log.exception("could not report results")
         self._slots.release([attempt.work for attempt, _ in saved])
 
     def _retry_later(self, attempt: Attempt, error: Exception) -> None:

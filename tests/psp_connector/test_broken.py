@@ -1,6 +1,7 @@
 """Corrupt data in Redis does not stop other payments, and nothing is lost."""
 
 import contextlib
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,11 @@ import redis
 from structlog.testing import capture_logs
 
 from services.common import store
+from services.psp_connector.connector import Connector
 from services.psp_connector.psp import Captured, Charge, Declined, Outcome, Refused, Transient
+from services.psp_connector.queue import Queue
 from services.psp_connector.records import FinalResult
+from services.psp_connector.sweep import Sweep
 from tests.psp_connector.payments import STORE, FakePsp, Payments, take
 from tests.support import wait_until
 
@@ -209,3 +213,25 @@ def test_an_open_transaction_in_no_queue_is_found(
         wait_until(lambda: payments.consumers() <= {"one"}, what="removal of the others")
     assert (payments.points(), payments.letters()) == (24, [])
     assert payments.nothing_left()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(Queue, "join"), (Queue, "renew"), (Connector, "saved"), (Sweep, "step")]
+)
+def test_no_thread_ends_by_an_unexpected_error(
+    payments: Payments, monkeypatch: pytest.MonkeyPatch, kind: Any, name: str
+) -> None:
+    """Its next iteration succeeds: one payment that the sweep finds and one more are captured."""
+    real, calls = getattr(kind, name), itertools.count()
+
+    def fails_once(*args: Any) -> Any:
+        if next(calls) == 0:
+            raise AttributeError("unexpected")
+        return real(*args)
+
+    orphan = payments.accept()
+    by_del(payments)
+    monkeypatch.setattr(kind, name, fails_once)
+    with payments.running(FakePsp()):
+        payments.wait_ended(orphan, seconds_max=5)
+        payments.wait_ended(payments.accept(), seconds_max=5)

@@ -7,12 +7,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from falcon.testing import TestClient
 from structlog.testing import capture_logs
 
-from services.psp_connector import lane
+from services.psp_connector import app, lane
 from services.psp_connector.breaker import FAILURES_MAX
 from services.psp_connector.lane import PROMOTE_SECONDS
 from services.psp_connector.psp import Captured, Charge, Declined, Outcome, Refused, Transient
+from services.psp_connector.settings import ConnectorSettings
 from tests.psp_connector.payments import STORE, FakePsp, Payments, captured
 from tests.support import wait_until
 
@@ -188,3 +190,23 @@ def test_dead_letters_are_kept_for_any_time(payments: Payments, kept_days: int) 
     transaction_id = payments.accept()
     payments.end(FakePsp(lambda *_: Refused("HTTP 400 nope")), transaction_id)
     assert [letter["transaction_id"] for letter in payments.letters()] == [transaction_id]
+
+
+def test_health_fails_while_a_lane_cannot_join(
+    payments: Payments, settings: ConnectorSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis responds, but has no replicas: nothing is charged."""
+    monkeypatch.setattr(app, "_STUCK_SECONDS", 0.5)
+    payments.settings = settings.model_copy(update={"redis_replicas_min": 1})
+    connector = payments.connector(FakePsp())
+    http = TestClient(
+        app.create_app(settings, connector, payments.client), headers={"Host": "127.0.0.1"}
+    )
+    assert http.simulate_get("/health").status_code == 200
+    threading.Thread(target=connector.run, daemon=True).start()
+    try:
+        wait_until(lambda: http.simulate_get("/health").status_code == 503, what="a failed check")
+        checks = http.simulate_get("/health").json["checks"]
+        assert checks == {"redis": "pass", "loop": "fail"}
+    finally:
+        connector.stop()
