@@ -182,7 +182,8 @@ def main(argv: Sequence[str], environ: Mapping[str, str], out: TextIO, err: Text
     """Runs the command; returns its exit code."""
     arguments = parser().parse_args(argv)
     try:
-        settings = RedisSettings.read(environ)
+        # Dead letters are needed most while a replica is down.
+        settings = RedisSettings.read({**environ, "REDIS_REPLICAS_MIN": "0"})
     except SettingsError as error:
         err.write(f"deadletters: {error}: has the stack been started here?\n")
         return 1

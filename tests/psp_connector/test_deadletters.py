@@ -12,7 +12,8 @@ from tests.psp_connector.payments import STORE, FakePsp, Payments
 
 def run(port: int, *args: str) -> tuple[int, str, str]:
     out, err = io.StringIO(), io.StringIO()
-    code = main(args, {"REDIS_URL": f"redis://127.0.0.1:{port}/0"}, out, err)
+    environ = {"REDIS_URL": f"redis://127.0.0.1:{port}/0", "REDIS_REPLICAS_MIN": "1"}
+    code = main(args, environ, out, err)
     return code, out.getvalue(), err.getvalue()
 
 
@@ -27,7 +28,8 @@ def failed(payments: Payments) -> str:
 def test_list(redis_port: int, client: Any) -> None:
     """`list` prints a line per dead letter, over several pages, with all fields as JSON.
 
-    An empty list is `none` for a person, nothing for a program.
+    An empty list is `none` for a person, nothing for a program. As everywhere here, although
+    there is no replica.
     """
     assert run(redis_port, "list") == (0, "none\n", "")
     assert run(redis_port, "list", "--json") == (0, "", "")
