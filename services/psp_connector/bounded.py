@@ -68,9 +68,12 @@ class BoundedSession(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> None:
         """None: a redirect would send the payment elsewhere, each time with a new timeout."""
 
-    def watch(self, connection: socket.socket) -> None:
-        """Starts the timeout of this thread's call, which uses `connection`."""
-        self._calls[threading.get_ident()] = (time.monotonic() + self._seconds_max, connection)
+    def watch(self, connection: Any) -> None:
+        """Starts the timeout of this thread's call, if it has not, which uses `connection`."""
+        caller = threading.get_ident()
+        deadline, _ = self._calls.get(caller, (time.monotonic() + self._seconds_max, None))
+        # urllib3's own transport, for TLS within the TLS of a proxy, cannot be shut down.
+        self._calls[caller] = (deadline, getattr(connection, "socket", connection))
 
     def _watch(self) -> None:
         while True:
@@ -78,7 +81,8 @@ class BoundedSession(requests.Session):
             now = time.monotonic()
             for deadline, connection in list(self._calls.values()):
                 if now > deadline:
-                    with contextlib.suppress(OSError):
+                    # Any error: without this thread no call would be bounded.
+                    with contextlib.suppress(Exception):
                         connection.shutdown(socket.SHUT_RDWR)
 
 
@@ -141,5 +145,9 @@ def _pool_class(base: type[HTTPConnectionPool], session: BoundedSession) -> Any:
             super().request(*args, **kwargs)
             # Here, because on a connection's last response only its reader knows the socket.
             session.watch(self.sock)
+
+        def _tunnel(self) -> None:
+            session.watch(self.sock)
+            super()._tunnel()
 
     return type("Pool", (base,), {"ConnectionCls": Connection})
