@@ -40,6 +40,10 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 def _run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     url = (args.url or router_url(environ)).rstrip("/")
     password = environ.get("MERCHANT_PASSWORD") or _SHIPPED_PASSWORD
+    try:
+        "".join(map(str, [*vars(args).values(), password])).encode()
+    except UnicodeEncodeError:
+        parser().error("arguments and MERCHANT_PASSWORD must be UTF-8")
     # Imported late: loading the HTTP client takes longer than printing --help.
     if args.command == "smoke":
         from devtools.merchant import contract  # noqa: PLC0415
@@ -108,7 +112,7 @@ def _add_pay(commands: Any) -> None:
         help="one of Stripe's test names (pm_card_visa), or of the sandbox's",
     )  # fmt: skip
     pay.add_argument(
-        "--idempotency-key", metavar="K",
+        "--idempotency-key", metavar="K", type=_header_value,
         help="makes the same payment safe to repeat for 24 hours",
     )  # fmt: skip
 
@@ -121,6 +125,12 @@ def _payment_methods() -> Iterable[str]:
     from services.psp_sandbox.behaviours import PAYMENT_METHODS  # noqa: PLC0415 - slow
 
     return PAYMENT_METHODS
+
+
+def _header_value(text: str) -> str:
+    if not re.fullmatch(r"[!-~]+", text):
+        raise argparse.ArgumentTypeError("must be visible ASCII characters")
+    return text
 
 
 def _amount(text: str) -> int:

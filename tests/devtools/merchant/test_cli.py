@@ -18,6 +18,8 @@ from tests.support import ROOT
         ("pay 0 USD --as alice", "smallest unit"),
         (f"pay {'9' * 5000} USD --as alice", "smallest unit"),
         ("trace loyalty --as alice", "argument ID: invalid UUID value: 'loyalty'"),
+        ("pay 1 USD --as alice --idempotency-key é", "must be visible ASCII characters"),
+        ("token --as andr\udce9", "must be UTF-8"),
     ],
 )
 def test_an_invalid_argument_ends_with_2(command: str, text: str) -> None:
@@ -25,6 +27,12 @@ def test_an_invalid_argument_ends_with_2(command: str, text: str) -> None:
     outcome = merchant(*command.split())
     assert (outcome.code, outcome.stdout) == (2, "")
     assert text in outcome.stderr
+
+
+def test_a_password_of_another_encoding_ends_with_2() -> None:
+    outcome = merchant("token", "--as", "alice", environ={"MERCHANT_PASSWORD": "\udce9t\udce9"})
+    assert (outcome.code, outcome.stdout) == (2, "")
+    assert "MERCHANT_PASSWORD must be UTF-8" in outcome.stderr
 
 
 def test_an_invalid_port_ends_with_2() -> None:
