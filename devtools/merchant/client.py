@@ -32,7 +32,7 @@ _LOGIN_HINTS = {
 }
 _HINTS = {
     403: "pay as a user who is enabled; `python -m services.auth_api.users list` shows them",
-    404: "not one of this merchant's ids: the console lists them",
+    404: f"is that the platform's router? see {_WHERE}",
     409: "see the console's payments; if it is not there, pay under another key",
     413: "the router takes bodies of up to 16 KiB",
     500: "the request id leads to it in the logs, in .state/logs",

@@ -12,6 +12,8 @@ from devtools.merchant.report import Screen, duration
 from devtools.merchant.trace import console_url, show, trace
 from services.common.transaction import FINAL, Transaction
 
+# Ends the responses of router and Core API to a payment that may have been accepted.
+_SEND_AGAIN = ": send it again with the same Idempotency-Key."
 _EXIT_OPEN = 3
 _EXITS = {"captured": 0, "declined": 1, "failed": 1}
 # A payment at the sandbox takes some 20 ms, a retried one seconds.
@@ -65,7 +67,8 @@ class Command:
 
     def trace(self) -> int:
         """Prints the hops of a transaction."""
-        transaction = read(Transaction, expect(self._get(self._args.id), 200))
+        hints = {404: "not one of this merchant's ids: the console lists them"}
+        transaction = read(Transaction, expect(self._get(self._args.id), 200, hints))
         rows, note = trace(transaction.id, console_url(self._client.url), self._client.deadline)
         show(rows, note, transaction, self._screen)
         return 0
@@ -94,13 +97,15 @@ class Command:
             response = self._session.send(
                 lambda token: self._client.post_transaction(token, body, args.idempotency_key)
             )
-        except UnreachableError as error:
-            # Without a response the payment may still have been accepted.
-            look = "it may have been accepted: see the console's payments before you pay again"
-            repeat = "repeat the same command: its idempotency key makes that safe"
-            error.hint += "\n" + (repeat if args.idempotency_key else look)
+            return expect(response, 202)
+        except PlatformError as error:
+            # Without the Core API's response the payment may still have been accepted.
+            if isinstance(error, UnreachableError) or error.detail.endswith(_SEND_AGAIN):
+                look = "it may have been accepted: see the console's payments before you pay again"
+                repeat = "repeat the same command: its idempotency key makes that safe"
+                error.hint += "\n" + (repeat if args.idempotency_key else look)
+                error.detail = error.detail.removesuffix(_SEND_AGAIN)
             raise
-        return expect(response, 202)
 
     def _follow(self, accepted: Transaction) -> Transaction:
         polls, started, seen = 0, time.perf_counter(), len(accepted.timeline)

@@ -1,6 +1,7 @@
 """The platform without processes: its own services, behind a router that breaks promises."""
 
 import contextlib
+import re
 import time
 from typing import Any
 
@@ -16,7 +17,14 @@ from services.core_api.settings import CoreSettings
 from services.psp_connector.queue import Queue
 from services.psp_connector.records import FinalResult, Work
 from services.psp_connector.settings import ConnectorSettings
+from tests.support import ROOT
 
+# As the router says it.
+[TIMEOUT] = re.findall(
+    r'504 gateway-timeout "Gateway Timeout" "(.*)"$',
+    (ROOT / "services/router/Caddyfile").read_text(),
+    re.MULTILINE,
+)
 SECRET = "0123456789abcdef0123456789abcdef"
 
 
@@ -83,6 +91,8 @@ class Platform:
         body, token = request.content, request.headers.get("Authorization", "")[len("Bearer ") :]
         if self.fault == "hangs up on payments" and (request.method, rest) == ("POST", ""):
             raise httpx.RemoteProtocolError("Server disconnected")
+        if self.fault == "does not respond in time to payments" and not rest:
+            return httpx.Response(504, json={"code": "gateway-timeout", "detail": TIMEOUT})
         headers = {"Host": "localhost", "Content-Type": "application/json"}
         headers["X-Request-Id"] = request.headers["X-Request-Id"]
         if token:

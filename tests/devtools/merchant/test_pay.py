@@ -95,6 +95,7 @@ def test_a_long_outage_ends_with_the_id(platform: Platform) -> None:
     assert f"then: merchant trace {transaction_id} --as alice" in outcome.stderr
 
 
+@pytest.mark.parametrize("fault", ["hangs up on payments", "does not respond in time to payments"])
 @pytest.mark.parametrize(
     ("key", "advice"),
     [
@@ -103,12 +104,13 @@ def test_a_long_outage_ends_with_the_id(platform: Platform) -> None:
     ],
 )
 def test_a_payment_without_a_response_may_be_accepted(
-    platform: Platform, key: list[str], advice: str
+    platform: Platform, fault: str, key: list[str], advice: str
 ) -> None:
-    """The message says what is safe to do."""
-    platform.fault = "hangs up on payments"
+    """The message says what is safe to do, and names no key that was not sent."""
+    platform.fault = fault
     outcome = at(platform, *PAY, *key)
     assert (outcome.code, advice in outcome.stderr) == (4, True)
+    assert "Idempotency-Key" not in outcome.stderr
 
 
 @pytest.mark.parametrize(
@@ -118,6 +120,7 @@ def test_a_payment_without_a_response_may_be_accepted(
         ("pay 1250 USD --as dora", "see --as, and the password: MERCHANT_PASSWORD"),
         ("pay 1250 usd --as alice", "  /currency must be an ISO 4217 code in force, in upper"),
         (f"trace {UNKNOWN_ID} --as alice", "You have no such transaction. (not-found"),
+        (f"trace {UNKNOWN_ID} --as alice", "not one of this merchant's ids"),
         (f"trace {RECORD['id']} --as alice", "try again in 1 s; a service is down or full"),
     ],
 )
@@ -138,6 +141,15 @@ def test_a_platform_that_hangs_ends_with_4_at_the_timeout() -> None:
         outcome = merchant(*PAY, "--url", url, "--timeout", "0.3")
     assert outcome.code == 4
     assert f"{url} did not respond within 0.3 s" in outcome.stderr
+
+
+def test_a_404_of_another_path_asks_for_the_address() -> None:
+    """Only a transaction that was asked for can be another merchant's."""
+    nothing = json.dumps({"detail": "There is nothing at this path.", "code": "not-found"}).encode()
+    outcome = at(Stranger(404, nothing), "trace", UNKNOWN_ID, "--as", "alice")
+    assert outcome.stderr.splitlines()[1] == (
+        "  is that the platform's router? see --url or PLATFORM_URL or PLATFORM_PORT"
+    )
 
 
 @pytest.mark.parametrize("body", [b"<html>hello</html>", b"null", b"[1]", b"x" * 2_000_000])
