@@ -189,7 +189,10 @@ def _node(client: store.Client) -> list[Finding]:
     rewrite = "ok" if is_rewriting else facts.get("aof_last_bgrewrite_status")
     write, policy = facts.get("aof_last_write_status"), facts.get("maxmemory_policy")
     lost = "without it a kill -9 loses accepted transactions"
-    disk = "is the disk full, or the folder not writable? Redis refuses writes until it can"
+    disk = (
+        "free space, or make its folder writable, before you stop Redis: what it has not written "
+    )
+    disk += "would be lost; until then it refuses writes"
     copy = "is there memory and disk for a second copy? see the log of Redis"
     evicted = "any other lets transactions disappear"
     return [

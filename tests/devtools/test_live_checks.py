@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from devtools import live_checks, preflight
 from devtools.address import PORT_OFFSETS
@@ -17,7 +18,7 @@ from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
 from services.psp_connector.breaker import FAILURES_MAX
 from tests.devtools.conftest import WAIT, one, python, wrong
-from tests.support import free_ports, redis_server, service, wait_until
+from tests.support import free_ports, program, redis_answers, redis_server, service, wait_until
 
 
 def running(environ: dict[str, str], **more: str) -> Running:
@@ -58,6 +59,24 @@ def test_redis_must_keep_transactions(environ: dict[str, str], tmp_path: Path) -
     with redis_server(tmp_path / "redis", port, *options):
         items = running(environ, REDIS_URL=f"redis://127.0.0.1:{port}/0").redis()
     assert [item.name for item in wrong(items)] == ["append-only file", "when full"]
+
+
+def test_a_redis_that_cannot_write_must_not_be_stopped(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    """What it acknowledged as the disk filled up is only in its memory: `doctor` says so."""
+    url = f"redis://127.0.0.1:{(port := free_ports(1))}/0"
+    start = f"exec redis-server services/redis/redis.conf --port {port} --dir {tmp_path}"
+    full = ["sh", "-c", f"trap '' XFSZ; ulimit -f 4; {start}"]  # blocks of 512 or 1,024 bytes
+    with program(full, environ=os.environ, output=tmp_path / "log"):
+        wait_until(lambda: redis_answers(url))
+        with redis.Redis.from_url(url) as client:
+            assert client.set("acknowledged", "x" * 8192)
+        [fault] = wrong(running(environ, REDIS_URL=url).redis())
+    assert (fault.name, fault.value) == ("last write to it", "err")
+    assert "before you stop Redis" in fault.cure
+    with redis_server(tmp_path, port), redis.Redis.from_url(url) as client:
+        assert not client.exists("acknowledged"), "so the stop above has lost it"
 
 
 @pytest.mark.parametrize(("status", "count"), [("processing", 1), ("captured", 0)])
