@@ -1,6 +1,6 @@
-"""All settings, from the settings classes: the table in docs/configuration.md, and .env.example.
+"""All settings: the table in docs/configuration.md, .env.example, and devtools/inherited.txt.
 
-`new sync` writes both; a test compares them.
+`new sync` writes them from the settings classes; a test compares them.
 """
 
 from devtools import environment
@@ -89,6 +89,11 @@ def example() -> str:
         more = "" if default == "none" else f"; default: {default}"
         lines.append(f"{name.ljust(_VALUE_CHARACTERS)}# {meaning}{more}\n")
     return "".join(lines)
+
+
+def variables() -> str:
+    """The text of devtools/inherited.txt: a variable a line."""
+    return "".join(f"{name}\n" for names, *_ in rows() for name in names.split("`")[1::2])
 
 
 def updated(page: str) -> str:

@@ -4,7 +4,6 @@ let
   inherit (lib) fileset;
 
   code = [
-    ../.env.example # for nix/platform/inherited.sh
     ../nix/host/pinned.json # for doctor
     ../devtools
     ../process-compose.yaml
@@ -153,6 +152,7 @@ in
       ];
       wide = common ++ [
         ../.ci
+        ../.env.example
         ../.envrc
         ../deploy
         ../nix

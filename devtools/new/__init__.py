@@ -5,7 +5,8 @@ CADDYFILE = "services/router/Caddyfile"
 CONTAINERS = "deploy/compose.yaml"
 PAGE = "docs/configuration.md"
 EXAMPLE = ".env.example"
-FILES = (PROCESSES, CADDYFILE, CONTAINERS, PAGE, EXAMPLE)
+INHERITED = "devtools/inherited.txt"
+FILES = (PROCESSES, CADDYFILE, CONTAINERS, PAGE, EXAMPLE, INHERITED)
 """The derived files, relative to the checkout."""
 
 

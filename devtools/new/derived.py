@@ -19,7 +19,7 @@ from ruamel.yaml.error import YAMLError
 from devtools import settings_table
 from devtools.catalog import SERVICES, Service
 from devtools.environment import SETTINGS
-from devtools.new import CADDYFILE, CONTAINERS, EXAMPLE, PAGE, PROCESSES, render
+from devtools.new import CADDYFILE, CONTAINERS, EXAMPLE, INHERITED, PAGE, PROCESSES, render
 from services.common.settings import FILE_ALLOWED, Secret
 
 _ROUTE = (
@@ -178,6 +178,7 @@ MAKERS: Mapping[str, Callable[[str], str]] = {
     CONTAINERS: containers,
     PAGE: settings_table.updated,
     EXAMPLE: lambda _: settings_table.example(),
+    INHERITED: lambda _: settings_table.variables(),
 }
 """For each derived file, computes its new text from the current one."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from devtools.catalog import CONSOLE, SERVICES
-from devtools.new import EXAMPLE, PROCESSES, NewError
+from devtools.new import INHERITED, PROCESSES, NewError
 
 # A number at the end would be a replica: psp-connector-1.
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z][a-z0-9]*)*")
@@ -82,10 +82,10 @@ class Request:
             raise NewError(f"{self.name} is a Python module or keyword: choose another")
         if re.search(rf"^  {self.name}:", (root / PROCESSES).read_text("utf-8"), re.MULTILINE):
             raise NewError(f"{self.name} is taken: {PROCESSES} has a process of that name")
-        example = (root / EXAMPLE).read_text("utf-8")
-        if taken := re.search(rf"^#?({self.folder.upper()}_\w*)=", example, re.MULTILINE):
+        variables = (root / INHERITED).read_text("utf-8")
+        if taken := re.search(rf"^{self.folder.upper()}_\w*", variables, re.MULTILINE):
             raise NewError(
-                f"{self.name} is taken: its settings would share the prefix of {taken[1]}"
+                f"{self.name} is taken: its settings would share the prefix of {taken[0]}"
             )
 
     def _check_route(self) -> None:

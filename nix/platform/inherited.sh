@@ -20,9 +20,8 @@ unset POSIXLY_CORRECT
 # The current folder may have been deleted, as by switching branches, and even made again.
 cd "${PWD-}" 2>/dev/null || cd "${PLATFORM_CHECKOUT:-/}" || exit
 
-# Settings are the variables in .env.example, each also with _FILE. Without that file there is no code to
-# start.
-platform_kept=$(sed -nE 's/^#?([A-Z0-9_]+)=.*/\1 \1_FILE/p' "${PLATFORM_CODE:-.}/.env.example" 2>/dev/null || true)
+# The settings. Not from .env.example, which users move to .env.
+platform_kept=$(<"${PLATFORM_CODE:-.}/devtools/inherited.txt") || exit
 platform_kept+="
   PLATFORM_CHECKOUT PLATFORM_CODE PLATFORM_DROPPED
   OTEL_EXPORTER_OTLP_HEADERS OTEL_RESOURCE_ATTRIBUTES

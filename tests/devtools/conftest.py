@@ -11,7 +11,7 @@ import pytest
 
 from devtools.address import BLOCK
 from devtools.findings import Finding
-from tests.support import free_ports
+from tests.support import ROOT, free_ports
 
 # Prints that it runs, then waits for the end of its input, at the latest with the test.
 WAIT = "print('up', flush=True); sys.stdin.read()"
@@ -30,7 +30,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def environ(checkout: Path) -> dict[str, str]:
     del checkout  # only has to exist
-    return {"PATH": os.environ["PATH"], "PLATFORM_PORT": str(free_ports(BLOCK))}
+    port = str(free_ports(BLOCK))
+    return {"PATH": os.environ["PATH"], "PLATFORM_CODE": str(ROOT), "PLATFORM_PORT": port}
 
 
 def one(items: list[Finding], name: str) -> Finding:

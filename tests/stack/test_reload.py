@@ -25,7 +25,7 @@ def code(folder: Path) -> Path:
     ignored = shutil.ignore_patterns("__pycache__")
     for name in ("devtools", "services"):
         shutil.copytree(support.ROOT / name, folder / name, ignore=ignored)
-    for name in ("process-compose.yaml", "pyproject.toml", ".env.example"):
+    for name in ("process-compose.yaml", "pyproject.toml"):
         shutil.copy(support.ROOT / name, folder)
     return folder
 
