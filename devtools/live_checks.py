@@ -158,6 +158,8 @@ class Running:
                 )
             ) as one:
                 return [Finding("address", masked(url)), *_redis(one, settings)]
+        except redis.ResponseError as error:
+            return [Finding(masked(url), "error", "fault", str(error))]
         except (*redis_client.ERRORS, OSError, ValueError) as error:
             unreachable = "is REDIS_URL right, and is it reachable from here?"
             cure = self._log("redis") if is_own else unreachable
@@ -229,7 +231,9 @@ def _lost(client: store.Client, partitions: Sequence[store.Partition]) -> Findin
             if time.monotonic() > until:
                 return Finding(name, f"{count} so far", note="not all records checked")
     except redis.ResponseError as error:
-        cure = "a key was overwritten by hand: delete it, and payments continue"
+        # For others, such as MISCONF of a full disk, deleting a key would lose payments.
+        is_key = "WRONGTYPE" in str(error)
+        cure = "a key was overwritten by hand: delete it, and payments continue" if is_key else ""
         return Finding(name, "unknown", "fault", str(error), cure)
     if not count:
         return Finding(name, "0")

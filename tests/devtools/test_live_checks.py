@@ -91,6 +91,27 @@ def test_open_transactions_in_no_queue_are_counted(
     assert [item.status for item in wrong(found)] == ["warning"] * count
 
 
+@pytest.mark.parametrize(
+    ("forbidden", "name"), [("-evalsha", "open, in no queue"), ("-info", "redis://")]
+)
+def test_only_a_key_of_another_type_is_to_be_deleted(
+    client: Any, redis_port: int, environ: dict[str, str], forbidden: str, name: str
+) -> None:
+    """Any other error of Redis is shown as it is: deleting a key would lose payments."""
+    client.hset(store.WHOLE.transaction("00000000-0000-4000-8000-000000000000"), "status", "queued")
+    client.set(store.WHOLE.queue, "x")
+    fault = wrong(running(environ, REDIS_URL=f"redis://127.0.0.1:{redis_port}/0").redis())[-1]
+    assert "delete it" in fault.cure
+    client.acl_setuser(
+        "a", enabled=True, nopass=True, keys="*", categories=["+@all"], commands=[forbidden]
+    )
+    found = running(environ, REDIS_URL=f"redis://a:x@127.0.0.1:{redis_port}/0").redis()
+    client.acl_deluser("a")
+    fault = wrong(found)[-1]
+    assert fault.name.startswith(name)
+    assert ("permissions" in fault.note, fault.cure) == (True, "")
+
+
 def test_a_redis_that_hangs_is_reported_soon(
     environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
