@@ -113,13 +113,13 @@ def _of_stack(here: Checkout, first_port: int) -> list[Finding]:
     """The settings that are in no settings class."""
     last = "the last start" if (here.state / "environment").exists() else "default"
     secret = {"MERCHANT_PASSWORD": "<secret>"}
+    if url := here.merged.get("PLATFORM_URL"):
+        secret["PLATFORM_URL"] = masked(url)
     values = {**DEFAULTS, **here.merged, **secret, "PLATFORM_PORT": str(first_port)}
     origins = {name: here.origin(name) for name in environment.OTHER_VARIABLES}
     if not here.merged.get("PLATFORM_PORT"):
         origins["PLATFORM_PORT"] = last
-    return [
-        _setting(name, masked(values[name]), origin, "stack") for name, origin in origins.items()
-    ]
+    return [_setting(name, values[name], origin, "stack") for name, origin in origins.items()]
 
 
 def _of_services(here: Checkout, first_port: int) -> list[Finding]:

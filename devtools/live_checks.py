@@ -163,7 +163,7 @@ class Running:
         except (*redis_client.ERRORS, OSError, ValueError) as error:
             unreachable = "is REDIS_URL right, and is it reachable from here?"
             cure = self._log("redis") if is_own else unreachable
-            return [Finding(masked(url), "no response", "fault", masked(str(error)), cure)]
+            return [Finding(masked(url), "no response", "fault", str(error), cure)]
 
 
 def _failing(response: httpx.Response) -> str:

@@ -128,7 +128,7 @@ def _ping(settings: RedisSettings, failure: list[str]) -> None:
     except redis_check.MismatchError as error:
         failure[0] = str(error)
     except (*redis_client.ERRORS, OSError, ValueError) as error:
-        failure[0] = f"Redis is unreachable: {masked(str(error))}"
+        failure[0] = f"Redis is unreachable: {error}"
     else:
         failure.clear()
 

@@ -43,7 +43,11 @@ class _PerThreadPool(redis.ConnectionPool):
             # make_connection would count it towards max_connections and never count down.
             self._own.connection = self.connection_class(**self.connection_kwargs)
         connection = self._own.connection
-        connection.connect()
+        try:
+            connection.connect()
+        except redis.ResponseError as error:
+            # Redis, or a proxy, may not know AUTH, and repeat its arguments.
+            raise type(error)(str(error).partition(", with args")[0]) from None
         return connection
 
     def release(self, connection: Any) -> None:

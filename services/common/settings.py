@@ -20,6 +20,10 @@ from pydantic.fields import FieldInfo
 
 EXIT_BAD_SETTINGS = 78  # EX_CONFIG of sysexits(3)
 _SECRET_FILE_BYTES_MAX = 65_536
+_SECRET = "<secret>"  # noqa: S105  shown in place of one
+_ADDRESS = re.compile(
+    r"(\w+://)([^?#]*@)?((?:[\w.-]*|\[[\da-fA-F:.]+\])(?::\d{1,5})?(?:/[\w./~-]*)?)([?#][^@]*)?"
+)
 FILE_ALLOWED = object()
 """Annotation: the value may contain a secret, so `<NAME>_FILE` is supported."""
 
@@ -38,7 +42,7 @@ class Secret(SecretStr):
     """A string whose repr is `<secret>`."""
 
     def _display(self) -> str:
-        return "<secret>" if self.get_secret_value() else ""
+        return _SECRET if self.get_secret_value() else ""
 
 
 def base_url(text: str) -> str:
@@ -128,8 +132,14 @@ class Settings(BaseModel):
         The first of `origins` that has a variable wins. As in process-compose, an empty variable
         hides later origins and counts as unset.
         """
+        first = {k: v for values in reversed([*origins.values()]) for k, v in values.items()}
+        wrong: set[str] = set()
+        try:
+            cls.read(first)
+        except SettingsError as error:
+            wrong = {fault.partition("=")[0] for fault in error.faults}
         return [
-            _explain(_names(name, field), field, origins)
+            _explain(_names(name, field), field, origins, is_wrong=name.upper() in wrong)
             for name, field in cls.model_fields.items()
         ]
 
@@ -198,16 +208,25 @@ def _is_secret(annotation: Any) -> bool:
     return annotation is Secret or Secret in get_args(annotation)
 
 
+def _may_hold_a_password(field: FieldInfo) -> bool:
+    return _may_be_in_a_file(field) or AfterValidator(base_url) in field.metadata
+
+
 def _from_file(variable: str, environ: Mapping[str, str], faults: list[str]) -> str:
     path = environ.get(variable, "")
     if not path:
         return ""
     try:
+        # A FIFO would hang, and give its content to the first reader only.
+        if Path(path).exists() and not Path(path).is_file():
+            raise OSError(0, "not a regular file")  # noqa: TRY301
         with Path(path).open(encoding="utf-8") as file:
             return file.read(_SECRET_FILE_BYTES_MAX).strip()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        faults.append(f"{variable}={path!r}: the file cannot be read: {reason}")
+        # Other text may be the secret itself.
+        text = repr(path) if path.startswith("/") else f"{_SECRET}, not an absolute path"
+        faults.append(f"{variable}={text}: the file cannot be read: {reason}")
         return ""
 
 
@@ -222,30 +241,38 @@ def _fault(cls: type[Settings], item: Any, values: Mapping[str, str]) -> str:
     field = cls.model_fields[variable.lower()]
     if item["type"] == "missing":
         return f"{variable} is not set: {field.description}"
-    secret = _is_secret(field.annotation)
-    text = "<secret>" if secret else repr(masked(values.get(variable.lower(), "")))
+    # Anywhere in an invalid address, as after a forgotten scheme.
+    text = _SECRET if _may_hold_a_password(field) else repr(values.get(variable.lower(), ""))
     rule = re.sub("^(Value error, |Input should be )", "", item["msg"])
     return f"{variable}={text}: must be {rule} ({field.description})"
 
 
 def masked(text: str) -> str:
-    """Masks passwords in URLs, which commas may separate."""
-    text = re.sub(
-        r"([?&]\w*password=)((?!,\w+://|&\w+=).)*", r"\1<secret>", text, flags=re.IGNORECASE
-    )
-    # To the last `@`, because a password may contain one.
-    return re.sub(r"://((?!,\w+://).)*@", "://<secret>@", text)
+    """Addresses, separated by commas, without user and query; `<secret>` for what is none."""
+    found = [_ADDRESS.fullmatch(one) for one in re.split(r",(?=\w+://)", text)]
+    return ",".join(_masked(*one.groups("")) if one else _SECRET for one in found)
+
+
+def _masked(scheme: str, user: str, server: str, query: str) -> str:
+    return scheme + (user and f"{_SECRET}@") + server + (query and f"?{_SECRET}")
 
 
 def _explain(
-    names: Sequence[str], field: FieldInfo, origins: Mapping[str, Mapping[str, str]]
+    names: Sequence[str],
+    field: FieldInfo,
+    origins: Mapping[str, Mapping[str, str]],
+    *,
+    is_wrong: bool,
 ) -> tuple[str, str, str]:
+    is_address = _may_hold_a_password(field)
+    is_hidden = _is_secret(field.annotation) or (is_address and is_wrong)
     for variable in names:
         origin = next((name for name, values in origins.items() if variable in values), "")
         if origin and (value := origins[origin][variable]):
             if variable != names[0]:
-                return names[0], "<secret>", f"{origin} ({variable})"
-            return names[0], "<secret>" if _is_secret(field.annotation) else masked(value), origin
+                return names[0], _SECRET, f"{origin} ({variable})"
+            shown = masked(value) if is_address else value
+            return names[0], _SECRET if is_hidden else shown, origin
     default = None if field.is_required() else field.get_default(call_default_factory=True)
     return names[0], *(("", "not set") if default is None else (str(default), "default"))
 

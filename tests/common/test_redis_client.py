@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis
 
 from services.common import redis_client
@@ -53,6 +54,16 @@ def test_a_closed_connection_is_replaced(tmp_path: Path) -> None:
         client.set("kept", "yes")
     with support.redis_server(tmp_path / "redis", port):
         assert client.get("kept") == "yes"
+
+
+def test_an_error_shows_no_password(tmp_path: Path) -> None:
+    """A Redis that does not know AUTH repeats its arguments."""
+    port = support.free_ports(1)
+    with support.redis_server(tmp_path / "redis", port, "--rename-command", "AUTH", ""):
+        client = redis_client.connect(f"redis://:hunter2@127.0.0.1:{port}/0", timeout_seconds=2)
+        with pytest.raises(redis.RedisError) as error:
+            client.ping()
+    assert str(error.value) == "unknown command 'AUTH'"
 
 
 def test_a_late_reply_is_never_read(redis_port: int) -> None:

@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devtools.console.settings import ConsoleSettings
+from devtools.environment import SETTINGS
 from services.auth_api.settings import AuthSettings
 from services.common import redis_client
-from services.common.settings import EXIT_BAD_SETTINGS, SettingsError, exit_if_bad, masked
+from services.common.settings import EXIT_BAD_SETTINGS, Settings, SettingsError, exit_if_bad, masked
 from services.core_api.settings import CoreSettings
 from services.psp_connector.settings import ConnectorSettings
 
@@ -17,6 +19,15 @@ def faults(**changes: str) -> list[str]:
     with pytest.raises(SettingsError) as error:
         CoreSettings.read(GOOD | changes)
     return error.value.faults
+
+
+def shown(settings: type[Settings], environ: dict[str, str]) -> str:
+    """What is printed of invalid settings; nothing of valid ones."""
+    try:
+        settings.read(environ)
+    except SettingsError as error:
+        return f"{error} {settings.explain({'': environ})}"
+    return ""
 
 
 def test_settings_come_from_the_mapping() -> None:
@@ -46,7 +57,7 @@ def test_all_faults_come_in_one_message() -> None:
     messages = faults(
         HTTP_PORT="http", QUEUE_LIMIT="0", REDIS_URL="localhost:6379", LOG_LEVEL="loud"
     )
-    for variable in ("HTTP_PORT='http'", "QUEUE_LIMIT='0'", "REDIS_URL='localhost", "LOG_LEVEL="):
+    for variable in ("HTTP_PORT='http'", "QUEUE_LIMIT='0'", "REDIS_URL=<secret>", "LOG_LEVEL="):
         assert sum(fault.startswith(variable) for fault in messages) == 1, messages
     assert len(messages) == 4
 
@@ -93,12 +104,14 @@ PEM = "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----"
         ({"ALLOWED_HOSTS": "a.example\nb.example"}, "separated by spaces"),
         ({"JWT_SECRET": ""}, "JWT_SECRET (or JWT_SECRET_FILE) is not set: make one"),
         ({"JWT_SECRET": "", "JWT_SECRET_FILE": "/nowhere"}, "the file cannot be read: No such"),
+        ({"JWT_SECRET": "", "JWT_SECRET_FILE": "hunter2"}, "=<secret>, not an absolute path"),
+        ({"JWT_SECRET": "", "JWT_SECRET_FILE": "/dev/null"}, "read: not a regular file"),
         ({"JWT_SECRET": "\udcff" * 32}, "JWT_SECRET=<secret>: is not UTF-8 text"),
         ({"JWT_SECRET": "hunter2"}, "secrets.token_hex"),
         # PyJWT refuses to sign with these, so each login would be a 500.
         ({"JWT_SECRET": PEM}, "PEM or SSH"),
         ({"JWT_SECRET_PREVIOUS": "ssh-rsa " + "hunter2" * 9}, "PEM or SSH"),
-        ({"REDIS_URL": "redi://me:hunter2@host/0"}, "'redi://<secret>@host/0': must be like redis"),
+        ({"REDIS_URL": "redi://me:hunter2@host/0"}, "REDIS_URL=<secret>: must be like redis"),
         *[({"REDIS_URL": url}, rule) for url, rule in WRONG_ADDRESSES.items()],
     ],
 )
@@ -165,7 +178,7 @@ def test_the_list_of_settings_has_no_secret() -> None:
     assert "hunter2" not in repr(explained)
     assert {
         ("JWT_SECRET", "<secret>", ".env (JWT_SECRET_FILE)"),
-        ("REDIS_URL", "rediss://<secret>@host/0?password=<secret>&db=1", ".env"),
+        ("REDIS_URL", "rediss://<secret>@host/0?<secret>", ".env"),
     } <= set(explained)
 
 
@@ -178,6 +191,31 @@ def test_no_part_of_a_password_is_shown(mark: str) -> None:
     assert "hunter" not in shown
     assert "two" not in shown
     assert ",redis://<secret>@other/0" in masked(f"redis://me:{password}@one,redis://:x@other/0")
+
+
+MANGLED = """hunter2 default:hunter2@h:6379 :hunter2@h redis:/:hunter2@h rediss//:hunter2@h
+redis://h/0?passwd=hunter2 redis://h/hunter2 redis://:hunter2 h:6380,password=hunter2,ssl=True
+u:hunter2@h https:/u:hunter2@h https://h/?key=hunter2 https://u:hunter2@h http://h#hunter2"""
+_TEXT = st.text("redis:/@?=&,#.%-[ 0", max_size=12)
+
+
+@given(
+    st.sampled_from(MANGLED.split())
+    # Not the path of a file.
+    | st.tuples(_TEXT.filter(lambda text: not text.startswith("/")), _TEXT).map("hunter2".join)
+)
+def test_an_invalid_value_shows_no_password(value: str) -> None:
+    """Whatever is wrong with an address or a secret, or with the name of its file."""
+    good = GOOD | {"PSP_URL": "http://h", "PLATFORM_PORT": "8000", "PLATFORM_STATE": "/"}
+    classes: list[type[Settings]] = [*SETTINGS.values(), ConsoleSettings]
+    for settings in classes:
+        names = settings.variables()
+        secret = {
+            one for name in names for one in (name, f"{name}_FILE") if f"{name}_FILE" in names
+        }
+        for name in secret.union(one for one in names if one.endswith(("_URL", "_ENDPOINT"))):
+            environ = good | {name.removesuffix("_FILE"): "", name: value}
+            assert "hunter2" not in shown(settings, environ)
 
 
 @pytest.mark.parametrize(
