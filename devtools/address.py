@@ -38,7 +38,7 @@ _AUTO_BLOCKS = 240
 
 
 class AddressError(ValueError):
-    """PLATFORM_PORT is neither a port nor `auto`."""
+    """PLATFORM_PORT is neither a port nor `auto`, or the router's address has a user or a query."""
 
 
 def listeners(first_port: int, environ: Mapping[str, str]) -> dict[str, int]:
@@ -108,14 +108,18 @@ def running_port(environ: Mapping[str, str]) -> int:
 
 
 def router_url(environ: Mapping[str, str]) -> str:
-    """The router's URL for a client. PLATFORM_URL wins and is not validated.
+    """The router's URL for a client. PLATFORM_URL wins.
 
     Never `localhost`, which may resolve to ::1, where another program may use the same port.
 
     Raises:
-        AddressError: PLATFORM_PORT is wrong.
+        AddressError: PLATFORM_PORT is wrong, or PLATFORM_URL has a user or a query.
     """
-    return environ.get("PLATFORM_URL") or f"http://127.0.0.1:{running_port(environ)}"
+    url = environ.get("PLATFORM_URL") or f"http://127.0.0.1:{running_port(environ)}"
+    if {"@", "?", "#"}.intersection(url):
+        # A user would replace the token, and messages show the address.
+        raise AddressError("PLATFORM_URL (or --url): must be an address without user and query")
+    return url.rstrip("/")
 
 
 def derived_port(state: Path) -> int:

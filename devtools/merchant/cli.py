@@ -38,7 +38,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    url = (args.url or router_url(environ)).rstrip("/")
+    url = router_url({**environ, "PLATFORM_URL": args.url} if args.url else environ)
     password = environ.get("MERCHANT_PASSWORD") or _SHIPPED_PASSWORD
     try:
         "".join(map(str, [*vars(args).values(), password])).encode()

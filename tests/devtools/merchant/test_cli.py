@@ -50,6 +50,16 @@ def test_an_address_that_leads_nowhere_ends_with_4(url: str) -> None:
     assert "--url or PLATFORM_URL" in outcome.stderr
 
 
+@pytest.mark.parametrize("by", ["--url", "PLATFORM_URL"])
+def test_an_address_with_a_password_is_refused(by: str) -> None:
+    """It would replace the token, and be printed."""
+    url = "http://me:hunter2@127.0.0.1:8000"
+    more = ["--url", url] if by == "--url" else []
+    outcome = merchant("token", "--as", "alice", *more, environ={"PLATFORM_URL": url})
+    assert (outcome.code, "without user" in outcome.stderr) == (2, True)
+    assert "hunter2" not in outcome.stderr
+
+
 def test_the_router_is_found_by_option_then_url_then_port(platform: Platform) -> None:
     argv = ["token", "--as", "alice"]
     port = platform.url.rpartition(":")[2]
