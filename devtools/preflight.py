@@ -95,7 +95,27 @@ def wrong_settings(first: int, folder: Path, environ: Mapping[str, str]) -> list
     for name, allowed in _CHOICES.items():
         if (value := variables.get(name, allowed[0])) not in allowed:
             found[f"{name}={value!r}: must be {' or '.join(allowed)}"] = ["the stack"]
-    return [f"{fault} [{', '.join(services)}]" for fault, services in found.items()]
+    lines = [f"{fault} [{', '.join(services)}]" for fault, services in found.items()]
+    return lines + wrong_proxy(variables)
+
+
+def wrong_proxy(environ: Mapping[str, str]) -> list[str]:
+    """A line if the connector cannot use the proxy for PSP_URL."""
+    url = environ.get("PSP_URL")
+    if not url or not any(
+        value and name.lower().endswith("_proxy") for name, value in environ.items()
+    ):
+        return []
+    # Slow to import; only for a PSP elsewhere.
+    from services.psp_connector.bounded import proxies_for  # noqa: PLC0415
+
+    try:
+        proxies_for(url)
+    except SettingsError as error:
+        return [f"{fault} [psp-connector]" for fault in error.faults]
+    except ValueError:  # PSP_URL is reported by wrong_settings
+        return []
+    return []
 
 
 def unreachable_redis(environ: Mapping[str, str]) -> list[str]:

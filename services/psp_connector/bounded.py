@@ -18,6 +18,8 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, select_proxy
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import LocationParseError
+from urllib3.util import parse_url
 
 from services.common import tracing
 from services.common.settings import SettingsError, masked
@@ -118,7 +120,7 @@ def proxies_for(url: str) -> dict[str, str]:
     """Returns the user's proxy (`https_proxy`, `no_proxy`, ...) for a URL; none for the loopback.
 
     Raises:
-        SettingsError: the proxy is neither http:// nor https://.
+        SettingsError: the proxy is no http:// or https:// address.
     """
     parts = urlsplit(url)
     if _is_loopback(parts.hostname or ""):
@@ -128,8 +130,14 @@ def proxies_for(url: str) -> dict[str, str]:
         return {}
     if "://" not in proxy:
         proxy = f"http://{proxy}"
-    if not proxy.startswith(("http://", "https://")):
-        raise SettingsError([f"the proxy for PSP_URL is {masked(proxy)!r}: must be http or https"])
+    is_valid = proxy.startswith(("http://", "https://"))
+    try:
+        is_valid = bool(is_valid and parse_url(proxy).host)
+    except LocationParseError:
+        is_valid = False
+    if not is_valid:
+        rule = "must be an address like http://host:3128"
+        raise SettingsError([f"the proxy for PSP_URL is {masked(proxy)!r}: {rule}"])
     return {parts.scheme: proxy}
 
 

@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlencode
 
 import pytest
 
+from devtools import preflight
 from services.common.currencies import EXPONENTS
 from services.common.settings import SettingsError
 from services.psp_connector.bounded import proxies_for
@@ -73,11 +74,24 @@ def test_a_proxy_is_for_an_external_psp(
     assert len(proxies_for(url)) <= 1
 
 
-def test_a_proxy_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A socks proxy needs a missing package: refused at the start, not at each charge."""
-    monkeypatch.setenv("all_proxy", "socks5://me:hunter2@proxy:1")
-    with pytest.raises(SettingsError, match="socks5://<secret>@proxy:1"):
-        client("https://api.stripe.com")
+@pytest.mark.parametrize(
+    ("proxy", "shown"),
+    [
+        ("socks5://me:hunter2@proxy:1", "socks5://<secret>@proxy:1"),  # needs a missing package
+        ("http://me:hunter2@127.0.0.1:bad", "<secret>"),
+        ("http://me:hunter2@:1", "http://<secret>@:1"),
+    ],
+)
+def test_an_unusable_proxy_is_refused(
+    monkeypatch: pytest.MonkeyPatch, proxy: str, shown: str
+) -> None:
+    """Preflight and the connector refuse it at the start, without its password."""
+    monkeypatch.setenv("all_proxy", proxy)
+    url = "https://api.stripe.com"
+    with pytest.raises(SettingsError, match=f"is '{shown}': must be"):
+        client(url)
+    [fault] = preflight.wrong_proxy({"PSP_URL": url, "all_proxy": proxy})
+    assert (f"is '{shown}': must be" in fault, "hunter2" in fault) == (True, False)
 
 
 @pytest.mark.parametrize(
