@@ -142,15 +142,38 @@ def test_a_late_renewal_releases_waiting_entries(
         release.set()
 
 
-def test_a_retry_reopens_no_final_transaction(client: Any, payments: Payments) -> None:
-    """A second entry for it, written by hand, was charged beside the first."""
+@pytest.mark.parametrize(
+    "result", [*map(FinalResult, ("captured", "declined", "failed")), RetryResult("HTTP 503", 0)]
+)
+def test_a_retry_reopens_no_final_transaction(
+    client: Any, payments: Payments, result: FinalResult | RetryResult
+) -> None:
+    """A second entry for it, written by hand, was charged beside the first, or scheduled twice."""
     transaction_id = payments.accept()
     client.xadd(STORE.queue, {"transaction_id": transaction_id})
     queue = payments.queue("one")
     first, second = take(queue)
-    queue.save([(first, FinalResult("captured")), (second, RetryResult("HTTP 500", 0))])
+    queue.save([(first, result)])
+    saved = payments.record(transaction_id)
+    queue.save([(second, RetryResult("HTTP 500", 0))])
+    assert (payments.record(transaction_id), client.xlen(STORE.queue)) == (saved, 0)
+
+
+@pytest.mark.parametrize("result", [FinalResult("failed"), RetryResult("HTTP 500", 0)])
+def test_a_connector_that_lost_an_entry_ends_nothing(
+    client: Any, payments: Payments, result: FinalResult | RetryResult
+) -> None:
+    """Without the PSP's response, the connector that took the entry over decides."""
+    transaction_id = payments.accept()
+    slow, quick = payments.queue("slow"), payments.queue("quick")
+    [work] = take(slow)
+    client.delete(STORE.lease("slow"))
+    [taken] = take_over(quick)
+    slow.save([(work, result)])
+    assert payments.record(transaction_id)["status"] == "processing"
+    quick.save([(taken, FinalResult("captured"))])
     assert payments.record(transaction_id)["status"] == "captured"
-    assert payments.nothing_left()
+    assert (payments.letters(), payments.nothing_left()) == ([], True)
 
 
 def test_the_lease_survives_a_hanging_probe(
