@@ -5,10 +5,14 @@ from typing import Any
 import falcon
 import redis
 import structlog
+from redis.exceptions import AskError, ClusterDownError
 
 from services.common import redis_client
 from services.common.problems import Unavailable
 from services.common.web import App
+
+# These may follow a broken connection, on which the first attempt was sent.
+_FAILOVER = (redis.ReadOnlyError, AskError, ClusterDownError)
 
 _log = structlog.get_logger()
 
@@ -28,7 +32,8 @@ def handle_errors(
     ) -> None:
         _log.error("Redis error", reason=f"{type(error).__name__}: {error}")
         # A stalled Redis executes the commands it received once it resumes.
-        is_unsure = req.method == "POST" and not isinstance(error, redis.ResponseError)
+        is_refused = isinstance(error, redis.ResponseError) and not isinstance(error, _FAILOVER)
+        is_unsure = req.method == "POST" and not is_refused
         raise Unavailable(f"{detail} {unsure}" if is_unsure else detail)
 
     for kind in redis_client.ERRORS:

@@ -1,14 +1,20 @@
 """A Redis that is full, down, silent, read-only or restarted."""
 
+import os
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from services.common import store
 from services.core_api.app import create_app
+from tests import support
 from tests.core_api.helpers import Client, bearer, pay, settings
+from tests.support import wait_until
 
 
 def test_a_full_queue_refuses(redis_port: int, client: Any) -> None:
@@ -79,3 +85,37 @@ def test_a_redis_that_refuses_to_write_writes_nothing(
     keys = client.keys()
     client.execute_command(remedy)
     assert (result.status_code, keys) == (503, [store.COUNT_KEY])
+
+
+@pytest.mark.parametrize("connection", ["cut", "open"])
+def test_a_failover_after_the_write_may_have_accepted(
+    redis_port: int, client: Any, tmp_path: Path, connection: str
+) -> None:
+    """The primary is demoted while it waits for its replica; the connection may be cut, too."""
+    port = support.free_ports(1)
+    with (
+        support.redis_server(tmp_path / "replica", port) as program,
+        redis.Redis(port=port) as replica,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        replica.replicaof("127.0.0.1", redis_port)
+        wait_until(lambda: client.wait(1, 100) == 1, what="the replica")
+        api = Client(create_app(settings(redis_port, REDIS_REPLICAS_MIN="1")))
+        assert pay(api).status_code == 202
+        os.kill(program.pid, signal.SIGSTOP)
+        failover = client.pipeline()
+        if connection == "cut":
+            failover.client_kill_filter(_type="normal")
+        failover.replicaof("127.0.0.1", "1")
+
+        def demote() -> None:
+            wait_until(lambda: client.info("clients")["blocked_clients"] == 1, what="WAIT")
+            failover.execute()
+
+        demoting = pool.submit(demote)
+        result = pay(api)
+        demoting.result(10)
+        client.replicaof("NO", "ONE")
+    assert result.status_code == 503
+    assert "may have been accepted" in result.json["detail"]
+    assert client.xlen(store.WHOLE.queue) == 2
