@@ -38,10 +38,9 @@ def no_request_id() -> None:
 
 @pytest.fixture(scope="session")
 def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """A private Redis for this test run, whose blocking reads end to the millisecond."""
+    """A private Redis for this test run."""
     port = support.free_ports(1)
-    options = "--hz", "500", "--repl-diskless-sync-delay", "0"
-    with support.redis_server(tmp_path_factory.mktemp("redis"), port, *options):
+    with support.redis_server(tmp_path_factory.mktemp("redis"), port):
         yield port
 
 
