@@ -29,12 +29,15 @@ class Limit(NamedTuple):
     seconds: int
 
 
+# Of one name 66 guesses in the first hour; of all names at an address 1,251, so that 50 merchants
+# behind it may fail at once, and each further one delays other logins by 3 s only.
 OF_A_NAME = Limit(5, seconds=60)
 OF_AN_ADDRESS = Limit(50, seconds=3)
 # Names that failed recently leave half of their address's bucket to others.
 OF_AN_ADDRESS_FOR_FAILING_NAMES = Limit(25, seconds=3)
 # Longer than any bucket drains, or failing clients that wait for their address would seem new.
 _RECENT_SECONDS = 3600
+# A working day: a merchant's first login of a day may be delayed, later ones are not.
 _TRUSTED_SECONDS = 12 * 3600
 _BUCKETS_MAX = 20_000
 # Same as the wait for a core in services/auth_api/passwords.py.
