@@ -30,13 +30,6 @@ def lasting() -> Iterator[Chaos]:
         yield Chaos(stack)
 
 
-@pytest.fixture
-def patient() -> Iterator[Chaos]:
-    """A stack that tolerates a slow charge."""
-    with running(**HASTE | {"PSP_TIMEOUT_SECONDS": "4"}) as stack:
-        yield Chaos(stack)
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Prints the figures, whether the tests passed or not."""
     if FIGURES:

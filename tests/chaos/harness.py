@@ -125,13 +125,6 @@ class Chaos:
             return self.stack.process(name)
         return None
 
-    def kill_and_wait(self, name: str) -> None:
-        """`kill -9` of a process of the stack; waits for its successor."""
-        before = self.stack.process(name)
-        self.kill(before)
-        support.wait_until(lambda: self.stack.restarted(name, before), seconds_max=30, what=name)
-        support.wait_until(lambda: self.stack.healthy(name), seconds_max=30, what=name)
-
     def statuses(self, ids: list[str]) -> Counter[str]:
         """The number of these transactions by status."""
         with contextlib.closing(self.redis()) as client:

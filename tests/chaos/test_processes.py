@@ -1,5 +1,6 @@
 """Every process, and the whole stack, is killed under load."""
 
+import contextlib
 import time
 from functools import partial
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from devtools.address import PORT_OFFSETS
 from tests import support
 from tests.chaos.conftest import HASTE
 from tests.chaos.harness import Chaos, figures
@@ -19,37 +21,34 @@ from tests.stack.stack import processes_of, running
         ["redis"] * 4,
         ["psp-sandbox", "worker of psp-sandbox", "psp-sandbox"],
         ["worker of core-api"] * 3 + ["core-api"],
+        ["redis", "psp-connector", "psp-sandbox", "core-api", "router", "auth-api"],
     ],
-    ids=["redis", "psp-sandbox", "core-api"],
+    ids=["redis", "psp-sandbox", "core-api", "each"],
 )
 def test_killed_under_load(chaos: Chaos, names: list[str]) -> None:
-    """After `kill -9`, all accepted transactions finish and are captured at most once."""
+    """After `kill -9`, all accepted transactions end, captured at most once; logs continue."""
+    logs = {name: chaos.stack.log(name) for name in PORT_OFFSETS}
     with chaos.traffic():
         for name in names:
-            time.sleep(1)
-            if name.startswith("worker of "):
-                master = chaos.stack.process(name.removeprefix("worker of "))
-                chaos.kill(master.children()[0])
-            else:
-                chaos.kill_and_wait(name)
+            time.sleep(0.5)
+            chaos.kill(support.wait_until(partial(victim, chaos, name), what=name))
+        chaos.stack.wait_healthy()
+    assert [n for n, log in logs.items() if not chaos.stack.log(n).startswith(log)] == []
     ended = chaos.check()
     figures(
-        f"{names[-1]} killed", kills=chaos.kills, ended=dict(ended),
+        f"{' and '.join(dict.fromkeys(names))} killed", kills=chaos.kills, ended=dict(ended),
         repeated_requests=chaos.repeats,
     )  # fmt: skip
 
 
-def test_each_is_killed_under_load(chaos: Chaos) -> None:
-    """One process after the other, without waiting; their logs continue."""
-    names = ("redis", "psp-connector", "psp-sandbox", "core-api", "router", "auth-api")
-    logs = {name: chaos.stack.log(name) for name in names}
-    with chaos.traffic():
-        for name in names:
-            time.sleep(0.4)
-            chaos.kill(support.wait_until(partial(chaos.alive, name), what=name))
-        chaos.stack.wait_healthy()
-    assert {n for n, log in logs.items() if not chaos.stack.log(n).startswith(log)} == set()
-    figures("each killed", ended=dict(chaos.check()), repeated_requests=chaos.repeats)
+def victim(chaos: Chaos, name: str) -> psutil.Process | None:
+    """The process of that name, or a worker of it; None if it is not healthy now."""
+    service = name.removeprefix("worker of ")
+    with contextlib.suppress(LookupError, psutil.Error):
+        if chaos.stack.healthy(service):
+            process = chaos.stack.process(service)
+            return process if service == name else next(iter(process.children()), None)
+    return None
 
 
 def kill_all(state: Path) -> int:

@@ -38,12 +38,6 @@ def test_a_transaction_is_accepted_and_queued(api: Client, client: Any) -> None:
     assert response == api.simulate_get(f"/{response['id']}", headers=bearer()).json
 
 
-def test_the_older_path_does_the_same(api: Client) -> None:
-    """`POST /transaction` responds like `POST /`."""
-    result = api.simulate_post("/transaction", json=PAYMENT, headers=bearer())
-    assert (result.status_code, result.json["status"]) == (202, "queued")
-
-
 @pytest.mark.parametrize("amount", [1, 99_999_999, "1", "0100", "99999999"])
 def test_good_amounts(api: Client, amount: Any) -> None:
     """An amount is a whole number of the smallest unit, as a JSON integer or as digits."""

@@ -75,20 +75,6 @@ def test_a_half_closed_connection_never_gets_an_empty_200(platform: Platform, me
             assert problem(response) == (499, "client-closed-request")
 
 
-def test_an_answer_without_a_body_passes(platform: Platform) -> None:
-    """A service's 200 of length 0 (as for OPTIONS) passes unchanged."""
-    platform.auth.answers["/token"] = Answer(200, (("Allow", "POST, OPTIONS"),), b"")
-    response = platform.router.ask("OPTIONS", "/auth/token")
-    assert (response.status, response.body) == (200, b"")
-    assert response.headers["Allow"] == "POST, OPTIONS"
-
-
-def test_a_path_that_is_too_long_is_refused(platform: Platform) -> None:
-    """A path that the services' server would not read is 414, as a problem document."""
-    assert platform.router.ask("GET", "/auth/" + "x" * 7_990).status == 200
-    assert problem(platform.router.ask("GET", "/auth/" + "x" * 8_000)) == (414, "uri-too-long")
-
-
 @pytest.mark.parametrize(
     ("status", "code"), [(400, "bad-request"), (431, "headers-too-large"), (501, "not-implemented")]
 )

@@ -11,16 +11,7 @@ import yaml
 from devtools import ports
 from devtools.address import BLOCK, derived_port
 from tests import support
-from tests.stack.stack import Stack, compose, environment, merchant, running
-
-
-def test_a_second_up_is_refused(stack: Stack) -> None:
-    """A second `up` in a checkout is refused, and the running stack continues."""
-    done = stack.compose("up", "-t=false")
-    assert done.returncode != 0
-    told = done.stdout + done.stderr + (stack.state / "process-compose.log").read_text()
-    assert "already" in told
-    assert stack.http.get("/transactions/health").status_code == 200
+from tests.stack.stack import compose, environment, merchant, running
 
 
 def test_two_checkouts_run_side_by_side() -> None:
