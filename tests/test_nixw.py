@@ -51,7 +51,7 @@ def nixw(root: Path, *args: str, **environ: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("typed", "given"),
+    ("typed", "expected"),
     [
         ("run", "run ."),
         ("run -- up -D", "run . -- up -D"),
@@ -61,11 +61,11 @@ def nixw(root: Path, *args: str, **environ: str) -> list[str]:
         ("fmt -- --check", "run .#formatter -- --check"),
     ],
 )
-def test_commands(checkout: Path, typed: str, given: str) -> None:
+def test_commands(checkout: Path, typed: str, expected: str) -> None:
     """Each command leads to these arguments for Nix; the formatter is that of this system."""
     (checkout / ".git").mkdir()
     text = " ".join(nixw(checkout, *typed.split()))
-    assert re.sub(r"formatter\.\S+", "formatter", text) == given
+    assert re.sub(r"formatter\.\S+", "formatter", text) == expected
 
 
 @pytest.mark.skipif(not shutil.which("git"), reason="no git here")
@@ -135,23 +135,22 @@ def test_without_a_cache_a_full_store_suffices(
             nixw(checkout, "run", DERIVATION=derivation)
 
 
-def test_it_works_whatever_the_users_cdpath_is(checkout: Path) -> None:
-    (checkout / ".git").mkdir()
-    assert nixw(checkout, "run", CDPATH=f".:{checkout.parent}") == ["run", "."]
-
-
-def test_it_works_whatever_functions_the_user_exported(checkout: Path) -> None:
-    """Where /bin/sh is bash, it imports them."""
-    (checkout / ".git").mkdir()
-    functions = {"BASH_FUNC_cd%%": "() { builtin cd $1 && ls; }", "BASH_FUNC_exec%%": "() { ls; }"}
-    environ = {"PATH": f"{checkout / 'bin'}:{os.environ['PATH']}", "HOME": str(checkout)}
-    done = call(["bash", str(checkout / "nixw"), "run"], environ | functions, cwd=checkout)
-    assert done.stdout.splitlines()[-2:] == ["run", "."], done.stderr
-
-
-def test_the_users_tar_options_have_no_effect(checkout: Path) -> None:
-    """With -v the name of each file that is copied came before Nix' own output."""
-    assert run(checkout, "run", TAR_OPTIONS="-v").stdout.startswith("--extra-experimental-features")
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"BASH_FUNC_cd%%": "() { builtin cd $1 && ls; }", "BASH_FUNC_exec%%": "() { ls; }"},
+        {"TAR_OPTIONS": "-v"},
+    ],
+    ids=["functions", "TAR_OPTIONS"],
+)
+def test_the_users_shell_has_no_effect(checkout: Path, environ: dict[str, str]) -> None:
+    """Neither its variables nor, where /bin/sh is bash, its exported functions."""
+    own = {"PATH": f"{checkout / 'bin'}:{os.environ['PATH']}", "HOME": str(checkout.parent)}
+    done, plain = (
+        call(["bash", str(checkout / "nixw"), "run"], values, cwd=checkout)
+        for values in (own | environ, own)
+    )
+    assert (done.returncode, done.stdout) == (0, plain.stdout), done.stderr
 
 
 def test_a_link_to_it_works(checkout: Path) -> None:

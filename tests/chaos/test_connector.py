@@ -1,4 +1,4 @@
-"""A connector is frozen, or told twice to stop, with work in flight."""
+"""A connector is frozen, or stopped by two signals, with work in flight."""
 
 import signal
 import time

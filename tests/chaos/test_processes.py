@@ -14,6 +14,8 @@ from tests.chaos.conftest import HASTE
 from tests.chaos.harness import Chaos, figures
 from tests.stack.stack import processes_of, running
 
+TRAFFIC_SECONDS = 5  # without the outages
+
 
 @pytest.mark.parametrize(
     "names",
@@ -30,7 +32,7 @@ def test_killed_under_load(chaos: Chaos, names: list[str]) -> None:
     logs = {name: chaos.stack.log(name) for name in PORT_OFFSETS}
     with chaos.traffic():
         for name in names:
-            time.sleep(0.5)
+            time.sleep(TRAFFIC_SECONDS / len(names))
             chaos.kill(support.wait_until(partial(victim, chaos, name), what=name))
         chaos.stack.wait_healthy()
     assert [n for n, log in logs.items() if not chaos.stack.log(n).startswith(log)] == []

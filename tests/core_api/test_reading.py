@@ -77,7 +77,8 @@ def test_bad_paging_is_pointed_at(api: Client, path: str, params: Any, pointer: 
 
 
 def test_loyalty_shows_points_and_where_they_come_from(api: Client, client: Any) -> None:
-    """The response has points and ledger entries, newest first, in pages."""
+    """The response has points and ledger entries, newest first, in pages; a new user has none."""
+    assert api.simulate_get("/loyalty", headers=bearer()).json == {"points": 0, "ledger": []}
     client.set(store.WHOLE.points(1), 6)
     for points in (1, 2, 3):
         credit = Credit(transaction_id="t", points=points, amount=1, currency="JPY", at="x")
@@ -88,8 +89,3 @@ def test_loyalty_shows_points_and_where_they_come_from(api: Client, client: Any)
     second = api.simulate_get("/loyalty", headers=bearer(), params=params).json
     assert [credit["points"] for credit in second["ledger"]] == [1]
     assert "next_cursor" not in second
-
-
-def test_no_points_yet(api: Client) -> None:
-    """A new user has no points."""
-    assert api.simulate_get("/loyalty", headers=bearer()).json == {"points": 0, "ledger": []}

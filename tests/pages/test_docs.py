@@ -61,16 +61,16 @@ def words_of(paths: Iterable[Path], pattern: re.Pattern[str]) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=title)
 def test_links_lead_somewhere(page: Path) -> None:
     """Each link to a file leads to one, and each #anchor to a heading."""
-    dead = []
+    broken = []
     prose = re.sub(r"`[^`\n]*\]\([^`\n]*`", "", unfenced(page.read_text()))
     for target in re.findall(r"\]\(([^)\s]+)\)", prose):
         if "://" in target:
             continue
-        path, _, place = target.partition("#")
+        path, _, anchor = target.partition("#")
         file = (page.parent / path) if path else page
-        if not file.exists() or (place and place not in anchors(file.read_text())):
-            dead.append(target)
-    assert dead == []
+        if not file.exists() or (anchor and anchor not in anchors(file.read_text())):
+            broken.append(target)
+    assert broken == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=title)

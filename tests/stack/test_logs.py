@@ -31,11 +31,11 @@ def test_a_payment_is_logged_by_every_process(stack: Stack, kind: str) -> None:
     stack.ended(paid["id"])
     requested = own_id if kind == "request" else paid["id"]
 
-    def told() -> list[str] | None:
+    def all_attempts() -> list[str] | None:
         lines = logs(stack, f"--{kind}", requested)
         return lines if sum("attempt=" in line for line in lines) == 3 else None
 
-    texts = support.wait_until(told, what="three attempts in the logs", seconds_max=30)
+    texts = support.wait_until(all_attempts, what="three attempts in the logs", seconds_max=30)
     lines = [line for text in texts if (line := loglines.parse(text))]
     assert len(lines) == len(texts)
     assert {line.fields["service"] for line in lines} == PAYING
@@ -83,16 +83,16 @@ def test_no_secret_is_logged_or_shown(tmp_path: Path, users: Path) -> None:
         own_redis.wait(10)
         fail_in_every_way(stack, tokens[0])
         titles += titles_of(stack)
-        told = {path.name: path.read_text() for path in (stack.state / "logs").iterdir()}
-        told |= {"output": stack.output(), "titles": titles}
+        logged = {path.name: path.read_text() for path in (stack.state / "logs").iterdir()}
+        logged |= {"output": stack.output(), "titles": titles}
     # A control: what is no secret is there.
-    assert "transaction_id" in told["core-api.log"]
-    assert "services.core_api" in told["titles"]
+    assert "transaction_id" in logged["core-api.log"]
+    assert "services.core_api" in logged["titles"]
     sought = SECRETS | {f"token {number}": token for number, token in enumerate(tokens)}
     assert [
         (name, where)
         for name, secret in sought.items()
-        for where, text in told.items()
+        for where, text in logged.items()
         if secret in text
     ] == []
 
@@ -126,8 +126,9 @@ def fail_in_every_way(stack: Stack, token: str) -> None:
         body = {"amount": 1250, "currency": "USD", "token": token}
         assert stack.http.post("/transactions", json=body).status_code == 503
     stack.http.get("/transactions/health")
-    told = "Redis unavailable"
-    support.wait_until(lambda: told in stack.log("psp-connector"), what="the connector's warning")
+    support.wait_until(
+        lambda: "Redis unavailable" in stack.log("psp-connector"), what="the connector's warning"
+    )
 
 
 def titles_of(stack: Stack) -> str:
