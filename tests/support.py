@@ -47,7 +47,7 @@ def free_ports(count: int) -> int:
     """The first of `count` consecutive ports of the loopback that are free now.
 
     Below the range from which the system takes ports for outgoing connections: one of those
-    could be taken between this look and the start of the server. Each of pytest's processes has a
+    could be taken between this check and the start of the server. Each of pytest's processes has a
     part of its own, for the same reason.
     """
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))

@@ -47,7 +47,7 @@ def test_the_shell_is_loaded_and_the_temporary_folder_is_the_users(tmp_path: Pat
 
 
 def test_a_shell_that_cannot_be_built_is_reported_and_the_last_one_kept(tmp_path: Path) -> None:
-    """Without an earlier one, loading fails."""
+    """Without an earlier shell, loading fails."""
     write_nixw(tmp_path, "#!/bin/sh\nexit 1\n")
     assert load(tmp_path).returncode != 0
     write_nixw(tmp_path, NIXW)

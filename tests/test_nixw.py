@@ -70,7 +70,7 @@ def test_commands(checkout: Path, typed: str, expected: str) -> None:
 
 @pytest.mark.skipif(not shutil.which("git"), reason="no git here")
 def test_new_files_that_git_does_not_track_are_named(checkout: Path) -> None:
-    """Not for the shell, which runs the checkout's own code, nor for another repository."""
+    """Except for the shell, which runs the checkout's own code, and in another repository."""
     subprocess.run(["git", "init", "-q"], cwd=checkout, check=True)
     subprocess.run(["git", "add", "."], cwd=checkout, check=True)
     (checkout / "services/new.py").touch()
@@ -100,7 +100,7 @@ def test_an_archive_is_handed_over_without_secrets(checkout: Path) -> None:
 
 
 def test_a_repository_of_another_user_is_handed_over_like_an_archive(checkout: Path) -> None:
-    """Git refuses it, as to root in a container: Nix showed git's usage text."""
+    """Git refuses such a repository, for example to root in a container."""
     (checkout / ".git").mkdir()
     refusal = "fatal: unsafe: git config --global --add safe.directory ..."
     script(checkout / "bin/git", f"echo '{refusal}' >&2; exit 128")

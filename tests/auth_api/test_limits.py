@@ -78,14 +78,14 @@ def longest_wait_seconds(failing: int, *, repeating: bool) -> float:
     ("failing", "repeating", "seconds"),
     [(10, True, 0), (50, True, 0), (100, True, 150), (10, False, 0), (50, False, 0)],
 )
-def test_failing_clients_do_not_hold_up_other_merchants(
+def test_failing_clients_do_not_delay_other_merchants(
     failing: int, seconds: int, *, repeating: bool
 ) -> None:
-    """50 clients with an old password, or that guess, delay no login; each further one 3 s."""
+    """50 clients that guess or repeat an old password delay no login; each further one adds 3 s."""
     assert longest_wait_seconds(failing, repeating=repeating) <= seconds
 
 
-def test_an_old_password_does_not_hold_up_the_right_one() -> None:
+def test_an_old_password_does_not_delay_the_right_one() -> None:
     """A client that repeats one wrong password of a merchant is refused, and only that client."""
     logins = Logins()
     hashed = 0
@@ -126,7 +126,7 @@ def test_guesses_in_an_hour_are_bounded(names: Iterable[str], guesses_max: int) 
     ],
 )
 def test_failures_count_for_one_name_at_one_machine(addresses: list[str], others: str) -> None:
-    """All of 127.0.0.0/8 is one machine, and so is an IPv6 client's /64; others are not slowed."""
+    """All of 127.0.0.0/8 is one machine, and so is an IPv6 client's /64; others are not limited."""
     logins = Logins()
     for _, address in zip(range(OF_A_NAME.failures + 1), addresses * 9, strict=False):
         assert logins.fail("alice", address) == 0
@@ -135,8 +135,8 @@ def test_failures_count_for_one_name_at_one_machine(addresses: list[str], others
     assert logins.wait_seconds("becky", addresses[0]) == 0
 
 
-def test_who_logged_in_lately_is_not_delayed_by_other_names() -> None:
-    """The limit of an address delays first logins, and names that failed since."""
+def test_a_recent_login_is_not_delayed_by_other_names() -> None:
+    """The limit of an address applies to first logins, and to names that failed since theirs."""
     logins = Logins()
     assert logins.limits.attempt("alice", "10.0.0.1", b"right", lambda: True)
     for number in range(OF_AN_ADDRESS.failures + 1):
@@ -147,7 +147,7 @@ def test_who_logged_in_lately_is_not_delayed_by_other_names() -> None:
 
 
 def test_the_first_success_resets_the_failures_of_the_name() -> None:
-    """A later one does not, or each login of the merchant would give a guesser beside it tries."""
+    """A later one does not: each login of a merchant would give a guesser new attempts."""
     logins = Logins()
     for _ in range(2):
         for _ in range(OF_A_NAME.failures):

@@ -111,7 +111,7 @@ def test_each_wrong_field_is_named_and_none_is_echoed(api: Client) -> None:
     assert "passwort" not in result.text
 
 
-def test_a_changed_user_file_counts_at_once(file: Path) -> None:
+def test_a_changed_user_file_applies_at_once(file: Path) -> None:
     """A changed users file affects the next token, even for a remembered login."""
     api = api_of(file)
     assert claims(log_in(api, "alice"))["enabled"] is True
@@ -121,7 +121,7 @@ def test_a_changed_user_file_counts_at_once(file: Path) -> None:
     assert claims(log_in(api, "dora", "secret of dora"))["sub"] == str(load(file)[-1].id)
 
 
-def test_no_id_is_given_again(file: Path) -> None:
+def test_no_id_is_reused(file: Path) -> None:
     """An id belongs to its merchant's transactions, points and Idempotency-Keys for ever."""
     shipped, ids = file.read_bytes(), set()
     for name in ("dora", "eve"):
@@ -132,10 +132,10 @@ def test_no_id_is_given_again(file: Path) -> None:
     assert ids.isdisjoint(range(1, 1000))
 
 
-def test_the_last_of_two_changes_at_once_counts(
+def test_the_last_of_two_concurrent_changes_applies(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A thread that still loads the first does not bring back who was taken out by the second."""
+    """A thread that still loads the older file does not restore a user that the newer one lacks."""
     directory = UserDirectory(file)
     others: list[threading.Thread] = []
 

@@ -26,7 +26,7 @@ SENDERS = 4
 TRAFFIC_MAX = 4000  # more than 40 s of it
 END_SECONDS_MAX = 90
 FIGURES: list[str] = []
-"""A line of each test, shown at the end of the run."""
+"""One line per test, printed at the end of the run."""
 CAPTURES = "pm_card_visa"
 DECLINES = "pm_card_chargeDeclined"
 FLAKY = "pm_sandbox_flaky"

@@ -50,7 +50,7 @@ def refused(chaos: Chaos) -> bool:
 def test_redis_has_no_room(limited: Chaos) -> None:
     """Writes get 503 with Retry-After until there is room again; nothing is lost.
 
-    Redis does not leave, the connector waits, and what was answered with 202 ends once.
+    Redis does not exit, the connector waits, and each transaction with a 202 ends once.
     """
     chaos = limited
     process = chaos.stack.process("redis")

@@ -17,7 +17,7 @@ from tests.http_service import Seen, Service, service_on
 from tests.support import ROOT, free_ports, program, wait_until
 
 CONFIG = ROOT / "services/router/Caddyfile"
-ANSWER_SECONDS_MAX = 30.0
+RESPONSE_SECONDS_MAX = 30.0
 
 
 @dataclass(frozen=True)
@@ -45,21 +45,23 @@ class Router:
     output: Path
     process: subprocess.Popen[bytes]
 
-    def ask(
+    def request(
         self,
         method: str,
         path: str,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_SECONDS_MAX)
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self.port, timeout=RESPONSE_SECONDS_MAX
+        )
         with contextlib.closing(connection):
             connection.request(method, path, body, dict(headers or {}))
             response = connection.getresponse()
             return Response(response.status, response.headers, response.read())
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=ANSWER_SECONDS_MAX)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=RESPONSE_SECONDS_MAX)
 
     def send(self, sent: bytes, *, is_all: bool = False) -> Response:
         """The response to these bytes; with `is_all`, the connection is closed for sending."""
@@ -123,7 +125,7 @@ def router_on(folder: Path, port: int, config: Path = CONFIG, **more: str) -> It
 def _healthy(router: Router) -> bool:
     assert router.process.poll() is None, router.output.read_text()
     try:
-        return router.ask("GET", "/health").status == 200
+        return router.request("GET", "/health").status == 200
     except OSError:
         return False
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.http_service import Answer, Service, service_on
 from tests.router.helpers import (
-    ANSWER_SECONDS_MAX,
+    RESPONSE_SECONDS_MAX,
     Platform,
     Response,
     Router,
@@ -25,7 +25,7 @@ def test_a_services_own_error_passes_untouched(platform: Platform) -> None:
     body = b'{"type": "about:blank", "code": "queue-full"}'
     headers = (("Content-Type", "application/problem+json"), ("Retry-After", "7"))
     platform.core.answers["/"] = Answer(503, headers, body)
-    response = platform.router.ask("POST", "/transactions", b"{}")
+    response = platform.router.request("POST", "/transactions", b"{}")
     assert (response.status, response.body) == (503, body)
     assert response.headers["Retry-After"] == "7"
 
@@ -34,7 +34,7 @@ def test_a_services_own_error_passes_untouched(platform: Platform) -> None:
 def test_a_service_that_hangs_up_is_502(platform: Platform, method: str) -> None:
     """A service that closes the connection may have done its work: 502, and no retry."""
     platform.core.answers["/"] = Answer(None)
-    response = platform.router.ask(method, "/transactions", b"{}")
+    response = platform.router.request(method, "/transactions", b"{}")
     assert problem(response) == (502, "bad-gateway")
     assert len(platform.core.seen) == 1
 
@@ -43,12 +43,12 @@ def test_a_service_that_is_down_is_503(impatient: tuple[Router, Service]) -> Non
     """A stopped service is 503 with Retry-After; its address is in the log only."""
     router, _auth = impatient
     address = f"127.0.0.1:{router.port + 2}"
-    response = router.ask("POST", "/transactions", b"{}")
+    response = router.request("POST", "/transactions", b"{}")
     assert problem(response) == (503, "service-unavailable")
     assert response.headers["Retry-After"] == "1"
     assert address not in str(response)
     assert address in router.log_of(response.headers["X-Request-Id"])["error"]
-    assert router.ask("GET", "/health").status == 200
+    assert router.request("GET", "/health").status == 200
 
 
 def test_a_service_at_several_addresses(tmp_path: Path) -> None:
@@ -59,31 +59,33 @@ def test_a_service_at_several_addresses(tmp_path: Path) -> None:
         with service_on(port + 3) as second:
             for service in (first, second):
                 service.answers["/"] = Answer(headers=(("Connection", "close"),))
-            assert {router.ask("GET", "/transactions").status for _ in range(40)} == {200}
+            assert {router.request("GET", "/transactions").status for _ in range(40)} == {200}
             assert len(first.seen) + len(second.seen) == 40
             assert first.seen
             assert second.seen
-        assert {router.ask("GET", "/transactions").status for _ in range(20)} == {200}
+        assert {router.request("GET", "/transactions").status for _ in range(20)} == {200}
 
 
 def test_a_restart_of_a_service_is_bridged(tmp_path: Path) -> None:
     """A request during a restart waits for the service, and its body arrives whole."""
     port = free_ports(3)
-    answers: list[Response] = []
+    responses: list[Response] = []
     with router_on(tmp_path, port) as router:
         with service_on(port + 2) as core:
-            # A request on a kept connection that is closed at that very moment is a 502: it may
-            # have been read. The claim is about those that come afterwards.
+            # A request on a kept connection that closes at that moment is a 502: it may have been
+            # read. The claim is about later requests.
             core.answers["/"] = Answer(headers=(("Connection", "close"),))
-            assert router.ask("POST", "/transactions", b"{}").status == 200
+            assert router.request("POST", "/transactions", b"{}").status == 200
         client = threading.Thread(
-            target=lambda: answers.append(router.ask("POST", "/transactions", b'{"amount": 1}'))
+            target=lambda: responses.append(
+                router.request("POST", "/transactions", b'{"amount": 1}')
+            )
         )
         client.start()
         time.sleep(0.5)
         with service_on(port + 2) as core:
             client.join(10)
-            assert [answer.status for answer in answers] == [200]
+            assert [response.status for response in responses] == [200]
             assert [seen.body for seen in core.seen] == [b'{"amount": 1}']
 
 
@@ -108,14 +110,14 @@ def test_slow_headers_end_the_connection(impatient: tuple[Router, Service]) -> N
     router, _auth = impatient
     started = time.monotonic()
     received = router.raw(b"POST /auth/token HTTP/1.1\r\nHost: localhost\r\n")
-    assert time.monotonic() - started < ANSWER_SECONDS_MAX
+    assert time.monotonic() - started < RESPONSE_SECONDS_MAX
     assert received == b"" or received.split()[1] in {b"400", b"408"}
 
 
 def test_a_slow_service_is_504(impatient: tuple[Router, Service]) -> None:
     """A service that hangs is 504, and gets the request once."""
     router, auth = impatient
-    auth.answers["/slow"] = Answer(wait_seconds=ANSWER_SECONDS_MAX)
-    response = router.ask("GET", "/auth/slow")
+    auth.answers["/slow"] = Answer(wait_seconds=RESPONSE_SECONDS_MAX)
+    response = router.request("GET", "/auth/slow")
     assert problem(response) == (504, "gateway-timeout")
     assert [seen.path for seen in auth.seen] == ["/slow"]

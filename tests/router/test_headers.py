@@ -20,7 +20,7 @@ _GET = b"GET /auth/token HTTP/1.1\r\nHost: localhost\r\n"
     ],
 )
 def test_a_safe_request_id_is_kept(platform: Platform, sent: str, *, is_kept: bool) -> None:
-    """It goes to the service, once back to the client, and into the log; others are replaced."""
+    """It reaches the service, the log and, once, the client; an unsafe id is replaced."""
     head = f"X-Request-Id: {sent}\r\n\r\n".encode("latin-1")
     response = platform.router.send(_GET + head)
     [request_id] = response.headers.get_all("X-Request-Id") or []
@@ -33,7 +33,7 @@ def test_a_safe_request_id_is_kept(platform: Platform, sent: str, *, is_kept: bo
 def test_a_problem_carries_the_request_id(router: Router, method: str) -> None:
     """The router's own errors are in the log by request id, even those before any route."""
     request_id = f"id-{method}"
-    response = router.ask(method, "/nothing", headers={"X-Request-Id": request_id})
+    response = router.request(method, "/nothing", headers={"X-Request-Id": request_id})
     assert problem(response) in {(404, "not-found"), (405, "method-not-allowed")}
     assert response.json()["request_id"] == request_id
     assert router.log_of(request_id)["status"] == response.status
@@ -59,7 +59,7 @@ def test_an_empty_host_is_a_problem(router: Router) -> None:
 def test_only_http_1_0_needs_no_host(
     router: Router, request_line: str, host: str, status: int
 ) -> None:
-    """Health checks of load balancers use it; a foreign Host is refused in each version."""
+    """Load balancers' health checks use HTTP/1.0; a foreign Host is refused in each version."""
     assert router.send(f"{request_line}\r\n{host}\r\n".encode()).status == status
 
 
@@ -75,7 +75,7 @@ def test_forwarded_headers_of_a_client_are_dropped(platform: Platform) -> None:
         "X-Real-IP": "9.9.9.9",
         "Via": "1.1 evil",
     }
-    platform.router.ask("GET", "/auth/token", headers={"Host": "localhost:8000", **claimed})
+    platform.router.request("GET", "/auth/token", headers={"Host": "localhost:8000", **claimed})
     seen = platform.auth.last().headers
     known = {
         "X-Forwarded-For": "127.0.0.1",
@@ -89,7 +89,7 @@ def test_other_headers_pass_in_both_directions(platform: Platform) -> None:
     """Authorization, Idempotency-Key and the like pass, and so do a service's own headers."""
     platform.core.answers["/"] = Answer(202, (("Idempotency-Replayed", "true"), ("Date", "today")))
     sent = {"Authorization": "Bearer t", "Idempotency-Key": "k", "Content-Type": "application/json"}
-    response = platform.router.ask("POST", "/transactions", b"{}", sent)
+    response = platform.router.request("POST", "/transactions", b"{}", sent)
     seen = platform.core.last().headers
     assert {name: seen[name] for name in sent} == sent
     assert response.headers["Idempotency-Replayed"] == "true"
@@ -98,7 +98,7 @@ def test_other_headers_pass_in_both_directions(platform: Platform) -> None:
 def test_connection_cannot_remove_the_routers_headers(platform: Platform) -> None:
     """A client cannot list the router's headers in `Connection` to have them removed."""
     sent = {"X-Request-Id": "kept", "Connection": "close, X-Request-Id, X-Forwarded-For"}
-    platform.router.ask("GET", "/auth/token", headers=sent)
+    platform.router.request("GET", "/auth/token", headers=sent)
     seen = platform.auth.last().headers
     assert (seen["X-Request-Id"], seen["X-Forwarded-For"]) == ("kept", "127.0.0.1")
 
@@ -106,16 +106,16 @@ def test_connection_cannot_remove_the_routers_headers(platform: Platform) -> Non
 def test_an_upgrade_is_not_passed_on(platform: Platform) -> None:
     """Upgrade is removed, so that no connection becomes a tunnel to a service."""
     sent = {"Connection": "Upgrade", "Upgrade": "websocket"}
-    assert platform.router.ask("GET", "/auth/token", headers=sent).status == 200
+    assert platform.router.request("GET", "/auth/token", headers=sent).status == 200
     seen = platform.auth.last().headers
     assert (seen["Upgrade"], seen["Connection"]) == (None, None)
 
 
 @pytest.mark.parametrize("path", ["/health", "/nothing", "/auth/token", "/auth/hang-up"])
-def test_no_answer_names_a_product(platform: Platform, path: str) -> None:
+def test_no_response_names_a_product(platform: Platform, path: str) -> None:
     """No response names the software of the router or a service (`Server: gunicorn`)."""
     platform.auth.answers["/hang-up"] = Answer(None)
-    response = platform.router.ask("GET", path)
+    response = platform.router.request("GET", path)
     assert (response.headers["Server"], response.headers["Via"]) == (None, None)
     assert not re.search(
         r"caddy|gunicorn|python", f"{response.headers}{response.body!r}", re.IGNORECASE
@@ -125,7 +125,7 @@ def test_no_answer_names_a_product(platform: Platform, path: str) -> None:
 def test_nothing_is_compressed(platform: Platform) -> None:
     """Small responses stay as they are: the router neither compresses nor asks a service to."""
     platform.auth.answers["/token"] = Answer(body=b'{"a": "%s"}' % (b"x" * 4_000))
-    response = platform.router.ask("GET", "/auth/token", headers={"Accept-Encoding": "gzip"})
+    response = platform.router.request("GET", "/auth/token", headers={"Accept-Encoding": "gzip"})
     assert response.headers["Content-Encoding"] is None
     assert response.json() == {"a": "x" * 4_000}
     platform.router.send(_GET + b"\r\n")

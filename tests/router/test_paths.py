@@ -30,7 +30,7 @@ def test_a_service_does_not_see_its_prefix(
     services = [platform.auth, platform.core]
     if requested.startswith("/transactions"):
         services.reverse()
-    assert platform.router.ask("POST", requested, b'{"amount": 1}').status == 200
+    assert platform.router.request("POST", requested, b'{"amount": 1}').status == 200
     assert [(seen.path, seen.body) for seen in services[0].seen] == [(forwarded, b'{"amount": 1}')]
     assert services[1].seen == []
 
@@ -56,7 +56,7 @@ METRICS = """
 )
 def test_any_other_path_is_404(platform: Platform, path: str) -> None:
     """A path outside the contract reaches no service in any spelling, and metrics are private."""
-    assert problem(platform.router.ask("GET", path)) == (404, "not-found")
+    assert problem(platform.router.request("GET", path)) == (404, "not-found")
     assert platform.seen() == []
 
 
@@ -67,17 +67,17 @@ def test_health_under_each_name(router: Router, host: str) -> None:
         ("GET", "/health?x", b'{"status":"pass"}'),
         ("HEAD", "/health", b""),
     ):
-        response = router.ask(method, path, headers={"Host": host})
+        response = router.request(method, path, headers={"Host": host})
         assert (response.status, response.body) == (200, body)
         assert response.headers["Content-Type"] == "application/health+json"
-    assert problem(router.ask("POST", "/health", b"{}")) == (404, "not-found")
+    assert problem(router.request("POST", "/health", b"{}")) == (404, "not-found")
 
 
 @pytest.mark.parametrize("path", ["/health", "/auth/token", "/nothing"])
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "10.0.0.7:8000", "a,b"])
 def test_a_foreign_host_is_misdirected(platform: Platform, host: str, path: str) -> None:
     """A rebound name (DNS rebinding) gets 421 everywhere, even for the health check."""
-    response = platform.router.ask("GET", path, headers={"Host": host})
+    response = platform.router.request("GET", path, headers={"Host": host})
     assert problem(response) == (421, "misdirected-request")
     assert platform.seen() == []
 
@@ -86,10 +86,10 @@ def test_allowed_hosts(tmp_path: Path) -> None:
     """ALLOWED_HOSTS adds names; a service gets `localhost`, and the client's as forwarded."""
     with platform_in(tmp_path, ALLOWED_HOSTS="pay.example www.example localhost") as platform:
         for host in ("pay.example", "WWW.example:443"):
-            assert platform.router.ask("GET", "/auth/x", headers={"Host": host}).status == 200
+            assert platform.router.request("GET", "/auth/x", headers={"Host": host}).status == 200
             headers = platform.auth.last().headers
             assert (headers["Host"], headers["X-Forwarded-Host"]) == ("localhost", host)
-        response = platform.router.ask("GET", "/auth/x", headers={"Host": "example"})
+        response = platform.router.request("GET", "/auth/x", headers={"Host": "example"})
         assert problem(response) == (421, "misdirected-request")
 
 
@@ -104,5 +104,5 @@ def test_allowed_hosts(tmp_path: Path) -> None:
 def test_a_location_gets_the_prefix_back(platform: Platform, location: str, expected: str) -> None:
     """A service's own path in Location gets the service's prefix; other URLs are unchanged."""
     platform.core.answers["/"] = Answer(202, (("Location", location),))
-    response = platform.router.ask("POST", "/transactions", b"{}")
+    response = platform.router.request("POST", "/transactions", b"{}")
     assert (response.status, response.headers.get_all("Location")) == (202, [expected])

@@ -20,7 +20,7 @@ from tests.support import ROOT, call, wait_until
 
 def test_the_access_log_has_one_line_per_request(router: Router) -> None:
     """The JSON line has status, sizes, duration, method, path and client."""
-    router.ask("POST", "/auth/token", b"{}", {"X-Request-Id": "log-1"})
+    router.request("POST", "/auth/token", b"{}", {"X-Request-Id": "log-1"})
     line = router.log_of("log-1")
     assert {line["service"] for line in router.log()} == {"router"}
     assert (line["status"], line["size"], line["bytes_read"]) == (200, 2, 2)
@@ -34,26 +34,26 @@ def test_the_access_log_has_one_line_per_request(router: Router) -> None:
 @pytest.mark.parametrize("path", ["/%C2%9B31m", "/auth/%C2%9B31m", "/%E2%80%AEx", "/%7F"])
 def test_a_logged_path_cannot_steer_a_terminal(router: Router, path: str) -> None:
     """Characters that JSON does not escape, such as U+009B, are not in the log."""
-    router.ask("GET", path, headers={"X-Request-Id": path.replace("%", "-").replace("/", "-")})
+    router.request("GET", path, headers={"X-Request-Id": path.replace("%", "-").replace("/", "-")})
     line = router.log_of(path.replace("%", "-").replace("/", "-"))
     assert re.fullmatch(r"[ -~]*\?[ -~]*", line["path"])
 
 
 def test_health_checks_are_not_logged(router: Router) -> None:
     """Requests of /health, which come every few seconds, are not logged."""
-    router.ask("GET", "/health", headers={"X-Request-Id": "probe"})
-    router.ask("GET", "/nowhere", headers={"X-Request-Id": "after-the-probe"})
+    router.request("GET", "/health", headers={"X-Request-Id": "probe"})
+    router.request("GET", "/nowhere", headers={"X-Request-Id": "after-the-probe"})
     router.log_of("after-the-probe")
     assert [line for line in router.log() if line.get("request_id") == "probe"] == []
 
 
 @pytest.mark.parametrize("level", ["warning", "error"])
 def test_a_high_level_hides_requests_but_not_readiness(tmp_path: Path, level: str) -> None:
-    """The stack waits for the line at the start; only requests that failed are logged."""
+    """The ready line, which the stack waits for, is logged at each level; requests if they fail."""
     with platform_in(tmp_path, LOG_LEVEL=level) as platform:
         platform.auth.answers["/broken"] = Answer(500)
         for path in ("/auth/x", "/nowhere", "/auth/broken"):
-            platform.router.ask("GET", path, headers={"X-Request-Id": path.replace("/", "-")})
+            platform.router.request("GET", path, headers={"X-Request-Id": path.replace("/", "-")})
         platform.router.log_of("-auth-broken")
         events = [line["event"] for line in platform.router.log()]
     assert events.count("serving initial configuration") == 1
@@ -64,7 +64,7 @@ def test_a_high_level_hides_requests_but_not_readiness(tmp_path: Path, level: st
 def test_one_setting_for_the_format_of_all_logs(tmp_path: Path, log_format: str) -> None:
     """LOG_FORMAT=console is readable and has the same fields as JSON."""
     with platform_in(tmp_path, LOG_FORMAT=log_format) as platform:
-        platform.router.ask("GET", "/auth/x", headers={"X-Request-Id": "r-17"})
+        platform.router.request("GET", "/auth/x", headers={"X-Request-Id": "r-17"})
         text = wait_until(
             lambda: [t for t in platform.router.output.read_text().splitlines() if "r-17" in t],
             what="the request's line",
@@ -91,8 +91,8 @@ def test_no_secret_is_logged_at_any_level(tmp_path: Path) -> None:
         )
         for path in ("/transactions", "/transactions/hang-up", "/nothing"):
             url = f"{path}?token=SECRET-query"
-            platform.router.ask("POST", url, b'{"token": "SECRET-body"}', headers)
-        last = platform.router.ask("GET", "/nowhere").headers["X-Request-Id"]
+            platform.router.request("POST", url, b'{"token": "SECRET-body"}', headers)
+        last = platform.router.request("GET", "/nowhere").headers["X-Request-Id"]
         platform.router.log_of(last)
         text = platform.router.output.read_text()
     assert '"level":"debug"' in text

@@ -134,7 +134,7 @@ class Stack:
 def environment(state: Path, port: int, **more: str) -> dict[str, str]:
     """The environment of the flake's shell, with its own state folder and ports.
 
-    What `more` has empty is left out.
+    An empty value in `more` removes a variable.
     """
     kept = {
         name: value
@@ -170,8 +170,8 @@ def running(
 ) -> Iterator[Stack]:
     """A healthy stack, whose processes are all gone afterwards.
 
-    It goes on where an earlier one in the same `state` folder ended; by default it has a new one.
-    `port` is where it is expected, and what PLATFORM_PORT says unless that is in `more`.
+    It continues with the data of an earlier one in the same `state` folder; the default is a new
+    folder. PLATFORM_PORT is `port` unless `more` sets it.
     """
     # Short: the path of a Unix socket has room for about 100 bytes.
     with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as folder:
@@ -196,7 +196,7 @@ def running(
 
 
 def left_of(state: Path) -> list[psutil.Process]:
-    """Processes with this state folder that still run, after a moment to end.
+    """Processes with this state folder that still run after LEFT_SECONDS_MAX.
 
     A process that got SIGKILL can show for a moment, in a small PID namespace above all.
     """

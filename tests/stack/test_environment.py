@@ -14,8 +14,8 @@ from devtools.address import PORT_OFFSETS
 from tests import support
 from tests.stack.stack import STOP_SECONDS_MAX, Stack, processes_of, running
 
-# What bash reads before it drops a name, what is inherited, what the stack sets, and one each
-# of the names that once kept a stack from starting, charging or stopping.
+# Names that bash reads before they can be dropped, names that are inherited or that the stack sets,
+# and one of each kind that once kept a stack from starting, charging or stopping.
 HOSTILE_LINES = """
 BASH_FUNC_exec%%=() { return 3; }
 BASH_FUNC_python%%=() { return 3; }

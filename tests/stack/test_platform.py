@@ -58,14 +58,14 @@ def test_up_waits_for_health_and_reset_for_confirmation(environ: dict[str, str])
 def test_without_a_stack_there_is_a_message(
     environ: dict[str, str], args: list[str], code: int
 ) -> None:
-    """The message is not the socket's error."""
+    """A message replaces the socket's error."""
     idle = platform(environ, *args)
     assert idle.returncode == code
     assert "no stack of this checkout is running" in idle.stdout + idle.stderr
 
 
 def test_down_of_a_stack_that_ends_by_itself(tmp_path: Path) -> None:
-    """As after its terminal was closed: process-compose drops the call, which is no fault then."""
+    """`down` succeeds if process-compose ends during the call, as when its terminal is closed."""
     fake = tmp_path / "process-compose"
     fake.write_text('#!/bin/sh\nrm "$PC_SOCKET_PATH"\nexit 1\n')
     fake.chmod(0o755)
@@ -123,7 +123,7 @@ def test_orphans_of_a_killed_supervisor_are_ended(environ: dict[str, str], tmp_p
     with support.program(["sleep", "600"], environ=environ, output=tmp_path / "log") as shell:
         left = kill_supervisor(state)
         paid = merchant(environ, *PAY)
-        assert paid.returncode == 0, "they work on"
+        assert paid.returncode == 0, "they keep working"
         assert platform(environ, "up", "-D").returncode == 0
         assert_named(left, (state / "logs/preflight.log").read_text())
         [transaction_id] = re.findall(r"transaction (\S+)", paid.stdout)
