@@ -1,10 +1,10 @@
-"""Rate-limits password guessing; a guesser holds up merchants at its own address at most.
+"""Rate-limits password guessing; a guesser delays only merchants at its own address.
 
-Failures fill two leaky buckets: of the user name at its address, and of the address. A full one
-refuses the next attempt. A wrong password that is repeated at an address is no new guess: it fails
-without a hash and fills a bucket of its own, so a client with an old password holds up no other.
-The bucket of an address does not delay names that logged in there lately. A remembered login is
-limited, too, or its status would tell a guesser the right password. All is in memory, per worker
+A failure fills two leaky buckets: of the user name at its address, and of the address. A full
+bucket refuses the next attempt. A repeated wrong password is not a new guess: it fails without a
+hash and fills a bucket of its own, so a client with an old password delays no other client. The
+bucket of an address does not delay names that logged in there recently. Remembered logins are
+limited, too: their status would reveal the password to a guesser. Buckets are in memory, per worker
 process: N workers allow N times the guesses.
 """
 
@@ -29,8 +29,8 @@ class Limit(NamedTuple):
     seconds: int
 
 
-# Of one name 66 guesses in the first hour; of all names at an address 1,251, so that 50 merchants
-# behind it may fail at once, and each further one delays other logins by 3 s only.
+# At an address, 66 guesses of one name in the first hour, and 1,251 of all names: 50 merchants
+# behind it may fail at once, and each further one delays other logins by only 3 s.
 OF_A_NAME = Limit(5, seconds=60)
 OF_AN_ADDRESS = Limit(50, seconds=3)
 # Names that failed recently leave half of their address's bucket to others.
@@ -60,7 +60,7 @@ class LoginLimits:
         self._in_flight: Counter[_Bucket] = Counter()
 
     def is_calm(self, username: str, address: str) -> bool:
-        """Whether the name logged in at the address lately and has not failed there since.
+        """Whether the name logged in at the address recently and has not failed there since.
 
         `attempt` would then allow any guess.
         """
@@ -97,7 +97,7 @@ class LoginLimits:
             with self._changed:
                 self._in_flight -= buckets
                 if succeeded:
-                    # Once, or each login of the merchant would give a guesser beside it new tries.
+                    # Only once: else each login of the merchant would give a guesser new attempts.
                     if login[:2] not in self._trusted:
                         self._empty_at.pop(login[:2], None)
                     self._trusted[login[:2]] = True

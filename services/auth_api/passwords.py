@@ -83,10 +83,10 @@ class Passwords:
             raise Unavailable("Too many logins at the moment.") from None
 
     def mark(self, username: str, stored_hash: str | None, password: str) -> bytes:
-        """A digest that identifies the login, and reveals nothing outside this process."""
+        """A digest that identifies the login and reveals nothing outside this process."""
         parts = [part.encode() for part in (username, stored_hash or "", _normalized(password))]
         framed = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
-        # Not HMAC, which gives up the GIL.
+        # Not HMAC, which releases the GIL.
         return hashlib.blake2b(framed, key=self._key, digest_size=32).digest()
 
     def _verify(self, mark: bytes, stored_hash: str, password: str) -> bool:

@@ -171,8 +171,8 @@ def _new_hash(password: str) -> str:
 
 def _changed(users: list[User], command: str, username: str, password_hash: str) -> list[User]:
     if command == "add":
-        # Random, always of 15 digits: an id that was deleted from the file is not given again, and
-        # with it another merchant's transactions, points and Idempotency-Keys.
+        # Random, always of 15 digits: the id of a deleted user, to which transactions, points and
+        # Idempotency-Keys belong, is not used again.
         number = 10**14 + secrets.randbelow(9 * 10**14)
         return [*users, User(id=number, username=username, password_hash=password_hash)]
     enabled = command == "enable"

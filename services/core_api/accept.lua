@@ -16,7 +16,7 @@ local id, user_id, member, request_id, queue_limit, traceparent, fingerprint, re
   lifetime_seconds = unpack(ARGV)
 check_types('hash', 'zset', 'stream', 'zset', 'hash')
 
--- A client that lost its connection may repeat the call: already accepted.
+-- A client that lost its connection may repeat the call.
 if redis.call('EXISTS', transaction) == 1 then
   redis.call('HSET', transaction, 'request_id', request_id)
   return {'accepted', ''}

@@ -27,7 +27,7 @@ class _Call:
     keys: Sequence[str]
     args: Sequence[Any]
     turn: threading.Lock = field(default_factory=_locked)
-    """Released when the call has its reply, or is the one to send the next batch."""
+    """Released when the call has its reply, or must send the next batch."""
     done: bool = False
     reply: Any = None
 

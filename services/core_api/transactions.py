@@ -50,7 +50,7 @@ class Transactions:
         self._queue_limit = queue_limit
         self._partitions = partitions
         self._check = check
-        """Whether Redis has these partitions; None once that is known."""
+        """Checks that Redis has these partitions; None once it has passed."""
         self._clock = clock
         self._new_id = new_id
         self._script = scripts.script(__file__, "accept.lua")
@@ -197,7 +197,7 @@ def _queued(
 ) -> tuple[str, list[str | int]]:
     """Returns a new `Transaction` as JSON, and the names and values of its record.
 
-    Without the model, whose validation it does not need.
+    Built without the model: the fields are already valid.
     """
     created_at = rfc3339(created_ms)
     event = {"event": "queued", "at": created_at}
