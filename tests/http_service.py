@@ -21,7 +21,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     """A response; status `None` closes the connection instead."""
 
     status: int | None = 200
@@ -33,7 +33,7 @@ class Answer:
 
 
 class Service(ThreadingHTTPServer):
-    """Sends `answers` by path, or else `answer`."""
+    """Sends `replies` by path, or else `reply`."""
 
     daemon_threads = True
 
@@ -42,8 +42,8 @@ class Service(ThreadingHTTPServer):
         self.connections = 0
         self.begun = 0
         self.seen: list[Seen] = []
-        self.answer = Answer()
-        self.answers: dict[str, Answer] = {}
+        self.reply = Reply()
+        self.replies: dict[str, Reply] = {}
 
     @property
     def url(self) -> str:
@@ -69,25 +69,25 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.begun += 1
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.server.seen.append(Seen(self.command, self.path, self.headers, body))
-        answer = self.server.answers.get(self.path.partition("?")[0], self.server.answer)
-        time.sleep(answer.wait_seconds)
-        if answer.status is None:
+        reply = self.server.replies.get(self.path.partition("?")[0], self.server.reply)
+        time.sleep(reply.wait_seconds)
+        if reply.status is None:
             self.close_connection = True
             return
-        self.send_response(answer.status)
-        for name, value in answer.headers:
+        self.send_response(reply.status)
+        for name, value in reply.headers:
             self.send_header(name, value)
         self.send_header("X-Request-Id", self.headers.get("X-Request-Id", ""))
-        self.send_header("Content-Length", str(len(answer.body)))
-        if answer.trickle_seconds and not answer.body:
+        self.send_header("Content-Length", str(len(reply.body)))
+        if reply.trickle_seconds and not reply.body:
             self.flush_headers()
-            self._trickle(b"X-Very-Long: " + b"x" * 1000, answer.trickle_seconds)
+            self._trickle(b"X-Very-Long: " + b"x" * 1000, reply.trickle_seconds)
             return
         self.end_headers()
-        if answer.trickle_seconds:
-            self._trickle(answer.body, answer.trickle_seconds)
+        if reply.trickle_seconds:
+            self._trickle(reply.body, reply.trickle_seconds)
         elif self.command != "HEAD":
-            self.wfile.write(answer.body)
+            self.wfile.write(reply.body)
 
     def _trickle(self, text: bytes, seconds: float) -> None:
         for n in range(len(text)):

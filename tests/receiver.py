@@ -8,7 +8,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from devtools.console.spans import by_service, decode
 from devtools.console.waterfall import Span
-from tests.http_service import Answer, Service, service_on
+from tests.http_service import Reply, Service, service_on
 
 
 @dataclass(frozen=True)
@@ -32,5 +32,5 @@ class Receiver:
 def receiver() -> Iterator[Receiver]:
     """Receives traces during the block."""
     with service_on() as service:
-        service.answer = Answer(body=b"")
+        service.reply = Reply(body=b"")
         yield Receiver(service)

@@ -6,7 +6,7 @@ import pytest
 
 from bench.load import generate
 from bench.results import MeasureError
-from tests.http_service import Answer, Service, service_on
+from tests.http_service import Reply, Service, service_on
 from tests.support import free_ports
 
 BODY = {"amount": 1, "x": '"[y]"\\'}
@@ -21,7 +21,7 @@ def port() -> int:
 def service(port: int) -> Iterator[Service]:
     """Accepts payments, and refuses or hangs up elsewhere."""
     with service_on(port) as service:
-        service.answers = {"/pay": Answer(202), "/other": Answer(404), "/hang-up": Answer(None)}
+        service.replies = {"/pay": Reply(202), "/other": Reply(404), "/hang-up": Reply(None)}
         yield service
 
 

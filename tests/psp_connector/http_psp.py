@@ -7,7 +7,7 @@ from services.common.settings import Secret
 from services.psp_connector.psp import Charge
 from services.psp_connector.settings import ConnectorSettings
 from services.psp_connector.stripe_psp import StripePsp
-from tests.http_service import Answer
+from tests.http_service import Reply
 
 CHARGE = Charge("8b7e8b26-0000-4000-8000-000000000001", "req-1", 1250, "USD", "pm_card_visa")
 
@@ -24,7 +24,7 @@ def error(kind: str, **more: Any) -> dict[str, Any]:
     return {"error": {"type": kind, "message": "no", **more}}
 
 
-def answer(status: int, body: Any, **headers: str) -> Answer:
+def reply(status: int, body: Any, **headers: str) -> Reply:
     """A response with this JSON or text as body."""
     text = body if isinstance(body, str) else json.dumps(body)
-    return Answer(status, (*headers.items(),), text.encode())
+    return Reply(status, (*headers.items(),), text.encode())

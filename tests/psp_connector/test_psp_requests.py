@@ -16,7 +16,7 @@ from services.psp_connector.psp import Captured, Refused
 from services.psp_connector.stripe_psp import AmountError, stripe_amount
 from services.psp_sandbox.payments import read_payment
 from tests.http_service import Service
-from tests.psp_connector.http_psp import CHARGE, answer, client
+from tests.psp_connector.http_psp import CHARGE, client, reply
 from tests.psp_sandbox.sandbox import PAYMENT
 
 
@@ -30,7 +30,7 @@ def test_what_the_psp_is_sent(
     (tmp_path / "netrc").write_text("default login x password y\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     good = {"id": "pi_1", "object": "payment_intent", "status": "succeeded"}
-    psp.answer = answer(200, good)
+    psp.reply = reply(200, good)
     assert Captured("pi_1") == client(psp.url).charge(CHARGE)
     [seen] = psp.seen
     assert (seen.method, seen.path) == ("POST", "/v1/payment_intents")

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from services.psp_connector.psp import Captured, Declined, Refused, Transient
-from tests.http_service import Answer, Service
-from tests.psp_connector.http_psp import CHARGE, answer, client, error
+from tests.http_service import Reply, Service
+from tests.psp_connector.http_psp import CHARGE, client, error, reply
 from tests.support import CLOSED_PORT
 
 GOOD: dict[str, Any] = {"id": "pi_1", "status": "succeeded"}
@@ -77,14 +77,14 @@ def test_each_response_has_its_outcome(psp: Service, status: int, body: Any, exp
 
     The library does not retry by itself.
     """
-    psp.answer = answer(status, body)
+    psp.reply = reply(status, body)
     assert expected == client(psp.url).charge(CHARGE)
     assert len(psp.seen) == 1
 
 
 def test_a_redirect_is_not_followed(psp: Service) -> None:
     """It could send the payment elsewhere, or turn it into a GET that reads as captured."""
-    psp.answer = answer(307, {}, Location=f"{psp.url}/elsewhere")
+    psp.reply = reply(307, {}, Location=f"{psp.url}/elsewhere")
     assert Transient("HTTP 307") == client(psp.url).charge(CHARGE)
     assert [seen.path for seen in psp.seen] == ["/v1/payment_intents"]
 
@@ -94,7 +94,7 @@ def test_a_response_without_end_fills_no_memory(psp: Service, encoding: str) -> 
     """Reading and unpacking stop at 1 MiB, and the next call works."""
     body = b'{"id": "pi_1", "status": "succeeded"' + b" " * 20_000_000 + b"}"
     body = gzip.compress(body, 1) if encoding == "gzip" else body
-    psp.answer = Answer(headers=(("Content-Encoding", encoding),), body=body)
+    psp.reply = Reply(headers=(("Content-Encoding", encoding),), body=body)
     bounded = client(psp.url)
     tracemalloc.start()
     try:
@@ -102,7 +102,7 @@ def test_a_response_without_end_fills_no_memory(psp: Service, encoding: str) -> 
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:
         tracemalloc.stop()
-    psp.answer = answer(200, GOOD)
+    psp.reply = reply(200, GOOD)
     assert Captured("pi_1") == bounded.charge(CHARGE)
 
 
@@ -115,7 +115,7 @@ def test_retry_after_is_honoured_within_a_bound(
     psp: Service, retry_after: str, seconds: float
 ) -> None:
     """The delay is the PSP's, at most an hour; invalid values are ignored."""
-    psp.answer = answer(429, error(WRONG), **{"Retry-After": retry_after})
+    psp.reply = reply(429, error(WRONG), **{"Retry-After": retry_after})
     assert Transient("HTTP 429", seconds) == client(psp.url).charge(CHARGE)
 
 
@@ -138,7 +138,7 @@ def test_a_probe_needs_a_valid_response(
     psp: Service, status: int, body: Any, *, expected: bool
 ) -> None:
     """The PSP is available if its payments can be read, which a key that may charge always can."""
-    psp.answer = answer(status, body)
+    psp.reply = reply(status, body)
     assert expected is client(psp.url).is_available()
     client(psp.url).charge(CHARGE)
     assert [seen.path.partition("?")[0] for seen in psp.seen] == ["/v1/payment_intents"] * 2
@@ -153,14 +153,14 @@ def test_a_response_that_trickles_is_cut_off(
     psp: Service, monkeypatch: pytest.MonkeyPatch, body: bytes, *, proxied: bool
 ) -> None:
     """A call with a slow header or body ends in time, and the next one works."""
-    psp.answer = Answer(body=body, trickle_seconds=0.05)
+    psp.reply = Reply(body=body, trickle_seconds=0.05)
     if proxied:
         monkeypatch.setenv("http_proxy", psp.url)
     patient = client("http://psp.example" if proxied else psp.url, timeout_seconds=0.3)
     began = time.monotonic()
     assert isinstance(patient.charge(CHARGE), Transient)
     assert time.monotonic() - began < 10, "0.3 s are allowed; a minute it would have taken"
-    psp.answer = answer(200, GOOD)
+    psp.reply = reply(200, GOOD)
     assert Captured("pi_1") == patient.charge(CHARGE)
     time.sleep(0.4)
     assert Captured("pi_1") == patient.charge(CHARGE)

@@ -13,7 +13,7 @@ from urllib3.util.ssltransport import SSLTransport
 from services.psp_connector import bounded
 from services.psp_connector.psp import Transient
 from tests.cluster import Certificate, certificate
-from tests.http_service import Answer, Service
+from tests.http_service import Reply, Service
 from tests.psp_connector.http_psp import CHARGE, client
 
 
@@ -33,7 +33,7 @@ def test_a_proxy_that_trickles_is_cut_off(
     psp: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The timeout bounds the CONNECT of an https proxy as well."""
-    made, psp.answer = certificate(tmp_path), Answer(body=b"", trickle_seconds=0.05)
+    made, psp.reply = certificate(tmp_path), Reply(body=b"", trickle_seconds=0.05)
     psp.socket = _tls(made).wrap_socket(psp.socket, server_side=True)
     proxy = f"https://127.0.0.1:{psp.server_port}"
     monkeypatch.setattr(bounded, "proxies_for", lambda _url: {"https": proxy})

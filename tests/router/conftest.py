@@ -19,7 +19,7 @@ def platform(shared_platform: Platform) -> Platform:
     """The shared platform, reset to default responses."""
     for service in (shared_platform.auth, shared_platform.core):
         service.seen.clear()
-        service.answers.clear()
+        service.replies.clear()
     return shared_platform
 
 

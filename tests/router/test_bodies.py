@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.http_service import Answer, Service
+from tests.http_service import Reply, Service
 from tests.router.helpers import Platform, Router, problem, receive
 
 BODY_BYTES_MAX = 16_384
@@ -65,7 +65,7 @@ def test_a_body_that_is_cut_off_reaches_no_service(platform: Platform) -> None:
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_half_closed_connection_never_gets_an_empty_200(platform: Platform, method: str) -> None:
     """A half-closed connection gets the response, or a 499 that leaves the outcome open."""
-    platform.auth.answers["/token"] = Answer(wait_seconds=0.05)
+    platform.auth.replies["/token"] = Reply(wait_seconds=0.05)
     head = f"{method} /auth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{}}"
     for _ in range(20):
         response = platform.router.send(head.encode(), is_all=True)
@@ -83,7 +83,7 @@ def test_html_errors_of_a_service_become_problems(
 ) -> None:
     """The HTML errors of a service's HTTP server are replaced by problem documents."""
     html = (("Content-Type", "text/html"), ("Connection", "close"))
-    platform.auth.answers["/token"] = Answer(status, html, b"<html>" * 100)
+    platform.auth.replies["/token"] = Reply(status, html, b"<html>" * 100)
     response = platform.router.request("POST", "/auth/token", b"{}")
     assert problem(response) == (status, code)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.http_service import Answer, Service, service_on
+from tests.http_service import Reply, Service, service_on
 from tests.router.helpers import (
     RESPONSE_SECONDS_MAX,
     Platform,
@@ -24,7 +24,7 @@ def test_a_services_own_error_passes_untouched(platform: Platform) -> None:
     """A service's 503 passes unchanged; only the router's own errors get a problem document."""
     body = b'{"type": "about:blank", "code": "queue-full"}'
     headers = (("Content-Type", "application/problem+json"), ("Retry-After", "7"))
-    platform.core.answers["/"] = Answer(503, headers, body)
+    platform.core.replies["/"] = Reply(503, headers, body)
     response = platform.router.request("POST", "/transactions", b"{}")
     assert (response.status, response.body) == (503, body)
     assert response.headers["Retry-After"] == "7"
@@ -33,7 +33,7 @@ def test_a_services_own_error_passes_untouched(platform: Platform) -> None:
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_service_that_hangs_up_is_502(platform: Platform, method: str) -> None:
     """A service that closes the connection may have done its work: 502, and no retry."""
-    platform.core.answers["/"] = Answer(None)
+    platform.core.replies["/"] = Reply(None)
     response = platform.router.request(method, "/transactions", b"{}")
     assert problem(response) == (502, "bad-gateway")
     assert len(platform.core.seen) == 1
@@ -58,7 +58,7 @@ def test_a_service_at_several_addresses(tmp_path: Path) -> None:
     with service_on(port + 2) as first, router_on(tmp_path, port, CORE_API_ADDRESS=both) as router:
         with service_on(port + 3) as second:
             for service in (first, second):
-                service.answers["/"] = Answer(headers=(("Connection", "close"),))
+                service.replies["/"] = Reply(headers=(("Connection", "close"),))
             assert {router.request("GET", "/transactions").status for _ in range(40)} == {200}
             assert len(first.seen) + len(second.seen) == 40
             assert first.seen
@@ -74,7 +74,7 @@ def test_a_restart_of_a_service_is_bridged(tmp_path: Path) -> None:
         with service_on(port + 2) as core:
             # A request on a kept connection that closes at that moment is a 502: it may have been
             # read. The claim is about later requests.
-            core.answers["/"] = Answer(headers=(("Connection", "close"),))
+            core.replies["/"] = Reply(headers=(("Connection", "close"),))
             assert router.request("POST", "/transactions", b"{}").status == 200
         client = threading.Thread(
             target=lambda: responses.append(
@@ -117,7 +117,7 @@ def test_slow_headers_end_the_connection(impatient: tuple[Router, Service]) -> N
 def test_a_slow_service_is_504(impatient: tuple[Router, Service]) -> None:
     """A service that hangs is 504, and gets the request once."""
     router, auth = impatient
-    auth.answers["/slow"] = Answer(wait_seconds=RESPONSE_SECONDS_MAX)
+    auth.replies["/slow"] = Reply(wait_seconds=RESPONSE_SECONDS_MAX)
     response = router.request("GET", "/auth/slow")
     assert problem(response) == (504, "gateway-timeout")
     assert [seen.path for seen in auth.seen] == ["/slow"]

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.http_service import Answer
+from tests.http_service import Reply
 from tests.router.helpers import Platform, Router, problem
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -87,7 +87,7 @@ def test_forwarded_headers_of_a_client_are_dropped(platform: Platform) -> None:
 
 def test_other_headers_pass_in_both_directions(platform: Platform) -> None:
     """Authorization, Idempotency-Key and the like pass, and so do a service's own headers."""
-    platform.core.answers["/"] = Answer(202, (("Idempotency-Replayed", "true"), ("Date", "today")))
+    platform.core.replies["/"] = Reply(202, (("Idempotency-Replayed", "true"), ("Date", "today")))
     sent = {"Authorization": "Bearer t", "Idempotency-Key": "k", "Content-Type": "application/json"}
     response = platform.router.request("POST", "/transactions", b"{}", sent)
     seen = platform.core.last().headers
@@ -114,7 +114,7 @@ def test_an_upgrade_is_not_passed_on(platform: Platform) -> None:
 @pytest.mark.parametrize("path", ["/health", "/nothing", "/auth/token", "/auth/hang-up"])
 def test_no_response_names_a_product(platform: Platform, path: str) -> None:
     """No response names the software of the router or a service (`Server: gunicorn`)."""
-    platform.auth.answers["/hang-up"] = Answer(None)
+    platform.auth.replies["/hang-up"] = Reply(None)
     response = platform.router.request("GET", path)
     assert (response.headers["Server"], response.headers["Via"]) == (None, None)
     assert not re.search(
@@ -124,7 +124,7 @@ def test_no_response_names_a_product(platform: Platform, path: str) -> None:
 
 def test_nothing_is_compressed(platform: Platform) -> None:
     """Small responses stay as they are: the router neither compresses nor asks a service to."""
-    platform.auth.answers["/token"] = Answer(body=b'{"a": "%s"}' % (b"x" * 4_000))
+    platform.auth.replies["/token"] = Reply(body=b'{"a": "%s"}' % (b"x" * 4_000))
     response = platform.router.request("GET", "/auth/token", headers={"Accept-Encoding": "gzip"})
     assert response.headers["Content-Encoding"] is None
     assert response.json() == {"a": "x" * 4_000}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.http_service import Answer
+from tests.http_service import Reply
 from tests.router.helpers import Platform, Router, platform_in, problem
 
 
@@ -103,6 +103,6 @@ def test_allowed_hosts(tmp_path: Path) -> None:
 )
 def test_a_location_gets_the_prefix_back(platform: Platform, location: str, expected: str) -> None:
     """A service's own path in Location gets the service's prefix; other URLs are unchanged."""
-    platform.core.answers["/"] = Answer(202, (("Location", location),))
+    platform.core.replies["/"] = Reply(202, (("Location", location),))
     response = platform.router.request("POST", "/transactions", b"{}")
     assert (response.status, response.headers.get_all("Location")) == (202, [expected])

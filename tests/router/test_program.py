@@ -13,7 +13,7 @@ import yaml
 
 from devtools.catalog import SERVICES
 from devtools.loglines import parse as parse_line
-from tests.http_service import Answer
+from tests.http_service import Reply
 from tests.router.helpers import CONFIG, Router, environment, platform_in
 from tests.support import ROOT, call, wait_until
 
@@ -51,7 +51,7 @@ def test_health_checks_are_not_logged(router: Router) -> None:
 def test_a_high_level_hides_requests_but_not_readiness(tmp_path: Path, level: str) -> None:
     """The ready line, which the stack waits for, is logged at each level; requests if they fail."""
     with platform_in(tmp_path, LOG_LEVEL=level) as platform:
-        platform.auth.answers["/broken"] = Answer(500)
+        platform.auth.replies["/broken"] = Reply(500)
         for path in ("/auth/x", "/nowhere", "/auth/broken"):
             platform.router.request("GET", path, headers={"X-Request-Id": path.replace("/", "-")})
         platform.router.log_of("-auth-broken")
@@ -85,8 +85,8 @@ def test_no_secret_is_logged_at_any_level(tmp_path: Path) -> None:
         for name in ("Authorization", "Cookie", "Idempotency-Key", "X-Api-Key", "Referer")
     }
     with platform_in(tmp_path, LOG_LEVEL="debug") as platform:
-        platform.core.answers["/hang-up"] = Answer(None)
-        platform.core.answers["/"] = Answer(
+        platform.core.replies["/hang-up"] = Reply(None)
+        platform.core.replies["/"] = Reply(
             headers=(("Set-Cookie", "SECRET-5"), ("X-Token", "SECRET-6")), body=b"SECRET-7"
         )
         for path in ("/transactions", "/transactions/hang-up", "/nothing"):
@@ -110,7 +110,7 @@ def test_files_stay_in_its_own_folder(tmp_path: Path) -> None:
 def test_a_stop_waits_a_little_for_a_request_and_no_longer(tmp_path: Path) -> None:
     """A request that hangs delays a stop by seconds only."""
     with platform_in(tmp_path) as platform, platform.router.connect() as client:
-        platform.auth.answers["/hang"] = Answer(wait_seconds=20)
+        platform.auth.replies["/hang"] = Reply(wait_seconds=20)
         client.sendall(b"GET /auth/hang HTTP/1.1\r\nHost: localhost\r\n\r\n")
         wait_until(lambda: platform.auth.seen, what="the request at the service")
         started = time.monotonic()
