@@ -97,7 +97,7 @@ def environment(port: int, state: Path, **more: str) -> dict[str, str]:
     """The router's environment, without HOME."""
     return {
         "PATH": os.environ["PATH"],
-        "XDG_CONFIG_HOME": str(state),
+        "XDG_CONFIG_HOME": f"{state}-config",
         "HTTP_PORT": str(port),
         **{
             f"{service.variable}_ADDRESS": f"127.0.0.1:{port + service.port_offset}"
