@@ -88,7 +88,7 @@ def test_services_from_the_debugger(stack: Stack) -> None:
     text = re.sub(r"\b800(\d)\b", lambda found: str(stack.port + int(found[1])), text)
     found = {one["name"]: one for one in json.loads(text)["configurations"]}
     assert found.keys() == environment.SETTINGS.keys()
-    _take_the_place(
+    _replace(
         stack,
         {
             name: ([sys.executable, "-m", one["module"]], {"PATH": os.environ["PATH"]} | one["env"])
@@ -100,12 +100,10 @@ def test_services_from_the_debugger(stack: Stack) -> None:
 def test_a_service_typed_in_the_shell(stack: Stack) -> None:
     """The documented line works unchanged in a shell of the checkout."""
     [line] = re.findall(r"^\$ (\(.* python -m services\.core_api\))$", DOCUMENT, re.MULTILINE)
-    _take_the_place(stack, {"core-api": (["bash", "-c", line], stack.environ)})
+    _replace(stack, {"core-api": (["bash", "-c", line], stack.environ)})
 
 
-def _take_the_place(
-    stack: Stack, programs: Mapping[str, tuple[Sequence[str], Mapping[str, str]]]
-) -> None:
+def _replace(stack: Stack, programs: Mapping[str, tuple[Sequence[str], Mapping[str, str]]]) -> None:
     with contextlib.ExitStack() as mine:
         for name in programs:
             assert stack.compose("process", "stop", name).returncode == 0
