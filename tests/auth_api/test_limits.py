@@ -51,7 +51,7 @@ class Logins:
 
 
 def longest_wait_seconds(failing: int, *, repeating: bool) -> float:
-    """How long a first login with the right password waits beside failing clients.
+    """How long a first login with the right password waits while other clients fail.
 
     All are at one address and obey Retry-After. Failing clients try again a second after a 401, and
     are first at each moment. A new merchant comes each second.

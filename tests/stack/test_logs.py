@@ -50,7 +50,7 @@ SECRETS = {
     "JWT_SECRET_PREVIOUS": "marker-jwt-previous-4711-of-more-than-32-bytes",
     "PSP_API_KEY": "sk_test_marker4711",
     "Redis' password": "marker-redis-password-4711",
-    "a token that is none": "marker-token-4711",
+    "an invalid token": "marker-token-4711",
 }
 
 
@@ -112,7 +112,7 @@ def pay_in_every_way(stack: Stack) -> list[str]:
     post("/auth/token", json={"username": SECRETS["password"], "password": [login]})
     post("/auth/token", content=json.dumps(login)[:-1])
     post(f"/auth/token?password={SECRETS['password']}&token={tokens[0]}", json=login)
-    bad = SECRETS["a token that is none"]
+    bad = SECRETS["an invalid token"]
     post("/transactions", json=body, headers={"Authorization": f"Bearer {bad}"})
     post("/transactions", json=body | {"token": bad, bad: bad})
     post("/transactions", content=f'{{"token": "{tokens[0]}", ', headers=bearer)
