@@ -87,6 +87,16 @@ def test_a_redis_that_refuses_to_write_writes_nothing(
     assert (result.status_code, keys) == (503, [store.COUNT_KEY])
 
 
+def test_a_redis_with_other_partitions_accepts_nothing(api: Client, client: Any) -> None:
+    """A service that started without Redis checks the number of partitions at the first use."""
+    client.set(store.COUNT_KEY, 16)
+    assert pay(api).status_code == 503
+    assert api.simulate_get("/health").status_code == 503
+    assert client.keys() == [store.COUNT_KEY]
+    client.set(store.COUNT_KEY, 1)
+    assert pay(api).status_code == 202
+
+
 @pytest.mark.parametrize("connection", ["cut", "open"])
 def test_a_failover_after_the_write_may_have_accepted(
     redis_port: int, client: Any, tmp_path: Path, connection: str
