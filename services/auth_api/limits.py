@@ -13,12 +13,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from functools import lru_cache
-from ipaddress import ip_address, ip_network
 from typing import NamedTuple, TypeAlias
 
 from cachetools import LRUCache, TTLCache
 
+from services.auth_api.addresses import address_group
 from services.common.problems import Problem, Unavailable
 
 
@@ -64,7 +63,7 @@ class LoginLimits:
 
         `attempt` would then allow any guess.
         """
-        name = (_client(address), username)
+        name = (address_group(address), username)
         with self._changed:
             if name not in self._trusted or self._in_flight[name]:
                 return False
@@ -81,7 +80,7 @@ class LoginLimits:
         Raises:
             Problem: 429 with Retry-After if not allowed yet, 503 if it waited too long.
         """
-        login = (_client(address), username, guess)
+        login = (address_group(address), username, guess)
         buckets = Counter((login, login[:2], login[:1]))
         with self._changed:
             if not self._changed.wait_for(lambda: self._may_try(login), _WAIT_SECONDS_MAX):
@@ -139,16 +138,3 @@ class LoginLimits:
 
     def _failed_recently(self, bucket: _Bucket) -> bool:
         return self._timer() < self._empty_at.get(bucket, -math.inf) + _RECENT_SECONDS
-
-
-@lru_cache(1024)
-def _client(address: str) -> str:
-    """The addresses one machine can choose from: all of the loopback, or an IPv6 /64."""
-    try:
-        ip = ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    ip = getattr(ip, "ipv4_mapped", None) or ip
-    if ip.is_loopback:
-        return "loopback"
-    return str(ip_network((ip, 64), strict=False)) if ip.version == 6 else str(ip)

@@ -1,13 +1,13 @@
 """`POST /token`: issues a token for a user name and password."""
 
 from collections.abc import Sequence
-from ipaddress import ip_address
 from typing import Annotated
 
 import falcon
 from pydantic import BaseModel, ConfigDict, Field
 from structlog.contextvars import bind_contextvars
 
+from services.auth_api.addresses import client_address
 from services.auth_api.limits import LoginLimits
 from services.auth_api.passwords import PASSWORD_CHARACTERS_MAX, Passwords
 from services.auth_api.settings import Network
@@ -94,25 +94,3 @@ class TokenResource:
             # RFC 9110, 15.5.2 requires a challenge; no registered scheme means "in the body".
             headers={"WWW-Authenticate": 'Password realm="platform"'},
         )
-
-
-def client_address(req: falcon.Request, proxies: Sequence[Network]) -> str:
-    """The client's address: the last hop that is not one of the trusted `proxies`.
-
-    Each proxy appends its peer's address to X-Forwarded-For, so entries left of the first untrusted
-    hop may be forged.
-    """
-    client: str = req.remote_addr
-    if proxies:
-        for hop in reversed((req.get_header("X-Forwarded-For") or "").split(",")):
-            if not _is_in(client, proxies):
-                break
-            client = hop.strip() or client
-    return client
-
-
-def _is_in(address: str, networks: Sequence[Network]) -> bool:
-    try:
-        return any(ip_address(address) in network for network in networks)
-    except ValueError:
-        return False
