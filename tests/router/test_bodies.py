@@ -1,6 +1,7 @@
 """The size, the framing and the pace of requests."""
 
 import re
+import socket
 import time
 from contextlib import ExitStack
 
@@ -8,6 +9,7 @@ import pytest
 
 from tests.http_service import Reply, Service
 from tests.router.helpers import Platform, Router, problem, receive
+from tests.support import wait_until
 
 BODY_BYTES_MAX = 16_384
 _POST = b"POST /auth/token HTTP/1.1\r\nHost: localhost\r\n"
@@ -53,6 +55,23 @@ def test_slow_senders_do_not_hold_a_service(platform: Platform) -> None:
         statuses = [platform.router.request("POST", "/auth/token", b"{}").status for _ in range(5)]
         assert statuses == [200] * 5
         assert platform.auth.begun == begun + 5
+
+
+def test_slow_readers_do_not_hold_a_service(platform: Platform) -> None:
+    """More clients that read nothing than the router has connections to a service delay no other."""
+    platform.core.replies["/"] = Reply(body=b"x" * 1_000_000)
+    with ExitStack() as stack:
+        for _client in range(80):
+            connection = stack.enter_context(socket.socket())
+            # Before connecting, so that the kernel holds little of the response.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+            connection.connect(("127.0.0.1", platform.router.port))
+            connection.sendall(b"GET /transactions HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        wait_until(lambda: platform.core.begun >= 80, what="the slow readers' requests")
+        started = time.monotonic()
+        assert platform.router.request("GET", "/transactions/loyalty").status == 200
+        assert time.monotonic() - started < 5
 
 
 def test_a_body_that_is_cut_off_reaches_no_service(platform: Platform) -> None:
