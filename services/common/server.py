@@ -5,6 +5,7 @@ cores, against 3,800 with sync workers, which a slow client also blocks.
 """
 
 import errno
+import logging
 import mmap
 import os
 import signal
@@ -18,6 +19,7 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
+from structlog.contextvars import clear_contextvars
 
 from services.common import logs, metrics, tracing
 from services.common.settings import HttpSettings, HttpSettingsT, exit_if_bad
@@ -43,7 +45,14 @@ class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types
     def setup(self, _cfg: Any) -> None:
         self.error_log.handlers = []
         self.error_log.propagate = True
+        self.error_log.addFilter(_forget_request)
         self.access_log.disabled = True
+
+
+def _forget_request(_record: logging.LogRecord) -> bool:
+    """Clears the log fields of the thread's last request, to which the message does not belong."""
+    clear_contextvars()
+    return True
 
 
 class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types

@@ -243,7 +243,7 @@ def _fault(cls: type[Settings], item: Any, values: Mapping[str, str]) -> str:
         return f"{variable} is not set: {field.description}"
     # Anywhere in an invalid address, as after a forgotten scheme.
     text = _SECRET if _may_hold_a_password(field) else repr(values.get(variable.lower(), ""))
-    rule = re.sub("^(Value error, |Input should be )", "", item["msg"])
+    rule = re.sub("^(Value error, |Input should be )(must be )?", "", item["msg"])
     return f"{variable}={text}: must be {rule} ({field.description})"
 
 

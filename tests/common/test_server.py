@@ -26,11 +26,14 @@ ROUNDS_MAX = 3
 _APP = """
 import os, sys, time
 
-from services.common import server
+from structlog.contextvars import bind_contextvars
+
+from services.common import logs, server
 from services.common.settings import ServerSettings
 
 
 def app(environ, start_response):
+    bind_contextvars(user_id=7)
     answer = str(os.getpid()).encode()
     if environ["PATH_INFO"] == "/slow":
         time.sleep(0.7)
@@ -38,7 +41,9 @@ def app(environ, start_response):
     return [answer]
 
 
-server.serve(lambda: app, ServerSettings.read({"HTTP_PORT": sys.argv[1], "WORKERS": "2"}))
+settings = ServerSettings.read({"HTTP_PORT": sys.argv[1], "WORKERS": "2"})
+logs.configure("test", settings)
+server.serve(lambda: app, settings)
 """
 
 
@@ -133,6 +138,20 @@ def test_a_client_cannot_move_the_app(port: int) -> None:
     with connected(port) as connection:
         connection.request("GET", "/", headers={"SCRIPT_NAME": "/x"})
         assert connection.getresponse().status == 200
+
+
+def test_a_refused_request_is_logged_without_another_ones_fields(
+    port: int, running: tuple[int, Path]
+) -> None:
+    """The line of a request that gunicorn refuses has no field of the thread's last request."""
+    workers(port)
+    for _ in range(CONNECTIONS):
+        with connected(port) as connection:
+            connection.request("GET", "/", headers={f"X-{n}": "x" for n in range(300)})
+            assert connection.getresponse().status >= 400
+    lines = [line for line in running[1].read_text().splitlines() if "limit request" in line]
+    assert len(lines) == CONNECTIONS
+    assert [line for line in lines if "user_id" in line] == []
 
 
 def test_a_worker_stops_at_once(port: int) -> None:

@@ -101,7 +101,7 @@ PEM = "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----"
     ("changes", "message"),
     [
         ({"HTTP_PORT": ""}, "HTTP_PORT is not set: the port to listen on"),
-        ({"ALLOWED_HOSTS": "a.example\nb.example"}, "separated by spaces"),
+        ({"ALLOWED_HOSTS": "a.example\nb.example"}, "': must be host names"),
         ({"JWT_SECRET": ""}, "JWT_SECRET (or JWT_SECRET_FILE) is not set: make one"),
         ({"JWT_SECRET": "", "JWT_SECRET_FILE": "/nowhere"}, "the file cannot be read: No such"),
         ({"JWT_SECRET": "", "JWT_SECRET_FILE": "hunter2"}, "=<secret>, not an absolute path"),

@@ -58,7 +58,7 @@ def test_slow_senders_do_not_hold_a_service(platform: Platform) -> None:
 
 
 def test_slow_readers_do_not_hold_a_service(platform: Platform) -> None:
-    """More clients that read nothing than the router has connections to a service delay no other."""
+    """A service responds to others while more clients than it has connections read nothing."""
     platform.core.replies["/"] = Reply(body=b"x" * 1_000_000)
     with ExitStack() as stack:
         for _client in range(80):
