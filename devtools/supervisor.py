@@ -1,12 +1,11 @@
 """A client of process-compose's HTTP API on its Unix socket, for our commands.
 
-`python -m devtools.supervisor` fails if process-compose does not respond: its own client would wait
-for ever. The routes are those of https://f1bonacc1.github.io/process-compose/client/.
+The routes are those of https://f1bonacc1.github.io/process-compose/client/. process-compose's own
+client would wait for ever for a suspended server.
 """
 
 import http.client
 import json
-import os
 import re
 import socket
 import sys
@@ -15,8 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-
-from services.common.command import run_main
 
 _RESPONSE_SECONDS_MAX = 5.0
 # A stop returns when the process has ended: the connector has 6 s before it is killed.
@@ -167,19 +164,3 @@ def _state(entry: Mapping[str, Any]) -> ProcessState:
 
 def _time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
-
-
-def main() -> int:
-    """Prints why process-compose does not respond; returns the exit code."""
-    try:
-        Supervisor(os.environ.get("PC_SOCKET_PATH", "")).processes()
-    except UnresponsiveError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    except SupervisorError:
-        pass  # process-compose's own client says it
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(run_main(main))

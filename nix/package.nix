@@ -96,17 +96,24 @@ let
     name = "process-compose";
     text = ''
       ${inherited}
+      # shellcheck source=/dev/null
+      . ${./platform}/running.sh
       case "''${1-}" in
         "" | up | run | -*) exec python -m devtools.checkout ${pkgs.process-compose}/bin/process-compose "$@" ;;
         attach | down | graph | list | namespace | process | project)
           case " $* " in
             *" -h "* | *" --help "* | *" -p "* | *" --port"* | *" -u "* | *" --unix-socket"*) ;;
             *)
-              if [ -n "''${PC_SOCKET_PATH-}" ] && ! [ -S "$PC_SOCKET_PATH" ]; then
-                echo "no stack of this checkout is running: \`platform up -D\` starts one" >&2
-                exit 1
-              fi
-              python -m devtools.supervisor
+              code=0
+              [ -z "''${PC_SOCKET_PATH-}" ] || ping_stack || code=$?
+              case $code in
+                7)
+                  echo "no stack of this checkout is running: \`platform up -D\` starts one" >&2
+                  exit 1
+                  ;;
+                # Names its pid; process-compose's own client would wait for ever.
+                28) python -m devtools.health status >/dev/null || exit ;;
+              esac
               ;;
           esac
           ;;

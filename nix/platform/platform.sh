@@ -1,12 +1,13 @@
 # shellcheck shell=bash
 # The body of bin/platform, sourced after env.sh.
 
-# curl exits with 7 if nothing listens; any other code means that the socket is in use.
+# shellcheck source=/dev/null
+. "${BASH_SOURCE[0]%/*}/running.sh"
+
+# Any response but a refused connection means that the socket is in use.
 is_running() {
-  [ -S "$PC_SOCKET_PATH" ] || return 1
   local code=0
-  # Without ~/.curlrc and proxies.
-  curl --disable --noproxy '*' --silent --max-time 1 --unix-socket "$PC_SOCKET_PATH" --output /dev/null http://pc/live || code=$?
+  ping_stack || code=$?
   [ "$code" -ne 7 ]
 }
 
