@@ -6,6 +6,8 @@ is unavailable.
 
 import heapq
 import itertools
+import json
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -61,6 +63,13 @@ class Payment:
     merchant: str
     spans: list[Span]
     credit: Credit | None
+
+    def curl(self, url: str) -> str:
+        """The command that sends the same payment again to the router at `url`."""
+        fields = ("amount", "currency", "payment_method")
+        body = json.dumps({name: self.record[name] for name in fields})
+        token = f"Authorization: Bearer $(merchant token --as {shlex.quote(self.merchant)})"
+        return f'curl -s {url}/transactions -H "{token}" --json {shlex.quote(body)}'
 
 
 class Sources:

@@ -175,11 +175,9 @@ def test_following_in_a_pipe_prints_new_lines(state: Path, environ: dict[str, st
 @pytest.mark.parametrize(
     ("options", "variables", "last"),
     [
-        ([], {}, "router.log"),
         (["-f"], {}, "router.log"),
         (["-n", "5"], {}, "-n"),
         ([], {"NO_COLOR": "1"}, "-n"),
-        ([], {"TERM": "dumb"}, "-n"),
     ],
 )
 def test_a_terminal_gets_the_viewer(

@@ -1,22 +1,27 @@
 """The state folder: its version, and its removal by `platform reset`."""
 
+import contextlib
+import io
 import os
 import pty
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from devtools import state
-from tests.support import ROOT, call
+from devtools.reset import main
+from tests.support import ROOT
 
 
 def reset(folder: Path) -> tuple[int, str]:
     """The exit code and errors of `python -m devtools.reset`."""
-    command = [sys.executable, "-m", "devtools.reset"]
-    done = call(command, os.environ | {"PLATFORM_STATE": str(folder)})
-    return done.returncode, done.stderr
+    with (
+        contextlib.redirect_stderr(io.StringIO()) as errors,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("PLATFORM_STATE", str(folder))
+        return main(), errors.getvalue()
 
 
 def names(folder: Path) -> list[str]:

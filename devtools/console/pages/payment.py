@@ -1,8 +1,5 @@
 """One payment: waterfall, attempts, record, ledger entry, log lines, and a command to repeat it."""
 
-import json
-import shlex
-from collections.abc import Mapping
 from typing import Any
 
 from nicegui import ui
@@ -69,7 +66,7 @@ def _payment(found: Payment, url: str) -> None:
         with card("Loyalty ledger"):
             _ledger(found)
         with card("Send it again"):
-            code(curl(found.record, found.merchant, url), "command")
+            code(found.curl(url), "command")
 
 
 def _head(found: Payment) -> None:
@@ -133,10 +130,3 @@ def _ledger(found: Payment) -> None:
         ui.label("No entry among the merchant's latest credits.").classes("hint")
     else:
         ui.label("Only a captured payment earns points.").classes("hint")
-
-
-def curl(payment: Mapping[str, Any], merchant: str, url: str) -> str:
-    """The command that sends the same payment again."""
-    body = json.dumps({name: payment[name] for name in ("amount", "currency", "payment_method")})
-    token = f"Authorization: Bearer $(merchant token --as {shlex.quote(merchant)})"
-    return f'curl -s {url}/transactions -H "{token}" --json {shlex.quote(body)}'

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from devtools.merchant import commands
 from devtools.merchant.cli import main
 from tests.devtools.merchant.platform import Platform, Services, Stranger
 
@@ -48,6 +49,7 @@ def merchant(
         contextlib.redirect_stderr(io.StringIO()) as stderr,
         pytest.MonkeyPatch.context() as patch,
     ):
+        patch.setattr(commands, "_POLL_SECONDS_MIN", 0.001)
         patch.setattr(httpx, "Client", partial(httpx.Client, mounts=mounts))
         try:
             code = main(argv, environ or {})

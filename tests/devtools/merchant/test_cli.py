@@ -10,54 +10,36 @@ from tests.devtools.merchant.conftest import at, merchant
 from tests.devtools.merchant.platform import Platform
 from tests.support import ROOT
 
+TOKEN = "token --as alice"
+NOWHERE = ("localhost:8000", "http://[::1", "http://localhost:99999")
+
 
 @pytest.mark.parametrize(
-    ("command", "text"),
+    ("command", "environ", "code", "text"),
     [
-        ("pay 12.50 USD --as alice", "for USD 12.50 write 1250"),
-        ("pay 0 USD --as alice", "smallest unit"),
-        (f"pay {'9' * 5000} USD --as alice", "smallest unit"),
-        ("trace loyalty --as alice", "argument ID: invalid UUID value: 'loyalty'"),
-        ("pay 1 USD --as alice --idempotency-key é", "must be visible ASCII characters"),
-        ("token --as andr\udce9", "must be UTF-8"),
+        ("pay 12.50 USD --as alice", {}, 2, "for USD 12.50 write 1250"),
+        ("pay 0 USD --as alice", {}, 2, "smallest unit"),
+        (f"pay {'9' * 5000} USD --as alice", {}, 2, "smallest unit"),
+        ("trace loyalty --as alice", {}, 2, "argument ID: invalid UUID value: 'loyalty'"),
+        ("pay 1 USD --as alice --idempotency-key é", {}, 2, "must be visible ASCII characters"),
+        ("token --as andr\udce9", {}, 2, "must be UTF-8"),
+        (TOKEN, {"MERCHANT_PASSWORD": "\udce9"}, 2, "MERCHANT_PASSWORD must be UTF-8"),
+        (TOKEN, {"PLATFORM_PORT": "x"}, 2, "PLATFORM_PORT='x': must be a number from 1024"),
+        # It would replace the token, and be printed.
+        (TOKEN, {"PLATFORM_URL": "http://me:hunter2@127.0.0.1:1"}, 2, "without user"),
+        (f"{TOKEN} --url http://me:hunter2@127.0.0.1:1", {}, 2, "without user"),
+        *((TOKEN, {"PLATFORM_URL": url}, 4, url) for url in NOWHERE),
     ],
 )
-def test_an_invalid_argument_ends_with_2(command: str, text: str) -> None:
-    """The message says what is valid."""
-    outcome = merchant(*command.split())
-    assert (outcome.code, outcome.stdout) == (2, "")
+def test_wrong_usage_is_explained(
+    command: str, environ: dict[str, str], code: int, text: str
+) -> None:
+    """The message says what is valid; an address that leads nowhere ends with 4."""
+    outcome = merchant(*command.split(), environ=environ)
+    assert (outcome.code, outcome.stdout) == (code, "")
     assert text in outcome.stderr
-
-
-def test_a_password_of_another_encoding_ends_with_2() -> None:
-    outcome = merchant("token", "--as", "alice", environ={"MERCHANT_PASSWORD": "\udce9t\udce9"})
-    assert (outcome.code, outcome.stdout) == (2, "")
-    assert "MERCHANT_PASSWORD must be UTF-8" in outcome.stderr
-
-
-def test_an_invalid_port_ends_with_2() -> None:
-    outcome = merchant("token", "--as", "alice", environ={"PLATFORM_PORT": "eighty"})
-    assert (outcome.code, outcome.stdout) == (2, "")
-    assert "PLATFORM_PORT='eighty': must be a number from 1024" in outcome.stderr
-
-
-@pytest.mark.parametrize("url", ["localhost:8000", "http://[::1", "http://localhost:99999"])
-def test_an_address_that_leads_nowhere_ends_with_4(url: str) -> None:
-    """The message has the address and how to give another."""
-    outcome = merchant("token", "--as", "alice", environ={"PLATFORM_URL": url})
-    assert (outcome.code, outcome.stdout) == (4, "")
-    assert url in outcome.stderr
-    assert "--url or PLATFORM_URL" in outcome.stderr
-
-
-@pytest.mark.parametrize("by", ["--url", "PLATFORM_URL"])
-def test_an_address_with_a_password_is_refused(by: str) -> None:
-    """It would replace the token, and be printed."""
-    url = "http://me:hunter2@127.0.0.1:8000"
-    more = ["--url", url] if by == "--url" else []
-    outcome = merchant("token", "--as", "alice", *more, environ={"PLATFORM_URL": url})
-    assert (outcome.code, "without user" in outcome.stderr) == (2, True)
     assert "hunter2" not in outcome.stderr
+    assert ("--url or PLATFORM_URL" in outcome.stderr) == (code == 4)
 
 
 def test_the_router_is_found_by_option_then_url_then_port(platform: Platform) -> None:

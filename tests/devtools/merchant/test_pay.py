@@ -88,7 +88,7 @@ def test_a_short_outage_is_survived(platform: Platform) -> None:
 def test_a_long_outage_ends_with_the_id(platform: Platform) -> None:
     """The message has the accepted transaction's id and the command to check it."""
     platform.polls_refused = 10_000
-    outcome = at(platform, *PAY, "--timeout", "0.5")
+    outcome = at(platform, *PAY, "--timeout", "0.2")
     [transaction_id] = platform.accepted
     assert outcome.code == 4
     assert f"{transaction_id} was accepted, but its result is unknown:" in outcome.stderr
@@ -180,7 +180,7 @@ def test_no_response_causes_a_traceback(
 ) -> None:
     """Any JSON with any status leads to a documented exit code."""
     stranger = Stranger(status, json.dumps(RECORD | wrong).encode())
-    outcome = at(stranger, *argv, "--as", "alice", "--timeout", "0.05")
+    outcome = at(stranger, *argv, "--as", "alice", "--timeout", "0.01")
     assert outcome.code in {0, 1, 3, 4}
 
 

@@ -1,5 +1,6 @@
-"""The page Stack: status and reason of a process."""
+"""The pages' data: status and reason of a process, the command that repeats a payment."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from devtools.console.pages import stack
+from devtools.console import processes
+from devtools.console.sources import Payment
 from devtools.supervisor import ProcessState
+from tests.support import call
 
 RUNNING = ProcessState("core-api", "Running", 0, True, True, 0, 0, None, None)
 PENDING = replace(RUNNING, status="Pending", is_running=False, is_ready=False)
@@ -26,7 +29,7 @@ def shown(state: Path, *states: ProcessState) -> dict[str, tuple[str, str]]:
         first_port=8000,
         settings=SimpleNamespace(platform_state=state),
     )
-    return {one["name"]: (one["status"], one["why"]) for one in stack.read(sources)}
+    return {one["name"]: (one["status"], one["why"]) for one in processes.read(sources)}
 
 
 @pytest.mark.parametrize(
@@ -50,3 +53,15 @@ def test_the_reason_why_a_process_is_not_up_is_shown(
     assert found["core-api"] == (status, why)
     assert found["preflight"] == ("done", "")
     assert list(found) == ["core-api", "redis", "preflight"]
+
+
+def test_the_command_to_copy_runs_nothing_else(tmp_path: Path) -> None:
+    """No merchant name injects a command."""
+    record = {"amount": 1, "currency": "USD", "payment_method": "pm_card_visa"}
+    name = f"x; touch {tmp_path}/a; $(touch {tmp_path}/b) '`touch {tmp_path}/c`"
+    text = Payment(record, name, [], None).curl("http://127.0.0.1:8000")
+    programs = "curl() { printf '%s' \"${@:$#}\"; }; merchant() { printf '<%s>' \"$@\" >&2; }; "
+    done = call(["bash", "-c", programs + text])
+    assert done.stderr == f"<token><--as><{name}>"
+    assert list(tmp_path.iterdir()) == []
+    assert json.loads(done.stdout) == record
