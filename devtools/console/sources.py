@@ -80,7 +80,6 @@ class Sources:
         self.first_port = settings.platform_port
         self.router_url = f"http://127.0.0.1:{settings.platform_port}"
         self.logs = settings.platform_state / "logs"
-        self.tail = loglines.Tail(self.logs)
         self.spans = spans
         self.redis = redis_client.connect(
             settings.redis_url,

@@ -84,28 +84,26 @@ def test_a_traceback_shows_no_local_variable(
     assert all(line.startswith("    ") for line in rest)
 
 
-def test_the_tail_follows_all_files(tmp_path: Path) -> None:
-    """New lines are read whole, truncated files from the start, tracebacks with their line."""
-    log, tail = tmp_path / "core-api.log", loglines.Tail(tmp_path)
-    time = "2026-11-24T13:19:"
-    log.write_text(f"{time}18.852Z info    core-api      one\n{time}19.000Z info    core-api    t")
+def test_the_latest_lines_of_all_files_are_in_time_order(tmp_path: Path) -> None:
+    """Only whole lines are read; a traceback stays with its line."""
+    log, time = tmp_path / "core-api.log", "2026-11-24T13:19:"
+    log.write_text(f"{time}18.852Z info    core-api      one\n    at line 7\n{time}19.000Z info ")
     for name, text in {
         "redis": "17:M 24 Nov 2026 13:19:15.055 # zero",
         "process-compose": "\x1b[90m26-11-24 13:19:16.055\x1b[0m \x1b[32mERR\x1b[0m Exited",
         "router": f'{time}17.055Z\twarn\tslow\t{{"ms": 5}}',
     }.items():
         (tmp_path / f"{name}.log").write_text(f"{text}\n")
-    assert [(one.fields["service"], one.level, one.fields["event"]) for one in tail.lines()] == [
+    lines = loglines.latest(tmp_path)
+    assert [(one.fields["service"], one.level, one.fields["event"]) for one in lines] == [
         ("redis", "warning", "zero"),
         ("process-compose", "error", "Exited"),
         ("router", "warning", "slow"),
         ("core-api", "info", "one"),
+        ("core-api", "info", "    at line 7"),
     ]
-    assert [line.at.second for line in tail.lines()] == [15, 16, 17, 18]
-    assert {line.at.isoformat()[:17] for line in tail.lines()} == {time}
+    assert [line.at.second for line in lines] == [15, 16, 17, 18, 18]
+    assert {line.at.isoformat()[:17] for line in lines} == {time}
     with log.open("a") as file:
-        file.write("wo\n    at line 7\n")
-    found = [(line.at.second, line.fields["event"]) for line in tail.lines()[4:]]
-    assert found == [(19, "two"), (19, "    at line 7")]
-    log.write_text(f"{time}19.500Z error   core-api      new\n")
-    assert tail.lines()[-1].fields["event"] == "new"
+        file.write("   core-api    two\n")
+    assert loglines.latest(tmp_path)[-1].fields["event"] == "two"

@@ -53,7 +53,7 @@ def _about(sources: Sources, request: str, transaction: str) -> list[Line]:
         return loglines.about(sources.logs, transaction)
     if request:
         return sorted(loglines.find(sources.logs, {request}), key=lambda line: line.at)
-    return sources.tail.lines()
+    return loglines.latest(sources.logs)
 
 
 def _id(text: str | None) -> str:
