@@ -6,7 +6,6 @@ invalid, and reads a second one, `.pc_env`, that could disable the socket or pre
 """
 
 import os
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,14 +23,6 @@ SET_BY_THE_STACK: Mapping[str, str] = {
     "SANDBOX_TOKEN": "the sandbox's token is in the state folder",
     "SANDBOX_TOKEN_FILE": "the sandbox's token is in the state folder",
 }
-
-# Hidden ones, such as `.#app.py`, the dangling link that Emacs makes, are of editors or systems.
-_NO_SOURCE = re.compile(r"\..*|#.*#|.*~|4913|flycheck_.*|.*___jb_(tmp|old)___")
-
-
-def may_be_source(name: str) -> bool:
-    """Whether the name is not that of an editor's temporary file."""
-    return not _NO_SOURCE.fullmatch(name)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ by hand stays stopped. On by default if the code is in a checkout; RELOAD=0 swit
 """
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -18,7 +19,6 @@ from typing import Any
 import structlog
 
 from devtools.address import state_folder
-from devtools.checkout import may_be_source
 from devtools.environment import SETTINGS
 from devtools.supervisor import ProcessState, Supervisor, SupervisorError
 from services.common import logs
@@ -27,6 +27,8 @@ from services.common.settings import Settings, exit_if_bad
 # Not JSON: users.json is reloaded without a restart.
 SUFFIXES = (".py", ".lua")
 CADDYFILE = "router/Caddyfile"
+# Hidden ones, such as `.#app.py`, the dangling link that Emacs makes, are of editors or systems.
+_TEMPORARY = re.compile(r"\..*|#.*#|.*~|4913|flycheck_.*|.*___jb_(tmp|old)___")
 # Files saved within this time of each other (`git checkout`) are one change.
 DEBOUNCE_MS_MAX = 400
 STEP_MS = 50
@@ -51,8 +53,9 @@ def affected(changed: Collection[str]) -> set[str]:
 
 
 def is_code(path: str) -> bool:
-    """Whether a process runs this file."""
-    return path.endswith((*SUFFIXES, f"/{CADDYFILE}")) and may_be_source(Path(path).name)
+    """Whether a process runs this file, which is not an editor's temporary one."""
+    is_ours = path.endswith((*SUFFIXES, f"/{CADDYFILE}"))
+    return is_ours and not _TEMPORARY.fullmatch(Path(path).name)
 
 
 def saved(services: Path, after: float, until: float) -> set[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from devtools.catalog import SERVICES
-from devtools.checkout import current, may_be_source
+from devtools.checkout import current
 from devtools.new import NewError
 from devtools.new.request import Request
 
@@ -61,14 +61,9 @@ def _users(root: Path, request: Request) -> Iterator[str]:
         more = rf'|"{request.name}"' if folder == "devtools" else ""
         pattern = re.compile(names + more)
         paths = [path for path in (root / folder).rglob("*") if path.suffix in _SUFFIXES]
-        for path in filter(is_source, sorted(paths)):
-            if pattern.search(path.read_text("utf-8", "replace")):
+        for path in sorted(paths):
+            if path.is_file() and pattern.search(path.read_text("utf-8", "replace")):
                 yield str(path.relative_to(root))
-
-
-def is_source(path: Path) -> bool:
-    """Whether it is a file, not a socket or dangling link, and not temporary."""
-    return path.is_file() and may_be_source(path.name)
 
 
 def _status(root: Path, names: Sequence[str]) -> list[str]:

@@ -22,6 +22,7 @@ from devtools.new import FILES, NewError, checkout
 _COPIED = ("services", "devtools", *FILES)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SECONDS_MAX = 60
+_CACHES = shutil.ignore_patterns("__pycache__")
 
 
 @dataclass
@@ -123,9 +124,6 @@ def staged(root: Path, folders: Sequence[str] = (), *git: str) -> Iterator[Stagi
             staging.sync()
             command = [*git, "--", *folders] if git else []
             staging.move([*folders, *staging.changed], *command)
-    except shutil.Error as error:
-        source, _, why = error.args[0][0]
-        raise NewError(f"{source} cannot be copied: {why}") from None
     except OSError as error:
         raise NewError(str(error)) from None
 
@@ -133,14 +131,10 @@ def staged(root: Path, folders: Sequence[str] = (), *git: str) -> Iterator[Stagi
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
-        shutil.copytree(source, target, ignore=_ignored)
+        # A dangling link, such as Emacs' lock, is copied as one.
+        shutil.copytree(source, target, symlinks=True, ignore=_CACHES)
     else:
         shutil.copy2(source, target)
-
-
-def _ignored(folder: str, names: list[str]) -> set[str]:
-    paths = [Path(folder, name) for name in names if name != "__pycache__"]
-    return {*names} - {path.name for path in paths if path.is_dir() or checkout.is_source(path)}
 
 
 def interrupt(_number: int, _frame: object) -> NoReturn:
