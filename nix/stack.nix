@@ -10,7 +10,7 @@ let
   modules = {
     merchant = {
       module = "devtools.merchant";
-      parser = "devtools.merchant.cli.parser";
+      parser = "devtools.merchant.__main__.parser";
       description = "pays through the router and follows the payment to its end";
     };
     deadletters = {
@@ -27,7 +27,7 @@ let
     };
     new = {
       module = "devtools.new";
-      parser = "devtools.new.cli.parser";
+      parser = "devtools.new.__main__.parser";
       description = "creates a service from the template, or removes one";
       inputs = [
         pkgs.git

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 import pytest
 
 from devtools import doctor, showlogs
-from devtools.merchant import cli
-from devtools.new import cli as new
+from devtools.merchant import __main__ as merchant
+from devtools.new import __main__ as new
 from services.auth_api import users
 from services.psp_connector import deadletters
 from tests.support import ROOT, call
 
 PARSERS = {
-    "merchant": cli.parser(),
+    "merchant": merchant.parser(),
     "deadletters": deadletters.parser(),
     "logs": showlogs.parser(),
     "doctor": doctor.parser(),

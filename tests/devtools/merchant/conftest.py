@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from devtools.merchant import commands
-from devtools.merchant.cli import main
+from devtools.merchant.__main__ import main
 from tests.devtools.merchant.platform import Platform, Services, Stranger
 
 PAY = ["pay", "1250", "USD", "--as", "alice"]

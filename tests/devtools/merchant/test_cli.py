@@ -69,7 +69,7 @@ def test_help_loads_no_http_client() -> None:
     """Loading it would delay --help."""
     script = (
         "import sys; "
-        "from devtools.merchant.cli import parser; parser().format_help(); "
+        "from devtools.merchant.__main__ import parser; parser().format_help(); "
         "sys.exit({'httpx', 'pydantic', 'jwt'} & set(sys.modules) or 0)"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=20, check=True)
