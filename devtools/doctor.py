@@ -18,14 +18,13 @@ from devtools import (
     environment,
     findings,
     machine,
-    names,
     preflight,
 )
 from devtools.address import DEFAULT_PORT, AddressError, running_port
 from devtools.checkout import Checkout
 from devtools.findings import Finding, Status
 from devtools.live_checks import Running
-from devtools.settings_table import DEFAULTS
+from devtools.settings import OTHERS, SETTINGS, dotenv_faults, readers, warnings
 from devtools.terminal import Output
 from services.common.command import run_main
 from services.common.settings import masked
@@ -100,12 +99,12 @@ def run(probes: Mapping[str, Probe], seconds_max: float = _PROBES_SECONDS_MAX) -
 
 def settings(here: Checkout, first_port: int, faults: Sequence[str] = ()) -> list[Finding]:
     """Every setting with its origin, then these faults, further ones, and warnings."""
-    further = names.faults(here) + preflight.wrong_settings(first_port, here.state, here.merged)
+    further = dotenv_faults(here) + preflight.wrong_settings(first_port, here.state, here.merged)
     return [
         *_of_stack(here, first_port),
         *_of_services(here, first_port),
         *(Finding(fault, "", "fault", "", _CURE) for fault in (*faults, *further)),
-        *(Finding(warning, "", "warning") for warning in names.warnings(here)),
+        *(Finding(warning, "", "warning") for warning in warnings(here)),
     ]
 
 
@@ -115,8 +114,9 @@ def _of_stack(here: Checkout, first_port: int) -> list[Finding]:
     secret = {"MERCHANT_PASSWORD": "<secret>"}
     if url := here.merged.get("PLATFORM_URL"):
         secret["PLATFORM_URL"] = masked(url)
-    values = {**DEFAULTS, **here.merged, **secret, "PLATFORM_PORT": str(first_port)}
-    origins = {name: here.origin(name) for name in environment.OTHER_VARIABLES}
+    defaults = {name: default for name, (_, default, _) in OTHERS.items()}
+    values = {**defaults, **here.merged, **secret, "PLATFORM_PORT": str(first_port)}
+    origins = {name: here.origin(name) for name in OTHERS}
     if not here.merged.get("PLATFORM_PORT"):
         origins["PLATFORM_PORT"] = last
     return [_setting(name, values[name], origin, "stack") for name, origin in origins.items()]
@@ -125,18 +125,15 @@ def _of_stack(here: Checkout, first_port: int) -> list[Finding]:
 def _of_services(here: Checkout, first_port: int) -> list[Finding]:
     """The services' settings at the next start; one for each distinct value."""
     found: dict[tuple[str, str, str], list[str]] = {}
-    for service, settings in environment.SETTINGS.items():
+    for service, settings in SETTINGS.items():
         checkout = {"PLATFORM_CHECKOUT": here.merged["PLATFORM_CHECKOUT"]}
         stack = environment.environment(service, first_port, here.state, checkout)
         stack |= environment.sandbox_files(here.state)
         for setting in settings.explain({**here.origins, "stack": stack}):
             found.setdefault(setting, []).append(service)
     return [
-        _setting(
-            *setting,
-            "every service" if len(readers) == len(environment.SETTINGS) else ", ".join(readers),
-        )
-        for setting, readers in found.items()
+        _setting(*setting, readers(services))
+        for setting, services in found.items()
         if setting[0] != "HTTP_PORT"  # in the section `ports`
     ]
 

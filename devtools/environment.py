@@ -11,21 +11,6 @@ from pathlib import Path
 
 from devtools.address import redis_settings
 from devtools.catalog import CONSOLE, LISTENERS, SERVICES
-from services.common.settings import Settings
-
-SETTINGS: Mapping[str, type[Settings]] = {
-    service.name: service.settings() for service in SERVICES.values() if service.packages
-}
-
-# Variables of the stack and of `merchant`, which are in no settings class.
-OTHER_VARIABLES: Mapping[str, str] = {
-    "PLATFORM_PORT": "the router's port; the others follow; `auto` takes a block of its own",
-    "PLATFORM_STATE": "data, logs, secret and socket; set it in the shell, not in `.env`",
-    "CONSOLE": "on starts the console at PLATFORM_PORT + 6, off does not",
-    "RELOAD": "1 restarts a service when its code is saved, 0 does not",
-    "PLATFORM_URL": "where merchant finds the router",
-    "MERCHANT_PASSWORD": "the password that merchant logs in with",
-}
 
 
 def fixed(first_port: int, state: Path) -> dict[str, str]:

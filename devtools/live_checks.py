@@ -16,6 +16,7 @@ from devtools.address import has_own_redis, listeners
 from devtools.checkout import SET_BY_THE_STACK, Checkout
 from devtools.findings import Finding
 from devtools.orphans import Orphan
+from devtools.settings import SETTINGS
 from services.common import redis_client, store
 from services.common.redis_url import RedisSettings
 from services.common.settings import SettingsError, masked
@@ -117,7 +118,7 @@ class Running:
     def changed(self) -> list[Finding]:
         """Services whose settings differ from those of the next start."""
         found = []
-        for service, settings in environment.SETTINGS.items():
+        for service, settings in SETTINGS.items():
             holder = self._holders.get(service)
             if holder is None or holder.state != self._state:
                 continue

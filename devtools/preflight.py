@@ -13,7 +13,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from devtools import checkout, environment, names, orphans, ports, state
+from devtools import checkout, environment, orphans, ports, state
 from devtools.address import (
     AUTO,
     DEFAULT_PORT,
@@ -26,6 +26,7 @@ from devtools.address import (
     node_ports,
 )
 from devtools.catalog import CONSOLE
+from devtools.settings import SETTINGS, dotenv_faults, warnings
 from services.common.command import run_main
 from services.common.redis_url import RedisSettings
 from services.common.settings import EXIT_BAD_SETTINGS, SettingsError, masked
@@ -42,7 +43,7 @@ def faults(environ: Mapping[str, str]) -> list[str]:
     here = checkout.of_stack(environ)
     folder = here.state
     found = state.prepare(folder) + orphans.rivals(folder) + missing_programs(environ)
-    found += names.faults(here)
+    found += dotenv_faults(here)
     try:
         first = chosen_port(environ)
         found += busy_ports(first, folder, environ)
@@ -82,7 +83,7 @@ def wrong_settings(first: int, folder: Path, environ: Mapping[str, str]) -> list
         if f"{name}_FILE" not in variables:
             variables.setdefault(name, value)
     found: dict[str, list[str]] = {}
-    for service, settings in environment.SETTINGS.items():
+    for service, settings in SETTINGS.items():
         try:
             settings.read(environment.environment(service, first, folder, variables))
         except SettingsError as error:
@@ -91,7 +92,7 @@ def wrong_settings(first: int, folder: Path, environ: Mapping[str, str]) -> list
     host = environ.get("HTTP_HOST") or "127.0.0.1"
     if host not in ("127.0.0.1", "0.0.0.0") and not any("HTTP_HOST" in fault for fault in found):
         rule = "127.0.0.1, where the stack's processes find each other, or 0.0.0.0"
-        found[f"HTTP_HOST={host!r}: must be {rule}"] = [*environment.SETTINGS, "router"]
+        found[f"HTTP_HOST={host!r}: must be {rule}"] = [*SETTINGS, "router"]
     for name, allowed in _CHOICES.items():
         if (value := variables.get(name, allowed[0])) not in allowed:
             found[f"{name}={value!r}: must be {' or '.join(allowed)}"] = ["the stack"]
@@ -189,7 +190,7 @@ def main(environ: Mapping[str, str]) -> int:
     here = checkout.of_stack(environ)
     if state.version_of(here.state) == "":
         sys.stdout.write(f"preflight: adopted {here.state}, which had no version\n")
-    for warning in names.warnings(here):
+    for warning in warnings(here):
         sys.stdout.write(f"preflight: warning: {warning}\n")
     ended, left = orphans.clear(here.state)
     if ended:

@@ -19,7 +19,7 @@ from typing import Any
 import structlog
 
 from devtools.address import state_folder
-from devtools.environment import SETTINGS
+from devtools.settings import SETTINGS
 from devtools.supervisor import ProcessState, Supervisor, SupervisorError
 from services.common import logs
 from services.common.settings import Settings, exit_if_bad

@@ -14,6 +14,7 @@ import yaml
 
 from devtools import environment
 from devtools.catalog import CONSOLE, SERVICES
+from devtools.settings import SETTINGS
 from tests.support import ROOT, call
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "process-compose.yaml").read_text())
@@ -142,7 +143,7 @@ def test_no_two_services_share_a_port_or_a_route() -> None:
 
 
 @pytest.mark.parametrize("environ", [{}, {"REDIS_URL": "rediss://r", "PSP_URL": "https://p"}])
-@pytest.mark.parametrize("service", sorted(environment.SETTINGS))
+@pytest.mark.parametrize("service", sorted(SETTINGS))
 def test_a_service_gets_the_variables_that_preflight_checks(
     tmp_path: Path, service: str, environ: dict[str, str]
 ) -> None:

@@ -16,10 +16,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
-from devtools import settings_table
+from devtools import settings
 from devtools.catalog import SERVICES, Service
-from devtools.environment import SETTINGS
 from devtools.new import CADDYFILE, CONTAINERS, EXAMPLE, INHERITED, PAGE, PROCESSES, render
+from devtools.settings import SETTINGS
 from services.common.settings import FILE_ALLOWED, Secret
 
 _ROUTE = (
@@ -176,9 +176,9 @@ MAKERS: Mapping[str, Callable[[str], str]] = {
     PROCESSES: processes,
     CADDYFILE: caddyfile,
     CONTAINERS: containers,
-    PAGE: settings_table.updated,
-    EXAMPLE: lambda _: settings_table.example(),
-    INHERITED: lambda _: settings_table.variables(),
+    PAGE: settings.updated,
+    EXAMPLE: lambda _: settings.example(),
+    INHERITED: lambda _: settings.variables(),
 }
 """For each derived file, computes its new text from the current one."""
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devtools.console.settings import ConsoleSettings
-from devtools.environment import SETTINGS
+from devtools.settings import SETTINGS
 from services.auth_api.settings import AuthSettings
 from services.common import redis_client
 from services.common.settings import EXIT_BAD_SETTINGS, Settings, SettingsError, exit_if_bad, masked

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from devtools import environment, names
+from devtools import environment
 from devtools.address import CLUSTER_BLOCK
 from devtools.checkout import current
 from devtools.doctor import settings
 from devtools.preflight import faults
+from devtools.settings import dotenv_faults, warnings
 from services.auth_api.settings import SHIPPED_USERS
 from tests.support import free_ports
 
@@ -87,9 +88,9 @@ def test_the_checkout_is_found_from_a_folder_in_it(
 def test_variables_without_effect_are_reported(checkout: Path) -> None:
     """Those that the stack sets, and those needed before `.env` is read; not a program's own."""
     (checkout / ".env").write_text("HTTP_PORT=1\nFAVOURITE=2\nPLATFORM_STATE=/x\n")
-    [fixed] = names.warnings(current({}))
+    [fixed] = warnings(current({}))
     assert fixed.startswith(".env: HTTP_PORT has no effect")
-    [fault] = names.faults(current({}))
+    [fault] = dotenv_faults(current({}))
     assert fault.startswith(".env: PLATFORM_STATE is needed before .env is read")
 
 

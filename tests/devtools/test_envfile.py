@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from devtools import envfile, machine, names
+from devtools import envfile, machine
 from devtools.checkout import Checkout
+from devtools.settings import dotenv_faults
 from tests.support import ROOT, call
 
 ACCEPTED = {
@@ -65,7 +66,7 @@ def test_a_second_file_is_refused(tmp_path: Path) -> None:
     environ |= {"PC_LOG_FILE": str(tmp_path / "log"), "PC_CONFIG_FILES": str(config)}
     done = call(["process-compose", "up", "-t=false"], environ, cwd=tmp_path)
     assert (done.returncode, (tmp_path / "started").exists()) == (1, False)
-    [fault] = names.faults(Checkout(tmp_path, {}))
+    [fault] = dotenv_faults(Checkout(tmp_path, {}))
     assert fault in done.stderr
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from devtools import names
+from devtools import settings
 from tests.support import ROOT, call, script
 
 FOLDER = ROOT / "nix/platform"
@@ -28,7 +28,7 @@ def sourced(
 def test_every_setting_is_inherited(tmp_path: Path) -> None:
     """All variables that our code reads, except those that the stack sets, without .env.example."""
     (tmp_path / "devtools").symlink_to(ROOT / "devtools")
-    ours = {name: "x" for name in names.known() if not re.match("HTTP_PORT|SANDBOX_", name)}
+    ours = {name: "x" for name in settings.known() if not re.match("HTTP_PORT|SANDBOX_", name)}
     output = sourced("inherited.sh", "env", {**ours, "PLATFORM_CODE": str(tmp_path)}).stdout
     assert ours.keys() <= {line.partition("=")[0] for line in output.splitlines()}
 

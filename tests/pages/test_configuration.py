@@ -1,14 +1,15 @@
 """Files derived from the settings classes and service.toml are up to date."""
 
-from devtools import environment, new
+from devtools import new
 from devtools.checkout import SET_BY_THE_STACK
 from devtools.new import derived
+from devtools.settings import SETTINGS
 from services.psp_connector.backoff import Backoff
 from tests.support import ROOT
 
 FIELDS = {
     name.upper(): field
-    for settings in environment.SETTINGS.values()
+    for settings in SETTINGS.values()
     for name, field in settings.model_fields.items()
     if name.upper() not in SET_BY_THE_STACK
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from devtools import names
+from devtools import settings
 from devtools.catalog import SERVICES
 from tests.support import ROOT
 
@@ -107,7 +107,7 @@ def test_variables_that_are_named_exist(page: Path) -> None:
 
 @functools.cache
 def known_variables() -> set[str]:
-    return words_of(code(), VARIABLE) | names.known() | TRIED
+    return words_of(code(), VARIABLE) | settings.known() | TRIED
 
 
 def test_alerts_are_about_metrics_that_are_counted() -> None:

@@ -12,8 +12,9 @@ from urllib.parse import quote_plus
 
 import pytest
 
-from devtools import environment, preflight
+from devtools import preflight
 from devtools.address import PORT_OFFSETS
+from devtools.settings import SETTINGS
 from services.common import redis_client
 from services.common.settings import masked
 from tests import support
@@ -87,7 +88,7 @@ def test_services_from_the_debugger(stack: Stack) -> None:
     text = text.replace("${workspaceFolder}/.state", str(stack.state))
     text = re.sub(r"\b800(\d)\b", lambda found: str(stack.port + int(found[1])), text)
     found = {one["name"]: one for one in json.loads(text)["configurations"]}
-    assert found.keys() == environment.SETTINGS.keys()
+    assert found.keys() == SETTINGS.keys()
     _replace(
         stack,
         {

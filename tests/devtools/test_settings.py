@@ -2,7 +2,7 @@
 
 import pytest
 
-from devtools import names
+from devtools import settings
 
 TYPOS = {
     "PSP_TIMEOUT": "PSP_TIMEOUT_SECONDS",
@@ -35,10 +35,10 @@ FOREIGN = """
 def test_a_misspelt_setting_in_dotenv_is_named(name: str, setting: str) -> None:
     """Letters may be lost, doubled or swapped, the case wrong, the name shortened."""
     expected = [f"{name} is not a setting; did you mean {setting}?"]
-    assert names.typos([name], of_envfile=True) == expected
+    assert settings.typos([name], of_envfile=True) == expected
 
 
 def test_there_is_no_false_alarm() -> None:
     """Neither for our variables, nor other programs', nor in `.env` for OpenTelemetry's."""
-    assert names.typos([*COMMON.split(), *names.known()]) == []
-    assert names.typos(FOREIGN.split(), of_envfile=True) == []
+    assert settings.typos([*COMMON.split(), *settings.known()]) == []
+    assert settings.typos(FOREIGN.split(), of_envfile=True) == []
