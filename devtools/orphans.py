@@ -90,7 +90,7 @@ def _name(process: psutil.Process, folder: str) -> str:
     """Its name in the stack with this state folder; empty if it is no process of that stack."""
     if process.status() == psutil.STATUS_ZOMBIE:
         return ""
-    name, state = ports.place(process)
+    name, state = ports.identity(process)
     return name if name in PROCESSES and state == folder else ""
 
 

@@ -84,11 +84,11 @@ def _holder(pid: int | None) -> Holder:
         return Holder(pid, "a process that just ended")
     state = ""
     with contextlib.suppress(psutil.Error, OSError):
-        _, state = place(process)
+        _, state = identity(process)
     return Holder(process.pid, name, state)
 
 
-def place(process: psutil.Process) -> tuple[str, str]:
+def identity(process: psutil.Process) -> tuple[str, str]:
     """A process's name in a stack, and that stack's state folder; both empty if in none.
 
     Only a supervisor sets the name; every shell of a checkout has the folder.

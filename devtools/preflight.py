@@ -156,11 +156,11 @@ def _ping(settings: RedisSettings, failure: list[str]) -> None:
 
 def other_partitions(folder: Path, environ: Mapping[str, str]) -> list[str]:
     """A line if the stack's own Redis has data with another number of partitions."""
-    wanted, stored = environ.get("PARTITIONS") or "1", state.partitions_of(folder)
-    if not has_own_redis(environ) or stored in {"", wanted}:
+    required, stored = environ.get("PARTITIONS") or "1", state.partitions_of(folder)
+    if not has_own_redis(environ) or stored in {"", required}:
         return []
     return [
-        f"PARTITIONS={wanted}: the data in {folder} have {stored}; set PARTITIONS={stored}, or "
+        f"PARTITIONS={required}: the data in {folder} have {stored}; set PARTITIONS={stored}, or "
         "start from nothing with `platform reset`"
     ]
 

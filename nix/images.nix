@@ -12,8 +12,8 @@ let
   user = "65532:65532";
 
   second = 1000000000; # in nanoseconds, as the format requires
-  healthcheck = words: {
-    Test = [ "CMD" ] ++ words;
+  healthcheck = command: {
+    Test = [ "CMD" ] ++ command;
     Interval = 10 * second;
     Timeout = 2 * second;
     Retries = 3;

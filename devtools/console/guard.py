@@ -93,15 +93,15 @@ def is_foreign(peer: tuple[str, int] | None, own: tuple[str, int]) -> bool:
     """
     if peer is None:
         return True
-    tells = False
+    is_listed = False
     for table, prefix in zip(TABLES, ("", _MAPPED), strict=True):
         with contextlib.suppress(OSError):
             text = table.read_text("ascii")
-            tells = tells or _hex(own) in text
+            is_listed = is_listed or _hex(own) in text
             _, _, rest = text.partition(f" {prefix}{_hex(peer)} {prefix}{_hex(own)}")
             if found := _USER.match(rest):
                 return found[2] == "0" or int(found[1]) not in {_ROOT, os.getuid()}
-    return tells
+    return is_listed
 
 
 def _hex(address: tuple[str, int]) -> str:

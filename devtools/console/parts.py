@@ -43,7 +43,7 @@ def table(
 
     Cells are text; `slots` has Vue templates for other columns.
     """
-    shown = ui.table(
+    made = ui.table(
         columns=[
             {
                 "name": name,
@@ -59,12 +59,12 @@ def table(
         row_key=key,
         pagination=rows_per_page or None,
     )
-    shown.props(f'flat dense wrap-cells :rows-per-page-options="[{rows_per_page}]"')
-    shown.props(f'no-data-label="{none}"')
-    shown.add_slot("no-data", '<div class="hint">{{ props.message }}</div>')
+    made.props(f'flat dense wrap-cells :rows-per-page-options="[{rows_per_page}]"')
+    made.props(f'no-data-label="{none}"')
+    made.add_slot("no-data", '<div class="hint">{{ props.message }}</div>')
     for name, template in (slots or {}).items():
-        shown.add_slot(f"body-cell-{name}", f'<q-td :props="props">{template}</q-td>')
-    return shown
+        made.add_slot(f"body-cell-{name}", f'<q-td :props="props">{template}</q-td>')
+    return made
 
 
 def button(text: str, on_click: Any = None, *, solid: bool = False) -> ui.button:
@@ -126,7 +126,7 @@ def code(text: str, what: str) -> None:
 
 def log_table(none: str) -> ui.table:
     """A table for `log_rows`."""
-    shown = table(
+    made = table(
         (
             ("at", "Time (UTC)", "mono text-no-wrap"),
             ("level", "Level", "wide"),
@@ -137,7 +137,7 @@ def log_table(none: str) -> ui.table:
         slots={"at": TIME_SLOT, "level": LEVEL_SLOT, "text": _TEXT_SLOT},
         none=none,
     )
-    return shown.classes("log")
+    return made.classes("log")
 
 
 def log_rows(lines: Sequence[Line]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from services.common.metrics import DURATION_BUCKETS_SECONDS
 INTERVAL_SECONDS = 5
 POINTS_MAX = 15 * 60 // INTERVAL_SECONDS
 SCRAPED = tuple(service.name for service in SERVICES.values() if service.packages)
-_ANSWER_SECONDS_MAX = 2.0
+_RESPONSE_SECONDS_MAX = 2.0
 # Requested by probes and by the console itself.
 _UNCOUNTED = ("/health", "/metrics", "/_sandbox/")
 _BUCKETS = (*map(float, DURATION_BUCKETS_SECONDS), float("inf"))
@@ -48,7 +48,7 @@ class Rates:
     def __init__(self, first_port: int, supervisor: Supervisor) -> None:
         self._first_port = first_port
         self._supervisor = supervisor
-        self._http = httpx.Client(trust_env=False, verify=False, timeout=_ANSWER_SECONDS_MAX)  # noqa: S501 - no TLS on loopback
+        self._http = httpx.Client(trust_env=False, verify=False, timeout=_RESPONSE_SECONDS_MAX)  # noqa: S501 - no TLS on loopback
         self._before: dict[str, Counter[str]] = {}
         self._read_at = 0.0
         self.points: deque[Point] = deque(maxlen=POINTS_MAX)

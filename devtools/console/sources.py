@@ -155,15 +155,15 @@ class Sources:
         return found
 
     def sandbox(self, method: str, path: str, body: Any = None) -> Any:
-        """A request to the sandbox's control interface; returns the JSON answer, if any."""
+        """A request to the sandbox's control interface; returns the JSON response, if any."""
         url = f"http://127.0.0.1:{SERVICES['psp-sandbox'].port(self.first_port)}/_sandbox{path}"
         token = self.settings.sandbox_token
         headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
-        answer = httpx.request(
+        response = httpx.request(
             method, url, json=body, headers=headers, timeout=REDIS_TIMEOUT_SECONDS, trust_env=False
         )
-        answer.raise_for_status()
-        return answer.json() if answer.content else None
+        response.raise_for_status()
+        return response.json() if response.content else None
 
 
 def _document(transaction: Transaction) -> dict[str, Any]:

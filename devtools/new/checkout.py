@@ -75,16 +75,16 @@ def has_git(root: Path) -> bool:
     return (root / ".git").exists()
 
 
-def git(root: Path, *words: str) -> str:
+def git(root: Path, *args: str) -> str:
     """Runs git in the checkout, if it is a repository; returns what it printed."""
     if not has_git(root):
         return ""
     try:
         return subprocess.run(  # noqa: S603
-            ["git", "-C", str(root), *words],  # noqa: S607  from the flake's PATH
+            ["git", "-C", str(root), *args],  # noqa: S607  from the flake's PATH
             capture_output=True, text=True, timeout=_GIT_SECONDS_MAX, check=True,
         ).stdout  # fmt: skip
     except subprocess.CalledProcessError as error:
-        raise NewError(f"git {words[0]}: {' '.join(error.stderr.split())}") from None
+        raise NewError(f"git {args[0]}: {' '.join(error.stderr.split())}") from None
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise NewError(f"git {words[0]}: {error}") from None
+        raise NewError(f"git {args[0]}: {error}") from None

@@ -129,12 +129,12 @@ def _join(one: Any, other: Any, network: str) -> None:
         one["networks"].append(network)
 
 
-def _add_variables(environment: Any, wanted: Mapping[str, str], shared: Collection[str]) -> None:
+def _add_variables(environment: Any, variables: Mapping[str, str], shared: Collection[str]) -> None:
     """Adds missing variables, and removes those passed through but not read."""
     for name in [*environment]:
-        if name not in (*shared, *wanted) and environment[name] == _passed(name):
+        if name not in (*shared, *variables) and environment[name] == _passed(name):
             environment.pop(name)
-    for name, value in wanted.items():
+    for name, value in variables.items():
         _put(environment, name, value)
 
 

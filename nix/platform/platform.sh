@@ -50,17 +50,17 @@ run_beside() {
 }
 
 start() {
-  local mode=attached word words=()
-  for word in "$@"; do
-    case $word in
+  local mode=attached argument arguments=()
+  for argument in "$@"; do
+    case $argument in
       --no-console) export CONSOLE=off && continue ;;
       --cluster) PC_CONFIG_FILES+=,$PLATFORM_CODE/process-compose.cluster.yaml && continue ;;
       -D | --detached) mode=detached ;;
       -h | --help | -v | --version | --dry-run) mode=none ;;
     esac
-    words+=("$word")
+    arguments+=("$argument")
   done
-  set -- "${words[@]}"
+  set -- "${arguments[@]}"
   if [ "$mode" != none ]; then
     refuse_second_stack
     say_what_is_served

@@ -111,20 +111,20 @@ class Person:
         """All text on the page."""
         return str(self.browser.execute_script(_TEXT))
 
-    def sees(self, *words: str) -> str:
+    def sees(self, *texts: str) -> str:
         """Waits until all of these texts are on the page; returns the page's text."""
 
         def found() -> str:
             text = self.text()
-            return text if all(word in text for word in words) else ""
+            return text if all(one in text for one in texts) else ""
 
         with contextlib.suppress(AssertionError):
             return wait_until(found, seconds_max=SEE_SECONDS_MAX)
-        raise AssertionError(f"{words} not within {SEE_SECONDS_MAX} s in:\n{self.text()}")
+        raise AssertionError(f"{texts} not within {SEE_SECONDS_MAX} s in:\n{self.text()}")
 
-    def no_longer_sees(self, word: str) -> None:
+    def no_longer_sees(self, text: str) -> None:
         """Waits until this text is gone."""
-        wait_until(lambda: word not in self.text(), seconds_max=SEE_SECONDS_MAX, what=f"no {word}")
+        wait_until(lambda: text not in self.text(), seconds_max=SEE_SECONDS_MAX, what=f"no {text}")
 
     def finds(self, xpath: str, *, seconds_max: float = SEE_SECONDS_MAX) -> WebElement:
         """The first such element that is visible."""
@@ -138,10 +138,10 @@ class Person:
 
         return wait_until(found, seconds_max=seconds_max, what=xpath)
 
-    def clicks(self, words: str) -> None:
+    def clicks(self, name: str) -> None:
         """Clicks a button, link, switch or option, which may be redrawn before the click."""
         kinds = ("self::button", "self::a", "@role='option'", "@role='switch'")
-        named = f"[normalize-space()='{words}' or @aria-label='{words}']"
+        named = f"[normalize-space()='{name}' or @aria-label='{name}']"
         xpath = f"//*[{' or '.join(kinds)}]{named}"
 
         self._clicks(xpath)

@@ -28,8 +28,8 @@ def test_a_killed_connector_shows_in_the_timeline(person: Person, stack: Stack) 
     person.opens(f"/payments/{id_}")
     person.sees("processing", "attempt 1")
     os.kill(stack.process("psp-connector").pid, signal.SIGKILL)
-    shown = person.sees("attempt 2", "captured")
-    assert shown.index("attempt 1") < shown.index("attempt 2") < shown.rindex("captured")
+    text = person.sees("attempt 2", "captured")
+    assert text.index("attempt 1") < text.index("attempt 2") < text.rindex("captured")
 
 
 def test_a_killed_console_comes_back(person: Person, stack: Stack) -> None:
@@ -65,12 +65,12 @@ def test_20000_payments_keep_pages_fast(
     monkeypatch.setattr(copies, "USER_ID", 3)  # who has no other payments
     ids = _fill(stack, person.url)
 
-    def opens(path: str, words: str) -> float:
+    def opens(path: str, text: str) -> float:
         person.opens("/try")
         person.sees("A burst")
         began = time.monotonic()
         person.opens(path)
-        person.sees(words)
+        person.sees(text)
         return time.monotonic() - began
 
     def filters() -> float:

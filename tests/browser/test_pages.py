@@ -24,7 +24,7 @@ def test_try_it_shows_the_exchange_and_leads_to_all_hops(person: Person) -> None
         person.opens("/try")
         person.types("Amount, smallest unit", "4200")
         person.clicks("Send")
-        sent = person.sees("POST /transactions HTTP/1.1", "Answer: 202")
+        sent = person.sees("POST /transactions HTTP/1.1", "Response: 202")
         assert "authorization: Bearer <token>" in sent
         assert '"amount":4200' in sent.replace(" ", "")
         began = time.monotonic()
@@ -34,9 +34,9 @@ def test_try_it_shows_the_exchange_and_leads_to_all_hops(person: Person) -> None
 
     wait_until(shows_all_hops_soon, seconds_max=SEE_SECONDS_MAX, what="a quick payment")
     id_ = person.browser.current_url.rpartition("/")[2]
-    shown = person.sees("Loyalty ledger", "42 points", "curl -s http://127.0.0.1", "transaction_id")
-    assert id_ in shown
-    assert "password" not in shown
+    text = person.sees("Loyalty ledger", "42 points", "curl -s http://127.0.0.1", "transaction_id")
+    assert id_ in text
+    assert "password" not in text
     person.clicks("Copy command")
     person.sees("command copied")
 
@@ -46,7 +46,7 @@ def test_a_refusal_is_shown_unchanged(person: Person) -> None:
     person.opens("/try")
     person.types("Amount, smallest unit", "12.50")
     person.clicks("Send")
-    person.sees("Answer: 422", "/amount", '"12.50"')
+    person.sees("Response: 422", "/amount", '"12.50"')
 
 
 def test_payments_are_filtered(stack: Stack, person: Person) -> None:
@@ -187,9 +187,9 @@ def test_a_page_fits_both_screens(person: Person, stack: Stack, slow: str, name:
         "payment": (f"/payments/{slow}", "Log lines"),
         "none": ("/payments/none", "is no payment"),
     }
-    path, words = (PAGES | payment)[name]
+    path, text = (PAGES | payment)[name]
     person.opens(path)
-    person.sees(words)
+    person.sees(text)
     person.looks_around(name)
     for secret in ("jwt-secret", "redis-password", "sandbox-token"):
         assert (stack.state / secret).read_text().strip() not in person.browser.page_source

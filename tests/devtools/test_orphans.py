@@ -60,7 +60,7 @@ def test_a_supervised_process_is_no_orphan(tmp_path: Path) -> None:
 
 
 def test_another_users_stack_is_a_rival(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To root, who can see it, also if nothing supervises it any more; it is no orphan to end."""
+    """Root sees it, even when it is unsupervised, and must not end it as an orphan."""
     with python(WAIT, PLATFORM_STATE=str(tmp_path), **MARKS) as process:
         monkeypatch.setattr(os, "getuid", lambda: 12_345)
         assert found(tmp_path) == {}
@@ -92,19 +92,19 @@ def test_a_process_may_end_at_each_inspection(
         assert found(tmp_path) == {}
 
 
-@pytest.mark.parametrize(("name", "is_deaf"), [("core-api", False), ("redis", True)])
+@pytest.mark.parametrize(("name", "ignores"), [("core-api", False), ("redis", True)])
 def test_they_are_ended_with_their_children_and_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, is_deaf: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, ignores: bool
 ) -> None:
-    """SIGTERM also ends a worker without the marks; who ignores it gets SIGKILL."""
+    """SIGTERM also ends a worker without the marks; a process that ignores it gets SIGKILL."""
     monkeypatch.setattr(orphans, "_REDIS_STOP_SECONDS_MAX", 0.2)
     worker = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], env={}); "
-    deaf = "signal.signal(signal.SIGTERM, signal.SIG_IGN); " if is_deaf else ""
-    with python(worker + deaf + WAIT, PLATFORM_STATE=str(tmp_path), PC_PROC_NAME=name) as orphan:
+    ignore = "signal.signal(signal.SIGTERM, signal.SIG_IGN); " if ignores else ""
+    with python(worker + ignore + WAIT, PLATFORM_STATE=str(tmp_path), PC_PROC_NAME=name) as orphan:
         [child] = psutil.Process(orphan.pid).children()
         message, faults = orphans.clear(tmp_path)
         assert message.endswith(f"by a killed supervisor: {name}, pid {orphan.pid}")
         assert faults == []
-        assert orphan.wait(10) == (-9 if is_deaf else -15)
+        assert orphan.wait(10) == (-9 if ignores else -15)
         wait_until(lambda: orphans.is_gone(child), seconds_max=20, what="the worker's end")
     assert orphans.clear(tmp_path) == ("", [])

@@ -167,9 +167,9 @@ def test_following_in_a_pipe_prints_new_lines(state: Path, environ: dict[str, st
         wait_until(lambda: shows("first"), what="the first line")
         core.rename(state / "logs" / "core-api-2026-11-24T13-20-00.000.log")
         wait_until(lambda: shows("second"), what="the second line")
-    shown = output.read_text()
-    assert "traceback" in shown
-    assert "this" not in shown
+    text = output.read_text()
+    assert "traceback" in text
+    assert "this" not in text
 
 
 @pytest.mark.parametrize(

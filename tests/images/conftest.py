@@ -14,7 +14,7 @@ import pytest
 
 from devtools.address import BLOCK, PORT_OFFSETS
 from devtools.catalog import SERVICES
-from tests.images.container import contained, place
+from tests.images.container import contained, volume_root
 from tests.support import call, free_ports, program, wait_until
 
 NAMES = sorted(SERVICES, key=lambda name: (name == "router", SERVICES[name].needs))
@@ -136,7 +136,7 @@ def variables(folder: Path, at: dict[str, str]) -> dict[str, dict[str, str]]:
 @pytest.fixture(scope="session")
 def folder() -> Iterator[Path]:
     """The folder for volumes and secrets; not in /tmp, which each container has to itself."""
-    with tempfile.TemporaryDirectory(prefix="images-", dir=place()) as path:
+    with tempfile.TemporaryDirectory(prefix="images-", dir=volume_root()) as path:
         folder = Path(path)
         for name, text in {"jwt-secret": SECRET, "psp-api-key": "sk_test_sandbox"}.items():
             (folder / name).write_text(text)

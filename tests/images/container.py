@@ -29,7 +29,7 @@ def contained(command: list[str], *, volumes: Path, folder: Path) -> list[str]:
     return [*_words(volumes, folder), *command] if _can_be_contained() else command
 
 
-def place() -> Path | None:
+def volume_root() -> Path | None:
     """A folder for volumes outside /tmp; a Nix sandbox has only its build folder."""
     for text in ("/var/tmp", os.environ.get("NIX_BUILD_TOP", "/var/tmp")):  # noqa: S108
         path = Path(text).resolve()
@@ -40,7 +40,7 @@ def place() -> Path | None:
 
 @functools.cache
 def _can_be_contained() -> bool:
-    volumes, true = place(), shutil.which("true")
+    volumes, true = volume_root(), shutil.which("true")
     if volumes is None or true is None or not all(_programs()):
         return False
     trial = [*_words(volumes, Path("/")), true]

@@ -30,7 +30,7 @@ class Tree:
     folder: Path
 
     def run(
-        self, *words: str, cwd: Path | None = None, path: Path | None = None
+        self, *args: str, cwd: Path | None = None, path: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Runs a program as in a shell with this code, without the user's git settings.
 
@@ -44,17 +44,17 @@ class Tree:
             "MYPY_CACHE_DIR": str(ROOT / ".mypy_cache"),
         }
         return subprocess.run(
-            words, cwd=cwd or self.folder, env=environ, stdin=subprocess.DEVNULL,
+            args, cwd=cwd or self.folder, env=environ, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=RUN_SECONDS_MAX, check=False, umask=0o077,
         )  # fmt: skip
 
-    def new(self, *words: str, **where: Path) -> subprocess.CompletedProcess[str]:
+    def new(self, *args: str, **where: Path) -> subprocess.CompletedProcess[str]:
         """Runs `new`."""
-        return self.run(sys.executable, "-m", "devtools.new", *words, **where)
+        return self.run(sys.executable, "-m", "devtools.new", *args, **where)
 
-    def git(self, *words: str) -> str:
+    def git(self, *args: str) -> str:
         """Runs git; returns what it printed."""
-        done = self.run("git", *words)
+        done = self.run("git", *args)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

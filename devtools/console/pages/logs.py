@@ -25,7 +25,7 @@ def page(sources: Sources) -> None:
         request = _text("Request id")
         transaction = _text("Transaction id")
         follow = ui.switch("Follow", value=True)
-    shown = log_table(_NONE)
+    listing = log_table(_NONE)
 
     def read() -> list[Line]:
         """The latest matching lines, newest first."""
@@ -39,7 +39,7 @@ def page(sources: Sources) -> None:
         return list(itertools.islice(matching, _ROWS_MAX))
 
     def show(lines: list[Line]) -> None:
-        shown.rows = log_rows(lines)
+        listing.rows = log_rows(lines)
 
     lines = Live(read, show, seconds=_SECONDS)
     follow.on_value_change(lambda: setattr(lines.timer, "active", follow.value))

@@ -38,15 +38,16 @@ def page(sources: Sources) -> None:
         note = ui.label().classes("hint")
     filters = (merchant, status, currency)
     slots = {"at": TIME_SLOT, "id": PAYMENT_SLOT, "status": STATUS_SLOT}
-    shown = table(_COLUMNS, slots=slots, none=_NONE, rows_per_page=_ROWS_PER_PAGE)
+    listing = table(_COLUMNS, slots=slots, none=_NONE, rows_per_page=_ROWS_PER_PAGE)
 
     def matches(one: Transaction) -> bool:
         return status.value in {None, one.status} and currency.value in {None, one.currency}
 
     def show(found: tuple[list[dict[str, Any]], bool]) -> None:
         payments, cut = found
-        shown.rows = [row(payment) for payment in payments]
-        shown.props(f'no-data-label="{_NO_MATCH if any(one.value for one in filters) else _NONE}"')
+        listing.rows = [row(payment) for payment in payments]
+        none = _NO_MATCH if any(one.value for one in filters) else _NONE
+        listing.props(f'no-data-label="{none}"')
         note.text = f"Searched the latest {EXAMINED_MAX:,} payments." if cut else ""
 
     listed = Live(lambda: sources.payments(merchant.value, matches, _ROWS_MAX), show)

@@ -37,7 +37,7 @@ def page(sources: Sources) -> None:
     """The switches, then the latest payments by idempotency key."""
     with card("Fault injection", "for each request of the connector, until switched off"):
         switches = {name: _switch(name, text) for name, (text, _) in SWITCHES.items()}
-        given = ui.label().classes("hint")
+        injected = ui.label().classes("hint")
     with ui.element("div").classes("figures"):
         figures = {name: figure(label) for name, label in _FIGURES.items()}
     with card("Charges", "requests to the sandbox by idempotency key, latest first"):
@@ -49,7 +49,7 @@ def page(sources: Sources) -> None:
         for name, (_, fault) in SWITCHES.items():
             switches[name].value = fault.items() <= faults["faults"].items()
         counts = ", ".join(f"{kind} {count}" for kind, count in faults["given"].items())
-        given.text = f"Faults injected since the last change: {counts}" if counts else ""
+        injected.text = f"Faults injected since the last change: {counts}" if counts else ""
         for name, label in figures.items():
             label.text = f"{payments['summary'][name]:,}"
         charges.rows = [_row(one) for one in payments["data"]]

@@ -101,7 +101,7 @@ def page(sources: Sources) -> None:
 
 
 def _letters(sources: Sources) -> ui.table:
-    shown = table(
+    letters = table(
         (
             ("at", "Time (UTC)", "wide mono"),
             ("id", "Payment", "mono"),
@@ -132,6 +132,6 @@ def _letters(sources: Sources) -> ui.table:
             pairs(fields)
             button("Close", dialog.close).props("autofocus").classes("self-end")
 
-    shown.on("replay", replay)
-    shown.on("inspect", inspect)
-    return shown
+    letters.on("replay", replay)
+    letters.on("inspect", inspect)
+    return letters

@@ -68,12 +68,12 @@ def page(sources: Sources) -> None:
 
     async def pay() -> None:
         send.disable()
-        answer = await act(partial(_pay, sources, form))
+        response = await act(partial(_pay, sources, form))
         send.enable()
-        if answer:
+        if response:
             exchange.clear()
             with exchange:
-                _show(answer)
+                _show(response)
 
     send.on_click(pay)
 
@@ -86,14 +86,14 @@ def _pay(sources: Sources, form: Form) -> Response:
         )
 
 
-def _show(answer: Response) -> None:
+def _show(response: Response) -> None:
     with card("Request"):
-        code(answer.sent, "text")
-    with card(f"Answer: {answer.status}", f"{answer.ms:.0f} ms"):
-        if isinstance(id_ := answer.document.get("id"), str):
+        code(response.sent, "text")
+    with card(f"Response: {response.status}", f"{response.ms:.0f} ms"):
+        if isinstance(id_ := response.document.get("id"), str):
             ui.link("Follow this payment →", f"/payments/{id_}")
-        head = "\n".join(f"{name}: {value}" for name, value in answer.headers.items())
-        code(f"{head}\n\n{json.dumps(answer.body, indent=2)}", "text")
+        head = "\n".join(f"{name}: {value}" for name, value in response.headers.items())
+        code(f"{head}\n\n{json.dumps(response.body, indent=2)}", "text")
 
 
 def _burst(form: Form, sources: Sources) -> None:
@@ -107,7 +107,7 @@ def _burst(form: Form, sources: Sources) -> None:
     with ui.row():
         go = button("Start burst", solid=True)
         stop = button("Stop", lambda: [one.cancel() for one in running])
-        said = ui.label().classes("hint")
+        progress = ui.label().classes("hint")
     stop.visible = False
 
     async def start() -> None:
@@ -121,10 +121,10 @@ def _burst(form: Form, sources: Sources) -> None:
 
             async def send(number: int) -> None:
                 await asyncio.sleep(number / per_second)
-                if not said.is_deleted:
+                if not progress.is_deleted:
                     results[await in_thread(_THREADS, _result, session, client, body)] += 1
                     found = ", ".join(f"{count} {name}" for name, count in results.items())
-                    said.text = f"{results.total()} of {total} answered: {found}"
+                    progress.text = f"{results.total()} of {total} answered: {found}"
 
             in_thread = asyncio.get_running_loop().run_in_executor
             running[:] = [asyncio.gather(*map(send, range(total)))]

@@ -19,7 +19,7 @@ ENDED = replace(RUNNING, status="Completed", is_running=False, is_ready=False)
 REDIS = replace(PENDING, name="redis", status="Disabled")
 
 
-def shown(state: Path, *states: ProcessState) -> dict[str, tuple[str, str]]:
+def displayed(state: Path, *states: ProcessState) -> dict[str, tuple[str, str]]:
     """Status and reason of each process; all of them need Redis and preflight."""
     supervisor = SimpleNamespace(
         processes=lambda: list(states), needs=lambda _name: ["preflight", "redis"]
@@ -49,7 +49,7 @@ def test_the_reason_why_a_process_is_not_up_is_shown(
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs/core-api.log").write_text("its first line\nits last line\n")
     preflight = replace(ENDED, name="preflight")
-    found = shown(tmp_path, core_api, REDIS, preflight)
+    found = displayed(tmp_path, core_api, REDIS, preflight)
     assert found["core-api"] == (status, why)
     assert found["preflight"] == ("done", "")
     assert list(found) == ["core-api", "redis", "preflight"]
