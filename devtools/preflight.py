@@ -188,8 +188,6 @@ def busy_ports(first: int, folder: Path, environ: Mapping[str, str]) -> list[str
 def main(environ: Mapping[str, str]) -> int:
     """Checks; returns the exit code."""
     here = checkout.of_stack(environ)
-    if state.version_of(here.state) == "":
-        sys.stdout.write(f"preflight: adopted {here.state}, which had no version\n")
     for warning in warnings(here):
         sys.stdout.write(f"preflight: warning: {warning}\n")
     ended, left = orphans.clear(here.state)

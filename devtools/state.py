@@ -20,13 +20,13 @@ _FILES = (
 )
 
 
-def version_of(state: Path) -> str | None:
-    """The folder's version; empty if from before versions, None if new."""
+def version_of(state: Path) -> str:
+    """The folder's version; empty if it is new, or from before versions."""
     try:
         with (state / "version").open(encoding="utf-8", errors="replace") as file:
             return file.read(_VERSION_CHARACTERS_MAX).strip()
     except OSError:
-        return "" if os.path.exists(state / "jwt-secret") else None  # noqa: PTH110 - never raises
+        return ""
 
 
 def prepare(state: Path) -> list[str]:
@@ -105,7 +105,8 @@ def _write(path: Path, text: str) -> None:
 def is_ours(state: Path) -> bool:
     """Whether a stack was ever started with this folder."""
     version = version_of(state)
-    return version is not None and (not version or version.isdigit())
+    is_older = not version and os.path.exists(state / "jwt-secret")  # noqa: PTH110 - never raises
+    return version.isdigit() or is_older
 
 
 def forget(state: Path) -> None:
