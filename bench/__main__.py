@@ -21,7 +21,7 @@ import psutil
 from bench import report, results
 from bench.results import Row, Run
 from bench.rows import FULL, MEASURES, QUICK, Bench, Measure, OutOfTimeError, log
-from devtools import machine
+from devtools.doctor import machine
 from services.common.clock import now_ms, rfc3339
 from tests import support
 

@@ -18,11 +18,12 @@ let
       description = "lists and replays payments that could not be charged";
     };
     logs = {
-      module = "devtools.showlogs";
+      module = "devtools.logs";
       description = "shows the logs of all processes in time order; follows a request or a transaction";
     };
     doctor = {
       module = "devtools.doctor";
+      parser = "devtools.doctor.__main__.parser";
       description = "checks versions, ports, settings, state and health";
     };
     new = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from devtools.address import BLOCK
-from devtools.findings import Finding
+from devtools.doctor.findings import Finding
 from tests.support import ROOT, free_ports
 
 # Prints that it runs, then waits for the end of its input, at the latest with the test.

@@ -8,7 +8,7 @@ import pytest
 from devtools import environment
 from devtools.address import CLUSTER_BLOCK
 from devtools.checkout import current
-from devtools.doctor import settings
+from devtools.doctor.__main__ import settings
 from devtools.preflight import faults
 from devtools.settings import dotenv_faults, warnings
 from services.auth_api.settings import SHIPPED_USERS

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from devtools import envfile, machine
+from devtools import envfile
 from devtools.checkout import Checkout
+from devtools.doctor import machine
 from devtools.settings import dotenv_faults
 from tests.support import ROOT, call
 

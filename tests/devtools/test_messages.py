@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from devtools import doctor, showlogs
+from devtools import logs
+from devtools.doctor import __main__ as doctor
 from devtools.merchant import __main__ as merchant
 from devtools.new import __main__ as new
 from services.auth_api import users
@@ -17,7 +18,7 @@ from tests.support import ROOT, call
 PARSERS = {
     "merchant": merchant.parser(),
     "deadletters": deadletters.parser(),
-    "logs": showlogs.parser(),
+    "logs": logs.parser(),
     "doctor": doctor.parser(),
     "python -m services.auth_api.users": users.parser(),
 }

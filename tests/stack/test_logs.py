@@ -17,7 +17,7 @@ PAYING = {"router", "core-api", "psp-connector", "psp-sandbox"}
 
 def logs(stack: Stack, *args: str) -> list[str]:
     """The output of `logs` for this stack."""
-    command = [sys.executable, "-m", "devtools.showlogs", *args]
+    command = [sys.executable, "-m", "devtools.logs", *args]
     return support.call(command, stack.environ).stdout.splitlines()
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from devtools.checkout import Checkout
-from devtools.findings import Finding
+from devtools.doctor.findings import Finding
 
 _RESPONSE_SECONDS_MAX = 5
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[2]
 _NUMBER = re.compile(r"\d+(\.\d+)+")
 _START = "start from `nix develop`, or with `nix run`"
 # A rewrite of the append-only file needs its size again.

@@ -14,7 +14,7 @@ import redis
 from devtools import environment, orphans, ports
 from devtools.address import has_own_redis, listeners
 from devtools.checkout import SET_BY_THE_STACK, Checkout
-from devtools.findings import Finding
+from devtools.doctor.findings import Finding
 from devtools.orphans import Orphan
 from devtools.settings import SETTINGS
 from services.common import redis_client, store

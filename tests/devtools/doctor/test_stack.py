@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import redis
 
-from devtools import live_checks, preflight
+from devtools import preflight
 from devtools.address import PORT_OFFSETS
 from devtools.checkout import current
-from devtools.live_checks import Running
+from devtools.doctor import stack
+from devtools.doctor.stack import Running
 from services.common import store
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
@@ -30,7 +31,7 @@ def test_a_port_in_use_is_reported_with_its_holder(
     environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The finding has name, pid, and a free block of ports; a service that hangs is a fault."""
-    monkeypatch.setattr(live_checks, "_RESPONSE_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(stack, "_RESPONSE_SECONDS_MAX", 0.2)
     port = int(environ["PLATFORM_PORT"])
     with socket.create_server(("127.0.0.1", port + PORT_OFFSETS["core-api"])):
         found = running(environ)
@@ -116,7 +117,7 @@ def test_a_redis_that_hangs_is_reported_soon(
     environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A Redis that accepts connections and never responds is reported within the bound."""
-    monkeypatch.setattr(live_checks, "_RESPONSE_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(stack, "_RESPONSE_SECONDS_MAX", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"redis://:hunter2@127.0.0.1:{silent.getsockname()[1]}/0"
         started = time.monotonic()
@@ -148,9 +149,9 @@ def test_an_orphan_is_reported_with_its_pid(environ: dict[str, str], checkout: P
     port, state = int(environ["PLATFORM_PORT"]), checkout / ".state"
     listen = f"import socket; server = socket.create_server(('127.0.0.1', {port})); {WAIT}"
     with python(listen, PLATFORM_STATE=str(state), PC_PROC_NAME="router") as orphan:
-        stack = running(environ)
-        [item] = stack.left_behind()
-        router = one(stack.ports(), "router")
+        checks = running(environ)
+        [item] = checks.left_behind()
+        router = one(checks.ports(), "router")
         [fault] = preflight.busy_ports(port, state, environ)
     assert router.note == f"ours: python, pid {orphan.pid}"
     assert (item.status, item.value) == ("fault", f"router, pid {orphan.pid}")

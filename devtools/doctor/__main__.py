@@ -12,18 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TextIO
 
-from devtools import (
-    arguments,
-    checkout,
-    environment,
-    findings,
-    machine,
-    preflight,
-)
+from devtools import arguments, checkout, environment, preflight
 from devtools.address import DEFAULT_PORT, AddressError, running_port
 from devtools.checkout import Checkout
-from devtools.findings import Finding, Status
-from devtools.live_checks import Running
+from devtools.doctor import findings, machine
+from devtools.doctor.findings import Finding, Status
+from devtools.doctor.stack import Running
 from devtools.settings import OTHERS, SETTINGS, dotenv_faults, readers, warnings
 from devtools.terminal import Output
 from services.common.command import run_main

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from devtools import showlogs
-from tests.support import call, program, script, wait_until
+from devtools.logs import main
+from tests.support import ROOT, call, program, script, wait_until
 
 T1 = "3ffad832-4908-4697-aaed-7256802ccb64"
 T2 = "6c2f2ea8-fac0-4b48-9ef6-d2db68d3bccf"
@@ -53,7 +53,7 @@ def state(tmp_path: Path) -> Path:
     return tmp_path
 
 
-LOGS = [sys.executable, "-m", "devtools.showlogs"]
+LOGS = [sys.executable, "-m", "devtools.logs"]
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def logs(environ: dict[str, str], capfd: pytest.CaptureFixture[str]) -> Logs:
 
     def run(*arguments: str) -> tuple[int, str, str]:
         try:
-            code = showlogs.main(arguments, environ)
+            code = main(arguments, environ)
         except SystemExit as end:
             code = int(end.code or 0)
         return code, *capfd.readouterr()
@@ -198,6 +198,6 @@ def test_a_terminal_gets_the_viewer(
 
 def test_lnav_accepts_the_format() -> None:
     """Loading it prints no warning; lnav checks the samples, too."""
-    formats = str(Path(showlogs.__file__).parent / "lnav")
+    formats = str(ROOT / "devtools/lnav")
     done = call(["lnav", "-C", "-W", "-I", formats])
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

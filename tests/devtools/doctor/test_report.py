@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from devtools import doctor, findings, machine
 from devtools.checkout import current
-from devtools.findings import Finding
+from devtools.doctor import __main__ as doctor
+from devtools.doctor import findings, machine
+from devtools.doctor.findings import Finding
 from devtools.terminal import Output
 from tests.devtools.conftest import one, wrong
 from tests.support import CLOSED_PORT, script

@@ -1,0 +1,1 @@
+"""Checks everything that the stack needs. `python -m devtools.doctor`."""
