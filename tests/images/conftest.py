@@ -18,19 +18,19 @@ from tests.images.container import contained, volume_root
 from tests.support import call, free_ports, program, wait_until
 
 NAMES = sorted(SERVICES, key=lambda name: (name == "router", SERVICES[name].needs))
-"""What needs nothing first, the router last."""
+"""Services without dependencies first, the router last."""
 SECRET = "a secret of the tests, which has more than 32 bytes"
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image, and how to run a container of it here: on its own port, with `given` variables."""
+    """An image, and how to run a container of it here: on its own port, with these variables."""
 
     name: str
     config: dict[str, Any]
     port: int
     volumes: Path
-    given: dict[str, str]
+    variables: dict[str, str]
 
     @property
     def own_port(self) -> int:
@@ -46,7 +46,7 @@ class Image:
         """Only the image's variables and those of the container."""
         # The image listens on all addresses, the tests on this machine's own alone.
         here = {"HTTP_HOST": "127.0.0.1", "HTTP_PORT": str(self.port)}
-        return {**self.own_environ, **here, **self.given}
+        return {**self.own_environ, **here, **self.variables}
 
     @property
     def work_folder(self) -> Path:
@@ -110,13 +110,13 @@ def images(folder: Path) -> dict[str, Image]:
     assert set(NAMES) == set(configs)
     first = free_ports(BLOCK)
     ports = {name: first + PORT_OFFSETS[name] for name in NAMES}
-    given = variables(folder, {name: f"127.0.0.1:{port}" for name, port in ports.items()})
+    own = variables_of(folder, {name: f"127.0.0.1:{port}" for name, port in ports.items()})
     return {
-        name: Image(name, configs[name], ports[name], folder, given.get(name, {})) for name in NAMES
+        name: Image(name, configs[name], ports[name], folder, own.get(name, {})) for name in NAMES
     }
 
 
-def variables(folder: Path, at: dict[str, str]) -> dict[str, dict[str, str]]:
+def variables_of(folder: Path, at: dict[str, str]) -> dict[str, dict[str, str]]:
     """The services' variables as in deploy/compose.yaml, with these addresses."""
     secret = {"JWT_SECRET_FILE": f"{folder}/jwt-secret"}
     redis = {"REDIS_URL": f"redis://{at['redis']}/0"}

@@ -198,7 +198,10 @@ def test_outside_a_checkout(tree: Tree, tmp_path: Path) -> None:
 def test_an_interrupted_command_has_done_all_or_nothing(
     tree: Tree, tmp_path: Path, program: str, number: signal.Signals
 ) -> None:
-    """Before its moves (ruff) nothing, after them (git add) all; kill -9 leaves its folder."""
+    """Killed before its moves (by ruff) it changes nothing, during them (by git) it finishes them.
+
+    After kill -9 its temporary folder remains.
+    """
     last = {"ruff": "format", "git": "add"}[program]
     kill = f'case " $* " in *" {last} "*) kill -{int(number)} $PPID; exit ;; esac'
     script(tmp_path / program, f'{kill}\nexec {shutil.which(program)} "$@"')
