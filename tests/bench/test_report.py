@@ -65,28 +65,23 @@ def test_quartiles_and_extremes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "figure", "verdict"),
+    ("row", "figure", "verdict", "score"),
     [
-        (MORE, 0.49, "MISSED"), (MORE, 0.5, "+"), (MORE, 0.64, "+"), (MORE, 0.65, "++"),
-        (AT_MOST_2, 2.1, "MISSED"), (AT_MOST_2, 2, "+"), (AT_MOST_2, 1.6, "+"),
-        (AT_MOST_2, 1.5, "++"), (Row("a", "the row a", "/s", 0.9), 5, "+"),
+        (MORE, 0.49, "MISSED", 0.98), (MORE, 0.5, "+", 1), (MORE, 0.64, "+", 1.28),
+        (MORE, 0.65, "++", 1.3), (MORE, 9, "++", 2.5),
+        (Row("a", "the row a", "/s", 2), 5, "+", 2.5),
+        (AT_MOST_2, 2.5, "MISSED", 0.8), (AT_MOST_2, 2, "+", 1), (AT_MOST_2, 1.6, "+", 1.25),
+        (AT_MOST_2, 1.25, "++", 1.6), (AT_MOST_2, 0.1, "++", 2.5), (AT_MOST_2, -1, "++", 2.5),
     ],
 )  # fmt: skip
-def test_a_goal_is_a_bound(row: Row, figure: float, verdict: str) -> None:
-    """A figure that equals a bound reaches it, whether more is better or less."""
-    assert cells(report.table(run(result(figure, row)), {}))[0][-1] == verdict
+def test_verdict_and_score(row: Row, figure: float, verdict: str, score: float) -> None:
+    """A figure that equals a bound reaches it, whether more is better or less.
 
-
-@pytest.mark.parametrize(
-    ("figure", "row", "score"),
-    [
-        (0.6, MORE, 1.2), (9, MORE, 2.5),
-        (1, AT_MOST_2, 2), (0.1, AT_MOST_2, 2.5), (-1, AT_MOST_2, 2.5),
-    ],
-)  # fmt: skip
-def test_scores(figure: float, row: Row, score: float) -> None:
-    """A score is the figure by its goal; more is better for every row, at most 2.5."""
-    assert report.score(result(figure, row)) == score
+    The score is the figure by its goal; more is better for every row, at most 2.5.
+    """
+    found = result(figure, row)
+    assert cells(report.table(run(found), {}))[0][-1] == verdict
+    assert report.score(found) == pytest.approx(score)
 
 
 def test_the_chart_is_self_contained(tmp_path: Path) -> None:
