@@ -24,6 +24,8 @@ EXPORTED = {"Content-Type": "application/x-protobuf"}
 
 def test_a_killed_connector_shows_in_the_timeline(person: Person, stack: Stack) -> None:
     """The first attempt has no end; a second one of another connector captures."""
+    person.opens("/try")  # loads the scripts, so that the next page shows within the two seconds
+    person.sees("A burst")
     id_ = str(stack.pay(payment_method="pm_sandbox_slow").json()["id"])
     person.opens(f"/payments/{id_}")
     person.sees("processing", "attempt 1")
