@@ -7,6 +7,7 @@ default.
 
 import hashlib
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -75,6 +76,30 @@ def redis_settings(environ: Mapping[str, str]) -> dict[str, str]:
 def running_redis(state: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """Settings of the stack's own Redis at the last start; none if `environ` names another."""
     return redis_settings(_noted(state)) if has_own_redis(environ) else {}
+
+
+def is_free(port: int) -> bool:
+    """Whether the loopback port is free."""
+    with socket.socket() as probe:
+        # As the servers do: a port in TIME_WAIT counts as free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen(1)
+        except OSError:
+            return False
+    return True
+
+
+def free_block(first: int) -> int | None:
+    """The first port of a free block at `first` + 100, + 200, …; None after 50 tries.
+
+    With room for a Redis Cluster.
+    """
+    for candidate in range(first + 100, min(first + 5100, HIGHEST + 1), 100):
+        if all(is_free(port) for port in range(candidate, candidate + CLUSTER_BLOCK)):
+            return candidate
+    return None
 
 
 def state_folder(environ: Mapping[str, str]) -> Path:

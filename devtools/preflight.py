@@ -13,13 +13,14 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from devtools import checkout, environment, orphans, ports, state
+from devtools import checkout, environment, processes, state
 from devtools.address import (
     AUTO,
     DEFAULT_PORT,
     NODES,
     AddressError,
     chosen_port,
+    free_block,
     has_own_redis,
     is_cluster,
     listeners,
@@ -42,7 +43,7 @@ def faults(environ: Mapping[str, str]) -> list[str]:
     """Everything that prevents a start, one line each."""
     here = checkout.of_stack(environ)
     folder = here.state
-    found = state.prepare(folder) + orphans.rivals(folder) + missing_programs(environ)
+    found = state.prepare(folder) + processes.rivals(folder) + missing_programs(environ)
     found += dotenv_faults(here)
     try:
         first = chosen_port(environ)
@@ -170,8 +171,8 @@ def busy_ports(first: int, folder: Path, environ: Mapping[str, str]) -> list[str
     numbers = listeners(first, environ)
     if environ.get("CONSOLE") != "off":
         numbers[CONSOLE.name] = CONSOLE.port(first)
-    busy = ports.holders(numbers)
-    other = ports.free_block(first) if busy else None
+    busy = processes.holders(numbers)
+    other = free_block(first) if busy else None
     cure = f"start with PLATFORM_PORT={other}" if other else "choose another PLATFORM_PORT"
     if environ.get("PLATFORM_PORT") == AUTO:  # always the same ports
         cure = f"end that, or {cure}"
@@ -190,7 +191,7 @@ def main(environ: Mapping[str, str]) -> int:
     here = checkout.of_stack(environ)
     for warning in warnings(here):
         sys.stdout.write(f"preflight: warning: {warning}\n")
-    ended, left = orphans.clear(here.state)
+    ended, left = processes.end_orphans(here.state)
     if ended:
         sys.stdout.write(f"preflight: {ended}\n")
     if found := left + faults(environ):

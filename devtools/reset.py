@@ -3,8 +3,9 @@
 import os
 import sys
 
-from devtools import orphans, state
+from devtools import state
 from devtools.address import state_folder
+from devtools.processes import orphans
 from services.common.command import run_main
 
 
@@ -14,7 +15,7 @@ def main() -> int:
     if not state.is_ours(folder):
         sys.stderr.write(f"platform: there is nothing to reset: no stack has used {folder}\n")
         return 1
-    if left := orphans.find(folder):
+    if left := orphans(folder):
         sys.stderr.write(f"platform: {left[0]} still runs; nothing was deleted\n")
         return 1
     try:

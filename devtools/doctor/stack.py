@@ -11,11 +11,11 @@ import httpx
 import psutil
 import redis
 
-from devtools import environment, orphans, ports
-from devtools.address import has_own_redis, listeners
+from devtools import environment, processes
+from devtools.address import free_block, has_own_redis, listeners
 from devtools.checkout import SET_BY_THE_STACK, Checkout
 from devtools.doctor.findings import Finding
-from devtools.orphans import Orphan
+from devtools.processes import Orphan
 from devtools.settings import SETTINGS
 from services.common import redis_client, store
 from services.common.redis_url import RedisSettings
@@ -37,11 +37,11 @@ class Running:
         self._state = str(checkout.state.resolve())
         self._numbers = listeners(first_port, checkout.merged)
         # At once: two sections that try a port at the same time would each find it in use.
-        self._holders = ports.holders(self._numbers)
+        self._holders = processes.holders(self._numbers)
 
     @cached_property
     def _orphans(self) -> list[Orphan]:
-        return orphans.find(self._checkout.state)
+        return processes.orphans(self._checkout.state)
 
     @cached_property
     def _is_up(self) -> bool:
@@ -69,7 +69,7 @@ class Running:
         if self._is_up:
             note = f"{holder}, not of this stack: started by you instead?"
             return Finding(name, str(port), "warning", note)
-        free = ports.free_block(self._first)
+        free = free_block(self._first)
         cure = f"end it, or start with PLATFORM_PORT={free or '...'}"
         return Finding(name, str(port), "fault", f"held by {holder.with_stack}", cure)
 

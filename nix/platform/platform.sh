@@ -84,7 +84,7 @@ stop() {
     echo "platform: no stack of this checkout is running (its state is in $PLATFORM_STATE)"
   fi
   # Processes of a killed supervisor.
-  python -m devtools.orphans
+  python -m devtools.processes
 }
 
 reset_state() {

@@ -6,7 +6,7 @@ that libraries send to the standard library's `logging` get the same format.
 
 Logging never raises and blocks only briefly (`Output`), because its caller may already have charged
 a card. A service whose supervisor was killed keeps working without logs until the next start of the
-stack replaces it (devtools/orphans.py).
+stack replaces it (devtools/processes.py).
 """
 
 import array

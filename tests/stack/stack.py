@@ -19,7 +19,7 @@ import redis
 
 from devtools.address import BLOCK, PORT_OFFSETS
 from devtools.health import is_healthy
-from devtools.orphans import is_gone
+from devtools.processes import is_gone
 from devtools.supervisor import ProcessState, Supervisor
 from tests import support
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from devtools import ports
-from devtools.address import BLOCK, derived_port
+from devtools.address import BLOCK, derived_port, is_free
 from tests import support
 from tests.stack.stack import compose, environment, merchant, running
 
@@ -38,7 +37,7 @@ def own_block() -> Iterator[Path]:
     for _try in range(50):
         with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as folder:
             port = derived_port(Path(folder))
-            if all(ports.is_free(port + offset) for offset in range(BLOCK)):
+            if all(is_free(port + offset) for offset in range(BLOCK)):
                 yield Path(folder)
                 return
     raise RuntimeError("no folder with a free block of ports found in 50 tries")

@@ -11,11 +11,10 @@ from signal import SIGCONT, SIGSTOP
 import psutil
 import pytest
 
-from devtools import orphans
-from devtools.address import PORT_OFFSETS, noted_port
+from devtools.address import PORT_OFFSETS, is_free, noted_port
 from devtools.catalog import CONSOLE
 from devtools.health import is_healthy
-from devtools.ports import is_free
+from devtools.processes import is_gone
 from tests import support
 from tests.stack.stack import Stack, environment, left_of, merchant, platform
 
@@ -142,14 +141,14 @@ def kill_supervisor(state: Path) -> dict[str, psutil.Process]:
     assert boss
     left = {name: psutil.Process(found[name].pid) for name in PORT_OFFSETS}
     boss.kill()
-    support.wait_until(lambda: orphans.is_gone(boss), what="the supervisor's end")
+    support.wait_until(lambda: is_gone(boss), what="the supervisor's end")
     return left
 
 
 def assert_named(left: Mapping[str, psutil.Process], text: str) -> None:
     """Asserts that the text names each process, and that all are gone."""
     assert [name for name in left if f"{name}, pid " not in text] == []
-    assert [name for name, process in left.items() if not orphans.is_gone(process)] == []
+    assert [name for name, process in left.items() if not is_gone(process)] == []
 
 
 def test_start_faults_are_printed(environ: dict[str, str]) -> None:

@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from devtools import orphans
+from devtools.processes import is_gone
 from tests import support
 from tests.stack.stack import Stack, left_of, running
 
@@ -100,7 +100,7 @@ def test_saved_python_is_served(checkout: Checkout) -> None:
         try:
             checkout.save("auth_api/app.py", '"Auth API"', '"Another API"')
             support.wait_until(
-                lambda: all(map(orphans.is_gone, old)), seconds_max=5, what="the old ones to end"
+                lambda: all(map(is_gone, old)), seconds_max=5, what="the old ones to end"
             )
             checkout.wait_for("/auth/openapi.json", "Another API")
         finally:

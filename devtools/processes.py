@@ -1,6 +1,6 @@
-"""Orphans: processes of a stack whose process-compose was killed. They still hold the ports.
+"""The stack's processes: who listens on its ports, and the orphans, whose supervisor was killed.
 
-`python -m devtools.orphans` ends those of this checkout; preflight does so at each start.
+`python -m devtools.processes` ends the orphans of this checkout; preflight does so at each start.
 
 A process is an orphan only if it runs under our user, its environment has this state folder and the
 name of one of the stack's processes (which process-compose sets, unlike a shell of the checkout),
@@ -13,15 +13,15 @@ import os
 import re
 import sys
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from devtools import ports
-from devtools.address import state_folder
+from devtools.address import is_free, state_folder
 from devtools.catalog import PROCESSES
 from services.common.command import run_main
 
@@ -37,6 +37,81 @@ _SUPERVISOR = re.compile(r"\.?process-compose[\w.-]*")
 
 
 @dataclass(frozen=True)
+class Holder:
+    """The process that listens on a port, as far as this user may inspect it."""
+
+    pid: int | None
+    name: str
+    state: str = ""
+    """Its state folder, if it belongs to a platform stack."""
+
+    def __str__(self) -> str:
+        return f"{self.name}, pid {self.pid}" if self.pid else self.name
+
+    @property
+    def with_stack(self) -> str:
+        """Its text with the stack that it belongs to, if any."""
+        return f"{self}, of the stack in {self.state}" if self.state else str(self)
+
+
+def holders(ports: Mapping[str, int]) -> Mapping[str, Holder]:
+    """For each of the ports that is in use, by name, its listener."""
+    busy = {name: port for name, port in ports.items() if not is_free(port)}
+    pids = {port: pid for pid, port in reversed(_listeners())} if busy else {}
+    unseen = Holder(None, "a process of another user, or one that does not listen on it yet")
+    return {name: _holder(pids[port]) if port in pids else unseen for name, port in busy.items()}
+
+
+def _listeners() -> list[tuple[int | None, int]]:
+    try:
+        sockets: list[tuple[int | None, Any]] = [
+            (one.pid, one) for one in psutil.net_connections(kind="tcp")
+        ]
+    except psutil.AccessDenied:  # macOS shows all of them only to root
+        sockets = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                sockets += [(process.pid, one) for one in process.net_connections(kind="tcp")]
+    return [(pid, one.laddr.port) for pid, one in sockets if one.status == psutil.CONN_LISTEN]
+
+
+def _leader(process: psutil.Process) -> psutil.Process:
+    """The parent that shares its socket with forked workers, or the process itself."""
+    for parent in process.parents():
+        if parent.cmdline() != process.cmdline():
+            break
+        process = parent
+    return process
+
+
+def _holder(pid: int | None) -> Holder:
+    if pid is None:
+        return Holder(None, "a process of another user")
+    try:
+        process = _leader(psutil.Process(pid))
+        name = process.name()
+    except psutil.Error:
+        return Holder(pid, "a process that just ended")
+    state = ""
+    with suppress(*GONE):
+        _, state = identity(process)
+    return Holder(process.pid, name, state)
+
+
+def identity(process: psutil.Process) -> tuple[str, str]:
+    """A process's name in a stack, and that stack's state folder; both empty if in none.
+
+    Only a supervisor sets the name; every shell of a checkout has the folder.
+
+    Raises:
+        psutil.Error, OSError: it has ended or belongs to another user.
+    """
+    environ = process.environ()
+    name, state = environ.get("PC_PROC_NAME", ""), environ.get("PLATFORM_STATE", "")
+    return (name, os.path.realpath(Path(process.cwd(), state))) if name and state else ("", "")
+
+
+@dataclass(frozen=True)
 class Orphan:
     """An orphan and its name in process-compose.yaml. Its children end with it."""
 
@@ -47,7 +122,7 @@ class Orphan:
         return f"{self.name}, pid {self.process.pid}"
 
 
-def find(state: Path) -> list[Orphan]:
+def orphans(state: Path) -> list[Orphan]:
     """The orphans of the stack with this state folder, without their children."""
     marked, found = _marked(state), []
     for orphan in marked.values():
@@ -90,7 +165,7 @@ def _name(process: psutil.Process, folder: str) -> str:
     """Its name in the stack with this state folder; empty if it is no process of that stack."""
     if process.status() == psutil.STATUS_ZOMBIE:
         return ""
-    name, state = ports.identity(process)
+    name, state = identity(process)
     return name if name in PROCESSES and state == folder else ""
 
 
@@ -131,9 +206,9 @@ def is_gone(process: psutil.Process) -> bool:
     return True
 
 
-def clear(state: Path) -> tuple[str, list[str]]:
+def end_orphans(state: Path) -> tuple[str, list[str]]:
     """Ends the orphans, Redis last; returns a sentence and a fault for each survivor."""
-    found = find(state)
+    found = orphans(state)
     if not found:
         return "", []
     _end([orphan.process for orphan in found if orphan.name != "redis"], _STOP_SECONDS_MAX)
@@ -146,7 +221,7 @@ def clear(state: Path) -> tuple[str, list[str]]:
 
 def main() -> int:
     """Ends and reports the orphans; returns the exit code."""
-    message, faults = clear(state_folder(os.environ))
+    message, faults = end_orphans(state_folder(os.environ))
     if message:
         sys.stdout.write(f"platform: {message}\n")
     sys.stderr.writelines(f"platform: {fault}\n" for fault in faults)

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from devtools import orphans
+from devtools import processes
 from tests.devtools.conftest import WAIT, python
 from tests.support import call, wait_until
 
@@ -17,7 +17,7 @@ MARKS = {"PC_PROC_NAME": "core-api", "PC_REPLICA_NUM": "0"}
 
 
 def found(state: Path) -> dict[int, str]:
-    return {orphan.process.pid: orphan.name for orphan in orphans.find(state)}
+    return {orphan.process.pid: orphan.name for orphan in processes.orphans(state)}
 
 
 def test_only_orphans_of_this_stack_are_found(tmp_path: Path) -> None:
@@ -49,13 +49,13 @@ def test_a_supervised_process_is_no_orphan(tmp_path: Path) -> None:
     with python(WAIT, "sh", str(supervisor), "env", *marks) as process:
         [child] = psutil.Process(process.pid).children()
         assert found(tmp_path) == {}
-        [rival] = orphans.rivals(tmp_path)
+        [rival] = processes.rivals(tmp_path)
         assert f"(core-api, pid {child.pid})" in rival
         assert rival.endswith(f"kill {process.pid}")
         process.kill()
         process.wait(10)
         wait_until(lambda: found(tmp_path) == {child.pid: "core-api"}, what="the orphan")
-        assert orphans.rivals(tmp_path) == []
+        assert processes.rivals(tmp_path) == []
         child.kill()
 
 
@@ -64,13 +64,13 @@ def test_another_users_stack_is_a_rival(tmp_path: Path, monkeypatch: pytest.Monk
     with python(WAIT, PLATFORM_STATE=str(tmp_path), **MARKS) as process:
         monkeypatch.setattr(os, "getuid", lambda: 12_345)
         assert found(tmp_path) == {}
-        [rival] = orphans.rivals(tmp_path)
+        [rival] = processes.rivals(tmp_path)
         assert rival.endswith(f"kill {process.pid}")
 
 
 def test_it_does_not_find_itself(tmp_path: Path) -> None:
     """Preflight and a shell above it have the same marks."""
-    code = "subprocess.run([sys.executable, '-m', 'devtools.orphans']); print('still up')"
+    code = "subprocess.run([sys.executable, '-m', 'devtools.processes']); print('still up')"
     command = [sys.executable, "-c", f"import subprocess, sys; {code}"]
     done = call(command, os.environ | {"PLATFORM_STATE": str(tmp_path)} | MARKS)
     assert (done.returncode, done.stdout, done.stderr) == (0, "still up\n", "")
@@ -97,14 +97,14 @@ def test_they_are_ended_with_their_children_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, ignores: bool
 ) -> None:
     """SIGTERM also ends a worker without the marks; a process that ignores it gets SIGKILL."""
-    monkeypatch.setattr(orphans, "_REDIS_STOP_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(processes, "_REDIS_STOP_SECONDS_MAX", 0.2)
     worker = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], env={}); "
     ignore = "signal.signal(signal.SIGTERM, signal.SIG_IGN); " if ignores else ""
     with python(worker + ignore + WAIT, PLATFORM_STATE=str(tmp_path), PC_PROC_NAME=name) as orphan:
         [child] = psutil.Process(orphan.pid).children()
-        message, faults = orphans.clear(tmp_path)
+        message, faults = processes.end_orphans(tmp_path)
         assert message.endswith(f"by a killed supervisor: {name}, pid {orphan.pid}")
         assert faults == []
         assert orphan.wait(10) == (-9 if ignores else -15)
-        wait_until(lambda: orphans.is_gone(child), seconds_max=20, what="the worker's end")
-    assert orphans.clear(tmp_path) == ("", [])
+        wait_until(lambda: processes.is_gone(child), seconds_max=20, what="the worker's end")
+    assert processes.end_orphans(tmp_path) == ("", [])
