@@ -11,7 +11,7 @@ import httpx
 import psutil
 
 from bench.results import MeasureError
-from devtools.address import PORT_OFFSETS
+from devtools.catalog import SERVICES
 from devtools.supervisor import Supervisor
 from services.auth_api.passwords import hash_password
 from services.common import store
@@ -79,7 +79,7 @@ def supervisor(stack: Stack) -> Supervisor:
 
 def url(stack: Stack, process: str) -> str:
     """The URL of a process, without a trailing slash."""
-    return f"http://127.0.0.1:{stack.port + PORT_OFFSETS[process]}"
+    return SERVICES[process].url(stack.port)
 
 
 def flush(stack: Stack) -> None:

@@ -40,6 +40,11 @@ class Service:
         """Its port, for the router's port; replica n of a scaled service is 10 n further."""
         return first_port + self.port_offset + 10 * replica
 
+    def url(self, first_port: int, replica: int = 0) -> str:
+        """Its address. Not `localhost`, which may resolve to ::1."""
+        scheme = "redis" if self.name == "redis" else "http"
+        return f"{scheme}://127.0.0.1:{self.port(first_port, replica)}"
+
     @property
     def folder(self) -> str:
         """Its folder below services/."""

@@ -35,7 +35,6 @@ def sandbox_files(state: Path) -> dict[str, str]:
 
 def defaults(first_port: int, state: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """Variables that the stack sets unless the user does; traces go to the console."""
-    console = f"http://127.0.0.1:{CONSOLE.port(first_port)}"
     has_console = environ.get("CONSOLE") != "off"
     # Not that of the store, if the code is there: `services.auth_api.users` changes this one.
     users = Path(environ.get("PLATFORM_CHECKOUT", ""), "services", "auth_api", "users.json")
@@ -44,11 +43,11 @@ def defaults(first_port: int, state: Path, environ: Mapping[str, str]) -> dict[s
         "JWT_SECRET_FILE": str(state / "jwt-secret"),
         "LOG_FORMAT": "console",  # set in process-compose.yaml for all processes
         "REDIS_URL_FILE": str(state / "redis-url"),
-        "PSP_URL": f"http://127.0.0.1:{SERVICES['psp-sandbox'].port(first_port)}",
+        "PSP_URL": SERVICES["psp-sandbox"].url(first_port),
         **({"USERS_FILE": str(users)} if users.is_absolute() and has_users else {}),
         # Whatever its port at this start.
         **({} if environ.get("PSP_URL") else {"PSP_ACCOUNT": "the sandbox"}),
-        **({"OTEL_EXPORTER_OTLP_ENDPOINT": console} if has_console else {}),
+        **({"OTEL_EXPORTER_OTLP_ENDPOINT": CONSOLE.url(first_port)} if has_console else {}),
     }
 
 

@@ -17,7 +17,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from devtools.address import DEFAULT_PORT, PORT_OFFSETS, noted_port, state_folder
-from devtools.catalog import CONSOLE, LISTENERS
+from devtools.catalog import CONSOLE, LISTENERS, SERVICES, Service
 from devtools.supervisor import ProcessState, Supervisor, SupervisorError, UnresponsiveError
 from devtools.terminal import Output, columns
 from services.common.command import EXIT_INTERRUPTED, run_main
@@ -74,23 +74,20 @@ def ready(environ: Mapping[str, str]) -> int:
 def report(first_port: int, states: Sequence[ProcessState], *, has_console: bool = False) -> str:
     """The greeting: addresses, and seconds from start to ready where known."""
     by_name = {state.name: state for state in states}
-    lines = [
-        _line(name, first_port + offset, by_name.get(name)) for name, offset in PORT_OFFSETS.items()
-    ]
+    lines = [_line(service, first_port, by_name.get(name)) for name, service in SERVICES.items()]
     began = [state.started_at for state in states if state.started_at]
     ended = [state.ready_at for state in states if state.ready_at and state.name in PORT_OFFSETS]
     took = f", {(max(ended) - min(began)).total_seconds():.1f} s after its start" if ended else ""
-    console = f"Console: http://127.0.0.1:{CONSOLE.port(first_port)}\n" if has_console else ""
+    console = f"Console: {CONSOLE.url(first_port)}\n" if has_console else ""
     healthy = f"The platform is healthy{took}: http://127.0.0.1:{first_port}\n"
     return healthy + "".join(lines) + console + _NEXT
 
 
-def _line(name: str, port: int, state: ProcessState | None) -> str:
+def _line(service: Service, first_port: int, state: ProcessState | None) -> str:
     took = ""
     if state and state.started_at and state.ready_at:
         took = f"{(state.ready_at - state.started_at).total_seconds():.2f} s"
-    scheme = "redis" if name == "redis" else "http"
-    return f"  {name:<14} {took:>7}   {scheme}://127.0.0.1:{port}\n"
+    return f"  {service.name:<14} {took:>7}   {service.url(first_port)}\n"
 
 
 # --- `platform up -D`

@@ -32,8 +32,7 @@ def _process(sources: Sources, state: ProcessState, states: list[ProcessState]) 
     service = LISTENERS.get(state.service)
     address = ""
     if service and state.is_running:
-        scheme = "redis" if service.name == "redis" else "http"
-        address = f"{scheme}://127.0.0.1:{service.port(sources.first_port, state.replica)}"
+        address = service.url(sources.first_port, state.replica)
     status, tone = _status(state, listens=service is not None)
     actions = ["stop", "restart"] if state.is_running else ["start"]
     is_scaled = state.service == "psp-connector" and not state.replica

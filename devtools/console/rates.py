@@ -81,10 +81,13 @@ class Rates:
         except SupervisorError:
             states = []
         return [
-            (one.name, one.service, f"http://127.0.0.1:{port}/metrics")
+            (
+                one.name,
+                one.service,
+                f"{SERVICES[one.service].url(self._first_port, one.replica)}/metrics",
+            )
             for one in states
             if one.is_running and one.service in SCRAPED
-            for port in [SERVICES[one.service].port(self._first_port, one.replica)]
         ]
 
 

@@ -78,7 +78,7 @@ class Sources:
     def __init__(self, settings: ConsoleSettings, spans: SpanStore) -> None:
         self.settings = settings
         self.first_port = settings.platform_port
-        self.router_url = f"http://127.0.0.1:{settings.platform_port}"
+        self.router_url = SERVICES["router"].url(settings.platform_port)
         self.logs = settings.platform_state / "logs"
         self.spans = spans
         self.redis = redis_client.connect(
@@ -156,7 +156,7 @@ class Sources:
 
     def sandbox(self, method: str, path: str, body: Any = None) -> Any:
         """A request to the sandbox's control interface; returns the JSON response, if any."""
-        url = f"http://127.0.0.1:{SERVICES['psp-sandbox'].port(self.first_port)}/_sandbox{path}"
+        url = f"{SERVICES['psp-sandbox'].url(self.first_port)}/_sandbox{path}"
         token = self.settings.sandbox_token
         headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
         response = httpx.request(
