@@ -50,13 +50,14 @@ def latest(folder: Path) -> list[Line]:
     found: list[Line] = []
     for path in folder.glob("*.log"):
         with contextlib.suppress(OSError):
-            found += _end(path, path.stat().st_size)
+            status = path.stat()
+            found += _end(path, status.st_size, status.st_mtime_ns)
     return sorted(found, key=lambda line: line.at)
 
 
-@functools.lru_cache(maxsize=64)
-def _end(path: Path, size: int) -> list[Line]:
-    """The last whole lines of a file of this size, at most _BYTES_MAX."""
+@functools.lru_cache(maxsize=24)  # twice the processes; some 300 KB each
+def _end(path: Path, size: int, _modified_ns: int) -> list[Line]:
+    """The last whole lines of a file of this size, at most _BYTES_MAX; cached until it changes."""
     with path.open("rb") as file:
         file.seek(max(size - _BYTES_MAX, 0))
         whole, _, _partial = file.read(_BYTES_MAX).rpartition(b"\n")
