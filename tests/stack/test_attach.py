@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -12,8 +11,9 @@ from urllib.parse import quote_plus
 
 import pytest
 
-from devtools import preflight
+from devtools import debug, preflight
 from devtools.address import PORT_OFFSETS
+from devtools.checkout import Checkout
 from devtools.settings import SETTINGS
 from services.common import redis_client
 from services.common.settings import masked
@@ -22,7 +22,6 @@ from tests.cluster import PASSWORD, certificate
 from tests.stack.stack import Stack, running
 
 KEY = "sk_test_of_another_account"
-DOCUMENT = (support.ROOT / "docs/configuration.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -83,32 +82,31 @@ def test_a_redis_that_cannot_be_used_stops_the_start(
 
 
 def test_services_from_the_debugger(stack: Stack) -> None:
-    """After `process stop`, a module run as in .vscode/launch.json processes payments."""
-    text = (support.ROOT / ".vscode/launch.json").read_text()
-    text = text.replace("${workspaceFolder}/.state", str(stack.state))
-    text = re.sub(r"\b800(\d)\b", lambda found: str(stack.port + int(found[1])), text)
-    found = {one["name"]: one for one in json.loads(text)["configurations"]}
-    assert found.keys() == SETTINGS.keys()
-    _replace(
-        stack,
-        {
-            name: ([sys.executable, "-m", one["module"]], {"PATH": os.environ["PATH"]} | one["env"])
-            for name, one in found.items()
-        },
-    )
+    """After `process stop`, services run as by .vscode/launch.json process payments."""
+    [one] = json.loads((support.ROOT / ".vscode/launch.json").read_text())["configurations"]
+    assert one["args"] == ["${input:service}"]
+    _replace(stack, {name: [sys.executable, "-m", one["module"], name] for name in SETTINGS})
 
 
-def test_a_service_typed_in_the_shell(stack: Stack) -> None:
-    """The documented line works unchanged in a shell of the checkout."""
-    [line] = re.findall(r"^\$ (\(.* python -m services\.core_api\))$", DOCUMENT, re.MULTILINE)
-    _replace(stack, {"core-api": (["bash", "-c", line], stack.environ)})
+def test_a_debugged_service_has_the_settings_of_the_stack() -> None:
+    """All but WORKERS; another PSP_ACCOUNT would fail the payments that were attempted before."""
+    with running(PLATFORM_CHECKOUT=str(support.ROOT), CONSOLE="on") as stack:
+        for name, settings in SETTINGS.items():
+            debugged = debug.variables(name, Checkout(support.ROOT, stack.environ))
+            names = {*settings.variables()} - {"WORKERS"}
+            environ = stack.process(name).environ()
+            assert {key: debugged.get(key, "") for key in names} == {
+                key: environ.get(key, "") for key in names
+            }
 
 
-def _replace(stack: Stack, programs: Mapping[str, tuple[Sequence[str], Mapping[str, str]]]) -> None:
+def _replace(stack: Stack, programs: Mapping[str, Sequence[str]]) -> None:
+    # As an editor has it: the state folder is the checkout's own there.
+    environ = {"PATH": os.environ["PATH"], "PLATFORM_STATE": str(stack.state)}
     with contextlib.ExitStack() as mine:
         for name in programs:
             assert stack.compose("process", "stop", name).returncode == 0
-        for name, (command, environ) in programs.items():
+        for name, command in programs.items():
             assert not stack.healthy(name)
             output = stack.state / f"my-{name}.log"
             mine.enter_context(support.program(command, environ=environ, output=output))
