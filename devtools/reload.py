@@ -9,6 +9,7 @@ by hand stays stopped. On by default if the code is in a checkout; RELOAD=0 swit
 import os
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,9 @@ _TEMPORARY = re.compile(r"\..*|#.*#|.*~|4913|flycheck_.*|.*___jb_(tmp|old)___")
 # Files saved within this time of each other (`git checkout`) are one change.
 DEBOUNCE_MS_MAX = 400
 STEP_MS = 50
+ADAPT_SECONDS_MAX = 10
+
+_ROOT = Path(__file__).resolve().parents[1]
 
 _log = structlog.get_logger()
 
@@ -118,8 +122,7 @@ def restart(supervisor: Supervisor, changed: Collection[str]) -> None:
 def _restart(supervisor: Supervisor, files: list[str], state: ProcessState) -> None:
     if state.name == "router":
         if state.is_running:
-            _log.info("reloading", process=state.name, files=files)
-            os.kill(state.pid, signal.SIGUSR1)
+            _reload_router(files, state.pid)
         return
     if not (state.is_running or state.has_failed):
         _log.info("not restarted, it was stopped by hand", process=state.name, files=files)
@@ -131,9 +134,29 @@ def _restart(supervisor: Supervisor, files: list[str], state: ProcessState) -> N
         _log.error("restart failed", process=state.name, reason=str(error))
 
 
+def _reload_router(files: list[str], pid: int) -> None:
+    """Sends the router its new configuration; an invalid one is only logged."""
+    _log.info("reloading", process="router", files=files)
+    command = ["sh", "services/router/run.sh", "adapt"]
+    try:
+        subprocess.run(  # noqa: S603 - our own script
+            command,
+            cwd=_ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=ADAPT_SECONDS_MAX,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = str(getattr(error, "stderr", "") or error).strip()
+        _log.error("reload failed, keeping previous configuration", process="router", reason=reason)
+        return
+    os.kill(pid, signal.SIGUSR1)
+
+
 def main() -> None:
     """Watches the folder that this code was loaded from."""
-    services = Path(__file__).resolve().parents[1] / "services"
+    services = _ROOT / "services"
     with exit_if_bad():
         logs.configure("reload", Settings.read(os.environ))
     if is_enabled(os.environ, services):

@@ -178,7 +178,7 @@ def test_a_saved_caddyfile_is_served(checkout: Checkout) -> None:
     response = checkout.stack.http.post("/auth/token", content=slowly(), headers=headers)
     assert response.status_code == 200, response.text
     checkout.save(name, "protocols h1", "protocolls h1")
-    checkout.wait_for_log("router", "unrecognized servers option 'protocolls'")
+    checkout.wait_for_log("reload", "unrecognized servers option 'protocolls'")
     assert "saved" in checkout.stack.http.get("/health").text
     checkout.save(name, "protocolls h1", "protocols h1")
     checkout.save(name, '{"status":"saved"}', '{"status":"pass"}')
