@@ -43,7 +43,8 @@ for platform_name in $(declare -xp | sed -nE 's/^declare -[a-zA-Z]+ ([A-Za-z_][A
   unset "$platform_name" 2>/dev/null || export -n "${platform_name?}"
 done
 
-# The screen (TUI) needs a terminal at both ends.
+# The screen (TUI) needs a terminal at both ends, and a cursor (Emacs' shell has none).
+case ${TERM-} in "" | dumb) export PC_DISABLE_TUI=1 ;; esac
 if ! { [ -t 0 ] && [ -t 1 ]; }; then
   export PC_DISABLE_TUI=1
 fi

@@ -84,6 +84,20 @@ def test_closed_streams_are_no_errors() -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.parametrize(("term", "is_off"), [("xterm", ""), ("dumb", "1"), ("", "1")])
+def test_the_screen_needs_a_cursor(term: str, is_off: str) -> None:
+    """In Emacs' shell `platform up` prints plain logs, in place of an error of process-compose."""
+    other, terminal = os.openpty()
+    done = subprocess.run(
+        ["bash", "-euc", '. "$0"; echo "${PC_DISABLE_TUI-}" >&2', FOLDER / "inherited.sh"],
+        env={"PATH": os.environ["PATH"], "PLATFORM_CODE": str(ROOT), "TERM": term},
+        stdin=terminal, stdout=terminal, stderr=subprocess.PIPE, text=True, timeout=30, check=True,
+    )  # fmt: skip
+    os.close(terminal)
+    os.close(other)
+    assert done.stderr.strip() == is_off
+
+
 def test_another_checkouts_shell_starts_this_ones_code(tmp_path: Path) -> None:
     """Code and state are those of the checkout around the folder, unless chosen by the user."""
     (tmp_path / "process-compose.yaml").touch()
