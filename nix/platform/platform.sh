@@ -112,7 +112,8 @@ usage: platform [COMMAND] [ARGUMENT…]      the stack of this checkout
 
   up                  start it in the foreground: process-compose's screen at a terminal
   up --no-console     start it without the console
-  up --cluster        start it with a Redis Cluster of six nodes instead of one Redis
+  up --cluster        start it with a Redis Cluster of six nodes instead of one Redis; other users of
+                      the machine can join it
   up -D               start it in the background, and wait until it is healthy
   status              show each process with its port and health
   down                stop it
