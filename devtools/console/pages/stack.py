@@ -7,8 +7,8 @@ from typing import Any
 from nicegui import ui
 
 from devtools.console.live import Live, act
+from devtools.console.overview import Node, look, read
 from devtools.console.parts import card, table
-from devtools.console.processes import Node, look, read
 from devtools.console.sources import Sources
 
 REPLICAS_MAX = 5

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from devtools.console import processes
+from devtools.console import overview
 from devtools.console.sources import Payment
 from devtools.supervisor import ProcessState
 from tests.support import call
@@ -29,7 +29,7 @@ def displayed(state: Path, *states: ProcessState) -> dict[str, tuple[str, str]]:
         first_port=8000,
         settings=SimpleNamespace(platform_state=state),
     )
-    return {one["name"]: (one["status"], one["why"]) for one in processes.read(sources)}
+    return {one["name"]: (one["status"], one["why"]) for one in overview.read(sources)}
 
 
 @pytest.mark.parametrize(

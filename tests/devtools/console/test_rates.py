@@ -7,7 +7,7 @@ import pytest
 import redis
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from devtools.console.processes import look
+from devtools.console.overview import look
 from devtools.console.rates import Rates, quantile_ms, read
 from devtools.supervisor import ProcessState, SupervisorError
 from services.common.metrics import DURATION_BUCKETS_SECONDS
