@@ -76,8 +76,8 @@ PASSED = {"Authorization": "Bearer t", "Idempotency-Key": "k", "Content-Type": "
     [
         (PASSED, PASSED),
         (FORWARDED, dict.fromkeys(FORWARDED) | OWN),
-        ({"X-Request-Id": "a", "Connection": "close, X-Request-Id, X-Forwarded-For"},
-         {"X-Request-Id": "a", "X-Forwarded-For": "127.0.0.1"}),
+        ({"X-Request-Id": "kept", "Connection": "close, X-Request-Id, X-Forwarded-For"},
+         {"X-Request-Id": "kept", "X-Forwarded-For": "127.0.0.1"}),
         ({"Connection": "Upgrade", "Upgrade": "websocket"},
          {"Connection": None, "Upgrade": None}),
     ],
