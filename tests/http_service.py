@@ -103,6 +103,6 @@ class _Handler(BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def service_on(port: int = 0) -> Iterator[Service]:
     with Service(port) as service:
-        threading.Thread(target=service.serve_forever, args=(0.02,), daemon=True).start()
+        threading.Thread(target=service.serve_forever, args=(0.005,), daemon=True).start()
         yield service
         service.shutdown()

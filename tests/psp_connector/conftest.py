@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from services.common import redis_client
-from services.psp_connector import connector, dispatch, lane, saver
+from services.psp_connector import bounded, connector, dispatch, lane, saver
 from services.psp_connector.settings import ConnectorSettings
 from tests.http_service import Service, service_on
 from tests.psp_connector.payments import Payments
@@ -14,9 +14,9 @@ from tests.psp_connector.payments import Payments
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shortens the connector's pauses to a tenth or less."""
     for module, name, value in (
-        (dispatch, "BLOCK_MS", 20), (lane, "BLOCK_MS", 20), (lane, "UPKEEP_SECONDS", 0.1),
-        (connector, "UPKEEP_SECONDS", 0.1), (lane, "_RECONNECT_SECONDS", 0.01),
-        (saver, "_PAUSE_SECONDS", 0.01),
+        (dispatch, "BLOCK_MS", 20), (lane, "BLOCK_MS", 20), (lane, "UPKEEP_SECONDS", 0.05),
+        (connector, "UPKEEP_SECONDS", 0.05), (lane, "_RECONNECT_SECONDS", 0.01),
+        (saver, "_PAUSE_SECONDS", 0.01), (bounded, "_WATCH_SECONDS", 0.02),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
 

@@ -6,15 +6,16 @@ ledger agree, nothing accepted is lost.
 """
 
 from collections import Counter
+from typing import Any
 
+from hypothesis import Phase
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    precondition,
-    rule,
-)
+from hypothesis.stateful import precondition, rule, run_state_machine_as_test
 
 from services.common import store
 from services.psp_connector.deadletters import id_prefix
+from services.psp_connector.settings import ConnectorSettings
 from tests.psp_connector.attempts import Working, counts, delays, picks, responses, slots
 from tests.psp_connector.model import Entry
 
@@ -139,3 +140,19 @@ class Machine(Working):
         assert Counter(lost) == Counter(self.sweep.step())
         assert self.sweep.step() == []
         self._note_new(len(lost))
+
+
+def run(
+    client: Any, settings: ConnectorSettings, partition: store.Partition, examples_max: int
+) -> None:
+    """Runs random histories of up to 60 steps."""
+    run_state_machine_as_test(
+        lambda: Machine(client, settings, partition),  # type: ignore[arg-type]  # it only calls it
+        # A failing history is not shrunk, which would take longer than a test may.
+        settings=hypothesis_settings(
+            max_examples=examples_max,
+            stateful_step_count=60,
+            deadline=None,
+            phases=[Phase.generate],
+        ),
+    )

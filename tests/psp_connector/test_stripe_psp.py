@@ -156,12 +156,12 @@ def test_a_response_that_trickles_is_cut_off(
     psp.reply = Reply(body=body, trickle_seconds=0.05)
     if proxied:
         monkeypatch.setenv("http_proxy", psp.url)
-    patient = client("http://psp.example" if proxied else psp.url, timeout_seconds=0.3)
+    patient = client("http://psp.example" if proxied else psp.url, timeout_seconds=0.1)
     began = time.monotonic()
     assert isinstance(patient.charge(CHARGE), Transient)
-    assert time.monotonic() - began < 10, "0.3 s are allowed; a minute it would have taken"
+    assert time.monotonic() - began < 10, "0.1 s are allowed; a minute it would have taken"
     psp.reply = reply(200, GOOD)
     assert Captured("pi_1") == patient.charge(CHARGE)
-    time.sleep(0.4)
+    time.sleep(0.2)
     assert Captured("pi_1") == patient.charge(CHARGE)
     assert psp.connections == 2, "an idle connection is not cut off"
