@@ -80,10 +80,12 @@ def wait_until(
 ) -> T:
     """The condition's first true value; fails after `seconds_max`, naming `what`."""
     deadline = time.monotonic() + seconds_max
+    pause_seconds = 0.001
     while time.monotonic() < deadline:
         if value := condition():
             return value
-        time.sleep(0.02)
+        time.sleep(pause_seconds)
+        pause_seconds = min(1.5 * pause_seconds, 0.02)
     raise AssertionError(f"still waiting for {what} after {seconds_max} s")
 
 
@@ -175,13 +177,11 @@ def redis_answers(url: str) -> bool:
 
 
 @contextlib.contextmanager
-def service(
-    name: str, folder: Path, host: str = "127.0.0.1", **more: str
-) -> Iterator[tuple[str, psutil.Process]]:
+def service(name: str, folder: Path, **more: str) -> Iterator[tuple[str, psutil.Process]]:
     """A service that responds, without Redis and PSP by default; yields address and process."""
     environ = {
         **os.environ,
-        "HTTP_HOST": host,
+        "HTTP_HOST": "127.0.0.1",
         "HTTP_PORT": str(free_ports(1)),
         "JWT_SECRET": "s" * 32,
         "PLATFORM_STATE": "",
@@ -189,8 +189,7 @@ def service(
         "REDIS_URL": f"redis://127.0.0.1:{CLOSED_PORT}/0",
         **more,
     }
-    local = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(host, host)
-    url = f"http://{local}:{environ['HTTP_PORT']}"
+    url = f"http://127.0.0.1:{environ['HTTP_PORT']}"
     command = [sys.executable, "-m", f"services.{name}"]
     with program(command, environ=environ, output=folder / "log") as process:
         wait_until(lambda: _is_up(url), what=name)

@@ -127,4 +127,3 @@ def test_a_dead_master_stops_its_partitions_only(cluster: RedisCluster) -> None:
     assert refused == {user_id for user_id, lane in lanes.items() if lane == dead}
     wait_until(lambda: all(accepts(transactions, user_id) for user_id in lanes), what="failover")
     cluster.start(number)
-    wait_until(cluster.is_well, what="its return as a replica")

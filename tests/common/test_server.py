@@ -41,18 +41,20 @@ def app(environ, start_response):
     return [answer]
 
 
-settings = ServerSettings.read({"HTTP_PORT": sys.argv[1], "WORKERS": "2"})
+environ = {"HTTP_HOST": sys.argv[1], "HTTP_PORT": sys.argv[2], "WORKERS": "2"}
+settings = ServerSettings.read(environ)
 logs.configure("test", settings)
 server.serve(lambda: app, settings)
 """
+ANY = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
     """The port and log of two workers that respond with their process id."""
     number, log = support.free_ports(1), tmp_path_factory.mktemp("server") / "log"
-    command = [sys.executable, "-c", _APP, str(number)]
-    with support.program(command, environ=os.environ, output=log):
+    command = [sys.executable, "-c", _APP, ANY, str(number)]
+    with support.program(command, environ=os.environ, output=log, stop_seconds_max=0):
         yield number, log
 
 
@@ -156,16 +158,16 @@ def test_a_refused_request_is_logged_without_another_ones_fields(
 
 def test_a_worker_stops_at_once(port: int) -> None:
     """A worker does not finish its loop's 1 s wait before it stops."""
-    seconds = []
-    for _ in range(3):
+    for _ in range(ROUNDS_MAX):
         with connected(port) as connection:
             worker = psutil.Process(ask(connection))
         time.sleep(0.1)  # the end of the connection wakes the loop, too
         began = time.monotonic()
         worker.terminate()
         worker.wait(10)
-        seconds.append(time.monotonic() - began)
-    assert min(seconds) < 0.5
+        if time.monotonic() - began < 0.5:
+            return
+    pytest.fail("no worker stopped within 0.5 s")
 
 
 def test_a_second_signal_while_the_last_request_ends(port: int, running: tuple[int, Path]) -> None:
