@@ -7,11 +7,9 @@ from prometheus_client import Counter, Gauge, Histogram, Metric
 from prometheus_client.core import GaugeMetricFamily
 
 from services.common import redis_client, store
-from services.common.clock import Clock
 from services.common.transaction import FINAL
 
 _PSP_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-
 
 _GAUGES = (
     ("queue_entries", "Queue entries, including those in flight"),
@@ -41,15 +39,9 @@ class Attempts:
 class QueueCollector:
     """Queue depths and age, read on scrape; an unavailable partition has none."""
 
-    def __init__(
-        self,
-        client: store.Client,
-        partitions: Sequence[store.Partition] = (store.WHOLE,),
-        clock: Clock = time.time,
-    ) -> None:
+    def __init__(self, client: store.Client, partitions: Sequence[store.Partition]) -> None:
         self._redis = client
         self._partitions = partitions
-        self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
         """Reads four gauges in one round trip for each partition."""
@@ -76,5 +68,5 @@ class QueueCollector:
             queued, waiting, dead, oldest = pipeline.execute()
         age_seconds = 0.0
         if oldest:
-            age_seconds = max(self._clock() - int(oldest[0][0].partition("-")[0]) / 1000, 0.0)
+            age_seconds = max(time.time() - int(oldest[0][0].partition("-")[0]) / 1000, 0.0)
         return queued, waiting, dead, age_seconds

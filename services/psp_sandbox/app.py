@@ -1,13 +1,11 @@
 """The PSP sandbox: a fake of the part of Stripe's API that the platform uses."""
 
 import sqlite3
-import time
 from typing import Any
 
 import falcon
 import structlog
 
-from services.common.clock import Clock
 from services.common.settings import SettingsError
 from services.common.web import App, make_app
 from services.psp_sandbox import errors, resources
@@ -25,19 +23,18 @@ def create_app(
     *,
     store: Store | None = None,
     waiting: Waiting | None = None,
-    clock: Clock = time.time,
 ) -> App:
     """Creates the app. The first request opens the database, which is only checked here.
 
     Raises:
         SettingsError: the database cannot be used.
     """
-    store = store or _usable(Store(settings.sandbox_database, clock), settings)
+    store = store or _usable(Store(settings.sandbox_database), settings)
     waiting = waiting or Waiting()
     injector = FaultInjector()
     app = make_app(
         {
-            "/v1/payment_intents": resources.PaymentIntents(store, waiting, injector, clock),
+            "/v1/payment_intents": resources.PaymentIntents(store, waiting, injector),
             "/_sandbox/payment_intents": resources.RecordedPayments(store),
             "/_sandbox/faults": resources.FaultsResource(injector),
         },

@@ -7,7 +7,6 @@ import time
 import falcon
 from structlog.contextvars import bind_contextvars
 
-from services.common.clock import Clock
 from services.common.web import read_json
 from services.psp_sandbox.behaviours import DECLINED, PAYMENT_METHODS, Behaviour
 from services.psp_sandbox.errors import StripeError
@@ -33,13 +32,10 @@ _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 class PaymentIntents:
     """`/v1/payment_intents`: POST charges, GET lists the newest."""
 
-    def __init__(
-        self, store: Store, waiting: Waiting, injector: FaultInjector, clock: Clock = time.time
-    ) -> None:
+    def __init__(self, store: Store, waiting: Waiting, injector: FaultInjector) -> None:
         self._store = store
         self._waiting = waiting
         self._injector = injector
-        self._clock = clock
         self._in_progress: dict[str, falcon.Request] = {}
         """The request in progress of each idempotency key."""
 
@@ -94,7 +90,7 @@ class PaymentIntents:
         self._fail(req, behaviour, key)
         decline = DECLINED if self._injector.faults.decline else behaviour.decline
         intent = payment_intent(
-            payment, decline, token=secrets.token_hex(12), created_seconds=int(self._clock())
+            payment, decline, token=secrets.token_hex(12), created_seconds=int(time.time())
         )
         return self._store.add(intent, key, payment.fingerprint)
 

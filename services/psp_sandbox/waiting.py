@@ -26,11 +26,10 @@ class Waiting:
         *,
         hold_seconds: float = HOLD_SECONDS_MAX,
         slow_seconds: float = SLOW_SECONDS,
-        count_max: int = WAITING_COUNT_MAX,
     ) -> None:
         self.hold_seconds = hold_seconds
         self.slow_seconds = slow_seconds
-        self._slots = threading.BoundedSemaphore(count_max)
+        self._slots = threading.BoundedSemaphore(WAITING_COUNT_MAX)
 
     def wait(self, environ: Mapping[str, Any], seconds: float) -> None:
         """Waits `seconds` or until the client disconnects.

@@ -10,8 +10,6 @@ from redis.exceptions import MovedError
 from services.common import redis_check, redis_client, scripts, store
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
-from services.psp_connector.queue import Queue
-from services.psp_connector.records import FinalResult
 from services.psp_connector.settings import ConnectorSettings
 from tests.cluster import RedisCluster, certificate, connect, redis_cluster
 from tests.support import wait_until
@@ -47,21 +45,6 @@ def test_the_wrong_kind_is_refused(cluster: RedisCluster, redis_port: int) -> No
     with pytest.raises(redis_check.MismatchError, match=r"unset REDIS_CLUSTER$"):
         redis_check.check(client, settings(single, cluster=True))
     redis_check.check(connect(cluster), settings(cluster.url, cluster=True))
-
-
-def test_a_payment_is_accepted_and_finished(cluster: RedisCluster) -> None:
-    """Each step of a payment waits for a replica."""
-    client = connect(cluster)
-    transactions = Transactions(client, 10**6, PARTITIONS, replicas_min=1)
-    accepted = transactions.accept(1, REQUEST, "req", None).transaction_id
-    partition = store.partition_of(1, PARTITIONS)
-    queue = Queue(client, settings(cluster.url, cluster=True), "one", partition)
-    queue.join()
-    [work] = queue.begin(queue.read(10))
-    assert queue.save([(work, FinalResult("captured", psp_reference="pi", points=12))]) == [True]
-    found = transactions.get(1, accepted)
-    assert found
-    assert (found.status, found.loyalty_points) == ("captured", 12)
 
 
 def users() -> dict[store.Partition, int]:

@@ -1,10 +1,8 @@
 """Tracing: off, on, limited, and with an endpoint that does not respond."""
 
-import contextlib
-import socket
 import subprocess
 import sys
-import threading
+import tracemalloc
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -16,6 +14,7 @@ from structlog.testing import capture_logs
 from services.common import otel, tracing
 from services.common.settings import HttpSettings
 from services.common.web import make_app
+from tests.http_service import Reply, service_on
 from tests.receiver import receiver
 from tests.support import CLOSED_PORT, ROOT
 
@@ -102,40 +101,22 @@ def test_new_traces_are_rate_limited(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_response_without_end_is_not_read() -> None:
     """An endless response does not grow the exporting process."""
-    sent = 0
-
-    def endless(listener: socket.socket) -> None:
-        nonlocal sent
-        connection, _ = listener.accept()
-        with connection, contextlib.suppress(OSError):
-            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-            while sent < 20_000_000:
-                sent += connection.send(b"x" * 100_000)
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=endless, args=(listener,))
-        thread.start()
-        otel.Exporter(f"http://127.0.0.1:{listener.getsockname()[1]}").export([])
-        thread.join(20)
-    assert sent < 10_000_000  # what the system buffers
+    with service_on() as service:
+        service.reply = Reply(body=b"x" * 20_000_000)
+        tracemalloc.start()
+        otel.Exporter(service.url).export([])
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 10_000_000
 
 
 def test_a_redirect_is_not_followed() -> None:
     """OTEL_EXPORTER_OTLP_HEADERS, which may hold a key, reach only the endpoint."""
-
-    def redirect(listener: socket.socket) -> None:
-        connection, _ = listener.accept()
-        with connection:
-            connection.sendall(
-                b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:%d/\r\n\r\n" % CLOSED_PORT
-            )
-
-    with socket.create_server(("127.0.0.1", 0)) as listener, capture_logs() as logs:
-        thread = threading.Thread(target=redirect, args=(listener,))
-        thread.start()
-        otel.Exporter(f"http://127.0.0.1:{listener.getsockname()[1]}").export([])
-        thread.join(20)
-    assert [x["reason"] for x in logs] == ["HTTPError: HTTP Error 302: Found"]
+    with service_on() as service, capture_logs() as logs:
+        service.reply = Reply(302, (("Location", f"{service.url}/elsewhere"),))
+        otel.Exporter(service.url).export([])
+    assert [seen.path for seen in service.seen] == ["/v1/traces"]
+    assert [line["reason"] for line in logs] == ["HTTPError: HTTP Error 302: Found"]
 
 
 def test_invalid_headers_are_logged(monkeypatch: pytest.MonkeyPatch) -> None:

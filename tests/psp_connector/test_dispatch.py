@@ -22,7 +22,10 @@ def ids(works: list[Work]) -> list[str]:
 def test_each_merchant_is_served_in_its_order_and_the_next_one_at_once(
     payments: Payments,
 ) -> None:
-    """Behind a flood, another merchant's first payment starts at once."""
+    """Behind a flood, another merchant's first payment starts at once.
+
+    After the flood, the connector waits for new entries instead of polling for those set aside.
+    """
     slots, dispatcher = join(payments, "one")
     flood = [payments.accept(2) for _ in range(300)]
     late = payments.accept(1)
@@ -34,6 +37,10 @@ def test_each_merchant_is_served_in_its_order_and_the_next_one_at_once(
         slots.release(started)
         started += dispatcher.next()
     assert [*flood[:3], late, *flood[3:]] == ids(started)
+    slots.release(started)
+    began = time.monotonic()
+    assert dispatcher.next() == []
+    assert time.monotonic() - began > dispatch.BLOCK_MS / 2000
 
 
 def test_merchants_take_turns(payments: Payments) -> None:
@@ -49,20 +56,6 @@ def test_merchants_take_turns(payments: Payments) -> None:
         served += [work.merchant for work in works]
         slots.release(works)
     assert served == ["0"] * 3 + merchants
-
-
-def test_after_a_flood_it_waits_for_new_entries_again(payments: Payments) -> None:
-    """Once none of a merchant's entries is set aside, the connector does not poll for them."""
-    slots, dispatcher = join(payments, "one")
-    flood = [payments.accept() for _ in range(10)]
-    started: list[Work] = []
-    for _turn in range(5):
-        started += dispatcher.next()
-        slots.release(started)
-    assert ids(started) == flood
-    began = time.monotonic()
-    assert dispatcher.next() == []
-    assert time.monotonic() - began > dispatch.BLOCK_MS / 2000
 
 
 def test_what_waits_here_is_left_to_the_others(client: Any, payments: Payments) -> None:

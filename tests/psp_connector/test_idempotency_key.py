@@ -135,17 +135,6 @@ def test_a_corrected_address_fails_no_payment(payments: Payments) -> None:
     assert payments.record(transaction_id)["status"] == "captured"
 
 
-def test_a_payment_that_failed_at_another_psp_is_not_replayed(payments: Payments) -> None:
-    """The replay is refused once a connector with the other PSP has started."""
-    transaction_id = payments.accept()
-    payments.end(FakePsp(lambda *_: Refused("HTTP 400")), transaction_id)
-    the_psp_changes(payments, transaction_id)
-    payments.queue("new")
-    letters = DeadLetters(payments.client)
-    [(letter_id, _)] = letters.all()
-    assert letters.replay(letter_id) == "elsewhere"
-
-
 def test_an_attempt_of_an_earlier_version_is_repeated_within_a_day(payments: Payments) -> None:
     """Where it was made is not known, so a deployment does not fail it. Later changes count."""
     transaction_id = payments.accept()

@@ -159,23 +159,6 @@ def test_a_retry_reopens_no_final_transaction(
     assert (payments.record(transaction_id), client.xlen(STORE.queue)) == (saved, 0)
 
 
-@pytest.mark.parametrize("result", [FinalResult("failed"), RetryResult("HTTP 500", 0)])
-def test_a_connector_that_lost_an_entry_ends_nothing(
-    client: Any, payments: Payments, result: FinalResult | RetryResult
-) -> None:
-    """Without the PSP's response, the connector that took the entry over decides."""
-    transaction_id = payments.accept()
-    slow, quick = payments.queue("slow"), payments.queue("quick")
-    [work] = take(slow)
-    client.delete(STORE.lease("slow"))
-    [taken] = take_over(quick)
-    slow.save([(work, result)])
-    assert payments.record(transaction_id)["status"] == "processing"
-    quick.save([(taken, FinalResult("captured"))])
-    assert payments.record(transaction_id)["status"] == "captured"
-    assert (payments.letters(), payments.nothing_left()) == ([], True)
-
-
 def test_the_lease_survives_a_hanging_probe(
     client: Any, payments: Payments, monkeypatch: pytest.MonkeyPatch
 ) -> None:
