@@ -111,7 +111,7 @@ def test_a_due_retry_waits_for_a_spare_slot_within_a_bound(
             time.sleep(0.1)
             assert client.zcard(STORE.retries)
         else:
-            wait_until(lambda: not client.zcard(STORE.retries), what="its promotion")
+            wait_until(lambda: not client.zcard(STORE.retries), seconds_max=5, what="promotion")
         release.set()
         payments.wait_ended(retried)
 
