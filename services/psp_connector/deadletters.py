@@ -26,8 +26,8 @@ from services.psp_connector.psp import IDEMPOTENCY_KEY_HOURS
 from services.psp_connector.records import is_old
 
 _PAGE = 100
-_ID = re.compile(r"(p[0-9]{1,4}:)?[0-9]{1,20}-[0-9]{1,20}")
-_NUMBER_MAX = 2**64 - 1  # Redis refuses an id with a greater one
+# Redis refuses numbers of 2**64 and above.
+_ID = re.compile(r"(p[0-9]{1,4}:)?[0-9]{1,19}-[0-9]{1,19}")
 _REPLAY = scripts.script(__file__, "replay.lua")
 _REDIS_TIMEOUT_SECONDS = 2.0
 
@@ -41,8 +41,8 @@ WHY_NOT = {
         f"idempotency key: {_SEARCH}"
     ),
     "elsewhere": (
-        "attempted at another PSP or in another mode, so its idempotency key is unknown where "
-        f"PSP_URL and PSP_API_KEY lead now: {_SEARCH}"
+        "attempted at another PSP, account or mode than PSP_URL, PSP_ACCOUNT and PSP_API_KEY name "
+        f"now, where its idempotency key is unknown: {_SEARCH}"
     ),
     "full": "Redis is full: raise its maxmemory or wait until it is drained, then repeat",
     "gone": "no such dead letter; see `deadletters list`",
@@ -105,23 +105,21 @@ class DeadLetters:
 
     def latest(self, count_max: int) -> list[tuple[str, dict[str, str]]]:
         """Returns id and fields of the newest, newest first."""
-        found = [
+        letters = [
             (prefix + entry_id, fields)
             for prefix, partition in self._partitions.items()
             for entry_id, fields in self._redis.xrevrange(partition.deadletters, count=count_max)
         ]
-        return heapq.nlargest(count_max, found, key=_order)
+        return heapq.nlargest(count_max, letters, key=_order)
 
     def get(self, letter_id: str) -> dict[str, str] | None:
         """Returns the fields of a dead letter; None if missing."""
         partition, entry_id = self._find(letter_id)
-        found = partition and self._redis.xrange(partition.deadletters, entry_id, entry_id)
-        return dict(found[0][1]) if found else None
+        entries = partition and self._redis.xrange(partition.deadletters, entry_id, entry_id)
+        return dict(entries[0][1]) if entries else None
 
     def _find(self, letter_id: str) -> tuple[store.Partition | None, str]:
         prefix, colon, entry_id = letter_id.rpartition(":")
-        if max(_numbers(entry_id)) > _NUMBER_MAX:
-            return None, entry_id
         return self._partitions.get(prefix + colon), entry_id
 
     def replay(self, letter_id: str, *, not_captured: bool = False) -> str:
@@ -171,11 +169,7 @@ def id_prefix(partition: store.Partition) -> str:
 
 
 def _order(letter: tuple[str, dict[str, str]]) -> list[int]:
-    return _numbers(letter[0].rpartition(":")[2])
-
-
-def _numbers(entry_id: str) -> list[int]:
-    return [int(number) for number in entry_id.split("-")]
+    return [int(number) for number in letter[0].rpartition(":")[2].split("-")]
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str], out: TextIO, err: TextIO) -> int:

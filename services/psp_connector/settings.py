@@ -30,7 +30,8 @@ class ConnectorSettings(HttpSettings, RedisSettings):
         default=Secret("sk_test_sandbox"), description="API key for the PSP"
     )
     psp_account: str = Field(
-        default="", description="name of the account at the PSP; none attempts another's payments"
+        default="",
+        description="account at the PSP; payments attempted in another are not repeated",
     )
     psp_timeout_seconds: Seconds = Field(default=5, description="total timeout of a PSP call")
     psp_attempts_max: Annotated[int, Field(ge=1, le=100)] = Field(
