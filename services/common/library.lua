@@ -4,9 +4,9 @@
 -- Call before the first write: Redis does not roll back a failed script.
 local function check_types(...)
   for i, expected in ipairs({...}) do
-    local found = KEYS[i] and redis.call('TYPE', KEYS[i]).ok
-    if found and expected and found ~= 'none' and found ~= expected then
-      error({err = 'WRONGTYPE ' .. KEYS[i] .. ' is a ' .. found .. ', not a ' .. expected})
+    local kind = KEYS[i] and redis.call('TYPE', KEYS[i]).ok
+    if kind and expected and kind ~= 'none' and kind ~= expected then
+      error({err = 'WRONGTYPE ' .. KEYS[i] .. ' is a ' .. kind .. ', not a ' .. expected})
     end
   end
 end

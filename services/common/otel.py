@@ -109,7 +109,7 @@ class Exporter(SpanExporter):
                 response.read(_RESPONSE_BYTES_MAX)
         except (OSError, http.client.HTTPException) as error:
             reason = f"{type(error).__name__}: {error}"
-        except ValueError as error:  # its text has the header, which may be a key
+        except ValueError as error:  # the message has the header, perhaps a key
             reason = f"{type(error).__name__}: see OTEL_EXPORTER_OTLP_HEADERS"
         if reason and self._works:
             _log.warning("traces cannot be exported", reason=reason)

@@ -91,9 +91,9 @@ def _replicas(client: store.Client, settings: RedisSettings) -> int:
 
 
 def _stored_count(client: store.Client, count: int) -> str:
-    found = client.get(store.COUNT_KEY)
-    if found is None:
+    stored = client.get(store.COUNT_KEY)
+    if stored is None:
         # Data from before partitions existed: a queue, but no stored number.
         client.set(store.COUNT_KEY, 1 if client.exists(store.WHOLE.queue) else count, nx=True)
-        found = client.get(store.COUNT_KEY)
-    return str(found)
+        stored = client.get(store.COUNT_KEY)
+    return str(stored)

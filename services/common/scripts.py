@@ -126,7 +126,7 @@ def _evaluate(
     # One WAIT covers all earlier writes on its connection.
     wait = ("WAIT", replicas_min, _WAIT_MS_MAX)
     *replies, confirmed = _exchange(client, calls, [*commands, wait])
-    # Nothing was written; what runs again has its own WAIT.
+    # Nothing was written; repeated calls have their own WAIT.
     if all(isinstance(reply, redis.ResponseError) for reply in replies):
         return replies
     if isinstance(confirmed, Exception):
@@ -172,7 +172,7 @@ def _send(connection: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
     for reply in replies:
         if isinstance(reply, redis.ReadOnlyError):
             raise reply
-        # Of a replica, which may know no script or redirect them.
+        # Only a replica refuses WAIT; its replies to scripts may be other errors.
         if isinstance(reply, redis.ResponseError) and _WAIT_REFUSED in str(reply):
             raise redis.ReadOnlyError(str(reply))
     return replies

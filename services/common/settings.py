@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 
 EXIT_BAD_SETTINGS = 78  # EX_CONFIG of sysexits(3)
 _SECRET_FILE_BYTES_MAX = 65_536
-_SECRET = "<secret>"  # noqa: S105  shown in place of one
+_SECRET = "<secret>"  # noqa: S105  printed instead of a secret
 _ADDRESS = re.compile(
     r"(\w+://)([^?#]*@)?((?:[\w.-]*|\[[\da-fA-F:.]+\])(?::\d{1,5})?(?:/[\w./~-]*)?)([?#][^@]*)?"
 )
@@ -46,9 +46,10 @@ class Secret(SecretStr):
 
 
 def base_url(text: str) -> str:
-    """The address of an HTTP server without a final slash. Raises ValueError for anything else.
+    """The address of an HTTP server without a final slash.
 
-    Also for a user, which would replace the API key, and a query, which would swallow the path.
+    Raises:
+        ValueError: anything else; a user would replace the API key, a query would swallow the path.
     """
     with contextlib.suppress(ValueError):  # e.g. a port above 65535
         parts = urlsplit(text)
@@ -241,16 +242,16 @@ def _fault(cls: type[Settings], item: Any, values: Mapping[str, str]) -> str:
     field = cls.model_fields[variable.lower()]
     if item["type"] == "missing":
         return f"{variable} is not set: {field.description}"
-    # Anywhere in an invalid address, as after a forgotten scheme.
+    # In an invalid address a password may be anywhere, as after a forgotten scheme.
     text = _SECRET if _may_hold_a_password(field) else repr(values.get(variable.lower(), ""))
     rule = re.sub("^(Value error, |Input should be )(must be )?", "", item["msg"])
     return f"{variable}={text}: must be {rule} ({field.description})"
 
 
 def masked(text: str) -> str:
-    """Addresses, separated by commas, without user and query; `<secret>` for what is none."""
-    found = [_ADDRESS.fullmatch(one) for one in re.split(r",(?=\w+://)", text)]
-    return ",".join(_masked(*one.groups("")) if one else _SECRET for one in found)
+    """Hides user and query of addresses separated by commas, and all of any other text."""
+    matches = [_ADDRESS.fullmatch(one) for one in re.split(r",(?=\w+://)", text)]
+    return ",".join(_masked(*one.groups("")) if one else _SECRET for one in matches)
 
 
 def _masked(scheme: str, user: str, server: str, query: str) -> str:
@@ -271,8 +272,8 @@ def _explain(
         if origin and (value := origins[origin][variable]):
             if variable != names[0]:
                 return names[0], _SECRET, f"{origin} ({variable})"
-            shown = masked(value) if is_address else value
-            return names[0], _SECRET if is_hidden else shown, origin
+            text = masked(value) if is_address else value
+            return names[0], _SECRET if is_hidden else text, origin
     default = None if field.is_required() else field.get_default(call_default_factory=True)
     return names[0], *(("", "not set") if default is None else (str(default), "default"))
 

@@ -26,32 +26,32 @@ class Breaker:
         self._backoff = backoff
         self._timer = timer
         self._lock = threading.RLock()
-        self._allowed = concurrency
+        self._calls_max = concurrency
         self._failures = 0
         self._checking = False
         self._probes = 0
         self._probe_at = 0.0
 
     @property
-    def allowed(self) -> int:
-        """Allowed concurrent calls; 0 while open."""
-        return self._allowed
+    def calls_max(self) -> int:
+        """Concurrent calls that may be made now; 0 while open."""
+        return self._calls_max
 
     def succeeded(self) -> None:
         """Records a definite PSP response, such as a decline."""
         with self._lock:
             self._failures = 0
-            if self._allowed:
+            if self._calls_max:
                 self._probes = 0
-                self._allowed = min(self._allowed * 2, self._concurrency)
+                self._calls_max = min(self._calls_max * 2, self._concurrency)
 
     def failed(self) -> bool:
         """Records a transient failure; returns whether the caller must `check` now."""
         with self._lock:
             self._failures += 1
-            recovering = self._allowed < self._concurrency
+            recovering = self._calls_max < self._concurrency
             suspect = recovering or self._failures >= FAILURES_MAX
-            if not self._allowed or self._checking or not suspect:
+            if not self._calls_max or self._checking or not suspect:
                 return False
             self._checking = True
             return True
@@ -59,7 +59,7 @@ class Breaker:
     def is_due(self) -> bool:
         """Whether it is open, and the caller must `check` the PSP now."""
         with self._lock:
-            if self._allowed or self._checking or self._timer() < self._probe_at:
+            if self._calls_max or self._checking or self._timer() < self._probe_at:
                 return False
             self._checking = True
             return True
@@ -72,14 +72,14 @@ class Breaker:
         finally:
             with self._lock:
                 self._checking = False
-                was_open = not self._allowed
+                was_open = not self._calls_max
                 if not is_up:
-                    self._allowed = 0
+                    self._calls_max = 0
                     self._probes += 1
                     delay_seconds = self._backoff.delay_seconds(self._probes)
                     self._probe_at = self._timer() + delay_seconds
                 elif was_open:
-                    self._allowed, self._failures = 1, 0
+                    self._calls_max, self._failures = 1, 0
                 else:
                     self.succeeded()
         return is_up == was_open

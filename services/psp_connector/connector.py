@@ -48,12 +48,12 @@ class Connector:
         self._backoff = backoff
         self._attempts_max = attempts_max
         self.metrics = Attempts()
-        self.metrics.paused.set_function(lambda: not breaker.allowed)
+        self.metrics.paused.set_function(lambda: not breaker.calls_max)
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="charge")
         # Not an Event: setting one in a signal handler deadlocks if the interrupted thread holds
         # the Event's lock.
         self.stopping = False
-        slots = Slots(lambda: breaker.allowed)
+        slots = Slots(lambda: breaker.calls_max)
         views = [slots, *(slots.sibling() for _ in queues[1:])]
         self._lanes = [
             Lane(queue, view, concurrency, self) for queue, view in zip(queues, views, strict=True)
@@ -95,7 +95,7 @@ class Connector:
 
     def is_paused(self) -> bool:
         """Whether nothing may be charged now; probes the PSP if it is due."""
-        if self._breaker.allowed:
+        if self._breaker.calls_max:
             return False
         if self._breaker.is_due():
             self._pool.submit(self._probe)

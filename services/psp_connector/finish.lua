@@ -28,9 +28,9 @@ if not is_open(status) then
   if final_status == 'captured' and status ~= 'captured' then
     -- Deleted or ended by hand, or given up by another connector; the money was taken. pcall: the
     -- key's type was not checked.
-    local found = status and 'its status is ' .. status:sub(1, 40) or 'it has no record'
+    local state = status and 'its status is ' .. status:sub(1, 40) or 'it has no record'
     local letter = redis.pcall('XADD', deadletters, 'MINID', '~', letters_oldest, '*',
-      'transaction_id', id, 'reason', reason .. ', but ' .. found, 'at', now)
+      'transaction_id', id, 'reason', reason .. ', but ' .. state, 'at', now)
     if letter.err then
       return letter
     end

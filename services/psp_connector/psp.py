@@ -53,7 +53,7 @@ class Refused:
 
     reason: str
     is_sent: bool = True
-    """Whether the PSP rejected it itself."""
+    """Whether the request was sent and the PSP rejected it."""
 
 
 @dataclass(frozen=True)

@@ -167,10 +167,10 @@ class Queue:
 
     def _abandoned(self, name: str, in_flight: frozenset[str]) -> list[str]:
         # Entries in flight are skipped, and must not use up the limit.
-        found = self._read(name, "0", _RECLAIMED_MAX + len(in_flight))
-        if deleted := [entry.id for entry in found if not entry.fields]:
+        held = self._read(name, "0", _RECLAIMED_MAX + len(in_flight))
+        if deleted := [entry.id for entry in held if not entry.fields]:
             self._redis.xack(self.partition.queue, store.GROUP, *deleted)
-        entries = [entry for entry in found if entry.fields and entry.id not in in_flight]
+        entries = [entry for entry in held if entry.fields and entry.id not in in_flight]
         if not entries:
             return []
         moved = frozenset(scripts.run_script(self._redis, *self._setting_aside(name, entries)))

@@ -58,8 +58,8 @@ class Entry:
     @cached_property
     def transaction_id(self) -> str:
         """Empty if missing or malformed."""
-        found = self.fields.get("transaction_id", "")
-        return found if _UUID.fullmatch(found) else ""
+        text = self.fields.get("transaction_id", "")
+        return text if _UUID.fullmatch(text) else ""
 
     @property
     def is_repeated(self) -> bool:
@@ -148,17 +148,17 @@ def is_old(
     return max(_time(attempted_at or created_at), _time(not_captured_at)) < known_since
 
 
-def _time(found: str | None) -> str:
-    return found if found and _TIME.fullmatch(found) else ""
+def _time(text: str | None) -> str:
+    return text if text and _TIME.fullmatch(text) else ""
 
 
 def read_claimed(reply: Sequence[str]) -> list[Entry]:
     """Parses claim.lua's reply."""
-    found = []
+    entries = []
     for entry_id, text in zip(reply[::2], reply[1::2], strict=True):
         flat = json.loads(text)
-        found.append(Entry(entry_id, dict(zip(flat[::2], flat[1::2], strict=True))))
-    return found
+        entries.append(Entry(entry_id, dict(zip(flat[::2], flat[1::2], strict=True))))
+    return entries
 
 
 def read_record(entry: Entry, record: Sequence[str | None], psp: str, now: int, span: Span) -> Work:
@@ -178,34 +178,34 @@ def read_record(entry: Entry, record: Sequence[str | None], psp: str, now: int, 
     if len(record) == 1:
         raise UnreadableError(record[0])
     is_first, *fields = record
-    found = dict(zip(RECORD_FIELDS, fields, strict=True))
+    values = dict(zip(RECORD_FIELDS, fields, strict=True))
     try:
-        read = _Record.model_validate({n: text for n, text in found.items() if text is not None})
+        parsed = _Record.model_validate({n: v for n, v in values.items() if v is not None})
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
-        text = (found[name] or "")[:_VALUE_CHARACTERS_MAX] or "missing"
+        text = (values[name] or "")[:_VALUE_CHARACTERS_MAX] or "missing"
         raise UnreadableError(f"unreadable record: {name} is {text}") from None
-    _check_earlier_attempts(read, psp, now)
+    _check_earlier_attempts(parsed, psp, now)
     # Sent as a header to the PSP.
-    request_id = read.request_id if _REQUEST_ID.fullmatch(read.request_id) else ""
+    request_id = parsed.request_id if _REQUEST_ID.fullmatch(parsed.request_id) else ""
     charge = Charge(
-        entry.transaction_id, request_id, read.amount, read.currency, read.payment_method
+        entry.transaction_id, request_id, parsed.amount, parsed.currency, parsed.payment_method
     )
-    span.set_attributes({"platform.attempt": read.attempts, "enduser.id": str(read.user_id)})
-    tracing.link(span, read.attempt_traceparent)
+    span.set_attributes({"platform.attempt": parsed.attempts, "enduser.id": str(parsed.user_id)})
+    tracing.link(span, parsed.attempt_traceparent)
     return Work(
-        entry.id, read.user_id, read.attempts, charge, entry.merchant, is_first == "1", span
+        entry.id, parsed.user_id, parsed.attempts, charge, entry.merchant, is_first == "1", span
     )
 
 
-def _check_earlier_attempts(read: _Record, psp: str, now: int) -> None:
+def _check_earlier_attempts(parsed: _Record, psp: str, now: int) -> None:
     """Refuses another attempt if an earlier one may have charged, and its key is unknown here.
 
     The PSP and time of a first attempt have just been recorded.
     """
-    if read.psp != psp:
+    if parsed.psp != psp:
         raise UnreadableError("attempted before at another PSP: it may have charged it")
-    if is_old(read.created_at, read.attempted_at, read.not_captured_at, now):
+    if is_old(parsed.created_at, parsed.attempted_at, parsed.not_captured_at, now):
         when = f"over {IDEMPOTENCY_KEY_HOURS} hours ago"
         raise UnreadableError(f"attempted before, {when}: the PSP may have charged it")
 

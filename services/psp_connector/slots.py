@@ -53,15 +53,15 @@ class Slots:
     be available, can use its slot.
     """
 
-    def __init__(self, allowed: Callable[[], int]) -> None:
-        self._allowed = allowed
+    def __init__(self, calls_max: Callable[[], int]) -> None:
+        self._calls_max = calls_max
         self._changed = threading.Condition()
         self._own = _Held()
         self._all = [self._own]
 
     def sibling(self) -> "Slots":
         """The same slots for another partition."""
-        other = Slots(self._allowed)
+        other = Slots(self._calls_max)
         other._changed, other._all = self._changed, self._all
         self._all.append(other._own)
         return other
@@ -69,21 +69,21 @@ class Slots:
     @property
     def free(self) -> int:
         """Number of calls that may start now."""
-        allowed = self._allowed()
-        free = allowed - self._own.count
+        calls_max = self._calls_max()
+        free = calls_max - self._own.count
         if len(self._all) > 1:
-            free = min(free, allowed - sum(held.busy for held in self._all))
-            free = min(free, self._share(allowed) - self._own.busy)
+            free = min(free, calls_max - sum(held.busy for held in self._all))
+            free = min(free, self._share(calls_max) - self._own.busy)
         return max(free, 0)
 
-    def _share(self, allowed: int) -> int:
+    def _share(self, calls_max: int) -> int:
         """The most that this partition may hold: all, unless another one claims an even share."""
         now = time.monotonic()
         others = [held for held in self._all if held is not self._own]
         contenders = sum(1 for held in others if held.busy or held.claims_until > now)
-        even = max(allowed // (contenders + 1), allowed // _CONTENDERS_MAX, 1)
+        even = max(calls_max // (contenders + 1), calls_max // _CONTENDERS_MAX, 1)
         is_claimed = any(held.claims_until > now and held.busy < even for held in others)
-        return even if is_claimed else allowed
+        return even if is_claimed else calls_max
 
     @property
     def in_flight(self) -> frozenset[str]:
@@ -162,7 +162,7 @@ class Slots:
                 lambda: self._shares(requested) if requested else self.free, seconds
             )
             if may_start and len(self._all) == 1:
-                self._changed.wait_for(lambda: 2 * self.free > self._allowed(), _GATHER_SECONDS)
+                self._changed.wait_for(lambda: 2 * self.free > self._calls_max(), _GATHER_SECONDS)
 
     def wait_idle(self, seconds: float) -> int:
         """Waits up to `seconds` until nothing is in flight; returns the number left."""

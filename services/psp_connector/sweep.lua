@@ -5,7 +5,7 @@
 --
 -- KEYS  after the named ones transaction:{id} of each
 -- ARGV  after the named ones the id of each; mode is 'queue' or 'look'
--- Returns  the ids found
+-- Returns  the ids of the orphans
 local queue, retries = unpack(KEYS)
 local group, mode = unpack(ARGV)
 check_types('stream', 'zset')
@@ -42,12 +42,12 @@ local function is_queued(entry)
   return #pending > 0 or ms > last_ms or (ms == last_ms and number > last_number)
 end
 
-local found = {}
+local orphans = {}
 for i = 3, #KEYS do
   local id, record = ARGV[i], redis.pcall('HMGET', KEYS[i], 'status', 'entry')
   local last = record[2] or ''
   if is_open(record[1]) and not is_queued(last) and not redis.call('ZSCORE', retries, id) then
-    found[#found + 1] = id
+    orphans[#orphans + 1] = id
     if mode == 'queue' then
       -- Before the new entry, which may have the same id: the queue may have been deleted within this
       -- millisecond. pcall: see above.
@@ -57,4 +57,4 @@ for i = 3, #KEYS do
     end
   end
 end
-return found
+return orphans

@@ -36,8 +36,10 @@ class Sweep:
         errors: list[Exception] = []
         for name, node in redis_client.nodes(self._redis).items():
             try:
-                self._cursors[name], found, failed = self._scan(node, self._cursors[name], "queue")
-                ids += found
+                self._cursors[name], requeued, failed = self._scan(
+                    node, self._cursors[name], "queue"
+                )
+                ids += requeued
                 errors += failed
             except redis_client.ERRORS as error:
                 errors.append(error)
@@ -46,7 +48,7 @@ class Sweep:
         return ids
 
     def look(self) -> Iterator[list[str]]:
-        """Scans once without changes; yields the ids found at each step."""
+        """Scans once without changes; yields the ids of orphans at each step."""
         for node in redis_client.nodes(self._redis).values():
             cursor, is_first = 0, True
             while cursor or is_first:
@@ -61,16 +63,16 @@ class Sweep:
     ) -> tuple[int, list[str], list[Exception]]:
         """Scans a Redis, or one node of a cluster, from a cursor.
 
-        Returns the next cursor, the ids found, and the errors of single partitions.
+        Returns the next cursor, the ids of orphans, and the errors of single partitions.
         """
         cursor, keys = node.scan(cursor, self._pattern, _KEYS_AT_ONCE)
-        found: defaultdict[str, dict[str, str]] = defaultdict(dict)
+        by_prefix: defaultdict[str, dict[str, str]] = defaultdict(dict)
         for key in keys:
             match = _KEY.fullmatch(key)
             if match and match[1] in self._partitions:
-                found[match[1]][key] = match[2]
+                by_prefix[match[1]][key] = match[2]
         calls: list[scripts.ScriptCall] = []
-        for prefix, records in found.items():
+        for prefix, records in by_prefix.items():
             partition = self._partitions[prefix]
             names = [partition.queue, partition.retries, *records]
             calls.append((_SCRIPT, names, [store.GROUP, mode, *records.values()]))

@@ -109,8 +109,8 @@ class Store:
                 " intent = coalesce(intent, excluded.intent) RETURNING intent",
                 (key, now_ms(self._clock), fingerprint, intent["status"], json.dumps(intent)),
             ).fetchone()
-        found: PaymentIntent = json.loads(stored)
-        return found
+        payment: PaymentIntent = json.loads(stored)
+        return payment
 
     def newest(self, count_max: int) -> list[tuple[str, int, PaymentIntent]]:
         """The newest payments, newest first, each with its key and number of requests."""

@@ -19,8 +19,8 @@ from tests.support import CLOSED_PORT, http, service, wait_until
 
 def value(text: str, sample: str) -> float:
     """The sum of the samples with this prefix."""
-    found = re.findall(rf"^{re.escape(sample)}[^ ]* ([0-9.e+]+)$", text, re.MULTILINE)
-    return sum(float(number) for number in found)
+    samples = re.findall(rf"^{re.escape(sample)}[^ ]* ([0-9.e+]+)$", text, re.MULTILINE)
+    return sum(float(number) for number in samples)
 
 
 LOCAL = {"Host": "localhost"}

@@ -44,9 +44,9 @@ SCRIPTS: Mapping[str, tuple[str, tuple[object, ...]]] = {
     "psp_connector/sweep.lua": ("stream zset -", ("group", "queue", ID)),
 }  # fmt: skip
 CASES = [
-    (name, place)
+    (name, index)
     for name, (types, _) in SCRIPTS.items()
-    for place, kind in enumerate(types.split())
+    for index, kind in enumerate(types.split())
     if kind != "-"
 ]
 
@@ -79,9 +79,9 @@ def everything(redis_port: int) -> dict[bytes, bytes]:
 
 def test_every_script_is_here() -> None:
     """Every script is tested in this module."""
-    found = {str(path.relative_to(ROOT / "services")) for path in ROOT.glob("services/*/*.lua")}
-    found.remove("common/library.lua")  # which is put before each of them
-    assert found == {name.partition(" ")[0] for name in SCRIPTS}
+    names = {str(path.relative_to(ROOT / "services")) for path in ROOT.glob("services/*/*.lua")}
+    names.remove("common/library.lua")  # which is put before each of them
+    assert names == {name.partition(" ")[0] for name in SCRIPTS}
 
 
 def prepared(client: Any, name: str) -> list[str]:
@@ -97,9 +97,9 @@ def prepared(client: Any, name: str) -> list[str]:
     return keys
 
 
-@pytest.mark.parametrize(("name", "place"), CASES)
+@pytest.mark.parametrize(("name", "index"), CASES)
 def test_a_key_of_another_type_is_refused_before_anything_is_written(
-    client: Any, redis_port: int, name: str, place: int
+    client: Any, redis_port: int, name: str, index: int
 ) -> None:
     """The error names the key and its type, and no key has changed; otherwise the call writes."""
     keys, args = prepared(client, name), SCRIPTS[name][1]
@@ -109,9 +109,9 @@ def test_a_key_of_another_type_is_refused_before_anything_is_written(
     assert right != everything(redis_port)
     client.flushall()
     prepared(client, name)
-    client.delete(keys[place])
-    client.sadd(keys[place], "a set")
+    client.delete(keys[index])
+    client.sadd(keys[index], "a set")
     before = everything(redis_port)
-    with pytest.raises(redis.ResponseError, match=f"^WRONGTYPE {keys[place]} is a set, not a "):
+    with pytest.raises(redis.ResponseError, match=f"^WRONGTYPE {keys[index]} is a set, not a "):
         script(keys=keys, args=args)
     assert before == everything(redis_port)

@@ -34,11 +34,11 @@ from services.common.settings import ServerSettings
 
 def app(environ, start_response):
     bind_contextvars(user_id=7)
-    answer = str(os.getpid()).encode()
+    response = str(os.getpid()).encode()
     if environ["PATH_INFO"] == "/slow":
         time.sleep(0.7)
-    start_response("200 OK", [("Content-Length", str(len(answer)))])
-    return [answer]
+    start_response("200 OK", [("Content-Length", str(len(response)))])
+    return [response]
 
 
 environ = {"HTTP_HOST": sys.argv[1], "HTTP_PORT": sys.argv[2], "WORKERS": "2"}
@@ -107,8 +107,8 @@ def test_workers_share_concurrent_connections(port: int) -> None:
 
 def replaced(port: int, victim: int) -> bool:
     with contextlib.suppress(ConnectionError, http.client.HTTPException):
-        found = workers(port)
-        return len(found) == 2 and victim not in found
+        pids = workers(port)
+        return len(pids) == 2 and victim not in pids
     return False
 
 
@@ -175,10 +175,10 @@ def test_a_second_signal_while_the_last_request_ends(port: int, running: tuple[i
     with connected(port) as connection:
         worker = psutil.Process(ask(connection))
         with ThreadPoolExecutor(1) as pool:
-            answer = pool.submit(ask, connection, "/slow")
+            response = pool.submit(ask, connection, "/slow")
             for _ in range(2):
                 time.sleep(0.2)
                 worker.terminate()
-            assert answer.result() == worker.pid
+            assert response.result() == worker.pid
     worker.wait(10)
     assert "Exception ignored" not in running[1].read_text()

@@ -21,7 +21,7 @@ def faults(**changes: str) -> list[str]:
     return error.value.faults
 
 
-def shown(settings: type[Settings], environ: dict[str, str]) -> str:
+def printed(settings: type[Settings], environ: dict[str, str]) -> str:
     """What is printed of invalid settings; nothing of valid ones."""
     try:
         settings.read(environ)
@@ -187,9 +187,9 @@ def test_no_part_of_a_password_is_shown(mark: str) -> None:
     """All of a password is masked, whatever is in it; the next address of a list is shown."""
     password = f"hunter{mark}two"
     url = f"redis://me:{password}@one/0?password={password}"
-    shown = masked(f"{url},{url.replace('one', 'other')}")
-    assert "hunter" not in shown
-    assert "two" not in shown
+    text = masked(f"{url},{url.replace('one', 'other')}")
+    assert "hunter" not in text
+    assert "two" not in text
     assert ",redis://<secret>@other/0" in masked(f"redis://me:{password}@one,redis://:x@other/0")
 
 
@@ -217,7 +217,7 @@ def test_an_invalid_value_shows_no_password(value: str) -> None:
         }
         for name in secret.union(one for one in names if one.endswith(("_URL", "_ENDPOINT"))):
             environ = good | {name.removesuffix("_FILE"): "", name: value}
-            assert "hunter2" not in shown(settings, environ)
+            assert "hunter2" not in printed(settings, environ)
 
 
 @pytest.mark.parametrize(

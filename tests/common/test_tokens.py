@@ -15,17 +15,17 @@ SECRET = "0123456789abcdef0123456789abcdef"
 
 def tokens(secret: str = SECRET, *, age_seconds: float = 0) -> Tokens:
     """A token issuer whose tokens are this old."""
-    found = TokenSettings.read({"HTTP_PORT": "1", "JWT_SECRET": secret})
-    return Tokens(found, lambda: time.time() - age_seconds)
+    chosen = TokenSettings.read({"HTTP_PORT": "1", "JWT_SECRET": secret})
+    return Tokens(chosen, lambda: time.time() - age_seconds)
 
 
-def issue(by: Tokens) -> str:
-    return by.issue(1, "alice", enabled=True)
+def issue(issuer: Tokens) -> str:
+    return issuer.issue(1, "alice", enabled=True)
 
 
-def refusal(by: Tokens, token: str) -> str:
+def refusal(issuer: Tokens, token: str) -> str:
     try:
-        by.verify(token)
+        issuer.verify(token)
     except TokenError as error:
         return str(error)
     return ""
@@ -35,13 +35,13 @@ def refusal(by: Tokens, token: str) -> str:
 def test_a_known_token_is_verified_again_outside_its_lifetime(seconds: float) -> None:
     """A token is verified once within its lifetime, and again after it or with a clock set back."""
     now = [time.time()]
-    found = TokenSettings.read({"HTTP_PORT": "1", "JWT_SECRET": SECRET})
-    by = Tokens(found, lambda: now[0])
-    token = issue(by)
-    first = by.verify(token)
-    assert first is by.verify(token)
+    chosen = TokenSettings.read({"HTTP_PORT": "1", "JWT_SECRET": SECRET})
+    issuer = Tokens(chosen, lambda: now[0])
+    token = issue(issuer)
+    first = issuer.verify(token)
+    assert first is issuer.verify(token)
     now[0] += seconds
-    assert first is not by.verify(token)
+    assert first is not issuer.verify(token)
 
 
 def test_the_error_of_an_expired_token_says_so() -> None:
@@ -51,13 +51,13 @@ def test_the_error_of_an_expired_token_says_so() -> None:
 
 def test_one_changed_character_is_another_token() -> None:
     """The cache key is the whole token, including the signature."""
-    by = tokens()
-    token = issue(by)
-    by.verify(token)
+    issuer = tokens()
+    token = issue(issuer)
+    issuer.verify(token)
     middle = token.rindex(".") + 5
     changed = token[:middle] + ("A" if token[middle] != "A" else "B") + token[middle + 1 :]
     with pytest.raises(TokenError):
-        by.verify(changed)
+        issuer.verify(changed)
 
 
 JSON = st.recursive(

@@ -43,7 +43,7 @@ def _stopped(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     tracing.stop()
 
 
-def test_off_it_imports_no_sdk() -> None:
+def test_no_sdk_is_imported_while_off() -> None:
     """Without an endpoint, nothing loads OpenTelemetry's SDK or metrics, not even redis-py."""
     code = """
 import sys
@@ -122,8 +122,8 @@ def test_a_redirect_is_not_followed() -> None:
 def test_invalid_headers_are_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     """One log line reports invalid headers, like any failed export, without their values."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x=hunter2%0d%0ab")
-    with receiver() as found, capture_logs() as logs:
-        exporter = otel.Exporter(found.endpoint)
+    with receiver() as received, capture_logs() as logs:
+        exporter = otel.Exporter(received.endpoint)
         exporter.export([])
         exporter.export([])
     [line] = logs

@@ -22,7 +22,7 @@ slots = st.integers(0, CONNECTORS - 1)
 counts = st.integers(1, 4)
 picks = st.integers(0, 30)
 delays = st.sampled_from([0, 0, 30])
-responses = st.sampled_from(["capture", "decline", "refuse", "fail", "fail", "lose the answer"])
+responses = st.sampled_from(["capture", "decline", "refuse", "fail", "fail", "lose the response"])
 
 
 class Working(Checked):
@@ -80,7 +80,7 @@ class Working(Checked):
         queue = self.connectors[slot]
         undelivered = [i for i, entry in self.model.entries.items() if not entry.owner][:count]
         entries = queue.read(count)
-        assert self.model.give(undelivered, queue.name) == [entry.id for entry in entries]
+        assert self.model.assign(undelivered, queue.name) == [entry.id for entry in entries]
         return entries
 
     @rule(slot=slots, count=counts, started=counts)
@@ -97,7 +97,7 @@ class Working(Checked):
         owner = f"merchant:{merchant}"
         aside = sorted(i for i, entry in self.model.entries.items() if entry.owner == owner)
         entries = self.connectors[slot].assign([], {merchant: count})
-        expected = self.model.give(aside[:count], self.connectors[slot].name)
+        expected = self.model.assign(aside[:count], self.connectors[slot].name)
         assert expected == [entry.id for entry in entries]
         self._begin(slot, entries)
 
@@ -145,35 +145,35 @@ class Working(Checked):
 
     def _charge(self, call: Call, how: str) -> None:
         """Charges at the PSP, whose decision for a transaction never changes."""
-        if call.answer:
+        if call.result:
             return
         transaction_id = call.work.charge.transaction_id
         decided = self.model.decided
-        if how in {"capture", "lose the answer"}:
+        if how in {"capture", "lose the response"}:
             decided.setdefault(transaction_id, "captured")
         elif how == "decline":
             decided.setdefault(transaction_id, "declined")
-        if how in {"fail", "lose the answer"}:
-            call.answer = "transient"
+        if how in {"fail", "lose the response"}:
+            call.result = "transient"
         else:
-            call.answer = decided.get(transaction_id, "failed")
+            call.result = decided.get(transaction_id, "failed")
 
-    @precondition(lambda self: any(call.answer for call in self.calls))
+    @precondition(lambda self: any(call.result for call in self.calls))
     @rule(pick=picks, delay_seconds=delays)
     def save(self, pick: int, delay_seconds: int) -> None:
-        answered = [call for call in self.calls if call.answer]
-        self._save(answered[pick % len(answered)], delay_seconds)
+        charged = [call for call in self.calls if call.result]
+        self._save(charged[pick % len(charged)], delay_seconds)
 
     def _save(self, call: Call, delay_seconds: int) -> None:
         """Saves the result or schedules a retry, however late."""
         self.calls.remove(call)
         work = call.work
-        if call.answer == "transient" and work.attempt < self.settings.psp_attempts_max:
+        if call.result == "transient" and work.attempt < self.settings.psp_attempts_max:
             due_ms = int(self.now * 1000) + delay_seconds * 1000
             expected = self.model.retry(call, due_ms)
             assert [expected] == call.queue.save([(work, RetryResult("HTTP 500", delay_seconds))])
             return
-        status = "failed" if call.answer == "transient" else call.answer
+        status = "failed" if call.result == "transient" else call.result
         points = major_units(work.charge.amount, work.charge.currency)
         ending = FinalResult(
             status,

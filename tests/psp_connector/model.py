@@ -63,12 +63,12 @@ class Entry:
 
 @dataclass
 class Call:
-    """An attempt that a connector has begun; `answer` is the PSP's result, once called."""
+    """An attempt that a connector has begun; `result` is the PSP's, once called."""
 
     slot: int
     queue: Queue
     work: Work
-    answer: str = ""
+    result: str = ""
 
 
 @dataclass
@@ -84,7 +84,7 @@ class Model:
     decided: dict[str, str] = field(default_factory=dict)
     """What the PSP has done with a transaction; it will not do anything else."""
 
-    def give(self, entry_ids: list[str], owner: str) -> list[str]:
+    def assign(self, entry_ids: list[str], owner: str) -> list[str]:
         """Assigns entries to a connector; malformed ones become dead letters."""
         for entry_id in entry_ids:
             self.entries[entry_id].owner = owner
@@ -123,7 +123,7 @@ class Model:
             return False
         self.entries.pop(call.work.entry_id, None)
         if record.final:
-            # The money was taken, but the merchant was told otherwise.
+            # The PSP captured it, but the record says otherwise.
             self.new_letters[transaction_id] += status == "captured" != record.status
             return False
         record.status = status
@@ -187,9 +187,9 @@ class Checked(RuleBasedStateMachine):
 
     def _newest(self, count: int) -> list[tuple[str, Entry]]:
         """The newest entries of the queue, in order."""
-        found = self.client.xrevrange(self.partition.queue, count=count) if count else []
+        newest = self.client.xrevrange(self.partition.queue, count=count) if count else []
         entries = []
-        for entry_id, fields in reversed(found):
+        for entry_id, fields in reversed(newest):
             merchant = f"merchant:{fields.get('user_id', '')}"
             entries.append((entry_id, Entry(fields.get("transaction_id", ""), "", merchant)))
         return entries
@@ -240,8 +240,8 @@ class Checked(RuleBasedStateMachine):
             for user_id in USERS:
                 pipeline.lrange(self.partition.ledger(user_id), 0, -1)
                 pipeline.get(self.partition.points(user_id))
-            found = pipeline.execute()
-        for user_id, ledger, points in zip(USERS, found[::2], found[1::2], strict=True):
+            replies = pipeline.execute()
+        for user_id, ledger, points in zip(USERS, replies[::2], replies[1::2], strict=True):
             captured = {
                 i: record.points
                 for i, record in self.model.records.items()

@@ -93,8 +93,8 @@ class Payments:
         return not self.client.xlen(STORE.queue) and not self.client.zcard(STORE.retries)
 
     def record(self, transaction_id: str) -> dict[str, Any]:
-        found = self.client.hgetall(STORE.transaction(transaction_id))
-        return Transaction.model_validate(found).model_dump(exclude_none=True)
+        fields = self.client.hgetall(STORE.transaction(transaction_id))
+        return Transaction.model_validate(fields).model_dump(exclude_none=True)
 
     def change(self, transaction_id: str, field: str, value: str | None) -> None:
         """Changes a record by hand; None deletes the field."""

@@ -17,11 +17,11 @@ class Psp:
     def __init__(self, *, up: bool) -> None:
         self.up = up
         self.now = 0.0
-        self.asked: list[float] = []
+        self.probed_at: list[float] = []
         self.breaker = Breaker(8, Backoff(1, 30, longest), lambda: self.now)
 
     def is_available(self) -> bool:
-        self.asked.append(self.now)
+        self.probed_at.append(self.now)
         return self.up
 
     def fail(self, count: int) -> list[bool]:
@@ -35,10 +35,10 @@ class Psp:
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1), st.floats(0, 3600))
-def test_backoff_stays_within_its_bounds(attempt: int, luck: float, asked: float) -> None:
+def test_backoff_stays_within_its_bounds(attempt: int, fraction: float, requested: float) -> None:
     """The delay doubles up to its bound, and is never below Retry-After."""
-    backoff = Backoff(0.5, 60, lambda low, high: low + luck * (high - low))
-    assert asked <= backoff.delay_seconds(attempt, asked) <= max(60, asked)
+    backoff = Backoff(0.5, 60, lambda low, high: low + fraction * (high - low))
+    assert requested <= backoff.delay_seconds(attempt, requested) <= max(60, requested)
     doubling = Backoff(0.5, 60, longest)
     assert [doubling.delay_seconds(n) for n in range(1, 9)] == [0.5, 1, 2, 4, 8, 16, 32, 60]
 
@@ -52,9 +52,9 @@ def test_it_opens_only_if_a_probe_fails() -> None:
     psp.breaker.succeeded()
     psp.up = False
     assert psp.fail(4) == [False] * 4
-    assert psp.breaker.allowed == 8
+    assert psp.breaker.calls_max == 8
     assert psp.fail(5) == [True] + [False] * 4, "open, it need not ask"
-    assert psp.breaker.allowed == 0
+    assert psp.breaker.calls_max == 0
 
 
 def test_one_thread_probes_at_a_time() -> None:
@@ -74,7 +74,7 @@ def test_probes_of_a_psp_that_is_down_become_rare() -> None:
     for psp.now in range(600):
         if psp.breaker.is_due():
             psp.breaker.check(psp.is_available)
-    waits = [after - before for before, after in itertools.pairwise(psp.asked)]
+    waits = [after - before for before, after in itertools.pairwise(psp.probed_at)]
     assert waits == [1, 2, 4, 8, 16] + [30] * 18
 
 
@@ -86,16 +86,16 @@ def test_it_recovers_gradually() -> None:
         psp.now, psp.up = psp.now + 1, True
         assert psp.breaker.is_due()
         assert psp.breaker.check(psp.is_available)
-        allowed = [psp.breaker.allowed]
+        limits = [psp.breaker.calls_max]
         for _ in range(2):
             psp.breaker.succeeded()
-            allowed.append(psp.breaker.allowed)
+            limits.append(psp.breaker.calls_max)
         assert psp.fail(1) == [True]
-        assert [*allowed, psp.breaker.allowed] == [1, 2, 4, 8]
+        assert [*limits, psp.breaker.calls_max] == [1, 2, 4, 8]
         psp.breaker.succeeded()
-        assert psp.breaker.allowed == 8
+        assert psp.breaker.calls_max == 8
         psp.fail(4)
         psp.up = False
         psp.fail(1)
-        assert psp.breaker.allowed == 0
+        assert psp.breaker.calls_max == 0
         assert not psp.breaker.is_due()

@@ -116,14 +116,14 @@ def test_a_payment_goes_on_once_a_broken_key_is_repaired(
     key, value = KEYS[broken]
     client.set(key, value)
 
-    def answer(charge: Charge, call: int) -> Outcome:
+    def respond(charge: Charge, call: int) -> Outcome:
         if charge.transaction_id == first and broken == "retries" and call == 1:
             return Transient("HTTP 500")
         if charge.transaction_id == first and broken == "dead letters":
             return Refused("HTTP 400")
         return Captured("pi")
 
-    psp = FakePsp(answer)
+    psp = FakePsp(respond)
     with capture_logs() as logs, contextlib.ExitStack() as stack:
         stack.enter_context(payments.running(psp, drain_seconds=0))
         wait_until(lambda: psp.calls[first] and psp.calls[other])

@@ -64,15 +64,15 @@ def test_each_outcome_of_a_call(
     psp, transaction_id = FakePsp(respond), payments.accept()
     with capture_logs() as logs:
         payments.end(psp, transaction_id)
-    found = payments.record(transaction_id)
+    record = payments.record(transaction_id)
     code = "insufficient_funds" if status == "declined" else None
-    assert (found["status"], found.get("decline_code")) == (status, code)
-    assert found["attempts"] == psp.calls.total() == len(outcomes)
+    assert (record["status"], record.get("decline_code")) == (status, code)
+    assert record["attempts"] == psp.calls.total() == len(outcomes)
     events = ["queued", *["processing", "retry"] * (len(outcomes) - 1), "processing", status]
-    assert [event["event"] for event in found["timeline"]] == events
-    for asked, retry in zip(outcomes, found["timeline"][2:-1:2], strict=False):
+    assert [event["event"] for event in record["timeline"]] == events
+    for outcome, retry in zip(outcomes, record["timeline"][2:-1:2], strict=False):
         delay = time_of(retry["next_attempt_at"]) - time_of(retry["at"])
-        assert delay >= timedelta(seconds=0 if asked is CRASH else DOWN.retry_after_seconds)
+        assert delay >= timedelta(seconds=0 if outcome is CRASH else DOWN.retry_after_seconds)
     assert [letter["reason"] for letter in payments.letters()] == ([reason] if reason else [])
     assert [line.get("decline_code") for line in logs if line["event"] == "attempt"][-1] == code
 
@@ -160,7 +160,7 @@ def test_an_outage_costs_one_attempt_at_most(payments: Payments) -> None:
 
 
 def test_a_payment_that_is_not_sent_hides_no_outage(payments: Payments) -> None:
-    """Between failures of others, it is no sign of a PSP that is up."""
+    """It does not count as a response: the failures around it are consecutive."""
     payments.settings = payments.settings.model_copy(update={"psp_attempts_max": 1})
     outcomes: list[Outcome] = [Transient("no response"), Refused("no IQD", is_sent=False)]
     failed = itertools.cycle(outcomes)

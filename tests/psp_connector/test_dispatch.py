@@ -58,7 +58,7 @@ def test_merchants_take_turns(payments: Payments) -> None:
     assert served == ["0"] * 3 + merchants
 
 
-def test_what_waits_here_is_left_to_the_others(client: Any, payments: Payments) -> None:
+def test_waiting_entries_are_left_to_other_connectors(client: Any, payments: Payments) -> None:
     """A connector that stops or loses its lease forgets waiting entries."""
     (_, leaving), (_, lapsing) = (join(payments, name) for name in ("leaving", "lapsing"))
     other = payments.queue("other")
@@ -77,7 +77,7 @@ def test_what_waits_here_is_left_to_the_others(client: Any, payments: Payments) 
     assert time.monotonic() - began > dispatch.BLOCK_MS / 2000, "it waits for new entries again"
 
 
-def test_what_waits_here_is_not_abandoned(payments: Payments) -> None:
+def test_waiting_entries_are_not_abandoned(payments: Payments) -> None:
     """A connector that looks for abandoned entries leaves those in its own memory."""
     _, dispatcher = join(payments, "one")
     accepted = [payments.accept() for _ in range(4)]

@@ -15,8 +15,10 @@ from tests.support import wait_until
 def test_a_merchant_stays_in_its_partition() -> None:
     """The mapping never changes, because stored data depend on it."""
     partitions = store.partitions(16)
-    found = [store.partition_of(user_id, partitions).number for user_id in (0, 1, 2, 3, 10**15 - 1)]
-    assert found == [1, 7, 13, 11, 14]
+    numbers = [
+        store.partition_of(user_id, partitions).number for user_id in (0, 1, 2, 3, 10**15 - 1)
+    ]
+    assert numbers == [1, 7, 13, 11, 14]
     assert store.partitions(1) == (store.WHOLE,)
     assert store.WHOLE.queue == "queue", "as in data from before there were partitions"
 

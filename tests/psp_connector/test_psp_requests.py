@@ -75,7 +75,7 @@ def test_a_proxy_is_for_an_external_psp(
 
 
 @pytest.mark.parametrize(
-    ("proxy", "shown"),
+    ("proxy", "printed"),
     [
         ("socks5://me:hunter2@proxy:1", "socks5://<secret>@proxy:1"),  # needs a missing package
         ("http://me:hunter2@127.0.0.1:bad", "<secret>"),
@@ -83,15 +83,15 @@ def test_a_proxy_is_for_an_external_psp(
     ],
 )
 def test_an_unusable_proxy_is_refused(
-    monkeypatch: pytest.MonkeyPatch, proxy: str, shown: str
+    monkeypatch: pytest.MonkeyPatch, proxy: str, printed: str
 ) -> None:
     """Preflight and the connector refuse it at the start, without its password."""
     monkeypatch.setenv("all_proxy", proxy)
     url = "https://api.stripe.com"
-    with pytest.raises(SettingsError, match=f"is '{shown}': must be"):
+    with pytest.raises(SettingsError, match=f"is '{printed}': must be"):
         client(url)
     [fault] = preflight.wrong_proxy({"PSP_URL": url, "all_proxy": proxy})
-    assert (f"is '{shown}': must be" in fault, "hunter2" in fault) == (True, False)
+    assert (f"is '{printed}': must be" in fault, "hunter2" in fault) == (True, False)
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,11 @@ def occupied(slots: Slots, granted: dict[str, int]) -> None:
 
 
 @given(st.integers(2, 64), st.integers(1, 1000))
-def test_one_merchant_gets_most_slots_but_never_the_last(allowed: int, requested: int) -> None:
+def test_one_merchant_gets_most_slots_but_never_the_last(calls_max: int, requested: int) -> None:
     """One merchant gets at least half but leaves one for the next merchant."""
-    slots = Slots(lambda: allowed)
+    slots = Slots(lambda: calls_max)
     granted = shares(slots, {"becky": requested})
-    assert min(requested, allowed // 2) <= granted["becky"] <= min(requested, allowed - 1)
+    assert min(requested, calls_max // 2) <= granted["becky"] <= min(requested, calls_max - 1)
     occupied(slots, granted)
     assert shares(slots, {"becky": 1000, "alice": 1})["alice"]
 
@@ -34,15 +34,15 @@ def test_one_merchant_gets_most_slots_but_never_the_last(allowed: int, requested
     st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 20)),
 )
 def test_no_slot_is_given_twice_and_none_to_spare_is_held_back(
-    allowed: int, first: dict[str, int], second: dict[str, int]
+    calls_max: int, first: dict[str, int], second: dict[str, int]
 ) -> None:
     """Shares fit slots and requests; a merchant with none in flight comes first."""
-    slots = Slots(lambda: allowed)
-    for asking in (first, second):
+    slots = Slots(lambda: calls_max)
+    for requested in (first, second):
         free = slots.free
-        granted = shares(slots, asking)
+        granted = shares(slots, requested)
         assert granted.total() <= free
-        assert all(0 < count <= asking[merchant] for merchant, count in granted.items())
+        assert all(0 < count <= requested[merchant] for merchant, count in granted.items())
         occupied(slots, granted)
     left_out = [m for m, count in second.items() if count and not (first.get(m) or granted[m])]
     assert not (slots.free and left_out)
@@ -61,15 +61,15 @@ def test_12_slots() -> None:
     st.integers(1, 16),
     st.lists(st.tuples(st.integers(0, 3), st.integers(1, 40)), max_size=12),
 )
-def test_partitions_share_the_slots(allowed: int, rounds: list[tuple[int, int]]) -> None:
+def test_partitions_share_the_slots(calls_max: int, rounds: list[tuple[int, int]]) -> None:
     """Calls never exceed slots; a free one goes to a partition below its even share."""
-    first = Slots(lambda: allowed)
+    first = Slots(lambda: calls_max)
     views = [first, *(first.sibling() for _ in range(3))]
     works: list[Work] = []
     for number, count in rounds:
         with views[number].reserve({f"{number}-{m}": 1 for m in range(count)}) as granted:
             new = [work(f"{len(works)}-{m}", m) for m in granted]
-            assert granted.total() <= allowed - len(works)
+            assert granted.total() <= calls_max - len(works)
             views[number].occupy(new)
         works += new
     assert views[0].wait_idle(0) == len(works)
@@ -89,4 +89,4 @@ def test_a_partition_that_waits_gets_the_next_free_slot() -> None:
     busy.release(works[:1])
     assert (busy.free, late.free) == (0, 1)
     busy.park(works[1])
-    assert late.free == 2, "what waits to be saved holds no slot of another"
+    assert late.free == 2, "an unsaved result holds no slot of another partition"

@@ -39,11 +39,11 @@ def test_an_attempt_that_broke_off_is_found(payments: Payments) -> None:
     """A connector reclaims its own entry that is not in flight."""
     bad: Any = "no number"
 
-    def answer(charge: Charge, call: int) -> Outcome:
+    def respond(charge: Charge, call: int) -> Outcome:
         return Transient("HTTP 500", bad) if call == 1 else Captured(charge.transaction_id)
 
     transaction_id = payments.accept()
-    payments.end(FakePsp(answer), transaction_id)
+    payments.end(FakePsp(respond), transaction_id)
     assert payments.record(transaction_id)["status"] == "captured"
 
 
@@ -163,12 +163,12 @@ def test_the_lease_survives_a_hanging_probe(
     client: Any, payments: Payments, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connector renews its lease during a probe, however long it takes."""
-    psp, release, asked = FakePsp(), threading.Event(), threading.Event()
+    psp, release, probing = FakePsp(), threading.Event(), threading.Event()
     psp.up = False
 
     def hang() -> bool:
         if psp.probes:  # the first one finds it down
-            asked.set()
+            probing.set()
             release.wait(10)
         return type(psp).is_available(psp)
 
@@ -176,7 +176,7 @@ def test_the_lease_survives_a_hanging_probe(
     for _ in range(12):
         payments.accept()
     with payments.running(psp):
-        assert asked.wait(10)
+        assert probing.wait(10)
         client.delete(STORE.lease("one"))
         wait_until(lambda: client.exists(STORE.lease("one")), seconds_max=5, what="renewal")
         release.set()

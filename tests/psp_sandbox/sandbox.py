@@ -53,7 +53,7 @@ class Sandbox:
     def get(self, path: str, **query: str) -> Result:
         return self.http.simulate_get(path, params=query, headers=AUTH)
 
-    def shown(self, **query: str) -> Any:
+    def recorded(self, **query: str) -> Any:
         return self.get("/_sandbox/payment_intents", **query).json
 
     def faults(self, **faults: object) -> Result:

@@ -24,7 +24,7 @@ def test_transient_faults(sandbox: Sandbox, method: str, status: int) -> None:
         assert result.status_code == status
         hints = result.headers.get("Retry-After"), result.json["error"].get("code")
         assert hints == (("1", "rate_limit") if status == 429 else (None, None))
-    summary = sandbox.shown()["summary"]
+    summary = sandbox.recorded()["summary"]
     assert (summary["requests"], summary["intents"]) == (3, 0)
 
 
@@ -33,7 +33,7 @@ def test_flaky(sandbox: Sandbox) -> None:
     for key in ("k1", "k2"):
         results = [sandbox.pay(key, payment_method="pm_sandbox_flaky") for _ in range(4)]
         assert [result.status_code for result in results] == [500, 500, 200, 200]
-    assert sandbox.shown()["summary"]["captured"] == 2
+    assert sandbox.recorded()["summary"]["captured"] == 2
 
 
 class Meeting(Waiting):
@@ -57,7 +57,7 @@ def test_key_in_use() -> None:
         others = [sandbox.pay("k1", payment_method="pm_sandbox_slow") for _ in range(3)]
         meeting.barrier.wait()
         assert first.result(10).status_code == 200
-    [row] = sandbox.shown()["data"]
+    [row] = sandbox.recorded()["data"]
     store.close()
     assert [result.status_code for result in others] == [409] * 3
     assert others[0].json["error"]["code"] == "idempotency_key_in_use"
@@ -70,12 +70,12 @@ def test_two_processes_charge_a_key_once(tmp_path: Path) -> None:
     stores[0].check()  # The orphan has the database; SQLite lets only one process create it.
     meeting = Meeting()
     with ThreadPoolExecutor(2) as pool:
-        asked = [
+        requests = [
             pool.submit(Sandbox(store, meeting).pay, "k1", payment_method="pm_sandbox_slow")
             for store in stores
         ]
-        first, second = (future.result(20) for future in asked)
-    summary = Sandbox(stores[0]).shown()["summary"]
+        first, second = (future.result(20) for future in requests)
+    summary = Sandbox(stores[0]).recorded()["summary"]
     for store in stores:
         store.close()
     assert (first.status_code, first.json) == (200, second.json)
@@ -88,7 +88,7 @@ def test_down(sandbox: Sandbox) -> None:
     assert sandbox.pay("k1").status_code == 503
     assert sandbox.get("/v1/payment_intents").status_code == 503
     assert sandbox.get("/health").status_code == 200
-    assert sandbox.shown()["summary"]["requests"] == 0
+    assert sandbox.recorded()["summary"]["requests"] == 0
     assert sandbox.get("/_sandbox/faults").json["given"] == {"unavailable": 2}
     assert sandbox.http.simulate_delete("/_sandbox/faults").status_code == 204
     assert sandbox.pay("k1").status_code == 200

@@ -18,7 +18,7 @@ def test_captures(sandbox: Sandbox) -> None:
     assert (intent["object"], intent["status"]) == ("payment_intent", "succeeded")
     assert (intent["amount"], intent["amount_received"], intent["currency"]) == (1250, 1250, "usd")
     assert intent["metadata"] == {"transaction_id": "t-1"}
-    assert [row["payment_intent"] for row in sandbox.shown()["data"]] == [intent]
+    assert [row["payment_intent"] for row in sandbox.recorded()["data"]] == [intent]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_wrong_parameters(
     assert (result.status_code, error["type"]) == (400, "invalid_request_error")
     assert code == error.get("code")
     assert param in (None, error.get("param"))
-    assert sandbox.shown()["summary"]["intents"] == 0
+    assert sandbox.recorded()["summary"]["intents"] == 0
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_replay(sandbox: Sandbox, method: str) -> None:
     second = sandbox.post(urlencode([*form]), {"Idempotency-Key": "k1"})
     assert (first.status_code, first.json) == (second.status_code, second.json)
     assert tuple(r.headers.get("Idempotent-Replayed") for r in (first, second)) == (None, "true")
-    assert [row["requests"] for row in sandbox.shown()["data"]] == [2]
+    assert [row["requests"] for row in sandbox.recorded()["data"]] == [2]
 
 
 def test_long_key(sandbox: Sandbox) -> None:
@@ -120,7 +120,7 @@ def test_long_key(sandbox: Sandbox) -> None:
 def test_without_key(sandbox: Sandbox) -> None:
     """Without a key, each request is a separate payment."""
     assert sandbox.pay().json["id"] != sandbox.pay().json["id"]
-    assert {"requests": 2, "captured": 2}.items() <= sandbox.shown()["summary"].items()
+    assert {"requests": 2, "captured": 2}.items() <= sandbox.recorded()["summary"].items()
 
 
 def test_list(sandbox: Sandbox) -> None:
@@ -157,14 +157,14 @@ def test_request_id(sandbox: Sandbox) -> None:
     assert sandbox.post("", {"X-Request-Id": "r-1"}).headers["Request-Id"] == "r-1"
 
 
-def test_shown(sandbox: Sandbox) -> None:
+def test_recorded_payments(sandbox: Sandbox) -> None:
     """The sandbox lists its payments, newest first."""
     for key in ("a", "b", "b", "c"):
         sandbox.pay(key)
-    shown = sandbox.shown(limit="2")
-    rows = [(row["idempotency_key"], row["requests"]) for row in shown["data"]]
+    recorded = sandbox.recorded(limit="2")
+    rows = [(row["idempotency_key"], row["requests"]) for row in recorded["data"]]
     assert rows == [("c", 1), ("b", 2)]
-    assert shown["summary"] == {
+    assert recorded["summary"] == {
         "intents": 3, "captured": 3, "declined": 0, "requests": 4,
         "keys_captured_more_than_once": 0,
     }  # fmt: skip
@@ -216,6 +216,6 @@ def test_a_key_is_charged_once(steps: list[tuple[str, str, str]]) -> None:
             assert result.json["error"]["type"] == "idempotency_error"
         elif result.status_code in (200, 402):
             assert paid.setdefault(key, result.json) == result.json
-    summary = sandbox.shown()["summary"]
+    summary = sandbox.recorded()["summary"]
     sandbox.store.close()
     assert (summary["intents"], summary["keys_captured_more_than_once"]) == (len(paid), 0)

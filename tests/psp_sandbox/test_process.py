@@ -67,8 +67,8 @@ def test_dropped_connection(url: str) -> None:
     assert pay(url, "dropped") == Transient("no response")
     http.delete(f"{url}/_sandbox/faults")
     assert isinstance(pay(url, "dropped"), Captured)
-    shown = http.get(f"{url}/_sandbox/payment_intents").json()
-    assert shown["data"][0]["requests"] == 2
+    recorded = http.get(f"{url}/_sandbox/payment_intents").json()
+    assert recorded["data"][0]["requests"] == 2
 
 
 def test_wrong_database(tmp_path: Path) -> None:

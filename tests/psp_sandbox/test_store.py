@@ -13,7 +13,7 @@ def test_key_is_forgotten_after_a_day(sandbox: Sandbox, clock: Clock) -> None:
     assert first == sandbox.pay("k1").json
     clock.now += 2
     assert first["id"] != sandbox.pay("k1").json["id"]
-    assert sandbox.shown()["summary"]["keys_captured_more_than_once"] == 1
+    assert sandbox.recorded()["summary"]["keys_captured_more_than_once"] == 1
 
 
 def test_sweep(sandbox: Sandbox, clock: Clock) -> None:
@@ -24,7 +24,7 @@ def test_sweep(sandbox: Sandbox, clock: Clock) -> None:
     kept = []
     for n in range(15):
         sandbox.pay(f"new-{n}")
-        kept.append(sandbox.shown()["summary"]["intents"])
+        kept.append(sandbox.recorded()["summary"]["intents"])
     assert (kept[0], kept[-1]) == (19, 15)
 
 
