@@ -119,27 +119,12 @@ class Exporter(SpanExporter):
         return SpanExportResult.FAILURE if reason else SpanExportResult.SUCCESS
 
 
-class _Limit:
-    """Counts the traces of the current second."""
-
-    def __init__(self) -> None:
-        self._second = self._count = 0
-
-    def take(self) -> bool:
-        """Whether one more trace may begin. A race between threads lets a few more pass."""
-        second = int(time.monotonic())
-        if second != self._second:
-            self._second, self._count = second, 0
-        self._count += 1
-        return self._count <= TRACES_PER_SECOND_MAX
-
-
 class Middleware:
     """Falcon middleware: a server span for each request (semantic conventions for HTTP)."""
 
     def __init__(self, tracer: trace.Tracer) -> None:
         self._tracer = tracer
-        self._limit = _Limit()
+        self._second = self._count = 0
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
         parent = tracing.extract(req.env.get("HTTP_TRACEPARENT", ""))
@@ -162,7 +147,15 @@ class Middleware:
             return False
         # Limited only where a trace enters the platform; inside, the first decision holds.
         is_inside = ids.is_valid and "HTTP_X_FORWARDED_FOR" not in req.env
-        return is_inside or self._limit.take()
+        return is_inside or self._may_begin()
+
+    def _may_begin(self) -> bool:
+        """Counts the traces of the current second; a race between threads lets a few more pass."""
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._count = second, 0
+        self._count += 1
+        return self._count <= TRACES_PER_SECOND_MAX
 
     def process_response(
         self,

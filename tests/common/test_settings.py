@@ -8,7 +8,7 @@ from devtools.console.settings import ConsoleSettings
 from devtools.settings import SETTINGS
 from services.auth_api.settings import AuthSettings
 from services.common import redis_client
-from services.common.settings import EXIT_BAD_SETTINGS, Settings, SettingsError, exit_if_bad, masked
+from services.common.settings import Settings, SettingsError, masked
 from services.core_api.settings import CoreSettings
 from services.psp_connector.settings import ConnectorSettings
 
@@ -146,14 +146,6 @@ def test_secrets_are_masked() -> None:
     text = repr(CoreSettings.read(GOOD))
     assert "s" * 32 not in text
     assert "<secret>" in text
-
-
-def test_bad_settings_exit_with_ex_config(capsys: pytest.CaptureFixture[str]) -> None:
-    """A service with bad settings ends with 78 before anything listens."""
-    with pytest.raises(SystemExit) as left, exit_if_bad():
-        CoreSettings.read({})
-    assert left.value.code == EXIT_BAD_SETTINGS
-    assert "nothing was started" in capsys.readouterr().err
 
 
 def test_settings_are_listed_with_value_and_origin() -> None:

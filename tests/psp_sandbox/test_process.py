@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from services.common.settings import EXIT_BAD_SETTINGS
 from services.psp_connector.psp import Captured, Charge, Outcome, Transient
 from tests.psp_connector.http_psp import client
 from tests.psp_sandbox.sandbox import AUTH, PAYMENT
@@ -76,6 +77,7 @@ def test_wrong_database(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no database at all, and certainly none of SQLite's")
     environ = {"HTTP_PORT": "1", "SANDBOX_DATABASE": str(tmp_path / "file"), "WORKERS": "4"}
     done = call([sys.executable, "-m", "services.psp_sandbox"], os.environ | environ)
-    assert done.returncode == 78
+    assert done.returncode == EXIT_BAD_SETTINGS
+    assert "nothing was started" in done.stderr
     assert "SANDBOX_DATABASE" in done.stderr
     assert "not a database" in done.stderr
