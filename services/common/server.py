@@ -35,7 +35,7 @@ GRACE_SECONDS = 1
 STUCK_SECONDS = 30
 # Delay of an accept by a worker with more connections than another.
 GIVE_WAY_SECONDS = 0.001
-# Above the number of workers that run at once.
+# More than the workers that run at once.
 _COUNTS = 256
 
 

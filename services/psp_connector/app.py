@@ -21,8 +21,8 @@ from services.psp_connector.sweep import Sweep
 REDIS_TIMEOUT_SECONDS = 2.0
 # Maximum interval between probes of a PSP that is down.
 _PROBE_SECONDS_MAX = 30.0
-# A lane's loop runs five times a second; a slow Redis may delay it by a few seconds. Without its
-# Redis, or its replicas, it charges nothing.
+# A lane's loop runs five times a second; a slow Redis may delay it by a few seconds. A lane without
+# Redis or its replicas charges nothing.
 _STUCK_SECONDS = 10.0
 
 

@@ -151,7 +151,7 @@ def _pool_class(base: type[HTTPConnectionPool], session: BoundedSession) -> Any:
     class Connection(base.ConnectionCls):  # type: ignore[misc, name-defined]
         def request(self, *args: Any, **kwargs: Any) -> None:
             super().request(*args, **kwargs)
-            # Here, because on a connection's last response only its reader knows the socket.
+            # Not later: after the last response on a connection, only the response has the socket.
             session.watch(self.sock)
 
         def _tunnel(self) -> None:

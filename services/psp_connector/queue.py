@@ -160,8 +160,8 @@ class Queue:
     def _lives(self, name: str) -> bool:
         left_ms = int(self._redis.pttl(self.partition.lease(name)))
         if left_ms > LEASE_SECONDS * 1000 or left_ms == _NO_EXPIRY:
-            # The clock was set back, and Redis stores an absolute expiry; or written by hand. A
-            # live connector will renew its lease; a dead one's must not last for hours.
+            # Set by hand, or the clock was set back: Redis stores an absolute expiry. A live
+            # connector will renew its lease; a dead one's must not last for hours.
             self._redis.pexpire(self.partition.lease(name), LEASE_SECONDS * 1000)
         return left_ms != _NO_KEY
 

@@ -124,7 +124,7 @@ def test_a_fault_names_the_rule_and_shows_no_secret(changes: dict[str, str], mes
 
 @pytest.mark.parametrize("path", ["none", ".", "x" * 256])
 def test_an_unreadable_file_is_a_fault_of_its_setting(tmp_path: Path, path: str) -> None:
-    """Also if the system cannot say whether there is one: too long a name, a forbidden folder."""
+    """A missing file, a folder, and a name that is too long to be looked up."""
     rule = "a file that can be read: "
     with pytest.raises(SettingsError, match=f"^USERS_FILE='.*': must be {rule}"):
         AuthSettings.read(GOOD | {"USERS_FILE": str(tmp_path / path)})
@@ -197,7 +197,7 @@ _TEXT = st.text("redis:/@?=&,#.%-[ 0", max_size=12)
     | st.tuples(_TEXT.filter(lambda text: not text.startswith("/")), _TEXT).map("hunter2".join)
 )
 def test_an_invalid_value_shows_no_password(value: str) -> None:
-    """Whatever is wrong with an address or a secret, or with the name of its file."""
+    """No message about an address, a secret or the path of its file has a password."""
     good = GOOD | {"PSP_URL": "http://h", "PLATFORM_PORT": "8000", "PLATFORM_STATE": "/"}
     classes: list[type[Settings]] = [*SETTINGS.values(), ConsoleSettings]
     tested: set[str] = set()

@@ -87,7 +87,7 @@ def test_a_malformed_traceparent_begins_a_new_trace(header: str) -> None:
 
 
 def test_new_traces_are_rate_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So many begin in a second; requests from within the platform are always traced."""
+    """A bounded number begins in a second; requests from within the platform are always traced."""
     now = [17.5]
     monkeypatch.setattr(otel, "time", SimpleNamespace(monotonic=lambda: now[0]))
     client = configured(f"http://127.0.0.1:{CLOSED_PORT}")

@@ -126,7 +126,7 @@ def test_a_payment_without_attempts_is_attempted_as_often_as_any(
 
 
 def test_a_corrected_address_fails_no_payment(payments: Payments) -> None:
-    """What was attempted at a wrong PSP_URL, which saw nothing of it, is charged at another."""
+    """A payment attempted only at a wrong PSP_URL, which never saw it, is charged elsewhere."""
     transaction_id = payments.accept()
     for _ in range(2):
         unseen(payments)
@@ -136,7 +136,7 @@ def test_a_corrected_address_fails_no_payment(payments: Payments) -> None:
 
 
 def test_an_attempt_of_an_earlier_version_is_repeated_within_a_day(payments: Payments) -> None:
-    """Where it was made is not known, so a deployment does not fail it. Later changes count."""
+    """Its PSP is unknown, so a deployment does not fail it; a later change of the PSP does."""
     transaction_id = payments.accept()
     by_a_retry(payments)
     for field in ("attempted_at", "psp"):

@@ -65,7 +65,7 @@ def test_key_in_use() -> None:
 
 
 def test_two_processes_charge_a_key_once(tmp_path: Path) -> None:
-    """An orphan of a killed master and its successor both know no payment, and then charge."""
+    """A killed master's orphan and its successor both find no payment, and then charge."""
     stores = [Store(tmp_path / "sandbox.sqlite") for _ in range(2)]
     stores[0].check()  # The orphan has the database; SQLite lets only one process create it.
     meeting = Meeting()

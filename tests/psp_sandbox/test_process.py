@@ -42,7 +42,7 @@ def hold(url: str, key: str) -> socket.socket:
 def test_held_requests_do_not_block_others(url: str) -> None:
     """Beyond the limit of held requests the next is refused, and healthy ones continue.
 
-    When the clients hang up, their places are free again long before the time is over.
+    When their clients hang up, others may wait again long before the hold time is over.
     """
     held = [hold(url, f"held-{n}") for n in range(60)]
     refused = wait_until(lambda: [c for c in held if _answered(c)], what="a refused request")
