@@ -11,7 +11,6 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from services.common import otel, tracing
 from services.psp_connector.deadletters import DeadLetters
 from services.psp_connector.psp import Captured, Charge, Outcome, Transient
-from services.psp_connector.sweep import Sweep
 from tests.psp_connector.payments import STORE, FakePsp, Payments, take, take_over
 from tests.support import wait_until
 
@@ -69,21 +68,12 @@ def test_retries_are_linked(client: Any, payments: Payments, accepted: str, span
     assert (len(spans("retry")), len(spans("finish")), len(spans("wait queue"))) == (2, 2, 4)
 
 
-@pytest.mark.parametrize("swept", [False, True])
 @pytest.mark.usefixtures("accepted")
-def test_a_take_over_is_linked(
-    client: Any, payments: Payments, spans: Spans, *, swept: bool
-) -> None:
-    """A take-over, or a sweep, starts an attempt that is linked to the lost one."""
+def test_a_take_over_is_linked(client: Any, payments: Payments, spans: Spans) -> None:
+    """A take-over starts an attempt that is linked to the lost one."""
     [lost] = take(payments.queue("one"))
-    if swept:
-        client.delete(STORE.queue)
-        second = payments.queue("two")
-        assert len(Sweep(client).step()) == 1
-        [taken] = take(second)
-    else:
-        client.delete(STORE.lease("one"))
-        [taken] = take_over(payments.queue("two"))
+    client.delete(STORE.lease("one"))
+    [taken] = take_over(payments.queue("two"))
     for work in (lost, taken):
         work.span.end()
     assert_linked(spans("process queue"), spans("send queue"))
