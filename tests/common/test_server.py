@@ -23,6 +23,7 @@ CONNECTIONS = 16
 BURSTS = 12
 BURSTS_SHARED_MIN = 9
 ROUNDS_MAX = 3
+STOPS_MAX = 10
 _APP = """
 import os, sys, time
 
@@ -158,7 +159,7 @@ def test_a_refused_request_is_logged_without_another_ones_fields(
 
 def test_a_worker_stops_at_once(port: int) -> None:
     """A worker does not finish its loop's 1 s wait before it stops."""
-    for _ in range(ROUNDS_MAX):
+    for _ in range(STOPS_MAX):  # on a busy machine even this may take as long
         with connected(port) as connection:
             worker = psutil.Process(ask(connection))
         time.sleep(0.1)  # the end of the connection wakes the loop, too
