@@ -10,13 +10,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import psutil
 import pytest
 
-from services.common import server
 from tests import support
 
 CONNECTIONS = 16
@@ -111,29 +108,6 @@ def replaced(port: int, victim: int) -> bool:
         pids = workers(port)
         return len(pids) == 2 and victim not in pids
     return False
-
-
-def test_no_connection_is_left_to_a_dead_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that dies without connections, as in a reload, would always have the fewest."""
-    pauses: list[float] = []
-    monkeypatch.setattr(server, "time", SimpleNamespace(sleep=pauses.append))
-    counters: Any = SimpleNamespace(
-        when_ready=lambda _arbiter: None,
-        pre_fork=lambda _arbiter, _worker: None,
-        child_exit=lambda _arbiter, _worker: None,
-    )
-    app: Any = None
-    master = server._Server(lambda: app, {}, counters)  # noqa: SLF001
-    with socket.create_server(("127.0.0.1", 0)) as sock, contextlib.ExitStack() as stack:
-        _dead, alive = (
-            server._Listener(sock, master._counts, age)  # noqa: SLF001
-            for age in (1, 2)
-        )
-        master._worker_ended(None, SimpleNamespace(age=1))  # noqa: SLF001
-        for _ in range(3):
-            stack.enter_context(socket.create_connection(sock.getsockname()))
-            stack.enter_context(alive.accept()[0])
-    assert pauses == []
 
 
 def test_a_client_cannot_move_the_app(port: int) -> None:
