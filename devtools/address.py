@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from devtools import envfile
-from devtools.catalog import LISTENERS, SERVICES
+from devtools.catalog import CONSOLE, LISTENERS, SERVICES
 
 DEFAULT_PORT = 8000
 AUTO = "auto"
@@ -43,8 +43,12 @@ class AddressError(ValueError):
 
 
 def listeners(first_port: int, environ: Mapping[str, str]) -> dict[str, int]:
-    """The stack's ports by process, with cluster bus ports but without the console's."""
-    found = {name: first_port + offset for name, offset in PORT_OFFSETS.items()}
+    """The stack's ports by process, with cluster bus ports; without the console's if it is off."""
+    found = {
+        service.name: service.port(first_port)
+        for service in LISTENERS.values()
+        if service is not CONSOLE or environ.get("CONSOLE") != "off"
+    }
     for number, port in enumerate(node_ports(first_port) if is_cluster(environ) else ()):
         name = f"redis-{number}" if number else "redis"
         found |= {name: port, f"{name} bus": port + _BUS_OFFSET}

@@ -26,7 +26,6 @@ from devtools.address import (
     listeners,
     node_ports,
 )
-from devtools.catalog import CONSOLE
 from devtools.settings import SETTINGS, dotenv_faults, warnings
 from services.common.command import run_main
 from services.common.redis_url import RedisSettings
@@ -169,8 +168,6 @@ def other_partitions(folder: Path, environ: Mapping[str, str]) -> list[str]:
 def busy_ports(first: int, folder: Path, environ: Mapping[str, str]) -> list[str]:
     """A line for each port of the stack that is in use."""
     numbers = listeners(first, environ)
-    if environ.get("CONSOLE") != "off":
-        numbers[CONSOLE.name] = CONSOLE.port(first)
     busy = processes.holders(numbers)
     other = free_block(first) if busy else None
     cure = f"start with PLATFORM_PORT={other}" if other else "choose another PLATFORM_PORT"

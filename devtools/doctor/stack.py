@@ -13,9 +13,10 @@ import redis
 
 from devtools import environment, processes
 from devtools.address import free_block, has_own_redis, listeners
+from devtools.catalog import CONSOLE
 from devtools.checkout import SET_BY_THE_STACK, Checkout
 from devtools.doctor.findings import Finding
-from devtools.processes import Orphan
+from devtools.processes import Holder, Orphan
 from devtools.settings import SETTINGS
 from services.common import redis_client, store
 from services.common.redis_url import RedisSettings
@@ -44,11 +45,22 @@ class Running:
         return processes.orphans(self._checkout.state)
 
     @cached_property
-    def _is_up(self) -> bool:
-        """Whether a supervised process of this checkout's stack runs."""
+    def _supervised(self) -> list[Holder]:
+        """The listeners of this checkout's stack, without orphans; none if it is down."""
         pids = {orphan.process.pid for orphan in self._orphans}
         ours = [one for one in self._holders.values() if one.state == self._state]
-        return any(one.pid not in pids for one in ours)
+        return [one for one in ours if one.pid not in pids]
+
+    def _has_console(self) -> bool:
+        """Whether the running stack was started with the console, by any shell."""
+        with contextlib.suppress(psutil.Error):
+            return psutil.Process(self._supervised[0].pid).environ().get("CONSOLE") != "off"
+        return False
+
+    def _may_be_ours(self, name: str) -> bool:
+        """Whether a process listens for this stack: if it is up, one may be from a debugger."""
+        holder = self._holders.get(name)
+        return holder is not None and bool(self._supervised or holder.state == self._state)
 
     def _log(self, name: str) -> str:
         return f"see {self._checkout.state}/logs/{name}.log"
@@ -59,14 +71,16 @@ class Running:
 
     def _port(self, name: str, port: int) -> Finding:
         holder = self._holders.get(name)
-        if holder is None and self._is_up:
+        if holder is None and self._supervised:
+            if name == CONSOLE.name and not self._has_console():
+                return Finding(name, str(port), note="the stack was started without it")
             cure = f"{self._log(name)}; platform process start {name}"
             return Finding(name, str(port), "fault", "not listening", cure)
         if holder is None:
             return Finding(name, str(port), note="free")
         if holder.state == self._state:
             return Finding(name, str(port), note=f"ours: {holder}")
-        if self._is_up:
+        if self._supervised:
             note = f"{holder}, not of this stack: started by you instead?"
             return Finding(name, str(port), "warning", note)
         free = free_block(self._first)
@@ -84,7 +98,8 @@ class Running:
 
     def health(self) -> list[Finding]:
         """The health of each HTTP process."""
-        names = [name for name in self._holders if not name.startswith("redis")]
+        ours = filter(self._may_be_ours, self._holders)
+        names = [name for name in ours if not name.startswith("redis")]
         if not names:
             return [Finding("stack", "not running", "note", "start: `platform up`")]
         with ThreadPoolExecutor(len(names)) as pool:
@@ -136,7 +151,7 @@ class Running:
                 ]
                 if names:
                     note = f"was started with other settings: {', '.join(names)}"
-                    cure = "to apply them: process-compose down, then up"
+                    cure = "to apply them: `platform down`, then `platform up`"
                     found.append(Finding(service, "pass", "note", note, cure))
         return found
 
@@ -144,7 +159,7 @@ class Running:
         """Whether accepted transactions survive, from the Redis that the services use."""
         variables = self._checkout.merged
         is_own = has_own_redis(variables)
-        if is_own and "redis" not in self._holders:
+        if is_own and not self._may_be_ours("redis"):
             return [Finding("redis", "not running", "note")]
         try:
             own = {"REDIS_URL_FILE": str(self._checkout.state / "redis-url")}

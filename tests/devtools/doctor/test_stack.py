@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import redis
 
-from devtools import preflight
+from devtools import preflight, processes
 from devtools.address import PORT_OFFSETS
+from devtools.catalog import CONSOLE, LISTENERS
 from devtools.checkout import current
 from devtools.doctor import stack
 from devtools.doctor.stack import Running
@@ -27,22 +28,43 @@ def running(environ: dict[str, str], **more: str) -> Running:
     return Running(current(environ | more), int(environ["PLATFORM_PORT"]))
 
 
-def test_a_port_in_use_is_reported_with_its_holder(
-    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The finding has name, pid, and a free block of ports; a service that hangs is a fault."""
-    monkeypatch.setattr(stack, "_RESPONSE_SECONDS_MAX", 0.2)
-    port = int(environ["PLATFORM_PORT"])
-    with socket.create_server(("127.0.0.1", port + PORT_OFFSETS["core-api"])):
+@pytest.mark.parametrize("name", ["core-api", "redis", "console"])
+def test_a_port_in_use_is_reported_with_its_holder(environ: dict[str, str], name: str) -> None:
+    """One finding has name, pid, and a free block of ports, as in preflight; CONSOLE=off has none.
+
+    The stack is down, so neither the holder's health nor its data are checked.
+    """
+    port = LISTENERS[name].port(int(environ["PLATFORM_PORT"]))
+    with socket.create_server(("127.0.0.1", port)):
         found = running(environ)
-        items = found.ports()
-        [health] = found.health()
-    [fault] = wrong(items)
-    assert fault.name == "core-api"
+        [fault] = wrong([*found.ports(), *found.health(), *found.redis()])
+        [line] = preflight.busy_ports(int(environ["PLATFORM_PORT"]), Path(), environ)
+        without = running(environ, CONSOLE="off").ports()
+    assert fault.name == name
+    assert f"({name}) is held by" in line
     assert f"pid {os.getpid()}" in fault.note
     assert "end it, or start with PLATFORM_PORT=" in fault.cure
-    assert one(items, "router").note == "free"
-    assert (health.name, health.value, health.status) == ("core-api", "no response", "fault")
+    assert one(found.ports(), "router").note == "free"
+    assert CONSOLE.name not in {item.name for item in without}
+
+
+def test_a_process_of_the_stack_that_stops_or_hangs_is_a_fault(
+    environ: dict[str, str], checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the console, unless the stack was started without it."""
+    monkeypatch.setattr(stack, "_RESPONSE_SECONDS_MAX", 0.2)
+    port = int(environ["PLATFORM_PORT"])
+    listen = f"import socket; server = socket.create_server(('127.0.0.1', {port})); {WAIT}"
+    ours = {"PLATFORM_STATE": str(checkout / ".state"), "PC_PROC_NAME": "router"}
+    monkeypatch.setattr(processes, "orphans", lambda _state: [])  # as if it had a supervisor
+    with python(listen, **ours):
+        found = running(environ)
+        [health] = found.health()
+        stopped = {item.name for item in wrong(found.ports())}
+    assert (health.name, health.value, health.status) == ("router", "no response", "fault")
+    assert stopped == LISTENERS.keys() - {"router"}
+    with python(listen, **ours, CONSOLE="off"):
+        assert one(running(environ).ports(), "console").note == "the stack was started without it"
 
 
 def test_a_port_that_is_only_bound_may_be_our_own(environ: dict[str, str]) -> None:
