@@ -4,6 +4,8 @@ import os
 import sys
 
 from devtools import checkout
+from devtools.address import has_own_redis
+from devtools.state import access_fault
 from services.common.command import run_main
 from services.psp_connector.deadletters import main, parser
 
@@ -12,7 +14,11 @@ __all__ = ["parser"]
 
 def here() -> int:
     """Runs the command on the stack's Redis, or on REDIS_URL."""
+    parser().parse_args()  # --help needs no stack
     stack = checkout.current(os.environ)
+    if has_own_redis(stack.merged) and (fault := access_fault(stack.state)):
+        sys.stderr.write(f"deadletters: {fault}\n")
+        return 1
     own = {"REDIS_URL_FILE": str(stack.state / "redis-url")}
     return main(sys.argv[1:], {**own, **stack.merged}, sys.stdout, sys.stderr)
 

@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from devtools import arguments, checkout, loglines
+from devtools.address import state_folder
 from devtools.catalog import PROCESSES
+from devtools.state import access_fault
 from services.common.command import has_colors, run_main
 
 _FORMATS = Path(__file__).parent / "lnav"
@@ -56,11 +58,13 @@ exit codes:
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """The command; returns its exit code."""
     args = parser().parse_args(argv)
-    folder = Path(environ.get("PLATFORM_STATE") or ".state", "logs")
-    files = {path: loglines.process_of(path) for path in sorted(folder.glob("*.log*"))}
+    state = state_folder(environ)
+    fault, folder = access_fault(state), state / "logs"
+    paths = [] if fault else sorted(folder.glob("*.log*"))
+    files = {path: loglines.process_of(path) for path in paths}
     names = sorted(set(files.values()))
     if not names:
-        return _refuse(f"no log in {folder}: start the stack with `platform up -D`")
+        return _refuse(fault or f"no log in {folder}: start the stack with `platform up -D`")
     if unknown := set(args.service).difference(names):
         return _refuse(f"no log of {', '.join(unknown)}; there are: {', '.join(names)}")
     chosen = [str(path) for path in files if files[path] in (args.service or names)]

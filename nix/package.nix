@@ -5,6 +5,7 @@ let
 
   code = [
     ../nix/host/pinned.json # for doctor
+    ../nix/platform/access.sh
     ../devtools
     ../process-compose.yaml
     ../process-compose.cluster.yaml

@@ -19,6 +19,7 @@ from devtools.doctor import findings, machine
 from devtools.doctor.findings import Finding, Status
 from devtools.doctor.stack import Running
 from devtools.settings import OTHERS, SETTINGS, dotenv_faults, readers, warnings
+from devtools.state import access_fault
 from devtools.terminal import Output
 from services.common.command import run_main
 from services.common.settings import masked
@@ -51,21 +52,29 @@ exit codes:
 def examine(environ: Mapping[str, str]) -> list[Finding]:
     """All findings in the order of the report."""
     here = checkout.current(environ)
+    # Without access each of the stack's would fail in its own way.
+    stack = {} if access_fault(here.state) else _probes_of_stack(here)
+    probes: dict[str, Probe] = {
+        "programs": lambda: machine.programs(environ),
+        **stack,
+        "state": lambda: machine.state(here) + machine.dotenv(here),
+        "machine": lambda: machine.disk(here) + machine.clock(here),
+    }
+    return run(probes)
+
+
+def _probes_of_stack(here: Checkout) -> dict[str, Probe]:
     try:
         first, faults = running_port(here.merged), []
     except AddressError as error:
         first, faults = DEFAULT_PORT, [str(error)]
     running = Running(here, first)
-    probes: dict[str, Probe] = {
-        "programs": lambda: machine.programs(environ),
+    return {
         "ports": lambda: running.ports() + running.left_behind(),
         "health": lambda: running.health() + running.psp() + running.changed(),
         "redis": running.redis,
         "settings": lambda: settings(here, first, faults),
-        "state": lambda: machine.state(here) + machine.dotenv(here),
-        "machine": lambda: machine.disk(here) + machine.clock(here),
     }
-    return run(probes)
 
 
 def run(probes: Mapping[str, Probe], seconds_max: float = _PROBES_SECONDS_MAX) -> list[Finding]:

@@ -1,6 +1,7 @@
 """The doctor's checks of the machine: programs, state folder, disk, clock."""
 
 import json
+import os
 import platform
 import re
 import shutil
@@ -16,6 +17,7 @@ from typing import Any
 
 from devtools.checkout import Checkout
 from devtools.doctor.findings import Finding
+from devtools.state import access_fault
 
 _RESPONSE_SECONDS_MAX = 5
 _ROOT = Path(__file__).parents[2]
@@ -87,13 +89,13 @@ def _compared(program: str, version: str, path: str) -> Finding:
 
 
 def state(checkout: Checkout) -> list[Finding]:
-    """Mode of the state folder and of its secret."""
+    """Access to the state folder, its mode and that of its secret."""
     folder = checkout.state
+    if fault := access_fault(folder):
+        note, _, cure = fault.partition(": ")
+        return [Finding("folder", str(folder), "fault", note, cure)]
     if not folder.exists():
         return [Finding("folder", str(folder), "note", "made by the first start")]
-    if not folder.is_dir():
-        cure = "move it away, or name another folder in PLATFORM_STATE"
-        return [Finding("folder", str(folder), "fault", "not a folder", cure)]
     found = [Finding("folder", str(folder)), _mode(folder, 0o700)]
     if (secret := folder / "jwt-secret").exists():
         found.append(_mode(secret, 0o600))
@@ -128,7 +130,9 @@ def dotenv(checkout: Checkout) -> list[Finding]:
 
 def disk(checkout: Checkout) -> list[Finding]:
     """Free disk space."""
-    folder = next(path for path in (checkout.state, *checkout.state.parents) if path.exists())
+    folder = next(
+        path for path in (checkout.state, *checkout.state.parents) if os.access(path, os.F_OK)
+    )
     free_mib = shutil.disk_usage(folder).free // _MIB
     note, value = f"on the disk of {folder}", f"{free_mib / 1024:.1f} GiB free"
     if free_mib >= _DISK_MIB_MIN:

@@ -45,33 +45,13 @@ case $PLATFORM_CODE in
     exit 1
     ;;
 esac
-# A folder of others, like /tmp, must not get mode 700, and in one with other files, like a private home,
-# a start replaces `environment` and `reset` removes `logs`.
-found=$(ls -Ap "$PLATFORM_STATE" 2>/dev/null || true)
-if [ -n "$found" ] && ! grep -qxE 'version|jwt-secret|nixw/|process-compose/' <<END; then
-$found
-END
-  echo "platform: $PLATFORM_STATE has unrelated files: set PLATFORM_STATE to a new folder" >&2
+fault=$("$BASH" "${0%/*}/access.sh" "$PLATFORM_STATE")
+if [ -n "$fault" ]; then
+  echo "platform: $fault" >&2
   exit 1
 fi
-# Not for root, which can write everywhere, and in some containers owns none of the files.
-foreign=
-if [ "$(id -u)" -ne 0 ]; then
-  # Before the first start the folder is missing, which must not end a shell with pipefail.
-  foreign=$(find "$PLATFORM_STATE" ! -user "$(id -u)" 2>/dev/null | head -n 1 || true)
-fi
-if [ -n "$foreign" ]; then
-  echo "platform: $foreign belongs to another user. After a start with sudo take it back with" \
-    "\`sudo chown -R $(id -u) \"$PLATFORM_STATE\"\`; in another user's checkout set PLATFORM_STATE to your own" \
-    "folder" >&2
-  exit 1
-fi
-if ! { mkdir -p "$PLATFORM_STATE/logs" "$PLATFORM_STATE/process-compose" &&
-  chmod 700 "$PLATFORM_STATE" && [ -w "$PLATFORM_STATE" ]; } 2>/dev/null; then
-  echo "platform: $PLATFORM_STATE cannot be written: give write permission, or set PLATFORM_STATE" \
-    "to your own folder" >&2
-  exit 1
-fi
+mkdir -p "$PLATFORM_STATE/logs" "$PLATFORM_STATE/process-compose"
+chmod 700 "$PLATFORM_STATE"
 
 # A Unix socket's path is limited to 104 bytes on macOS and 108 on Linux; beyond that, process-compose
 # fails without a reason. The fallback folder is the same in every shell of this user, unlike

@@ -4,6 +4,7 @@ import os
 import re
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -172,13 +173,20 @@ def test_an_unusable_path_is_refused(tmp_path: Path, variable: str, name: str) -
 
 
 def test_state_of_another_user_is_named(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """After a start with sudo, the message has the command to take it back; else it is made."""
+    """After a start with sudo, each command prints how to take it back; else it is made."""
     folder = tmp_path_factory.mktemp("u")  # a longer path has its socket elsewhere
     script(folder / "id", "echo 4711")
     state = folder / "state"
     environ = {"PATH": f"{folder}:{os.environ['PATH']}", "PLATFORM_STATE": str(state)}
     first, second = (sourced("env.sh", "true", environ) for _ in range(2))
     assert (first.returncode, first.stderr, (state / "logs").is_dir()) == (0, "", True)
+    cure = f'after a start with sudo take it back with `sudo chown -R 4711 "{state}"`'
     assert second.returncode == 1
-    assert f"{state} belongs to another user" in second.stderr
-    assert f'sudo chown -R 4711 "{state}"' in second.stderr
+    assert second.stderr.startswith(f"platform: {state} belongs to another user: {cure}")
+    for command in ("logs", "deadletters list", "doctor"):
+        done = call(
+            [sys.executable, "-m", f"devtools.{command.split()[0]}", *command.split()[1:]], environ
+        )
+        assert (done.returncode, (done.stdout + done.stderr).count(cure)) == (1, 1), done
+    assert "\nfaults (X): 1, " in done.stdout
+    assert call([sys.executable, "-m", "devtools.logs", "--help"], environ).returncode == 0

@@ -44,6 +44,7 @@ COMPRESSED = f"{DAY}:02.000Z info    core-api      old request_id=r-1"
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     """A state folder with logs."""
+    (tmp_path / "version").write_text("1\n")
     folder = tmp_path / "logs"
     folder.mkdir()
     for name, lines in LINES.items():

@@ -104,7 +104,7 @@ def test_faults_of_the_machine_are_reported(environ: dict[str, str], checkout: P
     (checkout / ".state").write_text("")
     os.utime(checkout / "flake.lock", times=(0, time.time() + 86_400))
     notes = [item.note for item in machine.state(here) + machine.clock(here)]
-    assert notes == ["not a folder", "before flake.lock was written"]
+    assert notes == [f"{checkout}/.state is not a folder", "before flake.lock was written"]
 
 
 @pytest.mark.parametrize(("free_mib", "status"), [(50, "fault"), (500, "warning"), (5000, "ok")])
