@@ -70,13 +70,19 @@ def test_commands(checkout: Path, typed: str, expected: str) -> None:
 
 @pytest.mark.skipif(not shutil.which("git"), reason="no git here")
 def test_new_files_that_git_does_not_track_are_named(checkout: Path) -> None:
-    """Except for the shell, which runs the checkout's own code, and in another repository."""
+    """Except for the shell, which runs the checkout's own code, and in another repository.
+
+    Also where the user's variables name another one; the index of a commit hook is kept.
+    """
     subprocess.run(["git", "init", "-q"], cwd=checkout, check=True)
     subprocess.run(["git", "add", "."], cwd=checkout, check=True)
     (checkout / "services/new.py").touch()
     hint = "nixw: Nix does not see files that git does not track: git add services/new.py"
     assert hint in run(checkout, "build").stderr
     assert "git add" not in run(checkout, "develop").stderr
+    (checkout / ".git/index").rename(index := checkout / "index")
+    home = {"GIT_DIR": "/nowhere/.git", "GIT_WORK_TREE": str(checkout.parent)}
+    assert hint in run(checkout, "build", **home, GIT_INDEX_FILE=str(index)).stderr
     shutil.rmtree(checkout / ".git")
     subprocess.run(["git", "init", "-q"], cwd=checkout.parent, check=True)
     assert "git add" not in run(checkout, "build").stderr
