@@ -133,12 +133,18 @@ process-compose, whose help is \`process-compose --help\`.
 END
 }
 
+refuse() {
+  echo "platform: there is no \`$*\`; see \`platform --help\`" >&2
+  exit 2
+}
+
 cd "$PLATFORM_CHECKOUT" || exit
 
 [ "$#" -gt 0 ] || set -- up
 [ "$1" != run ] || ! is_running || run_beside "$@"
 case $1 in
   -h | --help | help) help ;;
+  down | status) case ${2--} in -) ;; -h | --help) help && exit ;; *) refuse "$@" ;; esac ;;&
   status) exec python -m devtools.health status ;;
   up | run | -*) start "$@" ;;
   down) stop "$@" ;;
@@ -146,5 +152,8 @@ case $1 in
     shift
     reset_state "$@"
     ;;
-  *) exec process-compose "$@" ;;
+  *)
+    process-compose "$1" --help >/dev/null 2>&1 || refuse "$@"
+    exec process-compose "$@"
+    ;;
 esac

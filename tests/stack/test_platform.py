@@ -63,6 +63,16 @@ def test_without_a_stack_there_is_a_message(
     assert "no stack of this checkout is running" in idle.stdout + idle.stderr
 
 
+@pytest.mark.parametrize("args", ["status --json", "down now", "logs", "restart core-api"])
+def test_a_command_or_an_argument_that_does_not_exist_is_refused(stack: Stack, args: str) -> None:
+    """The message leads to the list of commands, and the stack goes on."""
+    done = stack.platform(*args.split())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("see `platform --help`\n")
+    assert stack.platform("down", "--help").stdout.startswith("usage: platform ")
+    assert stack.healthy("router")
+
+
 def test_down_of_a_stack_that_ends_by_itself(tmp_path: Path) -> None:
     """`down` succeeds if process-compose ends during the call, as when its terminal is closed."""
     fake = tmp_path / "process-compose"
