@@ -117,6 +117,8 @@ class Settings(BaseModel):
             settings = cls.model_validate(values)
         except ValidationError as error:
             reported = {fault.split("_FILE", 1)[0] for fault in faults}
+            if reported:  # to a check of several settings, what cannot be read is missing
+                reported.add("")
             faults += [
                 _fault(cls, item, values)
                 for item in error.errors(include_url=False, include_input=False)

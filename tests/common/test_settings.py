@@ -132,6 +132,12 @@ def test_an_unreadable_file_is_a_fault_of_its_setting(tmp_path: Path, path: str)
     assert f"ssl_ca_certs is the absolute path of {rule}" in fault
 
 
+def test_a_secret_s_file_that_cannot_be_read_is_one_fault() -> None:
+    """The secret is not said to be missing as well."""
+    [fault] = faults(JWT_SECRET="", JWT_SECRET_FILE="/nowhere")
+    assert fault.startswith("JWT_SECRET_FILE='/nowhere': ")
+
+
 def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
     """JWT_SECRET_FILE names a file with the secret; surrounding white space is ignored."""
     file = tmp_path / "secret"
