@@ -207,6 +207,8 @@ def _run(letters: DeadLetters, arguments: argparse.Namespace, out: TextIO, err: 
             out.write("none\n")
         return 0
     ids = [i for i, _ in letters.all()] if arguments.all else [arguments.id]
+    if not ids:
+        out.write("none\n")
     code = 0
     for letter_id in ids:
         outcome = letters.replay(letter_id, not_captured=arguments.not_captured)
