@@ -125,7 +125,8 @@ def test_each_service_is_a_process() -> None:
 def test_a_process_matches_its_service_toml(name: str) -> None:
     """Port, module, description, stop time and dependencies match."""
     service, process = SERVICES[name], PROCESSES[name]
-    assert f"{service.variable}_PORT" in process["command"]
+    command = process["command"] + (ROOT / "services/router/run.sh").read_text()
+    assert f"{service.variable}_PORT" in command
     if service.packages:
         assert process["command"].strip().endswith(f"exec python -m services.{service.folder}")
         assert process["description"] == service.description

@@ -181,7 +181,7 @@ def test_start_faults_are_printed(environ: dict[str, str]) -> None:
 def test_up_names_the_process_that_ends_at_once(environ: dict[str, str], tmp_path: Path) -> None:
     """After a process has ended three times, `up` fails and shows the end of its log."""
     broken = tmp_path / "caddy"
-    broken.write_text("#!/bin/sh\necho out of order\nexit 3\n")
+    broken.write_text("#!/bin/sh\necho out of order >&2\nexit 3\n")
     broken.chmod(0o755)
     done = platform(environ | {"PATH": f"{tmp_path}:{environ['PATH']}"}, "up", "-D")
     assert done.returncode == 1
