@@ -128,7 +128,7 @@ def test_a_shared_module_restarts_every_service(checkout: Checkout) -> None:
 def test_a_process_stopped_by_hand_stays_stopped(checkout: Checkout) -> None:
     """Saving does not start a second copy of a service run in a debugger."""
     assert checkout.stack.compose("process", "stop", "psp-sandbox").returncode == 0
-    checkout.save("psp_sandbox/app.py", "import time", "# changed\nimport time")
+    checkout.save("psp_sandbox/app.py", "import sqlite3", "# changed\nimport sqlite3")
     checkout.wait_for_log("reload", "not restarted, it was stopped by hand")
     assert not checkout.stack.healthy("psp-sandbox")
     assert checkout.stack.compose("process", "start", "psp-sandbox").returncode == 0

@@ -13,7 +13,9 @@ from tests import support
 from tests.stack.stack import STOP_SECONDS_MAX, Stack, left_of, running
 
 # A router that logs its ready line and never responds.
-DEAF_ROUTER = "#!/bin/sh\necho serving initial configuration\nexec sleep 600\n"
+DEAF_ROUTER = (
+    "#!/bin/sh\n[ $1 != adapt ] || exit 0\necho serving initial configuration\nexec sleep 600\n"
+)
 
 
 @pytest.mark.parametrize(
