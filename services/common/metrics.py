@@ -107,7 +107,8 @@ class SharedCounters:
             else Path(tempfile.mkdtemp(prefix="metrics-"))
         )
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._owner = os.getpid()
+        # Within the state folder it is another process's until this one holds the port.
+        self._owner = 0 if state else os.getpid()
         self._taken: set[int] = set()
         self._slot: int | None = -1
         os.environ[_FOLDER] = str(self._folder)
@@ -118,6 +119,7 @@ class SharedCounters:
 
     def when_ready(self, _arbiter: Any) -> None:
         """Removes counters of earlier processes: this one holds the port, so none of them runs."""
+        self._owner = os.getpid()
         for path in self._folder.glob("*.db"):
             path.unlink(missing_ok=True)
 
@@ -143,7 +145,7 @@ class SharedCounters:
         self._taken.discard(worker.slot)
 
     def remove(self) -> None:
-        """Removes the folder when the process that created it ends."""
+        """Removes the folder when the process that owns it ends."""
         # Workers call this on exit, too.
         if os.getpid() == self._owner:
             shutil.rmtree(self._folder, ignore_errors=True)

@@ -57,7 +57,11 @@ def run(
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     tracing.start()
-    _serve_in_background(app, settings)
+    try:
+        _serve_in_background(app, settings)
+    except OSError as error:
+        _log.error("cannot listen", port=settings.http_port, reason=str(error))
+        sys.exit(1)
     logs.announce("listening", address=f"{settings.http_host}:{settings.http_port}")
     worker.run()
     unfinished = worker.drain(GRACE_SECONDS)

@@ -1,4 +1,6 @@
+import os
 import re
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +16,7 @@ from services.common.web import make_app
 from services.psp_connector.app import create_app
 from services.psp_connector.metrics import Attempts
 from services.psp_connector.settings import ConnectorSettings
-from tests.support import CLOSED_PORT, http, service, wait_until
+from tests.support import CLOSED_PORT, call, http, service, wait_until
 
 
 def value(text: str, sample: str) -> float:
@@ -92,3 +94,16 @@ def test_the_connector_shows_attempts_and_queue(
     assert queue == ([2, 3, 1] if is_redis_up else [0, 0, 0])
     age_seconds = value(text, "queue_oldest_entry_age_seconds")
     assert (3000 <= age_seconds < 3100) == is_redis_up
+
+
+def test_a_second_process_at_a_port_leaves_the_counters_of_the_first(tmp_path: Path) -> None:
+    """It never got the port: gunicorn ends it after some tries."""
+    code = """
+from services.common.metrics import SharedCounters
+SharedCounters(8000).when_ready(None)
+SharedCounters(8000).remove()
+"""
+    environ = {"PATH": os.environ["PATH"], "PLATFORM_STATE": str(tmp_path)}
+    done = call([sys.executable, "-c", code], environ)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "metrics/8000").is_dir()

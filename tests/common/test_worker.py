@@ -1,7 +1,10 @@
 """The HTTP port of a process without gunicorn."""
 
+import json
+import os
 import socket
 import struct
+import sys
 from typing import Any
 from wsgiref.simple_server import demo_app
 
@@ -10,7 +13,9 @@ import structlog
 
 from services.common import worker
 from services.common.settings import HttpSettings
-from tests.support import free_ports, wait_until
+from tests.support import call, free_ports, wait_until
+
+_IMPORTS = "from services.common import worker; from services.common.settings import HttpSettings"
 
 
 def test_half_a_request_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
@@ -26,3 +31,17 @@ def test_half_a_request_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
         wait_until(lambda: bool(lines), seconds_max=10, what="the line")
     assert [line["event"] for line in lines] == ["connection failed"]
     assert capfd.readouterr().err == ""
+
+
+def test_a_used_port_is_one_line() -> None:
+    """Not a traceback, for example if the stack's own process was not stopped."""
+    with socket.create_server(("127.0.0.1", 0)) as used:
+        code = "worker.run('test', HttpSettings, lambda _: (None, None))"
+        done = call(
+            [sys.executable, "-c", f"{_IMPORTS}; {code}"],
+            {"HTTP_PORT": str(used.getsockname()[1]), "PATH": os.environ["PATH"]},
+        )
+    assert done.returncode == 1
+    [line] = done.stdout.splitlines()
+    assert json.loads(line)["event"] == "cannot listen"
+    assert done.stderr == ""
