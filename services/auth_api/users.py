@@ -33,7 +33,7 @@ examples:
                 3  disabled  charlie
   $ python -m services.auth_api.users add dora          asks for the password
   $ python -m services.auth_api.users add dora <password.txt
-  dora: done
+  dora: done, in services/auth_api/users.json
   $ python -m services.auth_api.users disable dora
 
 environment:
@@ -124,7 +124,7 @@ def main(argv: Sequence[str], path: Path, out: TextIO, read_password: Password) 
     except (UsersError, OSError) as error:
         sys.stderr.write(f"users: {error}\n")
         return 1
-    out.write(f"{username}: done\n")
+    out.write(f"{username}: done, in {path}\n")
     return 0
 
 
@@ -186,14 +186,16 @@ def read_password(stdin: TextIO) -> str:
     """Prompts at a terminal, else reads the first line (UTF-8, LF or CR LF).
 
     Raises:
-        UsersError: not UTF-8.
+        UsersError: not UTF-8, or Ctrl-D at the prompt.
     """
-    if stdin.isatty():
-        return getpass.getpass("Password: ")
     try:
+        if stdin.isatty():
+            return getpass.getpass("Password: ")
         return stdin.buffer.readline(_LINE_BYTES_MAX).decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError:
         raise UsersError("the password must be UTF-8 text") from None
+    except EOFError:
+        raise UsersError("no password given") from None
 
 
 if __name__ == "__main__":

@@ -245,6 +245,23 @@ def test_a_password_may_come_from_a_windows_file(file: Path, line: bytes) -> Non
     assert main(["add", "eve"], file, io.StringIO(), lambda: read_password(utf_16)) == 1
 
 
+def test_no_password_at_the_prompt_is_a_fault(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-D at the prompt ends the command with a sentence."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def end_of_file(_prompt: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("getpass.getpass", end_of_file)
+    assert main(["add", "dora"], file, io.StringIO(), lambda: read_password(Terminal())) == 1
+    assert capsys.readouterr().err == "users: no password given\n"
+
+
 @pytest.mark.parametrize(("added", "typed"), [("caf\u00e9", "cafe\u0301"), ("①ﬁ", "1fi")])
 def test_a_password_is_the_same_on_every_keyboard(file: Path, added: str, typed: str) -> None:
     """Composed or decomposed, a password is compared in NFKC (NIST SP 800-63B, 5.1.1.2)."""
