@@ -39,8 +39,12 @@ for platform_name in $(declare -xp | sed -nE 's/^declare -[a-zA-Z]+ ([A-Za-z_][A
   case $platform_kept in *" $platform_name "*) continue ;; esac
   # Only names, which preflight and doctor check for misspelt settings.
   PLATFORM_DROPPED="${PLATFORM_DROPPED-} $platform_name"
-  # Some of bash's own variables cannot be unset.
-  unset "$platform_name" 2>/dev/null || export -n "${platform_name?}"
+  case $platform_name in
+    # Unset, it would close the descriptor that it names.
+    BASH_XTRACEFD) export -n BASH_XTRACEFD ;;
+    # Some of bash's own variables cannot be unset.
+    *) unset "$platform_name" 2>/dev/null || export -n "${platform_name?}" ;;
+  esac
 done
 
 # The screen (TUI) needs a terminal at both ends, and a cursor (Emacs' shell has none).

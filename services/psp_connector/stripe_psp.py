@@ -85,6 +85,8 @@ class StripePsp:
     """A thread-safe client; a call takes at most PSP_TIMEOUT_SECONDS."""
 
     def __init__(self, settings: ConnectorSettings) -> None:
+        # It would keep an id in the user's home, and send it to PSP_URL.
+        stripe.enable_telemetry = False
         self._client = stripe.StripeClient(
             settings.psp_api_key.get_secret_value(),
             base_addresses={"api": settings.psp_url},

@@ -74,6 +74,13 @@ def test_no_module_comes_from_the_current_folder(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_trace_on_standard_output_does_not_close_it() -> None:
+    """`export BASH_XTRACEFD=1` is common in CI; bash closes the descriptor if it is unset."""
+    done = sourced("inherited.sh", "echo said; env", {"BASH_XTRACEFD": "1"})
+    assert done.stdout.startswith("said\n")
+    assert "BASH_XTRACEFD" not in done.stdout.replace("PLATFORM_DROPPED= BASH_XTRACEFD", "")
+
+
 def test_closed_streams_are_no_errors() -> None:
     """`platform up -D 2>&-` starts the stack, and no file gets a closed stream's number."""
     command = 'exec <&- >&- 2>&-; . "$0"; echo said; echo said >&2; [ -c /dev/fd/0 ]'
