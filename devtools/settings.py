@@ -45,8 +45,8 @@ _DEFAULTS = {
 }
 # Set by the flake's scripts and by nixw, for each other.
 _INTERNAL = ("PLATFORM_CHECKOUT", "PLATFORM_CODE", "PLATFORM_DROPPED")
-# Read by OpenTelemetry, in addition to the endpoint.
-_OPENTELEMETRY = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_RESOURCE_ATTRIBUTES")
+# Read by OpenTelemetry, in addition to the settings.
+_OPENTELEMETRY = "OTEL_RESOURCE_ATTRIBUTES"
 _PROXIES = [f"{scheme}_proxy" for scheme in ("http", "https", "all", "no")]
 
 # Similarities, tuned on the names in tests/devtools/test_settings.py. Outside `.env`, which has
@@ -136,7 +136,7 @@ def updated(page: str) -> str:
 def known() -> frozenset[str]:
     """All variables that the stack and its commands read."""
     names = {*OTHERS, *_INTERNAL}
-    names |= {*_OPENTELEMETRY, *_PROXIES, *(name.upper() for name in _PROXIES)}
+    names |= {_OPENTELEMETRY, *_PROXIES, *(name.upper() for name in _PROXIES)}
     return frozenset(names.union(*(s.variables() for s in SETTINGS.values())))
 
 

@@ -148,7 +148,8 @@ def _variables(service: Service, shared: Collection[str]) -> dict[str, str]:
     for name, field in service.settings().model_fields.items():
         variable = name.upper()
         is_secret = field.annotation in (Secret, Secret | None)
-        if variable in {"HTTP_PORT", "HTTP_HOST", *shared}:
+        # The headers may hold a key, which `docker inspect` would show.
+        if variable in {"HTTP_PORT", "HTTP_HOST", "OTEL_EXPORTER_OTLP_HEADERS", *shared}:
             continue
         if not is_secret:
             found[variable] = _passed(variable)

@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
+from services.common import otlp_headers
+
 EXIT_BAD_SETTINGS = 78  # EX_CONFIG of sysexits(3)
 _SECRET_FILE_BYTES_MAX = 65_536
 _SECRET = "<secret>"  # noqa: S105  printed instead of a secret
@@ -89,6 +91,9 @@ class Settings(BaseModel):
     )
     otel_exporter_otlp_endpoint: Annotated[str, AfterValidator(base_url)] = Field(
         default="", description="where traces are sent by OTLP over HTTP; unset: nowhere"
+    )
+    otel_exporter_otlp_headers: Annotated[str, AfterValidator(otlp_headers.validated)] = Field(
+        default="", repr=False, description="HTTP headers sent with traces, such as an API key"
     )
 
     @classmethod
@@ -212,7 +217,8 @@ def _is_secret(annotation: Any) -> bool:
 
 
 def _may_hold_a_password(field: FieldInfo) -> bool:
-    return _may_be_in_a_file(field) or AfterValidator(base_url) in field.metadata
+    validators = AfterValidator(base_url), AfterValidator(otlp_headers.validated)
+    return _may_be_in_a_file(field) or any(one in field.metadata for one in validators)
 
 
 def _from_file(variable: str, environ: Mapping[str, str], faults: list[str]) -> str:

@@ -94,6 +94,11 @@ WRONG_ADDRESSES = {
     "rediss://host/0?ssl_ca_certs=/nowhere/ca.pem": "ssl_ca_certs is the absolute path",
     "rediss://host/0?ssl_ca_certs=README.md": "ssl_ca_certs must match",
 }
+HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
+WRONG_HEADERS = [
+    *("Authorization: Bearer hunter2", "api-key hunter2", "api-key=ab,hunter2", "a b=hunter2"),
+    *("x=hunter2%zz", "x=hunter2%0d%0ab", "x=hunter2\n", "x=hunter2\u00e4", "x=1,", "=hunter2"),
+]
 PEM = "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----"
 
 
@@ -113,6 +118,8 @@ PEM = "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----"
         ({"JWT_SECRET_PREVIOUS": "ssh-rsa " + "hunter2" * 9}, "PEM or SSH"),
         ({"REDIS_URL": "redi://me:hunter2@host/0"}, "REDIS_URL=<secret>: must be like redis"),
         *[({"REDIS_URL": url}, rule) for url, rule in WRONG_ADDRESSES.items()],
+        # Caddy's exporter would write them to its log.
+        *[({HEADERS: text}, f"{HEADERS}=<secret>: must be name=value") for text in WRONG_HEADERS],
     ],
 )
 def test_a_fault_names_the_rule_and_shows_no_secret(changes: dict[str, str], message: str) -> None:
@@ -149,8 +156,9 @@ def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
 
 def test_secrets_are_masked() -> None:
     """Printed settings show a secret as <secret>."""
-    text = repr(CoreSettings.read(GOOD))
+    text = repr(CoreSettings.read(GOOD | {HEADERS: "api-key=hunter2"}))
     assert "s" * 32 not in text
+    assert "hunter2" not in text
     assert "<secret>" in text
 
 
@@ -171,6 +179,7 @@ def test_the_list_of_settings_has_no_secret() -> None:
         "JWT_SECRET_FILE": "/run/secret",
         "JWT_SECRET_PREVIOUS": "hunter2" * 5,
         "REDIS_URL": "rediss://me:hunter2@host/0?password=hunter2&db=1",
+        HEADERS: "api-key=hunter2",
     }
     explained = CoreSettings.explain({".env": values})
     assert "hunter2" not in repr(explained)
@@ -213,7 +222,9 @@ def test_an_invalid_value_shows_no_password(value: str) -> None:
         secret = {
             one for name in names for one in (name, f"{name}_FILE") if f"{name}_FILE" in names
         }
-        for name in secret.union(one for one in names if one.endswith(("_URL", "_ENDPOINT"))):
+        for name in secret.union(
+            one for one in names if one.endswith(("_URL", "_ENDPOINT", "_HEADERS"))
+        ):
             environ = good | {name.removesuffix("_FILE"): "", name: value}
             assert "hunter2" not in printed(settings, environ)
 

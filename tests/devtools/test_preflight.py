@@ -56,6 +56,7 @@ def test_all_faults_are_reported_at_once(environ: dict[str, str], tmp_path: Path
     environ |= envfile.read(tmp_path / ".env").values
     environ |= {"REDIS_URL": "localhost", "WORKERS": "0", "HTTP_HOST": "::1", "CONSOLE": "no"}
     environ |= {"ALLOWED_HOSTS": "pay.example PAY.example", "PATH": str(tmp_path)}
+    environ["OTEL_EXPORTER_OTLP_HEADERS"] = "Authorization: Bearer hunter2"
     port = int(environ["PLATFORM_PORT"]) + 2
     with socket.create_server(("127.0.0.1", port)):
         found = faults(environ | {"USERS_FILE": str(tmp_path / "users.json")})
@@ -72,6 +73,7 @@ def test_all_faults_are_reported_at_once(environ: dict[str, str], tmp_path: Path
         "WORKERS='0'": "[auth-api, core-api]",
         "HTTP_HOST='::1': must be 127.0.0.1": f"[{all_services}, router]",
         "ALLOWED_HOSTS='pay.example PAY.example'": f"[{all_services}]",
+        "OTEL_EXPORTER_OTLP_HEADERS=<secret>: must be name=value": f"[{all_services}]",
         "CONSOLE='no': must be on or off": "[the stack]",
         "USERS_FILE": "[auth-api]",
     }
