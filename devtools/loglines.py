@@ -27,6 +27,9 @@ _PATTERNS = [
     re.compile(regex["pattern"].replace("(?<", "(?P<")) for regex in _FORMAT["regex"].values()
 ]
 _TIMES = [time.replace("%L", "%f") for time in _FORMAT["timestamp-format"]]
+_IDS = ("request_id", "transaction_id")
+# As `id=a`, or `"id": "a"` in JSON.
+_ID = re.compile(rb'(?:request|transaction)_id[":= ]{1,4}([\w.-]+)')
 _FIELD = re.compile(r' (\w+)=("(?:[^"\\]|\\.)*"|\S*)')
 
 
@@ -94,16 +97,17 @@ def _reads(line: Line) -> bool:
 
 
 def find(folder: Path, ids: Collection[str]) -> Iterator[Line]:
-    """All lines that contain one of the ids, including rotated files, in no order."""
-    needles = [id_.encode() for id_ in ids]
+    """All lines of these requests and transactions, including rotated files, in no order."""
+    needles = {id_.encode() for id_ in ids}
     for path in folder.glob("*.log*"):
         # A file may be rotated while it is read, and a compressed one may be truncated.
         with contextlib.suppress(OSError, EOFError, zlib.error), _open(path) as file:
             for text in file:
-                if any(needle in text for needle in needles) and (
-                    line := parse(text.decode("utf-8", "replace"))
-                ):
-                    yield line
+                # Parsing takes ten times as long.
+                if not needles.isdisjoint(_ID.findall(text)):
+                    line = parse(text.decode("utf-8", "replace"))
+                    if line and any(line.fields.get(name) in ids for name in _IDS):
+                        yield line
 
 
 def _open(path: Path) -> IO[bytes] | gzip.GzipFile:

@@ -126,7 +126,7 @@ def _about(args: argparse.Namespace, folder: Path) -> str:
     if args.transaction:
         # The router logs no transaction id: look up the transaction's requests first.
         ids += sorted(loglines.requests(folder, *ids))[:_REQUESTS_MAX]
-    of_requests = rf"request_id\W+({'|'.join(map(re.escape, ids))})(?![\w.-])"
+    of_requests = rf"[ \"]request_id\W+({'|'.join(map(re.escape, ids))})(?![\w.-])"
     return of_requests if args.request else f"{args.transaction}|{of_requests}"
 
 

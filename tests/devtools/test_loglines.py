@@ -2,6 +2,7 @@
 
 import json
 import logging
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,3 +108,35 @@ def test_the_latest_lines_of_all_files_are_in_time_order(tmp_path: Path) -> None
     with log.open("a") as file:
         file.write("   core-api    two\n")
     assert loglines.latest(tmp_path)[-1].fields["event"] == "two"
+
+
+@FORMATS
+def test_an_id_is_found_only_as_a_whole(
+    log_format: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Not within another id, nor in a path or an event; neither by request nor by transaction."""
+    with configured(log_format):
+        log = structlog.get_logger()
+        log.info("1", request_id="1", transaction_id=f"{uuid.UUID(int=1)}", method="POST")
+        log.info("2", request_id="1.5", transaction_id=f"{uuid.UUID(int=2)}", method="POST")
+        log.info("request_id=1", request_id="11", path="/request_id=1")
+        log.info("3", request_id="-1", reason='"request_id": "1"', trace_id="1")
+    (tmp_path / "core-api.log").write_text(capfd.readouterr().out)
+    router = '{"path": "/request_id=1", "status": 1, "request_id": "'
+    texts = [f'2026-11-24T13:19:17.055Z\tinfo\t{id_}\t{router}{id_}"}}\n' for id_ in ("1", "01")]
+    (tmp_path / "router.log").write_text("".join(texts))
+    found = {
+        (line.fields["event"], line.fields["request_id"]) for line in loglines.find(tmp_path, {"1"})
+    }
+    assert found == {("1", "1")}
+    about = loglines.about(tmp_path, f"{uuid.UUID(int=1)}")
+    assert {line.fields["event"] for line in about} == {"1"}
+    assert len(about) == 2
+
+
+def test_a_common_id_parses_few_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsing is the expensive part of a search: with request id 1, too, most lines are not."""
+    line = "2026-11-24T13:19:18.852Z info    core-api      request status=201 request_id=r-{}\n"
+    (tmp_path / "core-api.log").write_text("".join(map(line.format, range(1000))))
+    monkeypatch.setattr(loglines, "parse", lambda _text: pytest.fail("parsed"))
+    assert list(loglines.find(tmp_path, {"1"})) == []

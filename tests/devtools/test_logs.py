@@ -28,7 +28,7 @@ LINES = {
         "    ValueError: r-99",
     ],
     "router.log": [
-        f'{DAY}:04.000Z\tinfo\tc\t{{"method": "POST", "path": "/", "request_id": "r-1"}}',
+        f'{DAY}:04.000Z\tinfo\tc\t{{"path": "/request_id=r-2", "request_id": "r-1"}}',
         f'{DAY}:08.000Z\twarn\td\t{{"method": "GET", "path": "/{T1}", "request_id": "r-3"}}',
     ],
     "psp-connector.log.1": [

@@ -26,7 +26,7 @@ _NO_TRACE = (
 def page(sources: Sources, transaction_id: str) -> None:
     """The payment with this id, updated until the page is left."""
     ui.link("← All payments", "/")
-    if not TRANSACTION_ID.fullmatch(transaction_id):  # anything else is in many log lines
+    if not TRANSACTION_ID.fullmatch(transaction_id):
         ui.label(f"There is no payment {transaction_id[:36]}.").classes("hint")
         return
     is_final = False
