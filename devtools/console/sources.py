@@ -26,6 +26,7 @@ from devtools.merchant.errors import PlatformError
 from devtools.supervisor import Supervisor, SupervisorError
 from services.auth_api.userfile import UsersError, load
 from services.common import redis_client, store
+from services.common.problems import Problem
 from services.common.transaction import Credit, Transaction
 from services.core_api.models import Loyalty, Page
 from services.core_api.transactions import PAGE_MAX, Transactions
@@ -48,7 +49,9 @@ _UNAVAILABLE: dict[type[Exception], str] = {
     "`platform up -D` starts it.",
     httpx.HTTPError: "The PSP sandbox does not respond. See the page Stack: is it stopped?",
 }
-TROUBLE: tuple[type[Exception], ...] = (RefusedError, *_UNAVAILABLE, PlatformError, UsersError)
+TROUBLE: tuple[type[Exception], ...] = (
+    RefusedError, *_UNAVAILABLE, PlatformError, Problem, UsersError,
+)  # fmt: skip
 REDIS_TIMEOUT_SECONDS = 2.0
 # Payments searched by a filter: 2,000 take some 150 ms.
 EXAMINED_MAX = 2_000
@@ -185,5 +188,7 @@ def sentence(error: BaseException) -> str:
     """The user-facing message: what is unavailable and what to do."""
     if isinstance(error, PlatformError):
         return f"{error.detail}. {error.hint}".strip()
+    if isinstance(error, Problem):
+        return f"{error.description} The page Logs has the reason."
     texts = (text for kind, text in _UNAVAILABLE.items() if isinstance(error, kind))
     return next(texts, str(error))

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from devtools.console import overview
-from devtools.console.sources import Payment
+from devtools.console.settings import ConsoleSettings
+from devtools.console.sources import TROUBLE, Payment, Sources, sentence
+from devtools.console.spans import SpanStore
 from devtools.supervisor import ProcessState
 from tests.support import call
 
@@ -65,3 +67,19 @@ def test_the_command_to_copy_runs_nothing_else(tmp_path: Path) -> None:
     assert done.stderr == f"<token><--as><{name}>"
     assert list(tmp_path.iterdir()) == []
     assert json.loads(done.stdout) == record
+
+
+def test_a_problem_of_the_core_api_is_shown(client: Any, redis_port: int, tmp_path: Path) -> None:
+    """Points broken by hand are named on the page, with where to look."""
+    environ = {"HTTP_PORT": "1", "PLATFORM_PORT": "1", "PLATFORM_STATE": str(tmp_path)}
+    environ["REDIS_URL"] = f"redis://127.0.0.1:{redis_port}/0"
+    sources = Sources(ConsoleSettings.read(environ), SpanStore(tmp_path / "spans"))
+    record = {"id": "t", "amount": 1, "currency": "USD", "payment_method": "pm", "user_id": 2}
+    record |= {"status": "queued", "created_at": "", "updated_at": "", "attempts": 0}
+    client.hset("transaction:t", mapping=record | {"timeline": ""})
+    assert sources.payment("t") is not None
+    client.set("user:2:points", "abc")
+    with pytest.raises(TROUBLE) as error:
+        sources.payment("t")
+    text = "Your points are temporarily unavailable. The page Logs has the reason."
+    assert sentence(error.value) == text
