@@ -31,6 +31,8 @@ make_secret() {
 }
 random() { head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n'; }
 random | make_secret jwt-secret
+# Empty, because a secret's file must exist.
+: | make_secret jwt-secret-previous
 random | make_secret sandbox-token
 echo "redis://platform:$(random)@redis:8005/0" | make_secret redis-url
 # Without the password only the health check is allowed.

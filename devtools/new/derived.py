@@ -155,9 +155,6 @@ def _variables(service: Service, shared: Collection[str]) -> dict[str, str]:
             found[variable] = _passed(variable)
         if is_secret or FILE_ALLOWED in field.metadata:
             found[f"{variable}_FILE"] = f"/run/secrets/{name.replace('_', '-')}"
-    # Set only during rotation, so not a file, which would have to exist.
-    if found.pop("JWT_SECRET_PREVIOUS_FILE", None):
-        found["JWT_SECRET_PREVIOUS"] = _passed("JWT_SECRET_PREVIOUS")
     return dict(sorted(found.items()))
 
 

@@ -146,10 +146,13 @@ def test_a_secret_s_file_that_cannot_be_read_is_one_fault() -> None:
 
 
 def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
-    """JWT_SECRET_FILE names a file with the secret; surrounding white space is ignored."""
-    file = tmp_path / "secret"
+    """JWT_SECRET_FILE names one; surrounding white space is ignored, an empty file is unset."""
+    file, empty = tmp_path / "secret", tmp_path / "empty"
     file.write_text("f" * 40 + "\n")
-    settings = CoreSettings.read(GOOD | {"JWT_SECRET": "", "JWT_SECRET_FILE": str(file)})
+    empty.touch()
+    files = {"JWT_SECRET_FILE": str(file), "JWT_SECRET_PREVIOUS_FILE": str(empty)}
+    settings = CoreSettings.read(GOOD | {"JWT_SECRET": ""} | files)
+    assert settings.jwt_secret_previous is None
     assert settings.jwt_secret is not None
     assert settings.jwt_secret.get_secret_value() == "f" * 40
 

@@ -14,6 +14,8 @@ import yaml
 
 from devtools import catalog
 from devtools.address import PORT_OFFSETS
+from devtools.settings import SETTINGS
+from services.common.settings import Secret
 from tests.support import ROOT, call, free_ports, redis_server, script
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
@@ -147,6 +149,22 @@ def test_prepare_helps_and_writes_nothing(checkout: Path, word: str, code: int) 
     assert not (checkout / "loaded").exists()
 
 
+def test_every_secret_is_a_file() -> None:
+    """`docker inspect` shows variables; a service is given each file that it is told of."""
+    secret = {
+        name.upper()
+        for settings in SETTINGS.values()
+        for name, field in settings.model_fields.items()
+        if field.annotation in (Secret, Secret | None)
+    }
+    for service in SERVICES.values():
+        environment = service.get("environment", {})
+        assert secret.isdisjoint(environment)
+        files = [text for name, text in environment.items() if name.endswith("_FILE")]
+        mounted = {f"/run/secrets/{name}" for name in service.get("secrets", ())}
+        assert {file for file in files if file.startswith("/run/")} <= mounted
+
+
 def test_prepare_keeps_its_secrets_to_this_user(checkout: Path) -> None:
     """Each secret is created once; containers can read it, other users cannot."""
     prepare(checkout, "router")
@@ -157,6 +175,7 @@ def test_prepare_keeps_its_secrets_to_this_user(checkout: Path) -> None:
     prepare(checkout, "router")
     assert [file.read_text() for file in files] == first
     assert len((folder / "jwt-secret").read_text()) == 64
+    assert (folder / "jwt-secret-previous").read_text() == ""
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o444}
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
