@@ -21,6 +21,10 @@ settings.register_profile(
 )
 settings.load_profile("platform")
 
+# The tests' servers are on the loopback; httpx would ask the user's proxy for them.
+for _name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+    del os.environ[_name]
+
 # Tests that are about logs read them from a process's output.
 structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
 
