@@ -1,6 +1,7 @@
 """Lua scripts: many in one round trip, repeated where that is safe, and confirmed by replicas."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,9 @@ from services.common.store import LEASE_SECONDS, Partition
 
 # Below the Core API's timeout. A replica on the same network confirms within a millisecond.
 _WAIT_MS_MAX = 500
-_WAIT_REFUSED = "WAIT cannot be used with replica"
+# Only a replica refuses WAIT; its replies to scripts may be other errors. NOREPLICAS is of a
+# primary with fewer than min-replicas-to-write replicas, from which the address may have moved.
+_REFUSED = re.compile("WAIT cannot be used with replica|^NOREPLICAS ")
 
 _LIBRARY = (Path(__file__).parent / "library.lua").read_text(encoding="utf-8")
 
@@ -172,8 +175,7 @@ def _send(connection: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
     for reply in replies:
         if isinstance(reply, redis.ReadOnlyError):
             raise reply
-        # Only a replica refuses WAIT; its replies to scripts may be other errors.
-        if isinstance(reply, redis.ResponseError) and _WAIT_REFUSED in str(reply):
+        if isinstance(reply, redis.ResponseError) and _REFUSED.search(str(reply)):
             raise redis.ReadOnlyError(str(reply))
     return replies
 
