@@ -1,6 +1,7 @@
-"""The stack's processes: who listens on its ports, and the orphans, whose supervisor was killed.
+"""The stack's processes: its supervisor, who listens on its ports, and the orphans.
 
-`python -m devtools.processes` ends the orphans of this checkout; preflight does so at each start.
+`python -m devtools.processes` ends a supervisor without a socket, and the orphans, whose supervisor
+was killed; preflight ends the orphans at each start.
 
 A process is an orphan only if it runs under our user, its environment has this state folder and the
 name of one of the stack's processes (which process-compose sets, unlike a shell of the checkout),
@@ -13,6 +14,7 @@ import os
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +31,8 @@ GONE = (psutil.Error, OSError)
 # As in process-compose.yaml: the connector has 6 s to finish its work, each other process 2 s.
 _STOP_SECONDS_MAX = 6.0
 _REDIS_STOP_SECONDS_MAX = 2.0
+# One after the other: the router, the APIs, the connector, Redis, and a margin.
+_STACK_STOP_SECONDS_MAX = 20.0
 _KILL_SECONDS_MAX = 2.0
 _POLL_SECONDS = 0.05
 
@@ -133,6 +137,26 @@ def orphans(state: Path) -> list[Orphan]:
     return found
 
 
+def supervisors(state: Path) -> list[psutil.Process]:
+    """The process-composes of the stack with this state folder, with or without a socket.
+
+    That of most processes first: `platform run` starts another one beside the stack.
+    """
+    heads: Counter[psutil.Process] = Counter()
+    for one in _marked(state).values():
+        with suppress(*GONE):
+            heads.update(filter(None, [_supervisor(one.process)]))
+    return [head for head, _ in heads.most_common()]
+
+
+def running_environ(state: Path) -> Mapping[str, str]:
+    """The environment that the running stack was started with, `.env` included; empty if down."""
+    for head in supervisors(state):
+        with suppress(*GONE):
+            return head.environ()
+    return {}
+
+
 def rivals(state: Path) -> list[str]:
     """A line if another stack uses this folder: two Redis would write the same file.
 
@@ -141,7 +165,7 @@ def rivals(state: Path) -> list[str]:
     own = psutil.Process().parents()
     for one in _marked(state).values():
         with suppress(*GONE):
-            head = next(filter(_is_supervisor, one.process.parents()), one.process)
+            head = _supervisor(one.process) or one.process
             if head not in own and (head != one.process or head.uids().real != os.getuid()):
                 cure = f"`platform down`, or if that fails, kill {head.pid}"
                 return [f"PLATFORM_STATE={str(state)!r}: another stack uses it ({one}): {cure}"]
@@ -171,7 +195,11 @@ def _name(process: psutil.Process, folder: str) -> str:
 
 def _is_unsupervised(process: psutil.Process, marked: Container[int]) -> bool:
     """Whether neither a supervisor nor another process of the stack is its ancestor."""
-    return process.ppid() not in marked and not any(map(_is_supervisor, process.parents()))
+    return process.ppid() not in marked and not _supervisor(process)
+
+
+def _supervisor(process: psutil.Process) -> psutil.Process | None:
+    return next(filter(_is_supervisor, process.parents()), None)
 
 
 def _is_supervisor(process: psutil.Process) -> bool:
@@ -219,13 +247,28 @@ def end_orphans(state: Path) -> tuple[str, list[str]]:
     return f"ended processes left behind by a killed supervisor: {names}", faults
 
 
-def main() -> int:
-    """Ends and reports the orphans; returns the exit code."""
-    message, faults = end_orphans(state_folder(os.environ))
-    if message:
-        sys.stdout.write(f"platform: {message}\n")
+def end_left(state: Path) -> bool:
+    """Ends and reports the supervisors that no socket reaches, and the orphans.
+
+    Returns whether all have ended; a supervisor stops its processes in order.
+    """
+    found = supervisors(state)
+    for head in found:
+        with suppress(*GONE):
+            head.terminate()
+    _wait(found, _STACK_STOP_SECONDS_MAX)
+    gone = "stopped the stack of process-compose, pid {}, whose socket was gone"
+    messages = [gone.format(head.pid) for head in found if is_gone(head)]
+    message, faults = end_orphans(state)
+    faults += rivals(state) if found else []
+    sys.stdout.writelines(f"platform: {line}\n" for line in (*messages, message) if line)
     sys.stderr.writelines(f"platform: {fault}\n" for fault in faults)
-    return 1 if faults else 0
+    return not faults
+
+
+def main() -> int:
+    """Ends what `platform down` leaves; returns the exit code."""
+    return 0 if end_left(state_folder(os.environ)) else 1
 
 
 if __name__ == "__main__":

@@ -5,18 +5,18 @@ import sys
 
 from devtools import state
 from devtools.address import state_folder
-from devtools.processes import orphans
+from devtools.processes import end_left
 from services.common.command import run_main
 
 
 def main() -> int:
     """Deletes the state; returns the exit code."""
     folder = state_folder(os.environ).absolute()
+    if not end_left(folder):
+        sys.stderr.write("platform: nothing was deleted\n")
+        return 1
     if not state.is_ours(folder):
         sys.stderr.write(f"platform: there is nothing to reset: no stack has used {folder}\n")
-        return 1
-    if left := orphans(folder):
-        sys.stderr.write(f"platform: {left[0]} still runs; nothing was deleted\n")
         return 1
     try:
         state.forget(folder)

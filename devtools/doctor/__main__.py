@@ -69,10 +69,15 @@ def _probes_of_stack(here: Checkout) -> dict[str, Probe]:
     except AddressError as error:
         first, faults = DEFAULT_PORT, [str(error)]
     running = Running(here, first)
-    return {
+    probes: dict[str, Probe] = {
         "ports": lambda: running.ports() + running.left_behind(),
         "health": lambda: running.health() + running.psp() + running.changed(),
         "redis": running.redis,
+    }
+    if lost := running.unreachable():
+        probes = {"health": lambda: lost}
+    return {
+        **probes,
         "settings": lambda: settings(here, first, faults),
     }
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -51,6 +52,18 @@ class Running:
         ours = [one for one in self._holders.values() if one.state == self._state]
         return [one for one in ours if one.pid not in pids]
 
+    @cached_property
+    def _socket(self) -> str:
+        """The path of the running supervisor's socket; empty if none runs."""
+        return processes.running_environ(self._checkout.state).get("PC_SOCKET_PATH", "")
+
+    def unreachable(self) -> list[Finding]:
+        """A fault if the stack runs without its socket: the remedies of the others would fail."""
+        if not self._socket or Path(self._socket).is_socket():
+            return []
+        note = f"running, but its socket {self._socket} was deleted"
+        return [Finding("stack", "unreachable", "fault", note, "`platform down` stops it")]
+
     def _has_console(self) -> bool:
         """Whether the running stack was started with the console, by any shell."""
         with contextlib.suppress(psutil.Error):
@@ -72,10 +85,7 @@ class Running:
     def _port(self, name: str, port: int) -> Finding:
         holder = self._holders.get(name)
         if holder is None and self._supervised:
-            if name == CONSOLE.name and not self._has_console():
-                return Finding(name, str(port), note="the stack was started without it")
-            cure = f"{self._log(name)}; platform process start {name}"
-            return Finding(name, str(port), "fault", "not listening", cure)
+            return self._missing(name, port)
         if holder is None:
             return Finding(name, str(port), note="free")
         if holder.state == self._state:
@@ -86,6 +96,12 @@ class Running:
         free = free_block(self._first)
         cure = f"end it, or start with PLATFORM_PORT={free or '...'}"
         return Finding(name, str(port), "fault", f"held by {holder.with_stack}", cure)
+
+    def _missing(self, name: str, port: int) -> Finding:
+        if name == CONSOLE.name and not self._has_console():
+            return Finding(name, str(port), note="the stack was started without it")
+        note, cure = "not listening", f"{self._log(name)}; platform process start {name}"
+        return Finding(name, str(port), "fault", note, cure)
 
     def left_behind(self) -> list[Finding]:
         """Processes of this checkout's stack without a supervisor."""

@@ -74,17 +74,21 @@ start() {
 }
 
 stop() {
+  local code=0 ended
+  local none="platform: no stack of this checkout is running (its state is in $PLATFORM_STATE)"
   if is_running; then
+    none=
     # It may be ending by itself, as when its terminal was closed.
     process-compose "$@" || {
       is_running && exit 1
-      echo "platform: it has ended"
+      none="platform: it has ended"
     }
-  else
-    echo "platform: no stack of this checkout is running (its state is in $PLATFORM_STATE)"
   fi
-  # Processes of a killed supervisor.
-  python -m devtools.processes
+  # A stack whose socket is gone, and processes of a killed supervisor.
+  ended=$(python -m devtools.processes) || { code=$? && none=; }
+  ended=${ended:-$none}
+  [ -z "$ended" ] || echo "$ended"
+  [ "$code" -eq 0 ] || exit "$code"
 }
 
 reset_state() {

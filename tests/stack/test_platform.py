@@ -1,7 +1,9 @@
 """The `platform` command: up -D, status, down, reset, and their messages."""
 
+import json
 import os
 import re
+import shutil
 import socket
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +18,7 @@ from devtools.catalog import CONSOLE
 from devtools.health import is_healthy
 from devtools.processes import is_gone
 from tests import support
-from tests.stack.stack import Stack, environment, left_of, merchant, platform
+from tests.stack.stack import Stack, environment, left_of, merchant, platform, running
 
 PAY = ("pay", "1250", "USD", "--as", "alice")
 
@@ -142,6 +144,24 @@ def test_orphans_of_a_killed_supervisor_are_ended(environ: dict[str, str], tmp_p
         assert (done.returncode, done.stderr) == (0, "")
         assert_named(left, done.stdout)
         assert shell.poll() is None, "a process in a developer's shell"
+
+
+@pytest.mark.parametrize("args", [["down"], ["reset", "--yes"]], ids=" ".join)
+def test_a_stack_whose_socket_was_deleted_is_stopped(args: list[str]) -> None:
+    """`rm -rf .state` and a cleaned /tmp delete it; the doctor reports that alone."""
+    with running() as stack:
+        if args == ["down"]:
+            shutil.rmtree(stack.state)
+        else:
+            Path(stack.environ["PC_SOCKET_PATH"]).unlink()
+        found = json.loads(stack.doctor("--json").stdout)["findings"]
+        [fault] = [one for one in found if one["status"] == "fault"]
+        assert "platform down" in fault["cure"]
+        done = stack.platform(*args)
+        named = f"process-compose, pid {stack.supervisor.pid}, whose socket was gone"
+        assert (done.returncode, named in done.stdout) == (0, True), done.stdout + done.stderr
+        assert left_of(stack.state) == []
+        assert not (stack.state / "redis").exists()
 
 
 def kill_supervisor(state: Path) -> dict[str, psutil.Process]:
