@@ -2,9 +2,11 @@
 
 import os
 import sys
+from dataclasses import replace
 
 from devtools import checkout
 from devtools.address import has_own_redis
+from devtools.processes import running_environ
 from devtools.state import access_fault
 from services.common.command import run_main
 from services.psp_connector.deadletters import main, parser
@@ -13,9 +15,11 @@ __all__ = ["parser"]
 
 
 def here() -> int:
-    """Runs the command on the stack's Redis, or on REDIS_URL."""
+    """Runs the command on the Redis of the running stack, or on REDIS_URL."""
     parser().parse_args()  # --help needs no stack
     stack = checkout.current(os.environ)
+    # The shell overrides the running stack, which overrides `.env`.
+    stack = replace(stack, environ={**running_environ(stack.state), **os.environ})
     if has_own_redis(stack.merged) and (fault := access_fault(stack.state)):
         sys.stderr.write(f"deadletters: {fault}\n")
         return 1

@@ -1,25 +1,38 @@
 """`python -m devtools.debug SERVICE`: runs a service of the stack in this process, for a debugger.
 
-It has the ports, addresses and settings of the stack's last start, the checkout's `.env` included,
-and one worker process. `process stop SERVICE` first.
+It has the ports, addresses and settings of the running stack, and one worker process.
+`process stop SERVICE` first.
 """
 
 import argparse
 import os
 import runpy
+import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 from devtools import checkout
-from devtools.address import running_port
+from devtools.address import is_free, running_port, running_redis
 from devtools.catalog import SERVICES
 from devtools.environment import environment, sandbox_files
+from devtools.processes import running_environ
 from devtools.settings import SETTINGS
 
+_OF_THE_DEBUGGER = ("PYDEVD", "DEBUGPY")
 
-def variables(name: str, here: checkout.Checkout) -> dict[str, str]:
-    """The service's environment."""
-    # Without the same PSP_ACCOUNT it would take open payments for another PSP's.
-    found = environment(name, running_port(here.merged), here.state, here.merged)
-    return {"WORKERS": "1", **found, **sandbox_files(here.state)}
+
+def variables(
+    name: str, state: Path, running: Mapping[str, str], editor: Mapping[str, str]
+) -> dict[str, str]:
+    """The service's environment: the running stack's, and of the editor's what the debugger needs.
+
+    Any other setting would differ from the other services': another PSP_ACCOUNT or JWT_SECRET
+    fails payments, and gunicorn itself reads some variables, such as SCRIPT_NAME.
+    """
+    settings = {**running_redis(state, running), **running, "PLATFORM_STATE": str(state)}
+    found = environment(name, running_port(settings), state, settings)
+    kept = {name: value for name, value in editor.items() if name.startswith(_OF_THE_DEBUGGER)}
+    return {"WORKERS": "1", **found, **sandbox_files(state), **kept}
 
 
 def main() -> None:
@@ -29,7 +42,15 @@ def main() -> None:
     )
     command_line.add_argument("service", choices=SETTINGS)
     name = command_line.parse_args().service
-    os.environ.update(variables(name, checkout.current(os.environ)))
+    state = checkout.current(os.environ).state
+    running = running_environ(state)
+    if not running:
+        sys.exit("no stack of this checkout is running; start it first: platform up -D")
+    environ = variables(name, state, running, os.environ)
+    if not is_free(port := int(environ["HTTP_PORT"])):
+        sys.exit(f"port {port} ({name}) is in use; stop it first: platform process stop {name}")
+    os.environ.clear()
+    os.environ.update(environ)
     runpy.run_module(f"services.{SERVICES[name].folder}", run_name="__main__", alter_sys=True)
 
 

@@ -11,11 +11,10 @@ from urllib.parse import quote_plus
 
 import pytest
 
-from devtools import debug, preflight
+from devtools import debug, preflight, processes
 from devtools.address import PORT_OFFSETS
-from devtools.checkout import Checkout
 from devtools.settings import SETTINGS
-from services.common import redis_client
+from services.common import redis_client, store
 from services.common.settings import masked
 from tests import support
 from tests.cluster import PASSWORD, certificate
@@ -37,7 +36,10 @@ def tls_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_external_redis_and_psp(tmp_path: Path, tls_redis: str) -> None:
-    """They are reached by verified TLS with password and key; the stack's own are idle."""
+    """They are reached by verified TLS with password and key; the stack's own are idle.
+
+    `deadletters` in a shell without REDIS_URL reads that Redis, too.
+    """
     with (
         support.service("psp_sandbox", tmp_path) as (psp, _process),
         running(REDIS_URL=tls_redis, PSP_URL=psp, PSP_API_KEY=KEY) as stack,
@@ -47,6 +49,10 @@ def test_external_redis_and_psp(tmp_path: Path, tls_redis: str) -> None:
         assert stack.process("psp-connector").environ()["PSP_API_KEY"] == KEY
         elsewhere = redis_client.connect(tls_redis, timeout_seconds=5)
         assert len(list(elsewhere.scan_iter("transaction:*"))) == 1
+        letter = elsewhere.xadd(store.WHOLE.deadletters, {"transaction_id": "1", "reason": "x"})
+        command = [sys.executable, "-m", "devtools.deadletters", "list"]
+        shell = {"PATH": os.environ["PATH"], "PLATFORM_STATE": str(stack.state)}
+        assert letter in support.call(command, shell).stdout
         with stack.redis() as own:
             assert own.dbsize() == 0
         sandbox = f"http://127.0.0.1:{stack.port + PORT_OFFSETS['psp-sandbox']}"
@@ -89,20 +95,36 @@ def test_services_from_the_debugger(stack: Stack) -> None:
 
 
 def test_a_debugged_service_has_the_settings_of_the_stack() -> None:
-    """All but WORKERS; another PSP_ACCOUNT would fail the payments that were attempted before."""
-    with running(PLATFORM_CHECKOUT=str(support.ROOT), CONSOLE="on") as stack:
+    """All but WORKERS; of the editor's environment it keeps what the debugger needs."""
+    editor = {"PATH": "/editor", "SCRIPT_NAME": "x", "PYDEVD_USE_CYTHON": "NO", "PSP_ACCOUNT": "x"}
+    with running(PLATFORM_CHECKOUT=str(support.ROOT), CONSOLE="on", JWT_SECRET="s" * 32) as stack:
+        environ = processes.running_environ(stack.state)
         for name, settings in SETTINGS.items():
-            debugged = debug.variables(name, Checkout(support.ROOT, stack.environ))
-            names = {*settings.variables()} - {"WORKERS"}
-            environ = stack.process(name).environ()
+            debugged = debug.variables(name, stack.state, environ, editor)
+            names = {*settings.variables(), "PATH", "SCRIPT_NAME"} - {"WORKERS"}
+            same = stack.process(name).environ()
             assert {key: debugged.get(key, "") for key in names} == {
-                key: environ.get(key, "") for key in names
+                key: same.get(key, "") for key in names
             }
+            assert debugged["PYDEVD_USE_CYTHON"] == "NO"
+
+
+def test_a_service_is_debugged_only_in_the_place_of_the_stacks(
+    stack: Stack, tmp_path: Path
+) -> None:
+    """The message says what to do first: stop the service, or start the stack."""
+    command = [sys.executable, "-m", "devtools.debug", "core-api"]
+    for state, first in (
+        (stack.state, "stop it first: platform process stop core-api"),
+        (tmp_path, "start it first: platform up -D"),
+    ):
+        done = support.call(command, {**os.environ, "PLATFORM_STATE": str(state)})
+        assert (done.returncode, done.stderr.strip().endswith(first)) == (1, True), done.stderr
 
 
 def _replace(stack: Stack, programs: Mapping[str, Sequence[str]]) -> None:
     # As an editor has it: the state folder is the checkout's own there.
-    environ = {"PATH": os.environ["PATH"], "PLATFORM_STATE": str(stack.state)}
+    environ = {"PATH": os.environ["PATH"], "PLATFORM_STATE": str(stack.state), "SCRIPT_NAME": "x"}
     with contextlib.ExitStack() as mine:
         for name in programs:
             assert stack.compose("process", "stop", name).returncode == 0
