@@ -19,6 +19,7 @@ from devtools.checkout import SET_BY_THE_STACK, Checkout
 from devtools.doctor.findings import Finding
 from devtools.processes import Holder, Orphan
 from devtools.settings import SETTINGS
+from devtools.supervisor import Supervisor, SupervisorError
 from services.common import redis_client, store
 from services.common.redis_url import RedisSettings
 from services.common.settings import SettingsError, masked
@@ -56,6 +57,14 @@ class Running:
     def _socket(self) -> str:
         """The path of the running supervisor's socket; empty if none runs."""
         return processes.running_environ(self._checkout.state).get("PC_SOCKET_PATH", "")
+
+    @cached_property
+    def _listed(self) -> set[str]:
+        """The processes that the running supervisor has; empty if it does not respond."""
+        with contextlib.suppress(SupervisorError):
+            states = Supervisor(self._socket).processes()
+            return {name for state in states for name in (state.name, state.service)}
+        return set()
 
     def unreachable(self) -> list[Finding]:
         """A fault if the stack runs without its socket: the remedies of the others would fail."""
@@ -101,6 +110,8 @@ class Running:
         if name == CONSOLE.name and not self._has_console():
             return Finding(name, str(port), note="the stack was started without it")
         note, cure = "not listening", f"{self._log(name)}; platform process start {name}"
+        if self._listed and name.removesuffix(" bus") not in self._listed:
+            note, cure = "not in the running stack", "`platform down`, then `platform up -D`"
         return Finding(name, str(port), "fault", note, cure)
 
     def left_behind(self) -> list[Finding]:

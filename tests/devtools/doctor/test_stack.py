@@ -4,6 +4,7 @@ import os
 import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -65,6 +66,25 @@ def test_a_process_of_the_stack_that_stops_or_hangs_is_a_fault(
     assert stopped == LISTENERS.keys() - {"router"}
     with python(listen, **ours, CONSOLE="off"):
         assert one(running(environ).ports(), "console").note == "the stack was started without it"
+
+
+def test_a_service_that_the_running_stack_lacks_needs_its_new_start(
+    environ: dict[str, str], checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after `new service` or a change of branch: there is no log, and nothing to start."""
+    known = SimpleNamespace(name="core-api-1", service="core-api")
+    fake = SimpleNamespace(processes=lambda: [known])
+    monkeypatch.setattr(stack, "Supervisor", lambda _path: fake)
+    monkeypatch.setattr(processes, "orphans", lambda _state: [])  # as if it had a supervisor
+    listen = (
+        f"import socket; server = socket.create_server(('127.0.0.1', {environ['PLATFORM_PORT']}))"
+    )
+    with python(
+        f"{listen}; {WAIT}", PLATFORM_STATE=str(checkout / ".state"), PC_PROC_NAME="router"
+    ):
+        found = running(environ).ports()
+    assert "process start core-api" in one(found, "core-api").cure
+    assert one(found, "auth-api").cure == "`platform down`, then `platform up -D`"
 
 
 def test_a_port_that_is_only_bound_may_be_our_own(environ: dict[str, str]) -> None:
