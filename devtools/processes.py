@@ -256,6 +256,7 @@ def end_left(state: Path) -> bool:
     for head in found:
         with suppress(*GONE):
             head.terminate()
+            head.resume()  # it may be suspended
     _wait(found, _STACK_STOP_SECONDS_MAX)
     gone = "stopped the stack of process-compose, pid {}, whose socket was gone"
     messages = [gone.format(head.pid) for head in found if is_gone(head)]

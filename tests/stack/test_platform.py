@@ -148,12 +148,16 @@ def test_orphans_of_a_killed_supervisor_are_ended(environ: dict[str, str], tmp_p
 
 @pytest.mark.parametrize("args", [["down"], ["reset", "--yes"]], ids=" ".join)
 def test_a_stack_whose_socket_was_deleted_is_stopped(args: list[str]) -> None:
-    """`rm -rf .state` and a cleaned /tmp delete it; the doctor reports that alone."""
+    """`rm -rf .state` and a cleaned /tmp delete it; the doctor reports that alone.
+
+    Even if it was suspended before.
+    """
     with running() as stack:
         if args == ["down"]:
             shutil.rmtree(stack.state)
         else:
             Path(stack.environ["PC_SOCKET_PATH"]).unlink()
+            stack.supervisor.send_signal(SIGSTOP)
         found = json.loads(stack.doctor("--json").stdout)["findings"]
         [fault] = [one for one in found if one["status"] == "fault"]
         assert "platform down" in fault["cure"]
