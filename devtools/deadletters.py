@@ -2,10 +2,9 @@
 
 import os
 import sys
-from dataclasses import replace
 
 from devtools import checkout
-from devtools.address import has_own_redis
+from devtools.address import has_own_redis, running_redis
 from devtools.processes import running_environ
 from devtools.state import access_fault
 from services.common.command import run_main
@@ -18,13 +17,16 @@ def here() -> int:
     """Runs the command on the Redis of the running stack, or on REDIS_URL."""
     parser().parse_args()  # --help needs no stack
     stack = checkout.current(os.environ)
-    # The shell overrides the running stack, which overrides `.env`.
-    stack = replace(stack, environ={**running_environ(stack.state), **os.environ})
-    if has_own_redis(stack.merged) and (fault := access_fault(stack.state)):
+    environ = stack.merged
+    if running := running_environ(stack.state):
+        # The shell overrides the running stack; `.env` is of its next start.
+        shell = {name: value for name, value in os.environ.items() if value}
+        environ = {**running_redis(stack.state, running), **running, **shell}
+    if has_own_redis(environ) and (fault := access_fault(stack.state)):
         sys.stderr.write(f"deadletters: {fault}\n")
         return 1
     own = {"REDIS_URL_FILE": str(stack.state / "redis-url")}
-    return main(sys.argv[1:], {**own, **stack.merged}, sys.stdout, sys.stderr)
+    return main(sys.argv[1:], {**own, **environ}, sys.stdout, sys.stderr)
 
 
 if __name__ == "__main__":

@@ -145,7 +145,10 @@ def supervisors(state: Path) -> list[psutil.Process]:
     heads: Counter[psutil.Process] = Counter()
     for one in _marked(state).values():
         with suppress(*GONE):
-            heads.update(filter(None, [_supervisor(one.process)]))
+            head = _supervisor(one.process)
+            # Another project's, started in our shell, may have a process of the same name.
+            if head and {"PC_SOCKET_PATH", "PC_CONFIG_FILES"} <= head.environ().keys():
+                heads[head] += 1
     return [head for head, _ in heads.most_common()]
 
 

@@ -41,6 +41,20 @@ def test_only_orphans_of_this_stack_are_found(tmp_path: Path) -> None:
         assert found(tmp_path / ".state") == {}
 
 
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_another_projects_supervisor_is_not_ours(tmp_path: Path, is_ours: bool) -> None:  # noqa: FBT001
+    """`platform down` ends no process-compose that our shell only started with another project."""
+    supervisor = tmp_path / "process-compose"
+    supervisor.write_text('#!/bin/sh\n"$@"\n:\n')
+    marks = [f"{name}={value}" for name, value in (MARKS | {"PLATFORM_STATE": tmp_path}).items()]
+    more = {"PC_SOCKET_PATH": "pc.sock", "PC_CONFIG_FILES": "pc.yaml"} if is_ours else {}
+    with python(WAIT, "sh", str(supervisor), "env", *marks, **more) as process:
+        found_ones = processes.supervisors(tmp_path)
+        assert [head.pid for head in found_ones] == ([process.pid] if is_ours else [])
+        for child in psutil.Process(process.pid).children():
+            child.kill()
+
+
 def test_a_supervised_process_is_no_orphan(tmp_path: Path) -> None:
     """It becomes one when its process-compose is killed; before, no other stack may start."""
     supervisor = tmp_path / "process-compose"
