@@ -29,10 +29,6 @@ THREADS = 8
 # Longer than the router keeps idle connections (60 s), so that the router closes them: closing from
 # this side could lose a request in flight.
 KEEPALIVE_SECONDS = 75
-# Per worker. Above the router's 64, and low, because each may hold a request whose client has gone.
-CONNECTIONS_MAX = 128
-# The first byte of TCP_INFO (tcp(7)) after the peer has closed its side.
-_CLOSE_WAIT = b"\x08"
 # Below process-compose's 2 s between SIGTERM and SIGKILL.
 GRACE_SECONDS = 1
 # A worker whose main loop is blocked for this long is replaced.
@@ -127,11 +123,6 @@ class _Listener:
             time.sleep(GIVE_WAY_SECONDS)
         connection: socket.socket
         connection, address = self._listener.accept()
-        # At most the backlog. The router closes a connection when its own client gives up: to
-        # process those requests first would delay all others when clients retry early.
-        while _is_abandoned(connection):
-            connection.close()
-            connection, address = self._listener.accept()
         self._accepted.add(connection)
         self._publish()
         return connection, address
@@ -140,13 +131,6 @@ class _Listener:
         count = 1 + sum(connection.fileno() >= 0 for connection in list(self._accepted))
         self._counts[self._own] = count
         return count
-
-
-def _is_abandoned(connection: socket.socket) -> bool:
-    """Whether the client has closed the connection. Known on Linux only."""
-    return hasattr(socket, "TCP_INFO") and (
-        connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == _CLOSE_WAIT
-    )
 
 
 class _Alarm:
@@ -200,7 +184,6 @@ def serve(create_app: Callable[[], App], settings: HttpSettings, *, threads: int
         "workers": getattr(settings, "workers", 1),
         "worker_class": "gthread",
         "threads": threads,
-        "worker_connections": CONNECTIONS_MAX,
         # The router's 431 message and its limit of 8000 bytes for a path depend on these.
         "limit_request_line": 8190,
         "limit_request_fields": 200,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import socket
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,8 @@ Check: TypeAlias = "Callable[[], None]"
 BODY_BYTES_MAX = 16 * 1024
 _PATH = re.compile("/(?!/)")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# The first byte of TCP_INFO (tcp(7)) after the peer has closed its side.
+_CLOSE_WAIT = b"\x08"
 # Probes and scrapers request these every few seconds.
 _UNLOGGED = frozenset({"/health", "/metrics"})
 _log = structlog.get_logger()
@@ -95,6 +98,10 @@ class Gate:
         self._metrics = metrics
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
+        # The router closes a connection when its own client gives up. To do that client's work
+        # would delay all others, most of all if it retries early.
+        if _is_abandoned(req.env.get("gunicorn.socket")):
+            raise Problem(400, "The client closed the connection.", code="client-closed-request")
         # Against DNS rebinding: a page whose name resolves to this machine sends that name.
         # HTTP/1.0 health checks may send no Host; browsers always do.
         if not self._is_host(req.env.get("HTTP_HOST", "localhost")):
@@ -124,6 +131,15 @@ class Gate:
             status=resp.status_code,
             ms=round(seconds * 1000, 2),
         )
+
+
+def _is_abandoned(connection: socket.socket | None) -> bool:
+    """Whether the client has closed the connection, or its side of it. Known on Linux only."""
+    return (
+        connection is not None
+        and hasattr(socket, "TCP_INFO")
+        and connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == _CLOSE_WAIT
+    )
 
 
 class Health:

@@ -1,5 +1,6 @@
 """What all HTTP services have in common."""
 
+import socket
 from typing import Any
 
 import falcon.testing
@@ -14,6 +15,7 @@ from structlog.testing import capture_logs
 
 from services.common.settings import HttpSettings
 from services.common.web import make_app, read_json
+from tests.support import wait_until
 
 
 class Note(BaseModel):
@@ -39,6 +41,24 @@ def service(**environ: str) -> falcon.testing.TestClient:
 @pytest.fixture(scope="module")
 def api() -> falcon.testing.TestClient:
     return service()
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="the state is known on Linux only")
+def test_a_request_whose_client_has_gone_is_not_processed(api: falcon.testing.TestClient) -> None:
+    """Clients that give up early and retry would delay all others."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        connection, _ = server.accept()
+        with connection:
+            extras = {"gunicorn.socket": connection}
+            assert api.simulate_get("/notes", extras=extras).status_code == 200
+            client.close()
+            response = wait_until(lambda: _refused(api.simulate_get("/notes", extras=extras)))
+            assert response.json["code"] == "client-closed-request"
+
+
+def _refused(response: falcon.testing.Result) -> falcon.testing.Result | None:
+    return response if response.status_code == 400 else None
 
 
 @pytest.mark.parametrize(
