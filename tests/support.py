@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import psutil
@@ -201,3 +201,9 @@ def _is_up(url: str) -> bool:
         return http.get(f"{url}/health").status_code in {200, 503}
     except httpx.TransportError:
         return False
+
+
+def confirms(primary: Any) -> bool:
+    """Whether a replica has a new write. One that still loads counts as having no write at all."""
+    primary.set("written", "1")
+    return bool(primary.wait(1, 100) == 1)

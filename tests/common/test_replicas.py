@@ -19,7 +19,7 @@ from services.core_api.transactions import Transactions
 from services.psp_connector.queue import Queue
 from services.psp_connector.settings import ConnectorSettings
 from tests import support
-from tests.support import wait_until
+from tests.support import confirms, wait_until
 
 REQUEST = TransactionRequest(amount=1250, currency="USD")
 
@@ -27,12 +27,6 @@ REQUEST = TransactionRequest(amount=1250, currency="USD")
 def settings(url: str, **more: str) -> ConnectorSettings:
     other = {"HTTP_PORT": "1", "PSP_URL": "http://127.0.0.1:1"}
     return ConnectorSettings.read({**other, "REDIS_URL": url, **more})
-
-
-def confirms(primary: Any) -> bool:
-    """Whether a replica has a new write. One that still loads counts as having no write at all."""
-    primary.set("written", "1")
-    return bool(primary.wait(1, 100) == 1)
 
 
 @pytest.fixture

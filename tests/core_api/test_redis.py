@@ -14,7 +14,7 @@ from services.common import store
 from services.core_api.app import create_app
 from tests import support
 from tests.core_api.helpers import Client, bearer, pay, settings
-from tests.support import wait_until
+from tests.support import confirms, wait_until
 
 
 def test_a_full_queue_refuses(redis_port: int, client: Any) -> None:
@@ -109,7 +109,7 @@ def test_a_failover_after_the_write_may_have_accepted(
         ThreadPoolExecutor(1) as pool,
     ):
         replica.replicaof("127.0.0.1", redis_port)
-        wait_until(lambda: client.wait(1, 100) == 1, what="the replica")
+        wait_until(lambda: confirms(client), what="the replica")
         api = Client(create_app(settings(redis_port, REDIS_REPLICAS_MIN="1")))
         assert pay(api).status_code == 202
         os.kill(program.pid, signal.SIGSTOP)
