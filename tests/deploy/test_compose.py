@@ -150,7 +150,7 @@ def test_prepare_helps_and_writes_nothing(checkout: Path, word: str, code: int) 
 
 
 def test_every_secret_is_a_file() -> None:
-    """`docker inspect` shows variables; a service is given each file that it is told of."""
+    """`docker inspect` shows variables; secrets are files, and each that a variable names is mounted."""
     secret = {
         name.upper()
         for settings in SETTINGS.values()
