@@ -150,7 +150,7 @@ def test_prepare_helps_and_writes_nothing(checkout: Path, word: str, code: int) 
 
 
 def test_every_secret_is_a_file() -> None:
-    """`docker inspect` shows variables; secrets are files, and each that a variable names is mounted."""
+    """No variable holds a secret (`docker inspect` shows it); files that are named are mounted."""
     secret = {
         name.upper()
         for settings in SETTINGS.values()
