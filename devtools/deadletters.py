@@ -4,7 +4,7 @@ import os
 import sys
 
 from devtools import checkout
-from devtools.address import has_own_redis, running_redis
+from devtools.address import has_own_redis
 from devtools.processes import running_environ
 from devtools.state import access_fault
 from services.common.command import run_main
@@ -21,7 +21,7 @@ def here() -> int:
     if running := running_environ(stack.state):
         # The shell overrides the running stack; `.env` is of its next start.
         shell = {name: value for name, value in os.environ.items() if value}
-        environ = {**running_redis(stack.state, running), **running, **shell}
+        environ = {**running, **shell}
     if has_own_redis(environ) and (fault := access_fault(stack.state)):
         sys.stderr.write(f"deadletters: {fault}\n")
         return 1

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from devtools import checkout
-from devtools.address import is_free, running_port, running_redis
+from devtools.address import is_free, running_port
 from devtools.catalog import SERVICES
 from devtools.environment import environment, sandbox_files
 from devtools.processes import running_environ
@@ -29,7 +29,7 @@ def variables(
     Any other setting would differ from the other services': another PSP_ACCOUNT or JWT_SECRET
     fails payments, and gunicorn itself reads some variables, such as SCRIPT_NAME.
     """
-    settings = {**running_redis(state, running), **running, "PLATFORM_STATE": str(state)}
+    settings = {**running, "PLATFORM_STATE": str(state)}
     found = environment(name, running_port(settings), state, settings)
     kept = {name: value for name, value in editor.items() if name.startswith(_OF_THE_DEBUGGER)}
     return {"WORKERS": "1", **found, **sandbox_files(state), **kept}

@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from devtools.address import is_free, state_folder
+from devtools.address import is_free, running_redis, state_folder
 from devtools.catalog import PROCESSES
 from services.common.command import run_main
 
@@ -153,10 +153,14 @@ def supervisors(state: Path) -> list[psutil.Process]:
 
 
 def running_environ(state: Path) -> Mapping[str, str]:
-    """The environment that the running stack was started with, `.env` included; empty if down."""
+    """The environment that the running stack was started with; empty if down.
+
+    With `.env`, and with the settings of the stack's own Redis (`--cluster`).
+    """
     for head in supervisors(state):
         with suppress(*GONE):
-            return head.environ()
+            environ = head.environ()
+            return {**running_redis(state, environ), **environ}
     return {}
 
 

@@ -20,6 +20,14 @@ def found(state: Path) -> dict[int, str]:
     return {orphan.process.pid: orphan.name for orphan in processes.orphans(state)}
 
 
+def supervised(state: Path) -> list[str]:
+    """A command that runs another as process-compose does, as a process of the stack."""
+    supervisor = state / "process-compose"
+    supervisor.write_text('#!/bin/sh\n"$@"\n:\n')
+    marks = [f"{name}={value}" for name, value in (MARKS | {"PLATFORM_STATE": state}).items()]
+    return ["sh", str(supervisor), "env", *marks]
+
+
 def test_only_orphans_of_this_stack_are_found(tmp_path: Path) -> None:
     """By any path of the folder; not another stack's, a shell's, or unknown names."""
     ours, other = str(tmp_path / "ours"), str(tmp_path / "other")
@@ -44,23 +52,17 @@ def test_only_orphans_of_this_stack_are_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("is_ours", [True, False])
 def test_another_projects_supervisor_is_not_ours(tmp_path: Path, is_ours: bool) -> None:  # noqa: FBT001
     """`platform down` ends no process-compose that our shell only started with another project."""
-    supervisor = tmp_path / "process-compose"
-    supervisor.write_text('#!/bin/sh\n"$@"\n:\n')
-    marks = [f"{name}={value}" for name, value in (MARKS | {"PLATFORM_STATE": tmp_path}).items()]
     more = {"PC_SOCKET_PATH": "pc.sock", "PC_CONFIG_FILES": "pc.yaml"} if is_ours else {}
-    with python(WAIT, "sh", str(supervisor), "env", *marks, **more) as process:
-        found_ones = processes.supervisors(tmp_path)
-        assert [head.pid for head in found_ones] == ([process.pid] if is_ours else [])
+    with python(WAIT, *supervised(tmp_path), **more) as process:
+        pids = [head.pid for head in processes.supervisors(tmp_path)]
+        assert pids == ([process.pid] if is_ours else [])
         for child in psutil.Process(process.pid).children():
             child.kill()
 
 
 def test_a_supervised_process_is_no_orphan(tmp_path: Path) -> None:
     """It becomes one when its process-compose is killed; before, no other stack may start."""
-    supervisor = tmp_path / "process-compose"
-    supervisor.write_text('#!/bin/sh\n"$@"\n:\n')
-    marks = [f"{name}={value}" for name, value in (MARKS | {"PLATFORM_STATE": tmp_path}).items()]
-    with python(WAIT, "sh", str(supervisor), "env", *marks) as process:
+    with python(WAIT, *supervised(tmp_path)) as process:
         [child] = psutil.Process(process.pid).children()
         assert found(tmp_path) == {}
         [rival] = processes.rivals(tmp_path)
