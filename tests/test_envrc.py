@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests.support import ROOT, call
+from tests.support import ROOT, call, script
 
 # What direnv offers to an .envrc, and what `nix print-dev-env` prints.
 DIRENV = """\
@@ -17,7 +17,6 @@ direnv_layout_dir() { echo "$PWD/.direnv"; }
 echo "$SHELL_IS ${TMPDIR-unset} ${TEMP-unset} ${NIX_BUILD_TOP-unset}"
 """
 NIXW = f"""\
-#!/bin/sh
 [ -d "${{3%/*}}" ] || exit 1
 mkdir nix-shell.1
 echo 'NIX_BUILD_TOP=$PWD/nix-shell.1'
@@ -33,14 +32,9 @@ def load(folder: Path) -> subprocess.CompletedProcess[str]:
     return call(["bash", "-euc", DIRENV], environ, cwd=folder)
 
 
-def write_nixw(folder: Path, script: str) -> None:
-    (folder / "nixw").write_text(script)
-    (folder / "nixw").chmod(0o755)
-
-
 def test_the_shell_is_loaded_and_the_temporary_folder_is_the_users(tmp_path: Path) -> None:
     """The folder that Nix creates for each shell is removed; TMPDIR is its parent, as before."""
-    write_nixw(tmp_path, NIXW)
+    script(tmp_path / "nixw", NIXW)
     done = load(tmp_path)
     assert (done.stdout, done.stderr) == (f"loaded {tmp_path} unset unset\n", "")
     assert not (tmp_path / "nix-shell.1").exists()
@@ -48,10 +42,10 @@ def test_the_shell_is_loaded_and_the_temporary_folder_is_the_users(tmp_path: Pat
 
 def test_a_shell_that_cannot_be_built_is_reported_and_the_last_one_kept(tmp_path: Path) -> None:
     """Without an earlier shell, loading fails."""
-    write_nixw(tmp_path, "#!/bin/sh\nexit 1\n")
+    script(tmp_path / "nixw", "exit 1")
     assert load(tmp_path).returncode != 0
-    write_nixw(tmp_path, NIXW)
+    script(tmp_path / "nixw", NIXW)
     load(tmp_path)
-    write_nixw(tmp_path, "#!/bin/sh\nexit 1\n")
+    script(tmp_path / "nixw", "exit 1")
     *errors, loaded = load(tmp_path).stdout.splitlines()
     assert (len(errors), loaded) == (2, f"loaded {tmp_path} unset unset")

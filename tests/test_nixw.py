@@ -11,7 +11,6 @@ import pytest
 from tests.support import ROOT, call, script
 
 NIX = """\
-#!/bin/sh
 case $* in
   --version) echo "nix (Nix) 2.26.3" ;;
   *dry-run*) echo "  /nix/store/x-platform.drv" >&2 ;;
@@ -31,9 +30,8 @@ def checkout(tmp_path: Path) -> Path:
     shutil.copytree(ROOT / "nix/nixw", root / "nix/nixw")
     for name in ("nixw", "nix/package.nix"):
         shutil.copy(ROOT / name, root / name)
-    for name, text in {"nix": NIX, "curl": "#!/bin/sh\necho StoreDir: /nix/store\n"}.items():
-        (root / "bin" / name).write_text(text)
-        (root / "bin" / name).chmod(0o755)
+    script(root / "bin/nix", NIX)
+    script(root / "bin/curl", "echo StoreDir: /nix/store")
     return root
 
 

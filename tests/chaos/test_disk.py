@@ -24,9 +24,8 @@ def limited(tmp_path: Path) -> Iterator[Chaos]:
 
     As on a full disk, and it needs no root. Without the trap the system would kill it instead.
     """
-    program = tmp_path / "redis-server"
-    program.write_text(f"#!/bin/sh\ntrap '' XFSZ\nexec {shutil.which('redis-server')} \"$@\"\n")
-    program.chmod(0o755)
+    start = f'exec {shutil.which("redis-server")} "$@"'
+    support.script(tmp_path / "redis-server", f"trap '' XFSZ\n{start}")
     with running(PATH=f"{tmp_path}:{os.environ['PATH']}", **HASTE) as stack:
         yield Chaos(stack)
 

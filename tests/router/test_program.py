@@ -15,7 +15,7 @@ from devtools.catalog import SERVICES
 from devtools.loglines import parse as parse_line
 from tests.http_service import Reply
 from tests.router.helpers import CONFIG, Router, environment, platform_in
-from tests.support import ROOT, call, wait_until
+from tests.support import ROOT, call, script, wait_until
 
 
 def test_the_access_log_has_one_line_per_request(router: Router) -> None:
@@ -205,8 +205,7 @@ def test_a_mistake_in_the_caddyfile_ends_the_router(tmp_path: Path) -> None:
     command = stack["processes"]["router"]["command"]
     caddy = tmp_path / "caddy"
     caddy.mkdir()
-    (caddy / "caddy").write_text('#!/bin/sh\n[ "$1" = run ] && echo started\nexit 3\n')
-    (caddy / "caddy").chmod(0o755)
+    script(caddy / "caddy", '[ "$1" = run ] && echo started\nexit 3')
     (tmp_path / "environment").write_text("export OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:9\n")
     environ = {"PATH": f"{caddy}:{os.environ['PATH']}", "PLATFORM_STATE": str(tmp_path)}
     done = call(["bash", "-c", command], environ)

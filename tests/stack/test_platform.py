@@ -77,9 +77,7 @@ def test_a_command_or_an_argument_that_does_not_exist_is_refused(stack: Stack, a
 
 def test_down_of_a_stack_that_ends_by_itself(tmp_path: Path) -> None:
     """`down` succeeds if process-compose ends during the call, as when its terminal is closed."""
-    fake = tmp_path / "process-compose"
-    fake.write_text('#!/bin/sh\nrm "$PC_SOCKET_PATH"\nexit 1\n')
-    fake.chmod(0o755)
+    support.script(tmp_path / "process-compose", 'rm "$PC_SOCKET_PATH"\nexit 1')
     state = tmp_path / "state"
     (state / "process-compose").mkdir(parents=True)
     environ = environment(state, 20_000, PATH=f"{tmp_path}:{os.environ['PATH']}")
@@ -204,9 +202,7 @@ def test_start_faults_are_printed(environ: dict[str, str]) -> None:
 
 def test_up_names_the_process_that_ends_at_once(environ: dict[str, str], tmp_path: Path) -> None:
     """After a process has ended three times, `up` fails and shows the end of its log."""
-    broken = tmp_path / "caddy"
-    broken.write_text("#!/bin/sh\necho out of order >&2\nexit 3\n")
-    broken.chmod(0o755)
+    support.script(tmp_path / "caddy", "echo out of order >&2\nexit 3")
     done = platform(environ | {"PATH": f"{tmp_path}:{environ['PATH']}"}, "up", "-D")
     assert done.returncode == 1
     assert "platform: router has ended 3 times; the end of its log:\n    out of" in done.stderr
