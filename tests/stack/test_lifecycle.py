@@ -43,15 +43,6 @@ def own_block() -> Iterator[Path]:
     raise RuntimeError("no folder with a free block of ports found in 50 tries")
 
 
-def test_a_dry_run_refuses_a_broken_file(tmp_path: Path) -> None:
-    """`--dry-run` names an unknown key. That it takes the stack's own file, lint checks."""
-    text = (support.ROOT / "process-compose.yaml").read_text()
-    (tmp_path / "stack.yaml").write_text(text.replace("depends_on", "depend_on"))
-    environ = environment(tmp_path, 20_000, PC_CONFIG_FILES=str(tmp_path / "stack.yaml"))
-    done = compose(environ, "--dry-run")
-    assert (done.returncode, "depend_on" in done.stderr) == (1, True)
-
-
 def test_a_log_is_rotated_and_outlives_a_restart(tmp_path: Path) -> None:
     """With the stack's settings, but a size of 1 MB, no line is lost."""
     config = yaml.safe_load((support.ROOT / "process-compose.yaml").read_text())
