@@ -14,7 +14,6 @@ import psutil
 import redis
 
 from devtools import loglines
-from devtools.address import PORT_OFFSETS
 from services.common import store
 from services.common.currencies import major_units
 from services.common.transaction import FINAL
@@ -55,18 +54,6 @@ class Chaos:
     def redis(self) -> Any:
         """A client of the stack's Redis."""
         return self.stack.redis(socket_timeout=10)
-
-    def port(self, name: str) -> int:
-        return self.stack.port + PORT_OFFSETS[name]
-
-    def sandbox(self, method: str, path: str, **more: Any) -> Any:
-        """Queries the sandbox's control interface."""
-        url = f"http://127.0.0.1:{self.port('psp-sandbox')}/_sandbox/{path}"
-        token = (self.stack.state / "sandbox-token").read_text().strip()
-        headers = {"Authorization": f"Bearer {token}"}
-        response = support.http.request(method, url, headers=headers, **more)
-        response.raise_for_status()
-        return response.json() if response.content else None
 
     def send(
         self,
@@ -148,10 +135,7 @@ class Chaos:
 
     def wait_ended(self, ids: list[str], seconds_max: float = END_SECONDS_MAX) -> None:
         """Waits until all transactions are final."""
-        deadline = time.monotonic() + seconds_max
-        while not self.ended(ids):
-            assert time.monotonic() < deadline, f"not ended in {seconds_max} s"
-            time.sleep(0.1)
+        support.wait_until(lambda: self.ended(ids), seconds_max=seconds_max, what="all to end")
 
     def in_flight(self, pid: int = 0) -> int:
         """Number of entries in flight, in total or for the connector with that pid."""
@@ -176,7 +160,7 @@ class Chaos:
 
     def intents(self) -> list[tuple[str, dict[str, Any]]]:
         """All payments of the sandbox, each with its idempotency key."""
-        rows = self.sandbox("GET", "payment_intents", params={"limit": "50000"})["data"]
+        rows = self.stack.sandbox("GET", "payment_intents?limit=50000")["data"]
         return [(row["idempotency_key"], row["payment_intent"]) for row in rows]
 
     def check(self, *, seconds_max: float = END_SECONDS_MAX) -> Counter[str]:

@@ -18,7 +18,7 @@ KILLS_MAX = 35  # 105 s, of the two minutes that a test may take; 9 to 14 are en
 
 def test_faults_and_kills_mixed(chaos: Chaos) -> None:
     """2,000 transactions finish once while a fifth of the calls fail and connectors die."""
-    chaos.sandbox("PUT", "faults", json={"error_rate": 0.2, "kinds": FAULTS, "seed": 3})
+    chaos.stack.sandbox("PUT", "faults", json={"error_rate": 0.2, "kinds": FAULTS, "seed": 3})
     chaos.scale("psp-connector", 2)
     began = time.monotonic()
     with chaos.traffic():
@@ -28,8 +28,8 @@ def test_faults_and_kills_mixed(chaos: Chaos) -> None:
             name = f"psp-connector-{chaos.kills % 2}"
             chaos.kill(support.wait_until(partial(chaos.alive, name), what=name))
     ended = chaos.check()
-    injected = Counter(chaos.sandbox("GET", "faults")["given"])
-    seen = chaos.sandbox("GET", "payment_intents", params={"limit": "1"})["summary"]
+    injected = Counter(chaos.stack.sandbox("GET", "faults")["given"])
+    seen = chaos.stack.sandbox("GET", "payment_intents?limit=1")["summary"]
     assert set(FAULTS) == injected.keys()
     assert seen["keys_captured_more_than_once"] == 0
     figures(

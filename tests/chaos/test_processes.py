@@ -75,7 +75,8 @@ def test_the_whole_stack_is_killed(tmp_path_factory: pytest.TempPathFactory) -> 
     with running(state=state, **HASTE) as stack:
         before = Chaos(stack)
         # Faults for ten attempts, so that many are in flight and many wait.
-        before.sandbox("PUT", "faults", json={"error_rate": 0.5, "kinds": ["error_500", "timeout"]})
+        faults = {"error_rate": 0.5, "kinds": ["error_500", "timeout"]}
+        stack.sandbox("PUT", "faults", json=faults)
         before.send(150)
         open_ones = before.statuses(before.accepted)
         killed = kill_all(state)

@@ -4,6 +4,7 @@ from functools import partial
 
 import httpx
 
+from devtools.address import PORT_OFFSETS
 from tests import support
 from tests.chaos.harness import PLAIN, Chaos, figures
 
@@ -15,9 +16,9 @@ WORK_SECONDS_MAX = 30
 
 def attempts(chaos: Chaos, number: int) -> float:
     """Attempts that a connector has finished; 0 if it does not respond."""
-    url = f"http://127.0.0.1:{chaos.port('psp-connector') + number * PORT_STEP}/metrics"
+    port = chaos.stack.port + PORT_OFFSETS["psp-connector"] + number * PORT_STEP
     try:
-        text = support.http.get(url).text
+        text = support.http.get(f"http://127.0.0.1:{port}/metrics").text
     except httpx.TransportError:
         return 0
     lines = [line for line in text.splitlines() if line.startswith("psp_attempts_total{")]

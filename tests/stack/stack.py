@@ -80,6 +80,15 @@ class Stack:
         url = (self.state / "redis-url").read_text().strip()
         return redis.Redis.from_url(url, decode_responses=True, **options)
 
+    def sandbox(self, method: str, path: str, **more: Any) -> Any:
+        """Queries the sandbox's control interface with its token."""
+        url = f"http://127.0.0.1:{self.port + PORT_OFFSETS['psp-sandbox']}/_sandbox/{path}"
+        token = (self.state / "sandbox-token").read_text().strip()
+        headers = {"Authorization": f"Bearer {token}"}
+        response = support.http.request(method, url, headers=headers, **more)
+        response.raise_for_status()
+        return response.json() if response.content else None
+
     def compose(self, *args: str) -> subprocess.CompletedProcess[str]:
         return compose(self.environ, *args)
 
