@@ -1,6 +1,5 @@
 """The platform without processes: its own services, behind a router that breaks promises."""
 
-import contextlib
 import re
 import time
 from typing import Any
@@ -119,15 +118,10 @@ class Platform:
             return "x"
         if self.fault == "a token is good once":
             self.expired.add(token)
-        if self.fault == "any signature":
-            unsigned = token.rpartition(".")[0]
-            return next((one for one in self.tokens if one.startswith(unsigned)), token)
-        if self.fault == "eternal tokens":
-            with contextlib.suppress(jwt.InvalidSignatureError):
-                claims = jwt.decode(
-                    token, SECRET, ["HS256"], options={"verify_exp": False, "verify_aud": False}
-                )
-                return token if claims["exp"] > time.time() else self.tokens[-1]
+        if self.fault == "any token":
+            claims = jwt.decode(token, options={"verify_signature": False})
+            now = int(time.time())
+            return jwt.encode(claims | {"iat": now, "exp": now + 30}, SECRET)
         return token
 
     def _charge(self) -> None:
