@@ -21,22 +21,6 @@ def origins(checkout: Path, dotenv: str, **environ: str) -> dict[str, tuple[str,
     return {item.name: (item.value, item.note.partition(" [")[0]) for item in items}
 
 
-def test_each_setting_has_its_origin(checkout: Path) -> None:
-    """The shell, even with an empty value, overrides `.env`, then the stack, then the default."""
-    found = origins(
-        checkout,
-        "WORKERS=3\nQUEUE_LIMIT=7\nLOG_LEVEL=debug\nREDIS_URL=redis://:hunter2@elsewhere/0\n",
-        WORKERS="4",
-        QUEUE_LIMIT="",
-    )
-    assert found["WORKERS"] == ("4", "environment")
-    assert found["QUEUE_LIMIT"] == ("100000", "default")
-    assert found["LOG_LEVEL"] == ("debug", ".env")
-    assert found["REDIS_URL"] == ("redis://<secret>@elsewhere/0", ".env")
-    assert found["PSP_URL"] == ("http://127.0.0.1:9004", "stack")
-    assert found["JWT_SECRET"] == ("<secret>", "stack (JWT_SECRET_FILE)")
-
-
 def test_the_stack_reads_the_users_file_of_its_checkout(checkout: Path) -> None:
     """`services.auth_api.users` changes that; the code may run from the store, with its own."""
     other = {"PLATFORM_CHECKOUT": "/other"}

@@ -67,15 +67,24 @@ def test_json_has_a_stable_schema(environ: dict[str, str], checkout: Path) -> No
 def test_settings_show_value_and_origin_but_no_secret(
     environ: dict[str, str], checkout: Path
 ) -> None:
-    """Secrets are hidden, even in addresses and faults."""
-    url = f"REDIS_URL=redis://:hunter2@127.0.0.1:{CLOSED_PORT}/0"
-    (checkout / ".env").write_text(f"PSP_API_KEY=hunter2\n{url}\nLOG_LEVEL=debug\n")
-    environ |= dict.fromkeys(("JWT_SECRET", "MERCHANT_PASSWORD"), "hunter2")
+    """The shell, even with an empty value, overrides `.env`, then the stack, then the default.
+
+    Secrets are hidden, even in addresses and faults.
+    """
+    address = f"127.0.0.1:{CLOSED_PORT}/0"
+    (checkout / ".env").write_text(
+        f"PSP_API_KEY=hunter2\nREDIS_URL=redis://:hunter2@{address}\nWORKERS=3\nQUEUE_LIMIT=7\n"
+    )
+    environ |= {"MERCHANT_PASSWORD": "hunter2", "WORKERS": "4", "QUEUE_LIMIT": ""}
     _, text = report(environ | {"PSP_URL": "ftp://a:hunter2@b"})
     assert "hunter2" not in text
-    lines = {" ".join(line.split()) for line in text.splitlines()}
-    assert "PSP_API_KEY <secret> .env [psp-connector]" in lines
-    assert "LOG_LEVEL debug .env [every service]" in lines
+    assert {" ".join(line.split()) for line in text.splitlines()} >= {
+        "WORKERS 4 environment [auth-api, core-api]",
+        "QUEUE_LIMIT 100000 default [core-api]",
+        "PSP_API_KEY <secret> .env [psp-connector]",
+        f"REDIS_URL redis://<secret>@{address} .env [core-api, psp-connector]",
+        "JWT_SECRET <secret> stack (JWT_SECRET_FILE) [auth-api, core-api]",
+    }
 
 
 def test_files_with_secrets_must_be_private(environ: dict[str, str], checkout: Path) -> None:
