@@ -7,54 +7,49 @@ import pytest
 from bench.load import generate
 from bench.results import MeasureError
 from tests.http_service import Reply, Service, service_on
-from tests.support import free_ports
+from tests.support import CLOSED_PORT
 
 BODY = {"amount": 1, "x": '"[y]"\\'}
 
 
 @pytest.fixture
-def port() -> int:
-    return free_ports(1)
-
-
-@pytest.fixture(autouse=True)
-def service(port: int) -> Iterator[Service]:
+def service() -> Iterator[Service]:
     """Accepts payments, and refuses or hangs up elsewhere."""
-    with service_on(port) as service:
+    with service_on() as service:
         service.replies = {"/pay": Reply(202), "/other": Reply(404), "/hang-up": Reply(None)}
         yield service
 
 
-def post(port: int, path: str, **more: Any) -> httpx.Request:
-    return httpx.Request("POST", f"http://127.0.0.1:{port}{path}", **more)
+def post(service: Service, path: str, **more: Any) -> httpx.Request:
+    return httpx.Request("POST", httpx.URL(service.url).join(path), **more)
 
 
 @pytest.mark.parametrize(
     ("path", "message"),
     [
         ("/hang-up", "requests got no response"),
-        ("", "unable to connect"),
+        (f"http://127.0.0.1:{CLOSED_PORT}", "unable to connect"),
         ("/other", "were refused"),
     ],
 )
-def test_a_run_without_good_responses_is_invalid(port: int, path: str, message: str) -> None:
+def test_a_run_without_good_responses_is_invalid(service: Service, path: str, message: str) -> None:
     """A rate of refusals or broken connections is never reported as one of good responses."""
     with pytest.raises(MeasureError, match=message):
-        generate([post(port if path else 1, path)], connections=1, seconds=0.2)
+        generate([post(service, path)], connections=1, seconds=0.2)
 
 
-def test_refusals_do_not_count_in_the_rate(port: int) -> None:
+def test_refusals_do_not_count_in_the_rate(service: Service) -> None:
     """The rate counts responses below 400 only."""
-    requests = [post(port, path, json={}) for path in ("/pay", "/other")]
+    requests = [post(service, path, json={}) for path in ("/pay", "/other")]
     load = generate(requests, connections=1, seconds=0.2, refusals=True)
     assert load.refused == pytest.approx(load.requests / 2, abs=1)
     assert load.rate == pytest.approx((load.requests - load.refused) / load.seconds)
 
 
-def test_requests_are_sent_in_turn_and_unchanged(port: int, service: Service) -> None:
+def test_requests_are_sent_in_turn_and_unchanged(service: Service) -> None:
     """Wrk sends each request in turn, with its query, header and body."""
     requests = [
-        post(port, "/pay?x=1", headers={"Authorization": f"Bearer {who}"}, json=BODY)
+        post(service, "/pay?x=1", headers={"Authorization": f"Bearer {who}"}, json=BODY)
         for who in ("a", "b")
     ]
     load = generate(requests, connections=1, seconds=0.2)
