@@ -53,13 +53,18 @@ def test_up_waits_for_health_and_reset_for_confirmation(environ: dict[str, str])
     assert not (state / "redis").exists()
 
 
+@pytest.mark.parametrize("socket_is", ["missing", "left behind"])
 @pytest.mark.parametrize(
     ("args", "code"), [(["down"], 0), (["status"], 1), (["process", "restart", "core-api"], 1)]
 )
 def test_without_a_stack_there_is_a_message(
-    environ: dict[str, str], args: list[str], code: int
+    tmp_path: Path, socket_is: str, args: list[str], code: int
 ) -> None:
-    """A message replaces the socket's error."""
+    """A message replaces the socket's error, also of a killed supervisor's socket."""
+    environ = environment(tmp_path / "state", 20_000, PC_SOCKET_PATH=str(tmp_path / "s"))
+    if socket_is == "left behind":
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(environ["PC_SOCKET_PATH"])
     idle = platform(environ, *args)
     assert idle.returncode == code
     assert "no stack of this checkout is running" in idle.stdout + idle.stderr
