@@ -151,18 +151,22 @@ def program(
 
 
 @contextlib.contextmanager
-def redis_server(folder: Path, port: int, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+def redis_server(
+    folder: Path, port: int, *options: str, url: str = ""
+) -> Iterator[subprocess.Popen[bytes]]:
     """A private Redis with the platform's configuration, ready when this returns.
 
-    Its blocking reads end to the millisecond, and replicas synchronize at once.
+    Its blocking reads end to the millisecond, and replicas synchronize at once. `url` is needed if
+    it takes TLS only.
     """
+    url = url or f"redis://127.0.0.1:{port}"
     folder.mkdir(exist_ok=True)
     config = str(ROOT / "services/redis/redis.conf")
     quick = ["--hz", "500", "--repl-diskless-sync-delay", "0"]
     command = ["redis-server", config, "--port", str(port), "--dir", str(folder), *quick, *options]
     log = folder / "log"
     with program(command, environ=os.environ, output=log, stop_seconds_max=0) as process:
-        wait_until(lambda: redis_answers(f"redis://127.0.0.1:{port}"), what=f"Redis on port {port}")
+        wait_until(lambda: redis_answers(url), what=f"Redis on port {port}")
         yield process
 
 

@@ -51,10 +51,6 @@ class Chaos:
     repeats: int = 0
     kills: int = 0
 
-    def redis(self) -> Any:
-        """A client of the stack's Redis."""
-        return self.stack.redis(socket_timeout=10)
-
     def send(
         self,
         count: int,
@@ -114,7 +110,7 @@ class Chaos:
 
     def statuses(self, ids: list[str]) -> Counter[str]:
         """The number of these transactions by status."""
-        with contextlib.closing(self.redis()) as client:
+        with self.stack.redis() as client:
             pipeline = client.pipeline(transaction=False)
             for transaction_id in ids:
                 pipeline.hget(store.WHOLE.transaction(transaction_id), "status")
@@ -122,7 +118,7 @@ class Chaos:
 
     def statuses_of_all(self) -> Counter[str]:
         """The number of transactions by status, for all in Redis."""
-        with contextlib.closing(self.redis()) as client:
+        with self.stack.redis() as client:
             prefix = store.WHOLE.transaction("")
             return self.statuses([key.removeprefix(prefix) for key in client.keys(f"{prefix}*")])
 
@@ -139,7 +135,7 @@ class Chaos:
 
     def in_flight(self, pid: int = 0) -> int:
         """Number of entries in flight, in total or for the connector with that pid."""
-        with contextlib.closing(self.redis()) as client:
+        with self.stack.redis() as client:
             held = client.xpending_range(store.WHOLE.queue, store.GROUP, "-", "+", 1000)
         # A connector's name is its host, its process id and something random; the other consumers
         # are merchants, whose entries wait.
@@ -172,7 +168,7 @@ class Chaos:
         assert len(set(self.accepted)) == len(self.accepted)
         self.wait_ended(self.accepted, seconds_max)
         support.wait_until(lambda: not self.in_flight(), seconds_max=20, what="the last entry")
-        with contextlib.closing(self.redis()) as client:
+        with self.stack.redis() as client:
             pipeline = client.pipeline(transaction=False)
             for transaction_id in self.accepted:
                 pipeline.hgetall(store.WHOLE.transaction(transaction_id))

@@ -76,9 +76,9 @@ class Stack:
         response = self.http.get("/transactions/loyalty", headers=self.bearer())
         return int(response.json()["points"])
 
-    def redis(self, **options: Any) -> Any:
+    def redis(self) -> Any:
         url = (self.state / "redis-url").read_text().strip()
-        return redis.Redis.from_url(url, decode_responses=True, **options)
+        return redis.Redis.from_url(url, decode_responses=True, socket_timeout=10)
 
     def sandbox(self, method: str, path: str, **more: Any) -> Any:
         """Queries the sandbox's control interface with its token."""

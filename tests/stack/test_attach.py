@@ -5,7 +5,6 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from urllib.parse import quote_plus
 
@@ -28,10 +27,8 @@ def tls_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Redis that requires verified TLS and a password."""
     folder, port = tmp_path_factory.mktemp("redis"), support.free_ports(1)
     made = certificate(folder)
-    command = ["redis-server", *made.redis_options(port)]
-    with support.program(command, environ=os.environ, output=folder / "log", cwd=folder):
-        url = made.redis_url(port)
-        support.wait_until(partial(support.redis_answers, url), what="a Redis with TLS")
+    url = made.redis_url(port)
+    with support.redis_server(folder, port, *made.redis_options(port), url=url):
         yield url
 
 
