@@ -11,6 +11,7 @@ from services.psp_sandbox.store import Store
 from services.psp_sandbox.waiting import Waiting
 
 AUTH = {"Authorization": "Bearer sk_test_tests"}
+FORM = {**AUTH, "Content-Type": "application/x-www-form-urlencoded"}
 PAYMENT = {
     "amount": "1250",
     "currency": "usd",
@@ -45,10 +46,8 @@ class Sandbox:
         return self.post(urlencode(sent), {"Idempotency-Key": key} if key else {})
 
     def post(self, body: str | bytes, headers: dict[str, str] | None = None) -> Result:
-        type_ = {"Content-Type": "application/x-www-form-urlencoded"}
-        return self.http.simulate_post(
-            "/v1/payment_intents", body=body, headers={**AUTH, **type_, **(headers or {})}
-        )
+        headers = FORM | (headers or {})
+        return self.http.simulate_post("/v1/payment_intents", body=body, headers=headers)
 
     def get(self, path: str, **query: str) -> Result:
         return self.http.simulate_get(path, params=query, headers=AUTH)

@@ -14,7 +14,7 @@ import pytest
 from services.common.settings import EXIT_BAD_SETTINGS
 from services.psp_connector.psp import Captured, Charge, Outcome, Transient
 from tests.psp_connector.http_psp import client
-from tests.psp_sandbox.sandbox import AUTH, PAYMENT
+from tests.psp_sandbox.sandbox import FORM, PAYMENT
 from tests.support import call, http, service, wait_until
 
 
@@ -33,9 +33,7 @@ def hold(url: str, key: str) -> socket.socket:
     """A connection with a payment request that gets no response."""
     connection = HTTPConnection(url.removeprefix("http://"), timeout=10)
     form = urlencode(PAYMENT | {"payment_method": "pm_sandbox_timeout"})
-    kind = {"Content-Type": "application/x-www-form-urlencoded"}
-    headers = {**AUTH, **kind, "Idempotency-Key": key}
-    connection.request("POST", "/v1/payment_intents", form, headers)
+    connection.request("POST", "/v1/payment_intents", form, FORM | {"Idempotency-Key": key})
     return connection.sock
 
 
