@@ -55,10 +55,7 @@ def source(name: str) -> str:
     ("command", "completed"),
     [
         (("merchant", ""), ["pay", "smoke", "token", "trace"]),
-        (("merchant", "tr"), ["trace"]),
         (("merchant", "pay", "1250", "USD", "--payment"), ["--payment-method"]),
-        (("deadletters", "replay", "--a"), ["--all"]),
-        (("logs", "--re"), ["--request"]),
         (("logs", "--level", ""), ["debug", "error", "info", "warning"]),
         (("logs", "--service", "core"), ["core-api"]),
         (("merchant", "token", "--as", "al"), ["alice"]),

@@ -79,6 +79,7 @@ def test_settings_show_value_and_origin_but_no_secret(
     _, text = report(environ | {"PSP_URL": "ftp://a:hunter2@b"})
     assert "hunter2" not in text
     assert {" ".join(line.split()) for line in text.splitlines()} >= {
+        "MERCHANT_PASSWORD <secret> environment [stack]",
         "WORKERS 4 environment [auth-api, core-api]",
         "QUEUE_LIMIT 100000 default [core-api]",
         "PSP_API_KEY <secret> .env [psp-connector]",
