@@ -171,13 +171,6 @@ def test_every_process_is_bounded(name: str) -> None:
         assert needed["condition"] in conditions
 
 
-@pytest.mark.parametrize("name", ["ready", "smoke"])
-def test_jobs_that_need_the_stack_wait_for_all_of_it(name: str) -> None:
-    """They wait for each process to be ready, except Redis, on which others depend."""
-    ready = {other: {"condition": "process_log_ready"} for other in set(SERVICES) - {"redis"}}
-    assert PROCESSES[name]["depends_on"] == ready
-
-
 def test_functions_are_short() -> None:
     """A function has at most 40 lines, so that it fits on a screen."""
     long = [
