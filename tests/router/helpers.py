@@ -156,6 +156,7 @@ def platform_in(folder: Path, config: Path = CONFIG, **more: str) -> Iterator[Pl
 def problem(response: Response) -> tuple[int, str]:
     """Status and code of a problem document, after validating it."""
     assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.headers["Cache-Control"] == "no-store"
     document = response.json()
     assert set(document) == {"type", "title", "status", "detail", "code", "request_id"}
     assert document["type"] == "about:blank"

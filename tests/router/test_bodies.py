@@ -94,19 +94,6 @@ def test_a_half_closed_connection_never_gets_an_empty_200(platform: Platform, me
             assert problem(response) == (499, "client-closed-request")
 
 
-@pytest.mark.parametrize(
-    ("status", "code"), [(400, "bad-request"), (431, "headers-too-large"), (501, "not-implemented")]
-)
-def test_html_errors_of_a_service_become_problems(
-    platform: Platform, status: int, code: str
-) -> None:
-    """The HTML errors of a service's HTTP server are replaced by problem documents."""
-    html = (("Content-Type", "text/html"), ("Connection", "close"))
-    platform.auth.replies["/token"] = Reply(status, html, b"<html>" * 100)
-    response = platform.router.request("POST", "/auth/token", b"{}")
-    assert problem(response) == (status, code)
-
-
 # Requests inside requests
 
 _SMUGGLED = b"GET /transactions/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -62,8 +62,8 @@ def test_a_high_level_hides_requests_but_not_readiness(tmp_path: Path, level: st
 
 @pytest.mark.parametrize("log_format", ["json", "console", ""])
 def test_one_setting_for_the_format_of_all_logs(tmp_path: Path, log_format: str) -> None:
-    """LOG_FORMAT=console is readable and has the same fields as JSON."""
-    with platform_in(tmp_path, LOG_FORMAT=log_format) as platform:
+    """LOG_FORMAT=console is readable and has the same fields as JSON, also without LOG_LEVEL."""
+    with platform_in(tmp_path, LOG_FORMAT=log_format, LOG_LEVEL="") as platform:
         platform.router.request("GET", "/auth/x", headers={"X-Request-Id": "r-17"})
         text = wait_until(
             lambda: [t for t in platform.router.output.read_text().splitlines() if "r-17" in t],
