@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from redis.crc import key_slot
 
 from services.common import redis_client, scripts, store
 from tests import support
-from tests.support import ROOT, redis_answers, wait_until
+from tests.support import ROOT, program, redis_answers, wait_until
 
 NODE_TIMEOUT_MS = 1000
 PASSWORD = "p@ss/word"
@@ -59,12 +58,18 @@ class RedisCluster:
     """
 
     def __init__(
-        self, folder: Path, masters: int, replicas: int, certificate: Certificate | None
+        self,
+        folder: Path,
+        masters: int,
+        replicas: int,
+        certificate: Certificate | None,
+        ending: contextlib.ExitStack,
     ) -> None:
         self._folder = folder
         self._certificate = certificate
         self.auth = PASSWORD if certificate else None
         self._programs: dict[int, subprocess.Popen[bytes]] = {}
+        self._ending = ending
         self.masters = masters
         self.replicas = replicas
         count = masters * (1 + replicas)
@@ -99,20 +104,13 @@ class RedisCluster:
             command += ["--masterauth", PASSWORD]
         else:
             command += ["--port", str(port)]
-        with (folder / "log").open("ab") as log:
-            self._programs[number] = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+        started = program(command, environ=os.environ, output=folder / "log", stop_seconds_max=0)
+        self._programs[number] = self._ending.enter_context(started)
 
     def kill(self, number: int) -> None:
         """`kill -9`."""
-        self._programs[number].send_signal(signal.SIGKILL)
+        self._programs[number].kill()
         self._programs[number].wait(10)
-
-    def stop(self) -> None:
-        for program in self._programs.values():
-            program.kill()
-            program.wait(10)
 
     def masters_now(self) -> dict[int, str]:
         """The primaries with slots, by number, and their ids, as a responding node reports them."""
@@ -179,7 +177,7 @@ def certificate(folder: Path) -> Certificate:
     environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "XDG_DATA_HOME": str(folder)}
     leaf = folder / "caddy/certificates/local/127.0.0.1/127.0.0.1.crt"
     command, output = ["caddy", "run", "--config", "Caddyfile"], folder / "caddy.log"
-    with support.program(command, environ=environ, output=output, cwd=folder):
+    with program(command, environ=environ, output=output, cwd=folder):
         # The key is written before the certificate.
         wait_until(leaf.exists, what="a certificate of Caddy's")
     root = folder / "caddy/pki/authorities/local/root.crt"
@@ -192,8 +190,8 @@ def redis_cluster(
 ) -> Iterator[RedisCluster]:
     """A cluster that is healthy when this returns."""
     folder.mkdir(exist_ok=True)
-    cluster = RedisCluster(folder, masters, replicas, certificate)
-    try:
+    with contextlib.ExitStack() as ending:
+        cluster = RedisCluster(folder, masters, replicas, certificate, ending)
         for number in cluster.nodes:
             cluster.start(number)
         for number in cluster.nodes:
@@ -202,8 +200,6 @@ def redis_cluster(
         cluster.cli("create", *addresses, "--cluster-replicas", str(replicas))
         wait_until(cluster.is_well, what="a cluster that is well")
         yield cluster
-    finally:
-        cluster.stop()
 
 
 def connect(cluster: RedisCluster, timeout_seconds: float = 2) -> Any:

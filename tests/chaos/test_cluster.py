@@ -4,10 +4,8 @@ With REDIS_REPLICAS_MIN=1 each payment that got a 202 is captured, once.
 """
 
 import contextlib
-import os
 import random
-import subprocess
-import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -16,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import psutil
 
 from services.common import redis_client, store
 from services.common.tokens import Tokens
@@ -73,19 +72,17 @@ class Run:
         self.outages += [time.monotonic() - first for first in began[:1]]
 
 
-def connector(run: Run, number: int) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
-    environ = os.environ | run.environ | {"HTTP_PORT": str(support.free_ports(1))}
-    command = [sys.executable, "-m", "services.psp_connector"]
-    return support.program(
-        command, environ=environ, output=run.folder / f"psp-connector-{number}.log"
-    )
-
-
 def break_things(run: Run, sending: threading.Event) -> None:
     """Kills a primary, kills a connector, and moves a partition, while payments are sent."""
     luck = random.Random(7)
     with contextlib.ExitStack() as stack:
-        connectors = [stack.enter_context(connector(run, number)) for number in range(CONNECTORS)]
+
+        def connector() -> psutil.Process:
+            folder = Path(tempfile.mkdtemp(dir=run.folder))
+            service = support.service("psp_connector", folder, **run.environ)
+            return stack.enter_context(service)[1]
+
+        connectors = [connector() for _ in range(CONNECTORS)]
         while sending.is_set():
             time.sleep(luck.uniform(0.3, 1))
             number = luck.choice(sorted(run.cluster.masters_now()))
@@ -94,7 +91,7 @@ def break_things(run: Run, sending: threading.Event) -> None:
             victim = luck.randrange(CONNECTORS)
             connectors[victim].kill()
             run.kills["connectors"] += 1
-            connectors[victim] = stack.enter_context(connector(run, victim))
+            connectors[victim] = connector()
             wait_until(lambda: len(run.cluster.masters_now()) == 3, what="a failover")
             run.cluster.start(number)
             wait_until(run.cluster.is_well, what="a cluster that is well")
