@@ -70,6 +70,7 @@ def test_health_under_each_name(router: Router, host: str) -> None:
         response = router.request(method, path, headers={"Host": host})
         assert (response.status, response.body) == (200, body)
         assert response.headers["Content-Type"] == "application/health+json"
+        assert response.headers["Cache-Control"] == "no-store"
     assert problem(router.request("POST", "/health", b"{}")) == (404, "not-found")
 
 
