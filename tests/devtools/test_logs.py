@@ -146,12 +146,6 @@ def test_a_transaction_may_have_any_number_of_requests(state: Path, logs: Logs) 
     assert (code, out.count("\n")) == (0, len(ids))
 
 
-def test_a_pipe_may_close_early(environ: dict[str, str]) -> None:
-    """`logs | head -1` prints no traceback."""
-    done = call(["bash", "-c", f"{' '.join(LOGS)} -n 5 | true"], environ)
-    assert done.stderr == ""
-
-
 def test_following_in_a_pipe_prints_new_lines(state: Path, environ: dict[str, str]) -> None:
     """Lines are filtered as without -f, even after a rotation."""
     core, output = state / "logs" / "core-api.log", state / "output"
