@@ -100,8 +100,6 @@ class Platform:
             headers["Idempotency-Key"] = request.headers["Idempotency-Key"]
         if self.fault in BODIES:
             body = body.replace(*BODIES[self.fault])
-        if self.fault == "no older path" and rest == "transaction":
-            rest = "nowhere"
         url = request.url.copy_with(path=f"/{rest}")
         sent = httpx.Request(request.method, url, content=body, headers=headers)
         response = self._services.apps[name].handle_request(sent)
@@ -139,7 +137,8 @@ class Platform:
         if charge.payment_method == "pm_sandbox_error_500":
             return FinalResult("failed")
         if "Declined" in charge.payment_method and self.fault != "never declines":
-            return FinalResult("declined", decline_code="generic_decline")
+            code = "" if self.fault == "no decline code" else "generic_decline"
+            return FinalResult("declined", decline_code=code)
         points = major_units(charge.amount, charge.currency)
         if self.fault == "cents everywhere":
             points = charge.amount // 100
