@@ -2,6 +2,7 @@ import io
 import os
 import shutil
 import stat
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +24,7 @@ from services.auth_api.userfile import load
 from services.auth_api.users import UserDirectory, main, read_password
 from services.common.tokens import Tokens
 from services.common.web import make_app
+from tests.support import call
 
 SECRET = "0123456789abcdef0123456789abcdef"
 ENVIRON = {
@@ -222,22 +224,32 @@ def test_a_users_file_that_was_unreadable_once_is_loaded_again(
 
 
 @pytest.mark.parametrize(
-    ("args", "message"),
+    ("args", "password", "message"),
     [
-        (["add", "alice"], "user alice exists already"),
-        (["disable", "nobody"], "no user nobody"),
-        (["add", "x" * 65], "users: a name has 1 to 64 printable characters\n"),
-        (["add", ""], "users: a name has 1 to 64 printable characters\n"),
-        (["add", "a\x1b[31m"], "users: a name has 1 to 64 printable characters\n"),
+        (["add", "alice"], "secret", "user alice exists already"),
+        (["disable", "nobody"], "", "no user nobody"),
+        (["add", "x" * 65], "secret", "users: a name has 1 to 64 printable characters\n"),
+        (["add", ""], "secret", "users: a name has 1 to 64 printable characters\n"),
+        (["add", "a\x1b[31m"], "secret", "users: a name has 1 to 64 printable characters\n"),
+        (["add", "dora"], "", "users: a password has 1 to "),
     ],
 )
 def test_the_users_command_refuses(
-    file: Path, capsys: pytest.CaptureFixture[str], args: list[str], message: str
+    file: Path, capsys: pytest.CaptureFixture[str], args: list[str], password: str, message: str
 ) -> None:
     """An invalid change is refused with the reason, and the file is unchanged."""
-    assert main(args, file, io.StringIO(), lambda: "long enough") == 1
+    assert main(args, file, io.StringIO(), lambda: password) == 1
     assert message in capsys.readouterr().err
     assert file.read_bytes() == SHIPPED_USERS.read_bytes()
+
+
+def test_the_users_command_lists_users_file(file: Path) -> None:
+    """`list` prints each user of USERS_FILE with its state; `enable` takes back a `disable`."""
+    for words in (["disable", "alice"], ["enable", "charlie"]):
+        assert main(words, file, io.StringIO(), lambda: "") == 0
+    command = [sys.executable, "-m", "services.auth_api.users", "list"]
+    listed = call(command, os.environ | {"USERS_FILE": str(file)}).stdout
+    assert " ".join(listed.split()) == "1 disabled alice 2 enabled becky 3 enabled charlie"
 
 
 @pytest.mark.parametrize("line", [b"%s\r\n", b"\xef\xbb\xbf%s\r\nmore", b"%s\n", b"%s"])
@@ -255,16 +267,9 @@ def test_no_password_at_the_prompt_is_a_fault(
     file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Ctrl-D at the prompt ends the command with a sentence."""
-
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    def end_of_file(_prompt: str) -> str:
-        raise EOFError
-
-    monkeypatch.setattr("getpass.getpass", end_of_file)
-    assert main(["add", "dora"], file, io.StringIO(), lambda: read_password(Terminal())) == 1
+    monkeypatch.setattr("getpass.getpass", Mock(side_effect=EOFError))
+    terminal = Mock(isatty=lambda: True)
+    assert main(["add", "dora"], file, io.StringIO(), lambda: read_password(terminal)) == 1
     assert capsys.readouterr().err == "users: no password given\n"
 
 
