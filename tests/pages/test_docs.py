@@ -59,50 +59,41 @@ def words_of(paths: Iterable[Path], pattern: re.Pattern[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=title)
-def test_links_lead_somewhere(page: Path) -> None:
-    """Each link to a file leads to one, and each #anchor to a heading."""
-    broken = []
-    prose = re.sub(r"`[^`\n]*\]\([^`\n]*`", "", unfenced(page.read_text()))
-    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
-        if "://" in target:
-            continue
-        path, _, anchor = target.partition("#")
-        file = (page.parent / path) if path else page
-        if not file.exists() or (anchor and anchor not in anchors(file.read_text())):
-            broken.append(target)
-    assert broken == []
+def test_what_a_page_names_exists(page: Path) -> None:
+    """Links and anchors, files in backticks, modules to run, outputs of the flake, variables."""
+    text = page.read_text()
+    files = re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./*-]+)`", text)
+    modules = re.findall(r"-m ((?:services|devtools|tests|bench)[\w.]*\w)", text)
+    outputs = re.findall(r"\.#(?:packages\.[\w-]+\.)?([a-z][\w-]*[a-z])", text)
+    missing = {
+        "links": [link for link in links(text) if not leads_somewhere(page, link)],
+        "files": [path for path in {*files} - TRIED if not any(ROOT.glob(path.rstrip("/")))],
+        "modules": [name for name in {*modules} if importlib.util.find_spec(name) is None],
+        "outputs": [*{*outputs} - flake_outputs()],
+        # Names in upper case are environment variables or constants of the code.
+        "variables": [*words_of([page], VARIABLE) - known_variables()],
+    }
+    assert {kind: names for kind, names in missing.items() if names} == {}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=title)
-def test_files_that_are_named_exist(page: Path) -> None:
-    """A path in backticks, with or without `*`, exists in the repository."""
-    named = re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./*-]+)`", page.read_text())
-    assert [path for path in set(named) - TRIED if not any(ROOT.glob(path.rstrip("/")))] == []
+def links(text: str) -> list[str]:
+    """The targets of a page's links within the repository."""
+    prose = re.sub(r"`[^`\n]*\]\([^`\n]*`", "", unfenced(text))
+    return [one for one in re.findall(r"\]\(([^)\s]+)\)", prose) if "://" not in one]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=title)
-def test_modules_that_are_named_exist(page: Path) -> None:
-    """Each `python -m services.…` can be run as written."""
-    named = set(re.findall(r"-m ((?:services|devtools|tests|bench)[\w.]*\w)", page.read_text()))
-    assert [name for name in named if importlib.util.find_spec(name) is None] == []
+def leads_somewhere(page: Path, link: str) -> bool:
+    """Whether there is a file and, after a `#`, a heading in it."""
+    path, _, anchor = link.partition("#")
+    file = (page.parent / path) if path else page
+    return file.exists() and (not anchor or anchor in anchors(file.read_text()))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=title)
-def test_flake_outputs_that_are_named_exist(page: Path) -> None:
-    """`nix run .#name` and `nix build .#name` name outputs of the flake."""
+@functools.cache
+def flake_outputs() -> set[str]:
     nix = "\n".join(path.read_text() for path in sorted((ROOT / "nix").glob("*.nix")))
-    images = {f"image-{name}" for name in SERVICES}
-    commands = set(
-        re.findall(r"^ {2,4}([\w-]+) = (?:\{$|platformOf|pkgs\.write)", nix, re.MULTILINE)
-    )
-    named = set(re.findall(r"\.#(?:packages\.[\w-]+\.)?([a-z][\w-]*[a-z])", page.read_text()))
-    assert named - images - commands - {"image-configs"} == set()
-
-
-@pytest.mark.parametrize("page", PAGES, ids=title)
-def test_variables_that_are_named_exist(page: Path) -> None:
-    """Names in upper case are environment variables or constants of the code."""
-    assert words_of([page], VARIABLE) - known_variables() == set()
+    commands = re.findall(r"^ {2,4}([\w-]+) = (?:\{$|platformOf|pkgs\.write)", nix, re.MULTILINE)
+    return {*commands, "image-configs"} | {f"image-{name}" for name in SERVICES}
 
 
 @functools.cache
