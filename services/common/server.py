@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import structlog
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 from structlog.contextvars import clear_contextvars
@@ -35,8 +36,16 @@ GRACE_SECONDS = 1
 STUCK_SECONDS = 30
 # Delay of an accept by a worker with more connections than another.
 GIVE_WAY_SECONDS = 0.001
+# Per worker. At 1000, gunicorn polls nothing: it would not even see that connections were closed.
+# Each takes a file descriptor, of which a process often has 1024.
+CONNECTIONS_MAX = 512
+# A client that neither sends nor reads for this long in a request frees its thread. The router
+# buffers, so only direct clients can be this slow.
+STALL_SECONDS_MAX = 5.0
 # More than the workers that run at once.
 _COUNTS = 256
+
+_log = structlog.get_logger()
 
 
 class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types
@@ -99,11 +108,34 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self._counts[worker.age % _COUNTS] = 0
 
 
+class _Connection(socket.socket):
+    """A client's connection; one that stalls within a request counts as closed by the client."""
+
+    def setblocking(self, flag: bool, /) -> None:  # noqa: FBT001  as in the standard library
+        """Blocks for at most STALL_SECONDS_MAX; between requests gunicorn does not block."""
+        self.settimeout(STALL_SECONDS_MAX if flag else 0)
+
+    def recv(self, *args: int) -> bytes:
+        """Returns nothing, as at the end, after STALL_SECONDS_MAX."""
+        try:
+            return super().recv(*args)
+        except TimeoutError:
+            return b""
+
+    def sendall(self, *args: Any) -> None:
+        """Raises BrokenPipeError, as for a closed connection, after STALL_SECONDS_MAX."""
+        try:
+            super().sendall(*args)
+        except TimeoutError as error:
+            raise BrokenPipeError(errno.EPIPE, "the client does not read") from error
+
+
 class _Listener:
     """A worker's listening socket; leaves new connections to workers that have fewer.
 
     gunicorn accepts whenever it wakes up: in every second trial one worker got all of the router's
-    connections, which are long-lived, and half the workers were idle.
+    connections, which are long-lived, and half the workers were idle. Above CONNECTIONS_MAX, new
+    connections are closed at once.
     """
 
     def __init__(self, listener: Any, counts: "memoryview[int]", own: int) -> None:
@@ -111,6 +143,7 @@ class _Listener:
         self._counts = counts
         self._own = own
         self._accepted: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._is_full = False
         self._publish()
 
     def __getattr__(self, name: str) -> Any:
@@ -121,10 +154,15 @@ class _Listener:
         if self._publish() > min(filter(None, self._counts)):
             # Meanwhile a worker with fewer accepts; if it is busy, this one does.
             time.sleep(GIVE_WAY_SECONDS)
-        connection: socket.socket
-        connection, address = self._listener.accept()
+        accepted, address = self._listener.accept()
+        connection = _Connection(fileno=accepted.detach())
         self._accepted.add(connection)
-        self._publish()
+        was_full, self._is_full = self._is_full, self._publish() > CONNECTIONS_MAX
+        if self._is_full:
+            connection.close()
+            if not was_full:
+                _log.warning("too many connections: new ones are closed", max=CONNECTIONS_MAX)
+            raise BlockingIOError(errno.EAGAIN, "too many connections")
         return connection, address
 
     def _publish(self) -> int:
@@ -184,10 +222,10 @@ def serve(create_app: Callable[[], App], settings: HttpSettings, *, threads: int
         "workers": getattr(settings, "workers", 1),
         "worker_class": "gthread",
         "threads": threads,
-        # The router's 431 message and its limit of 8000 bytes for a path depend on these.
+        # Slightly above the limits that the router's 431 and 414 state: it adds some fields.
         "limit_request_line": 8190,
-        "limit_request_fields": 200,
-        "limit_request_field_size": 16384,
+        "limit_request_fields": 210,
+        "limit_request_field_size": 16400,
         # By default the loopback's SCRIPT_NAME counts: a client could cause a 500.
         "forwarded_allow_ips": "",
         "preload_app": True,

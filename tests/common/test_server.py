@@ -1,6 +1,7 @@
 import contextlib
 import http.client
 import os
+import select
 import signal
 import socket
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from services.common import server
 from tests import support
 
 CONNECTIONS = 16
@@ -21,6 +23,7 @@ BURSTS = 12
 BURSTS_SHARED_MIN = 9
 ROUNDS_MAX = 3
 STOPS_MAX = 10
+CONNECTIONS_MAX = 40  # per worker
 _APP = """
 import os, sys, time
 
@@ -39,6 +42,7 @@ def app(environ, start_response):
     return [response]
 
 
+server.CONNECTIONS_MAX, server.STALL_SECONDS_MAX = int(sys.argv[3]), 0.5
 environ = {"HTTP_HOST": sys.argv[1], "HTTP_PORT": sys.argv[2], "WORKERS": "2"}
 settings = ServerSettings.read(environ)
 logs.configure("test", settings)
@@ -51,7 +55,7 @@ ANY = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
     """The port and log of two workers that respond with their process id."""
     number, log = support.free_ports(1), tmp_path_factory.mktemp("server") / "log"
-    command = [sys.executable, "-c", _APP, ANY, str(number)]
+    command = [sys.executable, "-c", _APP, ANY, str(number), str(CONNECTIONS_MAX)]
     with support.program(command, environ=os.environ, output=log, stop_seconds_max=0):
         yield number, log
 
@@ -108,6 +112,28 @@ def replaced(port: int, victim: int) -> bool:
         pids = workers(port)
         return len(pids) == 2 and victim not in pids
     return False
+
+
+def test_clients_that_stall_hold_no_thread(port: int) -> None:
+    """More half-sent requests than there are threads do not stop the others."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(3 * server.THREADS):
+            stalled = stack.enter_context(connected(port))
+            stalled.sock.sendall(b"GET / HTTP/1.1\r\nHost:")
+        assert ask(stack.enter_context(connected(port)))
+
+
+def test_connections_above_the_bound_are_closed(port: int, running: tuple[int, Path]) -> None:
+    """At gunicorn's own bound its loop would stop; here open connections keep working."""
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(connected(port))
+        pid = ask(first)
+        idle = [stack.enter_context(connected(port)).sock for _ in range(2 * CONNECTIONS_MAX)]
+        closed, _, _ = select.select(idle, [], [], 10)
+        assert closed
+        assert ask(first) == pid
+    assert 1 <= running[1].read_text().count("too many connections") <= 2
+    support.wait_until(partial(replaced, port, 0), what="new connections")
 
 
 def test_a_client_cannot_move_the_app(port: int) -> None:
