@@ -70,7 +70,7 @@ def test_commands(checkout: Path, typed: str, expected: str) -> None:
 def test_new_files_that_git_does_not_track_are_named(checkout: Path) -> None:
     """Except for the shell, which runs the checkout's own code, and in another repository.
 
-    Also where the user's variables name another one; the index of a commit hook is kept.
+    Also where variables name another one, as in its commit hook; this one's hook has its own index.
     """
     subprocess.run(["git", "init", "-q"], cwd=checkout, check=True)
     subprocess.run(["git", "add", "."], cwd=checkout, check=True)
@@ -78,9 +78,11 @@ def test_new_files_that_git_does_not_track_are_named(checkout: Path) -> None:
     hint = "nixw: Nix does not see files that git does not track: git add services/new.py"
     assert hint in run(checkout, "build").stderr
     assert "git add" not in run(checkout, "develop").stderr
-    (checkout / ".git/index").rename(index := checkout / "index")
-    home = {"GIT_DIR": "/nowhere/.git", "GIT_WORK_TREE": str(checkout.parent)}
-    assert hint in run(checkout, "build", **home, GIT_INDEX_FILE=str(index)).stderr
+    other = {"GIT_DIR": "/nowhere/.git", "GIT_WORK_TREE": str(checkout.parent)}
+    other |= {"GIT_OBJECT_DIRECTORY": "/nowhere", "GIT_INDEX_FILE": "/nowhere/.git/index"}
+    assert hint in run(checkout, "build", **other).stderr
+    (checkout / ".git/index").rename(index := checkout / ".git/next-index-1.lock")
+    assert hint in run(checkout, "build", GIT_INDEX_FILE=str(index)).stderr
     shutil.rmtree(checkout / ".git")
     subprocess.run(["git", "init", "-q"], cwd=checkout.parent, check=True)
     assert "git add" not in run(checkout, "build").stderr

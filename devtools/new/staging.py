@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from devtools.new import FILES, NewError, checkout
 
-_COPIED = ("services", "devtools", *FILES)
+_COPIED = ("services", "devtools", "pyproject.toml", *FILES)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SECONDS_MAX = 60
 _CACHES = shutil.ignore_patterns("__pycache__")
@@ -60,9 +60,10 @@ class Staging:
         Raises:
             NewError: ruff failed.
         """
-        config = ["--no-cache", "--config", str(self.root / "pyproject.toml"), *folders]
-        self._run("the template", ["ruff", "check", "--select", "I", "--fix", *config])
-        self._run("the template", ["ruff", "format", *config])
+        self._run(
+            "the template", ["ruff", "check", "--no-cache", "--select", "I", "--fix", *folders]
+        )
+        self._run("the template", ["ruff", "format", "--no-cache", *folders])
 
     def _run(self, what: str, command: Sequence[str]) -> None:
         environ = {**os.environ, "PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}

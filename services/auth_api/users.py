@@ -37,7 +37,7 @@ examples:
   $ python -m services.auth_api.users disable dora
 
 environment:
-  USERS_FILE   the file (default: services/auth_api/users.json)
+  USERS_FILE   the file (default: services/auth_api/users.json, which is in git; not for real users)
 
 exit codes:
   0  done

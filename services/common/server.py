@@ -54,13 +54,18 @@ class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types
     def setup(self, _cfg: Any) -> None:
         self.error_log.handlers = []
         self.error_log.propagate = True
-        self.error_log.addFilter(_forget_request)
+        self.error_log.addFilter(_correct)
         self.access_log.disabled = True
 
 
-def _forget_request(_record: logging.LogRecord) -> bool:
-    """Clears the log fields of the thread's last request, to which the message does not belong."""
+def _correct(record: logging.LogRecord) -> bool:
+    """Corrects a message of gunicorn, which does not belong to the thread's last request.
+
+    At a stop, gunicorn itself kills a worker that is still busy after GRACE_SECONDS.
+    """
     clear_contextvars()
+    reason = f"Not stopped within {GRACE_SECONDS} s, or out of memory?"
+    record.msg = str(record.msg).replace("Perhaps out of memory?", reason)
     return True
 
 

@@ -71,7 +71,9 @@ def test_health_under_each_name(router: Router, host: str) -> None:
         assert (response.status, response.body) == (200, body)
         assert response.headers["Content-Type"] == "application/health+json"
         assert response.headers["Cache-Control"] == "no-store"
-    assert problem(router.request("POST", "/health", b"{}")) == (404, "not-found")
+    response = router.request("POST", "/health", b"{}")
+    assert problem(response) == (405, "method-not-allowed")
+    assert response.headers["Allow"] == "GET, HEAD"
 
 
 @pytest.mark.parametrize("path", ["/health", "/auth/token", "/nothing"])
