@@ -19,7 +19,7 @@ from devtools.checkout import SET_BY_THE_STACK, Checkout
 from devtools.doctor.findings import Finding
 from devtools.processes import Holder, Orphan
 from devtools.settings import SETTINGS
-from devtools.supervisor import Supervisor, SupervisorError
+from devtools.supervisor import ProcessState, Supervisor, SupervisorError
 from services.common import redis_client, store
 from services.common.redis_url import RedisSettings
 from services.common.settings import SettingsError, masked
@@ -59,12 +59,16 @@ class Running:
         return processes.running_environ(self._checkout.state).get("PC_SOCKET_PATH", "")
 
     @cached_property
-    def _listed(self) -> set[str]:
-        """The processes that the running supervisor has; empty if it does not respond."""
+    def _listed(self) -> Mapping[str, ProcessState]:
+        """The processes of the running supervisor; empty if it does not respond.
+
+        By name; a scaled process' first replica also by the plain name, which is its port's.
+        """
         with contextlib.suppress(SupervisorError):
             states = Supervisor(self._socket).processes()
-            return {name for state in states for name in (state.name, state.service)}
-        return set()
+            first = {state.service: state for state in states if state.replica == 0}
+            return first | {state.name: state for state in states}
+        return {}
 
     def unreachable(self) -> list[Finding]:
         """A fault if the stack runs without its socket: the remedies of the others would fail."""
@@ -109,8 +113,12 @@ class Running:
     def _missing(self, name: str, port: int) -> Finding:
         if name == CONSOLE.name and not self._has_console():
             return Finding(name, str(port), note="the stack was started without it")
-        note, cure = "not listening", f"{self._log(name)}; platform process start {name}"
-        if self._listed and name.removesuffix(" bus") not in self._listed:
+        state = self._listed.get(name.removesuffix(" bus"))
+        if state and state.is_running and not state.is_ready:
+            return Finding(name, str(port), "warning", "starting", self._log(name))
+        note, cure = "not listening", f"{self._log(name)}; platform process start "
+        cure += state.name if state else name
+        if self._listed and not state:
             note, cure = "not in the running stack", "`platform down`, then `platform up -D`"
         return Finding(name, str(port), "fault", note, cure)
 

@@ -67,13 +67,19 @@ def test_a_process_of_the_stack_that_stops_or_hangs_is_a_fault(
         assert one(running(environ).ports(), "console").note == "the stack was started without it"
 
 
-def test_a_service_that_the_running_stack_lacks_needs_its_new_start(
+def test_a_port_without_a_listener_is_explained_by_its_process(
     environ: dict[str, str], checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after `new service` or a change of branch: there is no log, and nothing to start."""
-    known = SimpleNamespace(name="core-api-1", service="core-api")
-    fake = SimpleNamespace(processes=lambda: [known])
-    monkeypatch.setattr(stack, "Supervisor", lambda _path: fake)
+    """It may start, as the console does after `up -D`, have ended, or be newer than the stack."""
+    common = {"is_running": False, "is_ready": False, "replica": 0}
+    states = [
+        SimpleNamespace(**common | {"name": "console", "service": "console", "is_running": True}),
+        SimpleNamespace(**common | {"name": "core-api-0", "service": "core-api"}),
+        SimpleNamespace(**common | {"name": "core-api-1", "service": "core-api", "replica": 1}),
+    ]
+    monkeypatch.setattr(
+        stack, "Supervisor", lambda _path: SimpleNamespace(processes=lambda: states)
+    )
     monkeypatch.setattr(processes, "orphans", lambda _state: [])  # as if it had a supervisor
     listen = (
         f"import socket; server = socket.create_server(('127.0.0.1', {environ['PLATFORM_PORT']}))"
@@ -82,7 +88,9 @@ def test_a_service_that_the_running_stack_lacks_needs_its_new_start(
         f"{listen}; {WAIT}", PLATFORM_STATE=str(checkout / ".state"), PC_PROC_NAME="router"
     ):
         found = running(environ).ports()
-    assert "process start core-api" in one(found, "core-api").cure
+    console = one(found, "console")
+    assert (console.status, console.note) == ("warning", "starting")
+    assert one(found, "core-api").cure.endswith("; platform process start core-api-0")
     assert one(found, "auth-api").cure == "`platform down`, then `platform up -D`"
 
 
