@@ -1,18 +1,11 @@
-"""A checkout: its folders, its `.env`, and the origin of each variable.
+"""A checkout: its folders, its `.env`, and the origin of each variable."""
 
-`python -m devtools.checkout PROGRAM ARG...` runs the program with the checkout's `.env` in its
-environment. process-compose is started this way because it drops the whole file if one line is
-invalid, and reads a second one, `.pc_env`, that could disable the socket or preflight.
-"""
-
-import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from devtools import envfile
+from devtools import envfile, locate
 from devtools.address import running_redis
 from devtools.envfile import EnvFile
 
@@ -34,13 +27,8 @@ class Checkout:
 
     @cached_property
     def state(self) -> Path:
-        """Its state folder, absolute.
-
-        As in nix/platform/env.sh, one that another checkout's shell derived is ignored.
-        """
-        chosen = self.environ.get("PLATFORM_STATE", "")
-        is_derived = chosen == f"{self.environ.get('PLATFORM_CHECKOUT', '')}/.state"
-        return self.folder.absolute() / (".state" if is_derived or not chosen else chosen)
+        """Its state folder, absolute."""
+        return locate.state_of(self.folder, self.environ)
 
     @cached_property
     def dotenv(self) -> EnvFile:
@@ -86,19 +74,5 @@ def of_stack(environ: Mapping[str, str]) -> Checkout:
 def current(environ: Mapping[str, str]) -> Checkout:
     """The checkout around the working folder, else PLATFORM_CHECKOUT, else the working folder."""
     here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "process-compose.yaml").is_file() and (folder / "services").is_dir():
-            return Checkout(folder, environ)
-    return Checkout(Path(environ.get("PLATFORM_CHECKOUT") or here), environ)
-
-
-def main(command: list[str], environ: Mapping[str, str]) -> None:
-    """Replaces this process by the command. Preflight reports the faults of `.env`."""
-    if found := envfile.faults_of_second(Path()):
-        sys.exit(f"platform: {found[0]}")
-    values = envfile.read(of_stack(environ).folder / ".env").values
-    os.execvpe(command[0], command, {**values, **environ, "PC_DISABLE_DOTENV": "1"})  # noqa: S606
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:], os.environ)
+    named = Path(environ.get("PLATFORM_CHECKOUT") or here)
+    return Checkout(locate.around(here) or named, environ)

@@ -5,8 +5,8 @@ import sys
 
 from devtools import checkout
 from devtools.address import has_own_redis
+from devtools.locate import access_fault
 from devtools.processes import running_environ
-from devtools.state import access_fault
 from services.common.command import run_main
 from services.psp_connector.deadletters import main, parser
 

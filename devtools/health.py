@@ -1,7 +1,7 @@
 """The health of the running stack, for its process `ready`, `platform up -D` and `platform status`.
 
-`python -m devtools.health ready|wait|status`. process-compose's own `project is-ready --wait` has
-no time limit, and its `up -D` does not wait.
+`python -m devtools.health` is the process `ready`. process-compose's own `project is-ready --wait`
+has no time limit, and its `up -D` does not wait.
 """
 
 import http.client
@@ -18,7 +18,13 @@ from pathlib import Path
 
 from devtools.address import DEFAULT_PORT, PORT_OFFSETS, noted_port, state_folder
 from devtools.catalog import CONSOLE, LISTENERS, SERVICES, Service
-from devtools.supervisor import ProcessState, Supervisor, SupervisorError, UnresponsiveError
+from devtools.supervisor import (
+    NO_STACK,
+    ProcessState,
+    Supervisor,
+    SupervisorError,
+    UnresponsiveError,
+)
 from devtools.terminal import Output, columns
 from services.common.command import EXIT_INTERRUPTED, run_main
 
@@ -184,7 +190,7 @@ def status(environ: Mapping[str, str]) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     except SupervisorError:
-        sys.stdout.write("no stack of this checkout is running: `platform up -D` starts one\n")
+        sys.stdout.write(f"{NO_STACK}\n")
         return 1
     first_port = noted_port(state_folder(environ)) or 0
     with ThreadPoolExecutor(len(states)) as pool:
@@ -210,5 +216,4 @@ def _row(state: ProcessState, first_port: int) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    command = {"ready": ready, "wait": wait, "status": status}[sys.argv[1]]
-    raise SystemExit(run_main(lambda: command(os.environ)))
+    raise SystemExit(run_main(lambda: ready(os.environ)))

@@ -21,7 +21,7 @@ from typing import Any
 from devtools import arguments, checkout, loglines
 from devtools.address import state_folder
 from devtools.catalog import PROCESSES
-from devtools.state import access_fault
+from devtools.locate import access_fault
 from services.common.command import has_colors, run_main
 
 _FORMATS = Path(__file__).parent / "lnav"

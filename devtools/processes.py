@@ -1,7 +1,7 @@
 """The stack's processes: its supervisor, who listens on its ports, and the orphans.
 
-`python -m devtools.processes` ends a supervisor without a socket, and the orphans, whose supervisor
-was killed; preflight ends the orphans at each start.
+Orphans are those whose supervisor was killed. Preflight ends them at each start, `platform down`
+also ends a supervisor without a socket.
 
 A process is an orphan only if it runs under our user, its environment has this state folder and the
 name of one of the stack's processes (which process-compose sets, unlike a shell of the checkout),
@@ -12,7 +12,6 @@ Any process may end while it is inspected: each inspection suppresses GONE.
 
 import os
 import re
-import sys
 import time
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
@@ -23,9 +22,8 @@ from typing import Any
 
 import psutil
 
-from devtools.address import is_free, running_redis, state_folder
+from devtools.address import is_free, running_redis
 from devtools.catalog import PROCESSES
-from services.common.command import run_main
 
 GONE = (psutil.Error, OSError)
 # As in process-compose.yaml: the connector has 6 s to finish its work, each other process 2 s.
@@ -254,10 +252,10 @@ def end_orphans(state: Path) -> tuple[str, list[str]]:
     return f"ended processes left behind by a killed supervisor: {names}", faults
 
 
-def end_left(state: Path) -> bool:
-    """Ends and reports the supervisors that no socket reaches, and the orphans.
+def end_left(state: Path) -> tuple[list[str], list[str]]:
+    """Ends the supervisors that no socket reaches, and the orphans.
 
-    Returns whether all have ended; a supervisor stops its processes in order.
+    Returns what was ended, and faults. A supervisor stops its processes in order.
     """
     found = supervisors(state)
     for head in found:
@@ -266,18 +264,6 @@ def end_left(state: Path) -> bool:
             head.resume()  # it may be suspended
     _wait(found, _STACK_STOP_SECONDS_MAX)
     gone = "stopped the stack of process-compose, pid {}, whose socket was gone"
-    messages = [gone.format(head.pid) for head in found if is_gone(head)]
+    ended = [gone.format(head.pid) for head in found if is_gone(head)]
     message, faults = end_orphans(state)
-    faults += rivals(state) if found else []
-    sys.stdout.writelines(f"platform: {line}\n" for line in (*messages, message) if line)
-    sys.stderr.writelines(f"platform: {fault}\n" for fault in faults)
-    return not faults
-
-
-def main() -> int:
-    """Ends what `platform down` leaves; returns the exit code."""
-    return 0 if end_left(state_folder(os.environ)) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(run_main(main))
+    return [*ended, *filter(None, [message])], faults + (rivals(state) if found else [])

@@ -3,15 +3,12 @@
 import os
 import secrets
 import shutil
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
 # Raised when older code would damage a newer folder.
 VERSION = 1
 _VERSION_CHARACTERS_MAX = 20
-_ACCESS = Path(__file__).parents[1] / "nix/platform/access.sh"
-_ACCESS_SECONDS_MAX = 5  # a network disk may hang
 
 _FOLDERS = ("redis", "caddy", "metrics")
 # Random, created once, mode 600: the token secret, the Redis password, the sandbox's control token.
@@ -21,21 +18,6 @@ _FILES = (
     *("psp-sandbox.sqlite*", "console.sqlite*", "pc.sock", "pc.sock.lock"),
     "logs/*.log*",
 )
-
-
-def access_fault(state: Path) -> str:
-    """Why this user cannot use the folder, with the remedy after a colon; empty if they can."""
-    try:
-        return subprocess.run(  # noqa: S603 - no shell reads the path
-            ["bash", _ACCESS, state.absolute()],  # noqa: S607 - as PATH has it
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_ACCESS_SECONDS_MAX,
-            check=False,
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError) as error:
-        return f"{state} cannot be examined: {error}"
 
 
 def version_of(state: Path) -> str:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+NO_STACK = "no stack of this checkout is running: `platform up -D` starts one"
+_LIVE_SECONDS_MAX = 1.0
 _RESPONSE_SECONDS_MAX = 5.0
 # A stop returns when the process has ended: the connector has 6 s before it is killed.
 _CHANGE_SECONDS_MAX = 10.0
@@ -85,17 +87,31 @@ class Supervisor:
     def __init__(self, socket_path: str) -> None:
         self._socket_path = socket_path
 
+    def is_listening(self) -> bool:
+        """False if nothing listens at its socket.
+
+        Raises:
+            UnresponsiveError: something does, and does not respond.
+        """
+        try:
+            self._call("GET", "/live", _LIVE_SECONDS_MAX)
+        except UnresponsiveError:
+            raise
+        except SupervisorError:
+            return False
+        return True
+
     def processes(self) -> list[ProcessState]:
         """All processes of the stack, replicas one by one."""
         return [_state(entry) for entry in self._call("GET", "/processes")["data"]]
 
     def stop(self, name: str) -> None:
         """Stops a process and waits until it has ended."""
-        self._call("PATCH", f"/process/stop/{name}")
+        self._call("PATCH", f"/process/stop/{name}", _CHANGE_SECONDS_MAX)
 
     def start(self, name: str) -> None:
         """Starts a stopped process."""
-        self._call("POST", f"/process/start/{name}")
+        self._call("POST", f"/process/start/{name}", _CHANGE_SECONDS_MAX)
 
     def restart(self, name: str) -> None:
         """Stops a process, waits until it has ended, and starts it.
@@ -115,15 +131,14 @@ class Supervisor:
 
     def scale(self, name: str, count: int) -> None:
         """Runs `count` replicas of a process."""
-        self._call("PATCH", f"/process/scale/{name}/{count}")
+        self._call("PATCH", f"/process/scale/{name}/{count}", _CHANGE_SECONDS_MAX)
 
     def needs(self, name: str) -> list[str]:
         """The processes that a process waits for before it starts."""
         return sorted(self._call("GET", f"/process/info/{name}").get("dependsOn") or {})
 
-    def _call(self, method: str, path: str) -> Any:
+    def _call(self, method: str, path: str, seconds_max: float = _RESPONSE_SECONDS_MAX) -> Any:
         connection = http.client.HTTPConnection("process-compose")
-        seconds_max = _RESPONSE_SECONDS_MAX if method == "GET" else _CHANGE_SECONDS_MAX
         pid = 0
         try:
             with socket.socket(socket.AF_UNIX) as connection.sock:

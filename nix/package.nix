@@ -5,7 +5,6 @@ let
 
   code = [
     ../nix/host/pinned.json # for doctor
-    ../nix/platform/access.sh
     ../devtools
     ../process-compose.yaml
     ../process-compose.cluster.yaml
@@ -85,47 +84,20 @@ let
       python -m compileall -q --invalidation-mode unchecked-hash ${folders}
     '';
 
-  # Sourced first by each program.
-  inherited = ''
-    # shellcheck source=/dev/null
-    . ${./platform}/inherited.sh
+  # Runs a module of devtools, in the reduced environment that devtools/launch.py makes. In POSIX mode no
+  # function that the user exported overrides `exec`.
+  launch = module: ''
+    POSIXLY_CORRECT=yes
+    exec python -I -X utf8 "''${PLATFORM_CODE:-.}/devtools/launch.py" ${module} "$@"
   '';
 
-  # process-compose truncates its log file at every command, even `process-compose list`: only commands
-  # that start something, with the checkout's `.env`, may use the stack's.
   processCompose = pkgs.writeShellApplication {
     name = "process-compose";
-    text = ''
-      ${inherited}
-      # shellcheck source=/dev/null
-      . ${./platform}/running.sh
-      case "''${1-}" in
-        "" | up | run | -*) exec python -m devtools.checkout ${pkgs.process-compose}/bin/process-compose "$@" ;;
-        attach | down | graph | list | namespace | process | project)
-          case " $* " in
-            *" -h "* | *" --help "* | *" -p "* | *" --port"* | *" -u "* | *" --unix-socket"*) ;;
-            *)
-              code=0
-              [ -z "''${PC_SOCKET_PATH-}" ] || ping_stack || code=$?
-              case $code in
-                7)
-                  echo "no stack of this checkout is running: \`platform up -D\` starts one" >&2
-                  exit 1
-                  ;;
-                # Names its pid; process-compose's own client would wait for ever.
-                28) python -m devtools.health status >/dev/null || exit ;;
-              esac
-              ;;
-          esac
-          ;;
-      esac
-      case "''${PC_LOG_FILE-}" in *.log) export PC_LOG_FILE="''${PC_LOG_FILE%.log}-client.log" ;; esac
-      exec ${pkgs.process-compose}/bin/process-compose "$@"
-    '';
+    text = launch "devtools.process_compose ${pkgs.process-compose}/bin/process-compose";
   };
 in
 {
-  inherit inherited python;
+  inherit launch python;
   pythonForTests = pkgs.python3.withPackages (ps: runtimePackages ps ++ testPackages ps);
   pythonForBench = pkgs.python3.withPackages (ps: runtimePackages ps ++ benchPackages ps);
 
@@ -148,7 +120,6 @@ in
         ../bench
         ../docs/configuration.md
         ../flake.lock # for doctor
-        ../nix/platform
         ../pyproject.toml
         ../tests/cluster.py
         ../tests/conftest.py

@@ -24,7 +24,8 @@ pkgs.mkShellNoCC {
   shellHook = ''
     # A value inherited from another checkout's shell would run that checkout's code.
     PLATFORM_CODE=
-    . ${./platform}/env.sh
+    # Whatever functions and aliases the user's bash has.
+    \eval "$(${package.pythonForTests}/bin/python -I ${../devtools/locate.py})"
 
     # The interpreter with all packages, for editors (`code .`, .vscode/settings.json). Read-only, unlike
     # a venv.

@@ -37,6 +37,14 @@ let
     };
   };
 
+  platformOf =
+    setting:
+    commandOf setting "platform" {
+      module = "devtools.stack";
+      description = "starts the stack; arguments go on to process-compose";
+    };
+  platform = platformOf fromStore;
+
   runtimeInputs = package.programs ++ [ package.python ];
 
   # Runs the code in the store, even within a development shell. Outside a checkout
@@ -46,24 +54,6 @@ let
     PLATFORM_CHECKOUT=''${PLATFORM_CHECKOUT:-''${XDG_STATE_HOME:-~/.local/state}/platform}
     export PLATFORM_CHECKOUT
   '';
-
-  # `platform` passes its arguments on to process-compose.
-  platformOf =
-    setting:
-    pkgs.writeShellApplication {
-      name = "platform";
-      inherit runtimeInputs;
-      text = ''
-        ${setting}
-        ${package.inherited}
-        # shellcheck source=/dev/null
-        . ${./platform}/env.sh
-        # shellcheck source=/dev/null
-        . ${./platform}/platform.sh
-      '';
-      meta.description = "starts the stack; arguments go on to process-compose";
-    };
-  platform = platformOf fromStore;
 
   commandOf =
     setting: name:
@@ -76,11 +66,7 @@ let
     pkgs.writeShellApplication {
       inherit name;
       runtimeInputs = runtimeInputs ++ inputs;
-      text = ''
-        ${setting}
-        ${package.inherited}
-        exec python -m ${module} "$@"
-      '';
+      text = setting + package.launch module;
       meta.description = description;
     };
 
@@ -120,8 +106,7 @@ let
     ];
     text = ''
       export PLATFORM_CODE=${package.bench}
-      # shellcheck source=/dev/null
-      . ${./platform}/env.sh
+      eval "$(python -I ${../devtools/locate.py})"
       exec python -P -m bench "$@"
     '';
     meta.description = "measures the platform against its theoretical best";

@@ -20,6 +20,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 ROOT = Path(__file__).resolve().parent.parent
+# How the flake's programs start; a module and its arguments follow.
+LAUNCH = (sys.executable, "-I", "-X", "utf8", str(ROOT / "devtools/launch.py"))
 
 # To check once: by default, redis-py retries a refused connection for seconds.
 ONE_TRY = Retry(NoBackoff(), 0)

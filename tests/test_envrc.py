@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from tests.support import ROOT, call, script
@@ -21,7 +22,7 @@ NIXW = f"""\
 mkdir nix-shell.1
 echo 'NIX_BUILD_TOP=$PWD/nix-shell.1'
 echo 'export NIX_BUILD_TOP TMP=$NIX_BUILD_TOP TMPDIR=$NIX_BUILD_TOP TEMP=$NIX_BUILD_TOP'
-echo 'PLATFORM_CHECKOUT=$PWD . {ROOT}/nix/platform/env.sh'
+echo 'eval "$(PLATFORM_CHECKOUT=$PWD {sys.executable} -I {ROOT}/devtools/locate.py)"'
 echo 'export SHELL_IS=loaded'
 """
 

@@ -18,8 +18,8 @@ from devtools.checkout import Checkout
 from devtools.doctor import findings, machine
 from devtools.doctor.findings import Finding, Status
 from devtools.doctor.stack import Running
+from devtools.locate import access_fault
 from devtools.settings import OTHERS, SETTINGS, dotenv_faults, readers, warnings
-from devtools.state import access_fault
 from devtools.terminal import Output
 from services.common.command import run_main
 from services.common.settings import masked

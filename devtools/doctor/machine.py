@@ -17,7 +17,7 @@ from typing import Any
 
 from devtools.checkout import Checkout
 from devtools.doctor.findings import Finding
-from devtools.state import access_fault
+from devtools.locate import access_fault
 
 _RESPONSE_SECONDS_MAX = 5
 _ROOT = Path(__file__).parents[2]

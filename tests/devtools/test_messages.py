@@ -26,7 +26,7 @@ PROGRAM = rf"(?:{'|'.join(PARSERS)}|platform|process-compose)"
 QUOTED = re.compile(rf"`({PROGRAM} (?!--help)[^`]+)`")
 # In a --help: on a line of its own, what it does after two blanks.
 EXAMPLE = re.compile(
-    rf"^  (?:\$ )?({PROGRAM}(?: (?! |[<>|]|--help)\S+)+)(?:  |$| *[<>|])", re.MULTILINE
+    rf"^  (?:\$ )?({PROGRAM}(?: (?! |[<>|&]|--help)\S+)+)(?:  |$| *[<>|&])", re.MULTILINE
 )
 SAMPLES = {"ID": "8b7e8b26-0000-4000-8000-000000000001", "NAME": "alice"}
 

@@ -1,7 +1,5 @@
 """The state folder: its version, and its removal by `platform reset`."""
 
-import contextlib
-import io
 import os
 import pty
 import subprocess
@@ -10,18 +8,14 @@ from pathlib import Path
 import pytest
 
 from devtools import state
-from devtools.reset import main
-from tests.support import ROOT
+from tests.support import LAUNCH, ROOT, call
 
 
 def reset(folder: Path) -> tuple[int, str]:
-    """The exit code and errors of `python -m devtools.reset`."""
-    with (
-        contextlib.redirect_stderr(io.StringIO()) as errors,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setenv("PLATFORM_STATE", str(folder))
-        return main(), errors.getvalue()
+    """The exit code and errors of `platform reset --yes`."""
+    environ = os.environ | {"PLATFORM_STATE": str(folder), "PLATFORM_CODE": str(ROOT)}
+    done = call([*LAUNCH, "devtools.stack", "reset", "--yes"], environ)
+    return done.returncode, done.stderr
 
 
 def names(folder: Path) -> list[str]:
@@ -81,13 +75,13 @@ def test_reset_follows_no_symbolic_link(tmp_path: Path, name: str) -> None:
     (folder / name).symlink_to(tmp_path / "mine")
     assert reset(folder) == (0, "")
     assert names(tmp_path / "mine") == ["app.log"]
-    assert set(names(folder)) <= {"logs"}
+    assert set(names(folder)) <= {"logs", "process-compose"}
 
 
 @pytest.mark.parametrize("version", ["", "3.2"])
 def test_reset_refuses_a_folder_that_no_stack_has_used(tmp_path: Path, version: str) -> None:
     """A wrong PLATFORM_STATE loses no data."""
-    (tmp_path / "logs").mkdir()
+    (tmp_path / "nixw").mkdir()
     if version:
         (tmp_path / "version").write_text(version)
     code, error = reset(tmp_path)
@@ -100,12 +94,11 @@ def test_reset_asks_at_a_terminal(tmp_path: Path, typed: str, code: int) -> None
     state.prepare(tmp_path)
     keyboard, terminal = pty.openpty()
     os.write(keyboard, f"{typed}\n".encode())
-    folder = ROOT / "nix/platform"
-    command = f'. "{folder}/env.sh"; . "{folder}/platform.sh"'
-    environ = os.environ | {"PLATFORM_STATE": str(tmp_path), "PLATFORM_CODE": str(ROOT)}
     done = subprocess.run(
-        ["bash", "-euc", command, "platform", "reset"],
-        cwd=ROOT, env=environ, stdin=terminal, stdout=terminal, stderr=terminal, check=False,
+        [*LAUNCH, "devtools.stack", "reset"],
+        cwd=ROOT,
+        env=os.environ | {"PLATFORM_STATE": str(tmp_path), "PLATFORM_CODE": str(ROOT)},
+        stdin=terminal, stdout=terminal, stderr=terminal, check=False,
     )  # fmt: skip
     assert (done.returncode, (tmp_path / "jwt-secret").exists()) == (code, code == 1)
     os.close(terminal)  # so that a read after the end raises an error

@@ -239,10 +239,7 @@ def compose(environ: Mapping[str, str], *args: str) -> subprocess.CompletedProce
 
 def platform(environ: Mapping[str, str], *args: str) -> subprocess.CompletedProcess[str]:
     """Runs `platform` like bin/platform."""
-    folder = support.ROOT / "nix" / "platform"
-    script = "; ".join(f'. "{folder}/{name}.sh"' for name in ("inherited", "env", "platform"))
-    command = ["bash", "-euo", "pipefail", "-c", script, f"{folder}/platform.sh", *args]
-    return support.call(command, environ)
+    return support.call([*support.LAUNCH, "devtools.stack", *args], environ)
 
 
 def merchant(environ: Mapping[str, str], *args: str) -> subprocess.CompletedProcess[str]:

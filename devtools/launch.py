@@ -1,0 +1,89 @@
+"""Runs a module in a reduced environment: `python -I -X utf8 launch.py MODULE ARG...`.
+
+The programs of nix/ start with it, so that they run the same in every shell. docs/configuration.md
+has the rules. Uses no other module of ours: their folder is not on the path yet.
+"""
+
+import contextlib
+import os
+import runpy
+import sys
+import time
+from collections.abc import Mapping
+
+# Inherited besides the settings, which are in inherited.txt. (.env.example would do, but users
+# move it to .env.)
+_KEPT = """
+PLATFORM_CHECKOUT PLATFORM_CODE PLATFORM_DROPPED
+OTEL_RESOURCE_ATTRIBUTES
+PC_CONFIG_FILES PC_DISABLE_TUI PC_LOG_FILE PC_SOCKET_PATH PROC_COMP_CONFIG
+PATH HOME USER LOGNAME LD_LIBRARY_PATH LD_PRELOAD LOCALE_ARCHIVE
+TERM TERMINFO TERMINFO_DIRS COLORTERM COLUMNS LINES NO_COLOR FORCE_COLOR EDITOR
+DISPLAY WAYLAND_DISPLAY XAUTHORITY XDG_RUNTIME_DIR
+SSL_CERT_DIR SSL_CERT_FILE NIX_SSL_CERT_FILE
+http_proxy https_proxy all_proxy no_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY
+"""
+
+
+def reduced(environ: Mapping[str, str], *, has_screen: bool) -> dict[str, str]:
+    """The environment of our programs.
+
+    PLATFORM_DROPPED has the names of all others, which are checked for misspelt settings.
+    """
+    code = environ["PLATFORM_CODE"]
+    with open(f"{code}/devtools/inherited.txt", encoding="ascii") as settings:  # noqa: PTH123
+        kept = {*settings.read().split(), *_KEPT.split()}
+    dropped = dict.fromkeys(
+        [*environ.get("PLATFORM_DROPPED", "").split(), *sorted(environ.keys() - kept)]
+    )
+    own = {
+        "PLATFORM_DROPPED": " ".join(dropped),
+        "TZ": "UTC",
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": code,
+        # Neither modules of the user's home nor of the current folder.
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONSAFEPATH": "1",
+        **({} if has_screen else {"PC_DISABLE_TUI": "1"}),
+    }
+    return {name: value for name, value in environ.items() if name in kept} | own
+
+
+def _open_streams() -> None:
+    """Opens closed streams: a file that is opened later would take the number of one."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+            setattr(sys, name, open(number, "w" if number else "r"))  # noqa: PTH123, SIM115
+
+
+def _enter_folder(environ: Mapping[str, str]) -> None:
+    """Leaves a deleted folder, as after switching branches; it may have been made again."""
+    with contextlib.suppress(OSError):
+        os.getcwd()  # noqa: PTH109
+        return
+    for folder in (environ.get("PWD"), environ.get("PLATFORM_CHECKOUT"), "/"):
+        with contextlib.suppress(OSError):
+            os.chdir(folder or "")
+            return
+
+
+def main() -> None:
+    """Runs the module as a program; its arguments follow its name."""
+    _open_streams()
+    _enter_folder(os.environ)
+    # process-compose's screen needs a terminal at both ends, and a cursor (Emacs' shell has none).
+    is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    has_cursor = os.environ.get("TERM") not in {None, "", "dumb"}
+    environ = reduced(os.environ, has_screen=is_terminal and has_cursor)
+    os.environ.clear()
+    os.environ.update(environ)
+    time.tzset()
+    os.umask(0o077)
+    sys.path.insert(0, environ["PYTHONPATH"])
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+# ruff: noqa: PTH110, PTH112, PTH113, PTH118 - with a folder of others, Path's would raise
+"""Where a checkout's code, state, logs and socket are.
+
+`python -I locate.py` prints the assignments for the development shell, or an error and `false`.
+Uses no other module of ours, because the shell's is not in a checkout.
+"""
+
+import contextlib
+import hashlib
+import os
+import shlex
+import stat
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+# macOS limits a Unix socket's path to 104 bytes, Linux to 108; beyond that, process-compose fails
+# without a reason.
+_SOCKET_BYTES_MAX = 100
+_REMEDY = "set PLATFORM_STATE to your own folder"
+
+
+class LocateError(Exception):
+    """The message says what is wrong and what to do."""
+
+
+def around(folder: Path) -> Path | None:
+    """The nearest folder from here upwards that has the stack."""
+    for one in (folder, *folder.parents):
+        if os.path.isfile(one / "process-compose.yaml") and os.path.isdir(one / "services"):
+            return one
+    return None
+
+
+def state_of(checkout: Path, environ: Mapping[str, str]) -> Path:
+    """The state folder, absolute; one that another checkout's shell derived is ignored."""
+    chosen = environ.get("PLATFORM_STATE", "")
+    is_derived = chosen == f"{environ.get('PLATFORM_CHECKOUT', '')}/.state"
+    return checkout.absolute() / (".state" if is_derived or not chosen else chosen)
+
+
+def access_fault(state: Path) -> str:
+    """Why this user cannot use the folder, with the remedy after a colon; empty if they can."""
+    # A folder of others, like /tmp, must not get mode 700, and in one with other files, like a
+    # private home, a start would replace `environment` and `reset` remove `logs`.
+    with contextlib.suppress(OSError):
+        if os.listdir(state) and not _is_ours(state):  # noqa: PTH208
+            return f"{state} has unrelated files: set PLATFORM_STATE to a new folder"
+    # Root can write everywhere, and in some containers owns none of the files.
+    if os.getuid() and (foreign := next(_foreign(state), None)):
+        return (
+            f"{foreign} belongs to another user: after a start with sudo take it back with"
+            f' `sudo chown -R {os.getuid()} "{state}"`; in another user\'s checkout {_REMEDY}'
+        )
+    if os.path.exists(state) and not os.path.isdir(state):
+        return f"{state} is not a folder: move it away, or {_REMEDY}"
+    made_in = next(one for one in (state, *state.parents) if os.path.exists(one))
+    if not os.path.isdir(made_in) or not os.access(made_in, os.W_OK | os.X_OK):
+        return f"{state} cannot be written: give write permission, or {_REMEDY}"
+    return ""
+
+
+def _is_ours(state: Path) -> bool:
+    return any(os.path.isfile(state / name) for name in ("version", "jwt-secret")) or any(
+        os.path.isdir(state / name) for name in ("nixw", "process-compose")
+    )
+
+
+def _foreign(state: Path) -> Iterator[str]:
+    """The paths in the folder, itself included, that belong to another user."""
+    below = (os.path.join(path, n) for path, dirs, files in os.walk(state) for n in dirs + files)
+    for path in (str(state), *below):
+        with contextlib.suppress(OSError):
+            if os.lstat(path).st_uid != os.getuid():
+                yield path
+
+
+def variables(environ: Mapping[str, str], here: Path) -> dict[str, str]:
+    """The variables that locate the stack of the checkout around `here`; makes the state folder.
+
+    Else of the surrounding shell's checkout, or of the folder named by a program from the store.
+
+    Raises:
+        LocateError: there is no checkout, or one of its paths cannot be used.
+    """
+    checkout = around(here) or _named(environ.get("PLATFORM_CHECKOUT", ""))
+    code = environ.get("PLATFORM_CODE", "")
+    # A code folder that another checkout's shell derived is replaced, not the store's.
+    if not code or code == environ.get("PLATFORM_CHECKOUT"):
+        code = str(checkout)
+    state = state_of(checkout, environ)
+    _check_paths(code, str(state))
+    if fault := access_fault(state):
+        raise LocateError(fault)
+    for name in ("logs", "process-compose"):
+        (state / name).mkdir(parents=True, exist_ok=True)
+    state.chmod(0o700)
+    return {
+        "PLATFORM_CHECKOUT": str(checkout),
+        "PLATFORM_CODE": code,
+        "PLATFORM_STATE": str(state),
+        "PC_SOCKET_PATH": _socket(state),
+        # By default, process-compose prefers a stray compose.yaml, shares its log between all
+        # users of the machine, and complains in JSON without a folder for its settings.
+        "PC_CONFIG_FILES": f"{code}/process-compose.yaml",
+        "PC_LOG_FILE": f"{state}/logs/process-compose.log",
+        "PROC_COMP_CONFIG": f"{state}/process-compose",
+        "PYTHONPATH": code,
+    }
+
+
+def _named(folder: str) -> Path:
+    if folder:
+        with contextlib.suppress(OSError):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            return Path(folder)
+    raise LocateError("neither this folder nor one above it is a checkout: change to one")
+
+
+def _check_paths(code: str, state: str) -> None:
+    if any(text in state + code for text in ('"', "\\", "{{", "\n")):
+        raise LocateError(
+            "process-compose cannot read a path with {{, a double quote, a backslash or a line"
+            f" break: {state}"
+        )
+    if {",", ":"}.intersection(code):  # PC_CONFIG_FILES and PYTHONPATH are lists
+        raise LocateError(
+            "the checkout's path has a comma or a colon, which separate paths in lists: " + code
+        )
+
+
+def _socket(state: Path) -> str:
+    """The socket's path, the same for all links to the folder and all shells of this user."""
+    real = os.path.realpath(state)
+    if len(os.fsencode(f"{real}/pc.sock")) <= _SOCKET_BYTES_MAX:
+        return f"{real}/pc.sock"
+    # Not XDG_RUNTIME_DIR, which some shells lack. Mode 700: no other user can make a socket there.
+    folder = Path(f"/tmp/platform-{os.getuid()}")  # noqa: S108
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise LocateError(
+            f"{folder} belongs to another user: have it removed, or set PLATFORM_STATE to a folder"
+            " with a path of less than 90 characters"
+        )
+    folder.chmod(0o700)
+    return f"{folder}/{hashlib.sha256(os.fsencode(real)).hexdigest()[:16]}.sock"
+
+
+def main(environ: Mapping[str, str]) -> None:
+    """Prints what the development shell evaluates."""
+    lines = ["unset CDPATH PYTHONHOME"]  # another Python's library would break ours
+    if temporary := environ.get("NIX_BUILD_TOP"):
+        # Nix makes a folder for each shell and never removes it. Its parent is the user's own.
+        with contextlib.suppress(OSError):
+            os.rmdir(temporary)  # noqa: PTH106
+        lines.append(f"export TMPDIR={shlex.quote(os.path.dirname(temporary))}")  # noqa: PTH120
+        lines.append("unset NIX_BUILD_TOP TMP TEMP TEMPDIR")
+    try:
+        found = variables(environ, Path.cwd())
+    except (LocateError, OSError) as error:
+        sys.stderr.write(f"platform: {error}\n")
+        lines = ["false"]
+    else:
+        lines += [f"export {name}={shlex.quote(value)}" for name, value in found.items()]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main(os.environ)

@@ -1,0 +1,55 @@
+"""Runs process-compose: `python -m devtools.process_compose PROGRAM ARG...`.
+
+A command that starts something gets the checkout's `.env`. process-compose itself would drop the
+whole file if one line is invalid, and reads a second one, `.pc_env`, that could disable the socket
+or preflight. Any other command gets a log file of its own: process-compose truncates it at every
+command, even `process-compose list`.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from devtools.supervisor import NO_STACK, Supervisor, SupervisorError
+
+# Speak to the running stack, unless told where another one is.
+_CLIENTS = {"attach", "down", "graph", "list", "namespace", "process", "project"}
+_ELSEWHERE = {"-h", "--help", "-p", "--port", "-u", "--unix-socket"}
+
+
+def environment(args: Sequence[str], environ: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment of process-compose with these arguments.
+
+    Raises:
+        SupervisorError: they are for a running stack, and there is none, or it does not respond.
+    """
+    if not args or args[0] in {"up", "run"} or args[0].startswith("-"):
+        from devtools import checkout, envfile  # noqa: PLC0415 - a client needs neither
+
+        if found := envfile.faults_of_second(Path()):
+            raise SupervisorError(f"platform: {found[0]}")
+        # Preflight reports the faults of `.env`.
+        values = envfile.read(checkout.of_stack(environ).folder / ".env").values
+        return {**values, **environ, "PC_DISABLE_DOTENV": "1"}
+    socket = environ.get("PC_SOCKET_PATH")
+    is_client = args[0] in _CLIENTS and not _ELSEWHERE.intersection(a.split("=")[0] for a in args)
+    # process-compose's own client would wait for ever for a suspended stack.
+    if is_client and socket and not Supervisor(socket).is_listening():
+        raise SupervisorError(NO_STACK)
+    log = environ.get("PC_LOG_FILE", "")
+    own = {"PC_LOG_FILE": f"{log.removesuffix('.log')}-client.log"} if log.endswith(".log") else {}
+    return {**environ, **own}
+
+
+def main(program: str, args: Sequence[str]) -> None:
+    """Replaces this process by process-compose."""
+    try:
+        environ = environment(args, os.environ)
+    except SupervisorError as error:
+        sys.exit(str(error))
+    os.execve(program, [program, *args], environ)  # noqa: S606
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])

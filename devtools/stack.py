@@ -1,0 +1,226 @@
+"""`platform`: starts, shows, stops and resets the stack of this checkout."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from devtools import health, locate, state
+from devtools.supervisor import Supervisor, UnresponsiveError
+from services.common.command import run_main
+
+_HELP = """\
+usage: platform [COMMAND] [ARGUMENT…]      the stack of this checkout
+
+  up                  start it in the foreground: process-compose's screen at a terminal
+  up --no-console     start it without the console
+  up --cluster        start it with a Redis Cluster of six nodes instead of one Redis; other users
+                      of the machine can join it
+  up -D               start it in the background, and wait until it is healthy
+  status              show each process with its port and health
+  down                stop it
+  reset               stop it and delete transactions, points, logs and secrets, after asking
+  run smoke           send payments through it and check the responses
+  attach              open process-compose's screen on a running stack
+  process restart X   restart one process; also stop, start, scale X 2
+
+examples:
+  platform up -D && merchant pay 1250 USD --as alice
+  PLATFORM_PORT=auto platform up -D     for a second checkout on this machine
+  platform process restart core-api
+  platform reset --yes                  without asking
+
+The other commands: merchant, logs, deadletters, doctor; each has --help. Anything else goes to
+process-compose, whose help is `process-compose --help`.
+"""
+_HELP_OPTIONS = {"-h", "--help"}
+_GIT_SECONDS_MAX = 10
+
+
+class _RefusedError(Exception):
+    """The command is wrong, or cannot be carried out; the message says why."""
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def main(args: Sequence[str]) -> int:
+    """Runs the command in the checkout; returns its exit code."""
+    try:
+        os.environ.update(locate.variables(os.environ, Path.cwd()))
+        os.chdir(os.environ["PLATFORM_CHECKOUT"])
+        return _run(args or ["up"])
+    except (locate.LocateError, UnresponsiveError, _RefusedError) as error:
+        sys.stderr.write(f"platform: {error}\n")
+        return error.code if isinstance(error, _RefusedError) else 1
+
+
+def _run(args: Sequence[str]) -> int:
+    command, more = args[0], args[1:]
+    if command in {*_HELP_OPTIONS, "help"} or (
+        command in {"down", "status"} and _HELP_OPTIONS.intersection(more[:1])
+    ):
+        sys.stdout.write(_HELP)
+        return 0
+    if command == "run" and _is_running():
+        return _run_beside(more)
+    if command in {"up", "run"} or command.startswith("-"):
+        return _start(args)
+    if command == "reset":
+        return _reset(more)
+    if command in {"down", "status"}:
+        if more:
+            raise _unknown(args)
+        return health.status(os.environ) if command == "status" else _down()
+    probe = ["process-compose", command, "--help"]
+    if subprocess.run(probe, capture_output=True, check=False).returncode:  # noqa: S603
+        raise _unknown(args)
+    return _become(args)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"platform: {text}\n")
+    sys.stdout.flush()
+
+
+def _unknown(args: Sequence[str]) -> _RefusedError:
+    return _RefusedError(f"there is no `{' '.join(args)}`; see `platform --help`", 2)
+
+
+def _supervisor() -> Supervisor:
+    return Supervisor(os.environ["PC_SOCKET_PATH"])
+
+
+def _is_running() -> bool:
+    try:
+        return _supervisor().is_listening()
+    except UnresponsiveError:
+        return True
+
+
+def _become(args: Sequence[str]) -> NoReturn:
+    """Replaces this process by process-compose."""
+    os.execvp("process-compose", ["process-compose", *args])  # noqa: S606, S607
+
+
+def _run_beside(args: Sequence[str]) -> int:
+    """`run NAME` during a running stack, with another socket.
+
+    process-compose refuses to share the stack's and, without a server, would remove it at exit.
+    With an unknown name it would hang.
+    """
+    names = sorted({process.service for process in _supervisor().processes()})
+    before_options = args[: args.index("--")] if "--" in args else args
+    if not {*names, *_HELP_OPTIONS}.intersection(before_options):
+        raise _RefusedError(f"`run` takes the name of one process, of: {' '.join(names)}", 2)
+    os.environ["PC_SOCKET_PATH"] += ".r"
+    os.environ["PC_LOG_FILE"] = f"{os.environ['PLATFORM_STATE']}/logs/process-compose-client.log"
+    return _become(["run", "--no-deps", *args])
+
+
+def _start(args: Sequence[str]) -> int:
+    if "--no-console" in args:
+        os.environ["CONSOLE"] = "off"
+    if "--cluster" in args:
+        cluster = f"{os.environ['PLATFORM_CODE']}/process-compose.cluster.yaml"
+        os.environ["PC_CONFIG_FILES"] += f",{cluster}"
+    args = [one for one in args if one not in {"--no-console", "--cluster"}]
+    if not {*_HELP_OPTIONS, "-v", "--version", "--dry-run"}.intersection(args):
+        if _is_running():
+            raise _RefusedError(
+                "a stack of this checkout is already running (its state is in"
+                f" {os.environ['PLATFORM_STATE']}).\nplatform: `attach` in place of `up` shows it,"
+                " `down` stops it."
+            )
+        _say_what_is_served(os.environ["PLATFORM_CODE"])
+        if {"-D", "--detached"}.intersection(args):
+            # `wait` shows it as the reason if preflight does not get to write a new one.
+            Path(os.environ["PLATFORM_STATE"], "logs/preflight.log").unlink(missing_ok=True)
+            # Its exit code does not show whether the processes started; `wait` does.
+            subprocess.run(["process-compose", *args], check=False)  # noqa: S603, S607
+            return health.wait(os.environ)
+    return _become(args)
+
+
+def _say_what_is_served(code: str) -> None:
+    if not code.startswith("/nix/store/") or not Path("process-compose.yaml").exists():
+        return
+    sys.stderr.write(
+        "platform: serving a copy of the code as it is now. `platform up` in `./nixw develop`"
+        " reloads it at each save.\n"
+    )
+    command = ["git", "ls-files", "--others", "--exclude-standard", "--", "services", "devtools"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(  # noqa: S603
+            command, capture_output=True, text=True, timeout=_GIT_SECONDS_MAX, check=True
+        )
+        if files := " ".join(done.stdout.splitlines()[:5]):
+            sys.stderr.write(
+                f"platform: not in that copy, because git does not track it: git add {files}\n"
+            )
+
+
+def _down() -> int:
+    code, has_ended = _stop()
+    if not code and not has_ended:
+        folder = os.environ["PLATFORM_STATE"]
+        _say(f"no stack of this checkout is running (its state is in {folder})")
+    return code
+
+
+def _stop() -> tuple[int, bool]:
+    """Stops the stack, also one whose socket is gone, and what a killed supervisor left.
+
+    Returns the exit code, and whether anything has ended.
+    """
+    from devtools import processes  # noqa: PLC0415 - slow to import
+
+    was_running = _is_running()
+    down = ["process-compose", "down"]
+    if was_running and subprocess.run(down, check=False).returncode:  # noqa: S603
+        if _is_running():
+            return 1, False
+        _say("it has ended")  # by itself, as when its terminal was closed
+    ended, faults = processes.end_left(Path(os.environ["PLATFORM_STATE"]))
+    for line in ended:
+        _say(line)
+    sys.stderr.writelines(f"platform: {fault}\n" for fault in faults)
+    return int(bool(faults)), was_running or bool(ended)
+
+
+def _reset(args: Sequence[str]) -> int:
+    """Stops the stack and deletes its state, after asking."""
+    folder = Path(os.environ["PLATFORM_STATE"])
+    reply = " ".join(args)
+    if not reply:
+        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise _RefusedError(
+                "reset asks first, which needs a terminal; `platform reset --yes`"
+                " (`nix run .#reset -- --yes`) does not ask"
+            )
+        _say(
+            "this stops the stack and deletes its transactions, points, logs and secrets in"
+            f" {folder}"
+        )
+        with contextlib.suppress(EOFError):
+            reply = input("platform: go on? [y/N] ").lower()
+    if reply not in {"--yes", "y", "yes"}:
+        raise _RefusedError("nothing was changed; `platform reset` takes only --yes")
+    if _stop()[0]:
+        raise _RefusedError("nothing was deleted")
+    if not state.is_ours(folder):
+        raise _RefusedError(f"there is nothing to reset: no stack has used {folder}")
+    try:
+        state.forget(folder)
+    except OSError as error:
+        raise _RefusedError(f"{error.filename}: {error.strerror}") from None
+    _say(f"{folder} is as before the first start")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(lambda: main(sys.argv[1:])))
