@@ -37,15 +37,6 @@ The other commands: merchant, logs, deadletters, doctor; each has --help. Anythi
 process-compose, whose help is `process-compose --help`.
 """
 _HELP_OPTIONS = {"-h", "--help"}
-_GIT_SECONDS_MAX = 10
-
-
-class _RefusedError(Exception):
-    """The command is wrong, or cannot be carried out; the message says why."""
-
-    def __init__(self, message: str, code: int = 1) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 def main(args: Sequence[str]) -> int:
@@ -54,9 +45,8 @@ def main(args: Sequence[str]) -> int:
         os.environ.update(locate.variables(os.environ, Path.cwd()))
         os.chdir(os.environ["PLATFORM_CHECKOUT"])
         return _run(args or ["up"])
-    except (locate.LocateError, UnresponsiveError, _RefusedError) as error:
-        sys.stderr.write(f"platform: {error}\n")
-        return error.code if isinstance(error, _RefusedError) else 1
+    except (locate.LocateError, UnresponsiveError) as error:
+        _refuse(str(error))
 
 
 def _run(args: Sequence[str]) -> int:
@@ -72,13 +62,10 @@ def _run(args: Sequence[str]) -> int:
         return _start(args)
     if command == "reset":
         return _reset(more)
-    if command in {"down", "status"}:
-        if more:
-            raise _unknown(args)
+    if command in {"down", "status"} and not more:
         return health.status(os.environ) if command == "status" else _down()
-    probe = ["process-compose", command, "--help"]
-    if subprocess.run(probe, capture_output=True, check=False).returncode:  # noqa: S603
-        raise _unknown(args)
+    if command in {"down", "status"} or _call(command, "--help", is_quiet=True):
+        _refuse(f"there is no `{' '.join(args)}`; see `platform --help`", 2)
     return _become(args)
 
 
@@ -87,8 +74,15 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def _unknown(args: Sequence[str]) -> _RefusedError:
-    return _RefusedError(f"there is no `{' '.join(args)}`; see `platform --help`", 2)
+def _refuse(why: str, code: int = 1) -> NoReturn:
+    sys.stderr.write(f"platform: {why}\n")
+    raise SystemExit(code)
+
+
+def _call(*args: str, is_quiet: bool = False) -> int:
+    """Runs process-compose; returns its exit code."""
+    output = subprocess.DEVNULL if is_quiet else None
+    return subprocess.call(["process-compose", *args], stdout=output, stderr=output)  # noqa: S603, S607
 
 
 def _supervisor() -> Supervisor:
@@ -116,7 +110,7 @@ def _run_beside(args: Sequence[str]) -> int:
     names = sorted({process.service for process in _supervisor().processes()})
     before_options = args[: args.index("--")] if "--" in args else args
     if not {*names, *_HELP_OPTIONS}.intersection(before_options):
-        raise _RefusedError(f"`run` takes the name of one process, of: {' '.join(names)}", 2)
+        _refuse(f"`run` takes the name of one process, of: {' '.join(names)}", 2)
     os.environ["PC_SOCKET_PATH"] += ".r"
     os.environ["PC_LOG_FILE"] = f"{os.environ['PLATFORM_STATE']}/logs/process-compose-client.log"
     return _become(["run", "--no-deps", *args])
@@ -131,37 +125,23 @@ def _start(args: Sequence[str]) -> int:
     args = [one for one in args if one not in {"--no-console", "--cluster"}]
     if not {*_HELP_OPTIONS, "-v", "--version", "--dry-run"}.intersection(args):
         if _is_running():
-            raise _RefusedError(
+            _refuse(
                 "a stack of this checkout is already running (its state is in"
                 f" {os.environ['PLATFORM_STATE']}).\nplatform: `attach` in place of `up` shows it,"
                 " `down` stops it."
             )
-        _say_what_is_served(os.environ["PLATFORM_CODE"])
+        if os.environ["PLATFORM_CODE"].startswith("/nix/store/"):
+            sys.stderr.write(
+                "platform: serving a copy of the code as it is now. `platform up` in"
+                " `./nixw develop` reloads it at each save.\n"
+            )
         if {"-D", "--detached"}.intersection(args):
             # `wait` shows it as the reason if preflight does not get to write a new one.
             Path(os.environ["PLATFORM_STATE"], "logs/preflight.log").unlink(missing_ok=True)
             # Its exit code does not show whether the processes started; `wait` does.
-            subprocess.run(["process-compose", *args], check=False)  # noqa: S603, S607
+            _call(*args)
             return health.wait(os.environ)
     return _become(args)
-
-
-def _say_what_is_served(code: str) -> None:
-    if not code.startswith("/nix/store/") or not Path("process-compose.yaml").exists():
-        return
-    sys.stderr.write(
-        "platform: serving a copy of the code as it is now. `platform up` in `./nixw develop`"
-        " reloads it at each save.\n"
-    )
-    command = ["git", "ls-files", "--others", "--exclude-standard", "--", "services", "devtools"]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(  # noqa: S603
-            command, capture_output=True, text=True, timeout=_GIT_SECONDS_MAX, check=True
-        )
-        if files := " ".join(done.stdout.splitlines()[:5]):
-            sys.stderr.write(
-                f"platform: not in that copy, because git does not track it: git add {files}\n"
-            )
 
 
 def _down() -> int:
@@ -180,8 +160,7 @@ def _stop() -> tuple[int, bool]:
     from devtools import processes  # noqa: PLC0415 - slow to import
 
     was_running = _is_running()
-    down = ["process-compose", "down"]
-    if was_running and subprocess.run(down, check=False).returncode:  # noqa: S603
+    if was_running and _call("down"):
         if _is_running():
             return 1, False
         _say("it has ended")  # by itself, as when its terminal was closed
@@ -198,7 +177,7 @@ def _reset(args: Sequence[str]) -> int:
     reply = " ".join(args)
     if not reply:
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
-            raise _RefusedError(
+            _refuse(
                 "reset asks first, which needs a terminal; `platform reset --yes`"
                 " (`nix run .#reset -- --yes`) does not ask"
             )
@@ -209,15 +188,15 @@ def _reset(args: Sequence[str]) -> int:
         with contextlib.suppress(EOFError):
             reply = input("platform: go on? [y/N] ").lower()
     if reply not in {"--yes", "y", "yes"}:
-        raise _RefusedError("nothing was changed; `platform reset` takes only --yes")
+        _refuse("nothing was changed; `platform reset` takes only --yes")
     if _stop()[0]:
-        raise _RefusedError("nothing was deleted")
+        _refuse("nothing was deleted")
     if not state.is_ours(folder):
-        raise _RefusedError(f"there is nothing to reset: no stack has used {folder}")
+        _refuse(f"there is nothing to reset: no stack has used {folder}")
     try:
         state.forget(folder)
     except OSError as error:
-        raise _RefusedError(f"{error.filename}: {error.strerror}") from None
+        _refuse(f"{error.filename}: {error.strerror}")
     _say(f"{folder} is as before the first start")
     return 0
 
