@@ -79,7 +79,9 @@ def redis_settings(environ: Mapping[str, str]) -> dict[str, str]:
 
 def running_redis(state: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """Settings of the stack's own Redis at the last start; none if `environ` names another."""
-    return redis_settings(_noted(state)) if has_own_redis(environ) else {}
+    noted = _noted(state)
+    is_own = has_own_redis(environ)
+    return {name: noted[name] for name in _REDIS_SETTINGS if is_own and name in noted}
 
 
 def is_free(port: int) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from devtools import checkout
 from devtools.address import is_free, running_port
 from devtools.catalog import SERVICES
-from devtools.environment import environment, sandbox_files
+from devtools.environment import environment
 from devtools.processes import running_environ
 from devtools.settings import SETTINGS
 
@@ -32,7 +32,7 @@ def variables(
     settings = {**running, "PLATFORM_STATE": str(state)}
     found = environment(name, running_port(settings), state, settings)
     kept = {name: value for name, value in editor.items() if name.startswith(_OF_THE_DEBUGGER)}
-    return {"WORKERS": "1", **found, **sandbox_files(state), **kept}
+    return {"WORKERS": "1", **found, **kept}
 
 
 def main() -> None:

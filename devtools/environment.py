@@ -20,13 +20,6 @@ def fixed(first_port: int, state: Path) -> dict[str, str]:
         "PLATFORM_PORT": str(first_port),
         **{f"{service.variable}_PORT": str(port) for service, port in ports.items()},
         **{f"{s.variable}_ADDRESS": f"127.0.0.1:{port}" for s, port in ports.items() if s.route},
-        **sandbox_files(state),
-    }
-
-
-def sandbox_files(state: Path) -> dict[str, str]:
-    """Variables of the sandbox alone; they cannot be set."""
-    return {
         "SANDBOX_DATABASE": str(state / "psp-sandbox.sqlite"),
         "SANDBOX_TOKEN": "",
         "SANDBOX_TOKEN_FILE": str(state / "sandbox-token"),
@@ -54,23 +47,16 @@ def defaults(first_port: int, state: Path, environ: Mapping[str, str]) -> dict[s
 def script(first_port: int, state: Path, environ: Mapping[str, str]) -> str:
     """The file's text: shell assignments that export each variable."""
     lines = ["# Written by preflight at each start, for the commands of process-compose.yaml."]
-    exported = fixed(first_port, state) | redis_settings(environ)
+    unset = {n: v for n, v in defaults(first_port, state, environ).items() if not environ.get(n)}
+    exported = fixed(first_port, state) | redis_settings(environ) | unset
     lines += [f"export {n}={shlex.quote(v)}" for n, v in exported.items()]
-    lines += [
-        f'[ -n "${{{n}-}}" ] || export {n}={shlex.quote(v)}'
-        for n, v in defaults(first_port, state, environ).items()
-    ]
     return "\n".join(lines) + "\n"
 
 
 def environment(
     service: str, first_port: int, state: Path, environ: Mapping[str, str]
 ) -> dict[str, str]:
-    """The environment of one service if the stack is started with `environ`.
-
-    Without the sandbox's files, which exist only after the first start.
-    """
+    """The environment of one service if the stack is started with `environ`."""
     user = {name: value for name, value in environ.items() if value}
-    stack = fixed(first_port, state) | {"HTTP_PORT": str(SERVICES[service].port(first_port))}
-    variables = {**defaults(first_port, state, environ), **user, **stack}
-    return {name: value for name, value in variables.items() if not name.startswith("SANDBOX_")}
+    own = {"HTTP_PORT": str(SERVICES[service].port(first_port))}
+    return {**defaults(first_port, state, environ), **user, **fixed(first_port, state), **own}

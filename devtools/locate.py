@@ -61,9 +61,8 @@ def access_fault(state: Path) -> str:
 
 
 def _is_ours(state: Path) -> bool:
-    return any(os.path.isfile(state / name) for name in ("version", "jwt-secret")) or any(
-        os.path.isdir(state / name) for name in ("nixw", "process-compose")
-    )
+    has_folder = any(os.path.isdir(state / name) for name in ("nixw", "process-compose"))
+    return has_folder or os.path.isfile(state / "version")
 
 
 def _foreign(state: Path) -> Iterator[str]:

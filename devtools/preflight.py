@@ -26,6 +26,7 @@ from devtools.address import (
     listeners,
     node_ports,
 )
+from devtools.checkout import SET_BY_THE_STACK
 from devtools.settings import SETTINGS, dotenv_faults, warnings
 from services.common.command import run_main
 from services.common.redis_url import RedisSettings
@@ -33,7 +34,11 @@ from services.common.settings import EXIT_BAD_SETTINGS, SettingsError, masked
 
 PROGRAMS = ("redis-server", "redis-cli", "caddy", "curl")
 # Created by a start, so missing before the first one.
-_MADE_BY_THE_START = {"JWT_SECRET": "-" * 64, "REDIS_URL": "redis://127.0.0.1"}
+_MADE_BY_THE_START = {
+    "JWT_SECRET": "-" * 64,
+    "REDIS_URL": "redis://127.0.0.1",
+    "SANDBOX_TOKEN": "-" * 64,
+}
 _CHOICES = {"CONSOLE": ("on", "off"), "RELOAD": ("1", "0")}
 _REDIS_SECONDS_MAX = 2.5  # including name resolution
 
@@ -78,14 +83,16 @@ def missing_programs(environ: Mapping[str, str]) -> list[str]:
 
 def wrong_settings(first: int, folder: Path, environ: Mapping[str, str]) -> list[str]:
     """A line for each invalid setting, with the services that read it."""
-    variables = {name: value for name, value in environ.items() if value}
-    for name, value in _MADE_BY_THE_START.items():
-        if f"{name}_FILE" not in variables:
-            variables.setdefault(name, value)
+    variables = {n: value for n, value in environ.items() if value and n not in SET_BY_THE_STACK}
+    made = {
+        name: value
+        for name, value in _MADE_BY_THE_START.items()
+        if variables.keys().isdisjoint({name, f"{name}_FILE"})
+    }
     found: dict[str, list[str]] = {}
     for service, settings in SETTINGS.items():
         try:
-            settings.read(environment.environment(service, first, folder, variables))
+            settings.read(environment.environment(service, first, folder, variables) | made)
         except SettingsError as error:
             for fault in error.faults:
                 found.setdefault(fault, []).append(service)

@@ -14,14 +14,14 @@ _FOLDERS = ("redis", "caddy", "metrics")
 # Random, created once, mode 600: the token secret, the Redis password, the sandbox's control token.
 _SECRETS = ("jwt-secret", "redis-password", "sandbox-token")
 _FILES = (
-    *("version", "environment", "port", "redis-url", "partitions", *_SECRETS, "*.new"),
+    *("version", "environment", "redis-url", "partitions", *_SECRETS, "*.new"),
     *("psp-sandbox.sqlite*", "console.sqlite*", "pc.sock", "pc.sock.lock"),
     "logs/*.log*",
 )
 
 
 def version_of(state: Path) -> str:
-    """The folder's version; empty if it is new, or from before versions."""
+    """The folder's version; empty if it is new."""
     try:
         with (state / "version").open(encoding="utf-8", errors="replace") as file:
             return file.read(_VERSION_CHARACTERS_MAX).strip()
@@ -30,10 +30,7 @@ def version_of(state: Path) -> str:
 
 
 def prepare(state: Path) -> list[str]:
-    """Creates the state folder and the secrets where missing; returns faults.
-
-    A folder without a version is adopted: it differs only in that file.
-    """
+    """Creates the state folder and the secrets where missing; returns faults."""
     try:
         if fault := _of_other_version(state):
             return [fault]
@@ -82,8 +79,7 @@ def partitions_of(state: Path) -> str:
     try:
         return (state / "partitions").read_text(encoding="utf-8").strip()
     except OSError:
-        # Data from before partitions existed.
-        return "1" if any((state / "redis").glob("*")) else ""
+        return ""
 
 
 def write_partitions(state: Path, count: str) -> None:
@@ -104,9 +100,7 @@ def _write(path: Path, text: str) -> None:
 
 def is_ours(state: Path) -> bool:
     """Whether a stack was ever started with this folder."""
-    version = version_of(state)
-    is_older = not version and os.path.exists(state / "jwt-secret")  # noqa: PTH110 - never raises
-    return version.isdigit() or is_older
+    return version_of(state).isdigit()
 
 
 def forget(state: Path) -> None:

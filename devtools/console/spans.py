@@ -44,7 +44,6 @@ _SETUP = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = OFF;
 PRAGMA cache_size = -2000;
-DROP TABLE IF EXISTS spans; -- of an earlier version
 CREATE TABLE IF NOT EXISTS span (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
     received_seconds INTEGER NOT NULL,

@@ -136,7 +136,6 @@ def _of_services(here: Checkout, first_port: int) -> list[Finding]:
     for service, settings in SETTINGS.items():
         checkout = {"PLATFORM_CHECKOUT": here.merged["PLATFORM_CHECKOUT"]}
         stack = environment.environment(service, first_port, here.state, checkout)
-        stack |= environment.sandbox_files(here.state)
         for setting in settings.explain({**here.origins, "stack": stack}):
             found.setdefault(setting, []).append(service)
     return [

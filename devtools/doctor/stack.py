@@ -54,9 +54,9 @@ class Running:
         return [one for one in ours if one.pid not in pids]
 
     @cached_property
-    def _socket(self) -> str:
-        """The path of the running supervisor's socket; empty if none runs."""
-        return processes.running_environ(self._checkout.state).get("PC_SOCKET_PATH", "")
+    def _environ(self) -> Mapping[str, str]:
+        """The environment that the running stack was started with; empty if it is down."""
+        return processes.running_environ(self._checkout.state)
 
     @cached_property
     def _listed(self) -> Mapping[str, ProcessState]:
@@ -65,23 +65,18 @@ class Running:
         By name; a scaled process' first replica also by the plain name, which is its port's.
         """
         with contextlib.suppress(SupervisorError):
-            states = Supervisor(self._socket).processes()
+            states = Supervisor(self._environ.get("PC_SOCKET_PATH", "")).processes()
             first = {state.service: state for state in states if state.replica == 0}
             return first | {state.name: state for state in states}
         return {}
 
     def unreachable(self) -> list[Finding]:
         """A fault if the stack runs without its socket: the remedies of the others would fail."""
-        if not self._socket or Path(self._socket).is_socket():
+        socket = self._environ.get("PC_SOCKET_PATH", "")
+        if not socket or Path(socket).is_socket():
             return []
-        note = f"running, but its socket {self._socket} was deleted"
+        note = f"running, but its socket {socket} was deleted"
         return [Finding("stack", "unreachable", "fault", note, "`platform down` stops it")]
-
-    def _has_console(self) -> bool:
-        """Whether the running stack was started with the console, by any shell."""
-        with contextlib.suppress(psutil.Error):
-            return psutil.Process(self._supervised[0].pid).environ().get("CONSOLE") != "off"
-        return False
 
     def _may_be_ours(self, name: str) -> bool:
         """Whether a process listens for this stack: if it is up, one may be from a debugger."""
@@ -111,7 +106,7 @@ class Running:
         return Finding(name, str(port), "fault", f"held by {holder.with_stack}", cure)
 
     def _missing(self, name: str, port: int) -> Finding:
-        if name == CONSOLE.name and not self._has_console():
+        if name == CONSOLE.name and self._environ.get("CONSOLE") == "off":
             return Finding(name, str(port), note="the stack was started without it")
         state = self._listed.get(name.removesuffix(" bus"))
         if state and state.is_running and not state.is_ready:

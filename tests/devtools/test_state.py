@@ -22,18 +22,6 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_folder_without_a_version_is_adopted(tmp_path: Path) -> None:
-    """Its secret and data are kept."""
-    (tmp_path / "jwt-secret").write_text("s" * 64)
-    (tmp_path / "redis").mkdir()
-    (tmp_path / "redis" / "dump").write_text("data")
-    assert state.version_of(tmp_path) == ""
-    assert state.prepare(tmp_path) == []
-    assert state.version_of(tmp_path) == "1"
-    assert (tmp_path / "jwt-secret").read_text() == "s" * 64
-    assert (tmp_path / "redis" / "dump").read_text() == "data"
-
-
 @pytest.mark.parametrize("version", ["2", "99", "two", "0"])
 def test_a_folder_of_another_version_is_refused(tmp_path: Path, version: str) -> None:
     """The folder is unchanged, and the message has the remedy."""

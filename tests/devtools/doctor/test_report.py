@@ -91,6 +91,7 @@ def test_settings_show_value_and_origin_but_no_secret(
 def test_files_with_secrets_must_be_private(environ: dict[str, str], checkout: Path) -> None:
     """The state folder has mode 700, secrets and `.env` 600; each remedy works."""
     (checkout / ".state").mkdir()
+    (checkout / ".state/version").write_text("1")
     (checkout / ".state/jwt-secret").write_text("s" * 64)
     (checkout / ".env").write_text("PSP_API_KEY=sk_test_1\n")
     for name in (".state", ".state/jwt-secret", ".env"):

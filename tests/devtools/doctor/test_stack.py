@@ -63,7 +63,8 @@ def test_a_process_of_the_stack_that_stops_or_hangs_is_a_fault(
         stopped = {item.name for item in wrong(found.ports())}
     assert (health.name, health.value, health.status) == ("router", "no response", "fault")
     assert stopped == LISTENERS.keys() - {"router"}
-    with python(listen, **ours, CONSOLE="off"):
+    monkeypatch.setattr(processes, "running_environ", lambda _state: {"CONSOLE": "off"})
+    with python(listen, **ours):
         assert one(running(environ).ports(), "console").note == "the stack was started without it"
 
 
