@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Parser(argparse.ArgumentParser):
-    """Prints its texts unchanged; its commands are of the same class."""
+    """Keeps the line breaks of its texts, and takes no abbreviated options."""
 
     def __init__(self, prog: str, description: str, epilog: str | None, **options: Any) -> None:
         options |= {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
@@ -24,7 +24,7 @@ def count(text: str) -> int:
 def command(
     commands: Any, name: str, summary: str, epilog: str | None = None
 ) -> argparse.ArgumentParser:
-    """Adds a command, with its summary in both helps."""
+    """Adds a command; its summary is in the help of both."""
     description = f"{summary[0].upper()}{summary[1:]}."
     made: argparse.ArgumentParser = commands.add_parser(
         name, help=summary, description=description, epilog=epilog

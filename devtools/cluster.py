@@ -34,7 +34,7 @@ def main(environ: Mapping[str, str]) -> int:
             stdout=subprocess.DEVNULL,
         )
     deadline = time.monotonic() + _SECONDS_MAX
-    while not all(map(_is_well, nodes)):
+    while not all(map(_is_complete, nodes)):
         if time.monotonic() > deadline:
             sys.stderr.write(f"redis-cluster: not complete after {_SECONDS_MAX:.0f} s\n")
             return 1
@@ -43,7 +43,7 @@ def main(environ: Mapping[str, str]) -> int:
     return 0
 
 
-def _is_well(node: Any) -> bool:
+def _is_complete(node: Any) -> bool:
     """Whether all slots are served, and a replica has caught up."""
     facts = node.info("replication")
     replica = facts.get("slave0", {}) if facts["role"] == "master" else {"state": "online"}

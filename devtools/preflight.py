@@ -1,13 +1,12 @@
 """`python -m devtools.preflight`: the stack's first process; the others wait for it.
 
-Creates the state folder and the secrets, ends orphans of a killed supervisor, checks programs,
-settings and ports, and writes `environment`. Reports all faults at once, each with its remedy, and
+Creates the state folder and the secrets, ends orphans of a killed supervisor, checks settings
+and ports, and writes `environment`. Reports all faults at once, each with its remedy, and
 exits with 78 (EX_CONFIG), which stops the stack.
 """
 
 import contextlib
 import os
-import shutil
 import sys
 import threading
 from collections.abc import Mapping
@@ -32,7 +31,6 @@ from services.common.command import run_main
 from services.common.redis_url import RedisSettings
 from services.common.settings import EXIT_BAD_SETTINGS, SettingsError, masked
 
-PROGRAMS = ("redis-server", "redis-cli", "caddy", "curl")
 # Created by a start, so missing before the first one.
 _MADE_BY_THE_START = {
     "JWT_SECRET": "-" * 64,
@@ -47,7 +45,7 @@ def faults(environ: Mapping[str, str]) -> list[str]:
     """Everything that prevents a start, one line each."""
     here = checkout.of_stack(environ)
     folder = here.state
-    found = state.prepare(folder) + processes.rivals(folder) + missing_programs(environ)
+    found = state.prepare(folder) + processes.rivals(folder)
     found += dotenv_faults(here)
     try:
         first = chosen_port(environ)
@@ -70,15 +68,6 @@ def _write(first: int, folder: Path, environ: Mapping[str, str]) -> list[str]:
     except OSError as error:  # a full disk, or a folder in a file's place
         return [f"the state folder cannot be written: {error}"]
     return []
-
-
-def missing_programs(environ: Mapping[str, str]) -> list[str]:
-    """A line for each program that is not on PATH."""
-    return [
-        f"{name} is not on PATH: start from `nix develop`, or with `nix run`"
-        for name in PROGRAMS
-        if shutil.which(name, path=environ.get("PATH", "")) is None
-    ]
 
 
 def wrong_settings(first: int, folder: Path, environ: Mapping[str, str]) -> list[str]:

@@ -1,8 +1,8 @@
 """Refuses requests except from the console's own page or a program on this machine.
 
 A web page elsewhere in the developer's browser can send requests to loopback ports. It cannot send
-another Host than the one it believes in (DNS rebinding), cannot hide its Origin from a WebSocket or
-a POST, and cannot forge Sec-Fetch-Site. Changes go through NiceGUI's WebSocket, where each message
+another Host than its own (DNS rebinding), cannot hide its Origin from a WebSocket or a POST, and
+cannot forge Sec-Fetch-Site. Changes go through NiceGUI's WebSocket, where each message
 must name the page's id: 122 random bits, known only to that page. Other users of the machine are
 refused where the system reports a connection's owner (Linux).
 """

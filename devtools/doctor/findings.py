@@ -58,5 +58,5 @@ def print_text(findings: Sequence[Finding], output: Output) -> None:
                 output.say(f"    -> {one.cure}")
         output.say("")
     faults, warnings = count(findings, "fault"), count(findings, "warning")
-    is_well = not (faults or warnings)
-    output.say("nothing is wrong" if is_well else f"faults (X): {faults}, warnings (!): {warnings}")
+    totals = f"faults (X): {faults}, warnings (!): {warnings}"
+    output.say(totals if faults or warnings else "nothing is wrong")

@@ -186,7 +186,7 @@ class Running:
         return found
 
     def redis(self) -> list[Finding]:
-        """Whether accepted transactions survive, from the Redis that the services use."""
+        """Whether the services' Redis keeps accepted transactions."""
         variables = self._checkout.merged
         is_own = has_own_redis(variables)
         if is_own and not self._may_be_ours("redis"):

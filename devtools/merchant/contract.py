@@ -59,7 +59,7 @@ class Merchants:
         return read(Token, _with_status(self.client.token(username, self.password), 200))
 
     def token(self, username: str) -> str:
-        """Its text."""
+        """The text of a new token."""
         return self.login(username).token
 
     def list_with(self, token: str) -> Response:
