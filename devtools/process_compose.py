@@ -2,8 +2,8 @@
 
 A command that starts something gets the checkout's `.env`. process-compose itself would drop the
 whole file if one line is invalid, and reads a second one, `.pc_env`, that could disable the socket
-or preflight. Any other command gets a log file of its own: process-compose truncates it at every
-command, even `process-compose list`.
+or preflight. Any other command gets no log file: process-compose truncates it at every command,
+even `process-compose list`.
 """
 
 import os
@@ -37,9 +37,7 @@ def environment(args: Sequence[str], environ: Mapping[str, str]) -> Mapping[str,
     # process-compose's own client would wait for ever for a suspended stack.
     if is_client and socket and not Supervisor(socket).is_listening():
         raise SupervisorError(NO_STACK)
-    log = environ.get("PC_LOG_FILE", "")
-    own = {"PC_LOG_FILE": f"{log.removesuffix('.log')}-client.log"} if log.endswith(".log") else {}
-    return {**environ, **own}
+    return {**environ, "PC_LOG_FILE": os.devnull}
 
 
 def main(program: str, args: Sequence[str]) -> None:

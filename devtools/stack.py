@@ -112,7 +112,7 @@ def _run_beside(args: Sequence[str]) -> int:
     if not {*names, *_HELP_OPTIONS}.intersection(before_options):
         _refuse(f"`run` takes the name of one process, of: {' '.join(names)}", 2)
     os.environ["PC_SOCKET_PATH"] += ".r"
-    os.environ["PC_LOG_FILE"] = f"{os.environ['PLATFORM_STATE']}/logs/process-compose-client.log"
+    os.environ["PC_LOG_FILE"] = os.devnull
     return _become(["run", "--no-deps", *args])
 
 
