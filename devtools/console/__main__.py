@@ -34,11 +34,11 @@ def main() -> None:
 
     from devtools.console.app import build  # noqa: PLC0415
     from devtools.console.settings import ConsoleSettings  # noqa: PLC0415
-    from devtools.console.spans import SpanStore  # noqa: PLC0415
+    from devtools.console.spans import FILE, SpanStore  # noqa: PLC0415
 
     with exit_if_bad():
         settings = ConsoleSettings.read(os.environ)
-    spans = SpanStore(settings.platform_state / "console.sqlite")
+    spans = SpanStore(settings.platform_state / FILE)
     address = f"http://127.0.0.1:{settings.http_port}"
     build(settings, spans, lambda: logs.announce("listening", address=address))
     ui.run(

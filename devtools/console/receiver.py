@@ -1,17 +1,10 @@
-"""The OTLP/HTTP receiver, and the API that reads traces.
-
-POST /v1/traces                  https://opentelemetry.io/docs/specs/otlp/#otlphttp
-GET  /api/traces/<id>            of a transaction
-GET  /health
-"""
+"""The OTLP/HTTP receiver: POST /v1/traces (https://opentelemetry.io/docs/specs/otlp/#otlphttp)."""
 
 import asyncio
 import gzip
 import io
-import re
 import sqlite3
 import zlib
-from dataclasses import asdict
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -24,14 +17,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from devtools.console.spans import SpanStore
-from devtools.console.waterfall import Span
 
 PROTOBUF = "application/x-protobuf"
 # An exporter sends 512 spans at a time, some 300 KiB.
 BODY_BYTES_MAX = 4 * 1024 * 1024
 # Requests stored concurrently; further ones are refused, and exporters repeat them.
 STORING_MAX = 4
-TRANSACTION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def routes(store: SpanStore) -> list[Route]:
@@ -55,26 +46,13 @@ def routes(store: SpanStore) -> list[Route]:
             raise HTTPException(503, "cannot write the store", {"Retry-After": "5"}) from None
         return Response(ExportTraceServiceResponse().SerializeToString(), media_type=PROTOBUF)
 
-    async def read(request: Request) -> Response:
-        id_ = request.path_params["id"]
-        if not TRANSACTION_ID.fullmatch(id_):
-            raise HTTPException(400, "not a transaction's id")
-        spans = await asyncio.to_thread(store.of_transaction, id_)
-        return JSONResponse(as_document(id_, spans))
-
     async def health(_request: Request) -> Response:
         return JSONResponse({"status": "pass"})
 
     return [
         Route("/v1/traces", receive, methods=["POST"]),
-        Route("/api/traces/{id}", read),
         Route("/health", health),
     ]
-
-
-def as_document(id_: str, spans: list[Span]) -> dict[str, object]:
-    """The response of `/api/traces/<id>`."""
-    return {"id": id_, "spans": [asdict(span) for span in spans]}
 
 
 async def _body(request: Request) -> bytes:

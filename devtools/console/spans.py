@@ -22,6 +22,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from devtools.console.waterfall import Span
 from services.common.clock import Clock
 
+FILE = "console.sqlite"  # in the state folder
 TRANSACTION = "platform.transaction.id"
 # Some 25,000 payments, in a file of some 150 MB.
 ROWS_MAX = 300_000

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from devtools.merchant.client import Client, Deadline, Response, Session, expect, read
 from devtools.merchant.errors import PlatformError, UnreachableError
 from devtools.merchant.report import Screen, duration
-from devtools.merchant.trace import console_url, show, trace
 from services.common.transaction import FINAL, Transaction
 
 # Ends the responses of router and Core API to a payment that may have been accepted.
@@ -42,6 +41,7 @@ class Command:
         self._args = args
         self._client = client
         self._session = Session(client, args.username, password, self._on_login)
+        self._environ = environ
         self._screen = Screen(sys.stdout, environ)
 
     def _on_login(self, response: Response) -> None:
@@ -69,8 +69,9 @@ class Command:
         """Prints the hops of a transaction."""
         hints = {404: "not one of this merchant's ids: the console lists them"}
         transaction = read(Transaction, expect(self._get(self._args.id), 200, hints))
-        rows, note = trace(transaction.id, console_url(self._client.url), self._client.deadline)
-        show(rows, note, transaction, self._screen)
+        from devtools.merchant.trace import show, trace  # noqa: PLC0415 - slow to import
+
+        show(trace(transaction.id, self._environ), transaction, self._screen)
         return 0
 
     def pay(self) -> int:

@@ -1,5 +1,6 @@
 """One payment: waterfall, attempts, record, ledger entry, log lines, and a command to repeat it."""
 
+import re
 from typing import Any
 
 from nicegui import ui
@@ -8,12 +9,12 @@ from devtools.console import waterfall
 from devtools.console.live import Live
 from devtools.console.pages.payments import took
 from devtools.console.parts import card, code, copy_button, log_rows, log_table, pairs
-from devtools.console.receiver import TRANSACTION_ID
 from devtools.console.sources import Payment, Sources
 from devtools.loglines import Line
 from devtools.merchant.report import duration, money, points
 from services.common.transaction import FINAL
 
+_TRANSACTION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LINES_MAX = 200
 _LOG_SECONDS = 2.0
 _SETTLED_SECONDS = 10.0
@@ -26,7 +27,7 @@ _NO_TRACE = (
 def page(sources: Sources, transaction_id: str) -> None:
     """The payment with this id, updated until the page is left."""
     ui.link("← All payments", "/")
-    if not TRANSACTION_ID.fullmatch(transaction_id):
+    if not _TRANSACTION_ID.fullmatch(transaction_id):
         ui.label(f"There is no payment {transaction_id[:36]}.").classes("hint")
         return
     is_final = False

@@ -36,7 +36,12 @@ UPGRADE["Sec-WebSocket-Key"] = "dGhlIHNhbXBsZSBub25jZQ=="
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> SpanStore:
+    return SpanStore(tmp_path_factory.mktemp("spans") / "s")
+
+
+@pytest.fixture(scope="module")
+def client(store: SpanStore) -> Iterator[httpx.Client]:
     """The console's routes behind its guard, with a page and a WebSocket."""
 
     async def page(_request: Request) -> Response:
@@ -49,7 +54,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     port = support.free_ports(1)
     app = Starlette(
         routes=[
-            *receiver.routes(SpanStore(tmp_path_factory.mktemp("spans") / "s")),
+            *receiver.routes(store),
             Route("/", page, methods=["GET", "POST"]),
             WebSocketRoute("/", socket),
         ],
@@ -66,7 +71,9 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 
 
 @pytest.mark.parametrize(("encoding", "number"), [("identity", "nan"), ("gzip", "inf")])
-def test_spans_are_received_and_found(client: httpx.Client, encoding: str, number: str) -> None:
+def test_spans_are_received_and_found(
+    client: httpx.Client, store: SpanStore, encoding: str, number: str
+) -> None:
     """By transaction id; an unknown id has none. A number that JSON lacks is shown as text."""
     trace = payment(transaction := str(uuid.uuid4()))
     span = trace.request.resource_spans[0].scope_spans[0].spans[0]
@@ -76,10 +83,9 @@ def test_spans_are_received_and_found(client: httpx.Client, encoding: str, numbe
     headers = PROTOBUF | {"Content-Encoding": encoding}
     response = client.post("/v1/traces", content=body, headers=headers)
     assert (response.status_code, response.headers["content-type"]) == (200, receiver.PROTOBUF)
-    spans = client.get(f"/api/traces/{transaction}").json()["spans"]
-    assert [span["attributes"].get("share") for span in spans] == [number, *[None] * 5]
-    assert client.get(f"/api/traces/{ID}").json()["spans"] == []
-    assert client.get("/api/traces/passwd").status_code == 400
+    spans = store.of_transaction(transaction)
+    assert [span.attributes.get("share") for span in spans] == [number, *[None] * 5]
+    assert store.of_transaction(ID) == []
 
 
 @pytest.mark.parametrize(
