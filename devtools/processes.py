@@ -14,7 +14,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,24 +114,26 @@ def identity(process: psutil.Process) -> tuple[str, str]:
 
 
 @dataclass(frozen=True)
-class Orphan:
-    """An orphan and its name in process-compose.yaml. Its children end with it."""
+class Member:
+    """A process of a stack, its name in process-compose.yaml, and its process-compose, if any."""
 
     name: str
     process: psutil.Process
+    supervisor: psutil.Process | None
 
     def __str__(self) -> str:
         return f"{self.name}, pid {self.process.pid}"
 
 
-def orphans(state: Path) -> list[Orphan]:
+def orphans(state: Path) -> list[Member]:
     """The orphans of the stack with this state folder, without their children."""
-    marked, found = _marked(state), []
-    for orphan in marked.values():
+    members, found = _members(state), []
+    pids = {one.process.pid for one in members}
+    for one in members:
         with suppress(*GONE):
-            is_own = orphan.process.uids().real == os.getuid()
-            if is_own and _is_unsupervised(orphan.process, marked):
-                found.append(orphan)
+            is_own = one.process.uids().real == os.getuid()
+            if is_own and not one.supervisor and one.process.ppid() not in pids:
+                found.append(one)
     return found
 
 
@@ -141,9 +143,8 @@ def supervisors(state: Path) -> list[psutil.Process]:
     That of most processes first: `platform run` starts another one beside the stack.
     """
     heads: Counter[psutil.Process] = Counter()
-    for one in _marked(state).values():
+    for head in (one.supervisor for one in _members(state)):
         with suppress(*GONE):
-            head = _supervisor(one.process)
             # Another project's, started in our shell, may have a process of the same name.
             if head and {"PC_SOCKET_PATH", "PC_CONFIG_FILES"} <= head.environ().keys():
                 heads[head] += 1
@@ -168,43 +169,29 @@ def rivals(state: Path) -> list[str]:
     To root also another user's, whose socket can have another path.
     """
     own = psutil.Process().parents()
-    for one in _marked(state).values():
+    for one in _members(state):
         with suppress(*GONE):
-            head = _supervisor(one.process) or one.process
+            head = one.supervisor or one.process
             if head not in own and (head != one.process or head.uids().real != os.getuid()):
                 cure = f"`platform down`, or if that fails, kill {head.pid}"
                 return [f"PLATFORM_STATE={str(state)!r}: another stack uses it ({one}): {cure}"]
     return []
 
 
-def _marked(state: Path) -> dict[int, Orphan]:
+def _members(state: Path) -> list[Member]:
     """The processes of the stack with this state folder, except this one and its ancestors."""
-    folder = os.path.realpath(state)
-    own = psutil.Process()
+    folder, own = os.path.realpath(state), psutil.Process()
     excluded = {own.pid, *(parent.pid for parent in own.parents())}
-    marked = {}
+    found = []
     for process in psutil.process_iter():
         with suppress(*GONE):
-            if process.pid not in excluded and (name := _name(process, folder)):
-                marked[process.pid] = Orphan(name, process)
-    return marked
-
-
-def _name(process: psutil.Process, folder: str) -> str:
-    """Its name in the stack with this state folder; empty if it is no process of that stack."""
-    if process.status() == psutil.STATUS_ZOMBIE:
-        return ""
-    name, state = identity(process)
-    return name if name in PROCESSES and state == folder else ""
-
-
-def _is_unsupervised(process: psutil.Process, marked: Container[int]) -> bool:
-    """Whether neither a supervisor nor another process of the stack is its ancestor."""
-    return process.ppid() not in marked and not _supervisor(process)
-
-
-def _supervisor(process: psutil.Process) -> psutil.Process | None:
-    return next(filter(_is_supervisor, process.parents()), None)
+            if process.pid in excluded or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            name, its_folder = identity(process)
+            if name in PROCESSES and its_folder == folder:
+                head = next(filter(_is_supervisor, process.parents()), None)
+                found.append(Member(name, process, head))
+    return found
 
 
 def _is_supervisor(process: psutil.Process) -> bool:

@@ -17,7 +17,7 @@ from devtools.address import free_block, has_own_redis, listeners
 from devtools.catalog import CONSOLE
 from devtools.checkout import SET_BY_THE_STACK, Checkout
 from devtools.doctor.findings import Finding
-from devtools.processes import Holder, Orphan
+from devtools.processes import Holder, Member
 from devtools.settings import SETTINGS
 from devtools.supervisor import ProcessState, Supervisor, SupervisorError
 from services.common import redis_client, store
@@ -43,7 +43,7 @@ class Running:
         self._holders = processes.holders(self._numbers)
 
     @cached_property
-    def _orphans(self) -> list[Orphan]:
+    def _orphans(self) -> list[Member]:
         return processes.orphans(self._checkout.state)
 
     @cached_property
