@@ -1,7 +1,7 @@
 """Runs a module in a reduced environment: `python -I -X utf8 launch.py MODULE ARG...`.
 
-The programs of nix/ start with it, so that they run the same in every shell. docs/configuration.md
-has the rules. Uses no other module of ours: their folder is not on the path yet.
+The programs of nix/ start with it, so that they run the same in every shell; see
+docs/configuration.md. Imports no other module of ours: their folder is not on the path yet.
 """
 
 import contextlib

@@ -2,7 +2,7 @@
 """Where a checkout's code, state, logs and socket are.
 
 `python -I locate.py` prints the assignments for the development shell, or an error and `false`.
-Uses no other module of ours, because the shell's is not in a checkout.
+Imports no other module of ours: the shell runs a copy of this file alone.
 """
 
 import contextlib
