@@ -1,5 +1,5 @@
-# `nix fmt [-- --check] [PATH…]`: every format that the lint check reads. nixfmt is not in every package
-# set; its absence is reported.
+# `nix fmt [-- --check]`: every format that the lint check reads. nixfmt is not in every package set; its
+# absence is reported.
 { lib, pkgs }:
 pkgs.writeShellApplication {
   name = "format";
@@ -9,29 +9,23 @@ pkgs.writeShellApplication {
   ]
   ++ lib.optional (pkgs ? nixfmt) pkgs.nixfmt;
   text = ''
-    check=() paths=() code=0
-    for word in "$@"; do
-      case $word in
-        --check) check=(--check) ;;
-        -*) echo "usage: nix fmt [-- --check] [PATH…]" >&2 && exit 2 ;;
-        *) paths+=("$word") ;;
-      esac
-    done
-    [ "''${#paths[@]}" -gt 0 ] || paths=(.)
-    # run PATTERN COMMAND…: on the files of this name, when there are any; no hidden folders.
-    run() {
-      find "''${paths[@]}" -name '.?*' -prune -o -type f -name "$1" -print0 | xargs -0 -r "''${@:2}" || code=1
-    }
-
+    check=() code=0
+    case "$*" in
+      "" | .) ;; # some versions of Nix add the dot
+      --check) check=(--check) ;;
+      *) echo "usage: nix fmt [-- --check]" >&2 && exit 2 ;;
+    esac
+    until [ -e flake.nix ] || [ "$PWD" = / ]; do cd ..; done
+    caddyfile=services/router/Caddyfile
     if [ "''${#check[@]}" -eq 0 ]; then
-      run '*.py' ruff check --quiet --fix-only
-      run Caddyfile caddy fmt --overwrite
+      ruff check --quiet --fix-only . || code=1
+      caddy fmt --overwrite $caddyfile || code=1
     else
-      run Caddyfile caddy fmt >/dev/null
+      caddy fmt $caddyfile >/dev/null || code=1
     fi
-    run '*.py' ruff format --quiet --no-cache "''${check[@]}"
+    ruff format --quiet --no-cache "''${check[@]}" . || code=1
     if command -v nixfmt >/dev/null; then
-      run '*.nix' nixfmt "''${check[@]}"
+      nixfmt "''${check[@]}" flake.nix nix/*.nix nix/host/*.nix || code=1
     else
       echo "format: this package set has no nixfmt; Nix files were not checked" >&2
     fi
