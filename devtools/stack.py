@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from devtools import health, locate, state
-from devtools.supervisor import Supervisor, UnresponsiveError
+from devtools.supervisor import Supervisor, SupervisorError, UnresponsiveError
 from services.common.command import run_main
 
 _HELP = """\
@@ -44,8 +44,11 @@ def main(args: Sequence[str]) -> int:
     try:
         os.environ.update(locate.variables(os.environ, Path.cwd()))
         os.chdir(os.environ["PLATFORM_CHECKOUT"])
+    except (locate.LocateError, OSError) as error:
+        _refuse(str(error))
+    try:
         return _run(args or ["up"])
-    except (locate.LocateError, UnresponsiveError) as error:
+    except SupervisorError as error:
         _refuse(str(error))
 
 
