@@ -11,8 +11,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from devtools.supervisor import NO_STACK, Supervisor, SupervisorError
-
 # Speak to the running stack, unless told where another one is.
 _CLIENTS = {"attach", "down", "graph", "list", "namespace", "process", "project"}
 _ELSEWHERE = {"-h", "--help", "-p", "--port", "-u", "--unix-socket"}
@@ -22,30 +20,33 @@ def environment(args: Sequence[str], environ: Mapping[str, str]) -> Mapping[str,
     """The environment of process-compose with these arguments.
 
     Raises:
-        SupervisorError: they are for a running stack, and there is none, or it does not respond.
+        SystemExit: they are for a running stack, and there is none, or it does not respond.
     """
     if not args or args[0] in {"up", "run"} or args[0].startswith("-"):
         from devtools import checkout, envfile  # noqa: PLC0415 - a client needs neither
 
         if found := envfile.faults_of_second(Path()):
-            raise SupervisorError(f"platform: {found[0]}")
+            sys.exit(f"platform: {found[0]}")
         # Preflight reports the faults of `.env`.
         values = envfile.read(checkout.of_stack(environ).folder / ".env").values
         return {**values, **environ, "PC_DISABLE_DOTENV": "1"}
     socket = environ.get("PC_SOCKET_PATH")
     is_client = args[0] in _CLIENTS and not _ELSEWHERE.intersection(a.split("=")[0] for a in args)
-    # process-compose's own client would wait for ever for a suspended stack.
-    if is_client and socket and not Supervisor(socket).is_listening():
-        raise SupervisorError(NO_STACK)
+    if is_client and socket:
+        from devtools.supervisor import NO_STACK, Supervisor, SupervisorError  # noqa: PLC0415
+
+        # process-compose's own client would wait for ever for a suspended stack.
+        try:
+            if not Supervisor(socket).is_listening():
+                sys.exit(NO_STACK)
+        except SupervisorError as error:
+            sys.exit(str(error))
     return {**environ, "PC_LOG_FILE": os.devnull}
 
 
 def main(program: str, args: Sequence[str]) -> None:
     """Replaces this process by process-compose."""
-    try:
-        environ = environment(args, os.environ)
-    except SupervisorError as error:
-        sys.exit(str(error))
+    environ = environment(args, os.environ)
     os.execve(program, [program, *args], environ)  # noqa: S606
 
 

@@ -1,4 +1,7 @@
-"""`platform`: starts, shows, stops and resets the stack of this checkout."""
+"""`platform`: starts, shows, stops and resets the stack of this checkout.
+
+Its commands import what they need, so that `--help` and process-compose's own commands are quick.
+"""
 
 import contextlib
 import os
@@ -8,8 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from devtools import health, locate, state
-from devtools.supervisor import Supervisor, SupervisorError, UnresponsiveError
+from devtools import locate
 from services.common.command import run_main
 
 _HELP = """\
@@ -46,10 +48,7 @@ def main(args: Sequence[str]) -> int:
         os.chdir(os.environ["PLATFORM_CHECKOUT"])
     except (locate.LocateError, OSError) as error:
         _refuse(str(error))
-    try:
-        return _run(args or ["up"])
-    except SupervisorError as error:
-        _refuse(str(error))
+    return _run(args or ["up"])
 
 
 def _run(args: Sequence[str]) -> int:
@@ -66,7 +65,7 @@ def _run(args: Sequence[str]) -> int:
     if command == "reset":
         return _reset(more)
     if command in {"down", "status"} and not more:
-        return health.status(os.environ) if command == "status" else _down()
+        return _down() if command == "down" else _status()
     if command in {"down", "status"} or _call(command, "--help", is_quiet=True):
         _refuse(f"there is no `{' '.join(args)}`; see `platform --help`", 2)
     return _become(args)
@@ -88,13 +87,17 @@ def _call(*args: str, is_quiet: bool = False) -> int:
     return subprocess.call(["process-compose", *args], stdout=output, stderr=output)  # noqa: S603, S607
 
 
-def _supervisor() -> Supervisor:
-    return Supervisor(os.environ["PC_SOCKET_PATH"])
+def _status() -> int:
+    from devtools import health  # noqa: PLC0415
+
+    return health.status(os.environ)
 
 
 def _is_running() -> bool:
+    from devtools.supervisor import Supervisor, UnresponsiveError  # noqa: PLC0415
+
     try:
-        return _supervisor().is_listening()
+        return Supervisor(os.environ["PC_SOCKET_PATH"]).is_listening()
     except UnresponsiveError:
         return True
 
@@ -110,7 +113,13 @@ def _run_beside(args: Sequence[str]) -> int:
     process-compose refuses to share the stack's and, without a server, would remove it at exit.
     With an unknown name it would hang.
     """
-    names = sorted({process.service for process in _supervisor().processes()})
+    from devtools.supervisor import Supervisor, SupervisorError  # noqa: PLC0415
+
+    try:
+        processes = Supervisor(os.environ["PC_SOCKET_PATH"]).processes()
+    except SupervisorError as error:
+        _refuse(str(error))
+    names = sorted({process.service for process in processes})
     before_options = args[: args.index("--")] if "--" in args else args
     if not {*names, *_HELP_OPTIONS}.intersection(before_options):
         _refuse(f"`run` takes the name of one process, of: {' '.join(names)}", 2)
@@ -139,6 +148,8 @@ def _start(args: Sequence[str]) -> int:
                 " `./nixw develop` reloads it at each save.\n"
             )
         if {"-D", "--detached"}.intersection(args):
+            from devtools import health  # noqa: PLC0415
+
             # `wait` shows it as the reason if preflight does not get to write a new one.
             Path(os.environ["PLATFORM_STATE"], "logs/preflight.log").unlink(missing_ok=True)
             # Its exit code does not show whether the processes started; `wait` does.
@@ -160,7 +171,7 @@ def _stop() -> tuple[int, bool]:
 
     Returns the exit code, and whether anything has ended.
     """
-    from devtools import processes  # noqa: PLC0415 - slow to import
+    from devtools import processes  # noqa: PLC0415
 
     was_running = _is_running()
     if was_running and _call("down"):
@@ -176,6 +187,8 @@ def _stop() -> tuple[int, bool]:
 
 def _reset(args: Sequence[str]) -> int:
     """Stops the stack and deletes its state, after asking."""
+    from devtools import state  # noqa: PLC0415
+
     folder = Path(os.environ["PLATFORM_STATE"])
     reply = " ".join(args)
     if not reply:
