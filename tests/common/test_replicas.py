@@ -22,6 +22,8 @@ from tests import support
 from tests.support import confirms, wait_until
 
 REQUEST = TransactionRequest(amount=1250, currency="USD")
+# A new replica writes its append-only file again, and takes no replicas of its own meanwhile.
+NO_FILE = ("--appendonly", "no")
 
 
 def settings(url: str, **more: str) -> ConnectorSettings:
@@ -29,15 +31,17 @@ def settings(url: str, **more: str) -> ConnectorSettings:
     return ConnectorSettings.read({**other, "REDIS_URL": url, **more})
 
 
-@pytest.fixture
-def replica(
-    redis_port: int, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Any]:
-    """A client of a replica that has caught up."""
+@pytest.fixture(autouse=True)
+def _short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scripts, "_WAIT_MS_MAX", 100)
+
+
+@pytest.fixture
+def replica(redis_port: int, client: Any, tmp_path: Path) -> Iterator[Any]:
+    """A client of a replica that has caught up."""
     port = support.free_ports(1)
     with (
-        support.redis_server(tmp_path / "replica", port) as _,
+        support.redis_server(tmp_path / "replica", port, *NO_FILE),
         redis_client.connect(f"redis://127.0.0.1:{port}/0", timeout_seconds=5) as other,
     ):
         other.replicaof("127.0.0.1", redis_port)
@@ -125,7 +129,6 @@ def test_a_moved_address_is_followed(tmp_path: Path, fate: str, replicas_min: in
             for number, name in enumerate("abc")
         )
         new.replicaof("127.0.0.1", first)
-        third.replicaof("127.0.0.1", first + 1)
         wait_until(partial(confirms, old), what="the replica")
         link.symlink_to(tmp_path / "a.sock")
         url = f"unix://{link}"
@@ -141,6 +144,7 @@ def test_a_moved_address_is_followed(tmp_path: Path, fate: str, replicas_min: in
         for step in steps:
             thread.submit(step).result(10)
         new.replicaof("NO", "ONE")
+        third.replicaof("127.0.0.1", first + 1)
         if fate == "refusing":
             old.config_set("min-replicas-to-write", 1)
         elif fate != "isolated":
@@ -161,7 +165,7 @@ def test_a_moved_address_is_followed(tmp_path: Path, fate: str, replicas_min: in
 def node(folder: Path, port: int) -> Iterator[Any]:
     """A Redis with a socket next to its folder; yields a client."""
     with (
-        support.redis_server(folder, port, "--unixsocket", f"{folder}.sock"),
+        support.redis_server(folder, port, *NO_FILE, "--unixsocket", f"{folder}.sock"),
         redis.Redis(port=port) as client,
     ):
         yield client
