@@ -37,7 +37,7 @@ def app(environ, start_response):
     bind_contextvars(user_id=7)
     response = str(os.getpid()).encode()
     if environ["PATH_INFO"] == "/slow":
-        time.sleep(0.7)
+        time.sleep(0.4)
     start_response("200 OK", [("Content-Length", str(len(response)))])
     return [response]
 
@@ -178,7 +178,7 @@ def test_a_second_signal_while_the_last_request_ends(port: int, running: tuple[i
         with ThreadPoolExecutor(1) as pool:
             response = pool.submit(ask, connection, "/slow")
             for _ in range(2):
-                time.sleep(0.2)
+                time.sleep(0.1)
                 worker.terminate()
             assert response.result() == worker.pid
     worker.wait(10)
