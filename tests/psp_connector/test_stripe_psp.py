@@ -13,7 +13,8 @@ from tests.psp_connector.http_psp import CHARGE, client, error, reply
 from tests.support import CLOSED_PORT
 
 GOOD: dict[str, Any] = {"id": "pi_1", "status": "succeeded"}
-UNPAID: dict[str, Any] = {"id": "pi_1", "status": "requires_payment_method"}
+# Nothing received does not contradict the request.
+UNPAID: dict[str, Any] = GOOD | {"status": "requires_payment_method", "amount_received": 0}
 WRONG = "invalid_request_error"
 OTHER = Transient("the response does not match the request")
 UNREADABLE = Transient("unreadable response: AttributeError")
