@@ -109,8 +109,9 @@ def test_a_failover_after_the_write_may_have_accepted(
         ThreadPoolExecutor(1) as pool,
     ):
         replica.replicaof("127.0.0.1", redis_port)
+        wait_until(lambda: client.info("replication")["connected_slaves"], what="the replica")
         api = Client(create_app(settings(redis_port, REDIS_REPLICAS_MIN="1")))
-        wait_until(lambda: pay(api).status_code == 202, what="the replica")
+        wait_until(lambda: pay(api).status_code == 202, what="a payment")
         accepted = client.xlen(store.WHOLE.queue)
         os.kill(program.pid, signal.SIGSTOP)
         failover = client.pipeline()
