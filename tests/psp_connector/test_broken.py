@@ -194,9 +194,9 @@ def test_an_open_transaction_in_no_queue_is_found(
     """The connector queues it again; it is captured once, and no dead consumer remains."""
     transaction_id = payments.accept()
     lose(payments)
-    waiting = payments.accept()
     with payments.running(FakePsp()):
-        payments.wait_ended(transaction_id, waiting)
+        payments.wait_ended(transaction_id)
+        payments.wait_ended(payments.accept())
         wait_until(lambda: payments.consumers() <= {"one"}, what="removal of the others")
     assert (payments.points(), payments.letters()) == (24, [])
     assert payments.nothing_left()
