@@ -31,14 +31,12 @@ def settings(url: str, **more: str) -> ConnectorSettings:
     return ConnectorSettings.read({**other, "REDIS_URL": url, **more})
 
 
-@pytest.fixture(autouse=True)
-def _short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scripts, "_WAIT_MS_MAX", 100)
-
-
 @pytest.fixture
-def replica(redis_port: int, client: Any, tmp_path: Path) -> Iterator[Any]:
+def replica(
+    redis_port: int, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
     """A client of a replica that has caught up."""
+    monkeypatch.setattr(scripts, "_WAIT_MS_MAX", 100)
     port = support.free_ports(1)
     with (
         support.redis_server(tmp_path / "replica", port, *NO_FILE),
