@@ -61,6 +61,9 @@ def access_fault(state: Path) -> str:
 
 
 def _is_ours(state: Path) -> bool:
+    # A running stack makes these again in a deleted folder.
+    if {"logs", "metrics"}.issuperset(os.listdir(state)):  # noqa: PTH208
+        return True
     has_folder = any(os.path.isdir(state / name) for name in ("nixw", "process-compose"))
     return has_folder or os.path.isfile(state / "version")
 

@@ -158,6 +158,8 @@ def test_a_stack_whose_socket_was_deleted_is_stopped(args: list[str]) -> None:
     with running() as stack:
         if args == ["down"]:
             shutil.rmtree(stack.state)
+            for folder in (stack.state, stack.state / "logs"):  # as for the next log line
+                folder.mkdir(mode=0o700, exist_ok=True)
         else:
             Path(stack.environ["PC_SOCKET_PATH"]).unlink()
             stack.supervisor.send_signal(SIGSTOP)
