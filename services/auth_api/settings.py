@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 from pydantic import AfterValidator, Field
 
 from services.auth_api.userfile import UsersError, load
-from services.common.settings import readable_file
+from services.common.fields import readable_file
 from services.common.tokens import TokenSettings
 
 SHIPPED_USERS = Path(__file__).with_name("users.json")
@@ -21,7 +21,7 @@ def _networks(text: str) -> str:
         for name in text.split():
             ip_network(name)
     except ValueError:
-        raise ValueError("must be networks, such as 10.0.0.0/8, separated by spaces") from None
+        raise ValueError("networks, such as 10.0.0.0/8, separated by spaces") from None
     return text
 
 

@@ -8,6 +8,7 @@ import time
 import urllib.request
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import unquote
 
 import falcon
 import structlog
@@ -20,7 +21,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.trace import SpanKind, StatusCode
 from structlog.contextvars import bind_contextvars, get_contextvars
 
-from services.common import otlp_headers, tracing
+from services.common import tracing
 
 # A span costs some 60 us of CPU time here and as much in the receiver, and a payment has eight:
 # tracing all would halve the throughput. Each process starts at most this many traces a second;
@@ -36,8 +37,6 @@ STOP_SECONDS_MAX = 0.4
 _HTTP_SECONDS_MAX = 2.0
 _RESPONSE_BYTES_MAX = 65_536
 
-# Probes and scrapers request these every few seconds.
-_UNTRACED = frozenset({"/health", "/metrics"})
 # Attributes that a resource has bound for its log lines.
 _FROM_LOGS = {"user_id": "enduser.id", "transaction_id": "platform.transaction.id"}
 
@@ -45,7 +44,7 @@ _log = structlog.get_logger()
 
 
 class Tracing:
-    """The tracer of this process."""
+    """The tracer of this process, and the Falcon middleware that makes a span of each request."""
 
     def __init__(self, service: str, endpoint: str, processor: SpanProcessor | None = None) -> None:
         # Includes OTEL_RESOURCE_ATTRIBUTES.
@@ -53,13 +52,13 @@ class Tracing:
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self.tracer = self._provider.get_tracer("platform")
         self._endpoint = endpoint
+        self._second = self._count = 0
         if processor:
             self._provider.add_span_processor(processor)
         # Its messages repeat with each batch; the exporter below logs an outage once.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
 
     def start(self) -> None:
-        """Starts the exporter's thread."""
         self._provider.add_span_processor(
             BatchSpanProcessor(
                 Exporter(self._endpoint),
@@ -70,62 +69,13 @@ class Tracing:
         )
 
     def stop(self) -> None:
-        """Exports the remaining spans, for at most STOP_SECONDS_MAX."""
         thread = threading.Thread(target=self._provider.shutdown, daemon=True)
         thread.start()
         thread.join(STOP_SECONDS_MAX)
 
-    def middleware(self) -> Any:
-        """A new middleware for an app."""
-        return Middleware(self.tracer)
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_args: Any) -> None:
-        """None, so that OTEL_EXPORTER_OTLP_HEADERS go to the endpoint only."""
-
-
-class Exporter(SpanExporter):
-    """Sends spans by OTLP over HTTP, each batch once.
-
-    The SDK's own exporter imports requests (5 MB, 40 ms in each process), tries a batch for 10 s,
-    logs each failure, and sends to the loopback through the user's proxy.
-    """
-
-    def __init__(self, endpoint: str) -> None:
-        self._url = endpoint + "/v1/traces"
-        headers = otlp_headers.parse(os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", ""))
-        self._headers = {"Content-Type": "application/x-protobuf", **headers}
-        self._open = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects).open
-        self._works = True
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        body = encode_spans(spans).SerializeToString()
-        request = urllib.request.Request(self._url, body, self._headers)  # noqa: S310  from settings
-        reason = ""
-        try:
-            with self._open(request, timeout=_HTTP_SECONDS_MAX) as response:
-                response.read(_RESPONSE_BYTES_MAX)
-        except (OSError, http.client.HTTPException) as error:
-            reason = f"{type(error).__name__}: {error}"
-        if reason and self._works:
-            _log.warning("traces cannot be exported", reason=reason)
-        elif not reason and not self._works:
-            _log.info("traces are exported again")
-        self._works = not reason
-        return SpanExportResult.FAILURE if reason else SpanExportResult.SUCCESS
-
-
-class Middleware:
-    """Falcon middleware: a server span for each request (semantic conventions for HTTP)."""
-
-    def __init__(self, tracer: trace.Tracer) -> None:
-        self._tracer = tracer
-        self._second = self._count = 0
-
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
         parent = tracing.extract(req.env.get("HTTP_TRACEPARENT", ""))
-        if req.path in _UNTRACED or not self._is_traced(req, parent):
+        if req.path in tracing.PROBED or not self._is_traced(req, parent):
             return
         attributes = {
             "http.request.method": req.method,
@@ -133,7 +83,7 @@ class Middleware:
             "url.scheme": req.scheme,
             "platform.request_id": req.context.request_id,
         }
-        span = self._tracer.start_span(req.method, parent, SpanKind.SERVER, attributes)
+        span = self.tracer.start_span(req.method, parent, SpanKind.SERVER, attributes)
         bind_contextvars(trace_id=tracing.trace_id(span))
         req.context.span = span
         req.context.outer = context.attach(trace.set_span_in_context(span))
@@ -176,3 +126,43 @@ class Middleware:
             span.set_status(StatusCode.ERROR, f"HTTP {resp.status_code}")
         context.detach(req.context.outer)
         span.end()
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_args: Any) -> None:
+        """None, so that OTEL_EXPORTER_OTLP_HEADERS go to the endpoint only."""
+
+
+class Exporter(SpanExporter):
+    """Sends spans by OTLP over HTTP, each batch once.
+
+    The SDK's own exporter imports requests (5 MB, 40 ms in each process), tries a batch for 10 s,
+    logs each failure, and sends to the loopback through the user's proxy.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        self._url = endpoint + "/v1/traces"
+        self._headers = {"Content-Type": "application/x-protobuf"}
+        # Decoded as by Caddy's exporter. OpenTelemetry's parser for Python drops a value with `;`,
+        # and does not decode one with a space.
+        for header in filter(None, os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", "").split(",")):
+            name, _, value = header.partition("=")
+            self._headers[name.strip()] = unquote(value).strip()
+        self._open = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects).open
+        self._works = True
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        body = encode_spans(spans).SerializeToString()
+        request = urllib.request.Request(self._url, body, self._headers)  # noqa: S310  from settings
+        reason = ""
+        try:
+            with self._open(request, timeout=_HTTP_SECONDS_MAX) as response:
+                response.read(_RESPONSE_BYTES_MAX)
+        except (OSError, http.client.HTTPException) as error:
+            reason = f"{type(error).__name__}: {error}"
+        if reason and self._works:
+            _log.warning("traces cannot be exported", reason=reason)
+        elif not reason and not self._works:
+            _log.info("traces are exported again")
+        self._works = not reason
+        return SpanExportResult.FAILURE if reason else SpanExportResult.SUCCESS

@@ -11,7 +11,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
-from services.common.settings import FILE_ALLOWED, Settings, readable_file
+from services.common.fields import readable_file
+from services.common.settings import FILE_ALLOWED, Settings
 
 _RULE = "like redis://host:6379/0, rediss://… for TLS, or unix:///path"
 # redis-py accepts any constructor argument in the URL, overriding `redis_client.connect`:

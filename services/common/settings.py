@@ -13,12 +13,11 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
-from services.common import otlp_headers
+from services.common import fields
 
 EXIT_BAD_SETTINGS = 78  # EX_CONFIG of sysexits(3)
 _SECRET_FILE_BYTES_MAX = 65_536
@@ -47,36 +46,6 @@ class Secret(SecretStr):
         return _SECRET if self.get_secret_value() else ""
 
 
-def base_url(text: str) -> str:
-    """The address of an HTTP server without a final slash.
-
-    Raises:
-        ValueError: anything else; a user would replace the API key, a query would swallow the path.
-    """
-    with contextlib.suppress(ValueError):  # e.g. a port above 65535
-        parts = urlsplit(text)
-        # urlsplit ignores line breaks, which no request may contain.
-        is_clean = text.isprintable() and not {"?", "#", " "} & set(text)
-        is_bare = "@" not in parts.netloc and is_clean
-        if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 and is_bare:
-            return text.rstrip("/")
-    raise ValueError(
-        "an http:// or https:// address without user and query, such as http://127.0.0.1:4318"
-    )
-
-
-def readable_file(path: Path) -> Path:
-    """Validates the path of a file. Raises ValueError, never OSError, if it cannot be read."""
-    reason: str | None = "not a file"
-    try:
-        if path.is_file():
-            path.open("rb").close()
-            return path
-    except OSError as error:  # e.g. a folder that may not be entered, or too long a name
-        reason = error.strerror
-    raise ValueError(f"a file that can be read: {reason}")
-
-
 class Settings(BaseModel):
     """Settings common to all processes. Immutable; unknown variables are ignored."""
 
@@ -89,10 +58,10 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="the least severe level that is logged"
     )
-    otel_exporter_otlp_endpoint: Annotated[str, AfterValidator(base_url)] = Field(
+    otel_exporter_otlp_endpoint: Annotated[str, AfterValidator(fields.base_url)] = Field(
         default="", description="where traces are sent by OTLP over HTTP; unset: nowhere"
     )
-    otel_exporter_otlp_headers: Annotated[str, AfterValidator(otlp_headers.validated)] = Field(
+    otel_exporter_otlp_headers: Annotated[str, AfterValidator(fields.otlp_headers)] = Field(
         default="", repr=False, description="HTTP headers sent with traces, such as an API key"
     )
 
@@ -152,33 +121,14 @@ class Settings(BaseModel):
         ]
 
 
-def _ip_address(text: str) -> str:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        raise ValueError("must be an IP address, such as 127.0.0.1, 0.0.0.0, ::1 or ::") from None
-    return text
-
-
-def _host_names(text: str) -> str:
-    names = text.lower().split()
-    # Caddy refuses a repeated name, and a line break ends its directive.
-    is_wrong = len(set(names)) < len(names) or "\n" in text.strip()
-    if is_wrong or not all(re.fullmatch(r"[a-z0-9.-]+", name) for name in names):
-        raise ValueError(
-            "must be host names without scheme and port, each once, separated by spaces"
-        )
-    return text
-
-
 class HttpSettings(Settings):
     """Settings of a process that serves HTTP."""
 
     http_port: Port = Field(description="the port to listen on")
-    http_host: Annotated[str, AfterValidator(_ip_address)] = Field(
+    http_host: Annotated[str, AfterValidator(fields.ip_address)] = Field(
         default="127.0.0.1", description="the address to listen on"
     )
-    allowed_hosts: Annotated[str, AfterValidator(_host_names)] = Field(
+    allowed_hosts: Annotated[str, AfterValidator(fields.host_names)] = Field(
         default="", description="additional Host names to serve, separated by spaces"
     )
 
@@ -217,7 +167,7 @@ def _is_secret(annotation: Any) -> bool:
 
 
 def _may_hold_a_password(field: FieldInfo) -> bool:
-    validators = AfterValidator(base_url), AfterValidator(otlp_headers.validated)
+    validators = AfterValidator(fields.base_url), AfterValidator(fields.otlp_headers)
     return _may_be_in_a_file(field) or any(one in field.metadata for one in validators)
 
 
@@ -252,7 +202,7 @@ def _fault(cls: type[Settings], item: Any, values: Mapping[str, str]) -> str:
         return f"{variable} is not set: {field.description}"
     # In an invalid address a password may be anywhere, as after a forgotten scheme.
     text = _SECRET if _may_hold_a_password(field) else repr(values.get(variable.lower(), ""))
-    rule = re.sub("^(Value error, |Input should be )(must be )?", "", item["msg"])
+    rule = re.sub("^(Value error, |Input should be )", "", item["msg"])
     return f"{variable}={text}: must be {rule} ({field.description})"
 
 

@@ -2,7 +2,7 @@
 
 Off, every span is INVALID_SPAN, which does nothing, and of OpenTelemetry only the API is imported.
 On, services/common/otel.py makes and exports them. A trace begins with a request
-(`otel.Middleware`); all other spans exist only within a trace, so untraced work costs next to
+(`otel.Tracing`); all other spans exist only within a trace, so untraced work costs next to
 nothing.
 
 A `traceparent` (W3C Trace Context) is text, empty without a trace. It travels through the queue in
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _tracing: Tracing | None = None
 _UNCHANGED = contextlib.nullcontext()
 _W3C = TraceContextTextMapPropagator()
+# Probes and scrapers request these every few seconds.
+PROBED = frozenset({"/health", "/metrics"})
 
 
 def configure(service: str, endpoint: str) -> None:
@@ -56,7 +58,7 @@ def stop() -> None:
 
 def middleware() -> list[Any]:
     """The Falcon middleware that makes a span of each request."""
-    return [_tracing.middleware()] if _tracing else []
+    return [_tracing] if _tracing else []
 
 
 def span(

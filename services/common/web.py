@@ -34,8 +34,6 @@ _PATH = re.compile("/(?!/)")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # The first byte of TCP_INFO (tcp(7)) after the peer has closed its side.
 _CLOSE_WAIT = b"\x08"
-# Probes and scrapers request these every few seconds.
-_UNLOGGED = frozenset({"/health", "/metrics"})
 _log = structlog.get_logger()
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -121,7 +119,7 @@ class Gate:
         resp.set_header("X-Request-Id", context.request_id)
         seconds = time.perf_counter() - context.started
         self._metrics.observe(req, resp, seconds)
-        is_quiet = req.path in _UNLOGGED or context.get("unlogged")
+        is_quiet = req.path in tracing.PROBED or context.get("unlogged")
         if is_quiet and resp.status_code == 200:
             return
         _log.info(

@@ -6,8 +6,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
+from services.common.fields import base_url
 from services.common.redis_url import RedisSettings
-from services.common.settings import HttpSettings, Secret, base_url
+from services.common.settings import HttpSettings, Secret
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Days = Annotated[int, Field(ge=1, le=36_500)]
