@@ -24,8 +24,6 @@ entries waiting for a slot. An entry from a sweep or a replay also has `swept` o
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TypeAlias
 
 from services.common import redis_client
@@ -39,68 +37,40 @@ LEASE_SECONDS = 5
 """A connector that has not renewed its lease for this long counts as dead."""
 
 
-@dataclass(frozen=True)
 class Partition:
     """The merchants whose keys share a slot, and the names of these keys."""
 
-    number: int = 0
-    prefix: str = ""
-
-    @property
-    def queue(self) -> str:
-        """Open transactions."""
-        return f"{self.prefix}{QUEUE}"
-
-    @cached_property
-    def attributes(self) -> dict[str, str]:
-        """Attributes of spans about the queue; the semantic conventions have no name for Redis."""
-        queue = {"messaging.system": "redis", "messaging.destination.name": QUEUE}
-        number = {"messaging.destination.partition.id": str(self.number)} if self.prefix else {}
-        return queue | number
-
-    @property
-    def ids(self) -> dict[str, int]:
-        """The fields of log lines about it."""
-        return {"partition": self.number} if self.prefix else {}
-
-    @property
-    def retries(self) -> str:
-        """Transactions waiting for their next attempt."""
-        return f"{self.prefix}retries"
-
-    @property
-    def deadletters(self) -> str:
-        """Dead letters."""
-        return f"{self.prefix}deadletters"
-
-    @property
-    def psp(self) -> str:
-        """Where the connector that started last charges; see `ConnectorSettings.psp`."""
-        return f"{self.prefix}psp"
+    def __init__(self, number: int = 0, prefix: str = "") -> None:
+        self.number = number
+        self.prefix = prefix
+        self.queue = f"{prefix}{QUEUE}"
+        self.retries = f"{prefix}retries"
+        self.deadletters = f"{prefix}deadletters"
+        self.psp = f"{prefix}psp"
+        # In the fields of log lines, and the attributes of spans about the queue: the semantic
+        # conventions have no name for Redis.
+        self.ids = {"partition": number} if prefix else {}
+        self.attributes = {"messaging.system": "redis", "messaging.destination.name": QUEUE}
+        if prefix:
+            self.attributes["messaging.destination.partition.id"] = str(number)
 
     def transaction(self, transaction_id: str) -> str:
-        """A transaction's record."""
         return f"{self.prefix}transaction:{transaction_id}"
 
     def index(self, user_id: int) -> str:
-        """A user's transactions in order of creation."""
         return f"{self.prefix}user:{user_id}:transactions"
 
     def points(self, user_id: int) -> str:
-        """A user's loyalty points."""
         return f"{self.prefix}user:{user_id}:points"
 
     def ledger(self, user_id: int) -> str:
-        """A user's loyalty credits, oldest first."""
         return f"{self.prefix}user:{user_id}:ledger"
 
     def idempotency(self, user_id: int, key: str) -> str:
-        """The stored response for a user's Idempotency-Key."""
         return f"{self.prefix}user:{user_id}:idempotency:{key}"
 
-    def lease(self, name: str) -> str:
-        """The lease of a connector; expires when it stops renewing."""
-        return f"{self.prefix}connector:{name}"
+    def lease(self, connector: str) -> str:
+        return f"{self.prefix}connector:{connector}"
 
 
 WHOLE = Partition()
