@@ -89,11 +89,7 @@ class BoundedSession(requests.Session):
 
 
 def _read(response: requests.Response) -> None:
-    """Reads the body into `response.content`.
-
-    Raises:
-        requests.ConnectionError: it is longer than 1 MiB.
-    """
+    """Reads the body into `response.content`; refuses more than 1 MiB."""
     content = bytearray()
     for chunk in response.iter_content(_CHUNK_BYTES):
         content += chunk
@@ -117,10 +113,9 @@ def _client_span(request: requests.PreparedRequest) -> Span:
 
 
 def proxies_for(url: str) -> dict[str, str]:
-    """Returns the user's proxy (`https_proxy`, `no_proxy`, ...) for a URL; none for the loopback.
+    """The user's proxy (`https_proxy`, `no_proxy`, ...) for a URL; none for the loopback.
 
-    Raises:
-        SettingsError: the proxy is no http:// or https:// address.
+    Raises SettingsError unless it is an http:// or https:// address.
     """
     parts = urlsplit(url)
     if _is_loopback(parts.hostname or ""):
@@ -130,15 +125,11 @@ def proxies_for(url: str) -> dict[str, str]:
         return {}
     if "://" not in proxy:
         proxy = f"http://{proxy}"
-    is_valid = proxy.startswith(("http://", "https://"))
-    try:
-        is_valid = bool(is_valid and parse_url(proxy).host)
-    except LocationParseError:
-        is_valid = False
-    if not is_valid:
-        rule = "must be an address like http://host:3128"
-        raise SettingsError([f"the proxy for PSP_URL is {masked(proxy)!r}: {rule}"])
-    return {parts.scheme: proxy}
+    with contextlib.suppress(LocationParseError):
+        if proxy.startswith(("http://", "https://")) and parse_url(proxy).host:
+            return {parts.scheme: proxy}
+    rule = "must be an address like http://host:3128"
+    raise SettingsError([f"the proxy for PSP_URL is {masked(proxy)!r}: {rule}"])
 
 
 def _is_loopback(host: str) -> bool:

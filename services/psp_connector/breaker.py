@@ -1,10 +1,9 @@
 """A circuit breaker: stops charging while the PSP is down, and recovers gradually.
 
-Closed: up to `concurrency` concurrent calls. Consecutive transient failures may be caused by the
-payments themselves, so after FAILURES_MAX the PSP is probed, and the breaker opens only if the
-probe fails. Open: nothing is charged, so no attempts are used up, and the PSP is probed at growing
-intervals. After a successful probe it allows one concurrent call, then two, four …; a failure
-meanwhile probes again.
+Closed: up to `concurrency` calls at once. Consecutive transient failures may be due to the payments
+themselves, so after FAILURES_MAX the PSP is probed, and only a failed probe opens the breaker.
+Open: nothing is charged, so no attempts are used up, and the PSP is probed at growing intervals.
+After a successful probe it allows one call at once, then two, four …; a failure probes again.
 """
 
 import threading

@@ -65,7 +65,6 @@ class Connector:
         return min(lane.last_turn for lane in self._lanes)
 
     def run(self) -> None:
-        """Runs until `stop`; survives Redis outages."""
         _thread("sweep", self._sweeping)
         threads = [_thread("lane", lane.run) for lane in self._lanes[1:]]
         self._lanes[0].run()
@@ -107,7 +106,6 @@ class Connector:
             _log.info("PSP available again")
 
     def start(self, lane: Lane, work: Work) -> None:
-        """Starts a call, whose result goes to the lane's saver."""
         self._pool.submit(self._process, lane, work)
 
     def _process(self, lane: Lane, work: Work) -> None:
@@ -139,7 +137,6 @@ class Connector:
             return Transient(f"{type(error).__name__} in the connector")
 
     def _report(self, outcome: Outcome) -> None:
-        """Reports the outcome to the breaker, and checks the PSP if the breaker requests it."""
         if isinstance(outcome, Refused) and not outcome.is_sent:
             return
         if not isinstance(outcome, Transient):
@@ -197,7 +194,7 @@ def _thread(name: str, target: Callable[[], object]) -> threading.Thread:
 
 
 def _join(threads: Sequence[threading.Thread], seconds_max: float) -> None:
-    """Waits until all threads have ended, for at most `seconds_max` altogether."""
+    """Waits for all threads, at most `seconds_max` altogether."""
     deadline = time.monotonic() + seconds_max
     for thread in threads:
         thread.join(max(deadline - time.monotonic(), 0))

@@ -44,12 +44,12 @@ class Dispatcher:
         return max(HELD_MAX - len(self._held()), 0)
 
     def forget(self) -> None:
-        """Drops waiting entries after the lease expired: others may have reclaimed them."""
+        """Drops waiting entries: after the lease expired, others may have reclaimed them."""
         self._ready.clear()
         self._waiting = dict.fromkeys(self._aside)
 
     def leave(self) -> None:
-        """Sets waiting entries aside for the other connectors."""
+        """Sets waiting entries aside for other connectors."""
         if held := sorted(self._held(), key=_order):
             self._queue.assign(held, {})
         self._ready.clear()
@@ -61,7 +61,7 @@ class Dispatcher:
         self._waiting |= dict.fromkeys(merchants)
 
     def next(self) -> list[Work]:
-        """Begins attempts for entries, which then have slots; waits briefly if there are none."""
+        """Begins attempts, each in a slot; waits briefly if there are no entries or no slots."""
         idle = not self._waiting
         if idle or time.monotonic() < self._read_at or not self._slots.free:
             self._slots.wait(self._first_waiting(), BLOCK_MS / 1000 if idle else _POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""The main loop for one partition: reads its queue and starts calls."""
+"""The main loop of one partition: reads its queue and starts calls."""
 
 from __future__ import annotations
 
@@ -33,13 +33,7 @@ _log = structlog.get_logger()
 class Lane:
     """Processes one partition; a failure of its Redis does not delay the others."""
 
-    def __init__(
-        self,
-        queue: Queue,
-        slots: Slots,
-        concurrency: int,
-        connector: Connector,
-    ) -> None:
+    def __init__(self, queue: Queue, slots: Slots, concurrency: int, connector: Connector) -> None:
         self.slots = slots
         self.saver = Saver(queue, slots, connector.saved)
         self._queue = queue
@@ -52,7 +46,6 @@ class Lane:
         """Monotonic time of the loop's last successful iteration, for the health check."""
 
     def run(self) -> None:
-        """Runs until the connector stops; survives Redis outages."""
         self.saver.start()
         joined = False
         while not self._connector.stopping:
@@ -72,7 +65,7 @@ class Lane:
                 time.sleep(_RECONNECT_SECONDS)
 
     def leave(self) -> None:
-        """Releases entries that were not started to the other connectors."""
+        """Leaves entries that were not started to other connectors."""
         self.saver.stop()
         try:
             self._dispatcher.leave()

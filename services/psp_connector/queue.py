@@ -83,7 +83,6 @@ class Queue:
         scripts.renew(self._redis, self.partition, self.name, self._settings.redis_replicas_min)
 
     def renew(self) -> None:
-        """Renews this connector's lease."""
         scripts.renew(self._redis, self.partition, self.name)
 
     def leave(self) -> None:
@@ -103,10 +102,7 @@ class Queue:
         return int(scripts.run_script(self._redis, _PROMOTE, keys, args))
 
     def read(self, count_max: int, block_ms: int | None = None) -> list[Entry]:
-        """Reads up to `count_max` new entries; blocks up to `block_ms` for the first.
-
-        Malformed entries become dead letters.
-        """
+        """Reads new entries; blocks up to `block_ms` for the first. Malformed: dead letters."""
         return self._valid(self._read(self.name, ">", count_max, block_ms))
 
     def _read(
@@ -141,7 +137,7 @@ class Queue:
     def reclaim(self, in_flight: Iterable[str]) -> list[str]:
         """Sets aside entries of dead connectors, and of this one if not in flight.
 
-        Returns the merchants with entries set aside.
+        Returns the merchants that have entries set aside.
         """
         merchants: list[str] = []
         for consumer in self._redis.xinfo_consumers(self.partition.queue, store.GROUP):
@@ -246,9 +242,8 @@ class Queue:
     def save(self, results: Sequence[tuple[Work, Result]]) -> list[bool | redis.ResponseError]:
         """Finishes transactions or schedules retries, in one round trip.
 
-        Returns for each whether it had an effect, or its error. It has none if the transaction was
-        already final, or if another connector holds the entry and the PSP gave no definite
-        response.
+        Returns for each its error, or whether it had an effect: none if the transaction was final
+        already, or another connector holds the entry and the PSP gave no definite response.
         """
         now = now_ms(self._clock)
         calls = [

@@ -57,7 +57,6 @@ class Entry:
 
     @cached_property
     def transaction_id(self) -> str:
-        """Empty if missing or malformed."""
         text = self.fields.get("transaction_id", "")
         return text if _UUID.fullmatch(text) else ""
 
@@ -73,7 +72,6 @@ class Entry:
 
     @property
     def ids(self) -> dict[str, str]:
-        """The fields of its log lines."""
         request_id = self.fields.get("request_id", "")[:64]
         return {"request_id": request_id, "transaction_id": self.transaction_id}
 
@@ -93,7 +91,6 @@ class Work:
 
     @property
     def ids(self) -> dict[str, str]:
-        """The fields of its log lines."""
         charge = self.charge
         ids = {"request_id": charge.request_id, "transaction_id": charge.transaction_id}
         trace_id = tracing.trace_id(self.span)
@@ -122,7 +119,6 @@ class FinalResult:
     """Why it failed; also the reason of the dead letter."""
 
     def details(self) -> list[str | int]:
-        """Names and values of the record's fields besides the status."""
         points = self.points if self.status == "captured" else ""
         named = {
             "psp_reference": self.psp_reference,
@@ -138,11 +134,11 @@ Result = FinalResult | RetryResult
 def is_old(
     created_at: str | None, attempted_at: str | None, not_captured_at: str | None, now: int
 ) -> bool:
-    """Whether the PSP may no longer know a transaction's idempotency key. `now`: ms.
+    """Whether the PSP may no longer know a transaction's idempotency key at `now`, in ms.
 
-    Times are RFC 3339; a missing or malformed one counts as old. `attempted_at`: of the first
-    attempt; if missing, it may have been at any time. `not_captured_at`: when an operator confirmed
-    that the PSP had not captured the transaction.
+    The key is known since the first attempt, which may have been at any time since `created_at` if
+    its own is missing; an operator may have confirmed later that nothing was captured. Times are
+    RFC 3339; a malformed one counts as old.
     """
     known_since = rfc3339(now - IDEMPOTENCY_KEY_HOURS * 3_600_000)
     return max(_time(attempted_at or created_at), _time(not_captured_at)) < known_since
@@ -162,18 +158,10 @@ def read_claimed(reply: Sequence[str]) -> list[Entry]:
 
 
 def read_record(entry: Entry, record: Sequence[str | None], psp: str, now: int, span: Span) -> Work:
-    """Parses begin.lua's reply for an entry.
+    """Parses begin.lua's reply, `record`, for an entry that would be charged at `psp`.
 
-    Args:
-        entry: of the queue.
-        record: the reply.
-        psp: where it would be charged, as in the reply.
-        now: ms since the epoch.
-        span: of the attempt.
-
-    Raises:
-        UnreadableError: rejected by begin.lua, an invalid field, or possibly charged at another PSP
-            or so long ago that the PSP no longer knows its idempotency key.
+    Raises UnreadableError if begin.lua rejected it, a field is invalid, or it may have been charged
+    at another PSP or so long ago that this one no longer knows its idempotency key.
     """
     if len(record) == 1:
         raise UnreadableError(record[0])
@@ -199,10 +187,7 @@ def read_record(entry: Entry, record: Sequence[str | None], psp: str, now: int, 
 
 
 def _check_earlier_attempts(parsed: _Record, psp: str, now: int) -> None:
-    """Refuses another attempt if an earlier one may have charged, and its key is unknown here.
-
-    The PSP and time of a first attempt have just been recorded.
-    """
+    # begin.lua has just recorded the PSP and time of a first attempt.
     if parsed.psp != psp:
         raise UnreadableError("attempted before at another PSP: it may have charged it")
     if is_old(parsed.created_at, parsed.attempted_at, parsed.not_captured_at, now):

@@ -1,8 +1,8 @@
 """Writes results of attempts to Redis in batches.
 
 One thread serves all charging threads: a round trip for each result would cost more than the rest
-of the connector. Results that Redis rejects are retried; until saved or given up they count as in
-flight in their partition, so at most `concurrency` are kept.
+of the connector. A result that Redis rejects is retried, and in flight until saved or given up, so
+at most `concurrency` are kept.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ _log = structlog.get_logger()
 
 @dataclass
 class Attempt:
-    """A completed PSP call, and the number of attempts to save its result."""
+    """A completed PSP call, and how often its result could not be saved."""
 
     work: Work
     result: Result
@@ -42,16 +42,10 @@ class Attempt:
 
 
 class Saver:
-    """Saves results in a background thread.
-
-    `saved` is called with the results that were saved, and with each whether it had an effect.
-    """
+    """Saves results in a background thread; tells `saved` of each whether it had an effect."""
 
     def __init__(
-        self,
-        queue_: Queue,
-        slots: Slots,
-        saved: Callable[[list[tuple[Attempt, bool]]], None],
+        self, queue_: Queue, slots: Slots, saved: Callable[[list[tuple[Attempt, bool]]], None]
     ) -> None:
         self._queue = queue_
         self._slots = slots
@@ -60,15 +54,13 @@ class Saver:
         self._kept: list[Attempt] = []
 
     def start(self) -> None:
-        """Starts the thread, which runs until `stop` or the end of the process."""
         threading.Thread(target=self._run, name="save", daemon=True).start()
 
     def put(self, attempt: Attempt) -> None:
-        """Queues a result to be saved. Thread-safe."""
         self._new.put(attempt)
 
     def stop(self) -> None:
-        """Stops the thread; discards unsaved results."""
+        """Ends the thread; discards unsaved results."""
         self._new.put(None)
 
     def _run(self) -> None:

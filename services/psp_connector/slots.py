@@ -1,7 +1,7 @@
-"""Slots for concurrent PSP calls, shared between partitions and their merchants.
+"""Slots for concurrent PSP calls, shared by partitions and their merchants.
 
-A busy merchant gets most slots but never all, so that the next merchant finds one free however long
-calls take. A busy partition gets all slots that no other one can use.
+A busy merchant gets most slots, but never all: the next merchant finds one free however long calls
+take. A busy partition gets all slots that no other one can use.
 """
 
 import contextlib
@@ -68,7 +68,6 @@ class Slots:
 
     @property
     def free(self) -> int:
-        """Number of calls that may start now."""
         calls_max = self._calls_max()
         free = calls_max - self._own.count
         if len(self._all) > 1:
@@ -92,7 +91,6 @@ class Slots:
             return frozenset(self._own.merchants)
 
     def occupy(self, works: Iterable[Work]) -> None:
-        """Takes slots for calls about to start."""
         with self._changed:
             self._own.merchants.update((work.entry_id, work.merchant) for work in works)
 
@@ -104,17 +102,14 @@ class Slots:
                 self._notify()
 
     def _notify(self) -> None:
-        """Wakes one partition, which starts several calls: all would only contend for the lock.
-
-        The others check again within BLOCK_MS.
-        """
+        # One partition starts several calls; all would only contend for the lock. The others check
+        # again within BLOCK_MS.
         if len(self._all) == 1 or not self._left():
             self._changed.notify_all()
         else:
             self._changed.notify()
 
     def release(self, works: Iterable[Work]) -> None:
-        """Frees slots of calls whose results are saved."""
         with self._changed:
             for work in works:
                 self._own.merchants.pop(work.entry_id, None)
@@ -123,7 +118,7 @@ class Slots:
 
     @contextlib.contextmanager
     def reserve(self, requested: Mapping[str, int]) -> Iterator[Counter[str]]:
-        """Reserves slots and yields the shares; call `occupy` within the block."""
+        """Reserves slots; yields how many each merchant gets. Call `occupy` within the block."""
         with self._changed:
             self._own.reserved = granted = self._shares(requested)
             is_short = granted.total() < sum(requested.values())
@@ -135,10 +130,7 @@ class Slots:
                 self._own.reserved = Counter()
 
     def _shares(self, requested: Mapping[str, int]) -> Counter[str]:
-        """Returns how many of the requested calls each merchant may start now.
-
-        Merchants with the fewest in flight come first; ties are broken by the order of `requested`.
-        """
+        """How many of the requested calls each merchant may start now: fewest in flight first."""
         in_flight, free = Counter(self._own.merchants.values()), self.free
         left = {merchant: count for merchant, count in requested.items() if count}
         granted: Counter[str] = Counter()
