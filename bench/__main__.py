@@ -4,7 +4,6 @@ Ends everything it starts, also after Ctrl-C and failure. `bench/README.md` expl
 """
 
 import argparse
-import contextlib
 import importlib
 import os
 import platform
@@ -12,11 +11,9 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from importlib import metadata
 from pathlib import Path
-
-import psutil
 
 from bench import report, results
 from bench.results import Row, Run
@@ -29,16 +26,13 @@ from tests import support
 # machine half as fast finishes all rows (378 s were measured on two cores).
 _TOTAL_SECONDS_MAX = 1140
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# A stack stops within 10 s on an idle machine.
-_STOP_SECONDS_MAX = 25
 
 # Each registers its rows, in the order of the table.
 for _module in ("http", "drain", "latency", "start", "growth"):
     importlib.import_module(f"bench.{_module}_rows")
 
 
-def parse(args: Sequence[str]) -> argparse.Namespace:
-    """The command line."""
+def _parse(args: Sequence[str]) -> argparse.Namespace:
     names = [row.name for rows, _ in MEASURES for row in rows]
     folder = Path(os.environ.get("PLATFORM_CHECKOUT") or support.ROOT) / "bench" / "results"
     parser = argparse.ArgumentParser(prog="bench", description=__doc__.split("\n\n", maxsplit=1)[0])
@@ -52,11 +46,13 @@ def parse(args: Sequence[str]) -> argparse.Namespace:
 
 def main(args: Sequence[str]) -> int:
     """Measures; returns 0 if every row could be measured, else 1."""
-    options = parse(args)
+    options = _parse(args)
     plan = QUICK if options.quick else FULL
     run = Run(mode=plan.mode, started_at=rfc3339(now_ms()), machine=_machine())
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder, _nothing_behind():
+    for number in _SIGNALS:
+        signal.signal(number, _leave)
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         bench = Bench(plan, Path(folder), began + _TOTAL_SECONDS_MAX)
         with bench.ending:
             for rows, measure in MEASURES:
@@ -90,35 +86,11 @@ def _measure(
         log(f"{', '.join(row.name for row in left)} failed: {reason}")
 
 
-@contextlib.contextmanager
-def _nothing_behind() -> Iterator[None]:
-    """Turns signals into exceptions, so that every `finally` runs; then ends remaining children.
-
-    A child remains if the signal came between its start and the `try` that ends it.
-    """
-    for number in _SIGNALS:
-        signal.signal(number, _leave)
-    try:
-        yield
-    finally:
-        _ignore_signals()
-        children = psutil.Process().children(recursive=True)
-        for child in children:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.terminate()
-        for child in psutil.wait_procs(children, _STOP_SECONDS_MAX)[1]:
-            child.kill()
-
-
-def _ignore_signals() -> None:
-    """Ignores further signals: a second Ctrl-C must not interrupt the cleanup."""
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-
-
 def _leave(number: int, _frame: object) -> None:
-    _ignore_signals()
-    sys.stderr.write("bench: ending started processes\n")
+    """Ends the started processes by SystemExit; a second Ctrl-C must not interrupt that."""
+    for one in _SIGNALS:
+        signal.signal(one, signal.SIG_IGN)
+    log("ending started processes")
     raise SystemExit(128 + number)
 
 

@@ -71,11 +71,7 @@ class Target:
 
 
 def send(request: httpx.Request, status: int) -> httpx.Response:
-    """Sends one request.
-
-    Raises:
-        MeasureError: the response has another status.
-    """
+    """Sends one request; raises MeasureError if the response has another status."""
     response = support.http.send(request)
     if response.status_code != status:
         raise MeasureError(f"{request.url} answered {response.status_code}: {response.text[:200]}")
@@ -157,10 +153,7 @@ def _first_login(bench: Bench) -> Measured:
 
 
 def _verifications(seconds: float) -> float:
-    """Argon2id verifications per second, one at a time on each core of an idle machine.
-
-    Uses threads, since Argon2id releases the GIL.
-    """
+    """Argon2id verifications per second, one at a time on each core; they release the GIL."""
     stored = hash_password(stacks.PASSWORD)
     hasher = argon2.PasswordHasher.from_parameters(argon2.extract_parameters(stored))
 

@@ -54,11 +54,7 @@ class Load:
 
 
 def parse(output: str) -> Load:
-    """Parses wrk's output.
-
-    Raises:
-        MeasureError: no result, or requests without a response.
-    """
+    """Parses wrk's output; raises MeasureError if a request got no response."""
     lines = [line for line in output.splitlines() if line.startswith('{"requests"')]
     if not lines:
         raise MeasureError(f"no result from wrk: {output.strip()[:300]}")
@@ -69,16 +65,11 @@ def parse(output: str) -> Load:
 
 
 def generate(
-    requests: Sequence[httpx.Request],
-    *,
-    connections: int,
-    seconds: float,
-    refusals: bool = False,
+    requests: Sequence[httpx.Request], *, connections: int, seconds: float, refusals: bool = False
 ) -> Load:
     """Sends the requests in turn for `seconds`; each connection awaits a response first.
 
-    Raises:
-        MeasureError: a request got no response, or was refused and `refusals` does not expect that.
+    Raises MeasureError if one gets no response, or is refused and `refusals` does not expect that.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:  # mode 600
         script.write(_SCRIPT % ",\n".join(map(_lua, requests)))

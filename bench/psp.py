@@ -35,11 +35,7 @@ def client(psp_url: str) -> StripePsp:
 
 
 def charge(psp: PSP) -> None:
-    """Makes a new charge.
-
-    Raises:
-        MeasureError: it was not captured.
-    """
+    """Makes a new charge; raises MeasureError if it is not captured."""
     outcome = psp.charge(Charge(str(uuid.uuid4()), "bench", 1250, "USD", "pm_card_visa"))
     if not isinstance(outcome, Captured):
         raise MeasureError(f"the PSP client alone: {outcome}")

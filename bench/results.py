@@ -33,7 +33,6 @@ class Row:
     """How a value is compared with its floor; without a floor, the figure is the value."""
 
     def result(self, samples: Sequence[Sample], details: Details) -> "Result":
-        """This row with the samples of at least one round."""
         floors = [floor for _, floor in samples if floor is not None]
         return Result(
             **vars(self),
@@ -65,7 +64,6 @@ class Result(Row):
         return statistics.median(self.figures)
 
     def reaches(self, bound: float | None) -> bool:
-        """Whether the figure is at least as good as the bound."""
         if bound is None:
             return False
         return self.figure <= bound if self.at_most else self.figure >= bound

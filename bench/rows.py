@@ -76,11 +76,7 @@ class Bench:
     ending: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def rounds(self) -> Iterator[int]:
-        """Numbers from 1; ends early when time is up.
-
-        Raises:
-            OutOfTimeError: there was no time for one round.
-        """
+        """Numbers from 1; ends early when time is up, with OutOfTimeError before the first."""
         for number in range(1, self.plan.rounds + 1):
             if time.monotonic() > self.deadline:
                 if number == 1:
@@ -114,15 +110,14 @@ class Bench:
 
     @cached_property
     def platform(self) -> Stack:
-        """The measured stack; its connector is stopped."""
         return self._start(floor=False)
 
     @cached_property
     def floor(self) -> Stack:
-        """The stack with empty apps; its connector is stopped."""
         return self._start(floor=True)
 
     def _start(self, *, floor: bool) -> Stack:
+        """Starts the measured stack, or that with empty apps, and stops its connector."""
         log("starting the " + ("floor: the stack with empty apps" if floor else "stack"))
         stack = self.ending.enter_context(stacks.running(self.folder, floor=floor))
         stacks.supervisor(stack).stop("psp-connector")
