@@ -1,7 +1,7 @@
 """The settings of Redis.
 
-Separate from `services/common/store.py` because preflight validates it at every start of the stack,
-and `import redis` would take a third of preflight's time.
+Without redis-py: preflight reads them at every start of the stack, and importing it would take a
+third of its time.
 """
 
 import re
@@ -29,11 +29,6 @@ OPTIONS = {
 
 
 def _redis_url(url: str) -> str:
-    """Validates the URL without connecting.
-
-    Raises:
-        ValueError: the message states the violated rule.
-    """
     try:
         parts = urlsplit(url)
         in_range = parts.port is None or parts.port > 0
@@ -48,37 +43,34 @@ def _redis_url(url: str) -> str:
     if set(names) - OPTIONS.keys() or len(names) > len(set(names)):
         raise ValueError(f"{_RULE}; the options after ? are {', '.join(OPTIONS)}, each once")
     for name, value in options:
-        _check_option(name, value, is_tls=parts.scheme == "rediss")
+        if not re.fullmatch(OPTIONS[name], value):
+            raise ValueError(f"{_RULE}; {name} must match {OPTIONS[name]}")
+        if name.startswith("ssl_"):
+            _check_file(name, value, parts.scheme)
     return url
 
 
-def _check_option(name: str, value: str, *, is_tls: bool) -> None:
-    if not re.fullmatch(OPTIONS[name], value):
-        raise ValueError(f"{_RULE}; {name} must match {OPTIONS[name]}")
-    if name.startswith("ssl_") and not is_tls:
+def _check_file(name: str, path: str, scheme: str) -> None:
+    if scheme != "rediss":
         raise ValueError(f"{_RULE}; {name} is for rediss:// only")
-    if name.startswith("ssl_"):
-        try:
-            readable_file(Path(value))
-        except ValueError as error:
-            raise ValueError(f"{_RULE}; {name} is the absolute path of {error}") from None
+    try:
+        readable_file(Path(path))
+    except ValueError as error:
+        raise ValueError(f"{_RULE}; {name} is the absolute path of {error}") from None
 
 
 def _redis_urls(text: str, info: ValidationInfo) -> str:
     if not info.data.get("redis_cluster"):
         return _redis_url(text)
-    first, *others = map(_redis_url, text.split(","))
-    parts = urlsplit(first)
-    if parts.scheme == "unix" or parts.path not in {"", "/", "/0"} or "db=" in parts.query:
+    first, *others = (urlsplit(_redis_url(url)) for url in text.split(","))
+    if first.scheme == "unix" or first.path not in {"", "/", "/0"} or "db=" in first.query:
         raise ValueError("redis:// or rediss:// without a database, which no cluster has")
-    if any(_credentials(one) != _credentials(first) for one in others):
-        raise ValueError("start nodes that differ in host and port only, separated by commas")
+    user = first.netloc.rpartition("@")[0]
+    for other in others:
+        # The same but for host and port.
+        if first != other._replace(netloc=first.netloc) or user != other.netloc.rpartition("@")[0]:
+            raise ValueError("start nodes that differ in host and port only, separated by commas")
     return text
-
-
-def _credentials(url: str) -> tuple[str, ...]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.netloc.rpartition("@")[0], parts.path, parts.query
 
 
 RedisUrl = Annotated[str, AfterValidator(_redis_urls), FILE_ALLOWED]
