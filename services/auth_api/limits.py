@@ -59,10 +59,7 @@ class LoginLimits:
         self._in_flight: Counter[_Bucket] = Counter()
 
     def is_calm(self, username: str, address: str) -> bool:
-        """Whether the name logged in at the address recently and has not failed there since.
-
-        `attempt` would then allow any guess.
-        """
+        """Whether `attempt` allows any guess: the name logged in there and has not failed since."""
         name = (address_group(address), username)
         with self._changed:
             if name not in self._trusted or self._in_flight[name]:
@@ -72,13 +69,11 @@ class LoginLimits:
     def attempt(
         self, username: str, address: str, guess: bytes, verify: Callable[[], bool]
     ) -> bool:
-        """Calls `verify` if an attempt is allowed now, and counts a failure.
+        """Calls `verify` if an attempt is allowed now, and counts a failure; else Problem 429.
 
-        An attempt that would exceed the limit if those in flight failed waits for them. A `guess`
-        (a digest of the name and password) that failed recently fails without `verify`.
-
-        Raises:
-            Problem: 429 with Retry-After if not allowed yet, 503 if it waited too long.
+        An attempt that would exceed the limit if those in flight failed waits for them, but not for
+        long: Problem 503. A `guess` (a digest of name and password) that failed recently fails
+        without `verify`.
         """
         login = (address_group(address), username, guess)
         buckets = Counter((login, login[:2], login[:1]))

@@ -65,11 +65,7 @@ class Passwords:
         self._hashing = ThreadPoolExecutor(HASHES_AT_ONCE, thread_name_prefix="hash")
 
     def verify(self, username: str, stored_hash: str | None, password: str) -> bool:
-        """Verifies a password against its hash; `stored_hash` is None for an unknown user.
-
-        Raises:
-            Unavailable: too many logins wait for a core.
-        """
+        """Verifies a password against its hash, None for an unknown user; may raise Unavailable."""
         hashing = self._hashing.submit(
             self._verify,
             self.mark(username, stored_hash, password),

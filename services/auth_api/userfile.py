@@ -1,7 +1,4 @@
-"""The JSON file of users: schema, reading and replacing.
-
-Separate from the rest because preflight imports it, which delays every start of the stack.
-"""
+"""The JSON file of users. Its own module, for preflight: others import Argon2 and structlog."""
 
 import contextlib
 import fcntl
@@ -36,11 +33,7 @@ class UsersError(Exception):
 
 
 def load(path: Path) -> list[User]:
-    """Reads the users.
-
-    Raises:
-        UsersError: unreadable file, invalid entry, or duplicate name or id.
-    """
+    """Reads the users; raises UsersError, also for two with the same name or id."""
     try:
         users = _USERS.validate_json(path.read_bytes())
     except OSError as error:
@@ -69,10 +62,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def save(path: Path, users: Sequence[User]) -> None:
-    """Replaces the file atomically.
-
-    Keeps symbolic links, the mode and, if permitted, the owner.
-    """
+    """Replaces the file atomically; keeps symbolic links, the mode and, if permitted, the owner."""
     path = path.resolve()
     before = path.stat()
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)

@@ -63,7 +63,6 @@ class UserDirectory:
         self._users = self._load()
 
     def find(self, username: str) -> User | None:
-        """Returns the user; None if there is none."""
         self._refresh()
         return self._users.get(username)
 
@@ -183,11 +182,7 @@ def _changed(users: list[User], command: str, username: str, password_hash: str)
 
 
 def read_password(stdin: TextIO) -> str:
-    """Prompts at a terminal, else reads the first line (UTF-8, LF or CR LF).
-
-    Raises:
-        UsersError: not UTF-8, or Ctrl-D at the prompt.
-    """
+    """Prompts at a terminal, else reads the first line (UTF-8, LF or CR LF)."""
     try:
         if stdin.isatty():
             return getpass.getpass("Password: ")

@@ -60,10 +60,9 @@ def operation(
     errors: Mapping[int, str] | None = None,
     **more: Any,
 ) -> Callable[[ResponderT], ResponderT]:
-    """Describes a responder, such as `on_get`.
+    """Describes a responder, such as `on_get`, with `more` fields of an OpenAPI operation.
 
-    `errors` are problem documents by status; `request` adds those of its body. `more` are further
-    fields of an OpenAPI operation.
+    `errors` are problem documents by status; `request` adds those of its body.
     """
     problem = {problems.CONTENT_TYPE: {"schema": ref(ProblemDocument)}}
     meanings = {**(_BODY_ERRORS if request else {}), **(errors or {})}
@@ -95,10 +94,7 @@ def described(
     routes: Mapping[str, object],
     security: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Builds the document of these routes, keyed by path.
-
-    Adds `/health`, which is the same for every service.
-    """
+    """Builds the document of these routes, and of `/health`, by path."""
     paths: dict[str, Any] = {}
     models: dict[type[BaseModel], None] = {}
     for path, resource in routes.items():

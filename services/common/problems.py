@@ -40,14 +40,9 @@ _log = structlog.get_logger()
 
 
 class Problem(falcon.HTTPError):
-    """An error response.
+    """An error response: what is wrong and how to fix it, and a code, by default of the status.
 
-    Args:
-        status: HTTP status.
-        detail: what is wrong and how to fix it, for people.
-        code: stable identifier for programs; by default the one of the status.
-        errors: `{"pointer", "detail"}` for each invalid field (RFC 6901 pointer into the body).
-        headers: added to the response.
+    `errors` has `{"pointer", "detail"}` for each invalid field (RFC 6901 pointer into the body).
     """
 
     headers: dict[str, str]

@@ -23,9 +23,7 @@ class MismatchError(redis.RedisError):
 def check(client: store.Client, settings: RedisSettings) -> None:
     """Checks Redis; the first start stores the number of partitions in it.
 
-    Raises:
-        MismatchError: Redis does not match the settings.
-        redis.RedisError: Redis is unavailable.
+    Raises MismatchError, or another redis.RedisError if Redis is unavailable.
     """
     # Reads succeed on a demoted primary, so they would never leave it.
     redis_client.reconnect(client)
@@ -50,8 +48,7 @@ def check(client: store.Client, settings: RedisSettings) -> None:
 def at_start(client: store.Client, settings: RedisSettings) -> None:
     """Checks Redis if it is available; each process checks it again before it uses it.
 
-    Raises:
-        SettingsError: Redis does not match the settings.
+    Raises SettingsError if Redis does not match the settings.
     """
     try:
         check(client, settings)

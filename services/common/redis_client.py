@@ -31,13 +31,11 @@ class _PerThreadPool(redis.ConnectionPool):
     """
 
     def reset(self) -> None:
-        """Drops all connections, as after a fork."""
-        # Before super().reset(), after which redis-py lets other threads continue.
+        # After a fork. Before super().reset(), after which redis-py lets other threads continue.
         self._own = threading.local()
         super().reset()
 
     def get_connection(self, *_command: Any, **_options: Any) -> Any:
-        """This thread's connection, connected."""
         self._checkpid()
         if not hasattr(self._own, "connection"):
             # make_connection would count it towards max_connections and never count down.
@@ -91,7 +89,6 @@ class Cluster:
         )
 
     def close(self) -> None:
-        """Closes the connections, if there are any."""
         if "_client" in self.__dict__:
             self._client.close()
 
@@ -135,7 +132,7 @@ def reconnect(client: Client) -> None:
 
 
 def ping(client: Client) -> None:
-    """Raises one of ERRORS if Redis, or each primary of a cluster, is unavailable."""
+    """Raises one of ERRORS if Redis is unavailable, or all primaries of a cluster are."""
     failure: Exception | None = None
     for node in nodes(client).values():
         try:
@@ -148,15 +145,10 @@ def ping(client: Client) -> None:
 
 
 def connect(url: str, *, timeout_seconds: float, cluster: bool = False) -> Client:
-    """Returns a client with short timeouts, in seconds.
+    """Returns a client of REDIS_URL that waits `timeout_seconds` for a reply.
 
     A command on a broken connection is repeated once on a new one, which is safe because all
     scripts are idempotent. A command that timed out is not repeated.
-
-    Args:
-        url: as in REDIS_URL; of a cluster several, separated by commas.
-        timeout_seconds: for a reply.
-        cluster: whether this is a Redis Cluster.
     """
     options: dict[str, Any] = {
         "decode_responses": True,

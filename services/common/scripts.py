@@ -32,7 +32,6 @@ class Script:
 
     @cached_property
     def sha(self) -> str:
-        """The hash that EVALSHA expects."""
         return hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -47,11 +46,7 @@ ScriptCall: TypeAlias = "tuple[Script, Sequence[str], Sequence[Any]]"
 def run_script(
     client: Client, script: Script, keys: Sequence[str], args: Sequence[Any], replicas_min: int = 0
 ) -> Any:
-    """Runs a script and returns its reply; see `run_scripts`.
-
-    Raises:
-        redis.RedisError: the script failed, or Redis is unavailable.
-    """
+    """Runs a script and returns its reply; raises its error, or as `run_scripts`."""
     [reply] = run_scripts(client, [(script, keys, args)], replicas_min)
     if isinstance(reply, redis.ResponseError):
         raise reply
@@ -63,17 +58,12 @@ def run_scripts(
 ) -> list[Any | redis.ResponseError]:
     """Runs all calls in one round trip; returns the reply or error of each.
 
-    In a Redis Cluster all calls are for one node (`lane`); calls whose slot has moved are
-    repeated, unless `client` is that of a single node. While it moves, they fail.
+    In a Redis Cluster all calls are for one node (`lane`); calls whose slot has moved are repeated,
+    unless `client` is that of a single node. While it moves, they fail. With `replicas_min`, that
+    many replicas must confirm; each call must then write something, even when repeated.
 
-    Args:
-        client: of Redis.
-        calls: with `replicas_min`, each must write something, even when repeated.
-        replicas_min: replicas that must have confirmed all writes.
-
-    Raises:
-        redis.RedisError: Redis is unavailable or timed out; whether a call ran is unknown.
-            NotReplicatedError: the calls ran, but their writes may be lost.
+    Raises NotReplicatedError if the calls ran, but their writes may be lost; another
+    redis.RedisError if Redis is unavailable or timed out, and whether a call ran is unknown.
     """
     if not calls:
         return []
@@ -96,12 +86,9 @@ def run_scripts(
 def renew(client: Client, partition: Partition, name: str, replicas_min: int = 0) -> None:
     """Renews the lease `name`, even in a full Redis: its holder frees memory.
 
-    Then waits until `replicas_min` replicas have everything this connection has read or written
-    so far. WAIT covers only its own connection, so a new one needs the renewal as a write.
-
-    Raises:
-        NotReplicatedError: fewer replicas have it.
-        redis.RedisError: Redis is unavailable.
+    Then waits until `replicas_min` replicas have everything this connection has read or written so
+    far, else raises NotReplicatedError. WAIT covers only its own connection, so a new one needs the
+    renewal as a write.
     """
     run_script(client, _RENEW, [partition.lease(name)], [], replicas_min)
 

@@ -191,12 +191,10 @@ class _Alarm:
         return getattr(self._receiver, name)
 
     def accept(self) -> Any:
-        """Consumes the wake-up; there is no connection."""
         self._receiver.recv(4096)
         raise BlockingIOError(errno.EAGAIN, "a signal, no connection")
 
     def close(self) -> None:
-        """Ends the wake-ups: another signal would be written to a closed socket."""
         signal.set_wakeup_fd(-1)
         self._receiver.close()
 
@@ -208,10 +206,7 @@ def run(
     *,
     threads: int = THREADS,
 ) -> None:
-    """Reads the settings, then serves until a signal.
-
-    Bad settings end the process with 78, also those that `create_app` rejects (SettingsError).
-    """
+    """Reads the settings and serves until a signal; settings that are refused end it with 78."""
     with exit_if_bad():
         settings = kind.read(os.environ)
         logs.configure(name, settings)

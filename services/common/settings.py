@@ -67,17 +67,12 @@ class Settings(BaseModel):
 
     @classmethod
     def variables(cls) -> list[str]:
-        """Names of all variables that are read."""
         fields = cls.model_fields.items()
         return [variable for name, field in fields for variable in _names(name, field)]
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:
-        """Reads and validates the settings.
-
-        Raises:
-            SettingsError: one line for each missing or invalid variable.
-        """
+        """Reads the settings; SettingsError has a line for each missing or invalid variable."""
         faults: list[str] = []
         values: dict[str, str] = {}
         for name, field in cls.model_fields.items():
@@ -133,12 +128,9 @@ class HttpSettings(Settings):
     )
 
     def hosts(self) -> re.Pattern[str]:
-        """Pattern of allowed Host headers.
-
-        If not bound to the loopback, any IP address is allowed: health checks of container
-        platforms use one, and DNS rebinding needs a name.
-        """
+        """Pattern of allowed Host headers."""
         hosts = [r"localhost", r"platform\.localhost", r"127(\.\d{1,3}){3}", r"\[::1\]"]
+        # Health checks of container platforms use an IP address, and DNS rebinding needs a name.
         if not ipaddress.ip_address(self.http_host).is_loopback:
             hosts += [r"\d{1,3}(\.\d{1,3}){3}", r"\[[0-9a-f:.]+\]"]
         hosts += map(re.escape, self.allowed_hosts.split())

@@ -84,7 +84,6 @@ class Merchant(BaseModel):
 
     @property
     def user_id(self) -> int:
-        """The user's id."""
         return int(self.sub)
 
 
@@ -99,7 +98,6 @@ class Tokens:
         self._verified: LRUCache[str, Merchant] = LRUCache(_CACHED_MAX)
 
     def issue(self, user_id: int, username: str, *, enabled: bool) -> str:
-        """Issues a token, valid for 30 seconds."""
         now = int(self._clock())
         claims = {
             "iss": _ISSUER,
@@ -114,11 +112,7 @@ class Tokens:
         return jwt.encode(claims, self._keys[0], algorithm=_ALGORITHM)
 
     def verify(self, token: str) -> Merchant:
-        """Returns the claims of a valid token.
-
-        Raises:
-            TokenError: malformed, expired, wrong signature, or wrong issuer or audience.
-        """
+        """Returns the claims of a token; raises TokenError if it is not valid."""
         if len(token) > _TOKEN_CHARACTERS_MAX:
             raise TokenError("The token is not valid.")
         merchant = self._cached(token)

@@ -177,28 +177,21 @@ class Document:
 
 
 def read_json(req: falcon.Request, model: type[ModelT]) -> ModelT:
-    """Reads the request body as a `model`.
-
-    Raises:
-        Problem: 415 if not declared as JSON, 413 if over 16 KiB, 400 if not JSON or with a
-            duplicate name, 422 with an entry for each invalid field.
-    """
+    """Reads the body as a `model`; raises Problem 415, or as `read_body` and `parse_json`."""
     if not is_json(req):
         raise Problem(415, "Send the request as JSON, with Content-Type: application/json.")
     return parse_json(read_body(req), model)
 
 
 def is_json(req: falcon.Request) -> bool:
-    """Whether Content-Type is JSON."""
+    """Whether the body is declared as JSON."""
     return (req.content_type or "").partition(";")[0].strip().lower() == falcon.MEDIA_JSON
 
 
 def read_body(req: falcon.Request) -> bytes:
     """Reads the request body.
 
-    Raises:
-        Problem: 413 if over 16 KiB, 415 if it has a Content-Encoding, 400 if it does not arrive
-            whole.
+    Raises Problem 413 over 16 KiB, 415 if it has a Content-Encoding, 400 if it is incomplete.
     """
     if req.env.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
         raise Problem(
@@ -223,7 +216,10 @@ def _too_large() -> Problem:
 
 
 def parse_json(body: bytes, model: type[ModelT]) -> ModelT:
-    """Parses a body as a `model`; raises the same as `read_json`."""
+    """Parses a body as a `model`.
+
+    Raises Problem 400 if it is not JSON or has a name twice, 422 with all invalid fields.
+    """
     try:
         parsed = model.model_validate_json(body)
     except ValidationError as error:
@@ -241,12 +237,7 @@ def parse_json(body: bytes, model: type[ModelT]) -> ModelT:
 
 
 def _reject_duplicate_names(body: bytes) -> None:
-    """Rejects duplicate names: parsers disagree on which value counts (RFC 8259, 4).
-
-    Raises:
-        Problem: 400 if an object in the body has a name twice.
-    """
-
+    # Parsers disagree on which value counts (RFC 8259, 4).
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):

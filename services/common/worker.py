@@ -42,7 +42,7 @@ def run(
 ) -> NoReturn:
     """Reads the settings and runs the worker; the first signal drains it, the second kills it.
 
-    Bad settings end the process with 78, also those that `build` rejects (SettingsError).
+    Settings that are refused end the process with 78.
     """
     with exit_if_bad():
         settings = kind.read(os.environ)

@@ -46,10 +46,8 @@ class GroupCommit:
     def __call__(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Runs the script and returns its reply.
 
-        Raises:
-            redis.ResponseError: the script or Redis rejected this call only.
-            redis.RedisError: Redis is unavailable or timed out. Waiting calls fail with it, unsent:
-                each would time out, too.
+        Raises redis.ResponseError if this call is rejected, another redis.RedisError if Redis is
+        unavailable or timed out; waiting calls fail with it unsent, as each would time out, too.
         """
         call = _Call(keys, args)
         with self._lock:

@@ -15,12 +15,9 @@ _log = structlog.get_logger()
 
 
 def transaction(transaction_id: str, record: Any) -> Transaction | None:
-    """Reads a record; None if missing or corrupt.
+    """Reads a record; None if missing, or corrupt, which is logged and does not hide the others.
 
-    A corrupt record is logged and does not hide the other transactions.
-
-    Raises:
-        redis.RedisError: the reply is an error other than WRONGTYPE.
+    A reply that is an error is raised, unless the key has another type.
     """
     if isinstance(record, redis.RedisError):
         if not str(record).startswith("WRONGTYPE"):

@@ -72,10 +72,9 @@ class Authentication:
         self._tokens = tokens
 
     def merchant(self, req: falcon.Request, token: str | None = None) -> Merchant:
-        """Returns the merchant of the token in the header, or else of `token`.
+        """The merchant of the token in the header, or else of `token`.
 
-        Raises:
-            Problem: 401 without a valid token, 403 if the merchant is disabled.
+        Raises Problem 401 without a valid token, 403 if the merchant is disabled.
         """
         header = req.get_header("Authorization")
         token = token if header is None else _from_header(header)

@@ -74,10 +74,8 @@ class Transactions:
     ) -> Accepted:
         """Stores and queues a transaction atomically.
 
-        Raises:
-            Problem: 422 if the key was used with another request, 409 if its stored response is
-                unreadable, 503 if QUEUE_LIMIT transactions, or the merchant's share, are open.
-            redis.RedisError: Redis is unavailable or rejects the write.
+        Raises Problem 422 if the key was used with another request, 409 if its stored response is
+        unreadable, 503 if QUEUE_LIMIT transactions, or the merchant's share, are open.
         """
         created_ms = now_ms(self._clock)
         transaction_id = str(self._new_id())
@@ -126,11 +124,7 @@ class Transactions:
         return found if found and found.user_id == user_id else None
 
     def page(self, user_id: int, limit: int, cursor: str | None) -> Page:
-        """Returns up to `limit` of the user's transactions, newest first, and the next cursor.
-
-        Raises:
-            Problem: 422 for an invalid cursor.
-        """
+        """Up to `limit` of the user's transactions, newest first; Problem 422 for a bad cursor."""
         start = f"({_position(cursor, _INDEX_MEMBER)}" if cursor else "+"
         partition = self._partition(user_id)
         members = self._members(partition.index(user_id), start, limit + 1)
@@ -156,11 +150,7 @@ class Transactions:
         return found[:count]
 
     def loyalty(self, user_id: int, limit: int, cursor: str | None) -> Loyalty:
-        """Returns the user's points, the newest credits, and the next cursor.
-
-        Raises:
-            Problem: 422 for an invalid cursor, 503 if the points are not a number.
-        """
+        """The user's points and newest credits; Problem 503 if the points are not a number."""
         # The ledger is append-only, so indexes are stable.
         before = int(_position(cursor, _LEDGER_INDEX)) if cursor else None
         partition = self._partition(user_id)
@@ -195,10 +185,7 @@ def _sending(
 def _queued(
     transaction_id: str, user_id: int, request: TransactionRequest, created_ms: int
 ) -> tuple[str, list[str | int]]:
-    """Returns a new `Transaction` as JSON, and the names and values of its record.
-
-    Built without the model: the fields are already valid.
-    """
+    """A new `Transaction` as JSON, and its record's names and values. All are valid already."""
     created_at = rfc3339(created_ms)
     event = {"event": "queued", "at": created_at}
     fields = {

@@ -113,7 +113,6 @@ class DeadLetters:
         return heapq.nlargest(count_max, letters, key=_order)
 
     def get(self, letter_id: str) -> dict[str, str] | None:
-        """Returns the fields of a dead letter; None if missing."""
         partition, entry_id = self._find(letter_id)
         entries = partition and self._redis.xrange(partition.deadletters, entry_id, entry_id)
         return dict(entries[0][1]) if entries else None
@@ -125,10 +124,8 @@ class DeadLetters:
     def replay(self, letter_id: str, *, not_captured: bool = False) -> str:
         """Queues the transaction again; returns `done` or a key of `WHY_NOT`.
 
-        Args:
-            letter_id: id of the dead letter.
-            not_captured: the operator has verified that no PSP has captured it. Ignored
-                while the PSP knows the idempotency key, which it soon forgets.
+        `not_captured`: the operator has verified that no PSP has captured it. Ignored while the PSP
+        knows the idempotency key, which it soon forgets.
         """
         partition, entry_id = self._find(letter_id)
         letter = self.get(letter_id)

@@ -61,11 +61,7 @@ class AmountError(ValueError):
 
 
 def stripe_amount(amount: int, currency: str) -> int:
-    """Converts ISO 4217 minor units to Stripe's smallest unit.
-
-    Raises:
-        AmountError: currency not supported, or amount not representable.
-    """
+    """Converts ISO 4217 minor units to Stripe's smallest unit, or raises AmountError."""
     iso_decimals = EXPONENTS.get(currency)
     decimals = _DECIMALS.get(currency, 2)
     if iso_decimals is None or (iso_decimals != 2 and currency not in _DECIMALS):
@@ -134,10 +130,7 @@ class StripePsp:
         )
 
     def is_available(self) -> bool:
-        """Lists a payment, for which a key that may charge has the permission.
-
-        Another request might lack it (Stripe's restricted keys): charging would stay paused.
-        """
+        """Lists a payment, which a key that may charge always can (Stripe has restricted keys)."""
         try:
             self._client.v1.payment_intents.list({"limit": 1})
         except Exception:  # noqa: BLE001  including the library's for unexpected JSON

@@ -36,10 +36,8 @@ class Sweep:
         errors: list[Exception] = []
         for name, node in redis_client.nodes(self._redis).items():
             try:
-                self._cursors[name], requeued, failed = self._scan(
-                    node, self._cursors[name], "queue"
-                )
-                ids += requeued
+                self._cursors[name], found, failed = self._scan(node, self._cursors[name], "queue")
+                ids += found
                 errors += failed
             except redis_client.ERRORS as error:
                 errors.append(error)
@@ -61,10 +59,7 @@ class Sweep:
     def _scan(
         self, node: store.Client, cursor: int, mode: str
     ) -> tuple[int, list[str], list[Exception]]:
-        """Scans a Redis, or one node of a cluster, from a cursor.
-
-        Returns the next cursor, the ids of orphans, and the errors of single partitions.
-        """
+        """Returns the node's next cursor, the ids of orphans, and errors of single partitions."""
         cursor, keys = node.scan(cursor, self._pattern, _KEYS_AT_ONCE)
         by_prefix: defaultdict[str, dict[str, str]] = defaultdict(dict)
         for key in keys:

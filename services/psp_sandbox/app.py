@@ -19,15 +19,11 @@ _log = structlog.get_logger()
 
 
 def create_app(
-    settings: SandboxSettings,
-    *,
-    store: Store | None = None,
-    waiting: Waiting | None = None,
+    settings: SandboxSettings, *, store: Store | None = None, waiting: Waiting | None = None
 ) -> App:
-    """Creates the app. The first request opens the database, which is only checked here.
+    """Creates the app; raises SettingsError if the database cannot be used.
 
-    Raises:
-        SettingsError: the database cannot be used.
+    It is only checked here: the first request opens it.
     """
     store = store or _usable(Store(settings.sandbox_database), settings)
     waiting = waiting or Waiting()

@@ -56,18 +56,12 @@ DECLINED = Decline("card_declined", "generic_decline")
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """Behaviour of a payment method.
-
-    Args:
-        decline: declines with this; captures if None.
-        fault: fails with this fault.
-        fault_count_max: number of faults per idempotency key; unlimited if None.
-        slow: waits before processing.
-    """
+    """Behaviour of a payment method; captures by default."""
 
     decline: Decline | None = None
     fault: FaultKind | None = None
     fault_count_max: int | None = None
+    """Faults per idempotency key; unlimited if None."""
     slow: bool = False
 
 

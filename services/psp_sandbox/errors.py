@@ -9,15 +9,7 @@ from services.common import problems
 
 
 class StripeError(falcon.HTTPError):
-    """An error response of `/v1`.
-
-    Args:
-        status: HTTP status.
-        message: what is wrong, for people.
-        code: Stripe's error code.
-        param: the invalid parameter.
-        type_: Stripe's error type; by default derived from the status.
-    """
+    """An error response of `/v1`, with Stripe's code, parameter and type."""
 
     def __init__(
         self, status: int, message: str, *, code: str = "", param: str = "", type_: str = ""

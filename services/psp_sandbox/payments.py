@@ -49,11 +49,7 @@ class PaymentRequest:
 
 
 def read_payment(form: bytes) -> PaymentRequest:
-    """Parses and validates a form; the last value of a duplicate name counts.
-
-    Raises:
-        StripeError: 400, naming the first invalid parameter.
-    """
+    """Parses and validates a form; StripeError 400 names the first invalid parameter."""
     params = dict(parse_qsl(form.decode("utf-8", "replace"), keep_blank_values=True))
     for name in params:
         if name not in _KNOWN and not _METADATA.fullmatch(name):

@@ -8,14 +8,10 @@ from services.common.settings import HttpSettings, Secret
 
 
 class SandboxSettings(HttpSettings):
-    """The PSP sandbox's settings.
-
-    One process, without WORKERS: keys in use, faults and waiting requests are in-process state.
-    """
+    """The PSP sandbox's settings. No WORKERS: keys in use, faults and waits are of one process."""
 
     sandbox_database: Path | None = Field(
-        default=None,
-        description="SQLite file of payments and keys; in memory if unset",
+        default=None, description="SQLite file of payments and keys; in memory if unset"
     )
     sandbox_token: Secret | None = Field(
         default=None, description="token required for /_sandbox; none if unset"

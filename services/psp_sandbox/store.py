@@ -57,7 +57,6 @@ class Store:
         self._connection: sqlite3.Connection | None = None
 
     def check(self) -> None:
-        """Raises `sqlite3.Error` if the database is unavailable."""
         with self._use() as connection:
             connection.execute("SELECT 1 FROM payments LIMIT 1").fetchone()
 
@@ -89,7 +88,6 @@ class Store:
         return known, json.loads(intent) if intent else None
 
     def note_fault(self, key: str) -> int:
-        """Counts a fault of a key; returns the new count."""
         with self._use() as connection:
             row = connection.execute(
                 "UPDATE payments SET faults = faults + 1 WHERE key = ? AND in_force"

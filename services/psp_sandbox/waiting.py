@@ -22,23 +22,14 @@ class Waiting:
     """Lets at most `WAITING_COUNT_MAX` requests wait at once."""
 
     def __init__(
-        self,
-        *,
-        hold_seconds: float = HOLD_SECONDS_MAX,
-        slow_seconds: float = SLOW_SECONDS,
+        self, *, hold_seconds: float = HOLD_SECONDS_MAX, slow_seconds: float = SLOW_SECONDS
     ) -> None:
         self.hold_seconds = hold_seconds
         self.slow_seconds = slow_seconds
         self._slots = threading.BoundedSemaphore(WAITING_COUNT_MAX)
 
     def wait(self, environ: Mapping[str, Any], seconds: float) -> None:
-        """Waits `seconds` or until the client disconnects.
-
-        Read the request body first: a disconnect is detected only after it.
-
-        Raises:
-            StripeError: 503 if all slots are taken.
-        """
+        """Waits `seconds` or until the client disconnects, noticed only once its body is read."""
         if not self._slots.acquire(blocking=False):
             raise StripeError(503, "The sandbox has too many waiting requests. Try again.")
         try:
