@@ -74,7 +74,7 @@ def send(request: httpx.Request, status: int) -> httpx.Response:
     """Sends one request; raises MeasureError if the response has another status."""
     response = support.http.send(request)
     if response.status_code != status:
-        raise MeasureError(f"{request.url} answered {response.status_code}: {response.text[:200]}")
+        raise MeasureError(f"{request.url} responded {response.status_code}: {response.text[:200]}")
     return response
 
 

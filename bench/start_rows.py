@@ -52,7 +52,7 @@ def _start(bench: Bench) -> Measured:
         log(f"{'start':<16} {seconds:.2f} s, {alone} alone; {memory[-1][0]:.0f} MB")
     yield starts, {"slowest": next(iter(candidates))}
     if not megabytes:
-        raise MeasureError("the proportional set size of a process needs Linux")
+        raise MeasureError("the proportional set size is known on Linux only")
     yield memory, {f"{name} MB": round(size, 1) for name, size in sorted(megabytes.items())}
 
 

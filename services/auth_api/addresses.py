@@ -17,7 +17,7 @@ def client_address(req: falcon.Request, proxies: Sequence[Network]) -> str:
     """The client's address: the last hop that is not one of the trusted `proxies`.
 
     Each proxy appends its peer's address to X-Forwarded-For, so entries left of the first untrusted
-    hop may be forged. Of a hop that is no address, the proxy that sent it is the client.
+    hop may be forged. If a hop is not an address, the client is the proxy that sent it.
     """
     client: str = req.remote_addr
     if proxies:

@@ -36,10 +36,7 @@ _log = structlog.get_logger()
 
 
 class HttpMetrics:
-    """Request durations by method, route and status, and other collectors' metrics.
-
-    `GET /metrics` is not reachable through the router.
-    """
+    """`GET /metrics`: request durations by method, route and status, and other collectors'."""
 
     def __init__(self, collectors: Sequence[Collector] = ()) -> None:
         from prometheus_client import CollectorRegistry, Histogram  # noqa: PLC0415
@@ -58,10 +55,8 @@ class HttpMetrics:
         )
 
     def observe(self, req: falcon.Request, resp: falcon.Response, seconds: float) -> None:
-        """Counts a request. The set of labels is bounded, whatever clients send.
-
-        Never raises: the request may already have had its effect.
-        """
+        """Counts a request; never raises, because it may already have had its effect."""
+        # The set of labels is bounded, whatever clients send.
         method = req.method if req.method in _METHODS else "other"
         labels = (method, req.uri_template or "none", resp.status_code)
         try:
@@ -107,7 +102,7 @@ class SharedCounters:
             else Path(tempfile.mkdtemp(prefix="metrics-"))
         )
         self._folder.mkdir(parents=True, exist_ok=True)
-        # Within the state folder it is another process's until this one holds the port.
+        # In the state folder, it may be another process's until this one holds the port.
         self._owner = 0 if state else os.getpid()
         self._taken: set[int] = set()
         self._slot: int | None = -1
@@ -124,16 +119,13 @@ class SharedCounters:
             path.unlink(missing_ok=True)
 
     def pre_fork(self, _arbiter: Any, worker: Any) -> None:
-        """Assigns a new worker the lowest free slot and preallocates its file.
-
-        Without that, a full disk would kill the worker (SIGBUS) when it writes to the mapped file.
-        """
+        """Assigns a new worker the lowest free slot."""
         slot = next(slot for slot in itertools.count() if slot not in self._taken)
         self._taken.add(slot)
-        worker.slot = slot
-        self._slot = slot
+        self._slot = worker.slot = slot
         try:
             with (self._folder / f"histogram_{slot}.db").open("ab") as file:
+                # Else a full disk would kill the worker (SIGBUS) when it writes to the mapped file.
                 if hasattr(os, "posix_fallocate"):  # not on macOS
                     os.posix_fallocate(file.fileno(), 0, _FILE_BYTES)
         except OSError as error:

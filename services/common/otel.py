@@ -104,13 +104,7 @@ class Tracing:
         self._count += 1
         return self._count <= TRACES_PER_SECOND_MAX
 
-    def process_response(
-        self,
-        req: falcon.Request,
-        resp: falcon.Response,
-        _resource: object,
-        _succeeded: bool,  # noqa: FBT001
-    ) -> None:
+    def process_response(self, req: falcon.Request, resp: falcon.Response, *_: Any) -> None:
         span = req.context.get("span")
         if span is None:
             return

@@ -90,6 +90,6 @@ def serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPErro
 def unexpected(
     _req: falcon.Request, _resp: falcon.Response, _error: Exception, _params: dict[str, Any]
 ) -> None:
-    """Falcon error handler for exceptions that no other handler is for."""
+    """Falcon error handler for exceptions without another handler."""
     _log.exception("unexpected error")
     raise falcon.HTTPInternalServerError

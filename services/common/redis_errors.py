@@ -11,7 +11,7 @@ from services.common import redis_client
 from services.common.problems import Unavailable
 from services.common.web import App
 
-# These may follow a broken connection, on which the first attempt was sent.
+# Replies to a second attempt; the first may have been sent on a connection that then broke.
 _FAILOVER = (redis.ReadOnlyError, AskError, ClusterDownError)
 
 _log = structlog.get_logger()

@@ -85,7 +85,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "worker_exit": lambda _arbiter, _worker: tracing.stop(),
             "child_exit": self._worker_ended,
         }
-        # Shared by the workers; per worker, its open connections plus one, or 0.
+        # Shared by the workers. Of each: its open connections plus one, 0 if there is no worker.
         self._counts = memoryview(mmap.mmap(-1, _COUNTS * 4)).cast("I")
         super().__init__()
 

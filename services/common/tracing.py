@@ -1,12 +1,10 @@
 """Traces by OpenTelemetry; off unless OTEL_EXPORTER_OTLP_ENDPOINT is set.
 
-Off, every span is INVALID_SPAN, which does nothing, and of OpenTelemetry only the API is imported.
-On, services/common/otel.py makes and exports them. A trace begins with a request
-(`otel.Tracing`); all other spans exist only within a trace, so untraced work costs next to
-nothing.
+Off, every span is INVALID_SPAN, which does nothing, and only OpenTelemetry's API is imported. On,
+services/common/otel.py makes and exports them. A trace begins with a request; all other spans exist
+only within a trace, so untraced work costs next to nothing.
 
-A `traceparent` (W3C Trace Context) is text, empty without a trace. It travels through the queue in
-the entry's field of that name.
+A `traceparent` (W3C Trace Context) is text, empty without a trace; a field of queue entries, too.
 """
 
 from __future__ import annotations
@@ -84,7 +82,7 @@ def span(
 
 
 def use(span: Span, *, end: bool = True) -> AbstractContextManager[object]:
-    """Makes a span current within the block, whose exception is its error; then ends it."""
+    """Makes a span current in the block, records an exception as its error, and ends it."""
     if span is INVALID_SPAN:
         return _UNCHANGED
     return trace.use_span(span, end_on_exit=end, record_exception=False)
@@ -98,7 +96,7 @@ def end(span: Span, failure: str = "") -> None:
 
 
 def trace_id(span: Span) -> str:
-    """The id of the span's trace, for log lines; empty without a trace."""
+    """The id of the span's trace, for log lines; empty without one."""
     return traceparent(span)[3:35]
 
 
@@ -109,7 +107,7 @@ def traceparent(span: Span) -> str:
 
 
 def extract(traceparent: str) -> Context:
-    """The context of the span that a traceparent names; without any if that is malformed."""
+    """The context of the span that a traceparent names; empty if it is malformed."""
     return _W3C.extract({"traceparent": traceparent})
 
 

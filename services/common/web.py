@@ -96,8 +96,8 @@ class Gate:
         self._metrics = metrics
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
-        # The router closes a connection when its own client gives up. To do that client's work
-        # would delay all others, most of all if it retries early.
+        # The router closes a connection when its own client gives up. Doing the work anyway would
+        # delay all others, above all if that client retries early.
         if _is_abandoned(req.env.get("gunicorn.socket")):
             raise Problem(400, "The client closed the connection.", code="client-closed-request")
         # Against DNS rebinding: a page whose name resolves to this machine sends that name.
@@ -108,13 +108,7 @@ class Gate:
         if not _PATH.match(req.path):
             raise falcon.HTTPNotFound
 
-    def process_response(
-        self,
-        req: falcon.Request,
-        resp: falcon.Response,
-        _resource: object,
-        _succeeded: bool,  # noqa: FBT001
-    ) -> None:
+    def process_response(self, req: falcon.Request, resp: falcon.Response, *_: Any) -> None:
         context = req.context
         resp.set_header("X-Request-Id", context.request_id)
         seconds = time.perf_counter() - context.started

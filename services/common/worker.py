@@ -93,11 +93,7 @@ class _Handler(WSGIRequestHandler):
 
 
 def _serve_in_background(app: App, settings: HttpSettings) -> None:
-    """Serves HTTP_PORT from a daemon thread.
-
-    gunicorn would cost another process; this port gets a few requests a minute and is not reachable
-    through the router.
-    """
+    """Serves HTTP_PORT from a thread: it gets few requests, for which gunicorn forks a process."""
     kind = _Server6 if ":" in settings.http_host else _Server
     server = make_server(
         settings.http_host, settings.http_port, app, server_class=kind, handler_class=_Handler

@@ -5,7 +5,7 @@
 -- is_unseen is '1' if no PSP has seen any attempt, so that the next may be made anywhere, else ''.
 --
 -- Returns  'done', 'taken' if another connector holds the entry, 'final' if it was final already,
---          'missing' if there is no record, or its status is none: its entry stays, for begin.lua
+--          'missing' if there is no record, or its status is unknown: its entry stays, for begin.lua
 --          to report
 local transaction, queue, retries = unpack(KEYS)
 local id, group, entry_id, connector, now, event, due_ms, is_unseen = unpack(ARGV)

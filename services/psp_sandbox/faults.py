@@ -4,7 +4,7 @@ import hmac
 import random
 import threading
 from collections import Counter
-from typing import Annotated
+from typing import Annotated, Any
 
 import falcon
 from pydantic import BaseModel, ConfigDict, Field
@@ -95,13 +95,7 @@ class StripeMiddleware:
         if kind:
             inject(req, kind)
 
-    def process_response(
-        self,
-        req: falcon.Request,
-        resp: falcon.Response,
-        _resource: object,
-        _succeeded: bool,  # noqa: FBT001
-    ) -> None:
+    def process_response(self, req: falcon.Request, resp: falcon.Response, *_: Any) -> None:
         if not is_v1(req):
             return
         resp.set_header("Request-Id", req.context.request_id)  # Stripe's name for it
