@@ -6,13 +6,12 @@ With several partitions, a dead letter's id starts with its partition: `p3:17954
 import argparse
 import heapq
 import itertools
-import json
 import os
 import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TextIO
+from typing import TextIO
 
 import redis
 
@@ -198,9 +197,8 @@ def _run(letters: DeadLetters, arguments: argparse.Namespace, out: TextIO, err: 
         is_empty = True
         for letter_id, letter in letters.all():
             is_empty = False
-            row: dict[str, Any] = {"id": letter_id, **letter}
-            out.write(json.dumps(row) + "\n" if arguments.json else _line(row))
-        if is_empty and not arguments.json:
+            out.write(_line(letter_id, letter))
+        if is_empty:
             out.write("none\n")
         return 0
     ids = [i for i, _ in letters.all()] if arguments.all else [arguments.id]
@@ -217,9 +215,9 @@ def _run(letters: DeadLetters, arguments: argparse.Namespace, out: TextIO, err: 
     return code
 
 
-def _line(letter: Mapping[str, str]) -> str:
+def _line(letter_id: str, letter: Mapping[str, str]) -> str:
     transaction_id, at = letter.get("transaction_id") or "-", letter.get("at", "")
-    line = f"{letter['id']:<20} {at:<24} {transaction_id:<36} {letter.get('reason', '')}"
+    line = f"{letter_id:<20} {at:<24} {transaction_id:<36} {letter.get('reason', '')}"
     return printable(line) + "\n"
 
 
@@ -241,8 +239,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = command_line.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    listing = commands.add_parser("list", help="list all, oldest first")
-    listing.add_argument("--json", action="store_true", help="all fields, one JSON object per line")
+    commands.add_parser("list", help="list all, oldest first")
     replay = commands.add_parser("replay", help="queue a failed transaction again")
     which = replay.add_mutually_exclusive_group(required=True)
     which.add_argument("id", nargs="?", type=_letter_id, help="as `list` prints it")

@@ -48,10 +48,9 @@ class Sweep:
     def look(self) -> Iterator[list[str]]:
         """Scans once without changes; yields the ids of orphans at each step."""
         for node in redis_client.nodes(self._redis).values():
-            cursor, is_first = 0, True
-            while cursor or is_first:
-                cursor, ids, errors = self._scan(node, cursor, "look")
-                is_first = False
+            cursor = None
+            while cursor != 0:
+                cursor, ids, errors = self._scan(node, cursor or 0, "look")
                 if errors:
                     raise errors[0]
                 yield ids

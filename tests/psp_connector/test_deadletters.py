@@ -1,5 +1,4 @@
 import io
-import json
 from typing import Any
 
 import pytest
@@ -26,24 +25,19 @@ def failed(payments: Payments) -> str:
 
 
 def test_list(redis_port: int, client: Any) -> None:
-    """`list` prints a line per dead letter, over several pages, with all fields as JSON.
+    """`list` prints a line per dead letter, over several pages; REDIS_REPLICAS_MIN is ignored.
 
-    Without any, it and `replay --all` print `none` for a person, nothing for a program.
-    REDIS_REPLICAS_MIN is ignored.
+    Without any, it and `replay --all` print `none`.
     """
     assert run(redis_port, "list") == run(redis_port, "replay", "--all") == (0, "none\n", "")
-    assert run(redis_port, "list", "--json") == (0, "", "")
     for number in range(249):
         client.xadd(STORE.deadletters, {"transaction_id": str(number), "reason": "x"})
-    letter = {"transaction_id": "x\ny", "reason": "\x1b[2J\nfake", "a\nb": "c"}
-    client.xadd(STORE.deadletters, letter)
+    client.xadd(STORE.deadletters, {"transaction_id": "x\ny", "reason": "\x1b[2J\nfake"})
     seen = [letter["transaction_id"] for _, letter in DeadLetters(client).all()]
     assert seen == [*map(str, range(249)), "x\ny"]
     code, out, _ = run(redis_port, "list")
     assert (code, len(out.splitlines())) == (0, 250)
     assert "fake" in out
-    last = json.loads(run(redis_port, "list", "--json")[1].splitlines()[-1])
-    assert last.items() >= letter.items()
 
 
 def test_a_replayed_transaction_is_captured(
