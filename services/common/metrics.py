@@ -1,12 +1,9 @@
 """Prometheus metrics of an HTTP service, served on its own port.
 
 Each gunicorn worker counts in the file of its slot, which a replacement worker reuses
-(`SharedCounters`); the worker that is scraped adds up all files. prometheus-client chooses its
-storage on first import, so it is imported inside functions.
+(`SharedCounters`); the worker that is scraped adds up all files.
 https://prometheus.github.io/client_python/multiprocess/
 """
-
-from __future__ import annotations
 
 import itertools
 import os
@@ -14,15 +11,21 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import falcon
 import structlog
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Histogram,
+    generate_latest,
+    multiprocess,
+    values,
+)
+from prometheus_client.registry import Collector
 
 from services.common.problems import Unavailable
-
-if TYPE_CHECKING:
-    from prometheus_client.registry import Collector
 
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 # Room for some 400 combinations of route, method and status; there are about 50.
@@ -39,8 +42,6 @@ class HttpMetrics:
     """`GET /metrics`: request durations by method, route and status, and other collectors'."""
 
     def __init__(self, collectors: Sequence[Collector] = ()) -> None:
-        from prometheus_client import CollectorRegistry, Histogram  # noqa: PLC0415
-
         self._registry = CollectorRegistry()
         for collector in collectors:
             self._registry.register(collector)
@@ -68,13 +69,6 @@ class HttpMetrics:
             _log.warning("could not count request", reason=repr(error))
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        from prometheus_client import (  # noqa: PLC0415
-            CONTENT_TYPE_LATEST,
-            CollectorRegistry,
-            generate_latest,
-            multiprocess,
-        )
-
         registry = self._registry
         try:
             if os.environ.get(_FOLDER):
@@ -107,8 +101,6 @@ class SharedCounters:
         self._taken: set[int] = set()
         self._slot: int | None = -1
         os.environ[_FOLDER] = str(self._folder)
-        from prometheus_client import values  # noqa: PLC0415
-
         # By slot, not process id: one file for each concurrent worker.
         values.ValueClass = values.MultiProcessValue(self._slot_of_process)  # type: ignore[no-untyped-call]
 

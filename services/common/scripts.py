@@ -17,8 +17,8 @@ from services.common.store import LEASE_SECONDS, Partition
 
 # Below the Core API's timeout. A replica on the same network confirms within a millisecond.
 _WAIT_MS_MAX = 500
-# Only a replica refuses WAIT; its replies to scripts may be other errors. NOREPLICAS is of a
-# primary with fewer than min-replicas-to-write replicas, from which the address may have moved.
+# Only a replica refuses WAIT; scripts may fail there with other errors. A primary with fewer than
+# min-replicas-to-write replicas replies NOREPLICAS; the address may lead to another one by now.
 _REFUSED = re.compile("WAIT cannot be used with replica|^NOREPLICAS ")
 
 _LIBRARY = (Path(__file__).parent / "library.lua").read_text(encoding="utf-8")

@@ -1,7 +1,5 @@
 """Shared by all HTTP services: app, request bodies, health, request log."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re
@@ -9,11 +7,12 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import falcon
 import falcon.media
 import structlog
+from prometheus_client.registry import Collector
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
@@ -21,9 +20,6 @@ from services.common import problems, tracing
 from services.common.metrics import HttpMetrics
 from services.common.problems import Problem
 from services.common.settings import HttpSettings
-
-if TYPE_CHECKING:
-    from prometheus_client.registry import Collector
 
 App: TypeAlias = "falcon.App[falcon.Request, falcon.Response]"
 Check: TypeAlias = "Callable[[], None]"

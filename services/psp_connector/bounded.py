@@ -71,7 +71,7 @@ class BoundedSession(requests.Session):
         """None: a redirect would send the payment elsewhere, each time with a new timeout."""
 
     def watch(self, connection: Any) -> None:
-        """Starts the timeout of this thread's call, if it has not, which uses `connection`."""
+        """Starts the timeout of this thread's call on `connection`, unless it is running."""
         caller = threading.get_ident()
         deadline, _ = self._calls.get(caller, (time.monotonic() + self._seconds_max, None))
         # urllib3's own transport, for TLS within the TLS of a proxy, cannot be shut down.

@@ -61,7 +61,7 @@ class Connector:
 
     @property
     def last_turn(self) -> float:
-        """Monotonic time since when a lane has not worked, for the health check."""
+        """Monotonic time of the least recent turn among the lanes, for the health check."""
         return min(lane.last_turn for lane in self._lanes)
 
     def run(self) -> None:
@@ -151,7 +151,7 @@ class Connector:
         return _final_result(work, outcome)
 
     def saved(self, attempts: list[tuple[Attempt, bool]]) -> None:
-        """Logs and counts results written to Redis; with each, whether it had an effect."""
+        """Logs and counts saved results, each with whether it had an effect."""
         for attempt, effective in attempts:
             result = attempt.result
             if isinstance(result, RetryResult):

@@ -102,13 +102,13 @@ class Queue:
         return int(scripts.run_script(self._redis, _PROMOTE, keys, args))
 
     def read(self, count_max: int, block_ms: int | None = None) -> list[Entry]:
-        """Reads new entries; blocks up to `block_ms` for the first. Malformed: dead letters."""
+        """Reads new entries, waiting `block_ms` for the first; malformed: dead letters."""
         return self._valid(self._read(self.name, ">", count_max, block_ms))
 
     def _read(
         self, consumer: str, after: str, count_max: int, block_ms: int | None = None
     ) -> list[Entry]:
-        """Reads new entries, or after "0" those that the consumer has: deleted ones are empty."""
+        """Reads new entries (`>`), or those that the consumer holds (`0`; deleted: empty)."""
         reply = self._redis.xreadgroup(
             store.GROUP, consumer, {self.partition.queue: after}, count=count_max, block=block_ms
         )

@@ -62,7 +62,7 @@ class Entry:
 
     @property
     def is_repeated(self) -> bool:
-        """Whether earlier attempts may not be counted: a replay, or a sweep after a restore."""
+        """Whether there may be uncounted attempts: after a replay, or a sweep of restored data."""
         return not {"swept", "replayed"}.isdisjoint(self.fields)
 
     @property

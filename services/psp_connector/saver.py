@@ -42,7 +42,7 @@ class Attempt:
 
 
 class Saver:
-    """Saves results in a background thread; tells `saved` of each whether it had an effect."""
+    """Saves results in a thread; calls `saved` with them, each with whether it had an effect."""
 
     def __init__(
         self, queue_: Queue, slots: Slots, saved: Callable[[list[tuple[Attempt, bool]]], None]
