@@ -34,7 +34,7 @@ _SUPERVISOR = "supervisor"
 _FLUSHES_MAX = 50
 _SETTLE_SECONDS = 0.1
 # Values in the user's shell would replace the defaults.
-_SETTINGS = ("WORKERS", "CONCURRENCY", "THREADS", "FINISHED_DAYS", "DEADLETTER_DAYS")
+_SETTINGS = ("WORKERS", "CONCURRENCY", "FINISHED_DAYS", "DEADLETTER_DAYS")
 
 
 def running(
