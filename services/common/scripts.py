@@ -3,8 +3,6 @@
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,15 +22,12 @@ _REFUSED = re.compile("WAIT cannot be used with replica|^NOREPLICAS ")
 _LIBRARY = (Path(__file__).parent / "library.lua").read_text(encoding="utf-8")
 
 
-@dataclass(frozen=True)
 class Script:
-    """A Lua script."""
+    """A Lua script, and the hash that EVALSHA expects."""
 
-    text: str
-
-    @cached_property
-    def sha(self) -> str:
-        return hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 class NotReplicatedError(redis.RedisError):

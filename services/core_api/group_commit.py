@@ -8,7 +8,6 @@ server has threads.
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import redis
@@ -16,20 +15,15 @@ import redis
 from services.common import scripts, store
 
 
-def _locked() -> threading.Lock:
-    lock = threading.Lock()
-    lock.acquire()
-    return lock
-
-
-@dataclass(eq=False, slots=True)
 class _Call:
-    keys: Sequence[str]
-    args: Sequence[Any]
-    turn: threading.Lock = field(default_factory=_locked)
-    """Released when the call has its reply, or must send the next batch."""
-    done: bool = False
-    reply: Any = None
+    def __init__(self, keys: Sequence[str], args: Sequence[Any]) -> None:
+        self.keys = keys
+        self.args = args
+        self.done = False
+        self.reply: Any = None
+        # Released when the call has its reply, or must send the next batch.
+        self.turn = threading.Lock()
+        self.turn.acquire()
 
 
 class GroupCommit:
