@@ -25,32 +25,28 @@ class Breaker:
         self._backoff = backoff
         self._timer = timer
         self._lock = threading.RLock()
-        self._calls_max = concurrency
+        self.calls_max = concurrency
+        """Concurrent calls that may be made now; 0 while open."""
         self._failures = 0
         self._checking = False
         self._probes = 0
         self._probe_at = 0.0
 
-    @property
-    def calls_max(self) -> int:
-        """Concurrent calls that may be made now; 0 while open."""
-        return self._calls_max
-
     def succeeded(self) -> None:
         """Records a definite PSP response, such as a decline."""
         with self._lock:
             self._failures = 0
-            if self._calls_max:
+            if self.calls_max:
                 self._probes = 0
-                self._calls_max = min(self._calls_max * 2, self._concurrency)
+                self.calls_max = min(self.calls_max * 2, self._concurrency)
 
     def failed(self) -> bool:
         """Records a transient failure; returns whether the caller must `check` now."""
         with self._lock:
             self._failures += 1
-            recovering = self._calls_max < self._concurrency
+            recovering = self.calls_max < self._concurrency
             suspect = recovering or self._failures >= FAILURES_MAX
-            if not self._calls_max or self._checking or not suspect:
+            if not self.calls_max or self._checking or not suspect:
                 return False
             self._checking = True
             return True
@@ -58,7 +54,7 @@ class Breaker:
     def is_due(self) -> bool:
         """Whether it is open, and the caller must `check` the PSP now."""
         with self._lock:
-            if self._calls_max or self._checking or self._timer() < self._probe_at:
+            if self.calls_max or self._checking or self._timer() < self._probe_at:
                 return False
             self._checking = True
             return True
@@ -71,14 +67,14 @@ class Breaker:
         finally:
             with self._lock:
                 self._checking = False
-                was_open = not self._calls_max
+                was_open = not self.calls_max
                 if not is_up:
-                    self._calls_max = 0
+                    self.calls_max = 0
                     self._probes += 1
                     delay_seconds = self._backoff.delay_seconds(self._probes)
                     self._probe_at = self._timer() + delay_seconds
                 elif was_open:
-                    self._calls_max, self._failures = 1, 0
+                    self.calls_max, self._failures = 1, 0
                 else:
                     self.succeeded()
         return is_up == was_open

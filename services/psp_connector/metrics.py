@@ -1,5 +1,6 @@
 """The connector's metrics: its own counters, and queue depths read from Redis on scrape."""
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 
@@ -47,17 +48,11 @@ class QueueCollector:
         """Reads four gauges in one round trip for each partition."""
         labels = ["partition"] if len(self._partitions) > 1 else []
         gauges = [GaugeMetricFamily(name, what, labels=labels) for name, what in _GAUGES]
-        is_empty = True
         for partition in self._partitions:
-            try:
-                values = self._read(partition)
-            except redis_client.ERRORS:
-                continue
-            is_empty = False
-            for gauge, value in zip(gauges, values, strict=True):
-                gauge.add_metric([str(partition.number)] if labels else [], value)
-        if not is_empty:
-            yield from gauges
+            with contextlib.suppress(*redis_client.ERRORS):
+                for gauge, value in zip(gauges, self._read(partition), strict=True):
+                    gauge.add_metric([str(partition.number)] if labels else [], value)
+        yield from gauges
 
     def _read(self, partition: store.Partition) -> tuple[float, ...]:
         with self._redis.pipeline(transaction=False) as pipeline:
