@@ -43,7 +43,8 @@ def _start(bench: Bench) -> Measured:
             ready = [state.ready_at for state in stack.states() if state.is_ready]
             seconds = max(at.timestamp() for at in ready if at) - began
             time.sleep(_IDLE_SECONDS)
-            megabytes = _megabytes(stack)
+            if Path("/proc/self/smaps_rollup").exists():
+                megabytes = stacks.pss_megabytes(stack)
             alone = {name: _restart_seconds(stack, name, candidates[name]) for name in candidates}
         slowest = max(alone, key=lambda name: alone[name])
         candidates = {slowest: candidates[slowest]}
@@ -77,7 +78,3 @@ def _restart_seconds(stack: Stack, name: str, ready_line: str) -> float:
             raise MeasureError(f"{name} did not become ready by itself")
         time.sleep(_POLL_SECONDS)
     return time.monotonic() - began
-
-
-def _megabytes(stack: Stack) -> dict[str, float]:
-    return stacks.pss_megabytes(stack) if Path("/proc/self/smaps_rollup").exists() else {}

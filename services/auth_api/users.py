@@ -23,8 +23,6 @@ from services.auth_api.settings import SHIPPED_USERS
 from services.auth_api.userfile import USERNAME_CHARACTERS_MAX, User, UsersError, load, locked, save
 from services.common.command import run_main
 
-Password = Callable[[], str]
-
 _EPILOG = """\
 examples:
   $ python -m services.auth_api.users list
@@ -101,7 +99,7 @@ class UserDirectory:
         return (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino)
 
 
-def main(argv: Sequence[str], path: Path, out: TextIO, read_password: Password) -> int:
+def main(argv: Sequence[str], path: Path, out: TextIO, read_password: Callable[[], str]) -> int:
     """Runs the command; returns its exit code."""
     arguments = parser().parse_args(argv)
     command, username = arguments.command, getattr(arguments, "username", "")
