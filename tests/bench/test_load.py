@@ -31,6 +31,7 @@ def post(service: Service, path: str, **more: Any) -> httpx.Request:
         (f"http://127.0.0.1:{CLOSED_PORT}", "unable to connect"),
         ("/other", "were refused"),
     ],
+    ids=["hang-up", "closed", "refused"],  # the same in each process of pytest-xdist
 )
 def test_a_run_without_good_responses_is_invalid(service: Service, path: str, message: str) -> None:
     """A rate of refusals or broken connections is never reported as one of good responses."""
