@@ -10,6 +10,7 @@ import mmap
 import os
 import signal
 import socket
+import struct
 import sys
 import time
 import weakref
@@ -114,24 +115,31 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
 
 class _Connection(socket.socket):
-    """A client's connection; one that stalls within a request counts as closed by the client."""
+    """A client's connection; one that stalls within a request counts as closed by the client.
 
-    def setblocking(self, flag: bool, /) -> None:  # noqa: FBT001  as in the standard library
-        """Blocks for at most STALL_SECONDS_MAX; between requests gunicorn does not block."""
-        self.settimeout(STALL_SECONDS_MAX if flag else 0)
+    The kernel keeps the time; with `settimeout`, Python would poll before each call.
+    """
 
-    def recv(self, *args: int) -> bytes:
+    def __init__(self, accepted: socket.socket) -> None:
+        super().__init__(fileno=accepted.detach())
+        seconds = struct.pack("ll", int(STALL_SECONDS_MAX), int(STALL_SECONDS_MAX % 1 * 1_000_000))
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            self.setsockopt(socket.SOL_SOCKET, option, seconds)
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
         """Returns nothing, as at the end, after STALL_SECONDS_MAX."""
         try:
-            return super().recv(*args)
-        except TimeoutError:
+            return super().recv(size, flags)
+        except BlockingIOError:
+            if flags & socket.MSG_DONTWAIT:
+                raise
             return b""
 
     def sendall(self, *args: Any) -> None:
         """Raises BrokenPipeError, as for a closed connection, after STALL_SECONDS_MAX."""
         try:
             super().sendall(*args)
-        except TimeoutError as error:
+        except BlockingIOError as error:
             raise BrokenPipeError(errno.EPIPE, "the client does not read") from error
 
 
@@ -160,7 +168,7 @@ class _Listener:
             # Meanwhile a worker with fewer accepts; if it is busy, this one does.
             time.sleep(GIVE_WAY_SECONDS)
         accepted, address = self._listener.accept()
-        connection = _Connection(fileno=accepted.detach())
+        connection = _Connection(accepted)
         self._accepted.add(connection)
         was_full, self._is_full = self._is_full, self._publish() > CONNECTIONS_MAX
         if self._is_full:
