@@ -147,15 +147,15 @@ class Sources:
 
     def gauges(self) -> dict[str, float]:
         """The queue's gauges by their names in `/metrics`: sums, or the greatest age."""
-        found = {
-            metric.name: (max if metric.name.endswith("seconds") else sum)(
-                sample.value for sample in metric.samples
-            )
-            for metric in self._queue.collect()
-        }
-        if not found:
+        gauges = [metric for metric in self._queue.collect() if metric.samples]
+        if not gauges:
             raise redis.ConnectionError("Redis does not respond")
-        return found
+        return {
+            gauge.name: (max if gauge.name.endswith("seconds") else sum)(
+                sample.value for sample in gauge.samples
+            )
+            for gauge in gauges
+        }
 
     def sandbox(self, method: str, path: str, body: Any = None) -> Any:
         """A request to the sandbox's control interface; returns the JSON response, if any."""

@@ -13,7 +13,7 @@ from devtools.console.settings import ConsoleSettings
 from devtools.console.sources import TROUBLE, Payment, Sources, sentence
 from devtools.console.spans import SpanStore
 from devtools.supervisor import ProcessState
-from tests.support import call
+from tests.support import CLOSED_PORT, call
 
 RUNNING = ProcessState("core-api", "Running", 0, True, True, 0, 0, None, None)
 PENDING = replace(RUNNING, status="Pending", is_running=False, is_ready=False)
@@ -69,11 +69,22 @@ def test_the_command_to_copy_runs_nothing_else(tmp_path: Path) -> None:
     assert json.loads(done.stdout) == record
 
 
+def sources_of(redis_port: int, folder: Path) -> Sources:
+    environ = {"HTTP_PORT": "1", "PLATFORM_PORT": "1", "PLATFORM_STATE": str(folder)}
+    environ["REDIS_URL"] = f"redis://127.0.0.1:{redis_port}/0"
+    return Sources(ConsoleSettings.read(environ), SpanStore(folder / "spans"))
+
+
+def test_a_redis_that_is_down_is_named(tmp_path: Path) -> None:
+    """The gauges of the queue have no samples then."""
+    with pytest.raises(TROUBLE) as error:
+        sources_of(CLOSED_PORT, tmp_path).gauges()
+    assert sentence(error.value).startswith("Redis does not respond.")
+
+
 def test_a_problem_of_the_core_api_is_shown(client: Any, redis_port: int, tmp_path: Path) -> None:
     """Points broken by hand are named on the page, with where to look."""
-    environ = {"HTTP_PORT": "1", "PLATFORM_PORT": "1", "PLATFORM_STATE": str(tmp_path)}
-    environ["REDIS_URL"] = f"redis://127.0.0.1:{redis_port}/0"
-    sources = Sources(ConsoleSettings.read(environ), SpanStore(tmp_path / "spans"))
+    sources = sources_of(redis_port, tmp_path)
     record = {"id": "t", "amount": 1, "currency": "USD", "payment_method": "pm", "user_id": 2}
     record |= {"status": "queued", "created_at": "", "updated_at": "", "attempts": 0}
     client.hset("transaction:t", mapping=record | {"timeline": ""})
