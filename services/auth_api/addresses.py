@@ -41,7 +41,7 @@ def address_group(address: str) -> str:
 
 
 def _parse(address: str) -> IPv4Address | IPv6Address | None:
-    """Without port and zone; IPv4-mapped addresses as IPv4. None if it is no address."""
+    """Parses an address, without port and zone; an IPv4-mapped one as IPv4. None if it is none."""
     text = address.strip()
     if match := _WITH_PORT.fullmatch(text):
         text = match[1] or match[2] or ""

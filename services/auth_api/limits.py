@@ -34,7 +34,8 @@ OF_A_NAME = Limit(5, seconds=60)
 OF_AN_ADDRESS = Limit(50, seconds=3)
 # Names that failed recently leave half of their address's bucket to others.
 OF_AN_ADDRESS_FOR_FAILING_NAMES = Limit(25, seconds=3)
-# Longer than any bucket drains, or failing clients that wait for their address would seem new.
+# Longer than any bucket takes to drain: else failing clients that wait for their address would
+# count as new.
 _RECENT_SECONDS = 3600
 # A working day: a merchant's first login of a day may be delayed, later ones are not.
 _TRUSTED_SECONDS = 12 * 3600
@@ -42,7 +43,7 @@ _BUCKETS_MAX = 20_000
 # Same as the wait for a core in services/auth_api/passwords.py.
 _WAIT_SECONDS_MAX = 5.0
 
-# An address, with a name, with a guess.
+# The key of a bucket: an address, then if it is narrower a name, then a guess.
 _Bucket: TypeAlias = tuple[str | bytes, ...]
 
 

@@ -1,4 +1,4 @@
-"""The JSON file of users. Its own module, for preflight: others import Argon2 and structlog."""
+"""The JSON file of users. Imports neither Argon2 nor structlog, because preflight imports it."""
 
 import contextlib
 import fcntl

@@ -15,7 +15,7 @@ def now_ms(clock: Clock = time.time) -> int:
 
 
 def rfc3339(time: int, digits: int = 3) -> str:
-    """RFC 3339 in UTC: `2026-11-23T06:00:00.000Z` for milliseconds, microseconds with 6 digits."""
+    """Formats milliseconds since the epoch, or with 6 digits microseconds, as RFC 3339 in UTC."""
     seconds, fraction = divmod(time, 10**digits)
     return f"{_second(seconds)}.{fraction:0{digits}}Z"
 

@@ -12,7 +12,7 @@ _HEADER = re.compile(
 
 
 def otlp_headers(text: str) -> str:
-    """`name=value`, separated by commas, as Caddy's exporter reads them; it would log others."""
+    """Headers `name=value`, separated by commas; Caddy's exporter would log malformed ones."""
     if all(map(_HEADER.fullmatch, text.split(","))):
         return text
     raise ValueError(
@@ -24,7 +24,7 @@ def otlp_headers(text: str) -> str:
 def base_url(text: str) -> str:
     """The address of an HTTP server; returned without a final slash.
 
-    A user would replace the API key, and a query would swallow the path.
+    A user name in it would replace the API key, and a query would swallow the path.
     """
     with contextlib.suppress(ValueError):  # e.g. a port above 65535
         parts = urlsplit(text)

@@ -81,8 +81,8 @@ class Output:
 def drain(descriptor: int = 1, seconds_max: float = 0.2) -> None:
     """Waits until the reader of a pipe, by default standard output, has read all of it.
 
-    When process-compose stops a process, it closes the pipe as soon as that has ended, and what it
-    has not read by then is lost: the line that says how the process ended.
+    process-compose closes the pipe as soon as a process that it stops has ended; unread lines are
+    lost, such as the one that says how the process ended.
     """
     unread = array.array("i", [0])
     deadline = time.monotonic() + seconds_max

@@ -39,7 +39,7 @@ _log = structlog.get_logger()
 
 
 class HttpMetrics:
-    """`GET /metrics`: request durations by method, route and status, and other collectors'."""
+    """`GET /metrics`: request durations by method, route and status, and further collectors."""
 
     def __init__(self, collectors: Sequence[Collector] = ()) -> None:
         self._registry = CollectorRegistry()
@@ -56,7 +56,7 @@ class HttpMetrics:
         )
 
     def observe(self, req: falcon.Request, resp: falcon.Response, seconds: float) -> None:
-        """Counts a request; never raises, because it may already have had its effect."""
+        """Counts a request; never raises, because the request may already have had its effect."""
         # The set of labels is bounded, whatever clients send.
         method = req.method if req.method in _METHODS else "other"
         labels = (method, req.uri_template or "none", resp.status_code)
@@ -96,7 +96,7 @@ class SharedCounters:
             else Path(tempfile.mkdtemp(prefix="metrics-"))
         )
         self._folder.mkdir(parents=True, exist_ok=True)
-        # In the state folder, it may be another process's until this one holds the port.
+        # A folder in the state folder may belong to another process until this one has the port.
         self._owner = 0 if state else os.getpid()
         self._taken: set[int] = set()
         self._slot: int | None = -1
@@ -136,5 +136,5 @@ class SharedCounters:
 
     def _slot_of_process(self) -> int:
         if self._slot is None:
-            raise OSError("no disk for the counters")
+            raise OSError("no disk space for the counters")
         return self._slot

@@ -55,7 +55,7 @@ class Tracing:
         self._second = self._count = 0
         if processor:
             self._provider.add_span_processor(processor)
-        # Its messages repeat with each batch; the exporter below logs an outage once.
+        # OpenTelemetry's own messages repeat with each batch; `Exporter` logs an outage once.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
 
     def start(self) -> None:

@@ -25,7 +25,7 @@ def check(client: store.Client, settings: RedisSettings) -> None:
 
     Raises MismatchError, or another redis.RedisError if Redis is unavailable.
     """
-    # Reads succeed on a demoted primary, so they would never leave it.
+    # Reads succeed on a demoted primary, so a client that only reads would never leave it.
     redis_client.reconnect(client)
     is_cluster = _is_cluster(client, settings)
     if is_cluster and not settings.redis_cluster:
@@ -55,7 +55,7 @@ def at_start(client: store.Client, settings: RedisSettings) -> None:
         for node in redis_client.nodes(client).values():
             if (policy := node.info("memory").get("maxmemory_policy")) not in (None, "noeviction"):
                 _log.warning("Redis may drop payments when it is full", maxmemory_policy=policy)
-            # gunicorn's main process does not use it again.
+            # gunicorn's main process does not use the connection again.
             node.connection_pool.close()
     except MismatchError as error:
         raise SettingsError([str(error)]) from None
@@ -66,7 +66,7 @@ def at_start(client: store.Client, settings: RedisSettings) -> None:
 def _is_cluster(client: store.Client, settings: RedisSettings) -> bool:
     if not settings.redis_cluster:
         return bool(client.info("cluster").get("cluster_enabled"))
-    # The cluster client only reports that it cannot connect.
+    # Asks each node, because the cluster client reports only that it cannot connect.
     failure: Exception = redis.ConnectionError("no node")
     for url in settings.redis_url.split(","):
         try:

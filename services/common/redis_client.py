@@ -31,7 +31,7 @@ class _PerThreadPool(redis.ConnectionPool):
     """
 
     def reset(self) -> None:
-        # After a fork. Before super().reset(), after which redis-py lets other threads continue.
+        # Called after a fork. This comes first: super().reset() lets other threads continue.
         self._own = threading.local()
         super().reset()
 
@@ -44,7 +44,7 @@ class _PerThreadPool(redis.ConnectionPool):
         try:
             connection.connect()
         except redis.ResponseError as error:
-            # Redis, or a proxy, may not know AUTH, and repeat its arguments.
+            # A server or proxy that does not know AUTH repeats its arguments, so the password.
             raise type(error)(str(error).partition(", with args")[0]) from None
         return connection
 
@@ -77,10 +77,10 @@ class Cluster:
 
     @cached_property
     def _client(self) -> Any:
-        others = [urlsplit(url) for url in self.urls[1:]]
+        others = map(urlsplit, self.urls[1:])
         return _RedisCluster(
             url=self.urls[0],
-            startup_nodes=[_node(one.hostname, one.port or 6379) for one in others],
+            startup_nodes=[_node(url.hostname, url.port or 6379) for url in others],
             connection_pool_class=_PerThreadPool,
             # Partitions that have a primary keep working.
             require_full_coverage=False,
@@ -109,7 +109,7 @@ class Cluster:
         return self._client.get_redis_connection(self._node(key)).connection_pool
 
     def primaries(self) -> dict[str, Client]:
-        """A client of each primary, by names."""
+        """A client of each primary, by node name."""
         client = self._client
         return {node.name: client.get_redis_connection(node) for node in client.get_primaries()}
 
@@ -121,7 +121,7 @@ class Cluster:
 
 
 def nodes(client: Client) -> dict[str, Client]:
-    """The client itself, or a client of each primary of a cluster, by names."""
+    """The client itself, or a client of each primary of a cluster, by node name."""
     return client.primaries() if isinstance(client, Cluster) else {"": client}
 
 

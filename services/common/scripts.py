@@ -16,7 +16,7 @@ from services.common.store import LEASE_SECONDS, Partition
 # Below the Core API's timeout. A replica on the same network confirms within a millisecond.
 _WAIT_MS_MAX = 500
 # Only a replica refuses WAIT; scripts may fail there with other errors. A primary with fewer than
-# min-replicas-to-write replicas replies NOREPLICAS; the address may lead to another one by now.
+# min-replicas-to-write replicas replies NOREPLICAS; the address may lead to a new primary by now.
 _REFUSED = re.compile("WAIT cannot be used with replica|^NOREPLICAS ")
 
 _LIBRARY = (Path(__file__).parent / "library.lua").read_text(encoding="utf-8")
@@ -63,7 +63,8 @@ def run_scripts(
     if not calls:
         return []
     replies = _evaluate(client, calls, "EVALSHA", replicas_min)
-    # After a restart or in a new primary; after a slot has moved, or its primary was isolated.
+    # Redis lacks the script after a restart or failover; the slot has moved, or its primary was cut
+    # off from the others.
     moved = (MovedError, ClusterDownError) if isinstance(client, redis_client.Cluster) else ()
     for kind in (NoScriptError, moved):
         again = [n for n, reply in enumerate(replies) if isinstance(reply, kind)]

@@ -43,7 +43,7 @@ CONNECTIONS_MAX = 512
 # A client that neither sends nor reads for this long in a request frees its thread. The router
 # buffers, so only direct clients can be this slow.
 STALL_SECONDS_MAX = 5.0
-# More than the workers that run at once.
+# Entries in the workers' table of connections: more than the workers that run at once.
 _COUNTS = 256
 
 _log = structlog.get_logger()
@@ -60,9 +60,10 @@ class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types
 
 
 def _correct(record: logging.LogRecord) -> bool:
-    """Corrects a message of gunicorn, which does not belong to the thread's last request.
+    """Removes the fields of the thread's last request from a message of gunicorn.
 
-    At a stop, gunicorn itself kills a worker that is still busy after GRACE_SECONDS.
+    Also corrects the reason for a killed worker: at a stop, gunicorn itself kills one that is still
+    busy after GRACE_SECONDS.
     """
     clear_contextvars()
     reason = f"Not stopped within {GRACE_SECONDS} s, or out of memory?"
@@ -86,7 +87,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "worker_exit": lambda _arbiter, _worker: tracing.stop(),
             "child_exit": self._worker_ended,
         }
-        # Shared by the workers. Of each: its open connections plus one, 0 if there is no worker.
+        # Shared by the workers: the open connections of each plus one; 0 without a worker.
         self._counts = memoryview(mmap.mmap(-1, _COUNTS * 4)).cast("I")
         super().__init__()
 
@@ -127,7 +128,7 @@ class _Connection(socket.socket):
             self.setsockopt(socket.SOL_SOCKET, option, seconds)
 
     def recv(self, size: int, flags: int = 0) -> bytes:
-        """Returns nothing, as at the end, after STALL_SECONDS_MAX."""
+        """Receives data; returns b"", as if the client had closed, when it stalls."""
         try:
             return super().recv(size, flags)
         except BlockingIOError:
@@ -136,7 +137,7 @@ class _Connection(socket.socket):
             return b""
 
     def sendall(self, *args: Any) -> None:
-        """Raises BrokenPipeError, as for a closed connection, after STALL_SECONDS_MAX."""
+        """Sends data; raises BrokenPipeError, as if the client had closed, when it stalls."""
         try:
             super().sendall(*args)
         except BlockingIOError as error:
@@ -151,10 +152,10 @@ class _Listener:
     connections are closed at once.
     """
 
-    def __init__(self, listener: Any, counts: "memoryview[int]", own: int) -> None:
+    def __init__(self, listener: Any, counts: "memoryview[int]", slot: int) -> None:
         self._listener = listener
         self._counts = counts
-        self._own = own
+        self._slot = slot
         self._accepted: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._is_full = False
         self._publish()
@@ -163,7 +164,7 @@ class _Listener:
         return getattr(self._listener, name)
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """Accepts a connection; raises BlockingIOError if another worker has."""
+        """Accepts a connection; raises BlockingIOError if another worker has accepted it."""
         if self._publish() > min(filter(None, self._counts)):
             # Meanwhile a worker with fewer accepts; if it is busy, this one does.
             time.sleep(GIVE_WAY_SECONDS)
@@ -180,7 +181,7 @@ class _Listener:
 
     def _publish(self) -> int:
         count = 1 + sum(connection.fileno() >= 0 for connection in list(self._accepted))
-        self._counts[self._own] = count
+        self._counts[self._slot] = count
         return count
 
 
@@ -214,7 +215,7 @@ def run(
     *,
     threads: int = THREADS,
 ) -> None:
-    """Reads the settings and serves until a signal; settings that are refused end it with 78."""
+    """Reads the settings and serves until a signal; exits with 78 if a setting is invalid."""
     with exit_if_bad():
         settings = kind.read(os.environ)
         logs.configure(name, settings)
@@ -234,7 +235,7 @@ def serve(create_app: Callable[[], App], settings: HttpSettings, *, threads: int
         "limit_request_line": 8190,
         "limit_request_fields": 210,
         "limit_request_field_size": 16400,
-        # By default the loopback's SCRIPT_NAME counts: a client could cause a 500.
+        # By default gunicorn trusts SCRIPT_NAME from the loopback: a client could cause a 500.
         "forwarded_allow_ips": "",
         "preload_app": True,
         "keepalive": KEEPALIVE_SECONDS,

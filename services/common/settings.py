@@ -86,7 +86,7 @@ class Settings(BaseModel):
             settings = cls.model_validate(values)
         except ValidationError as error:
             reported = {fault.split("_FILE", 1)[0] for fault in faults}
-            if reported:  # to a check of several settings, what cannot be read is missing
+            if reported:  # a check of several settings would report an unreadable one as missing
                 reported.add("")
             faults += [
                 _fault(cls, item, values)
@@ -160,7 +160,7 @@ def _is_secret(annotation: Any) -> bool:
 
 def _may_hold_a_password(field: FieldInfo) -> bool:
     validators = AfterValidator(fields.base_url), AfterValidator(fields.otlp_headers)
-    return _may_be_in_a_file(field) or any(one in field.metadata for one in validators)
+    return _may_be_in_a_file(field) or any(rule in field.metadata for rule in validators)
 
 
 def _from_file(variable: str, environ: Mapping[str, str], faults: list[str]) -> str:
@@ -175,7 +175,7 @@ def _from_file(variable: str, environ: Mapping[str, str], faults: list[str]) -> 
             return file.read(_SECRET_FILE_BYTES_MAX).strip()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        # Other text may be the secret itself.
+        # A value that is not an absolute path may be the secret itself.
         text = repr(path) if path.startswith("/") else f"{_SECRET}, not an absolute path"
         faults.append(f"{variable}={text}: the file cannot be read: {reason}")
         return ""
@@ -200,8 +200,8 @@ def _fault(cls: type[Settings], item: Any, values: Mapping[str, str]) -> str:
 
 def masked(text: str) -> str:
     """Hides user and query of addresses separated by commas, and all of any other text."""
-    matches = [_ADDRESS.fullmatch(one) for one in re.split(r",(?=\w+://)", text)]
-    return ",".join(_masked(*one.groups("")) if one else _SECRET for one in matches)
+    matches = map(_ADDRESS.fullmatch, re.split(r",(?=\w+://)", text))
+    return ",".join(_masked(*match.groups("")) if match else _SECRET for match in matches)
 
 
 def _masked(scheme: str, user: str, server: str, query: str) -> str:

@@ -4,7 +4,7 @@ Off, every span is INVALID_SPAN, which does nothing, and only OpenTelemetry's AP
 services/common/otel.py makes and exports them. A trace begins with a request; all other spans exist
 only within a trace, so untraced work costs next to nothing.
 
-A `traceparent` (W3C Trace Context) is text, empty without a trace; a field of queue entries, too.
+A `traceparent` (W3C Trace Context) is text, empty without a trace. Queue entries have it, too.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def span(
 ) -> Span:
     """Starts a span as a child of the current one, or of the traceparent `parent`.
 
-    `start_ms` is its start if that has passed, in ms since the epoch.
+    `start_ms`, in ms since the epoch, sets an earlier start; a later one counts as now.
     """
     if _tracing is None:
         return INVALID_SPAN
@@ -112,6 +112,6 @@ def extract(traceparent: str) -> Context:
 
 
 def link(span: Span, traceparent: str) -> None:
-    """Links a span to an earlier one, if there is any."""
+    """Links a span to that of an earlier traceparent, unless that is empty."""
     if traceparent:
         span.add_link(trace.get_current_span(extract(traceparent)).get_span_context())

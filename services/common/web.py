@@ -229,10 +229,10 @@ def parse_json(body: bytes, model: type[ModelT]) -> ModelT:
 def _reject_duplicate_names(body: bytes) -> None:
     # Parsers disagree on which value counts (RFC 8259, 4).
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
+        fields = dict(pairs)
+        if len(fields) != len(pairs):
             raise Problem(400, "The body has a name twice.", code="malformed-json")
-        return found
+        return fields
 
     # pydantic accepted it; Python only rejects numbers of thousands of digits.
     with contextlib.suppress(ValueError):

@@ -25,16 +25,16 @@ _log = structlog.get_logger()
 
 
 class Worker(Protocol):
-    """What the process does."""
+    """A process's work: a loop that a signal stops."""
 
     def run(self) -> None:
         """Works until `stop` is called."""
 
     def stop(self) -> None:
-        """Ends `run` soon; called from a signal handler."""
+        """Makes `run` return soon; called from a signal handler."""
 
     def drain(self, seconds: float) -> int:
-        """Finishes work in flight within `seconds`; returns how much is left."""
+        """Finishes work in flight within `seconds`; returns the number of unfinished items."""
 
 
 def run(
@@ -42,7 +42,7 @@ def run(
 ) -> NoReturn:
     """Reads the settings and runs the worker; the first signal drains it, the second kills it.
 
-    Settings that are refused end the process with 78.
+    Exits with 78 if a setting is invalid.
     """
     with exit_if_bad():
         settings = kind.read(os.environ)
@@ -77,7 +77,7 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
     def handle_error(self, *_args: Any) -> None:
-        """Logs a line, in place of a traceback for each client that sends half a request."""
+        """Logs one line instead of a traceback, as for a client that sends half a request."""
         _log.info("connection failed", reason=repr(sys.exception()))
 
 
@@ -93,7 +93,7 @@ class _Handler(WSGIRequestHandler):
 
 
 def _serve_in_background(app: App, settings: HttpSettings) -> None:
-    """Serves HTTP_PORT from a thread: it gets few requests, for which gunicorn forks a process."""
+    """Serves HTTP_PORT from a thread: gunicorn would fork a process for these few requests."""
     kind = _Server6 if ":" in settings.http_host else _Server
     server = make_server(
         settings.http_host, settings.http_port, app, server_class=kind, handler_class=_Handler

@@ -1,9 +1,9 @@
 """Group commit: calls that arrive during a round trip to Redis share the next one.
 
 A single call is sent at once. Calls that arrive meanwhile wait, and the first of them sends all
-that are waiting by then, so each waits for at most one round trip besides its own. Under load this
-saves a seventh of the CPU time per request, and a fifth in Redis. At most as many calls wait as the
-server has threads.
+that are waiting by then, so each waits for at most one round trip besides its own. The number of
+waiting calls is bounded by the server's threads. Under load this saves a seventh of the CPU time
+per request, and a fifth in Redis.
 """
 
 import threading
@@ -41,7 +41,7 @@ class GroupCommit:
         """Runs the script and returns its reply.
 
         Raises redis.ResponseError if this call is rejected, another redis.RedisError if Redis is
-        unavailable or timed out; waiting calls fail with it unsent, as each would time out, too.
+        unavailable or timed out. Calls that are waiting then fail, too, unsent.
         """
         call = _Call(keys, args)
         with self._lock:

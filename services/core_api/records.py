@@ -1,4 +1,4 @@
-"""Parses what Redis stores for the Core API; it may have been changed or broken by hand."""
+"""Parses the Core API's data in Redis, which may have been edited or corrupted by hand."""
 
 import uuid
 from typing import Any
@@ -15,9 +15,9 @@ _log = structlog.get_logger()
 
 
 def transaction(transaction_id: str, record: Any) -> Transaction | None:
-    """Reads a record; None if missing, or corrupt, which is logged and does not hide the others.
+    """Parses a record; None if it is missing, or corrupt, which is logged.
 
-    A reply that is an error is raised, unless the key has another type.
+    Raises a reply that is an error, unless the key has another type, which counts as corrupt.
     """
     if isinstance(record, redis.RedisError):
         if not str(record).startswith("WRONGTYPE"):
@@ -35,7 +35,7 @@ def transaction(transaction_id: str, record: Any) -> Transaction | None:
 
 
 def credit(entry: str) -> Credit | None:
-    """Reads a ledger entry; None if corrupt."""
+    """Parses a ledger entry; None if it is corrupt."""
     try:
         return Credit.model_validate_json(entry)
     except ValidationError as error:
@@ -44,7 +44,7 @@ def credit(entry: str) -> Credit | None:
 
 
 def points(text: str | None) -> int:
-    """Reads a user's points; raises Unavailable if they are not a number."""
+    """Parses a user's points; raises Unavailable if they are not a number."""
     try:
         return int(text or 0)
     except ValueError:

@@ -91,7 +91,7 @@ class Transactions:
         if key is not None:
             keys.append(partition.idempotency(user_id, key))
             replay = [request.fingerprint(), response, IDEMPOTENCY_SECONDS]
-        span = _sending(partition, transaction_id, user_id, request_id)
+        span = _send_span(partition, transaction_id, user_id, request_id)
         args = [
             transaction_id, user_id, f"{created_ms:013d}:{transaction_id}", request_id,
             self._queue_limit, tracing.traceparent(span), *replay, *record,
@@ -108,7 +108,7 @@ class Transactions:
         return Accepted(transaction_id, response, replayed=False)
 
     def _commit(self, partition: store.Partition) -> GroupCommit:
-        """One per node, so that an unavailable node does not delay the others."""
+        """One group commit per node, so that an unavailable node does not delay the others."""
         lane = scripts.lane(self._redis, partition)
         if lane not in self._commits:
             self._commits[lane] = GroupCommit(self._redis, self._script, self._replicas_min)
@@ -120,8 +120,8 @@ class Transactions:
             record = self._redis.hgetall(self._partition(user_id).transaction(transaction_id))
         except redis.ResponseError as error:
             record = error
-        found = records.transaction(transaction_id, record)
-        return found if found and found.user_id == user_id else None
+        transaction = records.transaction(transaction_id, record)
+        return transaction if transaction and transaction.user_id == user_id else None
 
     def page(self, user_id: int, limit: int, cursor: str | None) -> Page:
         """Up to `limit` of the user's transactions, newest first; Problem 422 for a bad cursor."""
@@ -132,22 +132,22 @@ class Transactions:
         ids = [member.partition(":")[2] for member in members[:limit]]
         for transaction_id in ids:
             pipeline.hgetall(partition.transaction(transaction_id))
-        found = map(records.transaction, ids, pipeline.execute(raise_on_error=False))
+        transactions = map(records.transaction, ids, pipeline.execute(raise_on_error=False))
         more = len(members) > limit
         return Page(
-            transactions=[one for one in found if one and one.user_id == user_id],
+            transactions=[t for t in transactions if t and t.user_id == user_id],
             next_cursor=members[limit - 1] if more else None,
         )
 
     def _members(self, index: str, start: str, count: int) -> list[str]:
         """Returns up to `count` index members from `start` on; skips malformed ones."""
-        found: list[str] = []
+        valid: list[str] = []
         for skipped in range(0, _MALFORMED_PAGES_MAX * count, count):
             members = self._redis.zrevrangebylex(index, start, "-", start=skipped, num=count)
-            found += filter(_INDEX_MEMBER.fullmatch, members)
-            if len(found) >= count or len(members) < count:
+            valid += filter(_INDEX_MEMBER.fullmatch, members)
+            if len(valid) >= count or len(members) < count:
                 break
-        return found[:count]
+        return valid[:count]
 
     def loyalty(self, user_id: int, limit: int, cursor: str | None) -> Loyalty:
         """The user's points and newest credits; Problem 503 if the points are not a number."""
@@ -168,7 +168,7 @@ class Transactions:
         )
 
 
-def _sending(
+def _send_span(
     partition: store.Partition, transaction_id: str, user_id: int, request_id: str
 ) -> Span:
     attributes = {
@@ -185,7 +185,7 @@ def _sending(
 def _queued(
     transaction_id: str, user_id: int, request: TransactionRequest, created_ms: int
 ) -> tuple[str, list[str | int]]:
-    """A new `Transaction` as JSON, and its record's names and values. All are valid already."""
+    """A new transaction as JSON, and its record as names and values; the request is valid."""
     created_at = rfc3339(created_ms)
     event = {"event": "queued", "at": created_at}
     fields = {

@@ -48,7 +48,7 @@ for i, key in ipairs(KEYS) do
     replies[i] = redis.call('HMGET', key, unpack(ARGV, 3 + 2 * #KEYS))
     table.insert(replies[i], 1, is_first and '1' or '')
     if ARGV[2 + i] ~= '' then
-      -- After the reply, which has that of the attempt before.
+      -- Set after the reply was read, which has the previous attempt's.
       redis.call('HSET', key, 'attempt_traceparent', ARGV[2 + i])
     end
   end

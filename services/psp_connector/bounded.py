@@ -83,7 +83,7 @@ class BoundedSession(requests.Session):
             now = time.monotonic()
             for deadline, connection in list(self._calls.values()):
                 if now > deadline:
-                    # Any error: without this thread no call would be bounded.
+                    # Ignores any error: without this thread no call would be bounded.
                     with contextlib.suppress(Exception):
                         connection.shutdown(socket.SHUT_RDWR)
 

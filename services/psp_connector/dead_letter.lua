@@ -2,8 +2,8 @@
 -- Moves an unreadable entry to the dead letters. Its transaction, if open, fails: otherwise it
 -- would stay open with no queue entry to finish it.
 --
--- Without a transaction, if the entry names none, and its id is ''. `entry` is the text of the entry,
--- truncated; `letters_oldest` the id below which dead letters are trimmed.
+-- If the entry names no transaction, that key is left out and the id is ''. `entry` is the text of the
+-- entry, truncated; `letters_oldest` the id below which dead letters are trimmed.
 --
 -- Returns  1, or 0 if another connector has handled it
 local queue, deadletters, transaction = unpack(KEYS)

@@ -172,7 +172,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str], out: TextIO, err: Text
     """Runs the command; returns its exit code."""
     arguments = parser().parse_args(argv)
     try:
-        # Dead letters are needed most while a replica is down.
+        # No confirmation by replicas: dead letters are needed most while a replica is down.
         settings = RedisSettings.read({**environ, "REDIS_REPLICAS_MIN": "0"})
     except SettingsError as error:
         err.write(f"deadletters: {error}: has the stack been started here?\n")

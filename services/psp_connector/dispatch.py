@@ -49,7 +49,7 @@ class Dispatcher:
         self._waiting = dict.fromkeys(self._aside)
 
     def leave(self) -> None:
-        """Sets waiting entries aside for other connectors."""
+        """Sets the waiting entries aside for other connectors."""
         if held := sorted(self._held(), key=_order):
             self._queue.assign(held, {})
         self._ready.clear()
@@ -87,7 +87,7 @@ class Dispatcher:
         return works
 
     def _first_waiting(self) -> list[str]:
-        """Waiting merchants; enough that at least half of them have nothing in flight."""
+        """The least recently served merchants, so many that half have nothing in flight."""
         return list(itertools.islice(self._waiting, 2 * self._ready_max))
 
     def _read(self, *, idle: bool) -> list[Entry]:
@@ -121,7 +121,7 @@ class Dispatcher:
             self._ready[entry.merchant].append(entry)
             self._waiting.setdefault(entry.merchant)
         for merchant, count in claims.items():
-            # Fewer than requested: none left. `reclaim` finds later ones.
+            # Fewer than requested: none are left. `reclaim` finds those set aside later.
             if sum(entry.merchant == merchant for entry in claimed) < count:
                 self._aside.discard(merchant)
 

@@ -7,8 +7,8 @@ local retries, queue = unpack(KEYS)
 local now_ms, count_max, latest_ms, record_prefix = unpack(ARGV)
 check_types('zset', 'stream')
 local due = redis.call('ZRANGEBYSCORE', retries, '-inf', now_ms, 'LIMIT', 0, count_max)
-local misled = redis.call('ZRANGEBYSCORE', retries, '(' .. latest_ms, '+inf', 'LIMIT', 0, count_max - #due)
-for _, id in ipairs(misled) do
+local misdated = redis.call('ZRANGEBYSCORE', retries, '(' .. latest_ms, '+inf', 'LIMIT', 0, count_max - #due)
+for _, id in ipairs(misdated) do
   due[#due + 1] = id
 end
 for _, id in ipairs(due) do

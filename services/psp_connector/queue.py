@@ -79,7 +79,7 @@ class Queue:
         redis_check.check(self._redis, self._settings)
         keys = [self.partition.queue, self.partition.psp]
         scripts.run_script(self._redis, _CREATE_GROUP, keys, [store.GROUP, self._psp])
-        # Without its replicas, it would only keep slots from the other partitions: see `begin`.
+        # Without its replicas, a partition must not take slots from the others: see `begin`.
         scripts.renew(self._redis, self.partition, self.name, self._settings.redis_replicas_min)
 
     def renew(self) -> None:
@@ -93,7 +93,7 @@ class Queue:
     def promote(self, count_max: int = 1000) -> int:
         """Moves up to `count_max` due transactions back into the queue.
 
-        Also those due later than the longest possible delay: the clock was set back.
+        Also those due later than the longest possible delay allows: the clock was set back.
         """
         now = now_ms(self._clock)
         seconds_max = max(self._settings.psp_backoff_seconds_max, RETRY_AFTER_SECONDS_MAX)
@@ -102,21 +102,24 @@ class Queue:
         return int(scripts.run_script(self._redis, _PROMOTE, keys, args))
 
     def read(self, count_max: int, block_ms: int | None = None) -> list[Entry]:
-        """Reads new entries, waiting `block_ms` for the first; malformed: dead letters."""
+        """Reads new entries, waiting `block_ms` for one; malformed ones become dead letters."""
         return self._valid(self._read(self.name, ">", count_max, block_ms))
 
     def _read(
         self, consumer: str, after: str, count_max: int, block_ms: int | None = None
     ) -> list[Entry]:
-        """Reads new entries (`>`), or those that the consumer holds (`0`; deleted: empty)."""
+        """Reads entries new to the group (`>`), or those pending for the consumer (`0`).
+
+        A pending entry that was deleted from the stream has no fields.
+        """
         reply = self._redis.xreadgroup(
             store.GROUP, consumer, {self.partition.queue: after}, count=count_max, block=block_ms
         )
         return [Entry(i, fields or {}) for i, fields in (reply or [(0, [])])[0][1]]
 
     def assign(self, aside: Sequence[Entry], shares: Mapping[str, int]) -> list[Entry]:
-        """Sets `aside` aside, then claims up to `shares[merchant]` entries of each merchant."""
-        calls = [self._setting_aside(self.name, aside)] if aside else []
+        """Sets entries aside, then claims up to `shares[merchant]` entries of each merchant."""
+        calls = [self._set_aside_call(self.name, aside)] if aside else []
         calls += [
             (_CLAIM, [self.partition.queue], [store.GROUP, _MERCHANT + merchant, self.name, count])
             for merchant, count in shares.items()
@@ -128,7 +131,7 @@ class Queue:
         claims = replies[-len(shares) :] if shares else []
         return self._valid([entry for claimed in claims for entry in read_claimed(claimed)])
 
-    def _setting_aside(self, owner: str, entries: Sequence[Entry]) -> scripts.ScriptCall:
+    def _set_aside_call(self, owner: str, entries: Sequence[Entry]) -> scripts.ScriptCall:
         args = [store.GROUP, owner]
         for entry in entries:
             args += (entry.id, _MERCHANT + entry.merchant)
@@ -146,14 +149,14 @@ class Queue:
                 merchants.append(name.removeprefix(_MERCHANT))
             elif name.startswith(_MERCHANT):
                 self._remove(name)
-            elif name == self.name or not self._lives(name):
+            elif name == self.name or not self._is_alive(name):
                 if consumer["pending"]:
-                    merchants += self._abandoned(name, frozenset(in_flight))
+                    merchants += self._reclaim_from(name, frozenset(in_flight))
                 elif name != self.name:
                     self._remove(name)
         return list(dict.fromkeys(merchants))
 
-    def _lives(self, name: str) -> bool:
+    def _is_alive(self, name: str) -> bool:
         left_ms = int(self._redis.pttl(self.partition.lease(name)))
         if left_ms > LEASE_SECONDS * 1000 or left_ms == _NO_EXPIRY:
             # Set by hand, or the clock was set back: Redis stores an absolute expiry. A live
@@ -161,7 +164,7 @@ class Queue:
             self._redis.pexpire(self.partition.lease(name), LEASE_SECONDS * 1000)
         return left_ms != _NO_KEY
 
-    def _abandoned(self, name: str, in_flight: frozenset[str]) -> list[str]:
+    def _reclaim_from(self, name: str, in_flight: frozenset[str]) -> list[str]:
         # Entries in flight are skipped, and must not use up the limit.
         held = self._read(name, "0", _RECLAIMED_MAX + len(in_flight))
         if deleted := [entry.id for entry in held if not entry.fields]:
@@ -169,10 +172,10 @@ class Queue:
         entries = [entry for entry in held if entry.fields and entry.id not in in_flight]
         if not entries:
             return []
-        moved = frozenset(scripts.run_script(self._redis, *self._setting_aside(name, entries)))
+        moved = frozenset(scripts.run_script(self._redis, *self._set_aside_call(name, entries)))
         reclaimed = [entry for entry in entries if entry.id in moved]
         for entry in reclaimed:
-            _log.info("reclaimed", **self.partition.ids, **entry.ids)
+            _log.info("entry reclaimed", **self.partition.ids, **entry.ids)
         return [entry.merchant for entry in reclaimed]
 
     def _remove(self, name: str) -> None:
@@ -181,14 +184,16 @@ class Queue:
         )
 
     def _valid(self, entries: Sequence[Entry]) -> list[Entry]:
-        self._bad([(e, "not an entry of this queue") for e in entries if not e.transaction_id])
+        self._dead_letter(
+            [(e, "not an entry of this queue") for e in entries if not e.transaction_id]
+        )
         return [entry for entry in entries if entry.transaction_id]
 
     def begin(self, entries: Sequence[Entry]) -> list[Work]:
         """Begins an attempt for each entry; unreadable records become dead letters.
 
-        With REDIS_REPLICAS_MIN, only transactions that replicas have are charged: a lost one got no
-        202, so the merchant sends it again under another id.
+        With REDIS_REPLICAS_MIN, only transactions that replicas have are charged: one that is lost
+        got no 202, so the merchant would send it again under another id.
         """
         if not entries:
             return []
@@ -209,12 +214,12 @@ class Queue:
             except UnreadableError as error:
                 tracing.end(span, str(error))
                 bad.append((entry, str(error)))
-        self._bad(bad)
+        self._dead_letter(bad)
         return works
 
-    def _bad(self, entries: Sequence[tuple[Entry, str]]) -> None:
+    def _dead_letter(self, entries: Sequence[tuple[Entry, str]]) -> None:
         """Moves entries to the dead letters; one that fails stays pending and is reclaimed."""
-        calls = [self._dead_lettering(entry, reason) for entry, reason in entries]
+        calls = [self._dead_letter_call(entry, reason) for entry, reason in entries]
         replies = scripts.run_scripts(self._redis, calls)
         for (entry, reason), reply in zip(entries, replies, strict=True):
             log = _log.bind(**entry.ids, entry=entry.id, reason=reason)
@@ -225,7 +230,7 @@ class Queue:
             else:
                 log.info("entry taken over")
 
-    def _dead_lettering(self, entry: Entry, reason: str) -> scripts.ScriptCall:
+    def _dead_letter_call(self, entry: Entry, reason: str) -> scripts.ScriptCall:
         now = now_ms(self._clock)
         keys = [self.partition.queue, self.partition.deadletters]
         if entry.transaction_id:
@@ -247,15 +252,15 @@ class Queue:
         """
         now = now_ms(self._clock)
         calls = [
-            self._retrying(work, result, now)
+            self._retry_call(work, result, now)
             if isinstance(result, RetryResult)
-            else self._finishing(work, result, now)
+            else self._finish_call(work, result, now)
             for work, result in results
         ]
         replies = scripts.run_scripts(self._redis, calls)
         return [r if isinstance(r, redis.ResponseError) else r == "done" for r in replies]
 
-    def _finishing(self, work: Work, result: FinalResult, now: int) -> scripts.ScriptCall:
+    def _finish_call(self, work: Work, result: FinalResult, now: int) -> scripts.ScriptCall:
         charge = work.charge
         at = rfc3339(now)
         credit = Credit(
@@ -277,7 +282,7 @@ class Queue:
         ]  # fmt: skip
         return _FINISH, keys, args
 
-    def _retrying(self, work: Work, result: RetryResult, now: int) -> scripts.ScriptCall:
+    def _retry_call(self, work: Work, result: RetryResult, now: int) -> scripts.ScriptCall:
         partition, transaction_id = self.partition, work.charge.transaction_id
         due = now + int(result.delay_seconds * 1000)
         event = Event.of("retry", now, reason=result.reason, next_attempt_at=rfc3339(due))

@@ -136,9 +136,9 @@ def is_old(
 ) -> bool:
     """Whether the PSP may no longer know a transaction's idempotency key at `now`, in ms.
 
-    The key is known since the first attempt, which may have been at any time since `created_at` if
-    its own is missing; an operator may have confirmed later that nothing was captured. Times are
-    RFC 3339; a malformed one counts as old.
+    The PSP knows it since the first attempt: at `attempted_at` or, if that is missing, any time
+    since `created_at`. At `not_captured_at` an operator confirmed that nothing was captured. Times
+    are RFC 3339; a malformed one counts as old.
     """
     known_since = rfc3339(now - IDEMPOTENCY_KEY_HOURS * 3_600_000)
     return max(_time(attempted_at or created_at), _time(not_captured_at)) < known_since
@@ -196,7 +196,7 @@ def _check_earlier_attempts(parsed: _Record, psp: str, now: int) -> None:
 
 
 def start_span(entry: Entry, partition: store.Partition, connector: str) -> Span:
-    """Starts the span of an attempt, and records that of its wait in the queue."""
+    """Starts the span of an attempt, and records the span of its wait in the queue."""
     traceparent = entry.fields.get("traceparent", "")
     ids = {
         **partition.attributes,

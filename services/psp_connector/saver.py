@@ -1,8 +1,8 @@
 """Writes results of attempts to Redis in batches.
 
 One thread serves all charging threads: a round trip for each result would cost more than the rest
-of the connector. A result that Redis rejects is retried, and in flight until saved or given up, so
-at most `concurrency` are kept.
+of the connector. A result that Redis rejects is retried, and counts as in flight until it is saved
+or given up, so there are at most `concurrency`.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ class Saver:
         self._slots = slots
         self._saved = saved
         self._new: queue.SimpleQueue[Attempt | None] = queue.SimpleQueue()
-        self._kept: list[Attempt] = []
+        self._unsaved: list[Attempt] = []
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="save", daemon=True).start()
@@ -66,22 +66,22 @@ class Saver:
     def _run(self) -> None:
         while self._gather():
             now = time.monotonic()
-            due = [attempt for attempt in self._kept if attempt.next_try_at <= now]
+            due = [attempt for attempt in self._unsaved if attempt.next_try_at <= now]
             if due:
                 self._save(due[:_AT_ONCE_MAX])
 
     def _gather(self) -> bool:
         """Waits for a new result or a due retry; False after `stop`."""
         wait_seconds = None
-        if self._kept:
-            next_try_at = min(attempt.next_try_at for attempt in self._kept)
+        if self._unsaved:
+            next_try_at = min(attempt.next_try_at for attempt in self._unsaved)
             wait_seconds = max(next_try_at - time.monotonic(), 0.0)
         with contextlib.suppress(queue.Empty):
             for _more in range(_AT_ONCE_MAX):
                 attempt = self._new.get(timeout=wait_seconds)
                 if attempt is None:
                     return False
-                self._kept.append(attempt)
+                self._unsaved.append(attempt)
                 wait_seconds = 0.0
         return True
 
@@ -94,7 +94,7 @@ class Saver:
         saved: list[tuple[Attempt, bool]] = []
         for attempt, outcome in zip(attempts, outcomes, strict=True):
             if isinstance(outcome, bool):
-                self._kept.remove(attempt)
+                self._unsaved.remove(attempt)
                 saved.append((attempt, outcome))
             else:
                 self._retry_later(attempt, outcome)
@@ -112,7 +112,7 @@ class Saver:
         log.warning("could not save result, retrying", reason=f"{type(error).__name__}: {error}")
         if attempt.tries == _TRIES_MAX:
             log.error("could not save result, leaving the transaction to be reclaimed")
-            self._kept.remove(attempt)
+            self._unsaved.remove(attempt)
             for span in (attempt.span, attempt.work.span):
                 tracing.end(span, "could not save result")
             self._slots.release([attempt.work])

@@ -56,29 +56,29 @@ class Slots:
     def __init__(self, calls_max: Callable[[], int]) -> None:
         self._calls_max = calls_max
         self._changed = threading.Condition()
-        self._own = _Held()
-        self._all = [self._own]
+        self._held = _Held()
+        self._all = [self._held]
 
     def sibling(self) -> "Slots":
         """The same slots for another partition."""
         other = Slots(self._calls_max)
         other._changed, other._all = self._changed, self._all
-        self._all.append(other._own)
+        self._all.append(other._held)
         return other
 
     @property
     def free(self) -> int:
         calls_max = self._calls_max()
-        free = calls_max - self._own.count
+        free = calls_max - self._held.count
         if len(self._all) > 1:
             free = min(free, calls_max - sum(held.busy for held in self._all))
-            free = min(free, self._share(calls_max) - self._own.busy)
+            free = min(free, self._share(calls_max) - self._held.busy)
         return max(free, 0)
 
     def _share(self, calls_max: int) -> int:
         """The most that this partition may hold: all, unless another one claims an even share."""
         now = time.monotonic()
-        others = [held for held in self._all if held is not self._own]
+        others = [held for held in self._all if held is not self._held]
         contenders = sum(1 for held in others if held.busy or held.claims_until > now)
         even = max(calls_max // (contenders + 1), calls_max // _CONTENDERS_MAX, 1)
         is_claimed = any(held.claims_until > now and held.busy < even for held in others)
@@ -88,17 +88,17 @@ class Slots:
     def in_flight(self) -> frozenset[str]:
         """Ids of this partition's entries in flight."""
         with self._changed:
-            return frozenset(self._own.merchants)
+            return frozenset(self._held.merchants)
 
     def occupy(self, works: Iterable[Work]) -> None:
         with self._changed:
-            self._own.merchants.update((work.entry_id, work.merchant) for work in works)
+            self._held.merchants.update((work.entry_id, work.merchant) for work in works)
 
     def park(self, work: Work) -> None:
         """Frees the slot of a call whose result could not be saved, for other partitions."""
         with self._changed:
-            if work.entry_id in self._own.merchants:
-                self._own.parked.add(work.entry_id)
+            if work.entry_id in self._held.merchants:
+                self._held.parked.add(work.entry_id)
                 self._notify()
 
     def _notify(self) -> None:
@@ -112,26 +112,26 @@ class Slots:
     def release(self, works: Iterable[Work]) -> None:
         with self._changed:
             for work in works:
-                self._own.merchants.pop(work.entry_id, None)
-                self._own.parked.discard(work.entry_id)
+                self._held.merchants.pop(work.entry_id, None)
+                self._held.parked.discard(work.entry_id)
             self._notify()
 
     @contextlib.contextmanager
     def reserve(self, requested: Mapping[str, int]) -> Iterator[Counter[str]]:
         """Reserves slots; yields how many each merchant gets. Call `occupy` within the block."""
         with self._changed:
-            self._own.reserved = granted = self._shares(requested)
+            self._held.reserved = granted = self._shares(requested)
             is_short = granted.total() < sum(requested.values())
-            self._own.claims_until = time.monotonic() + _CLAIM_SECONDS if is_short else 0.0
+            self._held.claims_until = time.monotonic() + _CLAIM_SECONDS if is_short else 0.0
         try:
             yield granted
         finally:
             with self._changed:
-                self._own.reserved = Counter()
+                self._held.reserved = Counter()
 
     def _shares(self, requested: Mapping[str, int]) -> Counter[str]:
         """How many of the requested calls each merchant may start now: fewest in flight first."""
-        in_flight, free = Counter(self._own.merchants.values()), self.free
+        in_flight, free = Counter(self._held.merchants.values()), self.free
         left = {merchant: count for merchant, count in requested.items() if count}
         granted: Counter[str] = Counter()
         while left and free:

@@ -100,7 +100,7 @@ class StripePsp:
         """Creates and confirms a PaymentIntent; the idempotency key is the transaction id."""
         try:
             intent = self._create(charge)
-            return _outcome(intent) if _is_of(charge, intent) else _OTHER
+            return _outcome(intent) if _matches(charge, intent) else _MISMATCH
         except AmountError as error:
             return Refused(str(error), is_sent=False)
         except stripe.StripeError as error:
@@ -138,13 +138,13 @@ class StripePsp:
         return True
 
 
-_OTHER = Transient("the response does not match the request")
+_MISMATCH = Transient("the response does not match the request")
 
 
-def _is_of(charge: Charge, intent: Any) -> bool:
+def _matches(charge: Charge, intent: Any) -> bool:
     """Whether no field contradicts the request, such as a captured amount."""
     if intent.status != "succeeded":
-        return _is_named(charge, intent)
+        return _names_transaction(charge, intent)
     amount = stripe_amount(charge.amount, charge.currency)
     requested = {
         "object": "payment_intent",
@@ -155,11 +155,11 @@ def _is_of(charge: Charge, intent: Any) -> bool:
     return (
         bool(intent.id and isinstance(intent.id, str))
         and all(getattr(intent, name, value) == value for name, value in requested.items())
-        and _is_named(charge, intent)
+        and _names_transaction(charge, intent)
     )
 
 
-def _is_named(charge: Charge, intent: Any) -> bool:
+def _names_transaction(charge: Charge, intent: Any) -> bool:
     """Whether the intent's metadata, if it has any, names the charge's transaction."""
     metadata = getattr(intent, "metadata", None)
     return bool(getattr(metadata, "transaction_id", charge.transaction_id) == charge.transaction_id)
@@ -176,7 +176,7 @@ def _outcome(intent: Any) -> Outcome:
         return Declined(_decline_code(getattr(intent, "last_payment_error", None)), intent.id)
     if intent.status in _REFUSED_STATUSES:
         return Refused(f"unexpected status {intent.status}")
-    return _OTHER
+    return _MISMATCH
 
 
 def _decline_code(error: Any) -> str:
@@ -199,8 +199,11 @@ def _failed_call(charge: Charge, error: stripe.StripeError) -> Outcome:
         return Transient(f"HTTP {status} {kind}")
     if kind == "card_error":
         intent = getattr(error.error, "payment_intent", None)
-        if not _is_named(charge, intent) or getattr(intent, "status", None) in _PAID_STATUSES:
-            return _OTHER
+        if (
+            not _names_transaction(charge, intent)
+            or getattr(intent, "status", None) in _PAID_STATUSES
+        ):
+            return _MISMATCH
         return Declined(_decline_code(error.error), str(getattr(intent, "id", "")))
     return Refused(f"HTTP {status} {error.code or kind}")
 

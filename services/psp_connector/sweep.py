@@ -36,8 +36,10 @@ class Sweep:
         errors: list[Exception] = []
         for name, node in redis_client.nodes(self._redis).items():
             try:
-                self._cursors[name], found, failed = self._scan(node, self._cursors[name], "queue")
-                ids += found
+                self._cursors[name], orphans, failed = self._scan(
+                    node, self._cursors[name], "queue"
+                )
+                ids += orphans
                 errors += failed
             except redis_client.ERRORS as error:
                 errors.append(error)

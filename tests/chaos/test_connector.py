@@ -22,7 +22,7 @@ def test_frozen_and_back(chaos: Chaos) -> None:
         held = freeze_with_work(chaos, frozen)
         time.sleep(LEASE_SECONDS + 3)
         support.wait_until(
-            lambda: [line["event"] for line in chaos.events(1)].count("reclaimed") >= held,
+            lambda: [line["event"] for line in chaos.events(1)].count("entry reclaimed") >= held,
             seconds_max=30,
             what="take-over of all that it held",
         )

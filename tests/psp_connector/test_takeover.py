@@ -109,7 +109,7 @@ def test_an_entry_is_reclaimed_once(
         patch.setattr(scripts, "run_script", late)
         assert take_over(slow) == []
     assert {work.charge.transaction_id for work in works} == accepted
-    assert [line["event"] for line in logs] == ["reclaimed"] * 4
+    assert [line["event"] for line in logs] == ["entry reclaimed"] * 4
 
 
 def test_an_entry_that_another_connector_finished_leaves_no_dead_letter(
