@@ -44,15 +44,15 @@ class AddressError(ValueError):
 
 def listeners(first_port: int, environ: Mapping[str, str]) -> dict[str, int]:
     """The stack's ports by process, with cluster bus ports; without the console's if it is off."""
-    found = {
+    ports = {
         service.name: service.port(first_port)
         for service in LISTENERS.values()
         if service is not CONSOLE or environ.get("CONSOLE") != "off"
     }
     for number, port in enumerate(node_ports(first_port) if is_cluster(environ) else ()):
         name = f"redis-{number}" if number else "redis"
-        found |= {name: port, f"{name} bus": port + _BUS_OFFSET}
-    return found
+        ports |= {name: port, f"{name} bus": port + _BUS_OFFSET}
+    return ports
 
 
 def node_ports(first_port: int, count: int = NODES) -> list[int]:
@@ -78,10 +78,10 @@ def redis_settings(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def running_redis(state: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """Settings of the stack's own Redis at the last start; none if `environ` names another."""
-    noted = _noted(state)
+    """The settings that the stack's own Redis was last started with; none for an external Redis."""
+    recorded = _recorded(state)
     is_own = has_own_redis(environ)
-    return {name: noted[name] for name in _REDIS_SETTINGS if is_own and name in noted}
+    return {name: recorded[name] for name in _REDIS_SETTINGS if is_own and name in recorded}
 
 
 def is_free(port: int) -> bool:
@@ -100,7 +100,7 @@ def is_free(port: int) -> bool:
 def free_block(first: int) -> int | None:
     """The first port of a free block at `first` + 100, + 200, …; None after 50 tries.
 
-    With room for a Redis Cluster.
+    The block has room for a Redis Cluster.
     """
     for candidate in range(first + 100, min(first + 5100, HIGHEST + 1), 100):
         if all(is_free(port) for port in range(candidate, candidate + CLUSTER_BLOCK)):
@@ -135,7 +135,7 @@ def running_port(environ: Mapping[str, str]) -> int:
     port = _checked(environ)
     if port and port != AUTO:
         return int(port)
-    return noted_port(state_folder(environ)) or chosen_port(environ)
+    return recorded_port(state_folder(environ)) or chosen_port(environ)
 
 
 def router_url(environ: Mapping[str, str]) -> str:
@@ -148,7 +148,7 @@ def router_url(environ: Mapping[str, str]) -> str:
     """
     url = environ.get("PLATFORM_URL") or f"http://127.0.0.1:{running_port(environ)}"
     if {"@", "?", "#"}.intersection(url):
-        # A user would replace the token, and messages show the address.
+        # A user name in it would replace the token, and messages show the address.
         raise AddressError("PLATFORM_URL (or --url): must be an address without user and query")
     return url.rstrip("/")
 
@@ -160,13 +160,13 @@ def derived_port(state: Path) -> int:
     return _AUTO_FIRST + _AUTO_STEP * (number % _AUTO_BLOCKS)
 
 
-def noted_port(state: Path) -> int | None:
-    """The port of the last start; None without a valid record."""
-    text = _noted(state).get("PLATFORM_PORT", "")
+def recorded_port(state: Path) -> int | None:
+    """The router's port at the last start; None without a valid record."""
+    text = _recorded(state).get("PLATFORM_PORT", "")
     return int(text) if _is_port(text) else None
 
 
-def _noted(state: Path) -> Mapping[str, str]:
+def _recorded(state: Path) -> Mapping[str, str]:
     """The variables in the record of the last start."""
     return envfile.read(state / "environment").values
 

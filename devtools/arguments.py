@@ -1,4 +1,4 @@
-"""Shared by the parsers of our commands."""
+"""What the parsers of our commands have in common."""
 
 import argparse
 import re
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Parser(argparse.ArgumentParser):
-    """Keeps the line breaks of its texts, and takes no abbreviated options."""
+    """A parser that keeps the line breaks of its help and refuses abbreviated options."""
 
     def __init__(self, prog: str, description: str, epilog: str | None, **options: Any) -> None:
         options |= {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
@@ -15,7 +15,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def count(text: str) -> int:
-    """The type of an argument that is a number above 0."""
+    """Parses an argument that is a number above 0."""
     if not re.fullmatch(r"0*[1-9][0-9]{0,8}", text, re.ASCII):
         raise argparse.ArgumentTypeError("must be a number, 1 or more")
     return int(text)
@@ -24,12 +24,12 @@ def count(text: str) -> int:
 def command(
     commands: Any, name: str, summary: str, epilog: str | None = None
 ) -> argparse.ArgumentParser:
-    """Adds a command; its summary is in the help of both."""
+    """Adds a command; the summary appears in its own help and in that of its parent."""
     description = f"{summary[0].upper()}{summary[1:]}."
-    made: argparse.ArgumentParser = commands.add_parser(
+    parser: argparse.ArgumentParser = commands.add_parser(
         name, help=summary, description=description, epilog=epilog
     )
-    return made
+    return parser
 
 
 class Suggestions:

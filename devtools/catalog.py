@@ -37,7 +37,7 @@ class Service:
     """Python packages that it imports; empty for Redis and the router."""
 
     def port(self, first_port: int, replica: int = 0) -> int:
-        """Its port, for the router's port; replica n of a scaled service is 10 n further."""
+        """Its port if the router has `first_port`; replica n of a scaled service has + 10 n."""
         return first_port + self.port_offset + 10 * replica
 
     def url(self, first_port: int, replica: int = 0) -> str:
@@ -60,14 +60,14 @@ class Service:
         from services.common.settings import Settings  # noqa: PLC0415 - a client needs no settings
 
         module = importlib.import_module(f"services.{self.folder}.settings")
-        [found] = [
+        [settings] = [
             value
             for value in vars(module).values()
             if isinstance(value, type)
             and issubclass(value, Settings)
             and value.__module__ == module.__name__
         ]
-        return found
+        return settings
 
 
 def _read(path: Path) -> Service:

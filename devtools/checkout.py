@@ -47,16 +47,16 @@ class Checkout:
             return {n: value for n, value in values.items() if value and n not in SET_BY_THE_STACK}
 
         shell, file = effective(self.environ), effective(self.dotenv.values)
-        seen = {name: value for name, value in file.items() if name not in self.environ}
-        last = running_redis(self.state, {**seen, **shell})
-        return {"environment": shell, ".env": seen, "the last start": last}
+        visible = {name: value for name, value in file.items() if name not in self.environ}
+        last = running_redis(self.state, {**visible, **shell})
+        return {"environment": shell, ".env": visible, "the last start": last}
 
     @cached_property
     def merged(self) -> Mapping[str, str]:
         """The environment of the stack's processes and of commands: the shell overrides `.env`."""
-        found = {k: v for values in reversed(self.origins.values()) for k, v in values.items()}
-        own = {"PLATFORM_CHECKOUT": self.folder.absolute(), "PLATFORM_STATE": self.state}
-        return {**found, **{name: str(path) for name, path in own.items()}}
+        variables = {k: v for values in reversed(self.origins.values()) for k, v in values.items()}
+        folders = {"PLATFORM_CHECKOUT": self.folder.absolute(), "PLATFORM_STATE": self.state}
+        return {**variables, **{name: str(path) for name, path in folders.items()}}
 
     def origin(self, name: str) -> str:
         """Where the variable is set."""
@@ -73,6 +73,6 @@ def of_stack(environ: Mapping[str, str]) -> Checkout:
 
 def current(environ: Mapping[str, str]) -> Checkout:
     """The checkout around the working folder, else PLATFORM_CHECKOUT, else the working folder."""
-    here = Path.cwd()
-    named = Path(environ.get("PLATFORM_CHECKOUT") or here)
-    return Checkout(locate.around(here) or named, environ)
+    folder = Path.cwd()
+    named = Path(environ.get("PLATFORM_CHECKOUT") or folder)
+    return Checkout(locate.around(folder) or named, environ)

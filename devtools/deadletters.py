@@ -13,21 +13,21 @@ from services.psp_connector.deadletters import main, parser
 __all__ = ["parser"]
 
 
-def here() -> int:
+def run() -> int:
     """Runs the command on the Redis of the running stack, or on REDIS_URL."""
     parser().parse_args()  # --help needs no stack
     stack = checkout.current(os.environ)
     environ = stack.merged
     if running := running_environ(stack.state):
-        # The shell overrides the running stack; `.env` is of its next start.
+        # The shell overrides the running stack's settings; `.env` applies to the next start.
         shell = {name: value for name, value in os.environ.items() if value}
         environ = {**running, **shell}
     if has_own_redis(environ) and (fault := access_fault(stack.state)):
         sys.stderr.write(f"deadletters: {fault}\n")
         return 1
-    own = {"REDIS_URL_FILE": str(stack.state / "redis-url")}
-    return main(sys.argv[1:], {**own, **environ}, sys.stdout, sys.stderr)
+    defaults = {"REDIS_URL_FILE": str(stack.state / "redis-url")}
+    return main(sys.argv[1:], {**defaults, **environ}, sys.stdout, sys.stderr)
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_main(here))
+    raise SystemExit(run_main(run))

@@ -24,15 +24,15 @@ _OF_THE_DEBUGGER = ("PYDEVD", "DEBUGPY")
 def variables(
     name: str, state: Path, running: Mapping[str, str], editor: Mapping[str, str]
 ) -> dict[str, str]:
-    """The service's environment: the running stack's, and of the editor's what the debugger needs.
+    """The service's environment: that of the running stack, plus the editor's debugger variables.
 
-    Any other setting would differ from the other services': another PSP_ACCOUNT or JWT_SECRET
+    A setting of the editor would differ from the other services': another PSP_ACCOUNT or JWT_SECRET
     fails payments, and gunicorn itself reads some variables, such as SCRIPT_NAME.
     """
     settings = {**running, "PLATFORM_STATE": str(state)}
-    found = environment(name, running_port(settings), state, settings)
+    service = environment(name, running_port(settings), state, settings)
     kept = {name: value for name, value in editor.items() if name.startswith(_OF_THE_DEBUGGER)}
-    return {"WORKERS": "1", **found, **kept}
+    return {"WORKERS": "1", **service, **kept}
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ class EnvFile:
     faults: list[str] = field(default_factory=list)
 
 
-def faults_of_second(folder: Path) -> list[str]:
+def pc_env_faults(folder: Path) -> list[str]:
     """A line if there is a `.pc_env`, which process-compose reads before anything else."""
     if not (folder / ".pc_env").exists():
         return []
@@ -41,7 +41,7 @@ def read(path: Path) -> EnvFile:
         if is_wrong or (key and value is None):
             faults.append(f"{line}: is not NAME=value (comments begin with #)")
         elif key and key.startswith("PC_"):
-            # PC_NO_SERVER, for one, would start a stack that no command can stop.
+            # For example, PC_NO_SERVER would start a stack that no command can stop.
             faults.append(f"{line}: {key} is process-compose's own: use its flags")
         elif key and value is not None and not f"{key}{value}".isprintable():
             faults.append(f"{line}: {key!a} contains an invisible character: type it again")

@@ -29,7 +29,7 @@ def fixed(first_port: int, state: Path) -> dict[str, str]:
 def defaults(first_port: int, state: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """Variables that the stack sets unless the user does; traces go to the console."""
     has_console = environ.get("CONSOLE") != "off"
-    # Not that of the store, if the code is there: `services.auth_api.users` changes this one.
+    # The checkout's, even if the code is in the store: `services.auth_api.users` changes this one.
     users = Path(environ.get("PLATFORM_CHECKOUT", ""), "services", "auth_api", "users.json")
     has_users = os.path.isfile(users)  # noqa: PTH113 - never raises
     return {
@@ -38,7 +38,7 @@ def defaults(first_port: int, state: Path, environ: Mapping[str, str]) -> dict[s
         "REDIS_URL_FILE": str(state / "redis-url"),
         "PSP_URL": SERVICES["psp-sandbox"].url(first_port),
         **({"USERS_FILE": str(users)} if users.is_absolute() and has_users else {}),
-        # Whatever its port at this start.
+        # The sandbox stays the same account if its port changes.
         **({} if environ.get("PSP_URL") else {"PSP_ACCOUNT": "the sandbox"}),
         **({"OTEL_EXPORTER_OTLP_ENDPOINT": CONSOLE.url(first_port)} if has_console else {}),
     }
@@ -58,5 +58,5 @@ def environment(
 ) -> dict[str, str]:
     """The environment of one service if the stack is started with `environ`."""
     user = {name: value for name, value in environ.items() if value}
-    own = {"HTTP_PORT": str(SERVICES[service].port(first_port))}
-    return {**defaults(first_port, state, environ), **user, **fixed(first_port, state), **own}
+    port = {"HTTP_PORT": str(SERVICES[service].port(first_port))}
+    return {**defaults(first_port, state, environ), **user, **fixed(first_port, state), **port}

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 
-from devtools.address import DEFAULT_PORT, PORT_OFFSETS, noted_port, state_folder
+from devtools.address import DEFAULT_PORT, PORT_OFFSETS, recorded_port, state_folder
 from devtools.catalog import CONSOLE, LISTENERS, SERVICES, Service
 from devtools.supervisor import (
     NO_STACK,
@@ -53,7 +53,7 @@ def is_healthy(port: int) -> bool:
     return False
 
 
-# --- the process `ready`, which process-compose starts when all others have logged that they are
+# --- the process `ready`: process-compose starts it once all others have logged that they are ready
 
 
 def ready(environ: Mapping[str, str]) -> int:
@@ -61,7 +61,7 @@ def ready(environ: Mapping[str, str]) -> int:
 
     Returns 1 if one keeps failing.
     """
-    first_port = noted_port(state_folder(environ)) or DEFAULT_PORT
+    first_port = recorded_port(state_folder(environ)) or DEFAULT_PORT
     deadline = time.monotonic() + _HEALTHY_SECONDS_MAX
     left = [name for name in PORT_OFFSETS if name != "redis"]
     while left := [name for name in left if not is_healthy(first_port + PORT_OFFSETS[name])]:
@@ -78,7 +78,7 @@ def ready(environ: Mapping[str, str]) -> int:
 
 
 def report(first_port: int, states: Sequence[ProcessState], *, has_console: bool = False) -> str:
-    """The greeting: addresses, and seconds from start to ready where known."""
+    """The report: addresses, and seconds from start to ready where known."""
     by_name = {state.name: state for state in states}
     lines = [_line(service, first_port, by_name.get(name)) for name, service in SERVICES.items()]
     began = [state.started_at for state in states if state.started_at]
@@ -139,14 +139,14 @@ def _wait(supervisor: Supervisor, state_dir: Path) -> int:
 
 def faults(states: Sequence[ProcessState]) -> dict[str, str]:
     """Why processes are not ready; those waiting for others only if nothing else is wrong."""
-    found = {}
+    reasons = {}
     for state in states:
         if state.name in PORT_OFFSETS and state.is_running and not state.is_ready:
-            found[state.name] = "runs, but is not ready"
+            reasons[state.name] = "runs, but is not ready"
         elif state.has_failed:
-            found[state.name] = f"ended with code {state.exit_code}"
+            reasons[state.name] = f"ended with code {state.exit_code}"
     waiting = {state.name: "waits for others" for state in states if state.is_pending}
-    return found or waiting
+    return reasons or waiting
 
 
 def log_tail(state_dir: Path, name: str) -> str:
@@ -168,10 +168,10 @@ def _say_why(state_dir: Path, reasons: Mapping[str, str]) -> None:
 
 def _say_gone(state_dir: Path) -> None:
     """Prints why process-compose has ended, such as a failed check of preflight."""
-    _, found, text = log_tail(state_dir, "preflight").rpartition(
+    _, heading, text = log_tail(state_dir, "preflight").rpartition(
         "    preflight: the stack cannot start\n"
     )
-    if found:
+    if heading:
         lines = textwrap.indent(textwrap.dedent(text), "  ")
         sys.stderr.write(f"platform: the stack cannot start\n{lines}")
     else:
@@ -192,7 +192,7 @@ def status(environ: Mapping[str, str]) -> int:
     except SupervisorError:
         sys.stdout.write(f"{NO_STACK}\n")
         return 1
-    first_port = noted_port(state_folder(environ)) or 0
+    first_port = recorded_port(state_folder(environ)) or 0
     with ThreadPoolExecutor(len(states)) as pool:
         rows = list(pool.map(lambda state: _row(state, first_port), states))
     rows.sort(key=lambda cells: (not cells[2], cells[2], cells[0]))  # by port, then by name

@@ -28,7 +28,7 @@ http_proxy https_proxy all_proxy no_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PR
 def reduced(environ: Mapping[str, str], *, has_screen: bool) -> dict[str, str]:
     """The environment of our programs.
 
-    PLATFORM_DROPPED has the names of all others, which are checked for misspelt settings.
+    PLATFORM_DROPPED has the names of the variables left out, to find misspelt settings.
     """
     code = environ["PLATFORM_CODE"]
     with open(f"{code}/devtools/inherited.txt", encoding="ascii") as settings:  # noqa: PTH123
@@ -36,7 +36,7 @@ def reduced(environ: Mapping[str, str], *, has_screen: bool) -> dict[str, str]:
     dropped = dict.fromkeys(
         [*environ.get("PLATFORM_DROPPED", "").split(), *sorted(environ.keys() - kept)]
     )
-    own = {
+    fixed = {
         "PLATFORM_DROPPED": " ".join(dropped),
         "TZ": "UTC",
         "LANG": "C.UTF-8",
@@ -46,7 +46,7 @@ def reduced(environ: Mapping[str, str], *, has_screen: bool) -> dict[str, str]:
         "PYTHONSAFEPATH": "1",
         **({} if has_screen else {"PC_DISABLE_TUI": "1"}),
     }
-    return {name: value for name, value in environ.items() if name in kept} | own
+    return {name: value for name, value in environ.items() if name in kept} | fixed
 
 
 def _open_streams() -> None:
@@ -58,7 +58,7 @@ def _open_streams() -> None:
 
 
 def _enter_folder(environ: Mapping[str, str]) -> None:
-    """Leaves a deleted folder, as after switching branches; it may have been made again."""
+    """Leaves a deleted folder, as after switching branches, for a new one of the same path."""
     with contextlib.suppress(OSError):
         os.getcwd()  # noqa: PTH109
         return

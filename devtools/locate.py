@@ -1,4 +1,4 @@
-# ruff: noqa: PTH110, PTH112, PTH113, PTH118 - with a folder of others, Path's would raise
+# ruff: noqa: PTH110, PTH112, PTH113, PTH118 - Path's methods raise in a folder of another user
 """Where a checkout's code, state, logs and socket are.
 
 `python -I locate.py` prints the assignments for the development shell, or an error and `false`.
@@ -25,15 +25,15 @@ class LocateError(Exception):
 
 
 def around(folder: Path) -> Path | None:
-    """The nearest folder from here upwards that has the stack."""
-    for one in (folder, *folder.parents):
-        if os.path.isfile(one / "process-compose.yaml") and os.path.isdir(one / "services"):
-            return one
+    """The nearest checkout, from this folder upwards; None if there is none."""
+    for path in (folder, *folder.parents):
+        if os.path.isfile(path / "process-compose.yaml") and os.path.isdir(path / "services"):
+            return path
     return None
 
 
 def state_of(checkout: Path, environ: Mapping[str, str]) -> Path:
-    """The state folder, absolute; one that another checkout's shell derived is ignored."""
+    """The state folder, absolute; ignores a PLATFORM_STATE derived by another checkout's shell."""
     chosen = environ.get("PLATFORM_STATE", "")
     is_derived = chosen == f"{environ.get('PLATFORM_CHECKOUT', '')}/.state"
     return checkout.absolute() / (".state" if is_derived or not chosen else chosen)
@@ -41,8 +41,8 @@ def state_of(checkout: Path, environ: Mapping[str, str]) -> Path:
 
 def access_fault(state: Path) -> str:
     """Why this user cannot use the folder, with the remedy after a colon; empty if they can."""
-    # A folder of others, like /tmp, must not get mode 700, and in one with other files, like a
-    # private home, a start would replace `environment` and `reset` remove `logs`.
+    # A shared folder, like /tmp, must not get mode 700. In a folder with other files, like a home,
+    # a start would replace `environment`, and `reset` would remove `logs`.
     with contextlib.suppress(OSError):
         if os.listdir(state) and not _is_ours(state):  # noqa: PTH208
             return f"{state} has unrelated files: set PLATFORM_STATE to a new folder"
@@ -54,7 +54,7 @@ def access_fault(state: Path) -> str:
         )
     if os.path.exists(state) and not os.path.isdir(state):
         return f"{state} is not a folder: move it away, or {_REMEDY}"
-    made_in = next(one for one in (state, *state.parents) if os.path.exists(one))
+    made_in = next(path for path in (state, *state.parents) if os.path.exists(path))
     if not os.path.isdir(made_in) or not os.access(made_in, os.W_OK | os.X_OK):
         return f"{state} cannot be written: give write permission, or {_REMEDY}"
     return ""
@@ -77,17 +77,18 @@ def _foreign(state: Path) -> Iterator[str]:
                 yield path
 
 
-def variables(environ: Mapping[str, str], here: Path) -> dict[str, str]:
-    """The variables that locate the stack of the checkout around `here`; makes the state folder.
+def variables(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """The variables that locate the stack of a checkout; makes the state folder.
 
-    Else of the surrounding shell's checkout, or of the folder named by a program from the store.
+    The checkout is the one around `folder`, else PLATFORM_CHECKOUT, which the development shell or
+    a program from the store has set.
 
     Raises:
         LocateError: there is no checkout, or one of its paths cannot be used.
     """
-    checkout = around(here) or _named(environ.get("PLATFORM_CHECKOUT", ""))
+    checkout = around(folder) or _named(environ.get("PLATFORM_CHECKOUT", ""))
     code = environ.get("PLATFORM_CODE", "")
-    # A code folder that another checkout's shell derived is replaced, not the store's.
+    # Replaces a code folder that another checkout's shell derived, but not the store's.
     if not code or code == environ.get("PLATFORM_CHECKOUT"):
         code = str(checkout)
     state = state_of(checkout, environ)
@@ -140,8 +141,8 @@ def _socket(state: Path) -> str:
     folder = Path(f"/tmp/platform-{os.getuid()}")  # noqa: S108
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise LocateError(
             f"{folder} belongs to another user: have it removed, or set PLATFORM_STATE to a folder"
             " with a path of less than 90 characters"
@@ -160,12 +161,12 @@ def main(environ: Mapping[str, str]) -> None:
         lines.append(f"export TMPDIR={shlex.quote(os.path.dirname(temporary))}")  # noqa: PTH120
         lines.append("unset NIX_BUILD_TOP TMP TEMP TEMPDIR")
     try:
-        found = variables(environ, Path.cwd())
+        assignments = variables(environ, Path.cwd())
     except (LocateError, OSError) as error:
         sys.stderr.write(f"platform: {error}\n")
         lines = ["false"]
     else:
-        lines += [f"export {name}={shlex.quote(value)}" for name, value in found.items()]
+        lines += [f"export {name}={shlex.quote(value)}" for name, value in assignments.items()]
     sys.stdout.write("\n".join(lines) + "\n")
 
 

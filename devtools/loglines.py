@@ -50,12 +50,12 @@ def process_of(path: Path) -> str:
 
 def latest(folder: Path) -> list[Line]:
     """The last lines of each process, in time order."""
-    found: list[Line] = []
+    lines: list[Line] = []
     for path in folder.glob("*.log"):
         with contextlib.suppress(OSError):
             status = path.stat()
-            found += _end(path, status.st_size, status.st_mtime_ns)
-    return sorted(found, key=lambda line: line.at)
+            lines += _end(path, status.st_size, status.st_mtime_ns)
+    return sorted(lines, key=lambda line: line.at)
 
 
 @functools.lru_cache(maxsize=24)  # twice the processes; some 300 KB each
@@ -69,14 +69,14 @@ def _end(path: Path, size: int, _modified_ns: int) -> list[Line]:
 
 def _with_continuations(texts: list[str], path: Path) -> list[Line]:
     """Parses the lines; a continuation, as in a traceback, gets the time of the line before."""
-    found: list[Line] = []
+    lines: list[Line] = []
     for text in texts:
         if line := parse(text):
-            found.append(replace(line, fields={"service": process_of(path), **line.fields}))
-        elif found and text.strip():
-            fields = {"service": found[-1].fields["service"], "event": text}
-            found.append(replace(found[-1], fields=fields))
-    return found
+            lines.append(replace(line, fields={"service": process_of(path), **line.fields}))
+        elif lines and text.strip():
+            fields = {"service": lines[-1].fields["service"], "event": text}
+            lines.append(replace(lines[-1], fields=fields))
+    return lines
 
 
 def about(folder: Path, transaction_id: str) -> list[Line]:
@@ -123,11 +123,11 @@ def parse(text: str) -> Line | None:
             at = datetime.fromisoformat(fields.pop("time"))
             return Line(at, _level(fields.pop("level")), _as_text(fields))
         for pattern in _PATTERNS:
-            if found := pattern.match(text):
-                groups = found.groupdict()
+            if match := pattern.match(text):
+                groups = match.groupdict()
                 at, level = _time(groups["timestamp"]), _level(groups["level"])
-                own = {"service": groups["service"]} if "service" in groups else {}
-                return Line(at, level, {**own, **_fields(groups["body"])})
+                service = {"service": groups["service"]} if "service" in groups else {}
+                return Line(at, level, {**service, **_fields(groups["body"])})
     return None
 
 

@@ -27,8 +27,8 @@ from services.common.command import has_colors, run_main
 _FORMATS = Path(__file__).parent / "lnav"
 _LINES = 100
 _LINES_MAX = 10**9
-# lnav silently ignores longer patterns. Of further requests only lines with the transaction's id
-# are shown.
+# lnav silently ignores longer patterns. Further requests show only their lines with the
+# transaction's id.
 _REQUESTS_MAX = 600
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -56,7 +56,7 @@ exit codes:
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """The command; returns its exit code."""
+    """Runs the command; returns its exit code."""
     args = parser().parse_args(argv)
     state = state_folder(environ)
     fault, folder = access_fault(state), state / "logs"
@@ -90,8 +90,8 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 def _environ(environ: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
     """The environment with a temporary home, because lnav keeps filters between sessions."""
     with tempfile.TemporaryDirectory(prefix="lnav-") as home:
-        own = {"HOME": home, "TMPDIR": home, "TZ": "UTC"}
-        yield {name: environ[name] for name in environ if name != "XDG_CONFIG_HOME"} | own
+        temporary = {"HOME": home, "TMPDIR": home, "TZ": "UTC"}
+        yield {name: environ[name] for name in environ if name != "XDG_CONFIG_HOME"} | temporary
 
 
 def _refuse(why: str) -> int:
@@ -183,11 +183,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--level", choices=loglines.LEVELS, help="lowest level to show")
     parser.add_argument(
         "--since", type=_since, metavar="TIME",
-        help="from then on: 30s, 5m, 2h, 1d ago, or a time like 2026-11-24T13:19:00Z",
+        help="only later lines: since 30s, 5m, 2h, 1d ago, or a time like 2026-11-24T13:19:00Z",
     )  # fmt: skip
     parser.add_argument(
         "-n", dest="lines", type=arguments.count, metavar="LINES",
-        help=f"print the last of them ({_LINES}; all with an id or --since)",
+        help=f"print the last LINES lines ({_LINES}; all with an id or --since)",
     )  # fmt: skip
     parser.add_argument(
         "-f", "--follow", action="store_true", help="print new lines, in a pipe too"
@@ -196,8 +196,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _since(text: str) -> datetime:
-    if found := re.fullmatch(r"([0-9]{1,5})([smhd])", text):
-        return datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: int(found[1])})
+    if match := re.fullmatch(r"([0-9]{1,5})([smhd])", text):
+        return datetime.now(UTC) - timedelta(**{_UNITS[match[2]]: int(match[1])})
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):

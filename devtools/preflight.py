@@ -12,7 +12,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from devtools import checkout, environment, processes, state
+from devtools import environment, processes, state
 from devtools.address import (
     AUTO,
     DEFAULT_PORT,
@@ -25,13 +25,13 @@ from devtools.address import (
     listeners,
     node_ports,
 )
-from devtools.checkout import SET_BY_THE_STACK
+from devtools.checkout import SET_BY_THE_STACK, of_stack
 from devtools.settings import SETTINGS, dotenv_faults, warnings
 from services.common.command import run_main
 from services.common.redis_url import RedisSettings
 from services.common.settings import EXIT_BAD_SETTINGS, SettingsError, masked
 
-# Created by a start, so missing before the first one.
+# A start creates these, so they are missing before the first one.
 _MADE_BY_THE_START = {
     "JWT_SECRET": "-" * 64,
     "REDIS_URL": "redis://127.0.0.1",
@@ -43,19 +43,19 @@ _REDIS_SECONDS_MAX = 2.5  # including name resolution
 
 def faults(environ: Mapping[str, str]) -> list[str]:
     """Everything that prevents a start, one line each."""
-    here = checkout.of_stack(environ)
-    folder = here.state
-    found = state.prepare(folder) + processes.rivals(folder)
-    found += dotenv_faults(here)
+    checkout = of_stack(environ)
+    folder = checkout.state
+    lines = state.prepare(folder) + processes.rivals(folder)
+    lines += dotenv_faults(checkout)
     try:
         first = chosen_port(environ)
-        found += busy_ports(first, folder, environ)
+        lines += busy_ports(first, folder, environ)
     except AddressError as error:
         first = DEFAULT_PORT
-        found.append(str(error))
-    found += wrong_settings(first, folder, environ) + unreachable_redis(environ)
-    found += other_partitions(folder, environ)
-    return found or _write(first, folder, environ)
+        lines.append(str(error))
+    lines += wrong_settings(first, folder, environ) + unreachable_redis(environ)
+    lines += other_partitions(folder, environ)
+    return lines or _write(first, folder, environ)
 
 
 def _write(first: int, folder: Path, environ: Mapping[str, str]) -> list[str]:
@@ -78,21 +78,21 @@ def wrong_settings(first: int, folder: Path, environ: Mapping[str, str]) -> list
         for name, value in _MADE_BY_THE_START.items()
         if variables.keys().isdisjoint({name, f"{name}_FILE"})
     }
-    found: dict[str, list[str]] = {}
+    readers: dict[str, list[str]] = {}
     for service, settings in SETTINGS.items():
         try:
             settings.read(environment.environment(service, first, folder, variables) | made)
         except SettingsError as error:
             for fault in error.faults:
-                found.setdefault(fault, []).append(service)
+                readers.setdefault(fault, []).append(service)
     host = environ.get("HTTP_HOST") or "127.0.0.1"
-    if host not in ("127.0.0.1", "0.0.0.0") and not any("HTTP_HOST" in fault for fault in found):
+    if host not in ("127.0.0.1", "0.0.0.0") and not any("HTTP_HOST" in fault for fault in readers):
         rule = "127.0.0.1, where the stack's processes find each other, or 0.0.0.0"
-        found[f"HTTP_HOST={host!r}: must be {rule}"] = [*SETTINGS, "router"]
+        readers[f"HTTP_HOST={host!r}: must be {rule}"] = [*SETTINGS, "router"]
     for name, allowed in _CHOICES.items():
         if (value := variables.get(name, allowed[0])) not in allowed:
-            found[f"{name}={value!r}: must be {' or '.join(allowed)}"] = ["the stack"]
-    lines = [f"{fault} [{', '.join(services)}]" for fault, services in found.items()]
+            readers[f"{name}={value!r}: must be {' or '.join(allowed)}"] = ["the stack"]
+    lines = [f"{fault} [{', '.join(services)}]" for fault, services in readers.items()]
     return lines + wrong_proxy(variables)
 
 
@@ -169,26 +169,26 @@ def busy_ports(first: int, folder: Path, environ: Mapping[str, str]) -> list[str
     cure = f"start with PLATFORM_PORT={other}" if other else "choose another PLATFORM_PORT"
     if environ.get("PLATFORM_PORT") == AUTO:  # always the same ports
         cure = f"end that, or {cure}"
-    found = []
+    lines = []
     for name, holder in busy.items():
         who, remedy = holder.with_stack, cure
         if holder.state == os.path.realpath(folder):
             who = f"{holder}: a stack of this checkout is running"
             remedy = f"`platform down`, or if that fails, kill {holder.pid}"
-        found.append(f"port {numbers[name]} ({name}) is held by {who}: {remedy}")
-    return found
+        lines.append(f"port {numbers[name]} ({name}) is held by {who}: {remedy}")
+    return lines
 
 
 def main(environ: Mapping[str, str]) -> int:
     """Checks; returns the exit code."""
-    here = checkout.of_stack(environ)
-    for warning in warnings(here):
+    checkout = of_stack(environ)
+    for warning in warnings(checkout):
         sys.stdout.write(f"preflight: warning: {warning}\n")
-    ended, left = processes.end_orphans(here.state)
+    ended, left = processes.end_orphans(checkout.state)
     if ended:
         sys.stdout.write(f"preflight: {ended}\n")
-    if found := left + faults(environ):
-        lines = "".join(f"  {fault}\n" for fault in found)
+    if reasons := left + faults(environ):
+        lines = "".join(f"  {reason}\n" for reason in reasons)
         sys.stderr.write(f"preflight: the stack cannot start\n{lines}")
         return EXIT_BAD_SETTINGS
     first = chosen_port(environ)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# Speak to the running stack, unless told where another one is.
+# Commands to the running stack, unless an option gives another address.
 _CLIENTS = {"attach", "down", "graph", "list", "namespace", "process", "project"}
 _ELSEWHERE = {"-h", "--help", "-p", "--port", "-u", "--unix-socket"}
 
@@ -20,13 +20,13 @@ def environment(args: Sequence[str], environ: Mapping[str, str]) -> Mapping[str,
     """The environment of process-compose with these arguments.
 
     Raises:
-        SystemExit: they are for a running stack, and there is none, or it does not respond.
+        SystemExit: the command needs a running stack, and there is none, or it does not respond.
     """
     if not args or args[0] in {"up", "run"} or args[0].startswith("-"):
         from devtools import checkout, envfile  # noqa: PLC0415 - a client needs neither
 
-        if found := envfile.faults_of_second(Path()):
-            sys.exit(f"platform: {found[0]}")
+        if faults := envfile.pc_env_faults(Path()):
+            sys.exit(f"platform: {faults[0]}")
         # Preflight reports the faults of `.env`.
         values = envfile.read(checkout.of_stack(environ).folder / ".env").values
         return {**values, **environ, "PC_DISABLE_DOTENV": "1"}

@@ -1,4 +1,4 @@
-"""The stack's processes: its supervisor, who listens on its ports, and the orphans.
+"""The stack's processes: its supervisor, the listeners on its ports, and orphans.
 
 Orphans are those whose supervisor was killed. Preflight ends them at each start, `platform down`
 also ends a supervisor without a socket.
@@ -67,14 +67,14 @@ def holders(ports: Mapping[str, int]) -> Mapping[str, Holder]:
 def _listeners() -> list[tuple[int | None, int]]:
     try:
         sockets: list[tuple[int | None, Any]] = [
-            (one.pid, one) for one in psutil.net_connections(kind="tcp")
+            (sock.pid, sock) for sock in psutil.net_connections(kind="tcp")
         ]
     except psutil.AccessDenied:  # macOS shows all of them only to root
         sockets = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                sockets += [(process.pid, one) for one in process.net_connections(kind="tcp")]
-    return [(pid, one.laddr.port) for pid, one in sockets if one.status == psutil.CONN_LISTEN]
+                sockets += [(process.pid, sock) for sock in process.net_connections(kind="tcp")]
+    return [(pid, sock.laddr.port) for pid, sock in sockets if sock.status == psutil.CONN_LISTEN]
 
 
 def _leader(process: psutil.Process) -> psutil.Process:
@@ -127,38 +127,38 @@ class Member:
 
 def orphans(state: Path) -> list[Member]:
     """The orphans of the stack with this state folder, without their children."""
-    members, found = _members(state), []
-    pids = {one.process.pid for one in members}
-    for one in members:
+    members, unsupervised = _members(state), []
+    pids = {member.process.pid for member in members}
+    for member in members:
         with suppress(*GONE):
-            is_own = one.process.uids().real == os.getuid()
-            if is_own and not one.supervisor and one.process.ppid() not in pids:
-                found.append(one)
-    return found
+            is_own = member.process.uids().real == os.getuid()
+            if is_own and not member.supervisor and member.process.ppid() not in pids:
+                unsupervised.append(member)
+    return unsupervised
 
 
 def supervisors(state: Path) -> list[psutil.Process]:
     """The process-composes of the stack with this state folder, with or without a socket.
 
-    That of most processes first: `platform run` starts another one beside the stack.
+    The one with the most processes comes first: `platform run` starts another beside the stack.
     """
-    heads: Counter[psutil.Process] = Counter()
-    for head in (one.supervisor for one in _members(state)):
+    counts: Counter[psutil.Process] = Counter()
+    for supervisor in (member.supervisor for member in _members(state)):
         with suppress(*GONE):
-            # Another project's, started in our shell, may have a process of the same name.
-            if head and {"PC_SOCKET_PATH", "PC_CONFIG_FILES"} <= head.environ().keys():
-                heads[head] += 1
-    return [head for head, _ in heads.most_common()]
+            # Another project's supervisor, started in our shell, may have a process of this name.
+            if supervisor and {"PC_SOCKET_PATH", "PC_CONFIG_FILES"} <= supervisor.environ().keys():
+                counts[supervisor] += 1
+    return [supervisor for supervisor, _ in counts.most_common()]
 
 
 def running_environ(state: Path) -> Mapping[str, str]:
     """The environment that the running stack was started with; empty if down.
 
-    With `.env`, and with the settings of the stack's own Redis (`--cluster`).
+    Includes `.env`, and the settings of the stack's own Redis (`--cluster`).
     """
-    for head in supervisors(state):
+    for supervisor in supervisors(state):
         with suppress(*GONE):
-            environ = head.environ()
+            environ = supervisor.environ()
             return {**running_redis(state, environ), **environ}
     return {}
 
@@ -166,15 +166,17 @@ def running_environ(state: Path) -> Mapping[str, str]:
 def rivals(state: Path) -> list[str]:
     """A line if another stack uses this folder: two Redis would write the same file.
 
-    To root also another user's, whose socket can have another path.
+    Root also finds another user's stack, whose socket may have another path.
     """
-    own = psutil.Process().parents()
-    for one in _members(state):
+    ancestors = psutil.Process().parents()
+    for member in _members(state):
         with suppress(*GONE):
-            head = one.supervisor or one.process
-            if head not in own and (head != one.process or head.uids().real != os.getuid()):
+            head = member.supervisor or member.process
+            if head not in ancestors and (
+                head != member.process or head.uids().real != os.getuid()
+            ):
                 cure = f"`platform down`, or if that fails, kill {head.pid}"
-                return [f"PLATFORM_STATE={str(state)!r}: another stack uses it ({one}): {cure}"]
+                return [f"PLATFORM_STATE={str(state)!r}: another stack uses it ({member}): {cure}"]
     return []
 
 
@@ -182,16 +184,16 @@ def _members(state: Path) -> list[Member]:
     """The processes of the stack with this state folder, except this one and its ancestors."""
     folder, own = os.path.realpath(state), psutil.Process()
     excluded = {own.pid, *(parent.pid for parent in own.parents())}
-    found = []
+    members = []
     for process in psutil.process_iter():
         with suppress(*GONE):
             if process.pid in excluded or process.status() == psutil.STATUS_ZOMBIE:
                 continue
             name, its_folder = identity(process)
             if name in PROCESSES and its_folder == folder:
-                head = next(filter(_is_supervisor, process.parents()), None)
-                found.append(Member(name, process, head))
-    return found
+                supervisor = next(filter(_is_supervisor, process.parents()), None)
+                members.append(Member(name, process, supervisor))
+    return members
 
 
 def _is_supervisor(process: psutil.Process) -> bool:
@@ -228,29 +230,29 @@ def is_gone(process: psutil.Process) -> bool:
 
 def end_orphans(state: Path) -> tuple[str, list[str]]:
     """Ends the orphans, Redis last; returns a sentence and a fault for each survivor."""
-    found = orphans(state)
-    if not found:
+    members = orphans(state)
+    if not members:
         return "", []
-    _end([orphan.process for orphan in found if orphan.name != "redis"], _STOP_SECONDS_MAX)
-    _end([orphan.process for orphan in found if orphan.name == "redis"], _REDIS_STOP_SECONDS_MAX)
-    left = [orphan for orphan in found if not is_gone(orphan.process)]
+    _end([orphan.process for orphan in members if orphan.name != "redis"], _STOP_SECONDS_MAX)
+    _end([orphan.process for orphan in members if orphan.name == "redis"], _REDIS_STOP_SECONDS_MAX)
+    left = [orphan for orphan in members if not is_gone(orphan.process)]
     faults = [f"{orphan}, was left behind and cannot be ended: end it yourself" for orphan in left]
-    names = "; ".join(map(str, found))
+    names = "; ".join(map(str, members))
     return f"ended processes left behind by a killed supervisor: {names}", faults
 
 
-def end_left(state: Path) -> tuple[list[str], list[str]]:
+def end_leftovers(state: Path) -> tuple[list[str], list[str]]:
     """Ends the supervisors that no socket reaches, and the orphans.
 
     Returns what was ended, and faults. A supervisor stops its processes in order.
     """
-    found = supervisors(state)
-    for head in found:
+    unreachable = supervisors(state)
+    for supervisor in unreachable:
         with suppress(*GONE):
-            head.terminate()
-            head.resume()  # it may be suspended
-    _wait(found, _STACK_STOP_SECONDS_MAX)
+            supervisor.terminate()
+            supervisor.resume()  # it may be suspended
+    _wait(unreachable, _STACK_STOP_SECONDS_MAX)
     gone = "stopped the stack of process-compose, pid {}, whose socket was gone"
-    ended = [gone.format(head.pid) for head in found if is_gone(head)]
+    ended = [gone.format(supervisor.pid) for supervisor in unreachable if is_gone(supervisor)]
     message, faults = end_orphans(state)
-    return [*ended, *filter(None, [message])], faults + (rivals(state) if found else [])
+    return [*ended, *filter(None, [message])], faults + (rivals(state) if unreachable else [])

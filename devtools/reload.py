@@ -28,7 +28,7 @@ from services.common.settings import Settings, exit_if_bad
 # Not JSON: users.json is reloaded without a restart.
 SUFFIXES = (".py", ".lua")
 CADDYFILE = "router/Caddyfile"
-# Hidden ones, such as `.#app.py`, the dangling link that Emacs makes, are of editors or systems.
+# Files of editors and systems, such as hidden ones: Emacs makes `.#app.py`, a dangling link.
 _TEMPORARY = re.compile(r"\..*|#.*#|.*~|4913|flycheck_.*|.*___jb_(tmp|old)___")
 # Files saved within this time of each other (`git checkout`) are one change.
 DEBOUNCE_MS_MAX = 400
@@ -49,11 +49,11 @@ def is_enabled(environ: Mapping[str, str], services: Path) -> bool:
 
 def affected(changed: Collection[str]) -> set[str]:
     """The processes that run the changed files, whose paths are relative to services/."""
-    found: set[str] = set()
+    processes: set[str] = set()
     for name in changed:
         folder = name.partition("/")[0]
-        found |= set(SETTINGS) if folder == "common" else {folder.replace("_", "-")}
-    return found & {*SETTINGS, "router"}
+        processes |= set(SETTINGS) if folder == "common" else {folder.replace("_", "-")}
+    return processes & {*SETTINGS, "router"}
 
 
 def is_code(path: str) -> bool:
@@ -78,7 +78,7 @@ def watch(services: Path, supervisor: Supervisor, started: float) -> None:
     """
     import watchfiles  # noqa: PLC0415 - not needed where reloading is off
 
-    # Until nothing was saved during the last restart.
+    # Repeats until nothing was saved during the last restart.
     while missed := saved(services, started, now := time.time()):
         started = now
         restart(supervisor, missed)
@@ -88,8 +88,8 @@ def watch(services: Path, supervisor: Supervisor, started: float) -> None:
 
 
 def changes(watch: Callable[..., Iterator[set[Any]]], services: Path) -> Iterator[set[str]]:
-    """The code that is saved, as watchfiles' `watch` finds it, until a signal."""
-    look = partial(
+    """Yields the paths of each save of code, which watchfiles' `watch` finds, until a signal."""
+    watch_code = partial(
         watch,
         services,
         watch_filter=lambda _change, path: is_code(path),
@@ -97,14 +97,14 @@ def changes(watch: Callable[..., Iterator[set[Any]]], services: Path) -> Iterato
         step=STEP_MS,
     )
     try:
-        for found in look():
-            yield {path for _, path in found}
+        for batch in watch_code():
+            yield {path for _, path in batch}
     except (OSError, RuntimeError) as error:
-        # Ended, it would be started again, and restart all that was saved since the start.
+        # Must not end: started again, it would restart every service saved since the start.
         advice = "fs.inotify.max_user_instances and max_user_watches are the limits on Linux"
-        _log.warning("looks for saved files, slower", reason=str(error), advice=advice)
-        for found in look(force_polling=True):
-            yield {path for _, path in found}
+        _log.warning("watching failed, polling for saved files", reason=str(error), advice=advice)
+        for batch in watch_code(force_polling=True):
+            yield {path for _, path in batch}
 
 
 def restart(supervisor: Supervisor, changed: Collection[str]) -> None:
@@ -125,7 +125,7 @@ def _restart(supervisor: Supervisor, files: list[str], state: ProcessState) -> N
             _reload_router(files, state.pid)
         return
     if not (state.is_running or state.has_failed):
-        _log.info("not restarted, it was stopped by hand", process=state.name, files=files)
+        _log.info("not restarted: stopped by hand", process=state.name, files=files)
         return
     _log.info("restarting", process=state.name, files=files)
     try:

@@ -70,12 +70,12 @@ def readers(services: Collection[str]) -> str:
 
 def rows() -> list[tuple[str, str, str, str]]:
     """Variables, readers, default and meaning of all settings, those of the stack first."""
-    found = [(f"`{name}`", *texts) for name, texts in OTHERS.items()]
+    rows = [(f"`{name}`", *texts) for name, texts in OTHERS.items()]
     services: dict[str, dict[str, type[Settings]]] = {}
     for service, settings in SETTINGS.items():
         for field in settings.model_fields:
             services.setdefault(field, {})[service] = settings
-    return found + [
+    return rows + [
         _row(field, readers_)
         for field, readers_ in services.items()
         if field.upper() not in SET_BY_THE_STACK
@@ -93,12 +93,12 @@ def _row(field: str, services: dict[str, type[Settings]]) -> tuple[str, str, str
 def _default(field: str, services: dict[str, type[Settings]]) -> str:
     if field.upper() in _DEFAULTS:
         return _DEFAULTS[field.upper()]
-    found = {
+    defaults = {
         service: str(settings.model_fields[field].get_default(call_default_factory=False) or "none")
         for service, settings in services.items()
     }
-    usual = next(iter(found.values()))
-    others = [f"{service}: {value}" for service, value in found.items() if value != usual]
+    usual = next(iter(defaults.values()))
+    others = [f"{service}: {value}" for service, value in defaults.items() if value != usual]
     return f"{usual}; {', '.join(others)}" if others else usual
 
 
@@ -143,32 +143,32 @@ def known() -> frozenset[str]:
 def typos(names: Iterable[str], *, of_envfile: bool = False) -> list[str]:
     """A message for each name that is probably a misspelt setting."""
     settings = sorted(known())
-    found = {
+    similar = {
         name: _similar(name.upper(), settings, of_envfile=of_envfile)
         for name in sorted(set(names).difference(settings))
     }
-    return [f"{n} is not a setting; did you mean {s[0]}?" for n, s in found.items() if s]
+    return [f"{n} is not a setting; did you mean {s[0]}?" for n, s in similar.items() if s]
 
 
 def _similar(name: str, settings: list[str], *, of_envfile: bool) -> list[str]:
     first = name.partition("_")[0]
-    family = [one for one in settings if of_envfile and one.partition("_")[0] == first]
+    family = [setting for setting in settings if of_envfile and setting.partition("_")[0] == first]
     return difflib.get_close_matches(name, settings, 1, _NEAR) or difflib.get_close_matches(
         name, family, 1, _SAME_FIRST_WORD
     )
 
 
 def dotenv_faults(checkout: Checkout) -> list[str]:
-    """A line for each fault in `.env`, and for a second file."""
+    """A line for each fault in `.env`, and one for a `.pc_env`."""
     values = checkout.dotenv.values
-    found = [*checkout.dotenv.faults, *envfile.faults_of_second(checkout.folder)]
-    found += [f".env: {typo}" for typo in typos(values, of_envfile=True)]
+    faults = [*checkout.dotenv.faults, *envfile.pc_env_faults(checkout.folder)]
+    faults += [f".env: {typo}" for typo in typos(values, of_envfile=True)]
     if values.get("PLATFORM_STATE"):
-        found.append(
+        faults.append(
             ".env: PLATFORM_STATE is needed before .env is read: set it in the shell that starts "
             "the stack"
         )
-    return found
+    return faults
 
 
 def warnings(checkout: Checkout) -> list[str]:

@@ -134,7 +134,7 @@ def _start(args: Sequence[str]) -> int:
     if "--cluster" in args:
         cluster = f"{os.environ['PLATFORM_CODE']}/process-compose.cluster.yaml"
         os.environ["PC_CONFIG_FILES"] += f",{cluster}"
-    args = [one for one in args if one not in {"--no-console", "--cluster"}]
+    args = [arg for arg in args if arg not in {"--no-console", "--cluster"}]
     if not {*_HELP_OPTIONS, "-v", "--version", "--dry-run"}.intersection(args):
         if _is_running():
             _refuse(
@@ -150,9 +150,9 @@ def _start(args: Sequence[str]) -> int:
         if {"-D", "--detached"}.intersection(args):
             from devtools import health  # noqa: PLC0415
 
-            # `wait` shows it as the reason if preflight does not get to write a new one.
+            # `wait` would show an old log as the reason if preflight did not get to write one.
             Path(os.environ["PLATFORM_STATE"], "logs/preflight.log").unlink(missing_ok=True)
-            # Its exit code does not show whether the processes started; `wait` does.
+            # process-compose's exit code does not show whether the processes started; `wait` does.
             _call(*args)
             return health.wait(os.environ)
     return _become(args)
@@ -177,8 +177,8 @@ def _stop() -> tuple[int, bool]:
     if was_running and _call("down"):
         if _is_running():
             return 1, False
-        _say("it has ended")  # by itself, as when its terminal was closed
-    ended, faults = processes.end_left(Path(os.environ["PLATFORM_STATE"]))
+        _say("the stack has ended")  # by itself, as when its terminal was closed
+    ended, faults = processes.end_leftovers(Path(os.environ["PLATFORM_STATE"]))
     for line in ended:
         _say(line)
     sys.stderr.writelines(f"platform: {fault}\n" for fault in faults)

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-# Raised when older code would damage a newer folder.
+# Increase it when older code would damage a folder of the new version.
 VERSION = 1
 _VERSION_CHARACTERS_MAX = 20
 
@@ -32,7 +32,7 @@ def version_of(state: Path) -> str:
 def prepare(state: Path) -> list[str]:
     """Creates the state folder and the secrets where missing; returns faults."""
     try:
-        if fault := _of_other_version(state):
+        if fault := _version_fault(state):
             return [fault]
         _make_folders(state)
         for name in _SECRETS:
@@ -46,7 +46,7 @@ def prepare(state: Path) -> list[str]:
     return []
 
 
-def _of_other_version(state: Path) -> str:
+def _version_fault(state: Path) -> str:
     version = version_of(state)
     if not version or version == str(VERSION):
         return ""
@@ -60,7 +60,7 @@ def _of_other_version(state: Path) -> str:
 def _make_folders(state: Path) -> None:
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     state.chmod(0o700)
-    # First, because it marks the folders as ours to remove.
+    # The version comes first, because it marks the folders as ours to remove.
     _write(state / "version", str(VERSION))
     for name in ("logs", *_FOLDERS):
         (state / name).mkdir(mode=0o700, exist_ok=True)

@@ -39,7 +39,7 @@ class ProcessState:
 
     name: str
     status: str
-    """Of https://f1bonacc1.github.io/process-compose/client/, such as `Running`."""
+    """As in https://f1bonacc1.github.io/process-compose/client/, such as `Running`."""
     pid: int
     is_running: bool
     is_ready: bool
@@ -80,8 +80,8 @@ class ProcessState:
 class Supervisor:
     """The process-compose of one stack.
 
-    Each method raises SupervisorError if it does not respond or refuses, because the process is
-    unknown or in another state.
+    Each method raises SupervisorError if process-compose does not respond or refuses, for example
+    because the process is unknown or already stopped.
     """
 
     def __init__(self, socket_path: str) -> None:
@@ -91,7 +91,7 @@ class Supervisor:
         """False if nothing listens at its socket.
 
         Raises:
-            UnresponsiveError: something does, and does not respond.
+            UnresponsiveError: something listens, but does not respond.
         """
         try:
             self._call("GET", "/live", _LIVE_SECONDS_MAX)

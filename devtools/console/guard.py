@@ -84,12 +84,12 @@ def _with_headers(send: Send) -> Send:
     return send_with_headers
 
 
-def is_foreign(peer: tuple[str, int] | None, own: tuple[str, int]) -> bool:
-    """Whether another user has the socket at `peer`, connected to `own`. Both are IPv4.
+def is_foreign(peer: tuple[str, int] | None, server: tuple[str, int]) -> bool:
+    """Whether another user has the socket at `peer`, connected to `server`. Both are IPv4.
 
     Root is allowed: it can do anything, and relays connections from a browser outside a virtual
     machine. A closed connection counts as foreign: Linux lists it as root's or not at all, and
-    `peer` is None. False if the system does not list `own`, so that the user is unknown.
+    `peer` is None. False if the system does not list `server`, so that the user is unknown.
     """
     if peer is None:
         return True
@@ -97,10 +97,10 @@ def is_foreign(peer: tuple[str, int] | None, own: tuple[str, int]) -> bool:
     for table, prefix in zip(TABLES, ("", _MAPPED), strict=True):
         with contextlib.suppress(OSError):
             text = table.read_text("ascii")
-            is_listed = is_listed or _hex(own) in text
-            _, _, rest = text.partition(f" {prefix}{_hex(peer)} {prefix}{_hex(own)}")
-            if found := _USER.match(rest):
-                return found[2] == "0" or int(found[1]) not in {_ROOT, os.getuid()}
+            is_listed = is_listed or _hex(server) in text
+            _, _, rest = text.partition(f" {prefix}{_hex(peer)} {prefix}{_hex(server)}")
+            if entry := _USER.match(rest):
+                return entry[2] == "0" or int(entry[1]) not in {_ROOT, os.getuid()}
     return is_listed
 
 

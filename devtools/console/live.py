@@ -38,26 +38,26 @@ class Live(Generic[T]):
         self._reads += 1
         number = self._reads
         try:
-            found: list[Any] = [await run.io_bound(self._read)]
+            data: list[Any] = [await run.io_bound(self._read)]
             trouble = ""
         except TROUBLE as error:
-            found, trouble = [], sentence(error)
+            data, trouble = [], sentence(error)
         if self._trouble.is_deleted or number != self._reads:  # page left, or superseded
             return
-        self._trouble.text, self._trouble.visible = trouble, not found
-        changed = found != self._last
-        self._last = found
-        if found and changed:
-            self._show(found[0])
+        self._trouble.text, self._trouble.visible = trouble, not data
+        changed = data != self._last
+        self._last = data
+        if data and changed:
+            self._show(data[0])
 
 
 async def act(change: Callable[[], T], done: str = "") -> T | None:
     """Makes a change in a thread and shows a notification; None if it failed."""
     try:
-        found = await run.io_bound(change)
+        result = await run.io_bound(change)
     except TROUBLE as error:
         ui.notify(sentence(error), type="negative", multi_line=True)
         return None
     if done:
         ui.notify(done, type="positive")
-    return found
+    return result

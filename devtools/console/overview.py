@@ -12,7 +12,7 @@ from devtools.catalog import LISTENERS
 from devtools.console.sources import Sources
 from devtools.supervisor import ProcessState, SupervisorError
 
-# Each but the first has an arrow leading to it; style.css places them.
+# An arrow leads to each but the first; style.css places them.
 NODES = ("merchant", "router", "auth-api", "core-api", "queue", "psp-connector", "PSP")
 _MB = 1_000_000
 # Preflight, run while the stack is up, would find the ports in use and stop the stack.
@@ -99,7 +99,7 @@ class Node:
     """Calls per second on the arrow that leads to it."""
 
 
-def look(sources: Sources) -> dict[str, Node]:
+def read_nodes(sources: Sources) -> dict[str, Node]:
     """The current state of the stack; the part of an unavailable source stays empty."""
     point = sources.rates.latest
     requests = point.rates("all")

@@ -43,7 +43,7 @@ def table(
 
     Cells are text; `slots` has Vue templates for other columns.
     """
-    made = ui.table(
+    element = ui.table(
         columns=[
             {
                 "name": name,
@@ -59,19 +59,19 @@ def table(
         row_key=key,
         pagination=rows_per_page or None,
     )
-    made.props(f'flat dense wrap-cells :rows-per-page-options="[{rows_per_page}]"')
-    made.props(f'no-data-label="{none}"')
-    made.add_slot("no-data", '<div class="hint">{{ props.message }}</div>')
+    element.props(f'flat dense wrap-cells :rows-per-page-options="[{rows_per_page}]"')
+    element.props(f'no-data-label="{none}"')
+    element.add_slot("no-data", '<div class="hint">{{ props.message }}</div>')
     for name, template in (slots or {}).items():
-        made.add_slot(f"body-cell-{name}", f'<q-td :props="props">{template}</q-td>')
-    return made
+        element.add_slot(f"body-cell-{name}", f'<q-td :props="props">{template}</q-td>')
+    return element
 
 
 def button(text: str, on_click: Any = None, *, solid: bool = False) -> ui.button:
     """A button in the page's colours."""
-    made = ui.button(text, on_click=on_click, color=None)
-    made.props(f"no-caps {'unelevated' if solid else 'flat dense'}")
-    return made.classes("solid" if solid else "")
+    element = ui.button(text, on_click=on_click, color=None)
+    element.props(f"no-caps {'unelevated' if solid else 'flat dense'}")
+    return element.classes("solid" if solid else "")
 
 
 LEVEL_SLOT = "<span :class=\"'level level-' + props.value\">{{ props.value }}</span>"
@@ -90,10 +90,10 @@ PAYMENT_SLOT = (
 def choice(label: str, options: Iterable[str], value: str | None = None) -> ui.select:
     """A filter with one of several values, or none if `value` is empty."""
     names = list(options)
-    made = ui.select(
+    element = ui.select(
         names, label=label, value=value, clearable=value is None, with_input=len(names) > 10
     )
-    return made.props("outlined dense options-dense").classes("field")
+    return element.props("outlined dense options-dense").classes("field")
 
 
 def copy_button(text: Callable[[], str], what: str) -> None:
@@ -126,7 +126,7 @@ def code(text: str, what: str) -> None:
 
 def log_table(none: str) -> ui.table:
     """A table for `log_rows`."""
-    made = table(
+    element = table(
         (
             ("at", "Time (UTC)", "mono text-no-wrap"),
             ("level", "Level", "wide"),
@@ -137,7 +137,7 @@ def log_table(none: str) -> ui.table:
         slots={"at": TIME_SLOT, "level": LEVEL_SLOT, "text": _TEXT_SLOT},
         none=none,
     )
-    return made.classes("log")
+    return element.classes("log")
 
 
 def log_rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
@@ -155,5 +155,5 @@ def log_rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
 
 
 def _message(fields: Mapping[str, str]) -> str:
-    said = (f"{k}={v}" for k, v in fields.items() if k not in {"service", "event"} and v)
-    return "  ".join([fields["event"], *said])[:_LINE_CHARACTERS_MAX]
+    details = (f"{k}={v}" for k, v in fields.items() if k not in {"service", "event"} and v)
+    return "  ".join([fields["event"], *details])[:_LINE_CHARACTERS_MAX]

@@ -34,7 +34,7 @@ class Point:
         return {service: counts[name] / self.seconds for service, counts in self.services.items()}
 
     def total(self, name: str) -> float:
-        """Their sum."""
+        """A counter's increments per second, of all services together."""
         return sum(self.rates(name).values())
 
     def quantiles_ms(self, share: float) -> dict[str, float | None]:
@@ -61,18 +61,18 @@ class Rates:
     def step(self) -> None:
         """Reads all processes once."""
         now = time.time()
-        grown: dict[str, Counter[str]] = defaultdict(Counter)
+        increments: dict[str, Counter[str]] = defaultdict(Counter)
         for process, service, url in self._targets():
             try:
-                found = read(self._http.get(url).text)
+                counts = read(self._http.get(url).text)
             except (httpx.HTTPError, ValueError):
                 continue
             # A new process has no rates for one interval; a Counter's difference omits negative
             # values, as after a restart.
-            grown[service].update(found - self._before.get(process, found))
-            self._before[process] = found
+            increments[service].update(counts - self._before.get(process, counts))
+            self._before[process] = counts
         if self._read_at and now > self._read_at:
-            self.points.append(Point(now, now - self._read_at, grown))
+            self.points.append(Point(now, now - self._read_at, increments))
         self._read_at = now
 
     def _targets(self) -> list[tuple[str, str, str]]:
@@ -82,20 +82,20 @@ class Rates:
             states = []
         return [
             (
-                one.name,
-                one.service,
-                f"{SERVICES[one.service].url(self._first_port, one.replica)}/metrics",
+                state.name,
+                state.service,
+                f"{SERVICES[state.service].url(self._first_port, state.replica)}/metrics",
             )
-            for one in states
-            if one.is_running and one.service in SCRAPED
+            for state in states
+            if state.is_running and state.service in SCRAPED
         ]
 
 
 def read(text: str) -> Counter[str]:
     """The counters in a Prometheus text.
 
-    Of requests `all`, `errors` (5xx), `accepted` (payments) and each bucket by its upper bound; of
-    the connector each outcome of its attempts, and `psp` for its calls of the PSP.
+    For requests: `all`, `errors` (5xx), `accepted` (payments), and each bucket by its upper bound.
+    For the connector: each outcome of its attempts, and `psp` for its calls of the PSP.
 
     Raises:
         ValueError: not in Prometheus' format.

@@ -104,28 +104,30 @@ class Sources:
     def payments(
         self, merchant: str | None, matches: Callable[[Transaction], bool], limit: int
     ) -> tuple[list[dict[str, Any]], bool]:
-        """The latest payments of one or all, and whether older ones were not searched."""
+        """The latest payments of a merchant or all, and whether older ones were not searched."""
         names = self.merchants()
         newest_first = heapq.merge(
-            *(self._of(id_) for id_, name in names.items() if merchant in {None, name}),
-            key=lambda one: one.created_at,
+            *(self._payments_of(id_) for id_, name in names.items() if merchant in {None, name}),
+            key=lambda payment: payment.created_at,
             reverse=True,
         )
-        found = filter(matches, itertools.islice(newest_first, EXAMINED_MAX))
+        matching = filter(matches, itertools.islice(newest_first, EXAMINED_MAX))
         rows = [
-            _document(one) | {"merchant": names[one.user_id]}
-            for one in itertools.islice(found, limit)
+            _document(payment) | {"merchant": names[payment.user_id]}
+            for payment in itertools.islice(matching, limit)
         ]
         return rows, len(rows) < limit and next(newest_first, None) is not None
 
-    def _of(self, user_id: int) -> Iterator[Transaction]:
+    def _payments_of(self, user_id: int) -> Iterator[Transaction]:
         pages = _pages(lambda cursor: self._transactions.page(user_id, PAGE_MAX, cursor))
-        return (one for page in pages for one in page.transactions)
+        return (transaction for page in pages for transaction in page.transactions)
 
     def payment(self, transaction_id: str) -> Payment | None:
         """One payment; None if there is none."""
-        found = (self.redis.hget(p.transaction(transaction_id), "user_id") for p in self.partitions)
-        owner = next(filter(None, found), "")
+        owners = (
+            self.redis.hget(p.transaction(transaction_id), "user_id") for p in self.partitions
+        )
+        owner = next(filter(None, owners), "")
         if not owner.isdecimal():
             return None
         record = self._transactions.get(int(owner), transaction_id)
@@ -138,8 +140,8 @@ class Sources:
 
     def _credit(self, user_id: int, transaction_id: str) -> Credit | None:
         pages = _pages(lambda cursor: self._transactions.loyalty(user_id, PAGE_MAX, cursor))
-        ledger = (one for page in pages for one in page.ledger)
-        return next((one for one in ledger if one.transaction_id == transaction_id), None)
+        ledger = (credit for page in pages for credit in page.ledger)
+        return next((credit for credit in ledger if credit.transaction_id == transaction_id), None)
 
     def lines(self, transaction_id: str) -> list[Line]:
         """The log lines about a payment."""
@@ -174,7 +176,7 @@ def _document(transaction: Transaction) -> dict[str, Any]:
 
 
 def _pages(read: Callable[[str | None], P]) -> Iterator[P]:
-    """More than EXAMINED_MAX items of a list, in pages."""
+    """Reads a list page by page, at most a page more than EXAMINED_MAX items."""
     cursor: str | None = None
     for _page in range(EXAMINED_MAX // PAGE_MAX + 1):
         page = read(cursor)

@@ -28,7 +28,7 @@ TRANSACTION = "platform.transaction.id"
 ROWS_MAX = 300_000
 BYTES_MAX = 256 * 1024 * 1024
 SECONDS_MAX = 7 * 86_400
-# Most spans stored and deleted per request, so that none takes long. An exporter sends 512.
+# Per request, the number of spans stored, and deleted: keeps it short. An exporter sends 512.
 SPANS_AT_ONCE_MAX = 5_000
 # At BYTES_MAX, an eighth of the file is deleted.
 _SHARE = 8
@@ -76,23 +76,23 @@ FROM span
 # client may have many payments. UNION drops duplicates, so that a cycle ends.
 _OF_TRANSACTION = f"""
 WITH RECURSIVE
-own (trace_id, span_id) AS (
+tagged (trace_id, span_id) AS (
     SELECT trace_id, span_id FROM span WHERE transaction_id = :id
     ORDER BY sequence DESC LIMIT {SPANS_MAX}
 ),
-above (trace_id, span_id) AS (
-    SELECT * FROM own
-    UNION SELECT trace_id, parent_id FROM above JOIN span USING (trace_id, span_id)
+ancestors (trace_id, span_id) AS (
+    SELECT * FROM tagged
+    UNION SELECT trace_id, parent_id FROM ancestors JOIN span USING (trace_id, span_id)
     LIMIT {2 * SPANS_MAX}
 ),
-below (trace_id, span_id) AS (
-    SELECT * FROM own
-    UNION SELECT span.trace_id, span.span_id FROM below JOIN span
-    ON (span.trace_id, span.parent_id) = (below.trace_id, below.span_id)
+descendants (trace_id, span_id) AS (
+    SELECT * FROM tagged
+    UNION SELECT span.trace_id, span.span_id FROM descendants JOIN span
+    ON (span.trace_id, span.parent_id) = (descendants.trace_id, descendants.span_id)
     LIMIT {2 * SPANS_MAX}
 )
 SELECT service, encoded
-FROM (SELECT * FROM above UNION SELECT * FROM below) JOIN span USING (trace_id, span_id)
+FROM (SELECT * FROM ancestors UNION SELECT * FROM descendants) JOIN span USING (trace_id, span_id)
 ORDER BY sequence LIMIT {SPANS_MAX}
 """  # noqa: S608  numbers
 
@@ -152,8 +152,8 @@ class SpanStore:
         if self._connection is None:
             return []
         with self._lock, self._connection as connection:
-            found = connection.execute(_OF_TRANSACTION, {"id": transaction_id}).fetchall()
-        spans = [decode(service, trace_pb2.Span.FromString(span)) for service, span in found]
+            rows = connection.execute(_OF_TRANSACTION, {"id": transaction_id}).fetchall()
+        spans = [decode(service, trace_pb2.Span.FromString(span)) for service, span in rows]
         return sorted(spans, key=lambda span: (span.start_ns, -span.end_ns))
 
 
@@ -186,7 +186,7 @@ def _rows(request: ExportTraceServiceRequest, now: int) -> Iterator[tuple[Any, .
         reads = _text(span.attributes, "http.request.method") in {"GET", "HEAD"}
         transaction_id = None if reads else _text(span.attributes, TRANSACTION)
         ids = span.trace_id, span.span_id, span.parent_span_id
-        if span.trace_id and span.span_id:  # else it is none
+        if span.trace_id and span.span_id:  # a span needs both
             yield now, *ids, transaction_id, service, span.SerializeToString()
 
 
@@ -209,7 +209,7 @@ def decode(service: str, span: trace_pb2.Span) -> Span:
         start_ns=span.start_time_unix_nano,
         end_ns=max(span.end_time_unix_nano, span.start_time_unix_nano),
         is_error=span.status.code == trace_pb2.Status.STATUS_CODE_ERROR,
-        attributes={one.key: _value(one.value) for one in span.attributes[:ATTRIBUTES_MAX]}
+        attributes={pair.key: _value(pair.value) for pair in span.attributes[:ATTRIBUTES_MAX]}
         | ({"status": span.status.message[:CHARACTERS_MAX]} if span.status.message else {}),
         links=tuple(link.trace_id.hex() for link in span.links[:ATTRIBUTES_MAX]),
     )
@@ -218,8 +218,8 @@ def decode(service: str, span: trace_pb2.Span) -> Span:
 def _value(value: AnyValue) -> Any:
     kind = value.WhichOneof("value")
     if kind == "array_value":
-        return [_value(one) for one in value.array_value.values[:ATTRIBUTES_MAX]]
-    found = getattr(value, kind) if kind else None
-    if isinstance(found, float) and not math.isfinite(found):
-        return str(found)  # JSON has no such number
-    return found if isinstance(found, int | float | None) else str(found)[:CHARACTERS_MAX]
+        return [_value(item) for item in value.array_value.values[:ATTRIBUTES_MAX]]
+    scalar = getattr(value, kind) if kind else None
+    if isinstance(scalar, float) and not math.isfinite(scalar):
+        return str(scalar)  # JSON has no such number
+    return scalar if isinstance(scalar, int | float | None) else str(scalar)[:CHARACTERS_MAX]

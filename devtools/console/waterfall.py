@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Deeper ones, as in damaged data with a cycle, appear at this depth.
+# Deeper spans, as in damaged data with a cycle, appear at this depth.
 DEPTH_MAX = 12
 _NS_PER_MS = 1_000_000
 

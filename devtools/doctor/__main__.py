@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TextIO
 
-from devtools import arguments, checkout, environment, preflight
+from devtools import arguments, environment, preflight
 from devtools.address import DEFAULT_PORT, AddressError, running_port
-from devtools.checkout import Checkout
+from devtools.checkout import Checkout, current
 from devtools.doctor import findings, machine
 from devtools.doctor.findings import Finding, Status
 from devtools.doctor.stack import Running
@@ -51,34 +51,34 @@ exit codes:
 
 def examine(environ: Mapping[str, str]) -> list[Finding]:
     """All findings in the order of the report."""
-    here = checkout.current(environ)
-    # Without access each of the stack's would fail in its own way.
-    stack = {} if access_fault(here.state) else _probes_of_stack(here)
+    checkout = current(environ)
+    # Without access, each probe of the stack would fail in its own way.
+    stack = {} if access_fault(checkout.state) else _probes_of_stack(checkout)
     probes: dict[str, Probe] = {
         "programs": lambda: machine.programs(environ),
         **stack,
-        "state": lambda: machine.state(here) + machine.dotenv(here),
-        "machine": lambda: machine.disk(here) + machine.clock(here),
+        "state": lambda: machine.state(checkout) + machine.dotenv(checkout),
+        "machine": lambda: machine.disk(checkout) + machine.clock(checkout),
     }
     return run(probes)
 
 
-def _probes_of_stack(here: Checkout) -> dict[str, Probe]:
+def _probes_of_stack(checkout: Checkout) -> dict[str, Probe]:
     try:
-        first, faults = running_port(here.merged), []
+        first, faults = running_port(checkout.merged), []
     except AddressError as error:
         first, faults = DEFAULT_PORT, [str(error)]
-    running = Running(here, first)
+    running = Running(checkout, first)
     probes: dict[str, Probe] = {
         "ports": lambda: running.ports() + running.left_behind(),
         "health": lambda: running.health() + running.psp() + running.changed(),
         "redis": running.redis,
     }
-    if lost := running.unreachable():
-        probes = {"health": lambda: lost}
+    if unreachable := running.unreachable():
+        probes = {"health": lambda: unreachable}
     return {
         **probes,
-        "settings": lambda: settings(here, first, faults),
+        "settings": lambda: settings(checkout, first, faults),
     }
 
 
@@ -101,46 +101,50 @@ def run(probes: Mapping[str, Probe], seconds_max: float = _PROBES_SECONDS_MAX) -
         thread.join(max(deadline - time.monotonic(), 0))
     hangs = [Finding("probe", "hangs", "fault", f"nothing within {seconds_max:.0f} s")]
     return [
-        replace(found, section=section) for section in probes for found in done.get(section, hangs)
+        replace(finding, section=section)
+        for section in probes
+        for finding in done.get(section, hangs)
     ]
 
 
-def settings(here: Checkout, first_port: int, faults: Sequence[str] = ()) -> list[Finding]:
-    """Every setting with its origin, then these faults, further ones, and warnings."""
-    further = dotenv_faults(here) + preflight.wrong_settings(first_port, here.state, here.merged)
+def settings(checkout: Checkout, first_port: int, faults: Sequence[str] = ()) -> list[Finding]:
+    """Every setting with its origin, then `faults`, those of the settings, and warnings."""
+    further = dotenv_faults(checkout) + preflight.wrong_settings(
+        first_port, checkout.state, checkout.merged
+    )
     return [
-        *_of_stack(here, first_port),
-        *_of_services(here, first_port),
+        *_of_stack(checkout, first_port),
+        *_of_services(checkout, first_port),
         *(Finding(fault, "", "fault", "", _CURE) for fault in (*faults, *further)),
-        *(Finding(warning, "", "warning") for warning in warnings(here)),
+        *(Finding(warning, "", "warning") for warning in warnings(checkout)),
     ]
 
 
-def _of_stack(here: Checkout, first_port: int) -> list[Finding]:
+def _of_stack(checkout: Checkout, first_port: int) -> list[Finding]:
     """The settings that are in no settings class."""
-    last = "the last start" if (here.state / "environment").exists() else "default"
+    last = "the last start" if (checkout.state / "environment").exists() else "default"
     secret = {"MERCHANT_PASSWORD": "<secret>"}
-    if url := here.merged.get("PLATFORM_URL"):
+    if url := checkout.merged.get("PLATFORM_URL"):
         secret["PLATFORM_URL"] = masked(url)
     defaults = {name: default for name, (_, default, _) in OTHERS.items()}
-    values = {**defaults, **here.merged, **secret, "PLATFORM_PORT": str(first_port)}
-    origins = {name: here.origin(name) for name in OTHERS}
-    if not here.merged.get("PLATFORM_PORT"):
+    values = {**defaults, **checkout.merged, **secret, "PLATFORM_PORT": str(first_port)}
+    origins = {name: checkout.origin(name) for name in OTHERS}
+    if not checkout.merged.get("PLATFORM_PORT"):
         origins["PLATFORM_PORT"] = last
     return [_setting(name, values[name], origin, "stack") for name, origin in origins.items()]
 
 
-def _of_services(here: Checkout, first_port: int) -> list[Finding]:
+def _of_services(checkout: Checkout, first_port: int) -> list[Finding]:
     """The services' settings at the next start; one for each distinct value."""
-    found: dict[tuple[str, str, str], list[str]] = {}
+    services_by_setting: dict[tuple[str, str, str], list[str]] = {}
     for service, settings in SETTINGS.items():
-        checkout = {"PLATFORM_CHECKOUT": here.merged["PLATFORM_CHECKOUT"]}
-        stack = environment.environment(service, first_port, here.state, checkout)
-        for setting in settings.explain({**here.origins, "stack": stack}):
-            found.setdefault(setting, []).append(service)
+        in_checkout = {"PLATFORM_CHECKOUT": checkout.merged["PLATFORM_CHECKOUT"]}
+        stack = environment.environment(service, first_port, checkout.state, in_checkout)
+        for setting in settings.explain({**checkout.origins, "stack": stack}):
+            services_by_setting.setdefault(setting, []).append(service)
     return [
         _setting(*setting, readers(services))
-        for setting, services in found.items()
+        for setting, services in services_by_setting.items()
         if setting[0] != "HTTP_PORT"  # in the section `ports`
     ]
 
@@ -166,12 +170,12 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str], environ: Mapping[str, str], out: TextIO) -> int:
     """Prints the report; returns the exit code."""
     options = parser().parse_args(argv)
-    found = examine(environ)
+    results = examine(environ)
     if options.json:
-        out.write(findings.as_json(found))
+        out.write(findings.as_json(results))
     else:
-        findings.print_text(found, Output(out, environ))
-    return 1 if findings.count(found, "fault") else 0
+        findings.print_text(results, Output(out, environ))
+    return 1 if findings.count(results, "fault") else 0
 
 
 if __name__ == "__main__":

@@ -49,13 +49,16 @@ def print_text(findings: Sequence[Finding], output: Output) -> None:
     """Prints sections with aligned columns, then the totals."""
     for section, group in itertools.groupby(findings, lambda finding: finding.section):
         output.say(section)
-        found = list(group)
-        rows = [(f"{_MARKS[one.status]:2}{one.name}", one.value, one.note) for one in found]
+        listed = list(group)
+        rows = [
+            (f"{_MARKS[finding.status]:2}{finding.name}", finding.value, finding.note)
+            for finding in listed
+        ]
         lines = columns(rows, characters_max=_CELL_CHARACTERS_MAX)
-        for one, line in zip(found, lines, strict=True):
-            output.say(line, _MARKS[one.status])
-            if one.cure:
-                output.say(f"    -> {one.cure}")
+        for finding, line in zip(listed, lines, strict=True):
+            output.say(line, _MARKS[finding.status])
+            if finding.cure:
+                output.say(f"    -> {finding.cure}")
         output.say("")
     faults, warnings = count(findings, "fault"), count(findings, "warning")
     totals = f"faults (X): {faults}, warnings (!): {warnings}"

@@ -30,7 +30,7 @@ _MIB = 1024**2
 _FUTURE_SECONDS = 60  # a network file system's clock may be ahead
 
 
-# The arguments with which each prints its version.
+# The arguments that make each print its version.
 _PROGRAMS = {
     "redis-server": "--version",
     "redis-cli": "--version",
@@ -40,7 +40,7 @@ _PROGRAMS = {
 
 
 def pinned() -> Mapping[str, str]:
-    """The known versions in the nixpkgs that flake.lock pins."""
+    """The programs' versions in the nixpkgs that flake.lock pins."""
     known: Mapping[str, str] = json.loads((_ROOT / "nix/host/pinned.json").read_text("utf-8"))
     return known
 
@@ -48,8 +48,8 @@ def pinned() -> Mapping[str, str]:
 def programs(environ: Mapping[str, str]) -> list[Finding]:
     """One finding per program."""
     with ThreadPoolExecutor(len(_PROGRAMS)) as pool:
-        found = list(pool.map(lambda program: _finding(program, environ), _PROGRAMS))
-    return [_compared("python", platform.python_version(), sys.executable), *found]
+        compared = list(pool.map(lambda program: _finding(program, environ), _PROGRAMS))
+    return [_compared("python", platform.python_version(), sys.executable), *compared]
 
 
 def _finding(program: str, environ: Mapping[str, str]) -> Finding:
@@ -96,10 +96,10 @@ def state(checkout: Checkout) -> list[Finding]:
         return [Finding("folder", str(folder), "fault", note, cure)]
     if not folder.exists():
         return [Finding("folder", str(folder), "note", "made by the first start")]
-    found = [Finding("folder", str(folder)), _mode(folder, 0o700)]
+    findings = [Finding("folder", str(folder)), _mode(folder, 0o700)]
     if (secret := folder / "jwt-secret").exists():
-        found.append(_mode(secret, 0o600))
-    return found
+        findings.append(_mode(secret, 0o600))
+    return findings
 
 
 def _mode(path: Path, required: int) -> Finding:

@@ -39,7 +39,7 @@ class Running:
         self._first = first_port
         self._state = str(checkout.state.resolve())
         self._numbers = listeners(first_port, checkout.merged)
-        # At once: two sections that try a port at the same time would each find it in use.
+        # Once, before the probes: two that try a port at the same time would each find it in use.
         self._holders = processes.holders(self._numbers)
 
     @cached_property
@@ -50,8 +50,8 @@ class Running:
     def _supervised(self) -> list[Holder]:
         """The listeners of this checkout's stack, without orphans; none if it is down."""
         pids = {orphan.process.pid for orphan in self._orphans}
-        ours = [one for one in self._holders.values() if one.state == self._state]
-        return [one for one in ours if one.pid not in pids]
+        ours = [holder for holder in self._holders.values() if holder.state == self._state]
+        return [holder for holder in ours if holder.pid not in pids]
 
     @cached_property
     def _environ(self) -> Mapping[str, str]:
@@ -62,7 +62,7 @@ class Running:
     def _listed(self) -> Mapping[str, ProcessState]:
         """The processes of the running supervisor; empty if it does not respond.
 
-        By name; a scaled process' first replica also by the plain name, which is its port's.
+        By name; the first replica of a scaled process also by the plain name, as in `ports`.
         """
         with contextlib.suppress(SupervisorError):
             states = Supervisor(self._environ.get("PC_SOCKET_PATH", "")).processes()
@@ -79,7 +79,7 @@ class Running:
         return [Finding("stack", "unreachable", "fault", note, "`platform down` stops it")]
 
     def _may_be_ours(self, name: str) -> bool:
-        """Whether a process listens for this stack: if it is up, one may be from a debugger."""
+        """Whether the listener belongs to this stack, which may include one from a debugger."""
         holder = self._holders.get(name)
         return holder is not None and bool(self._supervised or holder.state == self._state)
 
@@ -162,7 +162,7 @@ class Running:
 
     def changed(self) -> list[Finding]:
         """Services whose settings differ from those of the next start."""
-        found = []
+        findings = []
         for service, settings in SETTINGS.items():
             holder = self._holders.get(service)
             if holder is None or holder.state != self._state:
@@ -182,8 +182,8 @@ class Running:
                 if names:
                     note = f"was started with other settings: {', '.join(names)}"
                     cure = "to apply them: `platform down`, then `platform up`"
-                    found.append(Finding(service, "pass", "note", note, cure))
-        return found
+                    findings.append(Finding(service, "pass", "note", note, cure))
+        return findings
 
     def redis(self) -> list[Finding]:
         """Whether the services' Redis keeps accepted transactions."""
@@ -192,8 +192,8 @@ class Running:
         if is_own and not self._may_be_ours("redis"):
             return [Finding("redis", "not running", "note")]
         try:
-            own = {"REDIS_URL_FILE": str(self._checkout.state / "redis-url")}
-            settings = RedisSettings.read({**own, **variables})
+            defaults = {"REDIS_URL_FILE": str(self._checkout.state / "redis-url")}
+            settings = RedisSettings.read({**defaults, **variables})
         except SettingsError as error:
             return [Finding("address", "unknown", "fault", str(error), "correct it")]
         url = settings.redis_url
@@ -202,8 +202,8 @@ class Running:
                 redis_client.connect(
                     url, timeout_seconds=_RESPONSE_SECONDS_MAX, cluster=settings.redis_cluster
                 )
-            ) as one:
-                return [Finding("address", masked(url)), *_redis(one, settings)]
+            ) as client:
+                return [Finding("address", masked(url)), *_redis(client, settings)]
         except redis.ResponseError as error:
             return [Finding(masked(url), "error", "fault", str(error))]
         except (*redis_client.ERRORS, OSError, ValueError) as error:
@@ -215,19 +215,19 @@ class Running:
 def _failing(response: httpx.Response) -> str:
     with contextlib.suppress(ValueError, AttributeError):
         checks = response.json().get("checks", {})
-        return "failing: " + ", ".join(name for name, said in checks.items() if said != "pass")
+        return "failing: " + ", ".join(name for name, result in checks.items() if result != "pass")
     return "no health document"
 
 
 def _redis(client: store.Client, settings: RedisSettings) -> list[Finding]:
     stored = client.get(store.COUNT_KEY) or str(settings.partitions)
     cure = f"set PARTITIONS={stored}: the services refuse to start with another number"
-    found = [_required("partitions", str(settings.partitions), stored, cure)]
+    findings = [_required("partitions", str(settings.partitions), stored, cure)]
     for name, node in redis_client.nodes(client).items():
         if name:
-            found.append(Finding("primary", name))
-        found += _node(node)
-    return [*found, _lost(client, store.partitions(settings.partitions))]
+            findings.append(Finding("primary", name))
+        findings += _node(node)
+    return [*findings, _lost(client, store.partitions(settings.partitions))]
 
 
 def _node(client: store.Client) -> list[Finding]:
@@ -277,7 +277,7 @@ def _lost(client: store.Client, partitions: Sequence[store.Partition]) -> Findin
             if time.monotonic() > until:
                 return Finding(name, f"{count} so far", note="not all records checked")
     except redis.ResponseError as error:
-        # For others, such as MISCONF of a full disk, deleting a key would lose payments.
+        # After other errors, such as MISCONF of a full disk, deleting a key would lose payments.
         is_key = "WRONGTYPE" in str(error)
         cure = "a key was overwritten by hand: delete it, and payments continue" if is_key else ""
         return Finding(name, "unknown", "fault", str(error), cure)

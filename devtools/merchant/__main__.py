@@ -33,18 +33,18 @@ services/psp_sandbox/README.md lists the payment methods: captured, declined, sl
 """
 _EPILOG = """
 environment:
-  PLATFORM_URL        where the router is
-  PLATFORM_PORT       or its port; else that of this checkout's stack, as it was last started
-  MERCHANT_PASSWORD   the merchant's password (password, as the shipped users have it)
-  JWT_SECRET          of `smoke`, or JWT_SECRET_FILE: signs an expired token (.state/jwt-secret);
-                      with another than the platform's, or without, one check waits 31 seconds
+  PLATFORM_URL        the router's address
+  PLATFORM_PORT       or its port (that of this checkout's last start)
+  MERCHANT_PASSWORD   the merchant's password (`password`, that of the shipped users)
+  JWT_SECRET          for `smoke`, or JWT_SECRET_FILE: signs an expired token (.state/jwt-secret);
+                      if it is not the platform's, one check waits 31 seconds
   NO_COLOR            any value: no colours; FORCE_COLOR: colours in a pipe, too
 
 exit codes:
-  0  done; of `pay`: captured
-  1  of `pay`: declined or failed; of `smoke`: a check failed
+  0  done; `pay`: captured
+  1  `pay`: declined or failed; `smoke`: a check failed
   2  wrong usage
-  3  of `pay`: still open when --timeout was over
+  3  `pay`: still open after --timeout
   4  the platform cannot be reached, or refuses
   130  interrupted
 """
@@ -111,10 +111,10 @@ def _add_command(
     commands: Any, name: str, what: str, timeout_seconds: int
 ) -> argparse.ArgumentParser:
     command = arguments.command(commands, name, what, _EPILOG)
-    command.add_argument("--url", help="where the router is (http://127.0.0.1:8000)")
+    command.add_argument("--url", help="the router's address (http://127.0.0.1:8000)")
     command.add_argument(
         "--timeout", type=float, default=float(timeout_seconds), metavar="S",
-        help=f"seconds that all of it may take ({timeout_seconds})",
+        help=f"limit for the whole command, in seconds ({timeout_seconds})",
     )  # fmt: skip
     return command
 

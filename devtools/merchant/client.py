@@ -27,15 +27,15 @@ BODY_BYTES_MAX = 1024 * 1024
 
 _WHERE = "--url or PLATFORM_URL or PLATFORM_PORT"
 _LOGIN_HINTS = {
-    401: "see --as, and the password: MERCHANT_PASSWORD",
-    429: "too many wrong passwords; wait, then see MERCHANT_PASSWORD",
+    401: "check --as and MERCHANT_PASSWORD",
+    429: "too many wrong passwords; wait, and check MERCHANT_PASSWORD",
 }
 _HINTS = {
     403: "pay as a user who is enabled; `python -m services.auth_api.users list` shows them",
     404: f"is that the platform's router? see {_WHERE}",
-    409: "see the console's payments; if it is not there, pay under another key",
+    409: "check the console's payments; if the payment is not there, pay under another key",
     413: "the router takes bodies of up to 16 KiB",
-    500: "the request id leads to it in the logs, in .state/logs",
+    500: "find the reason by the request id: `logs --request ID`",
     502: "a service is down: `platform status`",
     503: "a service is down or full: `platform status`",
     504: "a service hangs: `platform status`",
@@ -89,9 +89,9 @@ def read(model: type[ModelT], response: Response) -> ModelT:
     except ValidationError as error:
         fields = ", ".join(".".join(map(str, fault["loc"])) or "body" for fault in error.errors())
         raise PlatformError(
-            f"{response.url} answered {response.status} in an unknown shape ({fields})",
+            f"{response.url} returned {response.status} with an unexpected body ({fields})",
             request_id=response.request_id,
-            hint="is that the platform, and as old as this client?",
+            hint="is that the platform, and of the same version as this client?",
         ) from None
 
 
@@ -240,7 +240,7 @@ def expect(response: Response, status: int, hints: Mapping[int, str] = _HINTS) -
     errors = problem.get("errors")
     faults = [e for e in errors if isinstance(e, dict)] if isinstance(errors, list) else []
     raise PlatformError(
-        str(problem.get("detail") or f"{response.url} answered {response.status}, not {status}"),
+        str(problem.get("detail") or f"{response.url} returned {response.status}, not {status}"),
         hint=hint,
         code=response.code,
         request_id=response.request_id,

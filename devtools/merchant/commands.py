@@ -54,7 +54,7 @@ class Command:
     def _get(self, transaction_id: str) -> Response:
         return self._session.send(lambda token: self._client.get(token, transaction_id))
 
-    def _later(self, transaction_id: str) -> str:
+    def _trace_command(self, transaction_id: str) -> str:
         """The command that shows the transaction, for the same merchant and platform."""
         more = ["--as", self._args.username]
         more += ["--url", self._args.url] if self._args.url else []
@@ -83,7 +83,7 @@ class Command:
         self._hop("accepted", response.ms, response, text)
         self._screen.events(accepted)
         transaction = self._follow(accepted)
-        later = self._later(transaction.id)
+        later = self._trace_command(transaction.id)
         still = f"still open after {self._args.timeout:g} s; check again: {later}"
         self._screen.outcome(transaction, still)
         return _EXITS.get(transaction.status, _EXIT_OPEN)
@@ -102,9 +102,11 @@ class Command:
         except PlatformError as error:
             # Without the Core API's response the payment may still have been accepted.
             if isinstance(error, UnreachableError) or error.detail.endswith(_SEND_AGAIN):
-                look = "it may have been accepted: see the console's payments before you pay again"
+                check = (
+                    "it may have been accepted: check the console's payments before paying again"
+                )
                 repeat = "repeat the same command: its idempotency key makes that safe"
-                error.hint += "\n" + (repeat if args.idempotency_key else look)
+                error.hint += "\n" + (repeat if args.idempotency_key else check)
                 error.detail = error.detail.removesuffix(_SEND_AGAIN)
             raise
 
@@ -121,7 +123,7 @@ class Command:
                 seen = len(transaction.timeline)
         except PlatformError as error:
             error.detail = f"{accepted.id} was accepted, but its result is unknown: {error.detail}"
-            error.hint = f"{error.hint}\nthen: {self._later(accepted.id)}".strip()
+            error.hint = f"{error.hint}\nthen: {self._trace_command(accepted.id)}".strip()
             raise
         if last:
             ms = (time.perf_counter() - started) * 1000
@@ -147,8 +149,8 @@ def follow(
         try:
             response = expect(get(), 200)
         except PlatformError as error:
-            is_passing = error.status == 429 or error.status >= 500
-            if not (is_passing or isinstance(error, UnreachableError)):
+            is_temporary = error.status == 429 or error.status >= 500
+            if not (is_temporary or isinstance(error, UnreachableError)):
                 raise
             # A request cut off by the deadline is no error: the transaction is still open.
             trouble = error if deadline.seconds_left() else trouble

@@ -31,7 +31,7 @@ from services.core_api.models import Loyalty
 
 # Enough for a retried attempt; a payment at the sandbox takes some 20 ms.
 _PAYMENT_SECONDS_MAX = 10.0
-# A token is valid for 30 s; one more, because its times are whole seconds.
+# A token is valid for 30 s, plus one because its times are whole seconds.
 _EXPIRY_SECONDS_MAX = 31.0
 _CREDITS_MAX = 100
 _NAME_WIDTH = 64

@@ -8,7 +8,7 @@ from devtools.terminal import Output
 from services.common.currencies import EXPONENTS
 from services.common.transaction import FINAL, Transaction
 
-_MS_OF_A_SECOND = 1000
+_MS_PER_SECOND = 1000
 
 
 def money(amount: int, currency: str) -> str:
@@ -25,7 +25,7 @@ def points(count: int) -> str:
 
 def duration(ms: float) -> str:
     """`35 ms`; from 1000 ms, `1.42 s`."""
-    return f"{ms:.0f} ms" if ms < _MS_OF_A_SECOND else f"{ms / _MS_OF_A_SECOND:.2f} s"
+    return f"{ms:.0f} ms" if ms < _MS_PER_SECOND else f"{ms / _MS_PER_SECOND:.2f} s"
 
 
 def _time(text: str) -> datetime:
@@ -54,7 +54,7 @@ class Screen(Output):
             self.hop(event.event, f"+{duration(_ms(transaction.created_at, event.at))}", details)
 
     def outcome(self, transaction: Transaction, still: str = "still open") -> None:
-        """Prints the last line; `still` is what to say of one that is not final."""
+        """Prints the last line; `still` is its text for a transaction that is not final."""
         facts = [transaction.status, money(transaction.amount, transaction.currency)]
         if transaction.status == "captured":
             facts.append(points(transaction.loyalty_points or 0))

@@ -1,4 +1,4 @@
-"""Makes a service, removes it, and derives what the stacks say of it."""
+"""Creates and removes services, and updates the files that are derived from them."""
 
 PROCESSES = "process-compose.yaml"
 CADDYFILE = "services/router/Caddyfile"

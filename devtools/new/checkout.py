@@ -42,15 +42,15 @@ def refuse_changes(root: Path, names: Sequence[str]) -> None:
 
 def refuse_removal(root: Path, request: Request) -> None:
     """Raises NewError if the service is missing, in use or has unstaged changes."""
-    own, tests = request.folders
+    code, tests = request.folders
     if request.name not in SERVICES:
         raise NewError(f"there is no service {request.name}")
     if not SERVICES[request.name].packages:
         raise NewError(f"{request.name} is part of the stack, not a removable service")
-    if users := [user for user in _users(root, request) if not user.startswith((own, tests))]:
+    if users := [user for user in _users(root, request) if not user.startswith((code, tests))]:
         raise NewError(f"{request.name} is in use: {users[0]} refers to it")
-    if lost := [line[3:] for line in _status(root, request.folders) if line[1] != " "]:
-        raise NewError(f"{lost[0]} has unstaged changes: `git add` it first")
+    if unstaged := [line[3:] for line in _status(root, request.folders) if line[1] != " "]:
+        raise NewError(f"{unstaged[0]} has unstaged changes: `git add` it first")
 
 
 def _users(root: Path, request: Request) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """Updates the files that are derived from service.toml and the settings classes.
 
-`python -m devtools.new.derived` does so in this code's checkout. A service without a
-block in a stack gets one from the template, and a block without a service goes; what is written in
-a block by hand stays. Comments and order are kept.
+`python -m devtools.new.derived` does so in this code's checkout. A service without a block in a
+stack gets one from the template, and a block without a service is removed; changes by hand in a
+block stay. Comments and order are kept.
 """
 
 import io
@@ -43,9 +43,9 @@ def _dump(document: Any) -> str:
 
 
 def _flow(**items: Any) -> CommentedMap:
-    found = CommentedMap(items)
-    found.fa.set_flow_style()
-    return found
+    mapping = CommentedMap(items)
+    mapping.fa.set_flow_style()
+    return mapping
 
 
 def _put(mapping: Any, name: str, value: Any) -> None:
@@ -65,17 +65,17 @@ def _complete(text: str, block: Callable[[Service], str]) -> Any:
 def processes(text: str) -> str:
     """process-compose.yaml."""
     document = _complete(text, lambda s: render.block(PROCESSES, {"service": s}))
-    found = document["processes"]
-    for name, process in list(found.items()):
+    blocks = document["processes"]
+    for name, process in list(blocks.items()):
         module = re.search(r"python -m services\.(\w+)", process["command"])
         if module and name not in SERVICES:
-            for other in (found, found["ready"]["depends_on"], found["router"]["depends_on"]):
+            for other in (blocks, blocks["ready"]["depends_on"], blocks["router"]["depends_on"]):
                 other.pop(name, None)
     for name, service in _PYTHON.items():
-        found[name]["description"] = service.description
-        _put(found["ready"]["depends_on"], name, _flow(condition="process_log_ready"))
+        blocks[name]["description"] = service.description
+        _put(blocks["ready"]["depends_on"], name, _flow(condition="process_log_ready"))
         if service.route:
-            _put(found["router"]["depends_on"], name, _flow(condition="process_started"))
+            _put(blocks["router"]["depends_on"], name, _flow(condition="process_started"))
     return _dump(document)
 
 
@@ -83,50 +83,50 @@ def caddyfile(text: str) -> str:
     """The router's configuration: a line for each route."""
     lines = text.splitlines(keepends=True)
     is_route = re.compile(r"\t\timport service \S+ \{\$(\w+)_ADDRESS:")
-    there = [(n, found[1]) for n, line in enumerate(lines) if (found := is_route.match(line))]
+    present = [(n, match[1]) for n, line in enumerate(lines) if (match := is_route.match(line))]
     routed = {service.variable: service.route for service in SERVICES.values() if service.route}
     # In the order of the file; a new route comes last.
-    variables = dict.fromkeys([variable for _, variable in there if variable in routed])
+    variables = dict.fromkeys([variable for _, variable in present if variable in routed])
     routes = [_ROUTE.format(route=routed[name], variable=name) for name in variables | routed]
-    return "".join([*lines[: there[0][0]], *routes, *lines[there[-1][0] + 1 :]])
+    return "".join([*lines[: present[0][0]], *routes, *lines[present[-1][0] + 1 :]])
 
 
 def containers(text: str) -> str:
     """deploy/compose.yaml."""
     shared = set(_yaml().load(text)["x-logging"])
     document = _complete(text, lambda service: _container(service, shared))
-    found, router = document["services"], document["services"]["router"]
-    for name in [name for name in found if name not in SERVICES]:
+    services, router = document["services"], document["services"]["router"]
+    for name in [name for name in services if name not in SERVICES]:
         _remove_container(document, name)
     for name, service in _PYTHON.items():
-        _add_variables(found[name]["environment"], _variables(service, shared), shared)
-        for network in found[name]["networks"]:
+        _add_variables(services[name]["environment"], _variables(service, shared), shared)
+        for network in services[name]["networks"]:
             _put(document["networks"], network, _flow(internal=True))
         if service.route:
             address = f"{name}:{8000 + service.port_offset}"
             _put(router["environment"], f"{service.variable}_ADDRESS", address)
             _put(router["depends_on"], name, _flow(condition="service_healthy"))
-            _join(router, found[name], f"router-{name}")
+            _join(router, services[name], f"router-{name}")
         if "redis" in service.needs:
-            _join(found["redis"], found[name], f"{name}-redis")
+            _join(services["redis"], services[name], f"{name}-redis")
     return _dump(document)
 
 
 def _remove_container(document: Any, name: str) -> None:
-    found = document["services"]
+    services = document["services"]
     variable = name.replace("-", "_").upper()
-    found["router"]["environment"].pop(f"{variable}_ADDRESS", None)
-    found["router"]["depends_on"].pop(name, None)
-    for network in found.pop(name)["networks"]:
+    services["router"]["environment"].pop(f"{variable}_ADDRESS", None)
+    services["router"]["depends_on"].pop(name, None)
+    for network in services.pop(name)["networks"]:
         document["networks"].pop(network, None)
-        for service in found.values():
+        for service in services.values():
             if network in service["networks"]:
                 service["networks"].remove(network)
 
 
-def _join(one: Any, other: Any, network: str) -> None:
-    if network in other["networks"] and network not in one["networks"]:
-        one["networks"].append(network)
+def _join(service: Any, other: Any, network: str) -> None:
+    if network in other["networks"] and network not in service["networks"]:
+        service["networks"].append(network)
 
 
 def _add_variables(environment: Any, variables: Mapping[str, str], shared: Collection[str]) -> None:
@@ -144,7 +144,7 @@ def _passed(name: str) -> str:
 
 def _variables(service: Service, shared: Collection[str]) -> dict[str, str]:
     """A container's own variables: its settings, with secrets as files."""
-    found: dict[str, str] = {}
+    variables: dict[str, str] = {}
     for name, field in service.settings().model_fields.items():
         variable = name.upper()
         is_secret = field.annotation in (Secret, Secret | None)
@@ -152,10 +152,10 @@ def _variables(service: Service, shared: Collection[str]) -> dict[str, str]:
         if variable in {"HTTP_PORT", "HTTP_HOST", "OTEL_EXPORTER_OTLP_HEADERS", *shared}:
             continue
         if not is_secret:
-            found[variable] = _passed(variable)
+            variables[variable] = _passed(variable)
         if is_secret or FILE_ALLOWED in field.metadata:
-            found[f"{variable}_FILE"] = f"/run/secrets/{name.replace('_', '-')}"
-    return dict(sorted(found.items()))
+            variables[f"{variable}_FILE"] = f"/run/secrets/{name.replace('_', '-')}"
+    return dict(sorted(variables.items()))
 
 
 def _container(service: Service, shared: Collection[str]) -> str:
@@ -186,8 +186,8 @@ def main(root: Path) -> None:
     for name, make in MAKERS.items():
         path = root / name
         before = path.read_text("utf-8")
-        if found := re.search(r"^(?:<{7}|>{7}) .*", before, re.MULTILINE):
-            sys.exit(f"{name}: resolve the conflict {found[0]!r} first")
+        if marker := re.search(r"^(?:<{7}|>{7}) .*", before, re.MULTILINE):
+            sys.exit(f"{name}: resolve the conflict {marker[0]!r} first")
         try:
             path.write_text(make(before), "utf-8")
         except (YAMLError, LookupError) as error:

@@ -64,8 +64,8 @@ class Request:
 
     def _packages(self) -> list[str]:
         """The packages of this kind of service, besides those of all."""
-        own = [] if self.is_worker else ["gunicorn"]
-        return [*own, "hiredis", "redis"] if self.has_redis or self.is_worker else own
+        server = [] if self.is_worker else ["gunicorn"]
+        return [*server, "hiredis", "redis"] if self.has_redis or self.is_worker else server
 
     def _check_name(self, root: Path) -> None:
         if not _NAME.fullmatch(self.name) or len(self.name) > _NAME_CHARACTERS_MAX:
@@ -91,7 +91,7 @@ class Request:
     def _check_route(self) -> None:
         if self.is_worker:
             return
-        taken = {one.route: one.name for one in SERVICES.values()} | {"health": "the router"}
+        taken = {s.route: s.name for s in SERVICES.values()} | {"health": "the router"}
         if not _ROUTE.fullmatch(self.route):
             raise NewError(
                 f"{self.route!r} is not a valid route: lower-case letters, digits and hyphens, no /"
@@ -105,7 +105,7 @@ def _is_module(name: str) -> bool:
 
 
 def _offset(port: int | None) -> int:
-    taken = {one.port_offset: one.name for one in (*SERVICES.values(), CONSOLE)}
+    taken = {s.port_offset: s.name for s in (*SERVICES.values(), CONSOLE)}
     if port is None:
         return next(offset for offset in _OFFSETS if offset not in taken)
     offset = port - _FIRST_PORT

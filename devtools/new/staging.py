@@ -118,8 +118,8 @@ def staged(root: Path, folders: Sequence[str] = (), *git: str) -> Iterator[Stagi
     try:
         with tempfile.TemporaryDirectory(prefix=".new-", dir=root) as name:
             folder = Path(name)
-            for one in _COPIED:
-                _copy(root / one, folder / one)
+            for copied in _COPIED:
+                _copy(root / copied, folder / copied)
             staging = Staging(root, folder)
             yield staging
             staging.sync()

@@ -189,7 +189,7 @@ def test_state_of_another_user_is_named(
     cure = f'after a start with sudo take it back with `sudo chown -R 4711 "{tmp_path}"`'
     assert locate.access_fault(tmp_path).startswith(f"{tmp_path} belongs to another user: {cure}")
     environ = current(os.environ).merged
-    assert [logs.main([], environ), deadletters.here()] == [1, 1]
+    assert [logs.main([], environ), deadletters.run()] == [1, 1]
     assert doctor.main([], environ, sys.stdout) == 1
     shown = capsys.readouterr()
     assert (shown.out.count(cure), shown.err.count(cure)) == (1, 2)

@@ -13,7 +13,7 @@ from signal import SIGCONT, SIGSTOP
 import psutil
 import pytest
 
-from devtools.address import PORT_OFFSETS, is_free, noted_port
+from devtools.address import PORT_OFFSETS, is_free, recorded_port
 from devtools.catalog import CONSOLE
 from devtools.health import is_healthy
 from devtools.processes import is_gone
@@ -47,7 +47,7 @@ def test_up_waits_for_health_and_reset_for_confirmation(environ: dict[str, str])
     done = platform(environ, "reset", "--yes")
     assert (done.returncode, done.stderr) == (0, "")
     assert left_of(state) == []
-    assert noted_port(state) is None
+    assert recorded_port(state) is None
     assert (state / "nixw").is_dir()
     assert not (state / "jwt-secret").exists()
     assert not (state / "redis").exists()
@@ -90,7 +90,7 @@ def test_down_of_a_stack_that_ends_by_itself(tmp_path: Path) -> None:
         listener.bind(environ["PC_SOCKET_PATH"])
         listener.listen()
         done = platform(environ, "down")
-    assert (done.returncode, done.stdout) == (0, "platform: it has ended\n")
+    assert (done.returncode, done.stdout) == (0, "platform: the stack has ended\n")
 
 
 def test_status_shows_each_process(stack: Stack) -> None:

@@ -129,7 +129,7 @@ def test_a_process_stopped_by_hand_stays_stopped(checkout: Checkout) -> None:
     """Saving does not start a second copy of a service run in a debugger."""
     assert checkout.stack.compose("process", "stop", "psp-sandbox").returncode == 0
     checkout.save("psp_sandbox/app.py", "import sqlite3", "# changed\nimport sqlite3")
-    checkout.wait_for_log("reload", "not restarted, it was stopped by hand")
+    checkout.wait_for_log("reload", "not restarted: stopped by hand")
     assert not checkout.stack.healthy("psp-sandbox")
     assert checkout.stack.compose("process", "start", "psp-sandbox").returncode == 0
     checkout.stack.wait_healthy()

@@ -29,11 +29,11 @@ def page(sources: Sources) -> None:
 
     def read() -> list[Line]:
         """The latest matching lines, newest first."""
-        found = _about(sources, _id(request.value), _id(transaction.value))
+        latest = _about(sources, _id(request.value), _id(transaction.value))
         least, name = LEVELS.index(level.value or "debug"), process.value
         matching = (
             line
-            for line in reversed(found)
+            for line in reversed(latest)
             if LEVELS.index(line.level) >= least and name in {None, line.fields.get("service")}
         )
         return list(itertools.islice(matching, _ROWS_MAX))
@@ -62,5 +62,5 @@ def _id(text: str | None) -> str:
 
 
 def _text(label: str) -> ui.input:
-    made = ui.input(label).props("outlined dense clearable debounce=300")
-    return made.classes("field field-id")
+    field = ui.input(label).props("outlined dense clearable debounce=300")
+    return field.classes("field field-id")

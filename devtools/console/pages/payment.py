@@ -35,18 +35,18 @@ def page(sources: Sources, transaction_id: str) -> None:
     with card("Log lines", "of all processes, in time order"):
         lines = log_table("No log line mentions it.")
 
-    def show(found: Payment | None) -> None:
+    def show(payment: Payment | None) -> None:
         nonlocal is_final
-        is_final = found is None or found.record["status"] in FINAL
+        is_final = payment is None or payment.record["status"] in FINAL
         container.clear()
         with container:
-            if found is None:
+            if payment is None:
                 ui.label(f"There is no payment {transaction_id[:36]}.").classes("hint")
             else:
-                _payment(found, sources.router_url)
+                _payment(payment, sources.router_url)
 
-    def show_lines(found: list[Line]) -> None:
-        lines.rows = log_rows(found[:_LINES_MAX])
+    def show_lines(latest: list[Line]) -> None:
+        lines.rows = log_rows(latest[:_LINES_MAX])
 
     Live(lambda: sources.payment(transaction_id), show)
     logged = Live(lambda: sources.lines(transaction_id), show_lines, seconds=_LOG_SECONDS)
@@ -54,29 +54,29 @@ def page(sources: Sources, transaction_id: str) -> None:
     ui.timer(_SETTLED_SECONDS, lambda: setattr(logged.timer, "active", not is_final))
 
 
-def _payment(found: Payment, url: str) -> None:
+def _payment(payment: Payment, url: str) -> None:
     with ui.row():
-        _head(found)
+        _head(payment)
     with card("Where the time went", "one row for each span; a click shows its attributes"):
-        _waterfall(waterfall.rows(found.spans))
+        _waterfall(waterfall.rows(payment.spans))
     with ui.element("div").classes("columns"):
         with card("Timeline"), ui.element("div").classes("pairs"):
-            _timeline(found.record["timeline"])
+            _timeline(payment.record["timeline"])
         with card("Record"):
-            pairs({k: v for k, v in found.record.items() if k != "timeline"})
+            pairs({k: v for k, v in payment.record.items() if k != "timeline"})
         with card("Loyalty ledger"):
-            _ledger(found)
+            _ledger(payment)
         with card("Send it again"):
-            code(found.curl(url), "command")
+            code(payment.curl(url), "command")
 
 
-def _head(found: Payment) -> None:
-    payment = found.record
-    ui.label(money(payment["amount"], payment["currency"])).classes("text-h5")
-    ui.label(payment["status"]).classes(f"status status-{payment['status']}")
-    ui.label(f"{found.merchant}, {payment['payment_method']}, {took(payment)}").classes("hint")
-    ui.label(payment["id"]).classes("mono")
-    copy_button(lambda: payment["id"], "id")
+def _head(payment: Payment) -> None:
+    record = payment.record
+    ui.label(money(record["amount"], record["currency"])).classes("text-h5")
+    ui.label(record["status"]).classes(f"status status-{record['status']}")
+    ui.label(f"{payment.merchant}, {record['payment_method']}, {took(record)}").classes("hint")
+    ui.label(record["id"]).classes("mono")
+    copy_button(lambda: record["id"], "id")
 
 
 def _waterfall(rows: list[waterfall.Row]) -> None:
@@ -124,10 +124,10 @@ def _timeline(events: list[dict[str, Any]]) -> None:
             ui.label("  ".join(f"{name} {value}" for name, value in details.items()))
 
 
-def _ledger(found: Payment) -> None:
-    if found.credit:
-        pairs({"points": points(found.credit.points), "at": found.credit.at})
-    elif found.record["status"] == "captured":
+def _ledger(payment: Payment) -> None:
+    if payment.credit:
+        pairs({"points": points(payment.credit.points), "at": payment.credit.at})
+    elif payment.record["status"] == "captured":
         ui.label("No entry among the merchant's latest credits.").classes("hint")
     else:
         ui.label("Only a captured payment earns points.").classes("hint")

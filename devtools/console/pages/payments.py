@@ -40,13 +40,13 @@ def page(sources: Sources) -> None:
     slots = {"at": TIME_SLOT, "id": PAYMENT_SLOT, "status": STATUS_SLOT}
     listing = table(_COLUMNS, slots=slots, none=_NONE, rows_per_page=_ROWS_PER_PAGE)
 
-    def matches(one: Transaction) -> bool:
-        return status.value in {None, one.status} and currency.value in {None, one.currency}
+    def matches(payment: Transaction) -> bool:
+        return status.value in {None, payment.status} and currency.value in {None, payment.currency}
 
-    def show(found: tuple[list[dict[str, Any]], bool]) -> None:
-        payments, cut = found
+    def show(data: tuple[list[dict[str, Any]], bool]) -> None:
+        payments, cut = data
         listing.rows = [row(payment) for payment in payments]
-        none = _NO_MATCH if any(one.value for one in filters) else _NONE
+        none = _NO_MATCH if any(filter_.value for filter_ in filters) else _NONE
         listing.props(f'no-data-label="{none}"')
         note.text = f"Searched the latest {EXAMINED_MAX:,} payments." if cut else ""
 
@@ -70,7 +70,7 @@ def row(payment: dict[str, Any]) -> dict[str, Any]:
 
 
 def took(payment: dict[str, Any]) -> str:
-    """From acceptance to the last change."""
+    """The time from acceptance to the last change; empty for an open payment."""
     if payment["status"] not in FINAL:
         return ""
     first, last = (datetime.fromisoformat(payment[name]) for name in ("created_at", "updated_at"))

@@ -44,15 +44,15 @@ def page(sources: Sources) -> None:
         slots = {"id": PAYMENT_SLOT, "status": STATUS_SLOT}
         charges = table(_CHARGES, key="intent", slots=slots, none=_NONE)
 
-    def show(found: tuple[Any, Any]) -> None:
-        faults, payments = found
+    def show(data: tuple[Any, Any]) -> None:
+        faults, payments = data
         for name, (_, fault) in SWITCHES.items():
             switches[name].value = fault.items() <= faults["faults"].items()
         counts = ", ".join(f"{kind} {count}" for kind, count in faults["given"].items())
         injected.text = f"Faults injected since the last change: {counts}" if counts else ""
         for name, label in figures.items():
             label.text = f"{payments['summary'][name]:,}"
-        charges.rows = [_row(one) for one in payments["data"]]
+        charges.rows = [_row(charge) for charge in payments["data"]]
 
     live = Live(lambda: read(sources), show)
 

@@ -40,12 +40,12 @@ _BUTTONS = (
 def read(sources: Sources) -> tuple[dict[str, float], tuple[Rows, Rows, Rows]]:
     """The gauges now, and the tables' rows, at most ROWS_MAX each."""
     now_ms = time.time() * 1000
-    found: list[tuple[str, float]] = []
-    for one in sources.partitions:
-        found += sources.redis.zrange(one.retries, 0, ROWS_MAX - 1, withscores=True)
-    due = heapq.nsmallest(ROWS_MAX, found, key=lambda waiting: waiting[1])
+    retries: list[tuple[str, float]] = []
+    for partition in sources.partitions:
+        retries += sources.redis.zrange(partition.retries, 0, ROWS_MAX - 1, withscores=True)
+    due = heapq.nsmallest(ROWS_MAX, retries, key=lambda waiting: waiting[1])
     return sources.gauges(), (
-        [row for one in sources.partitions for row in _consumers(sources.redis, one)],
+        [row for partition in sources.partitions for row in _consumers(sources.redis, partition)],
         [
             {"id": id_, "due": "due" if at <= now_ms else f"in {duration(at - now_ms)}"}
             for id_, at in due
@@ -64,17 +64,17 @@ def _short(fields: dict[str, str]) -> dict[str, str]:
 
 def _consumers(client: store.Client, partition: store.Partition) -> list[dict[str, Any]]:
     try:
-        found = client.xinfo_consumers(partition.queue, store.GROUP)
+        consumers = client.xinfo_consumers(partition.queue, store.GROUP)
     except redis.ResponseError:  # the first connector creates the group
         return []
     return [
         {
-            "name": partition.prefix + one["name"],
-            "what": "set aside" if one["name"].startswith("merchant:") else "connector",
-            "pending": one["pending"],
-            "idle": duration(one["idle"]) if one["pending"] else "",
+            "name": partition.prefix + consumer["name"],
+            "what": "set aside" if consumer["name"].startswith("merchant:") else "connector",
+            "pending": consumer["pending"],
+            "idle": duration(consumer["idle"]) if consumer["pending"] else "",
         }
-        for one in found
+        for consumer in consumers
     ]
 
 
@@ -90,8 +90,8 @@ def page(sources: Sources) -> None:
     with card("Dead letters", "payments that were given up"):
         letters = _letters(sources)
 
-    def show(found: tuple[dict[str, float], tuple[Rows, Rows, Rows]]) -> None:
-        gauges, rows = found
+    def show(data: tuple[dict[str, float], tuple[Rows, Rows, Rows]]) -> None:
+        gauges, rows = data
         for name, label in figures.items():
             value = gauges[name]
             label.text = duration(value * 1000) if name.endswith("seconds") else f"{value:,.0f}"

@@ -7,7 +7,7 @@ from typing import Any
 from nicegui import ui
 
 from devtools.console.live import Live, act
-from devtools.console.overview import Node, look, read
+from devtools.console.overview import Node, read, read_nodes
 from devtools.console.parts import card, table
 from devtools.console.sources import Sources
 
@@ -32,7 +32,7 @@ _SLOTS = {
     "actions": f"""
         <q-btn v-for="action in props.value" flat dense no-caps :label="action"
             :aria-label="action + ' ' + props.row.name"
-            @click="$parent.$emit('tell', props.row.name, action)" />
+            @click="$parent.$emit('control', props.row.name, action)" />
         <q-select v-if="props.row.replicas" dense outlined options-dense class="replicas"
             label="replicas" aria-label="replicas" :model-value="props.row.replicas"
             :options="{list(range(1, REPLICAS_MAX + 1))}"
@@ -62,10 +62,10 @@ def page(sources: Sources) -> None:
     with card("Processes"):
         processes = table(_COLUMNS, key="name", slots=_SLOTS, none="No processes.")
 
-    def show(found: list[dict[str, Any]]) -> None:
-        processes.rows = found
+    def show(states: list[dict[str, Any]]) -> None:
+        processes.rows = states
 
-    async def tell(event: Any) -> None:
+    async def control(event: Any) -> None:
         name, action = event.args
         await act(partial(getattr(sources.supervisor, action), name), f"{name} {_DONE[action]}")
 
@@ -73,7 +73,7 @@ def page(sources: Sources) -> None:
         name, count = event.args
         await act(partial(sources.supervisor.scale, name, count), f"{count} connectors")
 
-    processes.on("tell", tell)
+    processes.on("control", control)
     processes.on("scale", scale)
     Live(lambda: read(sources), show, seconds=_SECONDS)
-    Live(lambda: look(sources), partial(draw, drawn))
+    Live(lambda: read_nodes(sources), partial(draw, drawn))

@@ -106,7 +106,7 @@ def _burst(form: Form, sources: Sources) -> None:
     running: list[asyncio.Future[Any]] = []
     with ui.row():
         go = button("Start burst", solid=True)
-        stop = button("Stop", lambda: [one.cancel() for one in running])
+        stop = button("Stop", lambda: [burst.cancel() for burst in running])
         progress = ui.label().classes("hint")
     stop.visible = False
 
@@ -123,8 +123,8 @@ def _burst(form: Form, sources: Sources) -> None:
                 await asyncio.sleep(number / per_second)
                 if not progress.is_deleted:
                     results[await in_thread(_THREADS, _result, session, client, body)] += 1
-                    found = ", ".join(f"{count} {name}" for name, count in results.items())
-                    progress.text = f"{results.total()} of {total} answered: {found}"
+                    outcomes = ", ".join(f"{count} {name}" for name, count in results.items())
+                    progress.text = f"{results.total()} of {total} answered: {outcomes}"
 
             in_thread = asyncio.get_running_loop().run_in_executor
             running[:] = [asyncio.gather(*map(send, range(total)))]

@@ -7,7 +7,7 @@ import pytest
 import redis
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from devtools.console.overview import look
+from devtools.console.overview import read_nodes
 from devtools.console.rates import Rates, quantile_ms, read
 from devtools.supervisor import ProcessState, SupervisorError
 from services.common.metrics import DURATION_BUCKETS_SECONDS
@@ -68,6 +68,6 @@ def test_a_stopped_stack_is_no_error() -> None:
     rates.step()
     assert [point.services for point in rates.points] == [{}]
     sources: Any = SimpleNamespace(rates=rates, supervisor=Away(), gauges=Away().gauges)
-    nodes = look(sources)
+    nodes = read_nodes(sources)
     assert {name for name, node in nodes.items() if node.is_up} == {"merchant"}
     assert [node.note for node in nodes.values()].count("not up") == 4

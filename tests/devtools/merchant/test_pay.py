@@ -99,7 +99,7 @@ def test_a_long_outage_ends_with_the_id(platform: Platform) -> None:
 @pytest.mark.parametrize(
     ("key", "advice"),
     [
-        ([], "it may have been accepted: see the console's payments before you pay again"),
+        ([], "it may have been accepted: check the console's payments before paying again"),
         (["--idempotency-key", "k"], "repeat the same command: its idempotency key makes that"),
     ],
 )
@@ -117,7 +117,7 @@ def test_a_payment_without_a_response_may_be_accepted(
     ("command", "text"),
     [
         ("pay 1250 USD --as charlie", "not enabled for transactions. (user-disabled)"),
-        ("pay 1250 USD --as dora", "see --as, and the password: MERCHANT_PASSWORD"),
+        ("pay 1250 USD --as dora", "check --as and MERCHANT_PASSWORD"),
         ("pay 1250 usd --as alice", "  /currency must be an ISO 4217 code in force, in upper"),
         (f"trace {UNKNOWN_ID} --as alice", "You have no such transaction. (not-found"),
         (f"trace {UNKNOWN_ID} --as alice", "not one of this merchant's ids"),
