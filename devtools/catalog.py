@@ -37,7 +37,7 @@ class Service:
     """Python packages that it imports; empty for Redis and the router."""
 
     def port(self, first_port: int, replica: int = 0) -> int:
-        """Its port if the router has `first_port`; replica n of a scaled service has + 10 n."""
+        """Its port, from the router's; replica n of a scaled service listens 10 n higher."""
         return first_port + self.port_offset + 10 * replica
 
     def url(self, first_port: int, replica: int = 0) -> str:

@@ -58,7 +58,7 @@ def _open_streams() -> None:
 
 
 def _enter_folder(environ: Mapping[str, str]) -> None:
-    """Leaves a deleted folder, as after switching branches, for a new one of the same path."""
+    """Leaves a deleted folder, as after switching branches, for a new one at the same path."""
     with contextlib.suppress(OSError):
         os.getcwd()  # noqa: PTH109
         return

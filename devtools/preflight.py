@@ -73,7 +73,7 @@ def _write(first: int, folder: Path, environ: Mapping[str, str]) -> list[str]:
 def wrong_settings(first: int, folder: Path, environ: Mapping[str, str]) -> list[str]:
     """A line for each invalid setting, with the services that read it."""
     variables = {n: value for n, value in environ.items() if value and n not in SET_BY_THE_STACK}
-    made = {
+    created = {
         name: value
         for name, value in _MADE_BY_THE_START.items()
         if variables.keys().isdisjoint({name, f"{name}_FILE"})
@@ -81,7 +81,7 @@ def wrong_settings(first: int, folder: Path, environ: Mapping[str, str]) -> list
     readers: dict[str, list[str]] = {}
     for service, settings in SETTINGS.items():
         try:
-            settings.read(environment.environment(service, first, folder, variables) | made)
+            settings.read(environment.environment(service, first, folder, variables) | created)
         except SettingsError as error:
             for fault in error.faults:
                 readers.setdefault(fault, []).append(service)

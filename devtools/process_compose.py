@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# Commands to the running stack, unless an option gives another address.
+# Commands for the running stack, unless an option gives another address.
 _CLIENTS = {"attach", "down", "graph", "list", "namespace", "process", "project"}
 _ELSEWHERE = {"-h", "--help", "-p", "--port", "-u", "--unix-socket"}
 

@@ -168,13 +168,11 @@ def rivals(state: Path) -> list[str]:
 
     Root also finds another user's stack, whose socket may have another path.
     """
-    ancestors = psutil.Process().parents()
+    parents = psutil.Process().parents()
     for member in _members(state):
         with suppress(*GONE):
             head = member.supervisor or member.process
-            if head not in ancestors and (
-                head != member.process or head.uids().real != os.getuid()
-            ):
+            if head not in parents and (head != member.process or head.uids().real != os.getuid()):
                 cure = f"`platform down`, or if that fails, kill {head.pid}"
                 return [f"PLATFORM_STATE={str(state)!r}: another stack uses it ({member}): {cure}"]
     return []
@@ -182,8 +180,8 @@ def rivals(state: Path) -> list[str]:
 
 def _members(state: Path) -> list[Member]:
     """The processes of the stack with this state folder, except this one and its ancestors."""
-    folder, own = os.path.realpath(state), psutil.Process()
-    excluded = {own.pid, *(parent.pid for parent in own.parents())}
+    folder, this_process = os.path.realpath(state), psutil.Process()
+    excluded = {this_process.pid, *(parent.pid for parent in this_process.parents())}
     members = []
     for process in psutil.process_iter():
         with suppress(*GONE):

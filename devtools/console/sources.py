@@ -124,10 +124,8 @@ class Sources:
 
     def payment(self, transaction_id: str) -> Payment | None:
         """One payment; None if there is none."""
-        owners = (
-            self.redis.hget(p.transaction(transaction_id), "user_id") for p in self.partitions
-        )
-        owner = next(filter(None, owners), "")
+        users = (self.redis.hget(p.transaction(transaction_id), "user_id") for p in self.partitions)
+        owner = next(filter(None, users), "")
         if not owner.isdecimal():
             return None
         record = self._transactions.get(int(owner), transaction_id)
@@ -140,8 +138,8 @@ class Sources:
 
     def _credit(self, user_id: int, transaction_id: str) -> Credit | None:
         pages = _pages(lambda cursor: self._transactions.loyalty(user_id, PAGE_MAX, cursor))
-        ledger = (credit for page in pages for credit in page.ledger)
-        return next((credit for credit in ledger if credit.transaction_id == transaction_id), None)
+        ledger = (entry for page in pages for entry in page.ledger)
+        return next((entry for entry in ledger if entry.transaction_id == transaction_id), None)
 
     def lines(self, transaction_id: str) -> list[Line]:
         """The log lines about a payment."""

@@ -28,7 +28,7 @@ TRANSACTION = "platform.transaction.id"
 ROWS_MAX = 300_000
 BYTES_MAX = 256 * 1024 * 1024
 SECONDS_MAX = 7 * 86_400
-# Per request, the number of spans stored, and deleted: keeps it short. An exporter sends 512.
+# Spans stored, and spans deleted, per request, which bounds its time. An exporter sends 512.
 SPANS_AT_ONCE_MAX = 5_000
 # At BYTES_MAX, an eighth of the file is deleted.
 _SHARE = 8

@@ -50,10 +50,7 @@ def print_text(findings: Sequence[Finding], output: Output) -> None:
     for section, group in itertools.groupby(findings, lambda finding: finding.section):
         output.say(section)
         listed = list(group)
-        rows = [
-            (f"{_MARKS[finding.status]:2}{finding.name}", finding.value, finding.note)
-            for finding in listed
-        ]
+        rows = [(f"{_MARKS[f.status]:2}{f.name}", f.value, f.note) for f in listed]
         lines = columns(rows, characters_max=_CELL_CHARACTERS_MAX)
         for finding, line in zip(listed, lines, strict=True):
             output.say(line, _MARKS[finding.status])

@@ -79,7 +79,7 @@ class Running:
         return [Finding("stack", "unreachable", "fault", note, "`platform down` stops it")]
 
     def _may_be_ours(self, name: str) -> bool:
-        """Whether the listener belongs to this stack, which may include one from a debugger."""
+        """Whether a listener belongs to this stack; while it is up, even one in a debugger."""
         holder = self._holders.get(name)
         return holder is not None and bool(self._supervised or holder.state == self._state)
 
@@ -236,7 +236,7 @@ def _node(client: store.Client) -> list[Finding]:
     is_rewriting = facts.get("aof_rewrite_in_progress")
     rewrite = "ok" if is_rewriting else facts.get("aof_last_bgrewrite_status")
     write, policy = facts.get("aof_last_write_status"), facts.get("maxmemory_policy")
-    lost = "without it a kill -9 loses accepted transactions"
+    loss = "without it a kill -9 loses accepted transactions"
     disk = (
         "free space, or make its folder writable, before you stop Redis: what it has not written "
     )
@@ -244,7 +244,7 @@ def _node(client: store.Client) -> list[Finding]:
     copy = "is there memory and disk for a second copy? see the log of Redis"
     evicted = "any other lets transactions disappear"
     return [
-        _required("append-only file", aof, "on", f"appendonly yes: {lost}"),
+        _required("append-only file", aof, "on", f"appendonly yes: {loss}"),
         _required("last write to it", write, "ok", disk),
         _required("last rewrite", rewrite, "ok", copy),
         _required("when full", policy, "noeviction", f"maxmemory-policy noeviction: {evicted}"),

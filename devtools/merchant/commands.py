@@ -102,9 +102,7 @@ class Command:
         except PlatformError as error:
             # Without the Core API's response the payment may still have been accepted.
             if isinstance(error, UnreachableError) or error.detail.endswith(_SEND_AGAIN):
-                check = (
-                    "it may have been accepted: check the console's payments before paying again"
-                )
+                check = "it may have been accepted: check the console's payments first"
                 repeat = "repeat the same command: its idempotency key makes that safe"
                 error.hint += "\n" + (repeat if args.idempotency_key else check)
                 error.detail = error.detail.removesuffix(_SEND_AGAIN)

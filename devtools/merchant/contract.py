@@ -39,7 +39,7 @@ _ONE_USD = {"amount": 100, "currency": "USD"}
 
 
 class CheckFailedError(Exception):
-    """Expected and actual result."""
+    """A check failed; the message has the expected and the actual result."""
 
     def __init__(self, expected: str, actual: str) -> None:
         super().__init__(f"expected {expected}, got {actual}")

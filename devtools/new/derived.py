@@ -63,7 +63,7 @@ def _complete(text: str, block: Callable[[Service], str]) -> Any:
 
 
 def processes(text: str) -> str:
-    """process-compose.yaml."""
+    """Updates process-compose.yaml."""
     document = _complete(text, lambda s: render.block(PROCESSES, {"service": s}))
     blocks = document["processes"]
     for name, process in list(blocks.items()):
@@ -80,7 +80,7 @@ def processes(text: str) -> str:
 
 
 def caddyfile(text: str) -> str:
-    """The router's configuration: a line for each route."""
+    """Updates the router's configuration, which has a line for each route."""
     lines = text.splitlines(keepends=True)
     is_route = re.compile(r"\t\timport service \S+ \{\$(\w+)_ADDRESS:")
     present = [(n, match[1]) for n, line in enumerate(lines) if (match := is_route.match(line))]
@@ -92,7 +92,7 @@ def caddyfile(text: str) -> str:
 
 
 def containers(text: str) -> str:
-    """deploy/compose.yaml."""
+    """Updates deploy/compose.yaml."""
     shared = set(_yaml().load(text)["x-logging"])
     document = _complete(text, lambda service: _container(service, shared))
     services, router = document["services"], document["services"]["router"]

@@ -41,7 +41,7 @@ def address_group(address: str) -> str:
 
 
 def _parse(address: str) -> IPv4Address | IPv6Address | None:
-    """Parses an address, without port and zone; an IPv4-mapped one as IPv4. None if it is none."""
+    """Parses an address without port and zone, an IPv4-mapped one as IPv4; None if invalid."""
     text = address.strip()
     if match := _WITH_PORT.fullmatch(text):
         text = match[1] or match[2] or ""

@@ -43,7 +43,7 @@ _BUCKETS_MAX = 20_000
 # Same as the wait for a core in services/auth_api/passwords.py.
 _WAIT_SECONDS_MAX = 5.0
 
-# The key of a bucket: an address, then if it is narrower a name, then a guess.
+# The key of a bucket: (address,), (address, name) or (address, name, guess).
 _Bucket: TypeAlias = tuple[str | bytes, ...]
 
 

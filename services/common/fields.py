@@ -1,4 +1,4 @@
-"""Rules for the values of settings, as validators of fields. Each raises ValueError."""
+"""Validators of settings, which return the value. Each raises ValueError with the rule."""
 
 import contextlib
 import ipaddress
@@ -12,7 +12,7 @@ _HEADER = re.compile(
 
 
 def otlp_headers(text: str) -> str:
-    """Headers `name=value`, separated by commas; Caddy's exporter would log malformed ones."""
+    """Validates headers `name=value,...`; Caddy's exporter would log a malformed one."""
     if all(map(_HEADER.fullmatch, text.split(","))):
         return text
     raise ValueError(
@@ -22,7 +22,7 @@ def otlp_headers(text: str) -> str:
 
 
 def base_url(text: str) -> str:
-    """The address of an HTTP server; returned without a final slash.
+    """Validates the address of an HTTP server, and removes a final slash.
 
     A user name in it would replace the API key, and a query would swallow the path.
     """
@@ -39,7 +39,7 @@ def base_url(text: str) -> str:
 
 
 def readable_file(path: Path) -> Path:
-    """The path of a file that can be read."""
+    """Validates the path of a readable file."""
     reason: str | None = "not a file"
     try:
         if path.is_file():
@@ -51,7 +51,7 @@ def readable_file(path: Path) -> Path:
 
 
 def ip_address(text: str) -> str:
-    """An IP address."""
+    """Validates an IP address."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -60,7 +60,7 @@ def ip_address(text: str) -> str:
 
 
 def host_names(text: str) -> str:
-    """Host names, separated by spaces."""
+    """Validates host names separated by spaces."""
     names = text.lower().split()
     # Caddy refuses a repeated name, and a line break ends its directive.
     is_wrong = len(set(names)) < len(names) or "\n" in text.strip()

@@ -44,7 +44,7 @@ class _PerThreadPool(redis.ConnectionPool):
         try:
             connection.connect()
         except redis.ResponseError as error:
-            # A server or proxy that does not know AUTH repeats its arguments, so the password.
+            # A server or proxy that does not know AUTH repeats its arguments: the password.
             raise type(error)(str(error).partition(", with args")[0]) from None
         return connection
 

@@ -128,7 +128,7 @@ class _Connection(socket.socket):
             self.setsockopt(socket.SOL_SOCKET, option, seconds)
 
     def recv(self, size: int, flags: int = 0) -> bytes:
-        """Receives data; returns b"", as if the client had closed, when it stalls."""
+        """Receives data; from a stalled client b"", as if it had closed the connection."""
         try:
             return super().recv(size, flags)
         except BlockingIOError:
@@ -137,7 +137,7 @@ class _Connection(socket.socket):
             return b""
 
     def sendall(self, *args: Any) -> None:
-        """Sends data; raises BrokenPipeError, as if the client had closed, when it stalls."""
+        """Sends data; raises BrokenPipeError if the client stalls, as if it had closed."""
         try:
             super().sendall(*args)
         except BlockingIOError as error:

@@ -47,8 +47,8 @@ class Partition:
         self.retries = f"{prefix}retries"
         self.deadletters = f"{prefix}deadletters"
         self.psp = f"{prefix}psp"
-        # Fields of log lines, and attributes of spans about the queue. `redis` is not a name of the
-        # semantic conventions, which have none for it.
+        # Fields of log lines, and attributes of spans about the queue. `redis` is our own value:
+        # the semantic conventions define none.
         self.ids = {"partition": number} if prefix else {}
         self.attributes = {"messaging.system": "redis", "messaging.destination.name": QUEUE}
         if prefix:

@@ -185,7 +185,7 @@ def _send_span(
 def _queued(
     transaction_id: str, user_id: int, request: TransactionRequest, created_ms: int
 ) -> tuple[str, list[str | int]]:
-    """A new transaction as JSON, and its record as names and values; the request is valid."""
+    """A new transaction as JSON, and its record as names and values, from a valid request."""
     created_at = rfc3339(created_ms)
     event = {"event": "queued", "at": created_at}
     fields = {

@@ -22,7 +22,7 @@ from services.psp_connector.saver import Attempt
 from services.psp_connector.slots import Slots
 from services.psp_connector.sweep import Sweep
 
-# Time to leave the partitions, even if the calls in flight have used up the grace period.
+# Minimum time to leave the partitions, even if calls in flight used up the grace period.
 _LEAVE_SECONDS = 0.5
 
 _log = structlog.get_logger()

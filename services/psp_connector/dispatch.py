@@ -87,7 +87,7 @@ class Dispatcher:
         return works
 
     def _first_waiting(self) -> list[str]:
-        """The least recently served merchants, so many that half have nothing in flight."""
+        """The least recently served merchants: enough that half have nothing in flight."""
         return list(itertools.islice(self._waiting, 2 * self._ready_max))
 
     def _read(self, *, idle: bool) -> list[Entry]:

@@ -93,7 +93,7 @@ class Queue:
     def promote(self, count_max: int = 1000) -> int:
         """Moves up to `count_max` due transactions back into the queue.
 
-        Also those due later than the longest possible delay allows: the clock was set back.
+        Also moves those due later than any delay allows, as after the clock was set back.
         """
         now = now_ms(self._clock)
         seconds_max = max(self._settings.psp_backoff_seconds_max, RETRY_AFTER_SECONDS_MAX)

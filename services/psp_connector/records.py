@@ -38,7 +38,7 @@ class _Record(BaseModel):
     request_id: str = ""
     not_captured_at: str = ""
     attempt_traceparent: str = ""
-    """Of the previous attempt."""
+    """The traceparent of the previous attempt."""
 
 
 RECORD_FIELDS = tuple(_Record.model_fields)
@@ -136,9 +136,9 @@ def is_old(
 ) -> bool:
     """Whether the PSP may no longer know a transaction's idempotency key at `now`, in ms.
 
-    The PSP knows it since the first attempt: at `attempted_at` or, if that is missing, any time
-    since `created_at`. At `not_captured_at` an operator confirmed that nothing was captured. Times
-    are RFC 3339; a malformed one counts as old.
+    The PSP has known the key since the first attempt: `attempted_at` or, if that is missing, any
+    time since `created_at`. At `not_captured_at` an operator confirmed that nothing was captured.
+    Times are RFC 3339; a malformed one counts as old.
     """
     known_since = rfc3339(now - IDEMPOTENCY_KEY_HOURS * 3_600_000)
     return max(_time(attempted_at or created_at), _time(not_captured_at)) < known_since

@@ -2,7 +2,7 @@
 
 One thread serves all charging threads: a round trip for each result would cost more than the rest
 of the connector. A result that Redis rejects is retried, and counts as in flight until it is saved
-or given up, so there are at most `concurrency`.
+or given up, so at most `concurrency` are unsaved.
 """
 
 import contextlib

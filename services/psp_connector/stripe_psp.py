@@ -144,7 +144,7 @@ _MISMATCH = Transient("the response does not match the request")
 def _matches(charge: Charge, intent: Any) -> bool:
     """Whether no field contradicts the request, such as a captured amount."""
     if intent.status != "succeeded":
-        return _names_transaction(charge, intent)
+        return _is_for(charge, intent)
     amount = stripe_amount(charge.amount, charge.currency)
     requested = {
         "object": "payment_intent",
@@ -155,11 +155,11 @@ def _matches(charge: Charge, intent: Any) -> bool:
     return (
         bool(intent.id and isinstance(intent.id, str))
         and all(getattr(intent, name, value) == value for name, value in requested.items())
-        and _names_transaction(charge, intent)
+        and _is_for(charge, intent)
     )
 
 
-def _names_transaction(charge: Charge, intent: Any) -> bool:
+def _is_for(charge: Charge, intent: Any) -> bool:
     """Whether the intent's metadata, if it has any, names the charge's transaction."""
     metadata = getattr(intent, "metadata", None)
     return bool(getattr(metadata, "transaction_id", charge.transaction_id) == charge.transaction_id)
@@ -199,10 +199,7 @@ def _failed_call(charge: Charge, error: stripe.StripeError) -> Outcome:
         return Transient(f"HTTP {status} {kind}")
     if kind == "card_error":
         intent = getattr(error.error, "payment_intent", None)
-        if (
-            not _names_transaction(charge, intent)
-            or getattr(intent, "status", None) in _PAID_STATUSES
-        ):
+        if not _is_for(charge, intent) or getattr(intent, "status", None) in _PAID_STATUSES:
             return _MISMATCH
         return Declined(_decline_code(error.error), str(getattr(intent, "id", "")))
     return Refused(f"HTTP {status} {error.code or kind}")

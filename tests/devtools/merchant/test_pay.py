@@ -99,7 +99,7 @@ def test_a_long_outage_ends_with_the_id(platform: Platform) -> None:
 @pytest.mark.parametrize(
     ("key", "advice"),
     [
-        ([], "it may have been accepted: check the console's payments before paying again"),
+        ([], "it may have been accepted: check the console's payments first"),
         (["--idempotency-key", "k"], "repeat the same command: its idempotency key makes that"),
     ],
 )
