@@ -1,7 +1,8 @@
 """Runs a module in a reduced environment: `python -I -X utf8 launch.py MODULE ARG...`.
 
 The programs of nix/ start with it, so that they run the same in every shell; see
-docs/configuration.md. Imports no other module of ours: their folder is not on the path yet.
+docs/configuration.md. Imports no other module of ours: their folder is not on the path yet. The
+store has a copy of this file and of locate.py alone.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 # Inherited besides the settings, which are in inherited.txt. (.env.example would do, but users
 # move it to .env.)
 _KEPT = """
-PLATFORM_CHECKOUT PLATFORM_CODE PLATFORM_DROPPED
+NIXW_ROOT PLATFORM_CHECKOUT PLATFORM_CODE PLATFORM_DROPPED
 OTEL_RESOURCE_ATTRIBUTES
 PC_CONFIG_FILES PC_DISABLE_TUI PC_LOG_FILE PC_SOCKET_PATH PROC_COMP_CONFIG
 PATH HOME USER LOGNAME LD_LIBRARY_PATH LD_PRELOAD LOCALE_ARCHIVE
@@ -31,8 +32,11 @@ def reduced(environ: Mapping[str, str], *, has_screen: bool) -> dict[str, str]:
     PLATFORM_DROPPED has the names of the variables left out, to find misspelt settings.
     """
     code = environ["PLATFORM_CODE"]
-    with open(f"{code}/devtools/inherited.txt", encoding="ascii") as settings:  # noqa: PTH123
-        kept = {*settings.read().split(), *_KEPT.split()}
+    try:
+        with open(f"{code}/devtools/inherited.txt", encoding="ascii") as settings:  # noqa: PTH123
+            kept = {*settings.read().split(), *_KEPT.split()}
+    except OSError as error:
+        sys.exit(f"platform: {error.filename}: {error.strerror}: is that the right checkout?")
     dropped = dict.fromkeys(
         [*environ.get("PLATFORM_DROPPED", "").split(), *sorted(environ.keys() - kept)]
     )
@@ -47,6 +51,14 @@ def reduced(environ: Mapping[str, str], *, has_screen: bool) -> dict[str, str]:
         **({} if has_screen else {"PC_DISABLE_TUI": "1"}),
     }
     return {name: value for name, value in environ.items() if name in kept} | fixed
+
+
+def _located(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment with the variables that a development shell lacks which met a fault."""
+    if environ.get("PLATFORM_CODE"):
+        return environ
+    locate = runpy.run_path(os.path.join(os.path.dirname(__file__), "locate.py"))  # noqa: PTH118, PTH120
+    return {**environ, **locate["variables"](environ, locate["Path"].cwd())}
 
 
 def _open_streams() -> None:
@@ -75,7 +87,7 @@ def main() -> None:
     # process-compose's screen needs a terminal at both ends, and a cursor (Emacs' shell has none).
     is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     has_cursor = os.environ.get("TERM") not in {None, "", "dumb"}
-    environ = reduced(os.environ, has_screen=is_terminal and has_cursor)
+    environ = reduced(_located(os.environ), has_screen=is_terminal and has_cursor)
     os.environ.clear()
     os.environ.update(environ)
     time.tzset()

@@ -1,4 +1,4 @@
-# ruff: noqa: PTH110, PTH112, PTH113, PTH118 - Path's methods raise in a folder of another user
+# ruff: noqa: PTH110, PTH112, PTH113, PTH114, PTH118 - Path's methods raise in a folder of another user
 """Where a checkout's code, state, logs and socket are.
 
 `python -I locate.py` prints the assignments for the development shell, or an error and `false`.
@@ -20,16 +20,32 @@ _SOCKET_BYTES_MAX = 100
 _REMEDY = "set PLATFORM_STATE to your own folder"
 
 
-class LocateError(Exception):
-    """The message says what is wrong and what to do."""
+class LocateError(SystemExit):
+    """The message says what is wrong and what to do. A command that does not catch it prints it."""
 
 
-def around(folder: Path) -> Path | None:
-    """The nearest checkout, from this folder upwards; None if there is none."""
+def around(folder: Path, environ: Mapping[str, str]) -> Path | None:
+    """The nearest checkout, from this folder upwards; None if there is none.
+
+    Raises:
+        LocateError: another user made it, as anyone can in /tmp; its code would run as this user.
+    """
     for path in (folder, *folder.parents):
         if os.path.isfile(path / "process-compose.yaml") and os.path.isdir(path / "services"):
+            # That of the development shell, or of the nixw that started this.
+            chosen = {environ.get("PLATFORM_CHECKOUT"), environ.get("NIXW_ROOT")}
+            if str(path) not in chosen and not _owners(path) <= {0, os.getuid()}:
+                raise LocateError(
+                    f"platform: {path} belongs to another user: if you trust its code, start its"
+                    " own nixw"
+                )
             return path
     return None
+
+
+def _owners(checkout: Path) -> set[int]:
+    names = ("", "process-compose.yaml", "services", "devtools", ".env")
+    return {os.lstat(checkout / name).st_uid for name in names if os.path.lexists(checkout / name)}
 
 
 def state_of(checkout: Path, environ: Mapping[str, str]) -> Path:
@@ -46,6 +62,8 @@ def access_fault(state: Path) -> str:
     with contextlib.suppress(OSError):
         if os.listdir(state) and not _is_ours(state):  # noqa: PTH208
             return f"{state} has unrelated files: set PLATFORM_STATE to a new folder"
+    if os.path.islink(state) and not os.path.exists(state):
+        return f"{state} is a link to a missing folder: make that one, or {_REMEDY}"
     # Root can write everywhere, and in some containers owns none of the files.
     if os.getuid() and (foreign := next(_foreign(state), None)):
         return (
@@ -86,7 +104,7 @@ def variables(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
     Raises:
         LocateError: there is no checkout, or one of its paths cannot be used.
     """
-    checkout = around(folder) or _named(environ.get("PLATFORM_CHECKOUT", ""))
+    checkout = around(folder, environ) or _named(environ.get("PLATFORM_CHECKOUT", ""))
     code = environ.get("PLATFORM_CODE", "")
     # Replaces a code folder that another checkout's shell derived, but not the store's.
     if not code or code == environ.get("PLATFORM_CHECKOUT"):
@@ -94,9 +112,9 @@ def variables(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
     state = state_of(checkout, environ)
     _check_paths(code, str(state))
     if fault := access_fault(state):
-        raise LocateError(fault)
+        raise LocateError(f"platform: {fault}")
     for name in ("logs", "process-compose"):
-        (state / name).mkdir(parents=True, exist_ok=True)
+        (state / name).mkdir(mode=0o700, parents=True, exist_ok=True)
     state.chmod(0o700)
     return {
         "PLATFORM_CHECKOUT": str(checkout),
@@ -117,18 +135,19 @@ def _named(folder: str) -> Path:
         with contextlib.suppress(OSError):
             Path(folder).mkdir(parents=True, exist_ok=True)
             return Path(folder)
-    raise LocateError("neither this folder nor one above it is a checkout: change to one")
+    raise LocateError("platform: neither this folder nor one above it is a checkout: change to one")
 
 
 def _check_paths(code: str, state: str) -> None:
     if any(text in state + code for text in ('"', "\\", "{{", "\n")):
         raise LocateError(
-            "process-compose cannot read a path with {{, a double quote, a backslash or a line"
-            f" break: {state}"
+            "platform: process-compose cannot read a path with {{, a double quote, a backslash or a"
+            f" line break: {state}"
         )
     if {",", ":"}.intersection(code):  # PC_CONFIG_FILES and PYTHONPATH are lists
         raise LocateError(
-            "the checkout's path has a comma or a colon, which separate paths in lists: " + code
+            "platform: the checkout's path has a comma or a colon, which separate paths in lists: "
+            + code
         )
 
 
@@ -144,8 +163,8 @@ def _socket(state: Path) -> str:
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise LocateError(
-            f"{folder} belongs to another user: have it removed, or set PLATFORM_STATE to a folder"
-            " with a path of less than 90 characters"
+            f"platform: {folder} belongs to another user: have it removed, or set PLATFORM_STATE to"
+            " a folder with a path of less than 90 characters"
         )
     folder.chmod(0o700)
     return f"{folder}/{hashlib.sha256(os.fsencode(real)).hexdigest()[:16]}.sock"
@@ -153,7 +172,8 @@ def _socket(state: Path) -> str:
 
 def main(environ: Mapping[str, str]) -> None:
     """Prints what the development shell evaluates."""
-    lines = ["unset CDPATH PYTHONHOME"]  # another Python's library would break ours
+    # Another Python's library would break ours.
+    lines = ["unset CDPATH PYTHONHOME PYTHONEXECUTABLE __PYVENV_LAUNCHER__"]
     if temporary := environ.get("NIX_BUILD_TOP"):
         # Nix makes a folder for each shell and never removes it. Its parent is the user's own.
         with contextlib.suppress(OSError):
@@ -163,7 +183,8 @@ def main(environ: Mapping[str, str]) -> None:
     try:
         assignments = variables(environ, Path.cwd())
     except (LocateError, OSError) as error:
-        sys.stderr.write(f"platform: {error}\n")
+        prefix = "platform: " if isinstance(error, OSError) else ""
+        sys.stderr.write(f"{prefix}{error}\n")
         lines = ["false"]
     else:
         lines += [f"export {name}={shlex.quote(value)}" for name, value in assignments.items()]

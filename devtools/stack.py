@@ -42,11 +42,15 @@ _HELP_OPTIONS = {"-h", "--help"}
 
 
 def main(args: Sequence[str]) -> int:
-    """Runs the command in the checkout; returns its exit code."""
+    """Runs the command in the checkout; returns its exit code.
+
+    Raises:
+        locate.LocateError: there is none, or it cannot be used.
+    """
     try:
         os.environ.update(locate.variables(os.environ, Path.cwd()))
         os.chdir(os.environ["PLATFORM_CHECKOUT"])
-    except (locate.LocateError, OSError) as error:
+    except OSError as error:
         _refuse(str(error))
     return _run(args or ["up"])
 

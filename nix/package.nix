@@ -88,8 +88,13 @@ let
   # function that the user exported overrides `exec`.
   launch = module: ''
     POSIXLY_CORRECT=yes
-    exec python -I -X utf8 "''${PLATFORM_CODE:-.}/devtools/launch.py" ${module} "$@"
+    unset PYTHONEXECUTABLE __PYVENV_LAUNCHER__
+    exec python -I -X utf8 ${launcher}/devtools/launch.py ${module} "$@"
   '';
+  launcher = sourceOf [
+    ../devtools/launch.py
+    ../devtools/locate.py
+  ];
 
   processCompose = pkgs.writeShellApplication {
     name = "process-compose";

@@ -125,6 +125,35 @@ def test_another_checkouts_shell_starts_this_ones_code(tmp_path: Path) -> None:
     assert found(PLATFORM_CODE="/store", PLATFORM_STATE=own) == ["/store", "/store", own]
 
 
+def test_another_users_checkout_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anyone can make one in /tmp, above our folder; only its own nixw or shell may use it."""
+    (tmp_path / "process-compose.yaml").touch()
+    (tmp_path / "services").mkdir()
+    lstat = os.lstat
+    of_other = tmp_path / "process-compose.yaml"
+
+    def other(path: Path) -> os.stat_result:
+        fields = list(lstat(path))
+        fields[stat.ST_UID] = 4711 if path == of_other else fields[stat.ST_UID]
+        return os.stat_result(fields)
+
+    monkeypatch.setattr(os, "lstat", other)
+    monkeypatch.chdir(tmp_path / "services")
+    with pytest.raises(locate.LocateError, match="belongs to another user"):
+        current({})
+    for name in ("NIXW_ROOT", "PLATFORM_CHECKOUT"):
+        assert current({name: str(tmp_path)}).folder == tmp_path
+
+
+def test_a_command_of_a_shell_that_met_a_fault_locates_the_stack_again() -> None:
+    """With the remedy it works, and until then prints the fault, as in a bare environment."""
+    environ = {"PLATFORM_CODE": "", "PLATFORM_STATE": "/dev/null"}
+    done = call([*LAUNCH, "devtools.stack", "--help"], PATH | environ, cwd=ROOT)
+    assert (done.returncode, done.stderr.startswith("platform: /dev/null is no")) == (1, True)
+    done = call([*LAUNCH, "devtools.stack", "--help"], PATH, cwd=ROOT / "docs")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def shell(environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """What the development shell evaluates."""
     return call([sys.executable, "-I", str(ROOT / "devtools/locate.py")], PATH | environ)
@@ -183,6 +212,7 @@ def test_state_of_another_user_is_named(
 ) -> None:
     """After a start with sudo, each command prints how to take it back."""
     monkeypatch.setenv("PLATFORM_STATE", str(tmp_path))
+    monkeypatch.setenv("PLATFORM_CHECKOUT", str(ROOT))
     monkeypatch.setattr(sys, "argv", ["deadletters", "list"])
     (tmp_path / "nixw").mkdir()
     monkeypatch.setattr(os, "getuid", lambda: 4711)
