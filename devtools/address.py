@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from devtools import envfile
-from devtools.catalog import CONSOLE, LISTENERS, SERVICES
+from devtools.catalog import CONSOLE, LISTENERS, REDIS_NODES, SERVICES
 
 DEFAULT_PORT = 8000
 AUTO = "auto"
@@ -22,8 +22,7 @@ PORT_OFFSETS: Mapping[str, int] = {
     service.name: service.port_offset for service in SERVICES.values()
 }
 BLOCK = max(service.port_offset for service in LISTENERS.values()) + 1
-# The stack's Redis Cluster: three primaries, each with a replica.
-NODES = 6
+NODES = len(REDIS_NODES)
 _BUS_OFFSET = 2  # as in services/redis/node.sh
 _LOWEST = 1024  # lower ports need root
 CLUSTER_BLOCK = SERVICES["redis"].port(0, NODES - 1) + _BUS_OFFSET + 1
@@ -49,9 +48,9 @@ def listeners(first_port: int, environ: Mapping[str, str]) -> dict[str, int]:
         for service in LISTENERS.values()
         if service is not CONSOLE or environ.get("CONSOLE") != "off"
     }
-    for number, port in enumerate(node_ports(first_port) if is_cluster(environ) else ()):
-        name = f"redis-{number}" if number else "redis"
-        ports |= {name: port, f"{name} bus": port + _BUS_OFFSET}
+    if is_cluster(environ):
+        for name, port in zip(REDIS_NODES, node_ports(first_port), strict=True):
+            ports |= {name: port, f"{name} bus": port + _BUS_OFFSET}
     return ports
 
 

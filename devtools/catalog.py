@@ -92,3 +92,9 @@ LISTENERS = SERVICES | {CONSOLE.name: CONSOLE}
 
 PROCESSES = (*LISTENERS, "preflight", "ready", "reload", "smoke")
 """The names in process-compose.yaml."""
+
+REDIS_NODES = ("redis", "redis-1", "redis-2", "redis-3", "redis-4", "redis-5")
+"""The nodes of the stack's Redis Cluster: three primaries, each with a replica."""
+
+ALL_PROCESSES = {*PROCESSES, *REDIS_NODES, "redis-cluster"}
+"""The names in process-compose.yaml and process-compose.cluster.yaml."""

@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 
 from devtools.address import is_free, running_redis
-from devtools.catalog import PROCESSES
+from devtools.catalog import ALL_PROCESSES, REDIS_NODES
 
 GONE = (psutil.Error, OSError)
 # As in process-compose.yaml: the connector has 6 s to finish its work, each other process 2 s.
@@ -115,7 +115,7 @@ def identity(process: psutil.Process) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Member:
-    """A process of a stack, its name in process-compose.yaml, and its process-compose, if any."""
+    """A process of a stack, its name in process-compose, and its process-compose, if any."""
 
     name: str
     process: psutil.Process
@@ -188,7 +188,7 @@ def _members(state: Path) -> list[Member]:
             if process.pid in excluded or process.status() == psutil.STATUS_ZOMBIE:
                 continue
             name, its_folder = identity(process)
-            if name in PROCESSES and its_folder == folder:
+            if name in ALL_PROCESSES and its_folder == folder:
                 supervisor = next(filter(_is_supervisor, process.parents()), None)
                 members.append(Member(name, process, supervisor))
     return members
@@ -231,8 +231,9 @@ def end_orphans(state: Path) -> tuple[str, list[str]]:
     members = orphans(state)
     if not members:
         return "", []
-    _end([orphan.process for orphan in members if orphan.name != "redis"], _STOP_SECONDS_MAX)
-    _end([orphan.process for orphan in members if orphan.name == "redis"], _REDIS_STOP_SECONDS_MAX)
+    nodes = [orphan.process for orphan in members if orphan.name in REDIS_NODES]
+    _end([one.process for one in members if one.name not in REDIS_NODES], _STOP_SECONDS_MAX)
+    _end(nodes, _REDIS_STOP_SECONDS_MAX)
     left = [orphan for orphan in members if not is_gone(orphan.process)]
     faults = [f"{orphan}, was left behind and cannot be ended: end it yourself" for orphan in left]
     names = "; ".join(map(str, members))

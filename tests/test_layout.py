@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from devtools import environment
-from devtools.catalog import CONSOLE, SERVICES
+from devtools.catalog import ALL_PROCESSES, CONSOLE, SERVICES
 from devtools.settings import SETTINGS
 from tests.support import ROOT, call
 
@@ -119,6 +119,12 @@ def test_each_service_is_a_process() -> None:
     assert ready == {*SERVICES, CONSOLE.name}
     folders = {path.parent.name for path in (ROOT / "services").glob("*/[!_]*")}
     assert folders - {"common", "__pycache__"} == {service.folder for service in SERVICES.values()}
+
+
+def test_the_catalog_names_every_process() -> None:
+    """A process that it does not name would survive a killed supervisor."""
+    cluster = yaml.safe_load((ROOT / "process-compose.cluster.yaml").read_text())["processes"]
+    assert {*PROCESSES, *cluster} == ALL_PROCESSES
 
 
 @pytest.mark.parametrize("name", list(SERVICES))

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from devtools import processes
+from devtools.catalog import REDIS_NODES
 from tests.devtools.conftest import WAIT, python
 from tests.support import call, wait_until
 
@@ -108,7 +109,10 @@ def test_a_process_may_end_at_each_inspection(
         assert found(tmp_path) == {}
 
 
-@pytest.mark.parametrize(("name", "ignores"), [("core-api", False), ("redis", True)])
+@pytest.mark.parametrize(
+    ("name", "ignores"),
+    [("core-api", False), ("redis-cluster", False), *((name, True) for name in REDIS_NODES)],
+)
 def test_they_are_ended_with_their_children_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, ignores: bool
 ) -> None:
@@ -124,3 +128,16 @@ def test_they_are_ended_with_their_children_and_named(
         assert orphan.wait(10) == (-9 if ignores else -15)
         wait_until(lambda: processes.is_gone(child), seconds_max=20, what="the worker's end")
     assert processes.end_orphans(tmp_path) == ("", [])
+
+
+def test_redis_is_ended_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All its nodes, once the others have written what they hold."""
+    groups: list[list[int]] = []
+    monkeypatch.setattr(processes, "_end", lambda group, _: groups.append([p.pid for p in group]))
+    state = str(tmp_path)
+    with (
+        python(WAIT, PLATFORM_STATE=state, PC_PROC_NAME="redis-1") as node,
+        python(WAIT, PLATFORM_STATE=state, PC_PROC_NAME="redis-cluster") as job,
+    ):
+        processes.end_orphans(tmp_path)
+        assert groups == [[job.pid], [node.pid]]
