@@ -16,7 +16,7 @@ import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 from gunicorn.app.base import BaseApplication
@@ -35,7 +35,7 @@ KEEPALIVE_SECONDS = 75
 GRACE_SECONDS = 1
 # A worker whose main loop is blocked for this long is replaced.
 STUCK_SECONDS = 30
-# Delay of an accept by a worker with more connections than another.
+# Delay of an accept by a worker with more connections than another, and after one that failed.
 GIVE_WAY_SECONDS = 0.001
 # Per worker. At 1000, gunicorn polls nothing: it would not even see that connections were closed.
 # Each takes a file descriptor, of which a process often has 1024.
@@ -121,19 +121,27 @@ class _Connection(socket.socket):
     The kernel keeps the time; with `settimeout`, Python would poll before each call.
     """
 
+    _is_stalled = False
+
     def __init__(self, accepted: socket.socket) -> None:
-        super().__init__(fileno=accepted.detach())
         seconds = struct.pack("ll", int(STALL_SECONDS_MAX), int(STALL_SECONDS_MAX % 1 * 1_000_000))
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            self.setsockopt(socket.SOL_SOCKET, option, seconds)
+            accepted.setsockopt(socket.SOL_SOCKET, option, seconds)
+        super().__init__(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
 
     def recv(self, size: int, flags: int = 0) -> bytes:
-        """Receives data; from a stalled client b"", as if it had closed the connection."""
+        """Receives data; from a stalled client b"", as if it had closed the connection.
+
+        Nothing after that either: gunicorn would parse the rest of a body as a new request.
+        """
+        if self._is_stalled:
+            return b""
         try:
             return super().recv(size, flags)
         except BlockingIOError:
             if flags & socket.MSG_DONTWAIT:
                 raise
+            self._is_stalled = True
             return b""
 
     def sendall(self, *args: Any) -> None:
@@ -157,27 +165,49 @@ class _Listener:
         self._counts = counts
         self._slot = slot
         self._accepted: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-        self._is_full = False
+        self._refusal = ""
         self._publish()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._listener, name)
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """Accepts a connection; raises BlockingIOError if another worker has accepted it."""
+        """Accepts a connection; raises BlockingIOError if there is none or it is unusable.
+
+        Any other OSError would end the worker.
+        """
         if self._publish() > min(filter(None, self._counts)):
             # Meanwhile a worker with fewer accepts; if it is busy, this one does.
             time.sleep(GIVE_WAY_SECONDS)
-        accepted, address = self._listener.accept()
-        connection = _Connection(accepted)
+        try:
+            connection, address = self._accept()
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            # Without file descriptors, the listener stays readable.
+            time.sleep(GIVE_WAY_SECONDS)
+            self._refuse("cannot accept a connection", reason=error.strerror)
         self._accepted.add(connection)
-        was_full, self._is_full = self._is_full, self._publish() > CONNECTIONS_MAX
-        if self._is_full:
+        if self._publish() > CONNECTIONS_MAX:
             connection.close()
-            if not was_full:
-                _log.warning("too many connections: new ones are closed", max=CONNECTIONS_MAX)
-            raise BlockingIOError(errno.EAGAIN, "too many connections")
+            self._refuse("too many connections: new ones are closed", max=CONNECTIONS_MAX)
+        self._refusal = ""
         return connection, address
+
+    def _accept(self) -> tuple[socket.socket, Any]:
+        accepted, address = self._listener.accept()
+        try:
+            return _Connection(accepted), address
+        except OSError:  # macOS: EINVAL if the peer has reset the connection
+            accepted.close()
+            raise
+
+    def _refuse(self, refusal: str, **fields: Any) -> NoReturn:
+        """Raises BlockingIOError; logs the first of several refusals."""
+        if refusal != self._refusal:
+            _log.warning(refusal, **fields)
+        self._refusal = refusal
+        raise BlockingIOError(errno.EAGAIN, refusal)
 
     def _publish(self) -> int:
         count = 1 + sum(connection.fileno() >= 0 for connection in list(self._accepted))

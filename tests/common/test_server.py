@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import http.client
 import os
 import select
@@ -11,11 +12,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 
 from services.common import server
+from services.common.server import _Connection, _Listener
 from tests import support
 
 CONNECTIONS = 16
@@ -121,6 +125,41 @@ def test_clients_that_stall_hold_no_thread(port: int) -> None:
             stalled = stack.enter_context(connected(port))
             stalled.sock.sendall(b"GET / HTTP/1.1\r\nHost:")
         assert ask(stack.enter_context(connected(port)))
+
+
+def test_bytes_after_a_stall_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Late bytes of a request's body are not parsed as a new request."""
+    monkeypatch.setattr(server, "STALL_SECONDS_MAX", 0.1)
+    accepted, client = socket.socketpair()
+    with client, _Connection(accepted) as connection:
+        assert connection.recv(10) == b""
+        client.sendall(b"GET / HTTP/1.1")
+        assert connection.recv(10) == b""
+
+
+class _Reset(socket.socket):
+    def setsockopt(self, *_: Any) -> None:
+        raise OSError(errno.EINVAL, "the peer has reset the connection")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EINVAL])
+def test_a_connection_that_cannot_be_accepted_does_not_end_the_worker(number: int) -> None:
+    """Without file descriptors, or after the peer's reset, accept fails with EAGAIN."""
+    accepted = _Reset()
+
+    def accept() -> tuple[socket.socket, str]:
+        if number == errno.EMFILE:
+            raise OSError(number, "too many open files")
+        return accepted, ""
+
+    counts = memoryview(bytearray(4)).cast("I")
+    listener = _Listener(SimpleNamespace(accept=accept), counts, 0)
+    with accepted:
+        for _ in range(2):
+            with pytest.raises(BlockingIOError) as caught:
+                listener.accept()
+            assert caught.value.errno == errno.EAGAIN
+        assert (accepted.fileno() == -1) == (number == errno.EINVAL)
 
 
 def test_connections_above_the_bound_are_closed(port: int, running: tuple[int, Path]) -> None:
