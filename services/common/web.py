@@ -195,10 +195,16 @@ def read_body(req: falcon.Request) -> bytes:
         body: bytes = stream.read(BODY_BYTES_MAX + 1)
     # gunicorn's exceptions have no common class, and some contain a part of the body.
     except Exception:  # noqa: BLE001
-        raise Problem(400, "The body is malformed or incomplete.") from None
+        raise _incomplete() from None
     if len(body) > BODY_BYTES_MAX:
         raise _too_large()
+    if len(body) < (req.content_length or 0):
+        raise _incomplete()
     return body
+
+
+def _incomplete() -> Problem:
+    return Problem(400, "The body is malformed or incomplete.")
 
 
 def _too_large() -> Problem:

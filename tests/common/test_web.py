@@ -201,6 +201,13 @@ def test_log_lines_have_the_fields_of_their_request_only(api: falcon.testing.Tes
     assert found == [("r-1", "mine"), ("r-2", None)]
 
 
+def test_a_body_shorter_than_its_length_is_refused(api: falcon.testing.TestClient) -> None:
+    """Also if what arrived is JSON (on a service's own port; the router buffers)."""
+    headers = {"Content-Type": JSON, "Content-Length": "9"}
+    result: Any = api.simulate_post("/notes", body="{}", headers=headers)
+    assert (result.status_code, "incomplete" in result.json["detail"]) == (400, True)
+
+
 @pytest.mark.parametrize(
     ("chunks", "status"),
     [
