@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Final, Literal, Self, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -25,6 +25,8 @@ _SECRET = "<secret>"  # noqa: S105  printed instead of a secret
 _ADDRESS = re.compile(
     r"(\w+://)([^?#]*@)?((?:[\w.-]*|\[[\da-fA-F:.]+\])(?::\d{1,5})?(?:/[\w./~-]*)?)([?#][^@]*)?"
 )
+WHOLE_FAULT: Final = "whole_fault"
+"""Type of a PydanticCustomError whose message is reported as it is."""
 FILE_ALLOWED = object()
 """Annotation: the value may contain a secret, so `<NAME>_FILE` is supported."""
 
@@ -86,8 +88,6 @@ class Settings(BaseModel):
             settings = cls.model_validate(values)
         except ValidationError as error:
             reported = {fault.split("_FILE", 1)[0] for fault in faults}
-            if reported:  # a check of several settings would report an unreadable one as missing
-                reported.add("")
             faults += [
                 _fault(cls, item, values)
                 for item in error.errors(include_url=False, include_input=False)
@@ -187,7 +187,7 @@ def _variable(item: Any) -> str:
 
 def _fault(cls: type[Settings], item: Any, values: Mapping[str, str]) -> str:
     variable = _variable(item)
-    if not variable:
+    if not variable or item["type"] == WHOLE_FAULT:
         return str(item["msg"]).removeprefix("Value error, ")
     field = cls.model_fields[variable.lower()]
     if item["type"] == "missing":

@@ -8,10 +8,21 @@ from typing import Annotated, Any, Self
 
 import jwt
 from cachetools import LRUCache
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from services.common.clock import Clock
-from services.common.settings import Secret, ServerSettings
+from services.common.settings import WHOLE_FAULT, Secret, ServerSettings
 
 LIFETIME_SECONDS = 30
 SECRET_BYTES_MIN = 32  # RFC 7518, 3.2: at least the hash size of HS256
@@ -48,21 +59,24 @@ class TokenSettings(ServerSettings):
     """Settings of a service that issues or verifies tokens."""
 
     jwt_secret: Secret | None = Field(
-        default=None, description="key that signs tokens; at least 32 bytes"
+        default=None, validate_default=True, description="key that signs tokens; at least 32 bytes"
     )
     jwt_secret_previous: Secret | None = Field(
         default=None, description="previous key, still accepted during rotation"
     )
 
-    @model_validator(mode="after")
-    def _long_enough(self) -> Self:
-        if self.jwt_secret is None:
-            raise ValueError(f"JWT_SECRET (or JWT_SECRET_FILE) is not set: {_HOW_TO_MAKE}")
-        for name in ("jwt_secret", "jwt_secret_previous"):
-            secret: Secret | None = getattr(self, name)
-            if secret and (fault := _fault(secret.get_secret_value())):
-                raise ValueError(f"{name.upper()}=<secret>: {fault}; {_HOW_TO_MAKE}")
-        return self
+    @field_validator("jwt_secret", "jwt_secret_previous")
+    @classmethod
+    def _long_enough(cls, secret: Secret | None, info: ValidationInfo) -> Secret | None:
+        variable = str(info.field_name).upper()
+        text: Any = ""  # PydanticCustomError wants a literal
+        if secret is None:
+            text = f"{variable} (or {variable}_FILE) is not set: {_HOW_TO_MAKE}"
+        elif fault := _fault(secret.get_secret_value()):
+            text = f"{variable}=<secret>: {fault}; {_HOW_TO_MAKE}"
+        if text:
+            raise PydanticCustomError(WHOLE_FAULT, text)
+        return secret
 
 
 class Merchant(BaseModel):

@@ -56,6 +56,16 @@ def test_all_faults_come_in_one_message() -> None:
     assert len(messages) == 4
 
 
+@pytest.mark.parametrize("secret", ["", "hunter2"])
+def test_faults_of_secrets_come_with_the_others(secret: str) -> None:
+    """A missing or short key is reported along with the previous one and another variable."""
+    messages = faults(JWT_SECRET=secret, JWT_SECRET_PREVIOUS="hunter2", LOG_LEVEL="loud")
+    starts = ("JWT_SECRET" + ("=<secret>: has" if secret else " (or "), "JWT_SECRET_PREVIOUS=<s")
+    for start in (*starts, "LOG_LEVEL="):
+        assert sum(fault.startswith(start) for fault in messages) == 1, messages
+    assert (len(messages), "hunter2" in str(messages)) == (3, False)
+
+
 URLS = ["OTEL_EXPORTER_OTLP_ENDPOINT", "PSP_URL"]
 WRONG_URLS = [
     *("http://a:99999", "http://a:0", "http://a:b", "http://[::1", "http://me:hunter2@a"),
