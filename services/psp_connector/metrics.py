@@ -12,6 +12,10 @@ from services.common.transaction import FINAL
 
 _PSP_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
+# Time after which no further partition is asked: below Prometheus' scrape timeout of 10 s, along with
+# the last one's own timeout.
+COLLECT_SECONDS_MAX = 3.0
+
 _GAUGES = (
     ("queue_entries", "Queue entries, including those in flight"),
     ("queue_retries", "Transactions waiting for their next attempt"),
@@ -38,7 +42,10 @@ class Attempts:
 
 
 class QueueCollector:
-    """Queue depths and age, read on scrape; an unavailable partition has none."""
+    """Queue depths and age, read on scrape; an unavailable partition has none.
+
+    Nor have those whose turn is after COLLECT_SECONDS_MAX.
+    """
 
     def __init__(self, client: store.Client, partitions: Sequence[store.Partition]) -> None:
         self._redis = client
@@ -48,7 +55,10 @@ class QueueCollector:
         """Reads four gauges in one round trip for each partition."""
         labels = ["partition"] if len(self._partitions) > 1 else []
         gauges = [GaugeMetricFamily(name, what, labels=labels) for name, what in _GAUGES]
+        deadline = time.monotonic() + COLLECT_SECONDS_MAX
         for partition in self._partitions:
+            if time.monotonic() > deadline:
+                break
             with contextlib.suppress(*redis_client.ERRORS):
                 for gauge, value in zip(gauges, self._read(partition), strict=True):
                     gauge.add_metric([str(partition.number)] if labels else [], value)

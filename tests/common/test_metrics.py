@@ -15,6 +15,7 @@ import pytest
 from services.common import redis_client, store
 from services.common.settings import HttpSettings
 from services.common.web import make_app
+from services.psp_connector import metrics
 from services.psp_connector.app import create_app
 from services.psp_connector.metrics import Attempts
 from services.psp_connector.settings import ConnectorSettings
@@ -103,6 +104,18 @@ def test_the_connector_shows_attempts_and_queue(
     assert queue == ([2, 3, 1] if is_redis_up else [0, 0, 0])
     age_seconds = value(text, "queue_oldest_entry_age_seconds")
     assert (3000 <= age_seconds < 3100) == is_redis_up
+
+
+def test_a_silent_redis_delays_a_scrape_once(
+    silent_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time for all partitions has a bound; without one, each takes its own timeout."""
+    monkeypatch.setattr(metrics, "COLLECT_SECONDS_MAX", 0.3)
+    client = redis_client.connect(f"redis://127.0.0.1:{silent_port}/0", timeout_seconds=0.2)
+    began = time.monotonic()
+    gauges = [*metrics.QueueCollector(client, store.partitions(16)).collect()]
+    assert time.monotonic() - began < 2
+    assert [gauge.samples for gauge in gauges] == [[]] * 4
 
 
 def test_a_second_process_at_a_port_leaves_the_counters_of_the_first(tmp_path: Path) -> None:
