@@ -12,8 +12,8 @@ from services.common.transaction import FINAL
 
 _PSP_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
-# Time after which no further partition is asked: below Prometheus' scrape timeout of 10 s, along with
-# the last one's own timeout.
+# After it, no further partition is asked: with the last one's own timeout, a scrape ends below
+# Prometheus' limit of 10 s.
 COLLECT_SECONDS_MAX = 3.0
 
 _GAUGES = (
