@@ -208,7 +208,8 @@ def _row(state: ProcessState, first_port: int) -> tuple[str, ...]:
     if service and state.is_running:
         number = service.port(first_port, state.replica)
         port = str(number)
-        health = "" if service.name == "redis" else "pass" if is_healthy(number) else "FAIL"
+        failing = "FAIL" if state.is_ready else "starting"
+        health = "" if service.name == "redis" else "pass" if is_healthy(number) else failing
     restarts = f"{state.restarts} restarts" if state.restarts else ""
     has_exit_code = state.exit_code and not state.is_running
     exit_code = f"exit code {state.exit_code}" if has_exit_code else ""

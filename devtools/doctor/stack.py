@@ -111,6 +111,10 @@ class Running:
         state = self._listed.get(name.removesuffix(" bus"))
         if state and state.is_running and not state.is_ready:
             return Finding(name, str(port), "warning", "starting", self._log(name))
+        # It may have become ready since the ports were inspected.
+        holder = processes.holders({name: port}).get(name) if state and state.is_ready else None
+        if holder:
+            return Finding(name, str(port), note=f"ours: {holder}")
         note, cure = "not listening", f"{self._log(name)}; platform process start "
         cure += state.name if state else name
         if self._listed and not state:

@@ -75,6 +75,9 @@ def test_a_port_without_a_listener_is_explained_by_its_process(
     common = {"is_running": False, "is_ready": False, "replica": 0}
     states = [
         SimpleNamespace(**common | {"name": "console", "service": "console", "is_running": True}),
+        SimpleNamespace(
+            name="psp-sandbox", service="psp-sandbox", is_running=True, is_ready=True, replica=0
+        ),
         SimpleNamespace(**common | {"name": "core-api-0", "service": "core-api"}),
         SimpleNamespace(**common | {"name": "core-api-1", "service": "core-api", "replica": 1}),
     ]
@@ -88,7 +91,11 @@ def test_a_port_without_a_listener_is_explained_by_its_process(
     with python(
         f"{listen}; {WAIT}", PLATFORM_STATE=str(checkout / ".state"), PC_PROC_NAME="router"
     ):
-        found = running(environ).ports()
+        checks = running(environ)
+        number = int(environ["PLATFORM_PORT"]) + PORT_OFFSETS["psp-sandbox"]
+        with socket.create_server(("127.0.0.1", number)):  # it became ready meanwhile
+            found = checks.ports()
+    assert one(found, "psp-sandbox").status == "ok"
     console = one(found, "console")
     assert (console.status, console.note) == ("warning", "starting")
     assert one(found, "core-api").cure.endswith("; platform process start core-api-0")
