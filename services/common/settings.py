@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -25,8 +25,6 @@ _SECRET = "<secret>"  # noqa: S105  printed instead of a secret
 _ADDRESS = re.compile(
     r"(\w+://)([^?#]*@)?((?:[\w.-]*|\[[\da-fA-F:.]+\])(?::\d{1,5})?(?:/[\w./~-]*)?)([?#][^@]*)?"
 )
-WHOLE_FAULT: Final = "whole_fault"
-"""Type of a PydanticCustomError whose message is reported as it is."""
 FILE_ALLOWED = object()
 """Annotation: the value may contain a secret, so `<NAME>_FILE` is supported."""
 
@@ -187,14 +185,15 @@ def _variable(item: Any) -> str:
 
 def _fault(cls: type[Settings], item: Any, values: Mapping[str, str]) -> str:
     variable = _variable(item)
-    if not variable or item["type"] == WHOLE_FAULT:
-        return str(item["msg"]).removeprefix("Value error, ")
+    rule = str(item["msg"]).removeprefix("Value error, ")
+    if rule.startswith(variable):  # a whole sentence; or of several settings, without a variable
+        return rule
     field = cls.model_fields[variable.lower()]
     if item["type"] == "missing":
         return f"{variable} is not set: {field.description}"
     # In an invalid address a password may be anywhere, as after a forgotten scheme.
     text = _SECRET if _may_hold_a_password(field) else repr(values.get(variable.lower(), ""))
-    rule = re.sub("^(Value error, |Input should be )", "", item["msg"])
+    rule = rule.removeprefix("Input should be ")
     return f"{variable}={text}: must be {rule} ({field.description})"
 
 

@@ -19,10 +19,9 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from services.common.clock import Clock
-from services.common.settings import WHOLE_FAULT, Secret, ServerSettings
+from services.common.settings import Secret, ServerSettings
 
 LIFETIME_SECONDS = 30
 SECRET_BYTES_MIN = 32  # RFC 7518, 3.2: at least the hash size of HS256
@@ -69,13 +68,10 @@ class TokenSettings(ServerSettings):
     @classmethod
     def _long_enough(cls, secret: Secret | None, info: ValidationInfo) -> Secret | None:
         variable = str(info.field_name).upper()
-        text: Any = ""  # PydanticCustomError wants a literal
         if secret is None:
-            text = f"{variable} (or {variable}_FILE) is not set: {_HOW_TO_MAKE}"
-        elif fault := _fault(secret.get_secret_value()):
-            text = f"{variable}=<secret>: {fault}; {_HOW_TO_MAKE}"
-        if text:
-            raise PydanticCustomError(WHOLE_FAULT, text)
+            raise ValueError(f"{variable} (or {variable}_FILE) is not set: {_HOW_TO_MAKE}")
+        if fault := _fault(secret.get_secret_value()):
+            raise ValueError(f"{variable}=<secret>: {fault}; {_HOW_TO_MAKE}")
         return secret
 
 
