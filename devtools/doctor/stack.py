@@ -93,7 +93,12 @@ class Running:
     def _port(self, name: str, port: int) -> Finding:
         holder = self._holders.get(name)
         if holder is None and self._supervised:
-            return self._missing(name, port)
+            state = self._listed.get(name.removesuffix(" bus"))
+            if state and state.is_running and state.is_ready:
+                # Perhaps only since the ports were inspected.
+                holder = processes.holders({name: port}).get(name)
+            if holder is None:
+                return self._missing(name, port, state)
         if holder is None:
             return Finding(name, str(port), note="free")
         if holder.state == self._state:
@@ -105,16 +110,11 @@ class Running:
         cure = f"end it, or start with PLATFORM_PORT={free or '...'}"
         return Finding(name, str(port), "fault", f"held by {holder.with_stack}", cure)
 
-    def _missing(self, name: str, port: int) -> Finding:
+    def _missing(self, name: str, port: int, state: ProcessState | None) -> Finding:
         if name == CONSOLE.name and self._environ.get("CONSOLE") == "off":
             return Finding(name, str(port), note="the stack was started without it")
-        state = self._listed.get(name.removesuffix(" bus"))
         if state and state.is_running and not state.is_ready:
             return Finding(name, str(port), "warning", "starting", self._log(name))
-        # It may have become ready since the ports were inspected.
-        holder = processes.holders({name: port}).get(name) if state and state.is_ready else None
-        if holder:
-            return Finding(name, str(port), note=f"ours: {holder}")
         note, cure = "not listening", f"{self._log(name)}; platform process start "
         cure += state.name if state else name
         if self._listed and not state:

@@ -85,15 +85,15 @@ def test_a_port_without_a_listener_is_explained_by_its_process(
         stack, "Supervisor", lambda _path: SimpleNamespace(processes=lambda: states)
     )
     monkeypatch.setattr(processes, "orphans", lambda _state: [])  # as if it had a supervisor
-    listen = (
-        f"import socket; server = socket.create_server(('127.0.0.1', {environ['PLATFORM_PORT']}))"
-    )
-    with python(
-        f"{listen}; {WAIT}", PLATFORM_STATE=str(checkout / ".state"), PC_PROC_NAME="router"
-    ):
+
+    def listening(name: str) -> Any:
+        port = int(environ["PLATFORM_PORT"]) + PORT_OFFSETS[name]
+        code = f"import socket; server = socket.create_server(('127.0.0.1', {port})); {WAIT}"
+        return python(code, PLATFORM_STATE=str(checkout / ".state"), PC_PROC_NAME=name)
+
+    with listening("router"):
         checks = running(environ)
-        number = int(environ["PLATFORM_PORT"]) + PORT_OFFSETS["psp-sandbox"]
-        with socket.create_server(("127.0.0.1", number)):  # it became ready meanwhile
+        with listening("psp-sandbox"):  # it became ready meanwhile
             found = checks.ports()
     assert one(found, "psp-sandbox").status == "ok"
     console = one(found, "console")
