@@ -21,7 +21,10 @@ _REMEDY = "set PLATFORM_STATE to your own folder"
 
 
 class LocateError(SystemExit):
-    """The message says what is wrong and what to do. A command that does not catch it prints it."""
+    """Says what is wrong and what to do. A command that does not catch it prints it and ends."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"platform: {why}")
 
 
 def around(folder: Path, environ: Mapping[str, str]) -> Path | None:
@@ -36,8 +39,7 @@ def around(folder: Path, environ: Mapping[str, str]) -> Path | None:
             chosen = {environ.get("PLATFORM_CHECKOUT"), environ.get("NIXW_ROOT")}
             if str(path) not in chosen and not _owners(path) <= {0, os.getuid()}:
                 raise LocateError(
-                    f"platform: {path} belongs to another user: if you trust its code, start its"
-                    " own nixw"
+                    f"{path} belongs to another user: if you trust its code, start its own nixw"
                 )
             return path
     return None
@@ -112,7 +114,7 @@ def variables(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
     state = state_of(checkout, environ)
     _check_paths(code, str(state))
     if fault := access_fault(state):
-        raise LocateError(f"platform: {fault}")
+        raise LocateError(fault)
     for name in ("logs", "process-compose"):
         (state / name).mkdir(mode=0o700, parents=True, exist_ok=True)
     state.chmod(0o700)
@@ -135,19 +137,18 @@ def _named(folder: str) -> Path:
         with contextlib.suppress(OSError):
             Path(folder).mkdir(parents=True, exist_ok=True)
             return Path(folder)
-    raise LocateError("platform: neither this folder nor one above it is a checkout: change to one")
+    raise LocateError("neither this folder nor one above it is a checkout: change to one")
 
 
 def _check_paths(code: str, state: str) -> None:
     if any(text in state + code for text in ('"', "\\", "{{", "\n")):
         raise LocateError(
-            "platform: process-compose cannot read a path with {{, a double quote, a backslash or a"
-            f" line break: {state}"
+            "process-compose cannot read a path with {{, a double quote, a backslash or a line"
+            f" break: {state}"
         )
     if {",", ":"}.intersection(code):  # PC_CONFIG_FILES and PYTHONPATH are lists
         raise LocateError(
-            "platform: the checkout's path has a comma or a colon, which separate paths in lists: "
-            + code
+            "the checkout's path has a comma or a colon, which separate paths in lists: " + code
         )
 
 
@@ -163,8 +164,8 @@ def _socket(state: Path) -> str:
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise LocateError(
-            f"platform: {folder} belongs to another user: have it removed, or set PLATFORM_STATE to"
-            " a folder with a path of less than 90 characters"
+            f"{folder} belongs to another user: have it removed, or set PLATFORM_STATE to a folder"
+            " with a path of less than 90 characters"
         )
     folder.chmod(0o700)
     return f"{folder}/{hashlib.sha256(os.fsencode(real)).hexdigest()[:16]}.sock"
@@ -183,8 +184,8 @@ def main(environ: Mapping[str, str]) -> None:
     try:
         assignments = variables(environ, Path.cwd())
     except (LocateError, OSError) as error:
-        prefix = "platform: " if isinstance(error, OSError) else ""
-        sys.stderr.write(f"{prefix}{error}\n")
+        fault = error if isinstance(error, LocateError) else LocateError(str(error))
+        sys.stderr.write(f"{fault}\n")
         lines = ["false"]
     else:
         lines += [f"export {name}={shlex.quote(value)}" for name, value in assignments.items()]
