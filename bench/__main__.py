@@ -15,6 +15,8 @@ from collections.abc import Collection, Sequence
 from importlib import metadata
 from pathlib import Path
 
+import psutil
+
 from bench import report, results
 from bench.results import Row, Run
 from bench.rows import FULL, MEASURES, QUICK, Bench, Measure, OutOfTimeError, log
@@ -25,6 +27,7 @@ from tests import support
 # No round starts later, so that the last one and the stop of the stacks fit into twenty minutes. A
 # machine half as fast finishes all rows (378 s were measured on two cores).
 _TOTAL_SECONDS_MAX = 1140
+_CHILD_STOP_SECONDS_MAX = 30
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # Each registers its rows, in the order of the table.
@@ -54,6 +57,7 @@ def main(args: Sequence[str]) -> int:
         signal.signal(number, _leave)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         bench = Bench(plan, Path(folder), began + _TOTAL_SECONDS_MAX)
+        bench.ending.callback(_end_children)
         with bench.ending:
             for rows, measure in MEASURES:
                 _measure(bench, rows, measure, options.only, run)
@@ -92,6 +96,16 @@ def _leave(number: int, _frame: object) -> None:
         signal.signal(one, signal.SIG_IGN)
     log("ending started processes")
     raise SystemExit(128 + number)
+
+
+def _end_children() -> None:
+    """Ends those whose context a signal kept from being entered: it came while they started."""
+    children = psutil.Process().children()
+    for child in children:
+        child.terminate()
+    _gone, alive = psutil.wait_procs(children, timeout=_CHILD_STOP_SECONDS_MAX)
+    for child in alive:
+        child.kill()
 
 
 def _machine() -> dict[str, str]:
