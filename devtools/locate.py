@@ -62,7 +62,7 @@ def access_fault(state: Path) -> str:
     # A shared folder, like /tmp, must not get mode 700. In a folder with other files, like a home,
     # a start would replace `environment`, and `reset` would remove `logs`.
     with contextlib.suppress(OSError):
-        if os.listdir(state) and not _is_ours(state):  # noqa: PTH208
+        if os.listdir(state) and not _is_state(state):  # noqa: PTH208
             return f"{state} has unrelated files: set PLATFORM_STATE to a new folder"
     if os.path.islink(state) and not os.path.exists(state):
         return f"{state} is a link to a missing folder: make that one, or {_REMEDY}"
@@ -80,7 +80,8 @@ def access_fault(state: Path) -> str:
     return ""
 
 
-def _is_ours(state: Path) -> bool:
+def _is_state(state: Path) -> bool:
+    """Whether a folder that is not empty is a state folder."""
     # A running stack makes these again in a deleted folder.
     if {"logs", "metrics"}.issuperset(os.listdir(state)):  # noqa: PTH208
         return True

@@ -211,7 +211,7 @@ def _reset(args: Sequence[str]) -> int:
         _refuse("nothing was changed; `platform reset` takes only --yes")
     if _stop()[0]:
         _refuse("nothing was deleted")
-    if not state.is_ours(folder):
+    if not state.was_started(folder):
         _refuse(f"there is nothing to reset: no stack has used {folder}")
     try:
         state.forget(folder)

@@ -98,7 +98,7 @@ def _write(path: Path, text: str) -> None:
     draft.rename(path)
 
 
-def is_ours(state: Path) -> bool:
+def was_started(state: Path) -> bool:
     """Whether a stack was ever started with this folder."""
     return version_of(state).isdigit()
 

@@ -15,5 +15,5 @@ def create_app(settings: AuthSettings) -> App:
     users = UserDirectory(settings.users_file)
     token = TokenResource(users, Passwords(), LoginLimits(), Tokens(settings), settings.proxies())
     routes = {"/token": token}
-    document = openapi.described("Auth API", "Issues tokens that are valid for 30 seconds.", routes)
+    document = openapi.document("Auth API", "Issues tokens that are valid for 30 seconds.", routes)
     return make_app(routes, settings, checks={"users": users.check}, openapi=document)

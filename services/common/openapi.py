@@ -88,7 +88,7 @@ def _json(model: type[BaseModel]) -> dict[str, Any]:
     return {"application/json": {"schema": ref(model)}}
 
 
-def described(
+def document(
     title: str,
     description: str,
     routes: Mapping[str, object],

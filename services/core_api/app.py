@@ -42,7 +42,7 @@ def create_app(settings: CoreSettings) -> App:
         "/loyalty": LoyaltyResource(authentication, transactions),
         "/{transaction_id:uuid}": TransactionResource(authentication, transactions),
     }
-    document = openapi.described(
+    document = openapi.document(
         "Core API",
         "Accepts transactions, queues them and reports their status.",
         routes,
