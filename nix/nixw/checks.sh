@@ -65,7 +65,8 @@ if [ -z "$names" ]; then
   set -- flake check "$flake" --keep-going "$@"
 else
   for name in $names; do set -- "$@" "$flake#checks.$system.$name"; done
-  set -- build --no-link --keep-going "$@"
+  # Its evaluation cache would be locked during the checks; Nix in another terminal would print an error.
+  set -- build --no-link --keep-going --option eval-cache false "$@"
 fi
 jobs=1 # parallel checks would disturb tests that measure time
 code=0
