@@ -162,6 +162,7 @@ is_prepared || {
   # shellcheck disable=SC2086 # words
   [ -z "$missing" ] || apt_install $missing
   [ -w /nix ] || [ "$(id -u)" -eq 0 ] || as_root install -d -o "$(id -u)" -g "$(id -g)" /nix
+  mkdir -p /nix/var/nix # without it, Nix 2.10 and newer use a store in the home folder
 }
 find_go
 write_builder_environment
