@@ -151,9 +151,11 @@ say_differences() {
   fi
 }
 
-[ -w /nix/store ] || [ ! -e /nix/store ] || die "/nix/store belongs to another user or to a daemon, but" \
-  "the host package set needs your own Nix: run nixw as root, or take over /nix with chown." \
-  "If everything was built before, plain nix instead of nixw works, too."
+for folder in /nix/store /nix/var/nix; do # a daemon creates the store at its first use
+  [ -w $folder ] || [ ! -e $folder ] || die "$folder belongs to another user or to a daemon, but" \
+    "the host package set needs your own Nix: run nixw as root, or take over /nix with chown." \
+    "If everything was built before, plain nix instead of nixw works, too."
+done
 need=$(need_of "$@") browser=''
 ! needs_browser "$@" || browser=yes
 is_prepared || {
