@@ -26,17 +26,19 @@ REQUEST = TransactionRequest(amount=1250, currency="USD")
 NO_FILE = ("--appendonly", "no")
 
 
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scripts, "_WAIT_MS_MAX", 100)
+
+
 def settings(url: str, **more: str) -> ConnectorSettings:
     other = {"HTTP_PORT": "1", "PSP_URL": "http://127.0.0.1:1"}
     return ConnectorSettings.read({**other, "REDIS_URL": url, **more})
 
 
 @pytest.fixture
-def replica(
-    redis_port: int, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Any]:
+def replica(redis_port: int, client: Any, tmp_path: Path) -> Iterator[Any]:
     """A client of a replica that has caught up."""
-    monkeypatch.setattr(scripts, "_WAIT_MS_MAX", 100)
     port = support.free_ports(1)
     with (
         support.redis_server(tmp_path / "replica", port, *NO_FILE),
