@@ -1,5 +1,6 @@
 """The Core API in this process, and merchants who pay."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import falcon.testing
@@ -27,6 +28,17 @@ def settings(port: int, **more: str) -> CoreSettings:
 def bearer(user_id: int = 1, *, enabled: bool = True) -> dict[str, str]:
     token = Tokens(settings(1)).issue(user_id, f"user{user_id}", enabled=enabled)
     return {"Authorization": f"Bearer {token}"}
+
+
+def pages(api: Client, path: str) -> Iterator[Any]:
+    """The responses with all pages of a list, two entries each."""
+    params: dict[str, Any] = {"limit": 2}
+    for _page in range(6):
+        yield (result := api.simulate_get(path, headers=bearer(), params=params))
+        params["cursor"] = result.json.get("next_cursor")
+        if not params["cursor"]:
+            return
+    raise AssertionError("more pages than entries")
 
 
 def pay(api: Client, body: Any = PAYMENT, **headers: str) -> Any:

@@ -1,7 +1,6 @@
 """Data in Redis may have been changed by hand."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import hypothesis
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from services.common import store
 from services.core_api.app import create_app
 from services.core_api.models import TransactionRequest
-from tests.core_api.helpers import PAYMENT, Client, bearer, pay, settings
+from tests.core_api.helpers import PAYMENT, Client, bearer, pages, pay, settings
 
 # What is in Redis: each of the user's keys with any type and content, or nearly right.
 ID = "8b7e8b26-0000-4000-8000-000000000001"
@@ -63,17 +62,6 @@ def put(client: Any, key: str, value: Any) -> None:
         client.zadd(key, dict.fromkeys(value, 0))
 
 
-def listing(api: Client, path: str) -> Iterator[Any]:
-    """All pages of a list, two entries each."""
-    params: dict[str, Any] = {"limit": 2}
-    for _page in range(6):
-        yield (result := api.simulate_get(path, headers=bearer(), params=params))
-        params["cursor"] = result.json.get("next_cursor")
-        if not params["cursor"]:
-            return
-    raise AssertionError("more pages than entries")
-
-
 @hypothesis.settings(max_examples=100)
 @given(states)
 @example({store.WHOLE.ledger(1): [b"{", b'{"points": 1}']})
@@ -93,7 +81,7 @@ def test_no_data_in_redis_causes_a_500(redis_port: int, state: dict[str, Any]) -
         client.flushall()
         for key, value in state.items():
             put(client, key, value)
-    read = [*listing(api, "/"), *listing(api, "/loyalty")]
+    read = [*pages(api, "/"), *pages(api, "/loyalty")]
     listed = [one["user_id"] for page in read for one in page.json.get("transactions", ())]
     assert set(listed) <= {1}
     read.append(api.simulate_get(f"/{ID}", headers=bearer()))
