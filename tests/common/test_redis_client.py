@@ -11,12 +11,9 @@ from services.common import redis_client
 from tests import support
 
 
-def connect(port: int) -> Any:
-    return redis_client.connect(f"redis://127.0.0.1:{port}/0", timeout_seconds=2)
-
-
-def connection_id(client: Any) -> int:
-    return int(client.client_id())
+def connect(port: int, options: str = "", timeout_seconds: float = 2) -> Any:
+    url = f"redis://127.0.0.1:{port}/0{options}"
+    return redis_client.connect(url, timeout_seconds=timeout_seconds)
 
 
 def test_a_thread_keeps_its_connection(redis_port: int) -> None:
@@ -26,7 +23,7 @@ def test_a_thread_keeps_its_connection(redis_port: int) -> None:
 
     def look(_number: int) -> set[int]:
         together.wait(10)  # so that each of the four threads has one of the four tasks
-        return {connection_id(client) for _ in range(3)}
+        return {client.client_id() for _ in range(3)}
 
     with ThreadPoolExecutor(4) as pool:
         seen = list(pool.map(look, range(4)))
@@ -36,9 +33,7 @@ def test_a_thread_keeps_its_connection(redis_port: int) -> None:
 
 def test_a_thread_that_ends_gives_its_connection_back(redis_port: int) -> None:
     """An ended thread's connection is closed and does not count towards redis-py's limit."""
-    client = redis_client.connect(
-        f"redis://127.0.0.1:{redis_port}/0?max_connections=2", timeout_seconds=2
-    )
+    client = connect(redis_port, "?max_connections=2")
     before = len(client.client_list())
     for _ in range(4):
         with ThreadPoolExecutor(1) as pool:
@@ -68,7 +63,7 @@ def test_an_error_shows_no_password(tmp_path: Path) -> None:
 
 def test_a_late_reply_is_never_read(redis_port: int) -> None:
     """A connection is closed after a timeout."""
-    client = redis_client.connect(f"redis://127.0.0.1:{redis_port}/0", timeout_seconds=0.2)
+    client = connect(redis_port, timeout_seconds=0.2)
     with pytest.raises(redis.TimeoutError):
         client.blpop(["nothing"], timeout=1)
     assert client.echo("here") == "here"
@@ -76,14 +71,14 @@ def test_a_late_reply_is_never_read(redis_port: int) -> None:
 
 def test_connections_are_not_shared_after_a_fork(redis_port: int) -> None:
     client = connect(redis_port)
-    before = connection_id(client)
+    before = client.client_id()
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        os.write(writer, str(connection_id(client)).encode())
+        os.write(writer, str(client.client_id()).encode())
         os._exit(0)
     os.waitpid(child, 0)
     assert before != int(os.read(reader, 20))
-    assert before == connection_id(client)
+    assert before == client.client_id()
     os.close(reader)
     os.close(writer)

@@ -39,11 +39,7 @@ def settings(url: str, **more: str) -> ConnectorSettings:
 @pytest.fixture
 def replica(redis_port: int, client: Any, tmp_path: Path) -> Iterator[Any]:
     """A client of a replica that has caught up."""
-    port = support.free_ports(1)
-    with (
-        support.redis_server(tmp_path / "replica", port, *NO_FILE),
-        redis_client.connect(f"redis://127.0.0.1:{port}/0", timeout_seconds=5) as other,
-    ):
+    with node(tmp_path / "replica", support.free_ports(1)) as other:
         other.replicaof("127.0.0.1", redis_port)
         wait_until(partial(confirms, client), what="the replica")
         yield other

@@ -67,11 +67,6 @@ def make(client: Any, key: str, kind: str) -> None:
         client.xreadgroup("group", "one", {key: ">"})
 
 
-def script_of(name: str) -> str:
-    path = ROOT / "services" / name.partition(" ")[0]
-    return scripts.script(str(path), path.name).text
-
-
 def everything(redis_port: int) -> dict[bytes, bytes]:
     with redis.Redis(port=redis_port) as binary:
         return {key: binary.dump(key) for key in binary.scan_iter()}
@@ -103,7 +98,8 @@ def test_a_key_of_another_type_is_refused_before_anything_is_written(
 ) -> None:
     """The error names the key and its type, and no key has changed; otherwise the call writes."""
     keys, args = prepared(client, name), SCRIPTS[name][1]
-    script = client.register_script(script_of(name))
+    path = ROOT / "services" / name.partition(" ")[0]
+    script = client.register_script(scripts.script(str(path), path.name).text)
     right = everything(redis_port)
     script(keys=keys, args=args)
     assert right != everything(redis_port)
