@@ -38,14 +38,6 @@ def printed(settings: type[Settings], environ: dict[str, str]) -> str:
     return ""
 
 
-def test_settings_come_from_the_mapping() -> None:
-    """Settings come only from the mapping; defaults replace missing and empty variables."""
-    settings = CoreSettings.read(GOOD | {"QUEUE_LIMIT": ""})
-    assert (
-        settings.http_port, settings.http_host, settings.workers, settings.queue_limit,
-    ) == (8002, "127.0.0.1", 2, 100_000)  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("secret", "fault"), [("", "JWT_SECRET (or "), ("hunter2", "JWT_SECRET=<secret>: has")]
 )
