@@ -62,19 +62,9 @@ def free_ports(count: int) -> int:
         first = random.SystemRandom().randrange(begin, begin + part - count)
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
             for port in range(first, first + count):
-                stack.enter_context(_listener(port))
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
             return first
     raise RuntimeError(f"no {count} consecutive free ports found in 50 tries")
-
-
-def _listener(port: int) -> socket.socket:
-    listener = socket.socket()
-    try:
-        listener.bind(("127.0.0.1", port))
-    except OSError:
-        listener.close()
-        raise
-    return listener
 
 
 def wait_until(
