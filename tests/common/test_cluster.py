@@ -9,14 +9,16 @@ import pytest
 from redis.exceptions import MovedError
 
 from services.common import redis_check, redis_client, scripts, store
+from services.common.redis_url import RedisSettings
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
-from services.psp_connector.settings import ConnectorSettings
 from tests.cluster import RedisCluster, certificate, connect, redis_cluster
 from tests.support import wait_until
 
 COUNT = 8
 PARTITIONS = store.partitions(COUNT)
+# One of each partition.
+USERS = {store.partition_of(user_id, PARTITIONS): user_id for user_id in range(200)}
 REQUEST = TransactionRequest(amount=1250, currency="USD")
 
 
@@ -31,36 +33,27 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
             yield cluster
 
 
-def settings(url: str, *, cluster: bool) -> ConnectorSettings:
-    partitions = {"REDIS_CLUSTER": "1", "PARTITIONS": str(COUNT)} if cluster else {}
-    other = {"HTTP_PORT": "1", "PSP_URL": "http://127.0.0.1:1", "REDIS_REPLICAS_MIN": "1"}
-    return ConnectorSettings.read({**other, "REDIS_URL": url, **partitions})
-
-
 def test_the_wrong_kind_is_refused(cluster: RedisCluster, redis_port: int) -> None:
     """A cluster's node is refused as a single Redis, and the reverse."""
     node = cluster.url_of(0)
     single = f"redis://127.0.0.1:{redis_port}"
     with pytest.raises(redis_check.MismatchError, match=r"set REDIS_CLUSTER=1$"):
         redis_check.check(
-            redis_client.connect(node, timeout_seconds=2), settings(node, cluster=False)
+            redis_client.connect(node, timeout_seconds=2), RedisSettings.read({"REDIS_URL": node})
         )
+    of_a_cluster = {"REDIS_CLUSTER": "1", "PARTITIONS": str(COUNT), "REDIS_REPLICAS_MIN": "1"}
     client = redis_client.connect(single, timeout_seconds=2, cluster=True)
     with pytest.raises(redis_check.MismatchError, match=r"unset REDIS_CLUSTER$"):
-        redis_check.check(client, settings(single, cluster=True))
-    redis_check.check(connect(cluster), settings(cluster.url, cluster=True))
-
-
-def users() -> dict[store.Partition, int]:
-    """A merchant of each partition."""
-    return {store.partition_of(user_id, PARTITIONS): user_id for user_id in range(200)}
+        redis_check.check(client, RedisSettings.read({**of_a_cluster, "REDIS_URL": single}))
+    settings = RedisSettings.read({**of_a_cluster, "REDIS_URL": cluster.url})
+    redis_check.check(connect(cluster), settings)
 
 
 def test_a_moved_slot_is_followed(cluster: RedisCluster) -> None:
     """Clients follow MOVED without a restart; nothing is lost or repeated during the move."""
     client = connect(cluster)
     transactions = Transactions(client, 10**6, PARTITIONS)
-    partition, user_id = next(iter(users().items()))
+    partition, user_id = next(iter(USERS.items()))
     first = transactions.accept(user_id, REQUEST, "req", "k")
     source = cluster.owner(partition)
     target = next(number for number in cluster.masters_now() if number != source)
@@ -79,7 +72,7 @@ def test_a_planned_failover_is_followed(cluster: RedisCluster) -> None:
     """The demoted primary refuses WAIT and redirects scripts: requests go to the new one."""
     wait_until(cluster.is_well, what="a cluster that is well")
     transactions = Transactions(connect(cluster), 10**6, PARTITIONS, replicas_min=1)
-    partition, user_id = next(iter(users().items()))
+    partition, user_id = next(iter(USERS.items()))
     assert accepts(transactions, user_id)
     old = cluster.owner(partition)
     with cluster.client(old) as client:
@@ -104,7 +97,7 @@ def test_a_dead_master_stops_its_partitions_only(cluster: RedisCluster) -> None:
     wait_until(cluster.is_well, what="a cluster that is well")
     client: Any = connect(cluster)
     transactions = Transactions(client, 10**6, PARTITIONS)
-    lanes = {user_id: scripts.lane(client, partition) for partition, user_id in users().items()}
+    lanes = {user_id: scripts.lane(client, partition) for partition, user_id in USERS.items()}
     number = next(iter(cluster.masters_now()))
     dead = f"127.0.0.1:{cluster.first_port + number}"
     cluster.kill(number)
