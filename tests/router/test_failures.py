@@ -1,22 +1,14 @@
 """Services that fail, hang or restart, and clients that are too slow."""
 
 import select
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.http_service import Reply, Service, service_on
-from tests.router.helpers import (
-    RESPONSE_SECONDS_MAX,
-    Platform,
-    Response,
-    Router,
-    problem,
-    receive,
-    router_on,
-)
+from tests.router.helpers import RESPONSE_SECONDS_MAX, Platform, Router, problem, receive, router_on
 from tests.support import free_ports
 
 
@@ -69,23 +61,16 @@ def test_a_service_at_several_addresses(tmp_path: Path) -> None:
 def test_a_restart_of_a_service_is_bridged(tmp_path: Path) -> None:
     """A request during a restart waits for the service, and its body arrives whole."""
     port = free_ports(3)
-    responses: list[Response] = []
-    with router_on(tmp_path, port) as router:
+    with router_on(tmp_path, port) as router, ThreadPoolExecutor(1) as client:
         with service_on(port + 2) as core:
             # A request on a kept connection that closes at that moment is a 502: it may have been
             # read. The claim is about later requests.
             core.replies["/"] = Reply(headers=(("Connection", "close"),))
             assert router.request("POST", "/transactions", b"{}").status == 200
-        client = threading.Thread(
-            target=lambda: responses.append(
-                router.request("POST", "/transactions", b'{"amount": 1}')
-            )
-        )
-        client.start()
+        response = client.submit(router.request, "POST", "/transactions", b'{"amount": 1}')
         time.sleep(0.5)
         with service_on(port + 2) as core:
-            client.join(10)
-            assert [response.status for response in responses] == [200]
+            assert response.result(10).status == 200
             assert [seen.body for seen in core.seen] == [b'{"amount": 1}']
 
 
