@@ -8,6 +8,7 @@ import errno
 import logging
 import mmap
 import os
+import re
 import signal
 import socket
 import struct
@@ -45,6 +46,8 @@ CONNECTIONS_MAX = 512
 STALL_SECONDS_MAX = 5.0
 # Entries in the workers' table of connections: more than the workers that run at once.
 _COUNTS = 256
+# gunicorn quotes what it cannot read after this: possibly a password or token.
+_INVALID = re.compile(r"(Invalid request from ip=[^ ]*: [\w ]*).*", re.DOTALL)
 
 _log = structlog.get_logger()
 
@@ -60,14 +63,15 @@ class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types
 
 
 def _correct(record: logging.LogRecord) -> bool:
-    """Removes the fields of the thread's last request from a message of gunicorn.
+    """Removes the fields of the thread's last request, and the client's bytes, from a message.
 
     Also corrects the reason for a killed worker: at a stop, gunicorn itself kills one that is still
     busy after GRACE_SECONDS.
     """
     clear_contextvars()
     reason = f"Not stopped within {GRACE_SECONDS} s, or out of memory?"
-    record.msg = str(record.msg).replace("Perhaps out of memory?", reason)
+    message = str(record.msg).replace("Perhaps out of memory?", reason)
+    record.msg = _INVALID.sub(r"\1", message)
     return True
 
 

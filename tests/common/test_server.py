@@ -196,6 +196,17 @@ def test_a_refused_request_is_logged_without_another_ones_fields(
     assert [line for line in lines if "user_id" in line] == []
 
 
+def test_bytes_that_are_no_request_are_not_logged(port: int, running: tuple[int, Path]) -> None:
+    """A badly framed request may have a password where a request line or a field should be."""
+    for text in ('{"password": "hunter2"}', "GET / HTTP/1.1\r\nAuthorization hunter2\r\n"):
+        with contextlib.closing(socket.create_connection(("127.0.0.1", port), 5)) as client:
+            client.sendall(f"{text}\r\n\r\n".encode())
+            assert b" 400 " in client.recv(100)
+    lines = running[1].read_text().splitlines()[-2:]
+    assert ["Invalid request from" in line for line in lines] == [True, True]
+    assert "hunter2" not in "".join(lines)
+
+
 def test_a_worker_stops_at_once(port: int) -> None:
     """A worker does not finish its loop's 1 s wait before it stops."""
     for _ in range(STOPS_MAX):  # on a busy machine even this may take as long
