@@ -138,8 +138,7 @@ def _of_services(checkout: Checkout, first_port: int) -> list[Finding]:
     """The services' settings at the next start; one for each distinct value."""
     services_by_setting: dict[tuple[str, str, str], list[str]] = {}
     for service, settings in SETTINGS.items():
-        in_checkout = {"PLATFORM_CHECKOUT": checkout.merged["PLATFORM_CHECKOUT"]}
-        stack = environment.environment(service, first_port, checkout.state, in_checkout)
+        stack = environment.environment(service, first_port, checkout.state, checkout.merged)
         for setting in settings.explain({**checkout.origins, "stack": stack}):
             services_by_setting.setdefault(setting, []).append(service)
     return [

@@ -88,6 +88,17 @@ def test_settings_show_value_and_origin_but_no_secret(
     }
 
 
+def test_what_the_stack_sets_depends_on_other_settings(
+    environ: dict[str, str], checkout: Path
+) -> None:
+    """Another PSP is not the sandbox's account, and no traces go to a console that is off."""
+    assert "PSP_ACCOUNT the sandbox stack" in " ".join(report(environ)[1].split())
+    (checkout / ".env").write_text("PSP_URL=https://psp.invalid\n")
+    text = " ".join(report(environ | {"CONSOLE": "off"})[1].split())
+    assert "PSP_ACCOUNT - default" in text
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT - default" in text
+
+
 def test_files_with_secrets_must_be_private(environ: dict[str, str], checkout: Path) -> None:
     """The state folder has mode 700, secrets and `.env` 600; each remedy works."""
     (checkout / ".state").mkdir()
