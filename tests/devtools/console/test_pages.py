@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from devtools.console import overview
+from devtools.console.pages.payments import took
 from devtools.console.settings import ConsoleSettings
 from devtools.console.sources import TROUBLE, Payment, Sources, sentence
 from devtools.console.spans import SpanStore
@@ -80,6 +81,13 @@ def test_a_redis_that_is_down_is_named(tmp_path: Path) -> None:
     with pytest.raises(TROUBLE) as error:
         sources_of(CLOSED_PORT, tmp_path).gauges()
     assert sentence(error.value).startswith("Redis does not respond.")
+
+
+@pytest.mark.parametrize("created_at", ["", "x", "2026-11-26T22:59:00"])
+def test_a_payment_with_an_unreadable_time_is_shown(created_at: str) -> None:
+    """Otherwise it would hide all others."""
+    payment = {"status": "captured", "created_at": created_at, "updated_at": "2026-11-26T22:59:01Z"}
+    assert took(payment) == ""
 
 
 def test_a_problem_of_the_core_api_is_shown(client: Any, redis_port: int, tmp_path: Path) -> None:
