@@ -221,7 +221,8 @@ def parse_json(body: bytes, model: type[ModelT]) -> ModelT:
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
         if faults[0]["type"] == "json_invalid":
-            raise Problem(400, "The body is not JSON.", code="malformed-json") from None
+            detail = faults[0]["msg"].replace("Invalid JSON", "The body cannot be read as JSON")
+            raise Problem(400, f"{detail}.", code="malformed-json") from None
         _reject_duplicate_names(body)
         raise Problem(
             422, "Some fields are invalid; see errors.", errors=[_field_fault(f) for f in faults]

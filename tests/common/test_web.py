@@ -156,6 +156,13 @@ def test_each_body_has_its_status_and_code(
     assert (result.status_code, result.json.get("code")) == (status, code)
 
 
+def test_malformed_json_is_located(api: falcon.testing.TestClient) -> None:
+    """The detail says where the parser failed, and why: a number of 5,000 digits is JSON."""
+    body = '{"number": 1' + "0" * 5_000 + "}"
+    result: Any = api.simulate_post("/notes", body=body, headers={"Content-Type": JSON})
+    assert "number out of range at line 1 column" in result.json["detail"]
+
+
 @pytest.mark.parametrize(
     ("sent", "is_kept"),
     [
