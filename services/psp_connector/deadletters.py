@@ -187,6 +187,9 @@ def main(argv: Sequence[str], environ: Mapping[str, str], out: TextIO, err: Text
     except redis_check.MismatchError as error:
         err.write(f"deadletters: {error}\n")
         return 1
+    except redis.ResponseError as error:
+        err.write(f"deadletters: Redis refuses this: {error}\n")
+        return 1
     except redis_client.ERRORS as error:
         err.write(f"deadletters: Redis unavailable ({type(error).__name__}): is the stack up?\n")
         return 1

@@ -100,6 +100,15 @@ def test_a_missing_letter_is_no_fault_of_redis(redis_port: int, letter_id: str) 
     )
 
 
+def test_a_redis_that_refuses_is_not_taken_for_one_that_is_down(
+    redis_port: int, client: Any
+) -> None:
+    """The reason is Redis' own, such as a key of the wrong type, made by hand."""
+    client.set(STORE.deadletters, "x")
+    code, _, err = run(redis_port, "list")
+    assert (code, "WRONGTYPE" in err) == (1, True)
+
+
 def test_without_redis_there_is_a_message() -> None:
     """There is no traceback when the stack is down."""
     code, _, err = run(1, "list")
