@@ -1,5 +1,6 @@
 """`python -m devtools.console`: serves the console until a signal; CONSOLE=off ends it at once."""
 
+import logging
 import os
 import sys
 
@@ -39,8 +40,8 @@ def main() -> None:
     with exit_if_bad():
         settings = ConsoleSettings.read(os.environ)
     spans = SpanStore(settings.platform_state / FILE)
-    address = f"http://127.0.0.1:{settings.http_port}"
-    build(settings, spans, lambda: logs.announce("listening", address=address))
+    build(settings, spans)
+    logging.getLogger("uvicorn.error").addFilter(_announce)
     ui.run(
         host="127.0.0.1",
         port=settings.http_port,
@@ -51,10 +52,23 @@ def main() -> None:
         tailwind=False,
         access_log=False,
         log_config=None,
+        uvicorn_logging_level="info",  # for _announce
+        workers=1,  # else WEB_CONCURRENCY in `.env`
         limit_concurrency=_CONNECTIONS_MAX,
         proxy_headers=False,  # the guard looks at the connection's own address
         timeout_graceful_shutdown=1,
     )
+
+
+def _announce(record: logging.LogRecord) -> bool:
+    """Announces readiness for uvicorn; of its other messages, only warnings and errors pass.
+
+    NiceGUI's own hook runs before the port is open.
+    """
+    message = record.getMessage()
+    if message.startswith("Uvicorn running on "):
+        logs.announce("listening", address=message.split()[3])
+    return record.levelno >= logging.WARNING
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ PAGES: tuple[tuple[str, str, str, Callable[[Sources], None]], ...] = (
 )
 
 
-def build(settings: ConsoleSettings, spans: SpanStore, on_ready: Callable[[], None]) -> None:
+def build(settings: ConsoleSettings, spans: SpanStore) -> None:
     """Adds pages, routes and middleware to NiceGUI's app, one per process."""
     sources = Sources(settings, spans)
     ui.add_css(Path(__file__).with_name("style.css"), shared=True)
@@ -40,7 +40,6 @@ def build(settings: ConsoleSettings, spans: SpanStore, on_ready: Callable[[], No
     app.routes[:0] = receiver.routes(spans)
     # Not ALLOWED_HOSTS: the console is for this machine alone.
     app.add_middleware(Guard, hosts=HttpSettings(http_port=settings.http_port).hosts())
-    app.on_startup(on_ready)
     app.timer(INTERVAL_SECONDS, lambda: run.io_bound(sources.rates.step))
 
 

@@ -4,10 +4,12 @@ import gzip
 import os
 import socket
 import struct
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -201,3 +203,16 @@ def test_no_page_may_frame_the_console(client: httpx.Client) -> None:
     assert "frame-ancestors 'none'" in policy
     assert "default-src 'self'" in policy
     assert "http" not in policy
+
+
+def test_readiness_is_announced_once_the_port_is_open(tmp_path: Path) -> None:
+    """With a port that is in use, the console ends without a word of listening."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        environ = {"HTTP_PORT": port, "PLATFORM_PORT": "1", "PLATFORM_STATE": str(tmp_path)}
+        environ |= {"REDIS_URL": f"redis://127.0.0.1:{support.CLOSED_PORT}"}
+        # With the name of a test, NiceGUI would wait for its own test driver.
+        inherited = {n: value for n, value in os.environ.items() if n != "PYTEST_CURRENT_TEST"}
+        done = support.call([sys.executable, "-m", "devtools.console"], inherited | environ)
+    assert "address already in use" in done.stdout
+    assert "listening" not in done.stdout
