@@ -155,9 +155,11 @@ def other_partitions(folder: Path, environ: Mapping[str, str]) -> list[str]:
     required, stored = environ.get("PARTITIONS") or "1", state.partitions_of(folder)
     if not has_own_redis(environ) or stored in {"", required}:
         return []
+    is_too_few = is_cluster(environ) and stored == "1"
+    remedy = "start without --cluster" if is_too_few else f"set PARTITIONS={stored}"
     return [
-        f"PARTITIONS={required}: the data in {folder} have {stored}; set PARTITIONS={stored}, or "
-        "start from nothing with `platform reset`"
+        f"PARTITIONS={required}: the data in {folder} have {stored}; {remedy}, or start from"
+        " nothing with `platform reset`"
     ]
 
 

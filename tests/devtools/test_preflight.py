@@ -127,5 +127,7 @@ def test_another_number_of_partitions_stops_the_start(tmp_path: Path) -> None:
     state.write_partitions(tmp_path, "1")
     [fault] = preflight.other_partitions(tmp_path, {"PARTITIONS": "16"})
     assert fault.startswith("PARTITIONS=16: the data in")
-    assert "have 1; set PARTITIONS=1" in fault
+    assert "have 1; set PARTITIONS=1, or" in fault
+    [fault] = preflight.other_partitions(tmp_path, {"PARTITIONS": "16", "REDIS_CLUSTER": "1"})
+    assert "have 1; start without --cluster, or" in fault
     assert preflight.other_partitions(tmp_path, {}) == []
