@@ -122,6 +122,9 @@ def _wait(supervisor: Supervisor, state_dir: Path) -> int:
         if any(state.name == "ready" and state.has_succeeded for state in states):
             sys.stdout.write((state_dir / "logs" / "ready.log").read_text(encoding="utf-8"))
             return 0
+        if up := _chosen_up(states):
+            sys.stdout.write(f"platform: ready: {', '.join(up)}\n")
+            return 0
         crashing = {
             state.name: f"has ended {state.restarts} times"
             for state in states
@@ -135,6 +138,16 @@ def _wait(supervisor: Supervisor, state_dir: Path) -> int:
             sys.stderr.write("platform: the stack is still up: `platform down` stops it\n")
             return 1
         time.sleep(_POLL_SECONDS)
+
+
+def _chosen_up(states: Sequence[ProcessState]) -> list[str]:
+    """The processes of `up -D NAME...`, all of them ready; without names, process `ready` waits."""
+    chosen = [state for state in states if state.status != "Disabled"]
+    running = [state for state in chosen if not state.has_succeeded]
+    if any(state.name == "ready" for state in chosen):
+        return []
+    is_up = all(s.is_ready or (s.is_running and s.service not in LISTENERS) for s in running)
+    return [state.name for state in running] if is_up else []
 
 
 def faults(states: Sequence[ProcessState]) -> dict[str, str]:

@@ -70,7 +70,9 @@ def _run(args: Sequence[str]) -> int:
         return _reset(more)
     if command in {"down", "status"} and not more:
         return _down() if command == "down" else _status()
-    if command in {"down", "status"} or _call(command, "--help", is_quiet=True):
+    if command in {"down", "status"} or _call(
+        command, "--help", output=subprocess.DEVNULL, errors=subprocess.DEVNULL
+    ):
         _refuse(f"there is no `{' '.join(args)}`; see `platform --help`", 2)
     return _become(args)
 
@@ -85,10 +87,9 @@ def _refuse(why: str, code: int = 1) -> NoReturn:
     raise SystemExit(code)
 
 
-def _call(*args: str, is_quiet: bool = False) -> int:
+def _call(*args: str, output: int | None = None, errors: int | None = None) -> int:
     """Runs process-compose; returns its exit code."""
-    output = subprocess.DEVNULL if is_quiet else None
-    return subprocess.call(["process-compose", *args], stdout=output, stderr=output)  # noqa: S603, S607
+    return subprocess.call(["process-compose", *args], stdout=output, stderr=errors)  # noqa: S603, S607
 
 
 def _status() -> int:
@@ -123,10 +124,13 @@ def _run_beside(args: Sequence[str]) -> int:
         processes = Supervisor(os.environ["PC_SOCKET_PATH"]).processes()
     except SupervisorError as error:
         _refuse(str(error))
-    names = sorted({process.service for process in processes})
+    running = {process.service for process in processes if process.is_running}
+    startable = sorted({process.service for process in processes} - running)
     before_options = args[: args.index("--")] if "--" in args else args
-    if not {*names, *_HELP_OPTIONS}.intersection(before_options):
-        _refuse(f"`run` takes the name of one process, of: {' '.join(names)}", 2)
+    if started := running.intersection(before_options):
+        _refuse(f"{started.pop()} is running: `platform process restart` starts it anew", 2)
+    if not {*startable, *_HELP_OPTIONS}.intersection(before_options):
+        _refuse(f"`run` takes the name of one process, of: {' '.join(startable)}", 2)
     os.environ["PC_SOCKET_PATH"] += ".r"
     os.environ["PC_LOG_FILE"] = os.devnull
     return _become(["run", "--no-deps", *args])
@@ -157,7 +161,8 @@ def _start(args: Sequence[str]) -> int:
             # `wait` would show an old log as the reason if preflight did not get to write one.
             Path(os.environ["PLATFORM_STATE"], "logs/preflight.log").unlink(missing_ok=True)
             # process-compose's exit code does not show whether the processes started; `wait` does.
-            _call(*args)
+            # Its first line would fail in a pipe that is closed, and then it starts nothing.
+            _call(*args, output=subprocess.DEVNULL)
             return health.wait(os.environ)
     return _become(args)
 

@@ -120,12 +120,25 @@ def test_a_suspended_supervisor_is_named(stack: Stack) -> None:
     assert stack.platform("status").returncode == 0
 
 
-@pytest.mark.parametrize("args", [["smok"], ["--", "smoke"], []])
-def test_run_without_the_name_of_a_process_is_refused(stack: Stack, args: list[str]) -> None:
-    """process-compose would hang; the message lists the valid names."""
+@pytest.mark.parametrize("args", [["smok"], ["--", "smoke"], [], ["core-api"]])
+def test_run_takes_the_name_of_a_process_that_is_not_running(stack: Stack, args: list[str]) -> None:
+    """process-compose would hang, or start a running one again and again; the message helps."""
     done = stack.platform("run", *args)
     assert done.returncode == 2
-    assert " redis reload router smoke\n" in done.stderr
+    reason = (
+        "platform process restart" if args == ["core-api"] else " preflight ready reload smoke\n"
+    )
+    assert reason in done.stderr
+
+
+def test_a_part_of_the_stack_is_started(environ: dict[str, str]) -> None:
+    """`up -D redis` waits for that one only, and starts it even if nobody reads its output."""
+    done = platform(environ, "up", "-D", "redis")
+    assert (done.returncode, done.stdout) == (0, "platform: ready: redis\n"), done.stderr
+    assert platform(environ, "down").returncode == 0
+    support.call(["bash", "-c", "platform up -D redis | true"], environ)
+    assert platform(environ, "status").returncode == 0
+    assert platform(environ, "down").returncode == 0
 
 
 def test_orphans_of_a_killed_supervisor_are_ended(environ: dict[str, str], tmp_path: Path) -> None:
