@@ -109,10 +109,7 @@ def test_a_process_may_end_at_each_inspection(
         assert found(tmp_path) == {}
 
 
-@pytest.mark.parametrize(
-    ("name", "ignores"),
-    [("core-api", False), ("redis-cluster", False), *((name, True) for name in REDIS_NODES)],
-)
+@pytest.mark.parametrize(("name", "ignores"), [("core-api", False), ("redis", True)])
 def test_they_are_ended_with_their_children_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, ignores: bool
 ) -> None:
@@ -136,7 +133,7 @@ def test_redis_is_ended_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(processes, "_end", lambda group, _: groups.append([p.pid for p in group]))
     state = str(tmp_path)
     with (
-        python(WAIT, PLATFORM_STATE=state, PC_PROC_NAME="redis-1") as node,
+        python(WAIT, PLATFORM_STATE=state, PC_PROC_NAME=REDIS_NODES[-1]) as node,
         python(WAIT, PLATFORM_STATE=state, PC_PROC_NAME="redis-cluster") as job,
     ):
         processes.end_orphans(tmp_path)

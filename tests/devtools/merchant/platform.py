@@ -51,6 +51,7 @@ class Platform:
         self._services = services
         self._redis = client
         self._queue = Queue(client, services.settings, "one")
+        self._queue.join()
         self.fault = ""
         self.polls_refused = 0
         self.requests: list[httpx.Request] = []
@@ -124,7 +125,6 @@ class Platform:
 
     def _charge(self) -> None:
         """Charges what is queued."""
-        self._queue.join()
         for work in self._queue.begin(self._queue.read(10)):
             self._queue.save([(work, self._result(work))])
             if self.fault == "wrong balance":
