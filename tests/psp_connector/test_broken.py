@@ -5,14 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import redis
 from structlog.testing import capture_logs
 
 from services.common import store
 from services.psp_connector.connector import Connector
 from services.psp_connector.psp import Captured, Charge, Declined, Outcome, Refused, Transient
 from services.psp_connector.queue import Queue
-from services.psp_connector.records import FinalResult
 from services.psp_connector.sweep import Sweep
 from tests.psp_connector.payments import STORE, FakePsp, Payments, take
 from tests.support import wait_until
@@ -98,16 +96,15 @@ def test_text_from_the_psp_is_stored_short_and_printable(payments: Payments) -> 
     )
 
 
-KEYS = {
-    "points": (STORE.points(1), "abc"),
-    "retries": (STORE.retries, "x"),
-    "dead letters": (STORE.deadletters, "x"),
-}
+NO_POINTS = ("abc", "007", "-0", "1.5", "9223372036854775807")
 
 
-@pytest.mark.parametrize("broken", KEYS)
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [*((STORE.points(1), no) for no in NO_POINTS), (STORE.retries, "x"), (STORE.deadletters, "x")],
+)
 def test_a_payment_goes_on_once_a_broken_key_is_repaired(
-    client: Any, payments: Payments, broken: str
+    client: Any, payments: Payments, key: str, value: str
 ) -> None:
     """It stays open without a credit until the repair; then it ends and is credited once.
 
@@ -115,20 +112,19 @@ def test_a_payment_goes_on_once_a_broken_key_is_repaired(
     """
     client.xadd(STORE.queue, {"hello": "world"})
     first, other = payments.accept(1), payments.accept(2)
-    key, value = KEYS[broken]
     client.set(key, value)
 
     def respond(charge: Charge, call: int) -> Outcome:
-        if charge.transaction_id == first and broken == "retries" and call == 1:
+        if charge.transaction_id == first and key == STORE.retries and call == 1:
             return Transient("HTTP 500")
-        if charge.transaction_id == first and broken == "dead letters":
+        if charge.transaction_id == first and key == STORE.deadletters:
             return Refused("HTTP 400")
         return Captured("pi")
 
     psp = FakePsp(respond)
     with capture_logs() as logs, payments.running(psp, drain_seconds=0):
         wait_until(lambda: psp.calls[first] and psp.calls[other])
-        if broken != "retries":  # a key of all merchants
+        if key != STORE.retries:  # a key of all merchants
             payments.wait_ended(other)
         assert payments.record(first)["status"] == "processing"
         assert client.get(key) == value
@@ -136,27 +132,12 @@ def test_a_payment_goes_on_once_a_broken_key_is_repaired(
         payments.wait_ended(first, other)
         wait_until(payments.nothing_left)
     assert "Redis unavailable" not in {line["event"] for line in logs}
-    captured = broken != "dead letters"
+    captured = key != STORE.deadletters
     assert payments.record(first)["status"] == ("captured" if captured else "failed")
     assert client.llen(STORE.ledger(1)) == captured
     assert payments.points() == 12 * captured
     reasons = {letter["reason"] for letter in payments.letters()}
     assert reasons - {"refused by the PSP: HTTP 400"} == {"not an entry of this queue"}
-
-
-@pytest.mark.parametrize("points", ["abc", "007", "-0", "1.5", "9223372036854775807"])
-def test_points_that_are_no_number_are_left_alone(
-    client: Any, payments: Payments, points: str
-) -> None:
-    """A credit is refused before anything is written."""
-    transaction_id, queue = payments.accept(), payments.queue("one")
-    [work] = take(queue)
-    client.set(STORE.points(1), points)
-    [error] = queue.save([(work, FinalResult("captured", points=5))])
-    assert isinstance(error, redis.ResponseError)
-    assert client.get(STORE.points(1)) == points
-    assert client.llen(STORE.ledger(1)) == 0
-    assert payments.record(transaction_id)["status"] == "processing"
 
 
 def by_delconsumer(payments: Payments) -> None:

@@ -183,14 +183,6 @@ def test_a_full_redis_is_drained(client: Any, payments: Payments) -> None:
         client.config_set("maxmemory", "1gb")
 
 
-def test_dead_letters_are_kept_for_any_time(payments: Payments) -> None:
-    """DEADLETTER_DAYS may exceed the age of the Unix epoch."""
-    payments.settings = payments.settings.model_copy(update={"deadletter_days": 36_500})
-    transaction_id = payments.accept()
-    payments.end(FakePsp(lambda *_: Refused("HTTP 400 nope")), transaction_id)
-    assert [letter["transaction_id"] for letter in payments.letters()] == [transaction_id]
-
-
 def test_health_fails_while_a_lane_cannot_join(
     payments: Payments, settings: ConnectorSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
