@@ -1,6 +1,7 @@
 """Traffic for the chaos tests, and the invariants after it."""
 
 import contextlib
+import os
 import random
 import threading
 import time
@@ -35,11 +36,11 @@ PLAIN = (*(CAPTURES,) * 9, DECLINES)
 MIXED = (CAPTURES,) * 8 + (DECLINES, FLAKY)
 
 
-def figures(test: str, **numbers: object) -> None:
-    """Records what a test has measured."""
-    line = f"{test}: " + ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in numbers.items())
-    FIGURES.append(line)
-    print(line)  # noqa: T201  pytest -rP shows it with the test
+def figures(**numbers: object) -> None:
+    """Records what the current test has measured."""
+    test = os.environ["PYTEST_CURRENT_TEST"].partition("::")[2].removesuffix(" (call)")
+    each = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in numbers.items())
+    FIGURES.append(f"{test}: {each}")
 
 
 @dataclass
@@ -160,7 +161,7 @@ class Chaos:
         return [(row["idempotency_key"], row["payment_intent"]) for row in rows]
 
     def check(self, *, seconds_max: float = END_SECONDS_MAX) -> Counter[str]:
-        """Checks what must hold at the end; returns the number of transactions by status.
+        """Checks what must hold at the end; records and returns the number of each status.
 
         Every accepted transaction is final and none has failed; the sandbox captured just those
         that are captured, each once; points, ledger and what was captured agree; nothing is left.
@@ -179,7 +180,9 @@ class Chaos:
             assert client.xlen(store.WHOLE.queue) == 0
             assert client.zcard(store.WHOLE.retries) == 0
             assert client.xrange(store.WHOLE.deadletters) == []
-        return Counter(record["status"] for record in records.values())
+        ended = Counter(record["status"] for record in records.values())
+        figures(ended=dict(ended), kills=self.kills, repeated_requests=self.repeats)
+        return ended
 
     def _check_charges(self, records: dict[str, dict[str, str]]) -> None:
         by_status = {

@@ -160,8 +160,8 @@ def test_no_accepted_payment_is_lost_or_charged_twice(tmp_path: Path) -> None:
         intents = [row["payment_intent"] for row in rows]
         captured = Counter(one["amount"] for one in intents if one["status"] == "succeeded")
         figures(
-            "cluster, REDIS_REPLICAS_MIN=1", payments=PAYMENTS, **run.kills,
-            refusals=dict(Counter(run.refused)), seconds=round(seconds),
+            payments=PAYMENTS, **run.kills, refusals=dict(Counter(run.refused)),
+            seconds=round(seconds),
             longest_refused_seconds=round(max(run.outages, default=0), 1),
         )  # fmt: skip
         assert statuses(run) == {"captured": PAYMENTS}, "none is lost"

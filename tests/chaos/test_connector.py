@@ -8,7 +8,7 @@ import psutil
 from services.common.store import LEASE_SECONDS
 from tests import support
 from tests.chaos.conftest import HASTE
-from tests.chaos.harness import CAPTURES, SLOW, Chaos, figures
+from tests.chaos.harness import CAPTURES, SLOW, Chaos
 from tests.stack.stack import running
 
 IN_FLIGHT = 7  # of 12 slots; two merchants get 10
@@ -28,9 +28,7 @@ def test_frozen_and_back(chaos: Chaos) -> None:
         )
         frozen.send_signal(signal.SIGCONT)
         time.sleep(1)
-    ended = chaos.check()
-    figures("frozen and back", held=held, ended=dict(ended))
-    assert list(ended) == ["captured"]
+    assert list(chaos.check()) == ["captured"]
     assert frozen.is_running(), "it continued and was not restarted"
 
 
@@ -57,11 +55,7 @@ def test_a_second_signal_ends_it_at_once() -> None:
         process = stack.process("psp-connector")
         process.terminate()
         time.sleep(0.3)
-        began = time.monotonic()
         process.terminate()
         process.wait(1.5)
-        seconds = time.monotonic() - began
-        held = chaos.in_flight(process.pid)
-        assert held, "it ended before the charges"
-        figures("second SIGTERM", in_flight=held, ended_after=f"{seconds:.2f} s")
+        assert chaos.in_flight(process.pid), "it ended before the charges"
         assert chaos.check() == {"captured": 12}

@@ -6,7 +6,7 @@ import httpx
 
 from devtools.address import PORT_OFFSETS
 from tests import support
-from tests.chaos.harness import PLAIN, Chaos, figures
+from tests.chaos.harness import PLAIN, Chaos
 
 REPLICAS = 3
 # As in process-compose.yaml: the second connector listens ten ports higher.
@@ -44,18 +44,13 @@ def test_scaled_up_and_down(chaos: Chaos) -> None:
             partial(chaos.stack.restarted, "psp-connector-1", killed), seconds_max=30, what="it"
         )
         works(chaos, 1)
-        shared = [attempts(chaos, number) for number in range(REPLICAS)]
         first = chaos.stack.process("psp-connector-0")
         chaos.scale("psp-connector-0", 1)
         assert first.pid == chaos.stack.process("psp-connector").pid
         assert [attempts(chaos, number) for number in range(1, REPLICAS)] == [0, 0]
-    ended = chaos.check()
+    chaos.check()
     logs = [chaos.events(number) for number in range(REPLICAS)]
     starts = [sum(line["event"] == "listening" for line in log) for log in logs]
     assert starts == [1, 2, 1]
     assert all(any(line["event"] == "attempt" for line in log) for log in logs)
     assert [(log[-1]["event"], log[-1]["unfinished"]) for log in logs[1:]] == [("stopped", "0")] * 2
-    figures(
-        "scaled to 3 and back", kills=chaos.kills, ended=dict(ended),
-        attempts_of_each=[int(n) for n in shared],
-    )  # fmt: skip
