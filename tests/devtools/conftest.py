@@ -2,9 +2,10 @@
 
 import contextlib
 import os
+import pty
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,25 @@ def one(items: list[Finding], name: str) -> Finding:
 
 def wrong(items: list[Finding]) -> list[Finding]:
     return [item for item in items if item.status in {"fault", "warning"}]
+
+
+def at_terminal(
+    command: Sequence[str], environ: Mapping[str, str], typed: str = ""
+) -> tuple[int, str]:
+    """Runs a program at a terminal on which this was typed; returns its exit code and output."""
+    keyboard, terminal = pty.openpty()
+    os.write(keyboard, typed.encode())
+    done = subprocess.run(
+        command, cwd=ROOT, env=environ, stdin=terminal, stdout=terminal, stderr=terminal,
+        timeout=60, check=False,
+    )  # fmt: skip
+    os.close(terminal)
+    screen = b""
+    with contextlib.suppress(OSError):  # the end of the output on Linux
+        while data := os.read(keyboard, 65_536):
+            screen += data
+    os.close(keyboard)
+    return done.returncode, screen.decode()
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import pytest
 from devtools import deadletters, locate, logs, settings
 from devtools.checkout import current
 from devtools.doctor import __main__ as doctor
+from tests.devtools.conftest import at_terminal
 from tests.support import LAUNCH, ROOT, call
 
 PATH = {"PATH": os.environ["PATH"]}
@@ -93,19 +94,11 @@ def test_closed_streams_are_no_errors(tmp_path: Path) -> None:
     assert done.returncode == 0
 
 
-@pytest.mark.parametrize(("term", "is_off"), [("xterm", ""), ("dumb", "1"), ("", "1")])
-def test_the_screen_needs_a_cursor(code: str, term: str, is_off: str) -> None:
+@pytest.mark.parametrize(("term", "is_off"), [("xterm", False), ("dumb", True), ("", True)])
+def test_the_screen_needs_a_cursor(code: str, term: str, *, is_off: bool) -> None:
     """In Emacs' shell `platform up` prints plain logs, in place of an error of process-compose."""
-    other, terminal = os.openpty()
-    done = subprocess.run(
-        [*LAUNCH, "seen"],
-        env=PATH | {"PLATFORM_CODE": code, "TERM": term},
-        stdin=terminal, stdout=terminal, timeout=30, check=True,
-    )  # fmt: skip
-    os.close(terminal)
-    shown = os.read(other, 100_000).decode()
-    os.close(other)
-    assert (done.returncode, "PC_DISABLE_TUI=1" in shown) == (0, bool(is_off))
+    done, shown = at_terminal([*LAUNCH, "seen"], PATH | {"PLATFORM_CODE": code, "TERM": term})
+    assert (done, "PC_DISABLE_TUI=1" in shown) == (0, is_off)
 
 
 def test_another_checkouts_shell_starts_this_ones_code(tmp_path: Path) -> None:

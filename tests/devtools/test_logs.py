@@ -2,9 +2,7 @@
 
 import gzip
 import os
-import pty
 import re
-import subprocess
 import sys
 import uuid
 from collections.abc import Callable
@@ -13,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from devtools.logs import main
+from tests.devtools.conftest import at_terminal
 from tests.support import ROOT, call, program, script, wait_until
 
 T1 = "3ffad832-4908-4697-aaed-7256802ccb64"
@@ -180,15 +179,11 @@ def test_a_terminal_gets_the_viewer(
 ) -> None:
     """The viewer opens, unless plain lines are requested, with a home that keeps no filter."""
     script(state / "lnav", 'echo "$HOME" "$@"')
-    ours, theirs = pty.openpty()
     own = {"TERM": "xterm", "NO_COLOR": "", "PATH": f"{state}:{os.environ['PATH']}"}
     env = environ | own | {"HOME": "/mine"} | variables
-    subprocess.run([*LOGS, *options], env=env, stdin=theirs, stdout=theirs, timeout=60, check=True)
-    home, *args = os.read(ours, 65536).decode().split()
-    os.close(ours)
-    os.close(theirs)
-    assert home != "/mine"
-    assert Path(args[-1]).name == last
+    code, screen = at_terminal([*LOGS, *options], env)
+    home, *args = screen.split()
+    assert (code, home != "/mine", Path(args[-1]).name) == (0, True, last)
 
 
 def test_lnav_accepts_the_format() -> None:

@@ -1,20 +1,24 @@
 """The state folder: its version, and its removal by `platform reset`."""
 
 import os
-import pty
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from devtools import state
+from tests.devtools.conftest import at_terminal
 from tests.support import LAUNCH, ROOT, call
+
+RESET = [*LAUNCH, "devtools.stack", "reset"]
+
+
+def environ_of(folder: Path) -> dict[str, str]:
+    return os.environ | {"PLATFORM_STATE": str(folder), "PLATFORM_CODE": str(ROOT)}
 
 
 def reset(folder: Path) -> tuple[int, str]:
     """The exit code and errors of `platform reset --yes`."""
-    environ = os.environ | {"PLATFORM_STATE": str(folder), "PLATFORM_CODE": str(ROOT)}
-    done = call([*LAUNCH, "devtools.stack", "reset", "--yes"], environ)
+    done = call([*RESET, "--yes"], environ_of(folder))
     return done.returncode, done.stderr
 
 
@@ -80,17 +84,6 @@ def test_reset_refuses_a_folder_that_no_stack_has_used(tmp_path: Path, version: 
 def test_reset_asks_at_a_terminal(tmp_path: Path, typed: str, code: int) -> None:
     """Only y or yes agrees."""
     state.prepare(tmp_path)
-    keyboard, terminal = pty.openpty()
-    os.write(keyboard, f"{typed}\n".encode())
-    done = subprocess.run(
-        [*LAUNCH, "devtools.stack", "reset"],
-        cwd=ROOT,
-        env=os.environ | {"PLATFORM_STATE": str(tmp_path), "PLATFORM_CODE": str(ROOT)},
-        stdin=terminal, stdout=terminal, stderr=terminal, check=False,
-    )  # fmt: skip
-    assert (done.returncode, (tmp_path / "jwt-secret").exists()) == (code, code == 1)
-    os.close(terminal)  # so that a read after the end raises an error
-    screen = ""
-    while "go on? [y/N]" not in screen:
-        screen += os.read(keyboard, 4096).decode()
-    os.close(keyboard)
+    result, screen = at_terminal(RESET, environ_of(tmp_path), f"{typed}\n")
+    assert (result, (tmp_path / "jwt-secret").exists()) == (code, code == 1)
+    assert "go on? [y/N]" in screen

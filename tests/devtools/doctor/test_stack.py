@@ -2,6 +2,7 @@
 
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from devtools.catalog import CONSOLE, LISTENERS
 from devtools.checkout import current
 from devtools.doctor import stack
 from devtools.doctor.stack import Running
+from devtools.supervisor import ProcessState
 from services.common import store
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
@@ -26,6 +28,13 @@ from tests.support import free_ports, program, redis_answers, redis_server, serv
 def running(environ: dict[str, str], **more: str) -> Running:
     """The checks of a stack in which nothing runs yet."""
     return Running(current(environ | more), int(environ["PLATFORM_PORT"]))
+
+
+def listening(environ: dict[str, str], state: Path, name: str) -> Any:
+    """A process of the stack that listens on its port, and nothing else."""
+    port = int(environ["PLATFORM_PORT"]) + PORT_OFFSETS[name]
+    code = f"import socket; server = socket.create_server(('127.0.0.1', {port})); {WAIT}"
+    return python(code, PLATFORM_STATE=str(state), PC_PROC_NAME=name)
 
 
 @pytest.mark.parametrize("name", ["core-api", "redis", "console"])
@@ -53,18 +62,15 @@ def test_a_process_of_the_stack_that_stops_or_hangs_is_a_fault(
 ) -> None:
     """Also the console, unless the stack was started without it."""
     monkeypatch.setattr(stack, "_RESPONSE_SECONDS_MAX", 0.2)
-    port = int(environ["PLATFORM_PORT"])
-    listen = f"import socket; server = socket.create_server(('127.0.0.1', {port})); {WAIT}"
-    ours = {"PLATFORM_STATE": str(checkout / ".state"), "PC_PROC_NAME": "router"}
     monkeypatch.setattr(processes, "orphans", lambda _state: [])  # as if it had a supervisor
-    with python(listen, **ours):
+    with listening(environ, checkout / ".state", "router"):
         found = running(environ)
         [health] = found.health()
         stopped = {item.name for item in wrong(found.ports())}
     assert (health.name, health.value, health.status) == ("router", "no response", "fault")
     assert stopped == LISTENERS.keys() - {"router"}
     monkeypatch.setattr(processes, "running_environ", lambda _state: {"CONSOLE": "off"})
-    with python(listen, **ours):
+    with listening(environ, checkout / ".state", "router"):
         assert one(running(environ).ports(), "console").note == "the stack was started without it"
 
 
@@ -72,28 +78,21 @@ def test_a_port_without_a_listener_is_explained_by_its_process(
     environ: dict[str, str], checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may start, as the console does after `up -D`, have ended, or be newer than the stack."""
-    common = {"is_running": False, "is_ready": False, "replica": 0}
+    ready = ProcessState("psp-sandbox", "Running", 0, True, True, 0, 0, None, None)
+    ended = replace(ready, is_running=False, is_ready=False)
     states = [
-        SimpleNamespace(**common | {"name": "console", "service": "console", "is_running": True}),
-        SimpleNamespace(
-            name="psp-sandbox", service="psp-sandbox", is_running=True, is_ready=True, replica=0
-        ),
-        SimpleNamespace(**common | {"name": "core-api-0", "service": "core-api"}),
-        SimpleNamespace(**common | {"name": "core-api-1", "service": "core-api", "replica": 1}),
+        ready,
+        replace(ready, name="console", is_ready=False),
+        replace(ended, name="core-api-0"),
+        replace(ended, name="core-api-1"),
     ]
     monkeypatch.setattr(
         stack, "Supervisor", lambda _path: SimpleNamespace(processes=lambda: states)
     )
     monkeypatch.setattr(processes, "orphans", lambda _state: [])  # as if it had a supervisor
-
-    def listening(name: str) -> Any:
-        port = int(environ["PLATFORM_PORT"]) + PORT_OFFSETS[name]
-        code = f"import socket; server = socket.create_server(('127.0.0.1', {port})); {WAIT}"
-        return python(code, PLATFORM_STATE=str(checkout / ".state"), PC_PROC_NAME=name)
-
-    with listening("router"):
+    with listening(environ, checkout / ".state", "router"):
         checks = running(environ)
-        with listening("psp-sandbox"):  # it became ready meanwhile
+        with listening(environ, checkout / ".state", "psp-sandbox"):  # it became ready meanwhile
             found = checks.ports()
     assert one(found, "psp-sandbox").status == "ok"
     console = one(found, "console")
@@ -190,8 +189,7 @@ def test_a_psp_that_is_unavailable_is_reported(
 def test_an_orphan_is_reported_with_its_pid(environ: dict[str, str], checkout: Path) -> None:
     """An orphan has our state folder and no supervisor; preflight reports it as ours, too."""
     port, state = int(environ["PLATFORM_PORT"]), checkout / ".state"
-    listen = f"import socket; server = socket.create_server(('127.0.0.1', {port})); {WAIT}"
-    with python(listen, PLATFORM_STATE=str(state), PC_PROC_NAME="router") as orphan:
+    with listening(environ, state, "router") as orphan:
         checks = running(environ)
         [item] = checks.left_behind()
         router = one(checks.ports(), "router")
