@@ -7,14 +7,13 @@ import pytest
 from devtools.catalog import CONSOLE
 from tests.browser.person import Person, chromium
 from tests.stack.stack import Stack, running
-from tests.support import wait_until
 
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """A stack with its console; a payment is given up after two attempts."""
     with running(CONSOLE="on", PSP_ATTEMPTS_MAX="2") as started:
-        wait_until(lambda: "listening" in started.log("console"), what="the console")
+        started.wait_for_log("console", "listening")
         yield started
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests import support
 from tests.new.tree import KINDS, Tree
-from tests.stack.stack import START_SECONDS_MAX, Stack, request_id, running
+from tests.stack.stack import Stack, request_id, running
 
 
 @pytest.fixture
@@ -25,11 +25,7 @@ def stack(grown: Tree) -> Iterator[Stack]:
         PYTHONPATH=str(grown.folder),
         LOG_FORMAT="json",
     ) as stack:
-        support.wait_until(
-            lambda: "The platform is healthy" in stack.log("ready"),
-            seconds_max=START_SECONDS_MAX,
-            what="all services",
-        )
+        stack.wait_for_log("ready", "The platform is healthy")
         yield stack
 
 

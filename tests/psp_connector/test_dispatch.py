@@ -7,7 +7,7 @@ from services.psp_connector import dispatch
 from services.psp_connector.dispatch import Dispatcher
 from services.psp_connector.records import Work
 from services.psp_connector.slots import Slots
-from tests.psp_connector.payments import STORE, Payments, take_over
+from tests.psp_connector.payments import STORE, Payments
 
 
 def join(payments: Payments, name: str) -> tuple[Slots, Dispatcher]:
@@ -58,23 +58,16 @@ def test_merchants_take_turns(payments: Payments) -> None:
     assert served == ["0"] * 3 + merchants
 
 
-def test_waiting_entries_are_left_to_other_connectors(client: Any, payments: Payments) -> None:
-    """A connector that stops or loses its lease forgets waiting entries."""
-    (_, leaving), (_, lapsing) = (join(payments, name) for name in ("leaving", "lapsing"))
-    other = payments.queue("other")
-    all_of_them = {payments.accept() for _ in range(4)}
-    begun = ids(leaving.next())
-    leaving.leave()
-    begun += ids(take_over(other))
-    assert all_of_them == set(begun)
-    accepted = [payments.accept(2) for _ in range(4)]
-    assert accepted[:3] == ids(lapsing.next())
-    client.delete(STORE.lease("lapsing"))
-    lapsing.forget()
-    assert set(accepted) == set(ids(take_over(other))) - all_of_them
+def test_without_its_lease_it_forgets_waiting_entries(payments: Payments) -> None:
+    """A connector then waits for new entries instead of polling for those of others."""
+    _, dispatcher = join(payments, "one")
+    for _ in range(4):
+        payments.accept()
+    dispatcher.next()
+    dispatcher.forget()
     began = time.monotonic()
-    assert lapsing.next() == []
-    assert time.monotonic() - began > dispatch.BLOCK_MS / 2000, "it waits for new entries again"
+    assert dispatcher.next() == []
+    assert time.monotonic() - began > dispatch.BLOCK_MS / 2000
 
 
 def test_waiting_entries_are_not_abandoned(payments: Payments) -> None:

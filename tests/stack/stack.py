@@ -136,6 +136,11 @@ class Stack:
         path = self.state / "logs" / f"{name}.log{replica}"
         return path.read_text() if path.exists() else ""
 
+    def wait_for_log(self, name: str, text: str) -> None:
+        """Waits until the process has logged that."""
+        seconds_max = START_SECONDS_MAX
+        support.wait_until(lambda: text in self.log(name), seconds_max=seconds_max, what=text)
+
     def output(self) -> str:
         return (self.state / "output").read_text()
 

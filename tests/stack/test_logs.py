@@ -124,9 +124,7 @@ def fail_in_every_way(stack: Stack, token: str) -> None:
         body = {"amount": 1250, "currency": "USD", "token": token}
         assert stack.http.post("/transactions", json=body).status_code == 503
     stack.http.get("/transactions/health")
-    support.wait_until(
-        lambda: "Redis unavailable" in stack.log("psp-connector"), what="the connector's warning"
-    )
+    stack.wait_for_log("psp-connector", "Redis unavailable")
 
 
 def titles_of(stack: Stack) -> str:

@@ -57,10 +57,6 @@ class Checkout:
 
         support.wait_until(there, seconds_max=SECONDS_MAX, what=text)
 
-    def wait_for_log(self, name: str, text: str) -> None:
-        """Waits until a process has logged that."""
-        support.wait_until(lambda: text in self.stack.log(name), seconds_max=SECONDS_MAX, what=text)
-
 
 @contextlib.contextmanager
 def running_from(folder: Path, *, healthy: bool = True) -> Iterator[Checkout]:
@@ -80,7 +76,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     """One copy for all tests, each of which restores it."""
     folder = code(tmp_path_factory.mktemp("checkout"))
     with running_from(folder) as checkout:
-        checkout.wait_for_log("reload", " watching")
+        checkout.stack.wait_for_log("reload", " watching")
         yield checkout
 
 
@@ -129,7 +125,7 @@ def test_a_process_stopped_by_hand_stays_stopped(checkout: Checkout) -> None:
     """Saving does not start a second copy of a service run in a debugger."""
     assert checkout.stack.compose("process", "stop", "psp-sandbox").returncode == 0
     checkout.save("psp_sandbox/app.py", "import sqlite3", "# changed\nimport sqlite3")
-    checkout.wait_for_log("reload", "not restarted: stopped by hand")
+    checkout.stack.wait_for_log("reload", "not restarted: stopped by hand")
     assert not checkout.stack.healthy("psp-sandbox")
     assert checkout.stack.compose("process", "start", "psp-sandbox").returncode == 0
     checkout.stack.wait_healthy()
@@ -147,7 +143,7 @@ def test_the_connector_finishes_calls_in_flight(checkout: Checkout) -> None:
     checkout.save("psp_connector/backoff.py", "import random", 'import random\n\nprint("code=new")')
     quick = stack.pay().json()["id"]
     assert tuple(stack.ended(slow)[key] for key in ("status", "attempts")) == ("captured", 1)
-    checkout.wait_for_log("psp-connector", "code=new")
+    checkout.stack.wait_for_log("psp-connector", "code=new")
     assert tuple(stack.ended(quick)[key] for key in ("status", "attempts")) == ("captured", 1)
     assert "unfinished=1" not in stack.log("psp-connector")
 
@@ -155,7 +151,7 @@ def test_the_connector_finishes_calls_in_flight(checkout: Checkout) -> None:
 def test_a_syntax_error_keeps_the_stack_up(checkout: Checkout) -> None:
     """The service's log names file and line; others continue, and the next save repairs it."""
     checkout.save("core_api/resources.py", "class ", "class class ")
-    checkout.wait_for_log("core-api", "SyntaxError: ")
+    checkout.stack.wait_for_log("core-api", "SyntaxError: ")
     assert "services/core_api/resources.py" in checkout.stack.log("core-api")
     assert checkout.stack.healthy("auth-api")
     checkout.save("core_api/resources.py", "class class ", "class ")
@@ -178,7 +174,7 @@ def test_a_saved_caddyfile_is_served(checkout: Checkout) -> None:
     response = checkout.stack.http.post("/auth/token", content=slowly(), headers=headers)
     assert response.status_code == 200, response.text
     checkout.save(name, "protocols h1", "protocolls h1")
-    checkout.wait_for_log("reload", "unrecognized servers option 'protocolls'")
+    checkout.stack.wait_for_log("reload", "unrecognized servers option 'protocolls'")
     assert "saved" in checkout.stack.http.get("/health").text
     checkout.save(name, "protocolls h1", "protocols h1")
     checkout.save(name, '{"status":"saved"}', '{"status":"pass"}')
@@ -193,12 +189,12 @@ def test_a_stack_that_starts_with_a_syntax_error(tmp_path: Path) -> None:
     path.write_text("def\n")
     with running_from(folder, healthy=False) as checkout:
         stack = checkout.stack
-        checkout.wait_for_log("core-api", "SyntaxError: ")
+        checkout.stack.wait_for_log("core-api", "SyntaxError: ")
         assert stack.supervisor.poll() is None
         path.write_text(good)
         stack.wait_healthy()
         checkout.save("common/clock.py", "import time", "# changed\nimport time")
-        checkout.wait_for_log("reload", " restarting")
+        checkout.stack.wait_for_log("reload", " restarting")
         done = stack.platform("down")
         assert (done.returncode, "left behind" in done.stdout) == (0, False)
         assert left_of(stack.state) == []
@@ -206,6 +202,6 @@ def test_a_stack_that_starts_with_a_syntax_error(tmp_path: Path) -> None:
 
 def test_reload_0_is_off(stack: Stack) -> None:
     """Nothing watches the files, as in other tests and benchmarks."""
-    support.wait_until(lambda: " off" in stack.log("reload"), what="reload to be off")
+    stack.wait_for_log("reload", " off")
     reload = {state.name: state for state in stack.states()}["reload"]
     assert not reload.has_failed

@@ -70,7 +70,7 @@ def test_a_silent_endpoint_delays_nothing(silent_port: int) -> None:
     endpoint = f"http://127.0.0.1:{silent_port}"
     with running(OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, LOG_FORMAT="json") as stack:
         stack.paid()
-        wait_until(lambda: OUTAGE in stack.log("core-api"), what="the outage in the log")
+        stack.wait_for_log("core-api", OUTAGE)
         began = time.monotonic()
         for _ in range(10):
             assert stack.paid()["status"] == "captured"
