@@ -1,6 +1,5 @@
 """The origin of each setting, and the faults of `.env`."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,9 @@ def origins(checkout: Path, dotenv: str, **environ: str) -> dict[str, tuple[str,
     return {item.name: (item.value, item.note.partition(" [")[0]) for item in items}
 
 
-def test_the_stack_reads_the_users_file_of_its_checkout(checkout: Path) -> None:
+def test_the_stack_reads_the_users_file_of_its_checkout(
+    checkout: Path, environ: dict[str, str]
+) -> None:
     """`services.auth_api.users` changes that; the code may run from the store, with its own."""
     other = {"PLATFORM_CHECKOUT": "/other"}
     assert origins(checkout, "", **other)["USERS_FILE"] == (str(SHIPPED_USERS), "default")
@@ -30,19 +31,17 @@ def test_the_stack_reads_the_users_file_of_its_checkout(checkout: Path) -> None:
     file.write_text("[]")
     assert origins(checkout, "", **other)["USERS_FILE"] == (str(file), "stack")
     assert origins(checkout, "USERS_FILE=/mine")["USERS_FILE"] == ("/mine", ".env")
-    started = {"PATH": os.environ["PATH"], "PLATFORM_CHECKOUT": str(checkout)}
-    started |= {"PLATFORM_STATE": str(checkout / ".state")}
-    started |= {"PLATFORM_PORT": str(free_ports(CLUSTER_BLOCK))}
-    assert faults(started) == []
+    assert faults(environ | {"PLATFORM_CHECKOUT": str(checkout)}) == []
     assert f"export USERS_FILE={file}\n" in (checkout / ".state" / "environment").read_text()
 
 
-def test_another_shell_has_the_cluster_of_the_last_start(checkout: Path) -> None:
+def test_another_shell_has_the_cluster_of_the_last_start(
+    checkout: Path, environ: dict[str, str]
+) -> None:
     """`platform up --cluster` sets it for the stack's own Redis, so REDIS_URL overrides it."""
-    environ = {"PLATFORM_CHECKOUT": str(checkout), "PLATFORM_PORT": str(free_ports(CLUSTER_BLOCK))}
     cluster = {"REDIS_CLUSTER": "1", "PARTITIONS": "16", "REDIS_REPLICAS_MIN": "1"}
-    write = {"PLATFORM_STATE": str(checkout / ".state"), "PATH": os.environ["PATH"]}
-    assert faults(environ | cluster | write) == []
+    cluster["PLATFORM_PORT"] = str(free_ports(CLUSTER_BLOCK))
+    assert faults(environ | cluster) == []
     found = origins(checkout, "")
     assert found["PARTITIONS"] == ("16", "the last start")
     assert found["REDIS_CLUSTER"] == ("1", "the last start")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -31,25 +32,29 @@ REFUSED = [
 ]
 
 
+def up(folder: Path, command: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Runs process-compose in the folder, with one process."""
+    config = folder / "process-compose.yaml"
+    config.write_text(f"processes: {{dump: {{command: {command}}}}}")
+    environ = {
+        "PATH": os.environ["PATH"],
+        "PLATFORM_CHECKOUT": str(folder),
+        "PLATFORM_CODE": str(ROOT),
+        "PC_CONFIG_FILES": str(config),
+        "PC_SOCKET_PATH": str(folder / "s"),
+        "PC_LOG_FILE": str(folder / "log"),
+        "PROC_COMP_CONFIG": str(folder),
+    }
+    return call(["process-compose", "up", "-t=false"], environ | more, cwd=folder)
+
+
 def test_a_process_gets_the_values(tmp_path: Path) -> None:
     """Values pass through process-compose unchanged, even next to invalid lines, CR LF and BOM."""
     lines = ["KEY='a' b", *ACCEPTED]
     (tmp_path / ".env").write_text("\ufeff" + "\r\n".join(lines), "utf-8", newline="")
     code = "import json, os; open('environ', 'w').write(json.dumps(dict(os.environ)))"
     (tmp_path / "dump.py").write_text(code)
-    (tmp_path / "process-compose.yaml").write_text(
-        f"processes: {{dump: {{command: exec {sys.executable} dump.py}}}}"
-    )
-    environ = {
-        "PATH": os.environ["PATH"],
-        "PLATFORM_CHECKOUT": str(tmp_path),
-        "PLATFORM_CODE": str(ROOT),
-        "PC_SOCKET_PATH": str(tmp_path / "s"),
-        "PC_LOG_FILE": str(tmp_path / "log"),
-        "PROC_COMP_CONFIG": str(tmp_path),
-        "LOG_LEVEL": "shell",
-    }
-    call(["process-compose", "up", "-t=false", "-f", "process-compose.yaml"], environ, cwd=tmp_path)
+    up(tmp_path, f"exec {sys.executable} dump.py", LOG_LEVEL="shell")
     arrived = json.loads((tmp_path / "environ").read_text())
     expected = {
         line.removeprefix("export ").split("=")[0].strip(): value
@@ -61,11 +66,7 @@ def test_a_process_gets_the_values(tmp_path: Path) -> None:
 def test_a_second_file_is_refused(tmp_path: Path) -> None:
     """With PC_NO_SERVER in `.pc_env` no command could stop the stack; doctor names it as well."""
     (tmp_path / ".pc_env").write_text("PC_NO_SERVER=1\n")
-    config = tmp_path / "process-compose.yaml"
-    config.write_text("processes: {dump: {command: touch started}}")
-    environ = {"PATH": os.environ["PATH"], "PLATFORM_CODE": str(ROOT)}
-    environ |= {"PC_LOG_FILE": str(tmp_path / "log"), "PC_CONFIG_FILES": str(config)}
-    done = call(["process-compose", "up", "-t=false"], environ, cwd=tmp_path)
+    done = up(tmp_path, "touch started")
     assert (done.returncode, (tmp_path / "started").exists()) == (1, False)
     [fault] = dotenv_faults(Checkout(tmp_path, {}))
     assert fault in done.stderr

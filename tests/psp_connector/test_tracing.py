@@ -18,25 +18,14 @@ Spans = Callable[[str], list[ReadableSpan]]
 
 
 @pytest.fixture
-def exporter() -> InMemorySpanExporter:
-    return InMemorySpanExporter()
-
-
-@pytest.fixture
-def spans(exporter: InMemorySpanExporter) -> Spans:
-    """The ended spans with this name, oldest first."""
-    return lambda name: [span for span in exporter.get_finished_spans() if span.name == name]
-
-
-@pytest.fixture
-def accepted(
-    payments: Payments, exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
-) -> str:
-    """A transaction accepted with tracing on, within a request's span."""
+def spans(payments: Payments, monkeypatch: pytest.MonkeyPatch) -> Spans:
+    """The ended spans with a name, oldest first, once one payment is accepted in a span."""
+    exporter = InMemorySpanExporter()
     traced = otel.Tracing("test", "http://127.0.0.1:1", SimpleSpanProcessor(exporter))
     monkeypatch.setattr(tracing, "_tracing", traced)
     with traced.tracer.start_as_current_span("POST /"):
-        return payments.accept()
+        payments.accept()
+    return lambda name: [span for span in exporter.get_finished_spans() if span.name == name]
 
 
 def assert_linked(attempts: list[ReadableSpan], sends: list[ReadableSpan]) -> None:
@@ -48,18 +37,17 @@ def assert_linked(attempts: list[ReadableSpan], sends: list[ReadableSpan]) -> No
     assert links == [[], *([span.context.span_id] for span in attempts[:-1])]
 
 
-def test_retries_are_linked(client: Any, payments: Payments, accepted: str, spans: Spans) -> None:
+def test_retries_are_linked(client: Any, payments: Payments, spans: Spans) -> None:
     """Retries and replays are attempts in the same trace; failed ones have the reason."""
 
     def fourth(_charge: Charge, call: int) -> Outcome:
         return Captured("pi_1") if call > 3 else Transient("HTTP 500")
 
     with payments.running(FakePsp(fourth)):
-        payments.wait_ended(accepted)
         letters = DeadLetters(client)
-        [(letter, _)] = letters.all()
+        [(letter, _)] = wait_until(lambda: list(letters.all()))
         assert letters.replay(letter) == "done"
-        wait_until(lambda: payments.record(accepted)["status"] == "captured")
+        wait_until(lambda: payments.points() == 12)
     attempts = spans("process queue")
     outcomes = [span.attributes["platform.outcome"] for span in attempts if span.attributes]
     assert outcomes == ["retry", "retry", "failed", "captured"]
@@ -68,7 +56,6 @@ def test_retries_are_linked(client: Any, payments: Payments, accepted: str, span
     assert (len(spans("retry")), len(spans("finish")), len(spans("wait queue"))) == (2, 2, 4)
 
 
-@pytest.mark.usefixtures("accepted")
 def test_a_take_over_is_linked(client: Any, payments: Payments, spans: Spans) -> None:
     """A take-over starts an attempt that is linked to the lost one."""
     [lost] = take(payments.queue("one"))
