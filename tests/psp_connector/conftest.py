@@ -31,9 +31,10 @@ def settings(redis_port: int) -> ConnectorSettings:
 
 
 @pytest.fixture
-def payments(client: Any, settings: ConnectorSettings) -> Payments:
+def payments(client: Any, settings: ConnectorSettings) -> Iterator[Payments]:
     client.ping()
-    return Payments(redis_client.connect(settings.redis_url, timeout_seconds=2), settings)
+    with redis_client.connect(settings.redis_url, timeout_seconds=2) as connection:
+        yield Payments(connection, settings)
 
 
 @pytest.fixture
