@@ -116,6 +116,7 @@ def program(
     output: Path,
     cwd: Path = ROOT,
     stop_seconds_max: float = 10,
+    stdin: int = subprocess.DEVNULL,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Runs a program in its own process group, and ends the whole group afterwards."""
     with output.open("ab") as file:
@@ -123,7 +124,7 @@ def program(
             command,
             cwd=cwd,
             env=dict(environ),
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import subprocess
 import termios
 import threading
 from pathlib import Path
@@ -30,28 +29,20 @@ def test_the_screen_shows_the_stack_and_leaves_nothing(tmp_path: Path) -> None:
             while data := os.read(terminal, 65_536):
                 drawn.extend(data)
 
-    with subprocess.Popen(
-        ["process-compose", "up"],
-        cwd=support.ROOT,
-        env=environ,
-        stdin=programs_end,
-        stdout=programs_end,
-        stderr=programs_end,
-        start_new_session=True,
+    screen = Path(os.ttyname(programs_end))
+    with support.program(
+        ["process-compose", "up"], environ=environ, output=screen, stdin=programs_end
     ) as supervisor:
         os.close(programs_end)
         threading.Thread(target=read, daemon=True).start()
-        try:
-            stack = Stack(environ, tmp_path, port, supervisor)
-            stack.wait_healthy()
-            for text in (f"platform at 127.0.0.1:{port}", *(one.name for one in stack.states())):
-                support.wait_until(
-                    lambda text=text: text.encode() in ESCAPES.sub(b"", drawn),  # type: ignore[misc]
-                    what=f"{text} on the screen",
-                )
-            supervisor.send_signal(SIGHUP)
-            supervisor.wait(STOP_SECONDS_MAX)
-            assert left_of(tmp_path) == []
-        finally:
-            supervisor.kill()
+        stack = Stack(environ, tmp_path, port, supervisor)
+        stack.wait_healthy()
+        for text in (f"platform at 127.0.0.1:{port}", *(one.name for one in stack.states())):
+            support.wait_until(
+                lambda text=text: text.encode() in ESCAPES.sub(b"", drawn),  # type: ignore[misc]
+                what=f"{text} on the screen",
+            )
+        supervisor.send_signal(SIGHUP)
+        supervisor.wait(STOP_SECONDS_MAX)
+        assert left_of(tmp_path) == []
     os.close(terminal)
