@@ -114,7 +114,7 @@ def test_they_are_ended_with_their_children_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, ignores: bool
 ) -> None:
     """SIGTERM also ends a worker without the marks; a process that ignores it gets SIGKILL."""
-    monkeypatch.setattr(processes, "_REDIS_STOP_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(processes, "_REDIS_STOP_SECONDS_MAX", 0.1)
     worker = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], env={}); "
     ignore = "signal.signal(signal.SIGTERM, signal.SIG_IGN); " if ignores else ""
     with python(worker + ignore + WAIT, PLATFORM_STATE=str(tmp_path), PC_PROC_NAME=name) as orphan:

@@ -17,10 +17,9 @@ def test_without_a_watch_left_it_polls(tmp_path: Path) -> None:
     def exhausted(*paths: Path, force_polling: bool = False, **options: Any) -> Iterator[Any]:
         if not force_polling:
             raise OSError("Too many open files")
-        yield from watchfiles.watch(*paths, force_polling=True, **options)
+        threading.Timer(0.2, (tmp_path / "app.py").touch).start()
+        yield from watchfiles.watch(*paths, force_polling=True, poll_delay_ms=20, **options)
 
-    saving = threading.Timer(0.5, (tmp_path / "app.py").touch)
-    saving.start()
     assert next(reload.changes(exhausted, tmp_path)) == {str(tmp_path / "app.py")}
 
 

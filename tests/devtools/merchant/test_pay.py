@@ -52,10 +52,10 @@ def test_a_payment_that_is_not_captured_ends_with_1(
 def test_an_open_payment_prints_how_to_check_again(platform: Platform) -> None:
     """The last line has the command, quoted for a shell; exit code 3."""
     platform.fault = "never ends"
-    outcome = at(platform, *PAY, "--timeout", "0.3")
+    outcome = at(platform, *PAY, "--timeout", "0.2")
     [transaction_id] = platform.accepted
     command = f"merchant trace {transaction_id} --as alice --url {platform.url}"
-    last = f"queued  USD 12.50  still open after 0.3 s; check again: {command}"
+    last = f"queued  USD 12.50  still open after 0.2 s; check again: {command}"
     assert (outcome.code, outcome.lines[-1]) == (3, last)
 
 
@@ -138,9 +138,9 @@ def test_a_refusal_prints_reason_remedy_and_request_id(
 def test_a_platform_that_hangs_ends_with_4_at_the_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        outcome = merchant(*PAY, "--url", url, "--timeout", "0.3")
+        outcome = merchant(*PAY, "--url", url, "--timeout", "0.1")
     assert outcome.code == 4
-    assert f"{url} did not respond within 0.3 s" in outcome.stderr
+    assert f"{url} did not respond within 0.1 s" in outcome.stderr
 
 
 def test_a_404_of_another_path_asks_for_the_address() -> None:
