@@ -141,7 +141,7 @@ def _wait(supervisor: Supervisor, state_dir: Path) -> int:
 
 
 def _chosen_up(states: Sequence[ProcessState]) -> list[str]:
-    """The processes of `up -D NAME...`, all of them ready; without names, process `ready` waits."""
+    """The processes of `up -D NAME...` once all are ready; empty before that, and without names."""
     chosen = [state for state in states if state.status != "Disabled"]
     running = [state for state in chosen if not state.has_succeeded]
     if any(state.name == "ready" for state in chosen):
