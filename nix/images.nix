@@ -78,6 +78,8 @@ let
       Healthcheck = healthcheck [
         "${pkgs.curl}/bin/curl"
         "-fsS"
+        "--noproxy"
+        "*"
         "-m"
         "1"
         "http://127.0.0.1:${ports.router}/health"

@@ -61,7 +61,7 @@ def test_variables_are_passed_without_defaults() -> None:
         for name, text in service.get("environment", {}).items()
         if "${" in text and text != f"${{{name}:-}}"
     }
-    assert odd == {"PSP_URL", "TRACING"}
+    assert odd == {"PSP_URL", "TRACING", "USERS_FILE", "no_proxy"}
 
 
 def test_the_addresses_are_those_of_the_local_ports() -> None:

@@ -15,7 +15,7 @@ import pytest
 from devtools.address import BLOCK, PORT_OFFSETS
 from devtools.catalog import SERVICES
 from tests.images.container import contained, volume_root
-from tests.support import call, free_ports, program, wait_until
+from tests.support import CLOSED_PORT, call, free_ports, program, wait_until
 
 NAMES = sorted(SERVICES, key=lambda name: (name == "router", SERVICES[name].needs))
 """Services without dependencies first, the router last."""
@@ -46,6 +46,8 @@ class Image:
         """Only the image's variables and those of the container."""
         # The image listens on all addresses, the tests on this machine's own alone.
         here = {"HTTP_HOST": "127.0.0.1", "HTTP_PORT": str(self.port)}
+        # An engine may give its containers the user's proxy.
+        here["http_proxy"] = f"http://127.0.0.1:{CLOSED_PORT}"
         return {**self.own_environ, **here, **self.variables}
 
     @property

@@ -43,6 +43,16 @@ def test_a_service_that_is_down_is_503(impatient: tuple[Router, Service]) -> Non
     assert router.request("GET", "/health").status == 200
 
 
+def test_no_request_goes_to_a_proxy(tmp_path: Path) -> None:
+    """An engine may give its containers the user's proxy, which would see passwords and tokens."""
+    with service_on() as proxy:
+        url = f"http://127.0.0.1:{proxy.server_address[1]}"
+        port, auth = free_ports(3), "auth.invalid:1"
+        with router_on(tmp_path, port, http_proxy=url, AUTH_API_ADDRESS=auth) as router:
+            assert router.request("POST", "/auth/token", b"{}").status == 503
+        assert proxy.seen == []
+
+
 def test_a_service_at_several_addresses(tmp_path: Path) -> None:
     """All addresses of a service get requests; when one does not listen, the others respond."""
     port = free_ports(4)
