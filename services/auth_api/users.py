@@ -88,7 +88,11 @@ class UserDirectory:
                 _log.error("users not reloaded, keeping previous users", reason=str(error))
 
     def _load(self) -> dict[str, User]:
-        return {user.username: user for user in load(self._path)}
+        users = {user.username: user for user in load(self._path)}
+        if self._stamp()[-1:] == (0,):  # no links
+            # The container's mount of a single file; a change has replaced the file.
+            raise UsersError(f"{self._path}: has been replaced: mount its folder, and restart")
+        return users
 
     def _stamp(self) -> tuple[int, ...]:
         try:
@@ -96,7 +100,7 @@ class UserDirectory:
         except OSError:
             return ()
         # ctime_ns changes with the permissions, too, so that a file made readable is loaded.
-        return (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino)
+        return (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino, stat.st_nlink)
 
 
 def main(argv: Sequence[str], path: Path, out: TextIO, read_password: Callable[[], str]) -> int:

@@ -218,6 +218,15 @@ def test_a_users_file_that_was_unreadable_once_is_loaded_again(
     assert claims(log_in(api, "alice"))["enabled"] is False
 
 
+def test_a_mounted_file_that_was_replaced_is_noticed(file: Path) -> None:
+    """A mount of a single file keeps the old one, as an open file does: the health check fails."""
+    with file.open() as mounted:
+        api = api_of(Path(f"/dev/fd/{mounted.fileno()}"))
+        assert api.simulate_get("/health").status_code == 200
+        main(["disable", "alice"], file, io.StringIO(), lambda: "")
+        assert api.simulate_get("/health").json["checks"]["users"] == "fail"
+
+
 @pytest.mark.parametrize(
     ("args", "password", "message"),
     [
