@@ -20,6 +20,8 @@ from services.common.web import App
 # Below the 6 s between SIGTERM and SIGKILL in process-compose.yaml.
 GRACE_SECONDS = 5.5
 _CONNECTION_SECONDS_MAX = 5.0
+# Each takes a thread and a file descriptor, which the worker needs for its work.
+_CONNECTIONS_MAX = 64
 
 _log = structlog.get_logger()
 
@@ -75,6 +77,21 @@ def run(
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        self._free = threading.Semaphore(_CONNECTIONS_MAX)
+        super().__init__(*args, **more)
+
+    def verify_request(self, *_args: Any) -> bool:
+        """Whether a connection is served; above _CONNECTIONS_MAX it is closed."""
+        return self._free.acquire(blocking=False)
+
+    def process_request_thread(self, *args: Any) -> None:
+        """Serves a connection."""
+        try:
+            super().process_request_thread(*args)
+        finally:
+            self._free.release()
 
     def handle_error(self, *_args: Any) -> None:
         """Logs one line instead of a traceback, as for a client that sends half a request."""

@@ -1,5 +1,6 @@
 """The HTTP port of a process without gunicorn."""
 
+import contextlib
 import json
 import os
 import socket
@@ -31,6 +32,29 @@ def test_half_a_request_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
         wait_until(lambda: bool(lines), seconds_max=10, what="the line")
     assert [line["event"] for line in lines] == ["connection failed"]
     assert capfd.readouterr().err == ""
+
+
+def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above the bound new ones are closed; a place that is free again serves the next."""
+    monkeypatch.setattr(worker, "_CONNECTIONS_MAX", 3)
+    port = free_ports(1)
+    app: Any = demo_app
+    worker._serve_in_background(app, HttpSettings(http_port=port))  # noqa: SLF001
+    with contextlib.ExitStack() as open_ones:
+        clients = [
+            open_ones.enter_context(socket.create_connection(("127.0.0.1", port), 5))
+            for _ in range(4)
+        ]
+        assert clients[3].recv(1) == b""
+
+    def is_served() -> bool:
+        with socket.create_connection(("127.0.0.1", port), 5) as client:
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            with contextlib.suppress(ConnectionError):
+                return client.recv(8) == b"HTTP/1.0"
+        return False
+
+    wait_until(is_served, what="a free place")
 
 
 def test_a_used_port_is_one_line() -> None:
