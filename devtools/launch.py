@@ -54,11 +54,20 @@ def reduced(environ: Mapping[str, str], *, has_screen: bool) -> dict[str, str]:
 
 
 def _located(environ: Mapping[str, str]) -> Mapping[str, str]:
-    """The environment with the variables that a development shell lacks which met a fault."""
-    if environ.get("PLATFORM_CODE"):
+    """The environment with what a development shell lacks that met a fault.
+
+    In another checkout than the shell's, PLATFORM_CODE is that one.
+    """
+    code = environ.get("PLATFORM_CODE")
+    if code and code != environ.get("PLATFORM_CHECKOUT"):  # the store's
         return environ
     locate = runpy.run_path(os.path.join(os.path.dirname(__file__), "locate.py"))  # noqa: PTH118, PTH120
-    return {**environ, **locate["variables"](environ, locate["Path"].cwd())}
+    folder = locate["Path"].cwd()
+    if not code:
+        return {**environ, **locate["variables"](environ, folder)}
+    here = locate["around"](folder, environ)
+    is_ours = here and os.path.exists(here / "devtools/inherited.txt")  # noqa: PTH110
+    return {**environ, "PLATFORM_CODE": str(here)} if is_ours else environ
 
 
 def _open_streams() -> None:

@@ -101,6 +101,17 @@ def test_the_screen_needs_a_cursor(code: str, term: str, *, is_off: bool) -> Non
     assert (done, "PC_DISABLE_TUI=1" in shown) == (0, is_off)
 
 
+def test_a_command_is_that_of_the_checkout_in_which_it_runs(tmp_path: Path, code: str) -> None:
+    """Else `new` in a worktree would take names and ports from the shell's checkout."""
+    shell = dict.fromkeys(("PLATFORM_CHECKOUT", "PLATFORM_CODE"), str(ROOT))
+    (Path(code) / "process-compose.yaml").touch()
+    assert launched(shell, cwd=Path(code))["PYTHONPATH"] == code
+    (tmp_path / "process-compose.yaml").touch()  # another project's
+    (tmp_path / "services").mkdir()
+    done = call([*LAUNCH, "devtools.merchant", "--help"], PATH | shell, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_another_checkouts_shell_starts_this_ones_code(tmp_path: Path) -> None:
     """Code and state are those of the checkout around the folder, unless chosen by the user."""
     (tmp_path / "process-compose.yaml").touch()
