@@ -75,9 +75,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
             page = shutil.get_terminal_size().lines - 5
             return subprocess.call(_lnav(args, about, page, chosen), env=env)  # noqa: S603 - no shell reads it
     if args.follow:
-        plain = [path for path in chosen if not path.endswith(".gz")]
-        _write(_followed(args, about, plain), flush=True)
-        return 0
+        return _follow(args, about, chosen)
     with _environ(environ) as env:
         command = [*_lnav(args, about, _LINES, chosen), "-n"]
         has_any = _write(_output(command, env=env, stdin=subprocess.DEVNULL))
@@ -128,6 +126,14 @@ def _about(args: argparse.Namespace, folder: Path) -> str:
         ids += sorted(loglines.requests(folder, *ids))[:_REQUESTS_MAX]
     of_requests = rf"[ \"]request_id\W+({'|'.join(map(re.escape, ids))})(?![\w.-])"
     return of_requests if args.request else f"{args.transaction}|{of_requests}"
+
+
+def _follow(args: argparse.Namespace, about: str, files: Sequence[str]) -> int:
+    if args.lines or args.since:
+        return _refuse("-f prints new lines only: leave out -n and --since")
+    plain = [path for path in files if not path.endswith(".gz")]
+    _write(_followed(args, about, plain), flush=True)
+    return 0
 
 
 def _followed(args: argparse.Namespace, about: str, files: Sequence[str]) -> Iterator[bytes]:

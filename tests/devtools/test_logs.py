@@ -112,10 +112,12 @@ def test_lines_are_filtered_and_in_time_order(logs: Logs, options: str, seconds:
     [
         ("--request r-4", "nothing about r-4 in "),
         (f"--transaction {T1[:-1]}5", f"nothing about {T1[:-1]}5 in "),
+        ("-f -n 2", "leave out -n"),
+        ("-f --since 1h", "leave out -n"),
         ("--service core", "there are: core-api, process-compose, psp-connector, redis, router"),
     ],
 )
-def test_no_match_is_an_error(logs: Logs, options: str, message: str) -> None:
+def test_nothing_to_show_is_an_error(logs: Logs, options: str, message: str) -> None:
     """The exit code is 1, with a message."""
     code, out, err = logs(*options.split())
     assert (code, out) == (1, "")
