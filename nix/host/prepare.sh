@@ -154,7 +154,7 @@ say_differences() {
 for folder in /nix/store /nix/var/nix; do # a daemon creates the store at its first use
   [ -w $folder ] || [ ! -e $folder ] || die "$folder belongs to another user or to a daemon, but" \
     "the host package set needs your own Nix: run nixw as root, or take over /nix with chown." \
-    "If everything was built before, plain nix instead of nixw works, too."
+    "With a daemon, once everything was built, plain nix instead of nixw works, too."
 done
 need=$(need_of "$@") browser=''
 ! needs_browser "$@" || browser=yes

@@ -55,7 +55,7 @@ def ip_address(text: str) -> str:
     try:
         ipaddress.ip_address(text)
     except ValueError:
-        raise ValueError("an IP address, such as 127.0.0.1, 0.0.0.0, ::1 or ::") from None
+        raise ValueError("an IP address, such as 127.0.0.1 or 0.0.0.0") from None
     return text
 
 
