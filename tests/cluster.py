@@ -131,17 +131,26 @@ class RedisCluster:
             return int(scripts.lane(client, partition).rpartition(":")[2]) - self.first_port
 
     @contextlib.contextmanager
-    def moving(self, partition: store.Partition, target: int) -> Iterator[None]:
-        """Moves a partition's slot with its keys, as redis-cli does; complete after the block."""
+    def moving(self, partition: store.Partition, target: int, part: str = "") -> Iterator[None]:
+        """Moves a partition's slot with its keys, as redis-cli does; complete after the block.
+
+        Within it only the keys whose name contains `part` have moved.
+        """
         slot, masters = key_slot(partition.queue.encode()), self.masters_now()
         source = self.owner(partition)
         with self.client(target) as new, self.client(source) as old:
             new.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", masters[source])
             old.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", masters[target])
-            port = self.first_port + target
-            while names := old.execute_command("CLUSTER GETKEYSINSLOT", slot, 100):
-                old.migrate("127.0.0.1", port, names, 0, 5000, auth=self.auth)
+
+            def migrate(part: str) -> None:
+                names = old.execute_command("CLUSTER GETKEYSINSLOT", slot, 10_000)
+                if names := [name for name in names if part in name]:
+                    port = self.first_port + target
+                    old.migrate("127.0.0.1", port, names, 0, 5000, auth=self.auth)
+
+            migrate(part)
             yield
+            migrate("")
             for one in (new, old):
                 one.execute_command("CLUSTER SETSLOT", slot, "NODE", masters[target])
 

@@ -25,6 +25,9 @@ end
 local function requeue(queue, transaction, id, ...)
   -- pcall: edited by hand, it may be no hash; begin.lua reports that.
   local record = redis.pcall('HMGET', transaction, 'status', 'request_id', 'user_id', 'traceparent')
+  if record.err and not record.err:find('WRONGTYPE', 1, true) then
+    error(record) -- it is on another node, because its slot is moving
+  end
   local entry = redis.call('XADD', queue, '*', 'transaction_id', id, 'request_id', record[2] or '',
     'user_id', record[3] or '', 'traceparent', record[4] or '', ...)
   if record[1] then

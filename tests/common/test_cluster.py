@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import redis
 from redis.exceptions import MovedError
 
 from services.common import redis_check, redis_client, scripts, store
 from services.common.redis_url import RedisSettings
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
+from services.psp_connector import queue
 from tests.cluster import RedisCluster, certificate, connect, redis_cluster
 from tests.support import wait_until
 
@@ -66,6 +68,23 @@ def test_a_moved_slot_is_followed(cluster: RedisCluster) -> None:
     assert again.transaction_id == first.transaction_id
     assert again.replayed
     assert cluster.owner(partition) == target
+
+
+def test_a_retry_waits_until_its_slot_has_moved(cluster: RedisCluster) -> None:
+    """Without its record, which moved first, it would be queued as nobody's and charged again."""
+    client = connect(cluster)
+    partition, user_id = next(iter(USERS.items()))
+    accepted = Transactions(client, 10**6, PARTITIONS).accept(user_id, REQUEST, "req", None)
+    client.xtrim(partition.queue, 0)
+    client.zadd(partition.retries, {accepted.transaction_id: 1})
+    promote = scripts.script(queue.__file__, "promote.lua")
+    keys, args = [partition.retries, partition.queue], [2, 10, 10**15, partition.transaction("")]
+    target = next(n for n in cluster.masters_now() if n != cluster.owner(partition))
+    with cluster.moving(partition, target, "transaction:"), pytest.raises(redis.ResponseError):
+        scripts.run_script(client, promote, keys, args)
+    assert scripts.run_script(client, promote, keys, args) == 1
+    [(_, entry)] = client.xrange(partition.queue)
+    assert entry["user_id"] == str(user_id)
 
 
 def test_a_planned_failover_is_followed(cluster: RedisCluster) -> None:
