@@ -54,6 +54,19 @@ def listeners(first_port: int, environ: Mapping[str, str]) -> dict[str, int]:
     return ports
 
 
+def shared_ports(first_port: int, environ: Mapping[str, str]) -> list[str]:
+    """A line for each port that several processes would listen on, as after a merge."""
+    names: dict[int, list[str]] = {}
+    for name, port in listeners(first_port, environ).items():
+        names.setdefault(port, []).append(name)
+    cure = "change port_offset in the service.toml of one, then `new sync`"
+    return [
+        f"{' and '.join(sharing)} have the same port, {port}: {cure}"
+        for port, sharing in names.items()
+        if len(sharing) > 1
+    ]
+
+
 def node_ports(first_port: int, count: int = NODES) -> list[int]:
     """The ports of the nodes of the stack's Redis Cluster; the first is that of a single Redis."""
     return [SERVICES["redis"].port(first_port, number) for number in range(count)]

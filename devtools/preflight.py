@@ -24,6 +24,7 @@ from devtools.address import (
     is_cluster,
     listeners,
     node_ports,
+    shared_ports,
 )
 from devtools.checkout import SET_BY_THE_STACK, of_stack
 from devtools.settings import SETTINGS, dotenv_faults, warnings
@@ -49,7 +50,7 @@ def faults(environ: Mapping[str, str]) -> list[str]:
     lines += dotenv_faults(checkout)
     try:
         first = chosen_port(environ)
-        lines += busy_ports(first, folder, environ)
+        lines += shared_ports(first, environ) + busy_ports(first, folder, environ)
     except AddressError as error:
         first = DEFAULT_PORT
         lines.append(str(error))

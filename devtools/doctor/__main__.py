@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TextIO
 
 from devtools import arguments, environment, preflight
-from devtools.address import DEFAULT_PORT, AddressError, running_port
+from devtools.address import DEFAULT_PORT, AddressError, running_port, shared_ports
 from devtools.checkout import Checkout, current
 from devtools.doctor import findings, machine
 from devtools.doctor.findings import Finding, Status
@@ -69,8 +69,12 @@ def _probes_of_stack(checkout: Checkout) -> dict[str, Probe]:
     except AddressError as error:
         first, faults = DEFAULT_PORT, [str(error)]
     running = Running(checkout, first)
+
+    def shared() -> list[Finding]:
+        return [Finding(line, "", "fault") for line in shared_ports(first, checkout.merged)]
+
     probes: dict[str, Probe] = {
-        "ports": lambda: running.ports() + running.left_behind(),
+        "ports": lambda: shared() + running.ports() + running.left_behind(),
         "health": lambda: running.health() + running.psp() + running.changed(),
         "redis": running.redis,
     }

@@ -17,6 +17,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
 from devtools import settings
+from devtools.address import DEFAULT_PORT, shared_ports
 from devtools.catalog import SERVICES, Service
 from devtools.new import CADDYFILE, CONTAINERS, EXAMPLE, INHERITED, PAGE, PROCESSES, render
 from devtools.settings import SETTINGS
@@ -183,6 +184,8 @@ MAKERS: Mapping[str, Callable[[str], str]] = {
 
 def main(root: Path) -> None:
     """Rewrites the derived files below `root`."""
+    if faults := shared_ports(DEFAULT_PORT, {}):
+        sys.exit("; ".join(faults))
     for name, make in MAKERS.items():
         path = root / name
         before = path.read_text("utf-8")

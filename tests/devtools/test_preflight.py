@@ -4,12 +4,14 @@ import os
 import socket
 import stat
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from devtools import envfile, preflight, state
 from devtools.address import CLUSTER_BLOCK
+from devtools.catalog import LISTENERS, SERVICES
 from devtools.preflight import faults
 from tests.receiver import receiver
 from tests.support import free_ports
@@ -119,6 +121,21 @@ def test_a_busy_port_of_a_cluster_is_named(environ: dict[str, str], offset: int,
         [fault] = faults(environ)
         assert faults({**environ, "REDIS_CLUSTER": ""}) == []
     assert fault.startswith(f"port {first + offset} ({name}) is held by")
+
+
+def test_processes_that_share_a_port_are_named(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two services from different branches, or a service and a node of the cluster."""
+    core_api = replace(SERVICES["core-api"], port_offset=SERVICES["redis"].port(10))
+    monkeypatch.setitem(LISTENERS, "core-api", core_api)
+    [fault] = faults(environ | {"REDIS_CLUSTER": "1", "PARTITIONS": "4"})
+    assert fault.startswith("core-api and redis-1 have the same port, ")
+    core_api = replace(SERVICES["core-api"], port_offset=SERVICES["auth-api"].port_offset)
+    monkeypatch.setitem(LISTENERS, "core-api", core_api)
+    [fault] = faults(environ)
+    assert fault.startswith("auth-api and core-api have the same port, ")
+    assert fault.endswith("change port_offset in the service.toml of one, then `new sync`")
 
 
 def test_another_number_of_partitions_stops_the_start(tmp_path: Path) -> None:

@@ -126,6 +126,16 @@ def test_a_file_that_cannot_be_changed_is_named(
         tree.git("checkout", "--quiet", ".")
 
 
+def test_services_with_the_same_port_are_named(tree: Tree) -> None:
+    """Two branches may take the same offset; after their merge `new sync` refuses it."""
+    path = tree.folder / "services/core_api/service.toml"
+    path.write_text(path.read_text().replace("port_offset = 2", "port_offset = 1"))
+    try:
+        refuses(tree, ["sync"], "auth-api and core-api have the same port.*change port_offset in")
+    finally:
+        tree.git("checkout", "--quiet", ".")
+
+
 def test_unstaged_code_is_kept(tree: Tree) -> None:
     """`new service` stages files; `new remove` deletes no unstaged work."""
     assert "`git add` is done" in tree.new(*EXTRA).stdout

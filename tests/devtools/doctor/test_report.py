@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from devtools.catalog import LISTENERS, SERVICES
 from devtools.checkout import current
 from devtools.doctor import __main__ as doctor
 from devtools.doctor import findings, machine
@@ -62,6 +64,16 @@ def test_json_has_a_stable_schema(environ: dict[str, str], checkout: Path) -> No
         "QUEUE_LIMIT='many': ",
     ]
     assert all(item["cure"] for item in faults)
+
+
+def test_processes_that_share_a_port_are_a_fault(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also before the start that preflight would stop."""
+    offset = SERVICES["auth-api"].port_offset
+    monkeypatch.setitem(LISTENERS, "core-api", replace(SERVICES["core-api"], port_offset=offset))
+    [fault] = wrong(doctor.examine(environ))
+    assert fault.name.startswith("auth-api and core-api have the same port, ")
 
 
 def test_settings_show_value_and_origin_but_no_secret(
