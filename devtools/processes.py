@@ -46,6 +46,8 @@ class Holder:
     name: str
     state: str = ""
     """Its state folder, if it belongs to a platform stack."""
+    process: str = ""
+    """Its name in that stack, without a replica number."""
 
     def __str__(self) -> str:
         return f"{self.name}, pid {self.pid}" if self.pid else self.name
@@ -94,10 +96,10 @@ def _holder(pid: int | None) -> Holder:
         name = process.name()
     except psutil.Error:
         return Holder(pid, "a process that just ended")
-    state = ""
+    member = state = ""
     with suppress(*GONE):
-        _, state = identity(process)
-    return Holder(process.pid, name, state)
+        member, state = identity(process)
+    return Holder(process.pid, name, state, member)
 
 
 def identity(process: psutil.Process) -> tuple[str, str]:

@@ -79,16 +79,24 @@ class Running:
         return [Finding("stack", "unreachable", "fault", note, "`platform down` stops it")]
 
     def _may_be_ours(self, name: str) -> bool:
-        """Whether a listener belongs to this stack; while it is up, even one in a debugger."""
+        """Whether a port's listener is its process; while the stack is up, even in a debugger."""
         holder = self._holders.get(name)
-        return holder is not None and bool(self._supervised or holder.state == self._state)
+        if holder is None or holder.process not in {"", name}:
+            return False
+        return bool(self._supervised or holder.state == self._state)
 
     def _log(self, name: str) -> str:
-        return f"see {self._checkout.state}/logs/{name}.log"
+        return f"see {self._checkout.state}/logs/{name.removesuffix(' bus')}.log"
 
     def ports(self) -> list[Finding]:
-        """Each port and its holder."""
-        return [self._port(name, port) for name, port in self._numbers.items()]
+        """Each port and its holder, then failed processes without a port in this list."""
+        found = [self._port(name, port) for name, port in self._numbers.items()]
+        reported = {self._listed.get(item.name) for item in found if item.status == "fault"}
+        failed = {state for state in self._listed.values() if state.has_failed} - reported
+        for state in failed:
+            note = f"exit code {state.exit_code}, {state.restarts} restarts"
+            found.append(Finding(state.name, state.status, "fault", note, self._log(state.name)))
+        return found
 
     def _port(self, name: str, port: int) -> Finding:
         holder = self._holders.get(name)
@@ -102,7 +110,10 @@ class Running:
         if holder is None:
             return Finding(name, str(port), note="free")
         if holder.state == self._state:
-            return Finding(name, str(port), note=f"ours: {holder}")
+            if holder.process == name.removesuffix(" bus"):
+                return Finding(name, str(port), note=f"ours: {holder}")
+            note = f"held by {holder.process} of this stack: {holder}"
+            return Finding(name, str(port), "fault", note, self._log(name))
         if self._supervised:
             note = f"{holder}, not of this stack: started by you instead?"
             return Finding(name, str(port), "warning", note)
@@ -113,6 +124,11 @@ class Running:
     def _missing(self, name: str, port: int, state: ProcessState | None) -> Finding:
         if name == CONSOLE.name and self._environ.get("CONSOLE") == "off":
             return Finding(name, str(port), note="the stack was started without it")
+        if state and state.status == "Disabled":
+            return Finding(name, str(port), note="not among the started processes")
+        node = name.removesuffix(" bus")
+        if node != name and node not in self._holders:
+            return Finding(name, str(port), note=f"see {node}")
         if state and state.is_running and not state.is_ready:
             return Finding(name, str(port), "warning", "starting", self._log(name))
         note, cure = "not listening", f"{self._log(name)}; platform process start "
@@ -135,7 +151,8 @@ class Running:
         ours = filter(self._may_be_ours, self._holders)
         names = [name for name in ours if not name.startswith("redis")]
         if not names:
-            return [Finding("stack", "not running", "note", "start: `platform up`")]
+            down = Finding("stack", "not running", "note", "start: `platform up`")
+            return [] if self._supervised else [down]
         with ThreadPoolExecutor(len(names)) as pool:
             return list(pool.map(self._health, names))
 

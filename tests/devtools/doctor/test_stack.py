@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from devtools import preflight, processes
-from devtools.address import PORT_OFFSETS
+from devtools.address import CLUSTER_BLOCK, PORT_OFFSETS
 from devtools.catalog import CONSOLE, LISTENERS
 from devtools.checkout import current
 from devtools.doctor import stack
@@ -30,11 +30,25 @@ def running(environ: dict[str, str], **more: str) -> Running:
     return Running(current(environ | more), int(environ["PLATFORM_PORT"]))
 
 
-def listening(environ: dict[str, str], state: Path, name: str) -> Any:
-    """A process of the stack that listens on its port, and nothing else."""
+def listening(environ: dict[str, str], state: Path, name: str, *, process: str = "") -> Any:
+    """A process of the stack that listens on its own port, or on that of `name`."""
     port = int(environ["PLATFORM_PORT"]) + PORT_OFFSETS[name]
     code = f"import socket; server = socket.create_server(('127.0.0.1', {port})); {WAIT}"
-    return python(code, PLATFORM_STATE=str(state), PC_PROC_NAME=name)
+    return python(code, PLATFORM_STATE=str(state), PC_PROC_NAME=process or name)
+
+
+@pytest.fixture
+def supervised(monkeypatch: pytest.MonkeyPatch) -> list[ProcessState]:
+    """The processes that the supervisor of the running stack lists."""
+    states: list[ProcessState] = []
+    listed = SimpleNamespace(processes=lambda: states)
+    monkeypatch.setattr(stack, "Supervisor", lambda _path: listed)
+    monkeypatch.setattr(processes, "orphans", lambda _state: [])
+    return states
+
+
+RUNNING = ProcessState("router", "Running", 0, True, True, 0, 0, None, None)
+ENDED = replace(RUNNING, status="Completed", is_running=False, is_ready=False)
 
 
 @pytest.mark.parametrize("name", ["core-api", "redis", "console"])
@@ -75,21 +89,15 @@ def test_a_process_of_the_stack_that_stops_or_hangs_is_a_fault(
 
 
 def test_a_port_without_a_listener_is_explained_by_its_process(
-    environ: dict[str, str], checkout: Path, monkeypatch: pytest.MonkeyPatch
+    environ: dict[str, str], checkout: Path, supervised: list[ProcessState]
 ) -> None:
     """It may start, as the console does after `up -D`, have ended, or be newer than the stack."""
-    ready = ProcessState("psp-sandbox", "Running", 0, True, True, 0, 0, None, None)
-    ended = replace(ready, is_running=False, is_ready=False)
-    states = [
-        ready,
-        replace(ready, name="console", is_ready=False),
-        replace(ended, name="core-api-0"),
-        replace(ended, name="core-api-1"),
+    supervised += [
+        replace(RUNNING, name="psp-sandbox"),
+        replace(RUNNING, name="console", is_ready=False),
+        replace(ENDED, name="core-api-0"),
+        replace(ENDED, name="core-api-1"),
     ]
-    monkeypatch.setattr(
-        stack, "Supervisor", lambda _path: SimpleNamespace(processes=lambda: states)
-    )
-    monkeypatch.setattr(processes, "orphans", lambda _state: [])  # as if it had a supervisor
     with listening(environ, checkout / ".state", "router"):
         checks = running(environ)
         with listening(environ, checkout / ".state", "psp-sandbox"):  # it became ready meanwhile
@@ -99,6 +107,55 @@ def test_a_port_without_a_listener_is_explained_by_its_process(
     assert (console.status, console.note) == ("warning", "starting")
     assert one(found, "core-api").cure.endswith("; platform process start core-api-0")
     assert one(found, "auth-api").cure == "`platform down`, then `platform up -D`"
+
+
+def test_a_part_of_the_stack_has_no_faults(
+    environ: dict[str, str], checkout: Path, supervised: list[ProcessState]
+) -> None:
+    """`platform up -D redis` disables the others, which is not a fault."""
+    disabled = replace(ENDED, status="Disabled")
+    supervised += [replace(RUNNING, name="redis")]
+    supervised += [replace(disabled, name=name) for name in LISTENERS if name != "redis"]
+    with listening(environ, checkout / ".state", "redis"):
+        found = running(environ)
+        assert wrong(found.ports()) == found.health() == []
+
+
+def test_a_failed_process_is_a_fault_once(
+    environ: dict[str, str], checkout: Path, supervised: list[ProcessState]
+) -> None:
+    """Also a replica, whose port is not listed, and one whose port another process took.
+
+    The health check at that port is the other's.
+    """
+    failed = replace(ENDED, status="Restarting", exit_code=1, restarts=8)
+    supervised += [RUNNING, *(replace(failed, name=name) for name in ("auth-api", "redis-1"))]
+    with listening(environ, checkout / ".state", "auth-api", process="router"):
+        found = running(environ)
+        faults = {item.name: item for item in wrong(found.ports())}
+        health = found.health()
+    assert faults["auth-api"].note.startswith("held by router of this stack")
+    assert (faults["redis-1"].value, faults["redis-1"].note) == (
+        "Restarting",
+        "exit code 1, 8 restarts",
+    )
+    assert "logs/redis-1.log" in faults["redis-1"].cure
+    assert health == []
+
+
+def test_a_stopped_node_is_a_fault_once(
+    environ: dict[str, str], checkout: Path, supervised: list[ProcessState]
+) -> None:
+    """Its bus has the node's log, and is not counted."""
+    environ |= {"PLATFORM_PORT": str(free_ports(CLUSTER_BLOCK)), "REDIS_CLUSTER": "1"}
+    supervised += [RUNNING, replace(ENDED, name="redis-2")]
+    with listening(environ, checkout / ".state", "router"):
+        found = [item for item in running(environ).ports() if item.name.startswith("redis-2")]
+    assert [(item.name, item.status) for item in found] == [
+        ("redis-2", "fault"),
+        ("redis-2 bus", "ok"),
+    ]
+    assert "logs/redis-2.log" in found[0].cure
 
 
 def test_a_port_that_is_only_bound_may_be_our_own(environ: dict[str, str]) -> None:
