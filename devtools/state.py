@@ -32,7 +32,7 @@ def version_of(state: Path) -> str:
 def prepare(state: Path) -> list[str]:
     """Creates the state folder and the secrets where missing; returns faults."""
     try:
-        if fault := _version_fault(state):
+        if fault := version_fault(state):
             return [fault]
         _make_folders(state)
         for name in _SECRETS:
@@ -46,7 +46,8 @@ def prepare(state: Path) -> list[str]:
     return []
 
 
-def _version_fault(state: Path) -> str:
+def version_fault(state: Path) -> str:
+    """Why this version cannot use the folder; empty if it can."""
     version = version_of(state)
     if not version or version == str(VERSION):
         return ""

@@ -18,6 +18,7 @@ from typing import Any
 from devtools.checkout import Checkout
 from devtools.doctor.findings import Finding
 from devtools.locate import access_fault
+from devtools.state import version_fault
 
 _RESPONSE_SECONDS_MAX = 5
 _ROOT = Path(__file__).parents[2]
@@ -89,9 +90,9 @@ def _compared(program: str, version: str, path: str) -> Finding:
 
 
 def state(checkout: Checkout) -> list[Finding]:
-    """Access to the state folder, its mode and that of its secret."""
+    """Access to the state folder, its version, its mode and that of its secret."""
     folder = checkout.state
-    if fault := access_fault(folder):
+    if fault := access_fault(folder) or version_fault(folder):
         note, _, cure = fault.partition(": ")
         return [Finding("folder", str(folder), "fault", note, cure)]
     if not folder.exists():

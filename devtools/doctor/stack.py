@@ -12,7 +12,7 @@ import httpx
 import psutil
 import redis
 
-from devtools import environment, processes
+from devtools import environment, preflight, processes
 from devtools.address import free_block, has_own_redis, listeners
 from devtools.catalog import CONSOLE
 from devtools.checkout import SET_BY_THE_STACK, Checkout
@@ -211,7 +211,9 @@ class Running:
         variables = self._checkout.merged
         is_own = has_own_redis(variables)
         if is_own and not self._may_be_ours("redis"):
-            return [Finding("redis", "not running", "note")]
+            lines = preflight.other_partitions(self._checkout.state, variables)
+            faults = [Finding(line, "", "fault") for line in lines]
+            return [Finding("redis", "not running", "note"), *faults]
         try:
             defaults = {"REDIS_URL_FILE": str(self._checkout.state / "redis-url")}
             settings = RedisSettings.read({**defaults, **variables})

@@ -132,9 +132,15 @@ def test_files_with_secrets_must_be_private(environ: dict[str, str], checkout: P
 
 
 def test_faults_of_the_machine_are_reported(environ: dict[str, str], checkout: Path) -> None:
-    """A file as state folder and a clock in the past are reported."""
+    """A folder of another version, a file as folder, and a clock in the past are reported."""
     here = current(environ)
     assert wrong(machine.clock(here)) == []
+    (checkout / ".state").mkdir(mode=0o700)
+    (checkout / ".state/version").write_text("2")
+    [fault] = wrong(machine.state(here))
+    assert "made by another version" in fault.note
+    assert "platform reset" in fault.cure
+    shutil.rmtree(checkout / ".state")
     (checkout / ".state").write_text("")
     os.utime(checkout / "flake.lock", times=(0, time.time() + 86_400))
     notes = [item.note for item in machine.state(here) + machine.clock(here)]

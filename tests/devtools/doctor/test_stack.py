@@ -158,6 +158,16 @@ def test_a_stopped_node_is_a_fault_once(
     assert "logs/redis-2.log" in found[0].cure
 
 
+def test_data_of_another_number_of_partitions_are_reported_before_the_start(
+    environ: dict[str, str], checkout: Path
+) -> None:
+    """While Redis is down, as preflight would."""
+    (checkout / ".state").mkdir()
+    (checkout / ".state/partitions").write_text("1")
+    [fault] = wrong(running(environ, PARTITIONS="4").redis())
+    assert "have 1; set PARTITIONS=1" in fault.name
+
+
 def test_a_port_that_is_only_bound_may_be_our_own(environ: dict[str, str]) -> None:
     """Its process cannot be found, so it is not said to be another user's."""
     with socket.socket() as bound:
