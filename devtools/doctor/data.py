@@ -1,0 +1,110 @@
+"""The doctor's checks of the services' Redis: whether it keeps accepted transactions."""
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from redis import ResponseError
+
+from devtools.checkout import Checkout
+from devtools.doctor.findings import Finding
+from services.common import redis_client, store
+from services.common.redis_url import RedisSettings
+from services.common.settings import SettingsError, masked
+from services.psp_connector.sweep import Sweep
+
+_RESPONSE_SECONDS_MAX = 2.0
+_MEMORY_SHARE_MAX = 0.9
+# A million records take some 5 s.
+_SWEEP_SECONDS_MAX = 8.0
+
+
+def redis(checkout: Checkout, cure: str) -> list[Finding]:
+    """One finding per fact of each node, or a fault with this cure if Redis does not respond."""
+    try:
+        defaults = {"REDIS_URL_FILE": str(checkout.state / "redis-url")}
+        settings = RedisSettings.read({**defaults, **checkout.merged})
+    except SettingsError as error:
+        return [Finding("address", "unknown", "fault", str(error), "correct it")]
+    url = settings.redis_url
+    try:
+        with contextlib.closing(
+            redis_client.connect(
+                url, timeout_seconds=_RESPONSE_SECONDS_MAX, cluster=settings.redis_cluster
+            )
+        ) as client:
+            return [Finding("address", masked(url)), *_of(client, settings)]
+    except ResponseError as error:
+        return [Finding(masked(url), "error", "fault", str(error))]
+    except (*redis_client.ERRORS, OSError, ValueError) as error:
+        return [Finding(masked(url), "no response", "fault", str(error), cure)]
+
+
+def _of(client: store.Client, settings: RedisSettings) -> list[Finding]:
+    stored = client.get(store.COUNT_KEY) or str(settings.partitions)
+    cure = f"set PARTITIONS={stored}: the services refuse to start with another number"
+    findings = [_required("partitions", str(settings.partitions), stored, cure)]
+    for name, node in redis_client.nodes(client).items():
+        if name:
+            findings.append(Finding("primary", name))
+        findings += _node(node)
+    return [*findings, _lost(client, store.partitions(settings.partitions))]
+
+
+def _node(client: store.Client) -> list[Finding]:
+    facts = client.info("persistence") | client.info("memory")
+    aof = "on" if facts.get("aof_enabled") else "off"
+    is_rewriting = facts.get("aof_rewrite_in_progress")
+    rewrite = "ok" if is_rewriting else facts.get("aof_last_bgrewrite_status")
+    write, policy = facts.get("aof_last_write_status"), facts.get("maxmemory_policy")
+    loss = "without it a kill -9 loses accepted transactions"
+    disk = (
+        "free space, or make its folder writable, before you stop Redis: what it has not written "
+    )
+    disk += "would be lost; until then it refuses writes"
+    copy = "is there memory and disk for a second copy? see the log of Redis"
+    evicted = "any other lets transactions disappear"
+    return [
+        _required("append-only file", aof, "on", f"appendonly yes: {loss}"),
+        _required("last write to it", write, "ok", disk),
+        _required("last rewrite", rewrite, "ok", copy),
+        _required("when full", policy, "noeviction", f"maxmemory-policy noeviction: {evicted}"),
+        _memory(facts),
+    ]
+
+
+def _required(name: str, value: object, required: str, cure: str) -> Finding:
+    if value == required:
+        return Finding(name, required)
+    return Finding(name, str(value), "fault", f"must be {required}", cure)
+
+
+def _memory(facts: Mapping[str, Any]) -> Finding:
+    used, limit = int(facts.get("used_memory", 0)), int(facts.get("maxmemory", 0))
+    value = f"{used / 1024**2:.1f} MiB"
+    note = f"of {limit / 1024**2:.0f} MiB" if limit else "no limit"
+    if limit and used > limit * _MEMORY_SHARE_MAX:
+        cure = "a full Redis refuses writes: drain the queue, or raise maxmemory"
+        return Finding("memory", value, "warning", note, cure)
+    return Finding("memory", value, note=note)
+
+
+def _lost(client: store.Client, partitions: Sequence[store.Partition]) -> Finding:
+    """Open transactions that are in no queue: only the connector's sweep finds them."""
+    name, count, until = "open, in no queue", 0, time.monotonic() + _SWEEP_SECONDS_MAX
+    try:
+        for ids in Sweep(client, partitions).look():
+            count += len(ids)
+            if time.monotonic() > until:
+                return Finding(name, f"{count} so far", note="not all records checked")
+    except ResponseError as error:
+        # After other errors, such as MISCONF of a full disk, deleting a key would lose payments.
+        is_key = "WRONGTYPE" in str(error)
+        cure = "a key was overwritten by hand: delete it, and payments continue" if is_key else ""
+        return Finding(name, "unknown", "fault", str(error), cure)
+    if not count:
+        return Finding(name, "0")
+    note = "queue or group was changed by hand?"
+    cure = "the connector queues them again, a thousand records a second: is it running?"
+    return Finding(name, str(count), "warning", note, cure)
