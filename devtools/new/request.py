@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from devtools.catalog import CONSOLE, SERVICES
+from devtools.address import listeners
+from devtools.catalog import SERVICES
 from devtools.new import INHERITED, PROCESSES, NewError
 
 # A number at the end would be a replica: psp-connector-1.
@@ -105,7 +106,7 @@ def _is_module(name: str) -> bool:
 
 
 def _offset(port: int | None) -> int:
-    taken = {s.port_offset: s.name for s in (*SERVICES.values(), CONSOLE)}
+    taken = {number: name for name, number in listeners(0, {"REDIS_CLUSTER": "1"}).items()}
     if port is None:
         return next(offset for offset in _OFFSETS if offset not in taken)
     offset = port - _FIRST_PORT

@@ -76,6 +76,7 @@ REFUSED = {
     "service extra-api --route health": "the route /health is taken by the router",
     "service extra-api --route a/b": "'a/b' is not a valid route",
     "service extra-api --route extra --port 8002": "port 8002 is taken by core-api",
+    "service extra-api --route extra --port 8017": "port 8017 is taken by redis-1 bus",
     "service extra-api --route extra --port 8013": "port 8013 cannot be used",
     "remove extra-api": "there is no service extra-api",
     "remove core-api": "core-api is in use: ",

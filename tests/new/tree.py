@@ -17,7 +17,7 @@ RUN_SECONDS_MAX = 300  # mypy takes 10 s; the machine of a check is shared and s
 
 KINDS = {
     "extra-api": ["--route", "extra"],
-    "extra-redis-api": ["--route", "extra-redis", "--redis", "--port", "8017"],
+    "extra-redis-api": ["--route", "extra-redis", "--redis", "--port", "8018"],
     "extra-worker": ["--worker"],
 }
 """A service of each kind: its name, and the other arguments of `new service`."""
