@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +14,55 @@ from devtools.address import NODES, node_ports
 from services.common.command import run_main
 
 _SECONDS_MAX = 30.0
+_CREATE_SECONDS_MAX = 20.0
+_RESPONSE_SECONDS_MAX = 5.0
+_FAULT = """\
+redis-cluster: the stack cannot start
+  the Redis Cluster is not complete after {seconds:.0f} s: {reason}
+  see redis*.log in {logs}; `platform reset` deletes all data and makes a new cluster
+"""
 
 
 def main(environ: Mapping[str, str]) -> int:
-    """Joins the nodes if needed, and waits until each primary has its replica."""
-    password = (Path(environ["PLATFORM_STATE"]) / "redis-password").read_text("ascii").strip()
+    """Joins the nodes if all are empty, and waits until each primary has its replica.
+
+    After an interrupted join they are empty, because the services start after it.
+    """
+    state = Path(environ["PLATFORM_STATE"])
+    password = (state / "redis-password").read_text("ascii").strip()
     ports = node_ports(int(environ["PLATFORM_PORT"]))
-    nodes: list[Any] = [
-        redis.Redis(port=port, password=password, decode_responses=True) for port in ports
-    ]
-    if int(nodes[0].cluster("INFO")["cluster_known_nodes"]) < NODES:
-        addresses = [f"127.0.0.1:{port}" for port in ports]
-        create = ["redis-cli", "--cluster", "create", *addresses, "--cluster-replicas", "1"]
-        subprocess.run(  # noqa: S603  all of it is ours
-            [*create, "--cluster-yes"],
-            env={**environ, "REDISCLI_AUTH": password},
-            check=True,
-            timeout=_SECONDS_MAX,
-            stdout=subprocess.DEVNULL,
-        )
+    more: Any = {"socket_timeout": _RESPONSE_SECONDS_MAX, "decode_responses": True}
+    nodes: list[Any] = [redis.Redis(port=port, password=password, **more) for port in ports]
+    is_joined, reason = False, "slots or replicas are missing"
     deadline = time.monotonic() + _SECONDS_MAX
-    while not all(map(_is_complete, nodes)):
-        if time.monotonic() > deadline:
-            sys.stderr.write(f"redis-cluster: not complete after {_SECONDS_MAX:.0f} s\n")
-            return 1
+    while time.monotonic() < deadline:
+        try:
+            # Asks all nodes, because a reset deletes the data of a replica.
+            if not is_joined and not sum(node.dbsize() for node in nodes):
+                _join(nodes, ports, {**environ, "REDISCLI_AUTH": password})
+            is_joined = True
+            if all(map(_is_complete, nodes)):
+                sys.stdout.write(f"redis-cluster: {NODES} nodes\n")
+                return 0
+        except (redis.RedisError, subprocess.SubprocessError) as error:
+            reason = str(error)
         time.sleep(0.1)
-    sys.stdout.write(f"redis-cluster: {NODES} nodes\n")
-    return 0
+    sys.stderr.write(_FAULT.format(seconds=_SECONDS_MAX, reason=reason, logs=state / "logs"))
+    return 1
+
+
+def _join(nodes: Sequence[Any], ports: Sequence[int], environ: Mapping[str, str]) -> None:
+    for node in nodes:
+        node.cluster("RESET", "HARD")  # `create` refuses what an interrupted join has left
+    addresses = [f"127.0.0.1:{port}" for port in ports]
+    create = ["redis-cli", "--cluster", "create", *addresses, "--cluster-replicas", "1"]
+    subprocess.run(  # noqa: S603  all of it is ours
+        [*create, "--cluster-yes"],
+        env=environ,
+        check=True,
+        timeout=_CREATE_SECONDS_MAX,
+        stdout=subprocess.DEVNULL,
+    )
 
 
 def _is_complete(node: Any) -> bool:

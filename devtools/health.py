@@ -34,6 +34,7 @@ _RESPONSE_SECONDS_MAX = 5.0
 _POLL_SECONDS = 0.1
 _RESTARTS_MAX = 3  # a process that ended this often before it was ready will not recover
 _LOG_LINES = 15
+STOPPING_JOBS = ("preflight", "redis-cluster")  # if one fails, process-compose stops the stack
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # of process-compose
 
 _NEXT = """\
@@ -181,15 +182,14 @@ def _say_why(state_dir: Path, reasons: Mapping[str, str]) -> None:
 
 def _say_gone(state_dir: Path) -> None:
     """Prints why process-compose has ended, such as a failed check of preflight."""
-    _, heading, text = log_tail(state_dir, "preflight").rpartition(
-        "    preflight: the stack cannot start\n"
-    )
-    if heading:
-        lines = textwrap.indent(textwrap.dedent(text), "  ")
-        sys.stderr.write(f"platform: the stack cannot start\n{lines}")
-    else:
-        _say_why(state_dir, {"process-compose": "has ended or does not respond"})
-        sys.stderr.write("platform: `doctor` finds other causes, such as a full disk\n")
+    for job in STOPPING_JOBS:
+        heading = f"    {job}: the stack cannot start\n"
+        if (tail := log_tail(state_dir, job)).count(heading):
+            lines = textwrap.indent(textwrap.dedent(tail.rpartition(heading)[2]), "  ")
+            sys.stderr.write(f"platform: the stack cannot start\n{lines}")
+            return
+    _say_why(state_dir, {"process-compose": "has ended or does not respond"})
+    sys.stderr.write("platform: `doctor` finds other causes, such as a full disk\n")
 
 
 # --- `platform status`

@@ -158,8 +158,9 @@ def _start(args: Sequence[str]) -> int:
         if {"-D", "--detached"}.intersection(args):
             from devtools import health  # noqa: PLC0415
 
-            # `wait` would show an old log as the reason if preflight did not get to write one.
-            Path(os.environ["PLATFORM_STATE"], "logs/preflight.log").unlink(missing_ok=True)
+            # `wait` would show an old log as the reason if the job did not get to write one.
+            for job in health.STOPPING_JOBS:
+                Path(os.environ["PLATFORM_STATE"], f"logs/{job}.log").unlink(missing_ok=True)
             # process-compose's exit code does not show whether the processes started; `wait` does.
             # Its first line would fail in a pipe that is closed, and then it starts nothing.
             _call(*args, output=subprocess.DEVNULL)

@@ -1,0 +1,117 @@
+"""The join of the stack's nodes: an interrupted one is redone, and data are never deleted."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from devtools import cluster, health
+from devtools.address import CLUSTER_BLOCK, node_ports
+from devtools.catalog import REDIS_NODES
+from tests.support import free_ports, program, redis_answers, wait_until
+
+PRIMARIES = 3
+SLOTS = 16_384
+
+
+class Nodes:
+    """The nodes of a stack, each started as by process-compose."""
+
+    def __init__(self, state: Path, ending: contextlib.ExitStack) -> None:
+        first = free_ports(CLUSTER_BLOCK)
+        self.ports = node_ports(first)
+        self.environ = {
+            "PATH": os.environ["PATH"],
+            "PC_SOCKET_PATH": str(state / "pc.sock"),
+            "PLATFORM_PORT": str(first),
+            "PLATFORM_STATE": str(state),
+            "REDIS_PORT": str(self.ports[0]),
+        }
+        (state / "redis-password").write_text("secret")
+        (state / "logs").mkdir()
+        self.programs = []
+        for name, port in zip(REDIS_NODES, self.ports, strict=True):
+            command, log = ["sh", "services/redis/node.sh", name], state / f"logs/{name}.log"
+            node = program(command, environ=self.environ, output=log, stop_seconds_max=0)
+            self.programs.append(ending.enter_context(node))
+            wait_until(lambda port=port: redis_answers(f"redis://:secret@127.0.0.1:{port}"))  # type: ignore[misc]
+        self.clients: list[Any] = [
+            redis.Redis(port=port, password="secret", decode_responses=True) for port in self.ports
+        ]
+
+    def meet(self) -> None:
+        """The first step of a join: each node knows all."""
+        for port in self.ports:
+            self.clients[0].execute_command("CLUSTER MEET", "127.0.0.1", port, port + 2)
+        for client in self.clients:
+            wait_until(lambda client=client: len(client.cluster("NODES")) == len(self.ports))  # type: ignore[misc]
+
+    def add_slots(self) -> None:
+        """The second: all slots are served, and no primary has a replica."""
+        self.meet()
+        for number, client in enumerate(self.clients[:PRIMARIES]):
+            begin, end = (SLOTS * n // PRIMARIES for n in (number, number + 1))
+            client.cluster("ADDSLOTSRANGE", begin, end - 1)
+        for client in self.clients:
+            wait_until(lambda client=client: client.cluster("INFO")["cluster_state"] == "ok")  # type: ignore[misc]
+
+    def add_a_replica(self) -> None:
+        self.add_slots()
+        self.clients[PRIMARIES].cluster("REPLICATE", self.clients[0].cluster("MYID"))
+
+    def join(self) -> int:
+        return cluster.main(self.environ)
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[Nodes]:
+    with contextlib.ExitStack() as ending:
+        yield Nodes(tmp_path, ending)
+
+
+@pytest.mark.parametrize("step", [Nodes.meet, Nodes.add_slots, Nodes.add_a_replica])
+def test_an_interrupted_join_is_redone(nodes: Nodes, step: Callable[[Nodes], None]) -> None:
+    """Whatever it lacked, each primary has its slots and a replica afterwards."""
+    step(nodes)
+    assert nodes.join() == 0
+    roles = [client.info("replication") for client in nodes.clients]
+    assert sorted(role["role"] for role in roles) == ["master"] * 3 + ["slave"] * 3
+    assert [role["connected_slaves"] for role in roles if role["role"] == "master"] == [1, 1, 1]
+    assert nodes.clients[0].cluster("INFO")["cluster_slots_ok"] == str(SLOTS)
+
+
+def test_a_node_with_keys_is_never_reset(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The start fails, and `up -D` prints the remedy."""
+    nodes.add_slots()
+    [owner] = [client for client in nodes.clients if _set(client)]
+    monkeypatch.setattr(cluster, "_SECONDS_MAX", 1.0)
+    assert nodes.join() == 1
+    assert owner.get("key") == "value"
+    log = Path(nodes.environ["PLATFORM_STATE"], "logs/redis-cluster.log")
+    log.write_text(capsys.readouterr().err)
+    assert health.wait(nodes.environ) == 1
+    assert "`platform reset`" in capsys.readouterr().err
+
+
+def test_a_complete_cluster_with_a_dead_node_is_not_reset(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if it is empty, it keeps its nodes' ids."""
+    assert nodes.join() == 0
+    before = nodes.clients[0].cluster("MYID")
+    nodes.programs[-1].kill()
+    monkeypatch.setattr(cluster, "_SECONDS_MAX", 1.0)
+    assert nodes.join() == 1
+    assert nodes.clients[0].cluster("MYID") == before
+
+
+def _set(client: Any) -> bool:
+    with contextlib.suppress(redis.ResponseError):  # another node has its slot
+        return bool(client.set("key", "value"))
+    return False
