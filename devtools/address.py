@@ -23,9 +23,9 @@ PORT_OFFSETS: Mapping[str, int] = {
 }
 BLOCK = max(service.port_offset for service in LISTENERS.values()) + 1
 NODES = len(REDIS_NODES)
-_BUS_OFFSET = 2  # as in services/redis/node.sh
+BUS_OFFSET = 2  # as in services/redis/node.sh
 _LOWEST = 1024  # lower ports need root
-CLUSTER_BLOCK = SERVICES["redis"].port(0, NODES - 1) + _BUS_OFFSET + 1
+CLUSTER_BLOCK = SERVICES["redis"].port(0, NODES - 1) + BUS_OFFSET + 1
 HIGHEST = 65_536 - CLUSTER_BLOCK
 
 _REDIS_SETTINGS = ("REDIS_CLUSTER", "PARTITIONS", "REDIS_REPLICAS_MIN")
@@ -50,7 +50,7 @@ def listeners(first_port: int, environ: Mapping[str, str]) -> dict[str, int]:
     }
     if is_cluster(environ):
         for name, port in zip(REDIS_NODES, node_ports(first_port), strict=True):
-            ports |= {name: port, f"{name} bus": port + _BUS_OFFSET}
+            ports |= {name: port, f"{name} bus": port + BUS_OFFSET}
     return ports
 
 

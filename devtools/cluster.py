@@ -1,5 +1,6 @@
 """`python -m devtools.cluster`: joins the stack's nodes to a Redis Cluster, at the first start."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 
 import redis
 
-from devtools.address import NODES, node_ports
+from devtools.address import BUS_OFFSET, NODES, node_ports
 from services.common.command import run_main
 
 _SECONDS_MAX = 30.0
@@ -26,24 +27,27 @@ redis-cluster: the stack cannot start
 def main(environ: Mapping[str, str]) -> int:
     """Joins the nodes if all are empty, and waits until each primary has its replica.
 
-    After an interrupted join they are empty, because the services start after it.
+    After an interrupted join they are empty: the services start only after a complete one.
     """
     state = Path(environ["PLATFORM_STATE"])
     password = (state / "redis-password").read_text("ascii").strip()
     ports = node_ports(int(environ["PLATFORM_PORT"]))
     more: Any = {"socket_timeout": _RESPONSE_SECONDS_MAX, "decode_responses": True}
     nodes: list[Any] = [redis.Redis(port=port, password=password, **more) for port in ports]
-    is_joined, reason = False, "slots or replicas are missing"
+    is_joined, reason = False, ""
     deadline = time.monotonic() + _SECONDS_MAX
     while time.monotonic() < deadline:
         try:
             # Asks all nodes, because a reset deletes the data of a replica.
-            if not is_joined and not sum(node.dbsize() for node in nodes):
-                _join(nodes, ports, {**environ, "REDISCLI_AUTH": password})
+            if not is_joined and sum(node.dbsize() for node in nodes):
+                _meet(nodes, ports)
+            elif not is_joined:
+                _create(nodes, ports, {**environ, "REDISCLI_AUTH": password})
             is_joined = True
             if all(map(_is_complete, nodes)):
                 sys.stdout.write(f"redis-cluster: {NODES} nodes\n")
                 return 0
+            reason = "slots or replicas are missing"
         except (redis.RedisError, subprocess.SubprocessError) as error:
             reason = str(error)
         time.sleep(0.1)
@@ -51,7 +55,13 @@ def main(environ: Mapping[str, str]) -> int:
     return 1
 
 
-def _join(nodes: Sequence[Any], ports: Sequence[int], environ: Mapping[str, str]) -> None:
+def _meet(nodes: Sequence[Any], ports: Sequence[int]) -> None:
+    """Gives each node the addresses of all, which another PLATFORM_PORT has changed."""
+    for node, port in itertools.product(nodes, ports):
+        node.cluster("MEET", "127.0.0.1", port, port + BUS_OFFSET)
+
+
+def _create(nodes: Sequence[Any], ports: Sequence[int], environ: Mapping[str, str]) -> None:
     for node in nodes:
         node.cluster("RESET", "HARD")  # `create` refuses what an interrupted join has left
     addresses = [f"127.0.0.1:{port}" for port in ports]

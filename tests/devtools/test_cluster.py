@@ -1,8 +1,10 @@
-"""The join of the stack's nodes: an interrupted one is redone, and data are never deleted."""
+"""The join of the stack's nodes: an interrupted one is redone, and data are kept."""
 
 import contextlib
 import os
+import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +23,35 @@ SLOTS = 16_384
 class Nodes:
     """The nodes of a stack, each started as by process-compose."""
 
-    def __init__(self, state: Path, ending: contextlib.ExitStack) -> None:
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.ending = contextlib.ExitStack()
+        self.programs: list[subprocess.Popen[bytes]] = []
+        (state / "redis-password").write_text("secret")
+        (state / "logs").mkdir()
+
+    def start(self) -> None:
+        """Starts them on free ports; those that run end before it."""
+        self.ending.close()
         first = free_ports(CLUSTER_BLOCK)
         self.ports = node_ports(first)
         self.environ = {
             "PATH": os.environ["PATH"],
-            "PC_SOCKET_PATH": str(state / "pc.sock"),
+            "PC_SOCKET_PATH": str(self.state / "pc.sock"),
             "PLATFORM_PORT": str(first),
-            "PLATFORM_STATE": str(state),
+            "PLATFORM_STATE": str(self.state),
             "REDIS_PORT": str(self.ports[0]),
         }
-        (state / "redis-password").write_text("secret")
-        (state / "logs").mkdir()
-        self.programs = []
-        for name, port in zip(REDIS_NODES, self.ports, strict=True):
-            command, log = ["sh", "services/redis/node.sh", name], state / f"logs/{name}.log"
-            node = program(command, environ=self.environ, output=log, stop_seconds_max=0)
-            self.programs.append(ending.enter_context(node))
-            wait_until(lambda port=port: redis_answers(f"redis://:secret@127.0.0.1:{port}"))  # type: ignore[misc]
+        self.programs = [self.ending.enter_context(self.run(name)) for name in REDIS_NODES]
+        for port in self.ports:
+            wait_until(partial(redis_answers, f"redis://:secret@127.0.0.1:{port}"), what="a node")
         self.clients: list[Any] = [
             redis.Redis(port=port, password="secret", decode_responses=True) for port in self.ports
         ]
+
+    def run(self, name: str) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+        command, log = ["sh", "services/redis/node.sh", name], self.state / f"logs/{name}.log"
+        return program(command, environ=self.environ, output=log)
 
     def meet(self) -> None:
         """The first step of a join: each node knows all."""
@@ -63,14 +73,21 @@ class Nodes:
         self.add_slots()
         self.clients[PRIMARIES].cluster("REPLICATE", self.clients[0].cluster("MYID"))
 
+    def ids(self) -> list[str]:
+        """The ids of the nodes that run; a reset changes them."""
+        running = zip(self.programs, self.clients, strict=True)
+        return [client.cluster("MYID") for node, client in running if node.poll() is None]
+
     def join(self) -> int:
         return cluster.main(self.environ)
 
 
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[Nodes]:
-    with contextlib.ExitStack() as ending:
-        yield Nodes(tmp_path, ending)
+    nodes = Nodes(tmp_path)
+    with nodes.ending:
+        nodes.start()
+        yield nodes
 
 
 @pytest.mark.parametrize("step", [Nodes.meet, Nodes.add_slots, Nodes.add_a_replica])
@@ -90,11 +107,12 @@ def test_a_node_with_keys_is_never_reset(
     """The start fails, and `up -D` prints the remedy."""
     nodes.add_slots()
     [owner] = [client for client in nodes.clients if _set(client)]
+    before = nodes.ids()
     monkeypatch.setattr(cluster, "_SECONDS_MAX", 1.0)
     assert nodes.join() == 1
+    assert nodes.ids() == before
     assert owner.get("key") == "value"
-    log = Path(nodes.environ["PLATFORM_STATE"], "logs/redis-cluster.log")
-    log.write_text(capsys.readouterr().err)
+    (nodes.state / "logs/redis-cluster.log").write_text(capsys.readouterr().err)
     assert health.wait(nodes.environ) == 1
     assert "`platform reset`" in capsys.readouterr().err
 
@@ -102,13 +120,23 @@ def test_a_node_with_keys_is_never_reset(
 def test_a_complete_cluster_with_a_dead_node_is_not_reset(
     nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even if it is empty, it keeps its nodes' ids."""
+    """Even if it is empty."""
     assert nodes.join() == 0
-    before = nodes.clients[0].cluster("MYID")
     nodes.programs[-1].kill()
+    nodes.programs[-1].wait(10)
+    before = nodes.ids()
     monkeypatch.setattr(cluster, "_SECONDS_MAX", 1.0)
     assert nodes.join() == 1
-    assert nodes.clients[0].cluster("MYID") == before
+    assert nodes.ids() == before
+
+
+def test_data_are_found_after_a_change_of_ports(nodes: Nodes) -> None:
+    """Each node has stored the others' addresses."""
+    assert nodes.join() == 0
+    [owner] = [number for number, client in enumerate(nodes.clients) if _set(client)]
+    nodes.start()
+    assert nodes.join() == 0
+    assert nodes.clients[owner].get("key") == "value"
 
 
 def _set(client: Any) -> bool:
