@@ -72,6 +72,13 @@ def _correct(record: logging.LogRecord) -> bool:
     reason = f"Not stopped within {GRACE_SECONDS} s, or out of memory?"
     message = str(record.msg).replace("Perhaps out of memory?", reason)
     record.msg = _INVALID.sub(r"\1", message)
+    error = record.exc_info and record.exc_info[1]
+    if type(error).__module__ == "gunicorn.http.errors":  # of a chunked body that nobody read
+        record.msg, record.args, record.exc_info = (
+            f"Invalid request: {type(error).__name__}",
+            (),
+            None,
+        )
     return True
 
 
