@@ -77,6 +77,7 @@ def run(
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self, *args: Any, **more: Any) -> None:
         self._free = threading.Semaphore(_CONNECTIONS_MAX)
@@ -85,6 +86,14 @@ class _Server(ThreadingMixIn, WSGIServer):
     def verify_request(self, *_args: Any) -> bool:
         """Whether a connection is served; above _CONNECTIONS_MAX it is closed."""
         return self._free.acquire(blocking=False)
+
+    def process_request(self, *args: Any) -> None:
+        """Starts a thread that serves a connection."""
+        try:
+            super().process_request(*args)
+        except BaseException:  # too many threads
+            self._free.release()
+            raise
 
     def process_request_thread(self, *args: Any) -> None:
         """Serves a connection."""

@@ -6,7 +6,9 @@ import os
 import socket
 import struct
 import sys
+from socketserver import ThreadingMixIn
 from typing import Any
+from unittest.mock import Mock
 from wsgiref.simple_server import demo_app
 
 import pytest
@@ -47,14 +49,27 @@ def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         ]
         assert clients[3].recv(1) == b""
 
-    def is_served() -> bool:
-        with socket.create_connection(("127.0.0.1", port), 5) as client:
-            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
-            with contextlib.suppress(ConnectionError):
-                return client.recv(8) == b"HTTP/1.0"
-        return False
+    wait_until(lambda: is_served(port), what="a free place")
 
-    wait_until(is_served, what="a free place")
+
+def test_a_thread_that_cannot_start_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at a limit of processes; afterwards the port is served again."""
+    monkeypatch.setattr(worker, "_CONNECTIONS_MAX", 1)
+    port = free_ports(1)
+    app: Any = demo_app
+    worker._serve_in_background(app, HttpSettings(http_port=port))  # noqa: SLF001
+    with monkeypatch.context() as patch:
+        patch.setattr(ThreadingMixIn, "process_request", Mock(side_effect=RuntimeError("limit")))
+        assert not is_served(port)
+    assert is_served(port)
+
+
+def is_served(port: int) -> bool:
+    with socket.create_connection(("127.0.0.1", port), 5) as client:
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            return client.recv(8) == b"HTTP/1.0"
+    return False
 
 
 def test_a_used_port_is_one_line() -> None:
