@@ -89,8 +89,9 @@ class UserDirectory:
 
     def _load(self) -> dict[str, User]:
         users = {user.username: user for user in load(self._path)}
-        if self._stamp()[-1:] == (0,):  # no links
-            # The container's mount of a single file; a change has replaced the file.
+        # A container's mount of a single file has no links once a change has replaced the file.
+        # Twice, as any file may have none while it is being replaced.
+        if {self._stamp()[-1:] for _ in range(2)} == {(0,)}:
             raise UsersError(f"{self._path}: has been replaced: mount its folder, and restart")
         return users
 
