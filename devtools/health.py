@@ -132,7 +132,7 @@ def _wait(supervisor: Supervisor, state_dir: Path) -> int:
             if state.restarts >= _RESTARTS_MAX and not state.is_ready
         }
         late = time.monotonic() > deadline
-        if crashing or late or any(state.name == "ready" and state.has_failed for state in states):
+        if crashing or late or any(s.name in {"ready", "smoke"} and s.has_failed for s in states):
             if late:
                 sys.stderr.write(f"platform: not healthy within {_UP_SECONDS_MAX} s\n")
             _say_why(state_dir, crashing or faults(states))
@@ -147,7 +147,7 @@ def _chosen_up(states: Sequence[ProcessState]) -> list[str]:
     running = [state for state in chosen if not state.has_succeeded]
     if any(state.name == "ready" for state in chosen):
         return []
-    is_up = all(s.is_ready or (s.is_running and s.service not in LISTENERS) for s in running)
+    is_up = all(s.is_ready or (s.is_running and s.name == "reload") for s in running)
     return [state.name for state in running] if is_up else []
 
 

@@ -12,7 +12,7 @@ import psutil
 
 from devtools import environment, preflight, processes
 from devtools.address import free_block, has_own_redis, listeners
-from devtools.catalog import CONSOLE
+from devtools.catalog import ALL_PROCESSES, CONSOLE, LISTENERS
 from devtools.checkout import SET_BY_THE_STACK, Checkout
 from devtools.doctor import data
 from devtools.doctor.findings import Finding
@@ -78,14 +78,23 @@ class Running:
         return bool(self._supervised or holder.state == self._state)
 
     def _log(self, name: str) -> str:
-        return f"see {self._checkout.state}/logs/{name.removesuffix(' bus')}.log"
+        name = name.removesuffix(" bus")
+        file = f"{name}.log"
+        if name not in ALL_PROCESSES:  # a replica, as after `scale`
+            service, _, replica = name.rpartition("-")
+            file = f"{service}.log" + ("" if replica == "0" else f".{replica}")
+        return f"see {self._checkout.state}/logs/{file}"
 
     def ports(self) -> list[Finding]:
-        """Each port and its holder, then failed processes without a port in this list."""
+        """Each port and its holder, then failed replicas, whose ports are not in this list.
+
+        Not jobs, such as `ready`: that one failed once says nothing about now.
+        """
         found = [self._port(name, port) for name, port in self._numbers.items()]
         reported = {self._listed.get(item.name) for item in found if item.status == "fault"}
-        failed = {state for state in self._listed.values() if state.has_failed} - reported
-        for state in failed:
+        states = self._listed.values()
+        failed = {one for one in states if one.has_failed and one.service in LISTENERS}
+        for state in failed - reported:
             note = f"exit code {state.exit_code}, {state.restarts} restarts"
             found.append(Finding(state.name, state.status, "fault", note, self._log(state.name)))
         return found

@@ -139,6 +139,10 @@ def test_a_part_of_the_stack_is_started(environ: dict[str, str]) -> None:
     support.call(["bash", "-c", "platform up -D redis | true"], environ)
     assert platform(environ, "status").returncode == 0
     assert platform(environ, "down").returncode == 0
+    done = platform(environ | {"MERCHANT_PASSWORD": "wrong"}, "up", "-D", "smoke")
+    assert done.returncode == 1, "smoke is a job, which has to succeed"
+    assert "smoke ended with code 1; the end of its log" in done.stderr
+    assert platform(environ, "down").returncode == 0
 
 
 def test_orphans_of_a_killed_supervisor_are_ended(environ: dict[str, str], tmp_path: Path) -> None:

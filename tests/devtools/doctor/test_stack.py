@@ -126,20 +126,23 @@ def test_a_failed_process_is_a_fault_once(
 ) -> None:
     """Also a replica, whose port is not listed, and one whose port another process took.
 
-    The health check at that port is the other's.
+    The health check at that port is the other's. A job that failed, such as `ready`, is past.
     """
     failed = replace(ENDED, status="Restarting", exit_code=1, restarts=8)
-    supervised += [RUNNING, *(replace(failed, name=name) for name in ("auth-api", "redis-1"))]
+    names = ("auth-api", "redis-1", "core-api-1", "ready", "smoke", "reload")
+    supervised += [RUNNING, *(replace(failed, name=name) for name in names)]
     with listening(environ, checkout / ".state", "auth-api", process="router"):
         found = running(environ)
         faults = {item.name: item for item in wrong(found.ports())}
         health = found.health()
+    assert faults.keys() & names == {"auth-api", "redis-1", "core-api-1"}
     assert faults["auth-api"].note.startswith("held by router of this stack")
     assert (faults["redis-1"].value, faults["redis-1"].note) == (
         "Restarting",
         "exit code 1, 8 restarts",
     )
     assert "logs/redis-1.log" in faults["redis-1"].cure
+    assert "logs/core-api.log.1" in faults["core-api-1"].cure
     assert health == []
 
 
