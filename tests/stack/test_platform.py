@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 from collections.abc import Mapping
@@ -136,7 +137,8 @@ def test_a_part_of_the_stack_is_started(environ: dict[str, str]) -> None:
     done = platform(environ, "up", "-D", "redis")
     assert (done.returncode, done.stdout) == (0, "platform: ready: redis\n"), done.stderr
     assert platform(environ, "down").returncode == 0
-    support.call(["bash", "-c", "platform up -D redis | true"], environ)
+    command = shlex.join([*support.LAUNCH, "devtools.stack", "up", "-D", "redis"])
+    support.call(["bash", "-c", f"{command} | true"], environ)
     assert platform(environ, "status").returncode == 0
     assert platform(environ, "down").returncode == 0
     done = platform(environ | {"MERCHANT_PASSWORD": "wrong"}, "up", "-D", "smoke")
