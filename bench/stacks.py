@@ -150,7 +150,10 @@ def _processes(stack: Stack) -> Iterator[tuple[str, psutil.Process]]:
     """The supervisor, and the others by the name of the process they belong to."""
     yield _SUPERVISOR, psutil.Process(stack.supervisor.pid)
     for state in stack.states():
-        if state.is_running:
-            started = psutil.Process(state.pid)
-            for process in (started, *started.children(recursive=True)):
-                yield state.name, process
+        members = []
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            if state.is_running:
+                started = psutil.Process(state.pid)
+                members = [started, *started.children(recursive=True)]
+        for process in members:
+            yield state.name, process
