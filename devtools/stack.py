@@ -128,7 +128,8 @@ def _run_beside(args: Sequence[str]) -> int:
     startable = sorted({process.service for process in processes} - running)
     before_options = args[: args.index("--")] if "--" in args else args
     if started := running.intersection(before_options):
-        _refuse(f"{started.pop()} is running: `platform process restart` starts it anew", 2)
+        name = started.pop()
+        _refuse(f"{name} is already running: `platform process restart {name}` restarts it", 2)
     if not {*startable, *_HELP_OPTIONS}.intersection(before_options):
         _refuse(f"`run` takes the name of one process, of: {' '.join(startable)}", 2)
     os.environ["PC_SOCKET_PATH"] += ".r"

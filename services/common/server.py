@@ -73,7 +73,7 @@ def _correct(record: logging.LogRecord) -> bool:
     message = str(record.msg).replace("Perhaps out of memory?", reason)
     record.msg = _INVALID.sub(r"\1", message)
     error = record.exc_info and record.exc_info[1]
-    if type(error).__module__ == "gunicorn.http.errors":  # of a chunked body that nobody read
+    if type(error).__module__ == "gunicorn.http.errors":  # of a chunked body that was not read
         record.msg, record.args, record.exc_info = (
             f"Invalid request: {type(error).__name__}",
             (),

@@ -71,7 +71,7 @@ def test_a_moved_slot_is_followed(cluster: RedisCluster) -> None:
 
 
 def test_a_retry_waits_until_its_slot_has_moved(cluster: RedisCluster) -> None:
-    """Without its record, which moved first, it would be queued as nobody's and charged again."""
+    """Without its record, which moved first, it would be queued without a merchant."""
     client = connect(cluster)
     partition, user_id = next(iter(USERS.items()))
     accepted = Transactions(client, 10**6, PARTITIONS).accept(user_id, REQUEST, "req", None)

@@ -126,14 +126,12 @@ def test_run_takes_the_name_of_a_process_that_is_not_running(stack: Stack, args:
     """process-compose would hang, or start a running one again and again; the message helps."""
     done = stack.platform("run", *args)
     assert done.returncode == 2
-    reason = (
-        "platform process restart" if args == ["core-api"] else " preflight ready reload smoke\n"
-    )
+    reason = "platform process restart" if args == ["core-api"] else " smoke\n"
     assert reason in done.stderr
 
 
 def test_a_part_of_the_stack_is_started(environ: dict[str, str]) -> None:
-    """`up -D redis` waits for that one only, and starts it even if nobody reads its output."""
+    """`up -D redis` waits for that one only, and starts it even if its output is not read."""
     done = platform(environ, "up", "-D", "redis")
     assert (done.returncode, done.stdout) == (0, "platform: ready: redis\n"), done.stderr
     assert platform(environ, "down").returncode == 0
