@@ -99,7 +99,7 @@ def _leave(number: int, _frame: object) -> None:
 
 
 def _end_children() -> None:
-    """Ends those whose context a signal kept from being entered: it came while they started."""
+    """Ends child processes that a signal interrupted before their context was entered."""
     children = psutil.Process().children()
     for child in children:
         child.terminate()

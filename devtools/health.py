@@ -144,11 +144,11 @@ def _wait(supervisor: Supervisor, state_dir: Path) -> int:
 def _chosen_up(states: Sequence[ProcessState]) -> list[str]:
     """The processes of `up -D NAME...` once all are ready; empty before that, and without names."""
     chosen = [state for state in states if state.status != "Disabled"]
-    running = [state for state in chosen if not state.has_succeeded]
     if any(state.name == "ready" for state in chosen):
         return []
-    is_up = all(s.is_ready or (s.is_running and s.name == "reload") for s in running)
-    return [state.name for state in running] if is_up else []
+    left = [state for state in chosen if not state.has_succeeded]
+    is_up = all(s.is_ready or (s.is_running and s.name == "reload") for s in left)
+    return [state.name for state in left] if is_up else []
 
 
 def faults(states: Sequence[ProcessState]) -> dict[str, str]:
@@ -184,7 +184,7 @@ def _say_gone(state_dir: Path) -> None:
     """Prints why process-compose has ended, such as a failed check of preflight."""
     for job in STOPPING_JOBS:
         heading = f"    {job}: the stack cannot start\n"
-        if (tail := log_tail(state_dir, job)).count(heading):
+        if heading in (tail := log_tail(state_dir, job)):
             lines = textwrap.indent(textwrap.dedent(tail.rpartition(heading)[2]), "  ")
             sys.stderr.write(f"platform: the stack cannot start\n{lines}")
             return

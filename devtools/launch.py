@@ -54,9 +54,10 @@ def reduced(environ: Mapping[str, str], *, has_screen: bool) -> dict[str, str]:
 
 
 def _located(environ: Mapping[str, str]) -> Mapping[str, str]:
-    """The environment with what a development shell lacks that met a fault.
+    """The environment with the variables that locate the stack.
 
-    In another checkout than the shell's, PLATFORM_CODE is that one.
+    A development shell that met a fault lacks them; in another checkout than the shell's,
+    PLATFORM_CODE must be that one.
     """
     code = environ.get("PLATFORM_CODE")
     if code and code != environ.get("PLATFORM_CHECKOUT"):  # the store's

@@ -74,11 +74,8 @@ def _correct(record: logging.LogRecord) -> bool:
     record.msg = _INVALID.sub(r"\1", message)
     error = record.exc_info and record.exc_info[1]
     if type(error).__module__ == "gunicorn.http.errors":  # of a chunked body that was not read
-        record.msg, record.args, record.exc_info = (
-            f"Invalid request: {type(error).__name__}",
-            (),
-            None,
-        )
+        record.msg, record.args = f"Invalid request: {type(error).__name__}", ()
+        record.exc_info = None
     return True
 
 

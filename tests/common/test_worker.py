@@ -21,12 +21,18 @@ from tests.support import call, free_ports, wait_until
 _IMPORTS = "from services.common import worker; from services.common.settings import HttpSettings"
 
 
-def test_half_a_request_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
-    """A port scan fills no log with tracebacks."""
+def serve() -> int:
+    """Serves an app from a thread until the test process ends; returns the port."""
     port = free_ports(1)
     app: Any = demo_app
+    worker._serve_in_background(app, HttpSettings(http_port=port))  # noqa: SLF001
+    return port
+
+
+def test_half_a_request_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    """A port scan fills no log with tracebacks."""
     with structlog.testing.capture_logs() as lines:
-        worker._serve_in_background(app, HttpSettings(http_port=port))  # noqa: SLF001
+        port = serve()
         with socket.create_connection(("127.0.0.1", port)) as client:
             client.sendall(b"GET / HTTP/1.1\r\n")
             reset = struct.pack("ii", 1, 0)
@@ -39,9 +45,7 @@ def test_half_a_request_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
 def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Above the bound new ones are closed; a place that is free again serves the next."""
     monkeypatch.setattr(worker, "_CONNECTIONS_MAX", 3)
-    port = free_ports(1)
-    app: Any = demo_app
-    worker._serve_in_background(app, HttpSettings(http_port=port))  # noqa: SLF001
+    port = serve()
     with contextlib.ExitStack() as open_ones:
         clients = [
             open_ones.enter_context(socket.create_connection(("127.0.0.1", port), 5))
@@ -55,9 +59,7 @@ def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_thread_that_cannot_start_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """As at a limit of processes; afterwards the port is served again."""
     monkeypatch.setattr(worker, "_CONNECTIONS_MAX", 1)
-    port = free_ports(1)
-    app: Any = demo_app
-    worker._serve_in_background(app, HttpSettings(http_port=port))  # noqa: SLF001
+    port = serve()
     with monkeypatch.context() as patch:
         patch.setattr(ThreadingMixIn, "process_request", Mock(side_effect=RuntimeError("limit")))
         assert not is_served(port)
