@@ -8,7 +8,6 @@ import http.client
 import os
 import re
 import sys
-import textwrap
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -183,11 +182,12 @@ def _say_why(state_dir: Path, reasons: Mapping[str, str]) -> None:
 def _say_gone(state_dir: Path) -> None:
     """Prints why process-compose has ended, such as a failed check of preflight."""
     for job in STOPPING_JOBS:
-        heading = f"    {job}: the stack cannot start\n"
-        if heading in (tail := log_tail(state_dir, job)):
-            lines = textwrap.indent(textwrap.dedent(tail.rpartition(heading)[2]), "  ")
-            sys.stderr.write(f"platform: the stack cannot start\n{lines}")
-            return
+        with suppress(OSError):
+            log = (state_dir / "logs" / f"{job}.log").read_text(encoding="utf-8", errors="replace")
+            _, heading, lines = log.rpartition(f"{job}: the stack cannot start\n")
+            if heading:
+                sys.stderr.write(f"platform: the stack cannot start\n{lines}")
+                return
     _say_why(state_dir, {"process-compose": "has ended or does not respond"})
     sys.stderr.write("platform: `doctor` finds other causes, such as a full disk\n")
 

@@ -14,3 +14,16 @@ def test_without_a_reason_in_a_log_doctor_is_named(
     environ = {"PC_SOCKET_PATH": str(tmp_path / "pc.sock"), "PLATFORM_STATE": str(tmp_path)}
     assert health.wait(environ) == 1
     assert "`doctor`" in capsys.readouterr().err
+
+
+def test_all_faults_of_preflight_are_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also more than the lines that are shown of other logs, as for the ports of a cluster."""
+    faults = "".join(f"  port {port} is held by redis-server\n" for port in range(8000, 8018))
+    (tmp_path / "logs").mkdir()
+    log = f"preflight: warning: a hint\npreflight: the stack cannot start\n{faults}"
+    (tmp_path / "logs/preflight.log").write_text(log)
+    environ = {"PC_SOCKET_PATH": str(tmp_path / "pc.sock"), "PLATFORM_STATE": str(tmp_path)}
+    assert health.wait(environ) == 1
+    assert capsys.readouterr().err == f"platform: the stack cannot start\n{faults}"
