@@ -10,7 +10,7 @@ import contextlib
 import ipaddress
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
@@ -34,9 +34,10 @@ Port = Annotated[int, Field(ge=1, le=65_535)]
 class SettingsError(Exception):
     """One or more invalid settings; the message has one line for each."""
 
-    def __init__(self, faults: list[str]) -> None:
+    def __init__(self, faults: Sequence[str], variables: Collection[str] = ()) -> None:
         super().__init__("\n".join(faults))
         self.faults = faults
+        self.variables = variables
 
 
 class Secret(SecretStr):
@@ -73,26 +74,22 @@ class Settings(BaseModel):
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:
         """Reads the settings; SettingsError has a line for each missing or invalid variable."""
-        faults: list[str] = []
+        faults: dict[str, str] = {}
         values: dict[str, str] = {}
         for name, field in cls.model_fields.items():
             variable = name.upper()
             value = environ.get(variable, "")
             if not value and _may_be_in_a_file(field):
-                value = _from_file(variable + "_FILE", environ, faults)
+                value = _from_file(variable, environ, faults)
             if value:
                 values[name] = value
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
-            reported = {fault.split("_FILE", 1)[0] for fault in faults}
-            faults += [
-                _fault(cls, item, values)
-                for item in error.errors(include_url=False, include_input=False)
-                if _variable(item) not in reported
-            ]
+            for item in error.errors(include_url=False, include_input=False):
+                faults.setdefault(_variable(item), _fault(cls, item, values))
         if faults:
-            raise SettingsError(faults)
+            raise SettingsError([*faults.values()], faults.keys())
         return settings
 
     @classmethod
@@ -103,11 +100,11 @@ class Settings(BaseModel):
         hides later origins and counts as unset.
         """
         first = {k: v for values in reversed([*origins.values()]) for k, v in values.items()}
-        wrong: set[str] = set()
+        wrong: Collection[str] = ()
         try:
             cls.read(first)
         except SettingsError as error:
-            wrong = {fault.partition("=")[0] for fault in error.faults}
+            wrong = error.variables
         return [
             _explain(_names(name, field), field, origins, is_wrong=name.upper() in wrong)
             for name, field in cls.model_fields.items()
@@ -161,8 +158,8 @@ def _may_hold_a_password(field: FieldInfo) -> bool:
     return _may_be_in_a_file(field) or any(rule in field.metadata for rule in validators)
 
 
-def _from_file(variable: str, environ: Mapping[str, str], faults: list[str]) -> str:
-    path = environ.get(variable, "")
+def _from_file(variable: str, environ: Mapping[str, str], faults: dict[str, str]) -> str:
+    path = environ.get(f"{variable}_FILE", "")
     if not path:
         return ""
     try:
@@ -175,7 +172,7 @@ def _from_file(variable: str, environ: Mapping[str, str], faults: list[str]) -> 
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         # A value that is not an absolute path may be the secret itself.
         text = repr(path) if path.startswith("/") else f"{_SECRET}, not an absolute path"
-        faults.append(f"{variable}={text}: the file cannot be read: {reason}")
+        faults[variable] = f"{variable}_FILE={text}: the file cannot be read: {reason}"
         return ""
 
 
@@ -237,5 +234,5 @@ def exit_if_bad() -> Iterator[None]:
         yield
     except SettingsError as error:
         lines = "".join(f"  {fault}\n" for fault in error.faults)
-        sys.stderr.write(f"bad settings, nothing was started:\n{lines}")
+        sys.stderr.write(f"invalid settings, nothing was started:\n{lines}")
         raise SystemExit(EXIT_BAD_SETTINGS) from None
