@@ -177,14 +177,15 @@ def test_every_process_is_bounded(name: str) -> None:
         assert needed["condition"] in conditions
 
 
-def test_functions_are_short() -> None:
-    """A function has at most 40 lines, so that it fits on a screen."""
+def test_functions_and_files_are_short() -> None:
+    """A function has at most 40 lines, so that it fits on a screen, and a file 300."""
+    paths = [path for layer in LAYERS for path in (ROOT / layer).rglob("*.py")]
     long = [
         (path.name, node.name)
-        for layer in LAYERS[:-1]
-        for path in (ROOT / layer).rglob("*.py")
+        for path in paths
         for node in ast.walk(tree(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (node.end_lineno or 0) - node.lineno + 1 > 40
     ]
+    long += [(path.name, "") for path in paths if path.read_text().count("\n") > 300]
     assert long == []

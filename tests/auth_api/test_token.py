@@ -288,14 +288,13 @@ def test_a_password_is_the_same_on_every_keyboard(file: Path, added: str, typed:
 
 def test_a_change_keeps_link_and_mode_of_the_users_file(tmp_path: Path) -> None:
     """A change keeps a symbolic link and the mode of its target, and leaves no temporary file."""
-    (tmp_path / "elsewhere").mkdir()
     file, link = tmp_path / "elsewhere" / "users.json", tmp_path / "users.json"
+    file.parent.mkdir()
     shutil.copy(SHIPPED_USERS, file)
     file.chmod(0o640)
     link.symlink_to("elsewhere/users.json")
     assert main(["disable", "alice"], link, io.StringIO(), lambda: "") == 0
-    assert link.is_symlink()
-    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    assert (link.is_symlink(), stat.S_IMODE(file.stat().st_mode)) == (True, 0o640)
     assert [user.enabled for user in load(file)] == [False, True, False]
     assert main(["add", "dora"], link, io.StringIO(), lambda: "\ud800") == 1
     assert {*tmp_path.rglob("*")} == {file.parent, file, link}

@@ -120,10 +120,8 @@ def test_a_moved_address_is_followed(tmp_path: Path, fate: str, replicas_min: in
     """
     first, link = support.free_ports(3), tmp_path / "redis"
     with contextlib.ExitStack() as stack:
-        old, new, third = (
-            stack.enter_context(node(tmp_path / name, first + number))
-            for number, name in enumerate("abc")
-        )
+        nodes = [node(tmp_path / name, first + number) for number, name in enumerate("abc")]
+        old, new, third = map(stack.enter_context, nodes)
         new.replicaof("127.0.0.1", first)
         wait_until(partial(confirms, old), what="the replica")
         link.symlink_to(tmp_path / "a.sock")
@@ -135,8 +133,7 @@ def test_a_moved_address_is_followed(tmp_path: Path, fate: str, replicas_min: in
             Queue(other, chosen, "one").join,
             lambda: transactions.accept(1, REQUEST, "req", None),
         ]
-        # With a connection of its own.
-        thread = stack.enter_context(ThreadPoolExecutor(1))
+        thread = stack.enter_context(ThreadPoolExecutor(1))  # with its own connection
         for step in steps:
             thread.submit(step).result(10)
         new.replicaof("NO", "ONE")
