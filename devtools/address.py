@@ -59,9 +59,9 @@ def shared_ports(first_port: int, environ: Mapping[str, str]) -> list[str]:
     names: dict[int, list[str]] = {}
     for name, port in listeners(first_port, environ).items():
         names.setdefault(port, []).append(name)
-    cure = "change port_offset in the service.toml of one, then `new sync`"
+    remedy = "change port_offset in the service.toml of one, then `new sync`"
     return [
-        f"{' and '.join(sharing)} have the same port, {port}: {cure}"
+        f"{' and '.join(sharing)} have the same port, {port}: {remedy}"
         for port, sharing in names.items()
         if len(sharing) > 1
     ]

@@ -72,11 +72,11 @@ def of_stack(environ: Mapping[str, str]) -> Checkout:
 
 
 def current(environ: Mapping[str, str]) -> Checkout:
-    """The checkout around the working folder, else PLATFORM_CHECKOUT, else the working folder.
+    """The checkout of the working folder, else PLATFORM_CHECKOUT, else the working folder.
 
     Raises:
-        locate.LocateError: the one around the working folder belongs to another user.
+        locate.LocateError: that of the working folder belongs to another user.
     """
     folder = Path.cwd()
     named = Path(environ.get("PLATFORM_CHECKOUT") or folder)
-    return Checkout(locate.around(folder, environ) or named, environ)
+    return Checkout(locate.find_checkout(folder, environ) or named, environ)

@@ -66,7 +66,7 @@ def _located(environ: Mapping[str, str]) -> Mapping[str, str]:
     folder = locate["Path"].cwd()
     if not code:
         return {**environ, **locate["variables"](environ, folder)}
-    here = locate["around"](folder, environ)
+    here = locate["find_checkout"](folder, environ)
     is_ours = here and os.path.exists(here / "devtools/inherited.txt")  # noqa: PTH110
     return {**environ, "PLATFORM_CODE": str(here)} if is_ours else environ
 

@@ -27,7 +27,7 @@ class LocateError(SystemExit):
         super().__init__(f"platform: {why}")
 
 
-def around(folder: Path, environ: Mapping[str, str]) -> Path | None:
+def find_checkout(folder: Path, environ: Mapping[str, str]) -> Path | None:
     """The nearest checkout, from this folder upwards; None if there is none.
 
     Raises:
@@ -101,13 +101,13 @@ def _foreign(state: Path) -> Iterator[str]:
 def variables(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
     """The variables that locate the stack of a checkout; makes the state folder.
 
-    The checkout is the one around `folder`, else PLATFORM_CHECKOUT, which the development shell or
+    The checkout is that of `folder`, else PLATFORM_CHECKOUT, which the development shell or
     a program from the store has set.
 
     Raises:
         LocateError: there is no checkout, or one of its paths cannot be used.
     """
-    checkout = around(folder, environ) or _named(environ.get("PLATFORM_CHECKOUT", ""))
+    checkout = find_checkout(folder, environ) or _named(environ.get("PLATFORM_CHECKOUT", ""))
     code = environ.get("PLATFORM_CODE", "")
     # Replaces a code folder that another checkout's shell derived, but not the store's.
     if not code or code == environ.get("PLATFORM_CHECKOUT"):

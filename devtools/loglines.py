@@ -58,7 +58,7 @@ def latest(folder: Path) -> list[Line]:
     return sorted(lines, key=lambda line: line.at)
 
 
-@functools.lru_cache(maxsize=24)  # twice the processes; some 300 KB each
+@functools.lru_cache(maxsize=24)  # twice the processes; about 300 KB each
 def _end(path: Path, size: int, _modified_ns: int) -> list[Line]:
     """The last whole lines of a file of this size, at most _BYTES_MAX; cached until it changes."""
     with path.open("rb") as file:

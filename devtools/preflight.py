@@ -46,7 +46,7 @@ def faults(environ: Mapping[str, str]) -> list[str]:
     """Everything that prevents a start, one line each."""
     checkout = of_stack(environ)
     folder = checkout.state
-    lines = state.prepare(folder) + processes.rivals(folder)
+    lines = state.prepare(folder) + processes.conflicting_stacks(folder)
     lines += dotenv_faults(checkout)
     try:
         first = chosen_port(environ)
@@ -169,12 +169,12 @@ def busy_ports(first: int, folder: Path, environ: Mapping[str, str]) -> list[str
     numbers = listeners(first, environ)
     busy = processes.holders(numbers)
     other = free_block(first) if busy else None
-    cure = f"start with PLATFORM_PORT={other}" if other else "choose another PLATFORM_PORT"
+    move = f"start with PLATFORM_PORT={other}" if other else "choose another PLATFORM_PORT"
     if environ.get("PLATFORM_PORT") == AUTO:  # always the same ports
-        cure = f"end that, or {cure}"
+        move = f"stop that process, or {move}"
     lines = []
     for name, holder in busy.items():
-        who, remedy = holder.with_stack, cure
+        who, remedy = holder.with_stack, move
         if holder.state == os.path.realpath(folder):
             who = f"{holder}: a stack of this checkout is running"
             remedy = f"`platform down`, or if that fails, kill {holder.pid}"

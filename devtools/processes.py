@@ -54,7 +54,7 @@ class Holder:
 
     @property
     def with_stack(self) -> str:
-        """Its text with the stack that it belongs to, if any."""
+        """The process, and the stack it belongs to, if any."""
         return f"{self}, of the stack in {self.state}" if self.state else str(self)
 
 
@@ -165,7 +165,7 @@ def running_environ(state: Path) -> Mapping[str, str]:
     return {}
 
 
-def rivals(state: Path) -> list[str]:
+def conflicting_stacks(state: Path) -> list[str]:
     """A line if another stack uses this folder: two Redis would write the same file.
 
     Root also finds another user's stack, whose socket may have another path.
@@ -175,8 +175,10 @@ def rivals(state: Path) -> list[str]:
         with suppress(*GONE):
             head = member.supervisor or member.process
             if head not in parents and (head != member.process or head.uids().real != os.getuid()):
-                cure = f"`platform down`, or if that fails, kill {head.pid}"
-                return [f"PLATFORM_STATE={str(state)!r}: another stack uses it ({member}): {cure}"]
+                remedy = f"`platform down`, or if that fails, kill {head.pid}"
+                return [
+                    f"PLATFORM_STATE={str(state)!r}: another stack uses it ({member}): {remedy}"
+                ]
     return []
 
 
@@ -237,7 +239,7 @@ def end_orphans(state: Path) -> tuple[str, list[str]]:
     _end([one.process for one in members if one.name not in REDIS_NODES], _STOP_SECONDS_MAX)
     _end(nodes, _REDIS_STOP_SECONDS_MAX)
     left = [orphan for orphan in members if not is_gone(orphan.process)]
-    faults = [f"{orphan}, was left behind and cannot be ended: end it yourself" for orphan in left]
+    faults = [f"{orphan}, was left behind and cannot be ended: kill it by hand" for orphan in left]
     names = "; ".join(map(str, members))
     return f"ended processes left behind by a killed supervisor: {names}", faults
 
@@ -256,4 +258,6 @@ def end_leftovers(state: Path) -> tuple[list[str], list[str]]:
     gone = "stopped the stack of process-compose, pid {}, whose socket was gone"
     ended = [gone.format(supervisor.pid) for supervisor in unreachable if is_gone(supervisor)]
     message, faults = end_orphans(state)
-    return [*ended, *filter(None, [message])], faults + (rivals(state) if unreachable else [])
+    return [*ended, *filter(None, [message])], faults + (
+        conflicting_stacks(state) if unreachable else []
+    )

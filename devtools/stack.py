@@ -213,7 +213,7 @@ def _reset(args: Sequence[str]) -> int:
             f" {folder}"
         )
         with contextlib.suppress(EOFError):
-            reply = input("platform: go on? [y/N] ").lower()
+            reply = input("platform: continue? [y/N] ").lower()
     if reply not in {"--yes", "y", "yes"}:
         _refuse("nothing was changed; `platform reset` takes only --yes")
     if _stop()[0]:
@@ -224,7 +224,7 @@ def _reset(args: Sequence[str]) -> int:
         state.forget(folder)
     except OSError as error:
         _refuse(f"{error.filename}: {error.strerror}")
-    _say(f"{folder} is as before the first start")
+    _say(f"deleted all state in {folder}")
     return 0
 
 

@@ -41,8 +41,8 @@ def prepare(state: Path) -> list[str]:
             else:
                 _write(state / name, secrets.token_hex(32))
     except OSError as error:
-        cure = "give write permission, or name another folder in PLATFORM_STATE"
-        return [f"PLATFORM_STATE={str(state)!r}: {error.strerror} ({error.filename}): {cure}"]
+        remedy = "give write permission, or name another folder in PLATFORM_STATE"
+        return [f"PLATFORM_STATE={str(state)!r}: {error.strerror} ({error.filename}): {remedy}"]
     return []
 
 

@@ -149,9 +149,9 @@ class Supervisor:
                 response = connection.getresponse()
                 body = response.read()
         except TimeoutError as error:
-            cure = f"suspended? `fg`, or `kill -CONT {pid}`"
+            remedy = f"suspended? `fg`, or `kill -CONT {pid}`"
             raise UnresponsiveError(
-                f"process-compose, pid {pid}, does not respond: {cure}"
+                f"process-compose, pid {pid}, does not respond: {remedy}"
             ) from error
         except (OSError, http.client.HTTPException) as error:
             raise SupervisorError(f"process-compose does not respond to {method} {path}") from error

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from devtools.console.spans import SpanStore
 
 PROTOBUF = "application/x-protobuf"
-# An exporter sends 512 spans at a time, some 300 KiB.
+# An exporter sends 512 spans at a time, about 300 KiB.
 BODY_BYTES_MAX = 4 * 1024 * 1024
 # Requests stored concurrently; further ones are refused, and exporters repeat them.
 STORING_MAX = 4

@@ -53,7 +53,7 @@ TROUBLE: tuple[type[Exception], ...] = (
     RefusedError, *_UNAVAILABLE, PlatformError, Problem, UsersError,
 )  # fmt: skip
 REDIS_TIMEOUT_SECONDS = 2.0
-# Payments searched by a filter: 2,000 take some 150 ms.
+# Payments searched by a filter: 2,000 take about 150 ms.
 EXAMINED_MAX = 2_000
 
 

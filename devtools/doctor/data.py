@@ -16,12 +16,12 @@ from services.psp_connector.sweep import Sweep
 
 _RESPONSE_SECONDS_MAX = 2.0
 _MEMORY_SHARE_MAX = 0.9
-# A million records take some 5 s.
+# A million records take about 5 s.
 _SWEEP_SECONDS_MAX = 8.0
 
 
-def redis(checkout: Checkout, cure: str) -> list[Finding]:
-    """One finding per fact of each node, or a fault with this cure if Redis does not respond."""
+def redis(checkout: Checkout, remedy: str) -> list[Finding]:
+    """One finding per fact of each node, or a fault with this remedy if Redis does not respond."""
     try:
         defaults = {"REDIS_URL_FILE": str(checkout.state / "redis-url")}
         settings = RedisSettings.read({**defaults, **checkout.merged})
@@ -38,13 +38,13 @@ def redis(checkout: Checkout, cure: str) -> list[Finding]:
     except ResponseError as error:
         return [Finding(masked(url), "error", "fault", str(error))]
     except (*redis_client.ERRORS, OSError, ValueError) as error:
-        return [Finding(masked(url), "no response", "fault", str(error), cure)]
+        return [Finding(masked(url), "no response", "fault", str(error), remedy)]
 
 
 def _of(client: store.Client, settings: RedisSettings) -> list[Finding]:
     stored = client.get(store.COUNT_KEY) or str(settings.partitions)
-    cure = f"set PARTITIONS={stored}: the services refuse to start with another number"
-    findings = [_required("partitions", str(settings.partitions), stored, cure)]
+    remedy = f"set PARTITIONS={stored}: the services refuse to start with another number"
+    findings = [_required("partitions", str(settings.partitions), stored, remedy)]
     for name, node in redis_client.nodes(client).items():
         if name:
             findings.append(Finding("primary", name))
@@ -74,10 +74,10 @@ def _node(client: store.Client) -> list[Finding]:
     ]
 
 
-def _required(name: str, value: object, required: str, cure: str) -> Finding:
+def _required(name: str, value: object, required: str, remedy: str) -> Finding:
     if value == required:
         return Finding(name, required)
-    return Finding(name, str(value), "fault", f"must be {required}", cure)
+    return Finding(name, str(value), "fault", f"must be {required}", remedy)
 
 
 def _memory(facts: Mapping[str, Any]) -> Finding:
@@ -85,8 +85,8 @@ def _memory(facts: Mapping[str, Any]) -> Finding:
     value = f"{used / 1024**2:.1f} MiB"
     note = f"of {limit / 1024**2:.0f} MiB" if limit else "no limit"
     if limit and used > limit * _MEMORY_SHARE_MAX:
-        cure = "a full Redis refuses writes: drain the queue, or raise maxmemory"
-        return Finding("memory", value, "warning", note, cure)
+        remedy = "a full Redis refuses writes: drain the queue, or raise maxmemory"
+        return Finding("memory", value, "warning", note, remedy)
     return Finding("memory", value, note=note)
 
 
@@ -101,10 +101,10 @@ def _lost(client: store.Client, partitions: Sequence[store.Partition]) -> Findin
     except ResponseError as error:
         # After other errors, such as MISCONF of a full disk, deleting a key would lose payments.
         is_key = "WRONGTYPE" in str(error)
-        cure = "a key was overwritten by hand: delete it, and payments continue" if is_key else ""
-        return Finding(name, "unknown", "fault", str(error), cure)
+        remedy = "a key was overwritten by hand: delete it, and payments continue" if is_key else ""
+        return Finding(name, "unknown", "fault", str(error), remedy)
     if not count:
         return Finding(name, "0")
     note = "queue or group was changed by hand?"
-    cure = "the connector queues them again, a thousand records a second: is it running?"
-    return Finding(name, str(count), "warning", note, cure)
+    remedy = "the connector queues them again, a thousand records a second: is it running?"
+    return Finding(name, str(count), "warning", note, remedy)

@@ -26,7 +26,7 @@ class Finding:
     value: str
     status: Status = "ok"
     note: str = ""
-    cure: str = ""
+    remedy: str = ""
 
 
 def count(findings: Iterable[Finding], status: Status) -> int:
@@ -54,8 +54,8 @@ def print_text(findings: Sequence[Finding], output: Output) -> None:
         lines = columns(rows, characters_max=_CELL_CHARACTERS_MAX)
         for finding, line in zip(listed, lines, strict=True):
             output.say(line, _MARKS[finding.status])
-            if finding.cure:
-                output.say(f"    -> {finding.cure}")
+            if finding.remedy:
+                output.say(f"    -> {finding.remedy}")
         output.say("")
     faults, warnings = count(findings, "fault"), count(findings, "warning")
     totals = f"faults (X): {faults}, warnings (!): {warnings}"

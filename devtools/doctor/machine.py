@@ -93,8 +93,8 @@ def state(checkout: Checkout) -> list[Finding]:
     """Access to the state folder, its version, its mode and that of its secret."""
     folder = checkout.state
     if fault := access_fault(folder) or version_fault(folder):
-        note, _, cure = fault.partition(": ")
-        return [Finding("folder", str(folder), "fault", note, cure)]
+        note, _, remedy = fault.partition(": ")
+        return [Finding("folder", str(folder), "fault", note, remedy)]
     if not folder.exists():
         return [Finding("folder", str(folder), "note", "made by the first start")]
     findings = [Finding("folder", str(folder)), _mode(folder, 0o700)]
@@ -109,8 +109,8 @@ def _mode(path: Path, required: int) -> Finding:
     name = "mode" if path.is_dir() else f"mode of {path.name}"
     if mode == required:
         return Finding(name, f"{mode:o}")
-    note, cure = f"must be {required:o}", f"chmod {required:o} {path}"
-    return Finding(name, f"{mode:o}", "fault", note, cure)
+    note, remedy = f"must be {required:o}", f"chmod {required:o} {path}"
+    return Finding(name, f"{mode:o}", "fault", note, remedy)
 
 
 def dotenv(checkout: Checkout) -> list[Finding]:
@@ -124,8 +124,8 @@ def dotenv(checkout: Checkout) -> list[Finding]:
     secrets = ("SECRET", "SECRET_PREVIOUS", "_KEY", "PASSWORD")
     has_secret = any(n.endswith(secrets) or "@" in value for n, value in values.items())
     if has_secret and mode & 0o077:
-        note, cure = "others may read the secrets in it", f"chmod 600 {path}"
-        return [Finding(".env", f"{mode:o}", "warning", note, cure)]
+        note, remedy = "others may read the secrets in it", f"chmod 600 {path}"
+        return [Finding(".env", f"{mode:o}", "warning", note, remedy)]
     return [Finding(".env", f"{mode:o}", note=f"{len(values)} settings")]
 
 
@@ -138,9 +138,9 @@ def disk(checkout: Checkout) -> list[Finding]:
     note, value = f"on the disk of {folder}", f"{free_mib / 1024:.1f} GiB free"
     if free_mib >= _DISK_MIB_MIN:
         return [Finding("disk", value, note=note)]
-    cure = "free some: Redis refuses writes when the disk is full, and payments get 503"
+    remedy = "free some: Redis refuses writes when the disk is full, and payments get 503"
     status: Any = "fault" if free_mib < _DISK_MIB_NEEDED else "warning"
-    return [Finding("disk", value, status, note, cure)]
+    return [Finding("disk", value, status, note, remedy)]
 
 
 def clock(checkout: Checkout) -> list[Finding]:
@@ -150,5 +150,5 @@ def clock(checkout: Checkout) -> list[Finding]:
     value = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
     if written <= time.time() + _FUTURE_SECONDS:
         return [Finding("clock", value)]
-    cure = "set the clock: tokens live 30 seconds by it, and TLS certificates have dates"
-    return [Finding("clock", value, "fault", "before flake.lock was written", cure)]
+    remedy = "set the clock: tokens live 30 seconds by it, and TLS certificates have dates"
+    return [Finding("clock", value, "fault", "before flake.lock was written", remedy)]

@@ -119,8 +119,8 @@ class Running:
             note = f"{holder}, not of this stack: started by you instead?"
             return Finding(name, str(port), "warning", note)
         free = free_block(self._first)
-        cure = f"end it, or start with PLATFORM_PORT={free or '...'}"
-        return Finding(name, str(port), "fault", f"held by {holder.with_stack}", cure)
+        remedy = f"end it, or start with PLATFORM_PORT={free or '...'}"
+        return Finding(name, str(port), "fault", f"held by {holder.with_stack}", remedy)
 
     def _missing(self, name: str, port: int, state: ProcessState | None) -> Finding:
         if name == CONSOLE.name and self._environ.get("CONSOLE") == "off":
@@ -132,20 +132,20 @@ class Running:
             return Finding(name, str(port), note=f"see {node}")
         if state and state.is_running and not state.is_ready:
             return Finding(name, str(port), "warning", "starting", self._log(name))
-        note, cure = "not listening", f"{self._log(name)}; platform process start "
-        cure += state.name if state else name
+        note, remedy = "not listening", f"{self._log(name)}; platform process start "
+        remedy += state.name if state else name
         if self._listed and not state:
-            note, cure = "not in the running stack", "`platform down`, then `platform up -D`"
-        return Finding(name, str(port), "fault", note, cure)
+            note, remedy = "not in the running stack", "`platform down`, then `platform up -D`"
+        return Finding(name, str(port), "fault", note, remedy)
 
     def left_behind(self) -> list[Finding]:
         """Processes of this checkout's stack without a supervisor."""
         if not self._orphans:
             return [Finding("left behind", "nothing")]
         named = "; ".join(map(str, self._orphans))
-        cure = "`platform down` ends them, and so does the next start"
+        remedy = "`platform down` ends them, and so does the next start"
         note = "their supervisor was killed"
-        return [Finding("left behind", named, "fault", note, cure)]
+        return [Finding("left behind", named, "fault", note, remedy)]
 
     def health(self) -> list[Finding]:
         """The health of each HTTP process."""
@@ -178,8 +178,8 @@ class Running:
         """A fault while the connector charges nothing."""
         with contextlib.suppress(httpx.HTTPError):
             if "\npsp_paused 1.0" in self._get("psp-connector", "/metrics").text:
-                cure = f"are PSP_URL and PSP_API_KEY right? {self._log('psp-connector')}"
-                return [Finding("PSP", "unavailable", "fault", "charging is paused", cure)]
+                remedy = f"are PSP_URL and PSP_API_KEY right? {self._log('psp-connector')}"
+                return [Finding("PSP", "unavailable", "fault", "charging is paused", remedy)]
         return []
 
     def changed(self) -> list[Finding]:
@@ -203,8 +203,8 @@ class Running:
                 ]
                 if names:
                     note = f"was started with other settings: {', '.join(names)}"
-                    cure = "to apply them: `platform down`, then `platform up`"
-                    findings.append(Finding(service, "pass", "note", note, cure))
+                    remedy = "to apply them: `platform down`, then `platform up`"
+                    findings.append(Finding(service, "pass", "note", note, remedy))
         return findings
 
     def redis(self) -> list[Finding]:

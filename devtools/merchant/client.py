@@ -22,7 +22,7 @@ TRANSACTIONS = f"/{SERVICES['core-api'].route}"
 
 # Above the router's own limit (15 s, then 504).
 REQUEST_SECONDS_MAX = 20.0
-# A page of a hundred transactions has some 60 KiB.
+# A page of a hundred transactions has about 60 KiB.
 BODY_BYTES_MAX = 1024 * 1024
 
 _WHERE = "--url or PLATFORM_URL or PLATFORM_PORT"

@@ -15,7 +15,7 @@ from services.common.transaction import FINAL, Transaction
 _SEND_AGAIN = ": send it again with the same Idempotency-Key."
 _EXIT_OPEN = 3
 _EXITS = {"captured": 0, "declined": 1, "failed": 1}
-# A payment at the sandbox takes some 20 ms, a retried one seconds.
+# A payment at the sandbox takes about 20 ms, a retried one seconds.
 _POLL_SECONDS_MIN = 0.01
 _POLL_SECONDS_MAX = 0.5
 

@@ -29,7 +29,7 @@ from services.common.tokens import Tokens, TokenSettings
 from services.common.transaction import FINAL, Transaction
 from services.core_api.models import Loyalty
 
-# Enough for a retried attempt; a payment at the sandbox takes some 20 ms.
+# Enough for a retried attempt; a payment at the sandbox takes about 20 ms.
 _PAYMENT_SECONDS_MAX = 10.0
 # A token is valid for 30 s, plus one because its times are whole seconds.
 _EXPIRY_SECONDS_MAX = 31.0

@@ -1,12 +1,12 @@
 """Creates and removes services, and updates the files that are derived from them."""
 
-PROCESSES = "process-compose.yaml"
+PROCESS_COMPOSE = "process-compose.yaml"
 CADDYFILE = "services/router/Caddyfile"
 CONTAINERS = "deploy/compose.yaml"
 PAGE = "docs/configuration.md"
 EXAMPLE = ".env.example"
 INHERITED = "devtools/inherited.txt"
-FILES = (PROCESSES, CADDYFILE, CONTAINERS, PAGE, EXAMPLE, INHERITED)
+FILES = (PROCESS_COMPOSE, CADDYFILE, CONTAINERS, PAGE, EXAMPLE, INHERITED)
 """The derived files, relative to the checkout."""
 
 

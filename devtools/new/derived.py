@@ -19,13 +19,14 @@ from ruamel.yaml.error import YAMLError
 from devtools import settings
 from devtools.address import DEFAULT_PORT, shared_ports
 from devtools.catalog import SERVICES, Service
-from devtools.new import CADDYFILE, CONTAINERS, EXAMPLE, INHERITED, PAGE, PROCESSES, render
+from devtools.new import CADDYFILE, CONTAINERS, EXAMPLE, INHERITED, PAGE, PROCESS_COMPOSE, render
 from devtools.settings import SETTINGS
 from services.common.settings import FILE_ALLOWED, Secret
 
 _ROUTE = (
     "\t\timport service {route} {{${variable}_ADDRESS:127.0.0.1:{variable}_ADDRESS-is-not-set}}\n"
 )
+_FIRST_PORT = 8000  # in the containers; nix/images.nix has it, too
 _PYTHON = {name: SERVICES[name] for name in SETTINGS}
 
 
@@ -65,7 +66,7 @@ def _complete(text: str, block: Callable[[Service], str]) -> Any:
 
 def processes(text: str) -> str:
     """Updates process-compose.yaml."""
-    document = _complete(text, lambda s: render.block(PROCESSES, {"service": s}))
+    document = _complete(text, lambda s: render.block(PROCESS_COMPOSE, {"service": s}))
     blocks = document["processes"]
     for name, process in list(blocks.items()):
         module = re.search(r"python -m services\.(\w+)", process["command"])
@@ -104,7 +105,7 @@ def containers(text: str) -> str:
         for network in services[name]["networks"]:
             _put(document["networks"], network, _flow(internal=True))
         if service.route:
-            address = f"{name}:{8000 + service.port_offset}"
+            address = f"{name}:{_FIRST_PORT + service.port_offset}"
             _put(router["environment"], f"{service.variable}_ADDRESS", address)
             _put(router["depends_on"], name, _flow(condition="service_healthy"))
             _join(router, services[name], f"router-{name}")
@@ -172,7 +173,7 @@ def _container(service: Service, shared: Collection[str]) -> str:
 
 
 MAKERS: Mapping[str, Callable[[str], str]] = {
-    PROCESSES: processes,
+    PROCESS_COMPOSE: processes,
     CADDYFILE: caddyfile,
     CONTAINERS: containers,
     PAGE: settings.updated,

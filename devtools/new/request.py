@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from devtools.address import listeners
+from devtools.address import DEFAULT_PORT, listeners
 from devtools.catalog import SERVICES
-from devtools.new import INHERITED, PROCESSES, NewError
+from devtools.new import INHERITED, PROCESS_COMPOSE, NewError
 
 # A number at the end would be a replica: psp-connector-1.
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z][a-z0-9]*)*")
 _NAME_CHARACTERS_MAX = 24
 _ROUTE = re.compile(r"[a-z][a-z0-9-]*")
-_FIRST_PORT = 8000
 # Further connectors listen at +13, +23, ...; `auto` has blocks of 50 ports.
 _OFFSETS = [offset for offset in range(6, 50) if offset % 10 != 3]
 
@@ -81,8 +80,10 @@ class Request:
                     raise NewError(f"{self.name} is taken: {path} exists")
         if keyword.iskeyword(self.folder) or _is_module(self.folder):
             raise NewError(f"{self.name} is a Python module or keyword: choose another")
-        if re.search(rf"^  {self.name}:", (root / PROCESSES).read_text("utf-8"), re.MULTILINE):
-            raise NewError(f"{self.name} is taken: {PROCESSES} has a process of that name")
+        if re.search(
+            rf"^  {self.name}:", (root / PROCESS_COMPOSE).read_text("utf-8"), re.MULTILINE
+        ):
+            raise NewError(f"{self.name} is taken: {PROCESS_COMPOSE} has a process of that name")
         variables = (root / INHERITED).read_text("utf-8")
         if taken := re.search(rf"^{self.folder.upper()}_\w*", variables, re.MULTILINE):
             raise NewError(
@@ -109,12 +110,12 @@ def _offset(port: int | None) -> int:
     taken = {number: name for name, number in listeners(0, {"REDIS_CLUSTER": "1"}).items()}
     if port is None:
         return next(offset for offset in _OFFSETS if offset not in taken)
-    offset = port - _FIRST_PORT
+    offset = port - DEFAULT_PORT
     if offset in taken:
         raise NewError(f"port {port} is taken by {taken[offset]}")
     if offset not in _OFFSETS:
         raise NewError(
-            f"port {port} cannot be used: choose one from {_FIRST_PORT + _OFFSETS[0]} to"
-            f" {_FIRST_PORT + _OFFSETS[-1]} that does not end in 3, as further connectors' do"
+            f"port {port} cannot be used: choose one from {DEFAULT_PORT + _OFFSETS[0]} to"
+            f" {DEFAULT_PORT + _OFFSETS[-1]} that does not end in 3, as further connectors' do"
         )
     return offset

@@ -59,7 +59,7 @@ class LoginLimits:
         )
         self._in_flight: Counter[_Bucket] = Counter()
 
-    def is_calm(self, username: str, address: str) -> bool:
+    def is_trusted(self, username: str, address: str) -> bool:
         """Whether `attempt` allows any guess: the name logged in there and has not failed since."""
         name = (address_group(address), username)
         with self._changed:

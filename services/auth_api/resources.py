@@ -79,7 +79,7 @@ class TokenResource:
         guess = self._passwords.mark(name, stored, password)
         address = client_address(req, self._proxies)
         is_known = self._passwords.is_cached(guess)
-        if user and is_known and self._limits.is_calm(name, address):
+        if user and is_known and self._limits.is_trusted(name, address):
             return user
 
         def verify() -> bool:

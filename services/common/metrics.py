@@ -28,7 +28,7 @@ from prometheus_client.registry import Collector
 from services.common.problems import Unavailable
 
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-# Room for some 400 combinations of route, method and status; there are about 50.
+# Room for about 400 combinations of route, method and status; there are about 50.
 _FILE_BYTES = 1024 * 1024
 # From a cached response (1 ms) to the router's timeout (15 s).
 DURATION_BUCKETS_SECONDS = (

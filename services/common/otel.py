@@ -23,7 +23,7 @@ from structlog.contextvars import bind_contextvars, get_contextvars
 
 from services.common import tracing
 
-# A span costs some 60 us of CPU time here and as much in the receiver, and a payment has eight:
+# A span costs about 60 us of CPU time here and as much in the receiver, and a payment has eight:
 # tracing all would halve the throughput. Each process starts at most this many traces a second;
 # other requests are not traced.
 TRACES_PER_SECOND_MAX = 50

@@ -80,7 +80,8 @@ class RedisSettings(Settings):
     """Settings of a process or command that uses Redis."""
 
     redis_cluster: bool = Field(
-        default=False, description="1: REDIS_URL has start nodes of a Redis Cluster, with commas"
+        default=False,
+        description="1: REDIS_URL is a comma-separated list of a Redis Cluster's start nodes",
     )
     redis_url: RedisUrl = Field(description="where transactions are kept and queued")
     partitions: Annotated[int, Field(ge=1, le=256)] = Field(

@@ -36,7 +36,7 @@ KEEPALIVE_SECONDS = 75
 GRACE_SECONDS = 1
 # A worker whose main loop is blocked for this long is replaced.
 STUCK_SECONDS = 30
-# Delay of an accept by a worker with more connections than another, and after one that failed.
+# Delay before an accept if another worker has fewer connections, and after a failed accept.
 GIVE_WAY_SECONDS = 0.001
 # Per worker. At 1000, gunicorn polls nothing: it would not even see that connections were closed.
 # Each takes a file descriptor, of which a process often has 1024.
@@ -46,7 +46,7 @@ CONNECTIONS_MAX = 512
 STALL_SECONDS_MAX = 5.0
 # Entries in the workers' table of connections: more than the workers that run at once.
 _COUNTS = 256
-# gunicorn quotes what it cannot read after this: possibly a password or token.
+# What follows in gunicorn's message is the client's bytes, possibly with a password or token.
 _INVALID = re.compile(r"(Invalid request from ip=[^ ]*: [\w ]*).*", re.DOTALL)
 
 _log = structlog.get_logger()

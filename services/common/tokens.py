@@ -29,7 +29,7 @@ _ALGORITHM = "HS256"
 _ISSUER = "auth-api"
 _AUDIENCE = "core-api"
 _CLAIMS = ["iss", "aud", "sub", "username", "enabled", "iat", "exp", "jti"]
-# Valid tokens have some 350 characters.
+# Valid tokens have about 350 characters.
 _TOKEN_CHARACTERS_MAX = 4096
 # A merchant reuses a token for 30 seconds; verifying it every time would add half as much Python
 # time to each request. Some 10 MB when full.

@@ -82,7 +82,7 @@ def span(
 
 
 def use(span: Span, *, end: bool = True) -> AbstractContextManager[object]:
-    """Makes a span current in the block, records an exception as its error, and ends it."""
+    """Makes a span current in the block, with an exception as its error; ends it if `end`."""
     if span is INVALID_SPAN:
         return _UNCHANGED
     return trace.use_span(span, end_on_exit=end, record_exception=False)

@@ -208,13 +208,13 @@ def _incomplete() -> Problem:
 
 
 def _too_large() -> Problem:
-    return Problem(413, f"A body may have {BODY_BYTES_MAX} bytes.")
+    return Problem(413, f"The body may have at most {BODY_BYTES_MAX} bytes.")
 
 
 def parse_json(body: bytes, model: type[ModelT]) -> ModelT:
     """Parses a body as a `model`.
 
-    Raises Problem 400 if it is not JSON or has a name twice, 422 with all invalid fields.
+    Raises Problem 400 if it is not JSON or has a duplicate name, 422 with all invalid fields.
     """
     try:
         parsed = model.model_validate_json(body)
@@ -238,7 +238,7 @@ def _reject_duplicate_names(body: bytes) -> None:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         fields = dict(pairs)
         if len(fields) != len(pairs):
-            raise Problem(400, "The body has a name twice.", code="malformed-json")
+            raise Problem(400, "The body has a duplicate field name.", code="malformed-json")
         return fields
 
     # pydantic accepted it; Python only rejects numbers of thousands of digits.

@@ -79,9 +79,10 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, *args: Any, **more: Any) -> None:
+    def __init__(self, address: tuple[str, int], *args: Any, **more: Any) -> None:
         self._free = threading.Semaphore(_CONNECTIONS_MAX)
-        super().__init__(*args, **more)
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, *args, **more)
 
     def verify_request(self, *_args: Any) -> bool:
         """Whether a connection is served; above _CONNECTIONS_MAX it is closed."""
@@ -107,10 +108,6 @@ class _Server(ThreadingMixIn, WSGIServer):
         _log.info("connection failed", reason=repr(sys.exception()))
 
 
-class _Server6(_Server):
-    address_family = socket.AF_INET6
-
-
 class _Handler(WSGIRequestHandler):
     timeout = _CONNECTION_SECONDS_MAX
 
@@ -120,8 +117,7 @@ class _Handler(WSGIRequestHandler):
 
 def _serve_in_background(app: App, settings: HttpSettings) -> None:
     """Serves HTTP_PORT from a thread: gunicorn would fork a process for these few requests."""
-    kind = _Server6 if ":" in settings.http_host else _Server
     server = make_server(
-        settings.http_host, settings.http_port, app, server_class=kind, handler_class=_Handler
+        settings.http_host, settings.http_port, app, server_class=_Server, handler_class=_Handler
     )
     threading.Thread(target=server.serve_forever, name="http", daemon=True).start()

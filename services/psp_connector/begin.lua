@@ -3,9 +3,8 @@
 -- unchanged; an error would block the others in this call on every retry.
 --
 -- KEYS  transaction:{id} of each
--- ARGV  1 now, RFC 3339   2 the PSP   then of each the attempt's traceparent or '', of each '1' if an
---       attempt may have been forgotten (after a sweep or replay) or '', and the fields to return, more
---       than one
+-- ARGV  1 now, RFC 3339   2 the PSP   3 and on: a traceparent or '' for each; for each '1' if an earlier
+--       attempt may be unrecorded (after a sweep or replay), else ''; two or more fields to return
 -- Returns  for each a list: '1' if no earlier attempt at any PSP is recorded, else '', and those fields; or
 --          {reason} if it cannot be charged
 local now, psp = ARGV[1], ARGV[2]

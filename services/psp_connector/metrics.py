@@ -12,7 +12,7 @@ from services.common.transaction import FINAL
 
 _PSP_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
-# After it, no further partition is asked: with the last one's own timeout, a scrape ends below
+# No partition is read after this. Even if the last one times out, a scrape takes less than
 # Prometheus' limit of 10 s.
 COLLECT_SECONDS_MAX = 3.0
 
@@ -42,9 +42,9 @@ class Attempts:
 
 
 class QueueCollector:
-    """Queue depths and age, read on scrape; an unavailable partition has none.
+    """Queue depths and age, read on scrape.
 
-    Nor have those whose turn is after COLLECT_SECONDS_MAX.
+    Unavailable partitions are omitted, and so are those not reached within COLLECT_SECONDS_MAX.
     """
 
     def __init__(self, client: store.Client, partitions: Sequence[store.Partition]) -> None:

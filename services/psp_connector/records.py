@@ -189,10 +189,10 @@ def read_record(entry: Entry, record: Sequence[str | None], psp: str, now: int, 
 def _check_earlier_attempts(parsed: _Record, psp: str, now: int) -> None:
     # begin.lua has just recorded the PSP and time of a first attempt.
     if parsed.psp != psp:
-        raise UnreadableError("attempted before at another PSP: it may have charged it")
+        raise UnreadableError("first attempted at another PSP, which may have captured it")
     if is_old(parsed.created_at, parsed.attempted_at, parsed.not_captured_at, now):
         when = f"over {IDEMPOTENCY_KEY_HOURS} hours ago"
-        raise UnreadableError(f"attempted before, {when}: the PSP may have charged it")
+        raise UnreadableError(f"first attempted {when}: the PSP may have captured it")
 
 
 def start_span(entry: Entry, partition: store.Partition, connector: str) -> Span:

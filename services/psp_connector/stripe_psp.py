@@ -65,7 +65,7 @@ def stripe_amount(amount: int, currency: str) -> int:
     iso_decimals = EXPONENTS.get(currency)
     decimals = _DECIMALS.get(currency, 2)
     if iso_decimals is None or (iso_decimals != 2 and currency not in _DECIMALS):
-        raise AmountError(f"currency_not_supported: Stripe takes no {currency[:3]}")
+        raise AmountError(f"currency_not_supported: Stripe does not support {currency[:3]}")
     if decimals < iso_decimals:
         step = 10 ** (iso_decimals - decimals)
     else:

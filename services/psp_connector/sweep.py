@@ -1,7 +1,7 @@
 """Finds orphaned transactions (open, but in no queue) and queues them again.
 
 The services leave none; `XGROUP DELCONSUMER`, `DEL queue` and the like by hand do. A step scans
-some 1,000 keys in some 4 ms of Redis time (measured with 1,000,000 records on a busy machine). At
+about 1,000 keys in about 4 ms of Redis time (measured with 1,000,000 records on a busy machine). At
 one step per second, a million records take 17 minutes at a constant cost of 0.4 %.
 """
 

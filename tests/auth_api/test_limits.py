@@ -153,11 +153,11 @@ def test_a_remembered_login_waits_for_guesses_in_flight() -> None:
     """A right guess among concurrent wrong ones is not distinguished by its status."""
     limits = LoginLimits()
     assert limits.attempt("alice", "10.0.0.1", b"right", lambda: True)
-    assert limits.is_calm("alice", "10.0.0.1")
+    assert limits.is_trusted("alice", "10.0.0.1")
     seen: list[bool] = []
 
     def verify() -> bool:
-        seen.append(limits.is_calm("alice", "10.0.0.1"))
+        seen.append(limits.is_trusted("alice", "10.0.0.1"))
         return False
 
     assert not limits.attempt("alice", "10.0.0.1", b"wrong", verify)

@@ -88,7 +88,7 @@ class Chaos:
 
     @contextlib.contextmanager
     def traffic(self, methods: tuple[str, ...] = MIXED) -> Iterator[None]:
-        """Sends some 80 transactions a second during the block."""
+        """Sends about 80 transactions a second during the block."""
         over = threading.Event()
         with ThreadPoolExecutor(1) as pool:
             future = pool.submit(self.send, TRAFFIC_MAX, methods, pause_seconds=0.04, until=over)

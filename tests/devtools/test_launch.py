@@ -220,11 +220,11 @@ def test_state_of_another_user_is_named(
     monkeypatch.setattr(sys, "argv", ["deadletters", "list"])
     (tmp_path / "nixw").mkdir()
     monkeypatch.setattr(os, "getuid", lambda: 4711)
-    cure = f'after a start with sudo take it back with `sudo chown -R 4711 "{tmp_path}"`'
-    assert locate.access_fault(tmp_path).startswith(f"{tmp_path} belongs to another user: {cure}")
+    remedy = f'after a start with sudo take it back with `sudo chown -R 4711 "{tmp_path}"`'
+    assert locate.access_fault(tmp_path).startswith(f"{tmp_path} belongs to another user: {remedy}")
     environ = current(os.environ).merged
     assert [logs.main([], environ), deadletters.run()] == [1, 1]
     assert doctor.main([], environ, sys.stdout) == 1
     shown = capsys.readouterr()
-    assert (shown.out.count(cure), shown.err.count(cure)) == (1, 2)
+    assert (shown.out.count(remedy), shown.err.count(remedy)) == (1, 2)
     assert "\nfaults (X): 1, " in shown.out

@@ -66,13 +66,13 @@ def test_a_supervised_process_is_no_orphan(tmp_path: Path) -> None:
     with python(WAIT, *supervised(tmp_path)) as process:
         [child] = psutil.Process(process.pid).children()
         assert found(tmp_path) == {}
-        [rival] = processes.rivals(tmp_path)
+        [rival] = processes.conflicting_stacks(tmp_path)
         assert f"(core-api, pid {child.pid})" in rival
         assert rival.endswith(f"kill {process.pid}")
         process.kill()
         process.wait(10)
         wait_until(lambda: found(tmp_path) == {child.pid: "core-api"}, what="the orphan")
-        assert processes.rivals(tmp_path) == []
+        assert processes.conflicting_stacks(tmp_path) == []
         child.kill()
 
 
@@ -81,7 +81,7 @@ def test_another_users_stack_is_a_rival(tmp_path: Path, monkeypatch: pytest.Monk
     with python(WAIT, PLATFORM_STATE=str(tmp_path), **MARKS) as process:
         monkeypatch.setattr(os, "getuid", lambda: 12_345)
         assert found(tmp_path) == {}
-        [rival] = processes.rivals(tmp_path)
+        [rival] = processes.conflicting_stacks(tmp_path)
         assert rival.endswith(f"kill {process.pid}")
 
 

@@ -15,7 +15,7 @@ TYPOS = {
     "platform_port": "PLATFORM_PORT",
 }
 
-# The closest of some 300 that shells, desktops, editors, CI systems, hosters and Nix set.
+# The closest of about 300 that shells, desktops, editors, CI systems, hosters and Nix set.
 COMMON = """
     APP_URL CACHE_URL HTTP_ACCEPT HTTP_PROXY JENKINS_URL JWT_ISSUER LD_PRELOAD LOG_COLOR LOG_FILE
     MAIL_URL MERCHANT_ID OPENAI_API_KEY PLATFORM PLATFORM_BRANCH PLATFORM_PROJECT PORT QUEUE_NAME

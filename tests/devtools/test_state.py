@@ -86,4 +86,4 @@ def test_reset_asks_at_a_terminal(tmp_path: Path, typed: str, code: int) -> None
     state.prepare(tmp_path)
     result, screen = at_terminal(RESET, environ_of(tmp_path), f"{typed}\n")
     assert (result, (tmp_path / "jwt-secret").exists()) == (code, code == 1)
-    assert "go on? [y/N]" in screen
+    assert "continue? [y/N]" in screen

@@ -76,8 +76,8 @@ def the_psp_changes(payments: Payments, _transaction_id: str) -> None:
 
 
 REASONS = {
-    "old": "attempted before, over 23 hours ago: the PSP may have charged it",
-    "elsewhere": "attempted before at another PSP: it may have charged it",
+    "old": "first attempted over 23 hours ago: the PSP may have captured it",
+    "elsewhere": "first attempted at another PSP, which may have captured it",
 }
 
 

@@ -105,10 +105,10 @@ def test_an_unusable_proxy_is_refused(
         (5120, "KWD", 5120),
         (1250, "MGA", "amount_not_representable: Stripe takes MGA in multiples of 100"),
         (5124, "KWD", "amount_not_representable: Stripe takes KWD in multiples of 10"),
-        (1000, "IQD", "currency_not_supported: Stripe takes no IQD"),
-        (10_000, "CLF", "currency_not_supported: Stripe takes no CLF"),
-        (1, "UYI", "currency_not_supported: Stripe takes no UYI"),
-        (1250, "usd", "currency_not_supported: Stripe takes no usd"),
+        (1000, "IQD", "currency_not_supported: Stripe does not support IQD"),
+        (10_000, "CLF", "currency_not_supported: Stripe does not support CLF"),
+        (1, "UYI", "currency_not_supported: Stripe does not support UYI"),
+        (1250, "usd", "currency_not_supported: Stripe does not support usd"),
     ],
 )
 def test_the_amount_is_in_stripes_unit(amount: int, currency: str, sent: int | str) -> None:
@@ -123,7 +123,7 @@ def test_the_amount_is_in_stripes_unit(amount: int, currency: str, sent: int | s
 def test_an_amount_that_is_refused_is_not_sent(psp: Service) -> None:
     """The transaction fails, without a call."""
     outcome = client(psp.url).charge(dataclasses.replace(CHARGE, currency="IQD"))
-    refused = Refused("currency_not_supported: Stripe takes no IQD", is_sent=False)
+    refused = Refused("currency_not_supported: Stripe does not support IQD", is_sent=False)
     assert (outcome, psp.seen) == (refused, [])
 
 

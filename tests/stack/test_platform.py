@@ -182,7 +182,7 @@ def test_a_stack_whose_socket_was_deleted_is_stopped(args: list[str]) -> None:
             stack.supervisor.send_signal(SIGSTOP)
         found = json.loads(stack.doctor("--json").stdout)["findings"]
         [fault] = [one for one in found if one["status"] == "fault"]
-        assert "platform down" in fault["cure"]
+        assert "platform down" in fault["remedy"]
         done = stack.platform(*args)
         named = f"process-compose, pid {stack.supervisor.pid}, whose socket was gone"
         assert (done.returncode, named in done.stdout) == (0, True), done.stdout + done.stderr

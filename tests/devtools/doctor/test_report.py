@@ -55,7 +55,7 @@ def test_json_has_a_stable_schema(environ: dict[str, str], checkout: Path) -> No
     assert document["version"] == 1
     assert list(dict.fromkeys(item["section"] for item in document["findings"])) == SECTIONS
     for item in document["findings"]:
-        assert list(item) == ["section", "name", "value", "status", "note", "cure"]
+        assert list(item) == ["section", "name", "value", "status", "note", "remedy"]
         assert all(isinstance(text, str) for text in item.values())
     faults = [item for item in document["findings"] if item["status"] == "fault"]
     assert [item["name"][:20] for item in faults] == [
@@ -63,7 +63,7 @@ def test_json_has_a_stable_schema(environ: dict[str, str], checkout: Path) -> No
         ".env: PSP_TIMEOUT_SE",
         "QUEUE_LIMIT='many': ",
     ]
-    assert all(item["cure"] for item in faults)
+    assert all(item["remedy"] for item in faults)
 
 
 def test_processes_that_share_a_port_are_a_fault(
@@ -121,13 +121,13 @@ def test_files_with_secrets_must_be_private(environ: dict[str, str], checkout: P
         (checkout / name).chmod(0o755)
     here = current(environ)
     items = wrong(machine.state(here) + machine.dotenv(here))
-    assert [(item.name, item.status, item.cure) for item in items] == [
+    assert [(item.name, item.status, item.remedy) for item in items] == [
         ("mode", "fault", f"chmod 700 {checkout}/.state"),
         ("mode of jwt-secret", "fault", f"chmod 600 {checkout}/.state/jwt-secret"),
         (".env", "warning", f"chmod 600 {checkout}/.env"),
     ]
     for item in items:
-        subprocess.run(item.cure.split(), check=True)
+        subprocess.run(item.remedy.split(), check=True)
     assert wrong(machine.state(here) + machine.dotenv(here)) == []
 
 
@@ -139,7 +139,7 @@ def test_faults_of_the_machine_are_reported(environ: dict[str, str], checkout: P
     (checkout / ".state/version").write_text("2")
     [fault] = wrong(machine.state(here))
     assert "made by another version" in fault.note
-    assert "platform reset" in fault.cure
+    assert "platform reset" in fault.remedy
     shutil.rmtree(checkout / ".state")
     (checkout / ".state").write_text("")
     os.utime(checkout / "flake.lock", times=(0, time.time() + 86_400))

@@ -66,7 +66,7 @@ def test_a_port_in_use_is_reported_with_its_holder(environ: dict[str, str], name
     assert fault.name == name
     assert f"({name}) is held by" in line
     assert f"pid {os.getpid()}" in fault.note
-    assert "end it, or start with PLATFORM_PORT=" in fault.cure
+    assert "end it, or start with PLATFORM_PORT=" in fault.remedy
     assert one(found.ports(), "router").note == "free"
     assert CONSOLE.name not in {item.name for item in without}
 
@@ -105,8 +105,8 @@ def test_a_port_without_a_listener_is_explained_by_its_process(
     assert one(found, "psp-sandbox").status == "ok"
     console = one(found, "console")
     assert (console.status, console.note) == ("warning", "starting")
-    assert one(found, "core-api").cure.endswith("; platform process start core-api-0")
-    assert one(found, "auth-api").cure == "`platform down`, then `platform up -D`"
+    assert one(found, "core-api").remedy.endswith("; platform process start core-api-0")
+    assert one(found, "auth-api").remedy == "`platform down`, then `platform up -D`"
 
 
 def test_a_part_of_the_stack_has_no_faults(
@@ -141,8 +141,8 @@ def test_a_failed_process_is_a_fault_once(
         "Restarting",
         "exit code 1, 8 restarts",
     )
-    assert "logs/redis-1.log" in faults["redis-1"].cure
-    assert "logs/core-api.log.1" in faults["core-api-1"].cure
+    assert "logs/redis-1.log" in faults["redis-1"].remedy
+    assert "logs/core-api.log.1" in faults["core-api-1"].remedy
     assert health == []
 
 
@@ -158,7 +158,7 @@ def test_a_stopped_node_is_a_fault_once(
         ("redis-2", "fault"),
         ("redis-2 bus", "ok"),
     ]
-    assert "logs/redis-2.log" in found[0].cure
+    assert "logs/redis-2.log" in found[0].remedy
 
 
 def test_data_of_another_number_of_partitions_are_reported_before_the_start(
@@ -201,7 +201,7 @@ def test_a_redis_that_cannot_write_must_not_be_stopped(
             assert client.set("acknowledged", "x" * 8192)
         [fault] = wrong(running(environ, REDIS_URL=url).redis())
     assert (fault.name, fault.value) == ("last write to it", "err")
-    assert "before you stop Redis" in fault.cure
+    assert "before you stop Redis" in fault.remedy
     with redis_server(tmp_path, port), redis.Redis.from_url(url) as client:
         assert not client.exists("acknowledged"), "so the stop above has lost it"
 
@@ -228,7 +228,7 @@ def test_only_a_key_of_another_type_is_to_be_deleted(
     client.hset(store.WHOLE.transaction("00000000-0000-4000-8000-000000000000"), "status", "queued")
     client.set(store.WHOLE.queue, "x")
     fault = wrong(running(environ, REDIS_URL=f"redis://127.0.0.1:{redis_port}/0").redis())[-1]
-    assert "delete it" in fault.cure
+    assert "delete it" in fault.remedy
     client.acl_setuser(
         "a", enabled=True, nopass=True, keys="*", categories=["+@all"], commands=[forbidden]
     )
@@ -236,7 +236,7 @@ def test_only_a_key_of_another_type_is_to_be_deleted(
     client.acl_deluser("a")
     fault = wrong(found)[-1]
     assert fault.name.startswith(name)
-    assert ("permissions" in fault.note, fault.cure) == (True, "")
+    assert ("permissions" in fault.note, fault.remedy) == (True, "")
 
 
 def test_a_psp_that_is_unavailable_is_reported(
@@ -266,6 +266,6 @@ def test_an_orphan_is_reported_with_its_pid(environ: dict[str, str], checkout: P
         [fault] = preflight.busy_ports(port, state, environ)
     assert router.note == f"ours: python, pid {orphan.pid}"
     assert (item.status, item.value) == ("fault", f"router, pid {orphan.pid}")
-    assert "`platform down` ends them" in item.cure
+    assert "`platform down` ends them" in item.remedy
     assert "a stack of this checkout is running" in fault
     assert f"kill {orphan.pid}" in fault
