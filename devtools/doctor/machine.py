@@ -86,7 +86,7 @@ def _compared(program: str, version: str, path: str) -> Finding:
         return Finding(program, version, note="pinned")
     if version == (pin := pinned()["redis" if program.startswith("redis") else program]):
         return Finding(program, version, note="as pinned")
-    return Finding(program, version, "note", f"the pin has {pin}")
+    return Finding(program, version, "note", f"pinned: {pin}")
 
 
 def state(checkout: Checkout) -> list[Finding]:
@@ -96,7 +96,7 @@ def state(checkout: Checkout) -> list[Finding]:
         note, _, remedy = fault.partition(": ")
         return [Finding("folder", str(folder), "fault", note, remedy)]
     if not folder.exists():
-        return [Finding("folder", str(folder), "note", "made by the first start")]
+        return [Finding("folder", str(folder), "note", "created at the first start")]
     findings = [Finding("folder", str(folder)), _mode(folder, 0o700)]
     if (secret := folder / "jwt-secret").exists():
         findings.append(_mode(secret, 0o600))
@@ -121,7 +121,7 @@ def dotenv(checkout: Checkout) -> list[Finding]:
     if not path.is_file():
         return [Finding(".env", "none", note="every setting has a default")]
     mode, values = stat.S_IMODE(path.stat().st_mode), checkout.dotenv.values
-    secrets = ("SECRET", "SECRET_PREVIOUS", "_KEY", "PASSWORD")
+    secrets = ("SECRET", "SECRET_PREVIOUS", "_KEY", "_TOKEN", "_HEADERS", "PASSWORD")
     has_secret = any(n.endswith(secrets) or "@" in value for n, value in values.items())
     if has_secret and mode & 0o077:
         note, remedy = "others may read the secrets in it", f"chmod 600 {path}"
@@ -150,5 +150,5 @@ def clock(checkout: Checkout) -> list[Finding]:
     value = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
     if written <= time.time() + _FUTURE_SECONDS:
         return [Finding("clock", value)]
-    remedy = "set the clock: tokens live 30 seconds by it, and TLS certificates have dates"
+    remedy = "set the clock: tokens live 30 seconds by it, and TLS certificates expire"
     return [Finding("clock", value, "fault", "before flake.lock was written", remedy)]

@@ -18,7 +18,9 @@ from devtools.checkout import current
 from devtools.doctor import __main__ as doctor
 from devtools.doctor import findings, machine
 from devtools.doctor.findings import Finding
+from devtools.settings import SETTINGS
 from devtools.terminal import Output
+from services.common.settings import Secret
 from tests.devtools.conftest import one, wrong
 from tests.support import CLOSED_PORT, script
 
@@ -40,7 +42,7 @@ def test_a_fresh_checkout_has_no_fault(environ: dict[str, str], checkout: Path) 
     before = sorted(checkout.rglob("*"))
     code, text = report(environ)
     heads = [line for line in text.splitlines() if line and line[0] not in " !X"]
-    assert (code, heads) == (0, [*SECTIONS, "nothing is wrong"])
+    assert (code, heads) == (0, [*SECTIONS, "no problems found"])
     assert sorted(checkout.rglob("*")) == before
 
 
@@ -131,6 +133,20 @@ def test_files_with_secrets_must_be_private(environ: dict[str, str], checkout: P
     assert wrong(machine.state(here) + machine.dotenv(here)) == []
 
 
+def test_every_secret_in_dotenv_is_recognized(environ: dict[str, str], checkout: Path) -> None:
+    """If others can read `.env`, each setting that is a secret or may hold one is warned of."""
+    secrets = {
+        name.upper()
+        for settings in SETTINGS.values()
+        for name, field in settings.model_fields.items()
+        if field.annotation in (Secret, Secret | None)
+    }
+    for variable in (*secrets, "OTEL_EXPORTER_OTLP_HEADERS", "MERCHANT_PASSWORD"):
+        (checkout / ".env").write_text(f"{variable}=hunter2\n")
+        (checkout / ".env").chmod(0o644)
+        assert [item.name for item in wrong(machine.dotenv(current(environ)))] == [".env"], variable
+
+
 def test_faults_of_the_machine_are_reported(environ: dict[str, str], checkout: Path) -> None:
     """A folder of another version, a file as folder, and a clock in the past are reported."""
     here = current(environ)
@@ -175,8 +191,8 @@ def test_versions_are_compared_with_the_pin(
     found = {item.name: (item.value, item.status, item.note) for item in items}
     del found["python"]
     assert found == {
-        "redis-server": ("7.2.1", "note", f"the pin has {pin['redis']}"),
-        "redis-cli": ("7.0.15", "note", f"the pin has {pin['redis']}"),
+        "redis-server": ("7.2.1", "note", f"pinned: {pin['redis']}"),
+        "redis-cli": ("7.0.15", "note", f"pinned: {pin['redis']}"),
         "caddy": (pin["caddy"], "ok", "as pinned"),
         "process-compose": ("unknown", "warning", "version not recognised"),
     }
