@@ -137,11 +137,7 @@ def _ping(settings: RedisSettings, failure: list[str]) -> None:
     from services.common import redis_check, redis_client  # noqa: PLC0415
 
     try:
-        with contextlib.closing(
-            redis_client.connect(
-                settings.redis_url, timeout_seconds=1, cluster=settings.redis_cluster
-            )
-        ) as client:
+        with contextlib.closing(redis_client.connect_to(settings, timeout_seconds=1)) as client:
             redis_check.check(client, settings)
     except redis_check.MismatchError as error:
         failure[0] = str(error)

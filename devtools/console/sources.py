@@ -52,7 +52,7 @@ _UNAVAILABLE: dict[type[Exception], str] = {
 TROUBLE: tuple[type[Exception], ...] = (
     RefusedError, *_UNAVAILABLE, PlatformError, Problem, UsersError,
 )  # fmt: skip
-REDIS_TIMEOUT_SECONDS = 2.0
+RESPONSE_SECONDS_MAX = 2.0
 # Payments searched by a filter: 2,000 take about 150 ms.
 EXAMINED_MAX = 2_000
 
@@ -84,11 +84,7 @@ class Sources:
         self.router_url = SERVICES["router"].url(settings.platform_port)
         self.logs = settings.platform_state / "logs"
         self.spans = spans
-        self.redis = redis_client.connect(
-            settings.redis_url,
-            timeout_seconds=REDIS_TIMEOUT_SECONDS,
-            cluster=settings.redis_cluster,
-        )
+        self.redis = redis_client.connect_to(settings, RESPONSE_SECONDS_MAX)
         self.supervisor = Supervisor(settings.pc_socket_path)
         self.partitions = store.partitions(settings.partitions)
         self.deadletters = DeadLetters(self.redis, self.partitions)
@@ -163,7 +159,7 @@ class Sources:
         token = self.settings.sandbox_token
         headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
         response = httpx.request(
-            method, url, json=body, headers=headers, timeout=REDIS_TIMEOUT_SECONDS, trust_env=False
+            method, url, json=body, headers=headers, timeout=RESPONSE_SECONDS_MAX, trust_env=False
         )
         response.raise_for_status()
         return response.json() if response.content else None

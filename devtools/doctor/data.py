@@ -29,11 +29,8 @@ def redis(checkout: Checkout, remedy: str) -> list[Finding]:
         return [Finding("address", "unknown", "fault", str(error), "correct it")]
     url = settings.redis_url
     try:
-        with contextlib.closing(
-            redis_client.connect(
-                url, timeout_seconds=_RESPONSE_SECONDS_MAX, cluster=settings.redis_cluster
-            )
-        ) as client:
+        connection = redis_client.connect_to(settings, _RESPONSE_SECONDS_MAX)
+        with contextlib.closing(connection) as client:
             return [Finding("address", masked(url)), *_of(client, settings)]
     except ResponseError as error:
         return [Finding(masked(url), "error", "fault", str(error))]
@@ -92,7 +89,7 @@ def _memory(facts: Mapping[str, Any]) -> Finding:
 
 def _lost(client: store.Client, partitions: Sequence[store.Partition]) -> Finding:
     """Open transactions that are in no queue: only the connector's sweep finds them."""
-    name, count, until = "open, in no queue", 0, time.monotonic() + _SWEEP_SECONDS_MAX
+    name, count, until = "orphaned transactions", 0, time.monotonic() + _SWEEP_SECONDS_MAX
     try:
         for ids in Sweep(client, partitions).look():
             count += len(ids)
@@ -105,6 +102,6 @@ def _lost(client: store.Client, partitions: Sequence[store.Partition]) -> Findin
         return Finding(name, "unknown", "fault", str(error), remedy)
     if not count:
         return Finding(name, "0")
-    note = "queue or group was changed by hand?"
+    note = "was the queue or its group changed by hand?"
     remedy = "the connector queues them again, a thousand records a second: is it running?"
     return Finding(name, str(count), "warning", note, remedy)

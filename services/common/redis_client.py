@@ -12,6 +12,8 @@ from redis.exceptions import RedisClusterException, SlotNotCoveredError
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
+from services.common.redis_url import RedisSettings
+
 Client: TypeAlias = Any
 """A `redis.Redis` or a cluster's; untyped because redis-py types replies as possibly awaitable."""
 
@@ -142,6 +144,13 @@ def ping(client: Client) -> None:
         else:
             return
     raise failure or redis.ConnectionError("no primary")
+
+
+def connect_to(settings: RedisSettings, timeout_seconds: float) -> Client:
+    """Returns a client as `connect` does, of these settings."""
+    return connect(
+        settings.redis_url, timeout_seconds=timeout_seconds, cluster=settings.redis_cluster
+    )
 
 
 def connect(url: str, *, timeout_seconds: float, cluster: bool = False) -> Client:

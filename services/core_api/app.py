@@ -22,9 +22,7 @@ REDIS_TIMEOUT_SECONDS = 0.8
 
 def create_app(settings: CoreSettings) -> App:
     """Creates the app; without Redis it starts, and only requests that need Redis fail."""
-    client = redis_client.connect(
-        settings.redis_url, timeout_seconds=REDIS_TIMEOUT_SECONDS, cluster=settings.redis_cluster
-    )
+    client = redis_client.connect_to(settings, REDIS_TIMEOUT_SECONDS)
     redis_check.at_start(client, settings)
     partitions = store.partitions(settings.partitions)
     transactions = Transactions(

@@ -28,9 +28,7 @@ _STUCK_SECONDS = 10.0
 
 def build(settings: ConnectorSettings) -> tuple[Connector, App]:
     """Creates the connector and its HTTP app; nothing connects yet."""
-    client = redis_client.connect(
-        settings.redis_url, timeout_seconds=REDIS_TIMEOUT_SECONDS, cluster=settings.redis_cluster
-    )
+    client = redis_client.connect_to(settings, REDIS_TIMEOUT_SECONDS)
     redis_check.at_start(client, settings)
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     first_seconds = settings.psp_backoff_seconds

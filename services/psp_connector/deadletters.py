@@ -177,9 +177,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str], out: TextIO, err: Text
     except SettingsError as error:
         err.write(f"deadletters: {error}: has the stack been started here?\n")
         return 1
-    client = redis_client.connect(
-        settings.redis_url, timeout_seconds=_REDIS_TIMEOUT_SECONDS, cluster=settings.redis_cluster
-    )
+    client = redis_client.connect_to(settings, _REDIS_TIMEOUT_SECONDS)
     letters = DeadLetters(client, store.partitions(settings.partitions))
     try:
         redis_check.check(client, settings)

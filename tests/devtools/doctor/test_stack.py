@@ -214,12 +214,12 @@ def test_open_transactions_in_no_queue_are_counted(
     key = store.WHOLE.transaction("00000000-0000-4000-8000-000000000000")
     client.hset(key, mapping={"status": status, "entry": "1-1"})
     found = running(environ, REDIS_URL=f"redis://127.0.0.1:{redis_port}/0").redis()
-    assert one(found, "open, in no queue").value == str(count)
+    assert one(found, "orphaned transactions").value == str(count)
     assert [item.status for item in wrong(found)] == ["warning"] * count
 
 
 @pytest.mark.parametrize(
-    ("forbidden", "name"), [("-evalsha", "open, in no queue"), ("-info", "redis://")]
+    ("forbidden", "name"), [("-evalsha", "orphaned transactions"), ("-info", "redis://")]
 )
 def test_only_a_key_of_another_type_is_to_be_deleted(
     client: Any, redis_port: int, environ: dict[str, str], forbidden: str, name: str
