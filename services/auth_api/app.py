@@ -1,10 +1,10 @@
 """The Auth API: issues tokens that are valid for 30 seconds."""
 
+from services.auth_api.directory import UserDirectory
 from services.auth_api.limits import LoginLimits
 from services.auth_api.passwords import Passwords
 from services.auth_api.resources import TokenResource
 from services.auth_api.settings import AuthSettings
-from services.auth_api.users import UserDirectory
 from services.common import openapi
 from services.common.tokens import Tokens
 from services.common.web import App, make_app

@@ -8,11 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from structlog.contextvars import bind_contextvars
 
 from services.auth_api.addresses import client_address
+from services.auth_api.directory import UserDirectory
 from services.auth_api.limits import LoginLimits
 from services.auth_api.passwords import PASSWORD_CHARACTERS_MAX, Passwords
 from services.auth_api.settings import Network
 from services.auth_api.userfile import USERNAME_CHARACTERS_MAX, User
-from services.auth_api.users import UserDirectory
 from services.common import openapi
 from services.common.problems import Problem
 from services.common.tokens import LIFETIME_SECONDS, Tokens

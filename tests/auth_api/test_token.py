@@ -14,14 +14,14 @@ import falcon.testing
 import jwt
 import pytest
 
-from services.auth_api import users
 from services.auth_api.app import create_app
+from services.auth_api.directory import UserDirectory
 from services.auth_api.limits import LoginLimits
 from services.auth_api.passwords import Passwords, hash_password
 from services.auth_api.resources import TokenResource
 from services.auth_api.settings import SHIPPED_USERS, AuthSettings
 from services.auth_api.userfile import load
-from services.auth_api.users import UserDirectory, main, read_password
+from services.auth_api.users import main, read_password
 from services.common.tokens import Tokens
 from services.common.web import make_app
 from tests.support import call
@@ -156,7 +156,7 @@ def test_no_id_is_reused(file: Path) -> None:
 def test_the_last_of_two_concurrent_changes_applies(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A thread that still loads the older file does not restore a user that the newer one lacks."""
+    """A slow reload of an older file never replaces a newer one."""
     directory = UserDirectory(file)
     others: list[threading.Thread] = []
 
@@ -169,7 +169,7 @@ def test_the_last_of_two_concurrent_changes_applies(
             others[0].join(0.5)
         return found
 
-    monkeypatch.setattr(users, "load", slowly)
+    monkeypatch.setattr("services.auth_api.directory.load", slowly)
     os.utime(file)
     directory.find("alice")
     others[0].join()
