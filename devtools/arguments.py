@@ -1,6 +1,7 @@
 """What the parsers of our commands have in common."""
 
 import argparse
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -19,6 +20,14 @@ def count(text: str) -> int:
     if not re.fullmatch(r"0*[1-9][0-9]{0,8}", text, re.ASCII):
         raise argparse.ArgumentTypeError("must be a number, 1 or more")
     return int(text)
+
+
+def seconds(text: str) -> float:
+    """Parses an argument that is a time above 0."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError("must be above 0")
+    return value
 
 
 def command(

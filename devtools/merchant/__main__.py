@@ -21,7 +21,7 @@ _SHIPPED_PASSWORD = "password"  # noqa: S105  of the users that ship with the pl
 _SHIPPED_USERS = Path(__file__).parents[2] / "services/auth_api/users.json"
 _EXAMPLES = """\
 examples:
-  merchant pay 1250 USD --as alice             USD 12.50: a token, a transaction, its end
+  merchant pay 1250 USD --as alice             pays USD 12.50 and waits for the result
   merchant pay 500 JPY --as alice              JPY 500: the yen has no smaller unit
   merchant pay 1250 USD --as becky --payment-method pm_card_chargeDeclined
   merchant pay 1250 USD --as alice --idempotency-key order-17     safe to repeat
@@ -34,7 +34,7 @@ services/psp_sandbox/README.md lists the payment methods: captured, declined, sl
 _EPILOG = """
 environment:
   PLATFORM_URL        the router's address
-  PLATFORM_PORT       or its port (that of this checkout's last start)
+  PLATFORM_PORT       or its port (default: that of this checkout's last start)
   MERCHANT_PASSWORD   the merchant's password (`password`, that of the shipped users)
   JWT_SECRET          for `smoke`, or JWT_SECRET_FILE: signs an expired token (.state/jwt-secret);
                       if it is not the platform's, one check waits 31 seconds
@@ -113,7 +113,7 @@ def _add_command(
     command = arguments.command(commands, name, what, _EPILOG)
     command.add_argument("--url", help="the router's address (http://127.0.0.1:8000)")
     command.add_argument(
-        "--timeout", type=float, default=float(timeout_seconds), metavar="S",
+        "--timeout", type=arguments.seconds, default=float(timeout_seconds), metavar="S",
         help=f"limit for the whole command, in seconds ({timeout_seconds})",
     )  # fmt: skip
     return command

@@ -31,7 +31,9 @@ class Form:
 
     def __init__(self, merchants: list[str]) -> None:
         with ui.row():
-            self.merchant = ui.select(merchants, label="Merchant", value=merchants[0])
+            self.merchant = ui.select(
+                merchants, label="Merchant", value=next(iter(merchants), None)
+            )
             self.amount = ui.input("Amount, smallest unit", value="1250")
             self.currency = ui.select(
                 sorted(EXPONENTS), label="Currency", value="USD", with_input=True
@@ -124,7 +126,7 @@ def _burst(form: Form, sources: Sources) -> None:
                 if not progress.is_deleted:
                     results[await in_thread(_THREADS, _result, session, client, body)] += 1
                     outcomes = ", ".join(f"{count} {name}" for name, count in results.items())
-                    progress.text = f"{results.total()} of {total} answered: {outcomes}"
+                    progress.text = f"{results.total()} of {total} sent: {outcomes}"
 
             in_thread = asyncio.get_running_loop().run_in_executor
             running[:] = [asyncio.gather(*map(send, range(total)))]

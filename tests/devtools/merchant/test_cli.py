@@ -20,6 +20,10 @@ NOWHERE = ("localhost:8000", "http://[::1", "http://localhost:99999")
         ("pay 12.50 USD --as alice", {}, 2, "for USD 12.50 write 1250"),
         ("pay 0 USD --as alice", {}, 2, "smallest unit"),
         (f"pay {'9' * 5000} USD --as alice", {}, 2, "smallest unit"),
+        *(
+            (f"{TOKEN} --timeout={text}", {}, 2, "argument --timeout: ")
+            for text in ("0", "nan", "s")
+        ),
         ("trace loyalty --as alice", {}, 2, "argument ID: invalid UUID value: 'loyalty'"),
         ("pay 1 USD --as alice --idempotency-key é", {}, 2, "must be visible ASCII characters"),
         ("token --as andr\udce9", {}, 2, "must be UTF-8"),
