@@ -157,10 +157,7 @@ in
   image-configs =
     pkgs.runCommand "image-configs"
       {
-        description = builtins.toJSON {
-          inherit configs;
-          packages = package.packagesOf;
-        };
+        description = builtins.toJSON configs;
       }
       ''
         printf '%s\n' "$description" >$out

@@ -174,7 +174,7 @@ in
   );
 
   # For a container image: only the code and packages of one folder of services/.
-  inherit packagesOf services;
+  inherit services;
   codeOf =
     folder:
     compiled "platform-${folder}" "services" [

@@ -35,8 +35,6 @@ class Reply:
 class Service(ThreadingHTTPServer):
     """Sends `replies` by path, or else `reply`."""
 
-    daemon_threads = True
-
     def __init__(self, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.connections = 0

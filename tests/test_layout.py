@@ -20,7 +20,7 @@ from tests.support import ROOT, call
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "process-compose.yaml").read_text())
 PROCESSES: dict[str, Any] = COMPOSE["processes"]
 LAYERS = ("services", "devtools", "bench", "tests")
-"""A layer imports itself and those before it."""
+"""A layer imports itself and those before it; only the benchmark also imports tests' helpers."""
 PACKAGES = {service.folder for service in SERVICES.values() if service.packages}
 
 
@@ -46,7 +46,7 @@ def ours(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("layer", LAYERS[:-2])
 def test_imports_point_downwards(layer: str) -> None:
-    """Services import no tools, tools import no benchmark, and nothing imports tests."""
+    """Services import no tools, and tools import neither the benchmark nor tests."""
     below = set(LAYERS[: LAYERS.index(layer) + 1])
     for path in (ROOT / layer).rglob("*.py"):
         assert {name.split(".")[0] for name in ours(path)} <= below, path
@@ -129,13 +129,12 @@ def test_the_catalog_names_every_process() -> None:
 
 @pytest.mark.parametrize("name", list(SERVICES))
 def test_a_process_matches_its_service_toml(name: str) -> None:
-    """Port, module, description, stop time and dependencies match."""
+    """Port, module, stop time and dependencies match; the description is derived."""
     service, process = SERVICES[name], PROCESSES[name]
     command = process["command"] + (ROOT / "services/router/run.sh").read_text()
     assert f"{service.variable}_PORT" in command
     if service.packages:
         assert process["command"].strip().endswith(f"exec python -m services.{service.folder}")
-        assert process["description"] == service.description
         assert process["shutdown"]["timeout_seconds"] == service.stop_seconds
     waited_for = process["depends_on"]
     for needed in service.needs:
@@ -171,8 +170,8 @@ def test_every_process_is_bounded(name: str) -> None:
     assert process["log_location"].endswith(f"/logs/{name}.log")
     assert "exec " in process["command"]
     assert "readiness_probe" not in process, "process-compose does not end a running probe"
-    conditions = {"process_started", "process_log_ready", "process_completed_successfully"}
-    conditions |= {"process_completed"}
+    conditions = {"process_started", "process_log_ready", "process_completed"}
+    conditions.add("process_completed_successfully")
     for needed in process.get("depends_on", {}).values():
         assert needed["condition"] in conditions
 

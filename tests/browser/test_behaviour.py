@@ -10,6 +10,7 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from bench import copies
+from devtools.catalog import CONSOLE
 from services.common import store
 from tests.browser.person import SEE_SECONDS_MAX, Person
 from tests.devtools.console.traces import payment
@@ -138,5 +139,5 @@ def test_pages_are_reached_and_opened_by_keyboard(person: Person, stack: Stack) 
 def test_its_memory_stays_within_bounds(stack: Stack) -> None:
     """Memory is bounded after all tests above, with 120,000 spans stored."""
     used = stack.process("console").memory_full_info()
-    assert http.get(f"http://127.0.0.1:{stack.port + 6}/health").json()["status"] == "pass"
+    assert http.get(f"{CONSOLE.url(stack.port)}/health").json()["status"] == "pass"
     assert getattr(used, "pss", used.rss) / 1e6 < 160

@@ -114,13 +114,13 @@ def test_faults_are_switches_in_all_tabs(person: Person, stack: Stack) -> None:
     with person.another_tab():
         person.opens("/psp")
         person.clicks("Decline")
-        person.sees("The PSP is decline")
+        person.sees("Faults on: Decline")
         id_ = paid(stack)
         assert stack.ended(id_)["status"] == "declined"
     person.finds("//*[@role='switch'][normalize-space()='Decline'][@aria-checked='true']")
     person.sees(id_[:8], "requests with a key")
     person.clicks("Decline")
-    person.sees("The PSP works")
+    person.sees("All faults off")
     assert stack.ended(paid(stack))["status"] == "captured"
 
 
@@ -156,7 +156,7 @@ def test_a_burst_shows_in_picture_and_charts(person: Person) -> None:
     person.types("Payments", "60")
     person.types("Per second", "12")
     person.clicks("Start burst")
-    person.sees("60 of 60 answered: 60 accepted")
+    person.sees("60 of 60 sent: 60 accepted")
     person.opens("/stack")
     script = "return document.querySelectorAll('.step-flows').length"
     wait_until(lambda: person.browser.execute_script(script), what="moving arrows")

@@ -108,7 +108,7 @@ def images(folder: Path) -> dict[str, Image]:
     file = os.environ.get("IMAGE_CONFIGS")  # set by the check `images`
     if not file:
         pytest.skip("IMAGE_CONFIGS is not set: ./nixw build .#image-configs, or nix flake check")
-    configs = json.loads(Path(file).read_text())["configs"]
+    configs = json.loads(Path(file).read_text())
     assert set(NAMES) == set(configs)
     first = free_ports(BLOCK)
     ports = {name: first + PORT_OFFSETS[name] for name in NAMES}

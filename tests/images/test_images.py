@@ -112,7 +112,7 @@ def test_redis_becomes_a_node_of_a_cluster(stack: Stack) -> None:
 
 @pytest.mark.parametrize("name", reversed(NAMES))
 def test_the_stop_signal_ends_it(name: str, stack: Stack) -> None:
-    """Each ends by itself before an engine would kill it, and says that all was well.
+    """Each exits with code 0 before an engine would kill it.
 
     The last of this file: it takes the stack down, in the order in which an engine does.
     """

@@ -21,6 +21,7 @@ from devtools.address import BLOCK, PORT_OFFSETS
 from devtools.health import is_healthy
 from devtools.processes import is_gone
 from devtools.supervisor import ProcessState, Supervisor
+from services.common.transaction import FINAL
 from tests import support
 
 START_SECONDS_MAX = 60  # 3 s is the aim; the machine of a check is shared and slow at times
@@ -64,7 +65,7 @@ class Stack:
         def final() -> dict[str, Any] | None:
             response = self.http.get(f"/transactions/{transaction_id}", headers=headers)
             record: dict[str, Any] = response.json()
-            return record if record.get("status") in {"captured", "declined", "failed"} else None
+            return record if record.get("status") in FINAL else None
 
         return support.wait_until(final, what=f"the end of {transaction_id}")
 

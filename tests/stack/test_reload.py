@@ -202,6 +202,6 @@ def test_a_stack_that_starts_with_a_syntax_error(tmp_path: Path) -> None:
 
 def test_reload_0_is_off(stack: Stack) -> None:
     """Nothing watches the files, as in other tests and benchmarks."""
-    stack.wait_for_log("reload", " off")
+    stack.wait_for_log("reload", "reload disabled")
     reload = {state.name: state for state in stack.states()}["reload"]
     assert not reload.has_failed

@@ -206,7 +206,7 @@ def test_no_page_may_frame_the_console(client: httpx.Client) -> None:
 
 
 def test_readiness_is_announced_once_the_port_is_open(tmp_path: Path) -> None:
-    """With a port that is in use, the console ends without a word of listening."""
+    """If its port is in use, the console exits and never logs `listening`."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         environ = {"HTTP_PORT": port, "PLATFORM_PORT": "1", "PLATFORM_STATE": str(tmp_path)}
