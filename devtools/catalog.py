@@ -24,9 +24,10 @@ class Service:
 
     name: str
     """The name in process-compose.yaml, such as `core-api`."""
-    description: str
     port_offset: int
     """Added to PLATFORM_PORT."""
+    description: str = ""
+    """Of a Python service: also its description in process-compose.yaml."""
     route: str = ""
     """The router's prefix without slashes; empty if the router does not route to it."""
     needs: tuple[str, ...] = ()

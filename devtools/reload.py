@@ -164,7 +164,7 @@ def main() -> None:
         started = (state_folder(os.environ) / "environment").stat().st_mtime
         watch(services, Supervisor(os.environ["PC_SOCKET_PATH"]), started)
     else:
-        _log.info("off", reason="RELOAD=0, or the code is not in a checkout")
+        _log.info("reload disabled", reason="RELOAD=0, or the code is not in a checkout")
 
 
 if __name__ == "__main__":

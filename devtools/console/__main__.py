@@ -25,7 +25,7 @@ def main() -> None:
     with exit_if_bad():
         logs.configure("console", Settings.read(environ))
     if os.environ.get("CONSOLE") == "off":
-        structlog.get_logger().info("off", reason="CONSOLE=off")
+        structlog.get_logger().info("console disabled", reason="CONSOLE=off")
         return
     os.nice(_NICENESS)
     # Newer versions of FastAPI import it; see services/__init__.py.

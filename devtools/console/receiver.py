@@ -39,11 +39,13 @@ def routes(store: SpanStore) -> list[Route]:
                     lambda: store.add(ExportTraceServiceRequest.FromString(body))
                 )
         except ClientDisconnect:  # e.g. killed while sending
-            raise HTTPException(400, "cut off") from None
+            raise HTTPException(400, "request body truncated") from None
         except DecodeError:
             raise HTTPException(400, "not an ExportTraceServiceRequest") from None
         except sqlite3.Error:
-            raise HTTPException(503, "cannot write the store", {"Retry-After": "5"}) from None
+            raise HTTPException(
+                503, "cannot write to the span store", {"Retry-After": "5"}
+            ) from None
         return Response(ExportTraceServiceResponse().SerializeToString(), media_type=PROTOBUF)
 
     async def health(_request: Request) -> Response:
@@ -61,7 +63,7 @@ async def _body(request: Request) -> bytes:
         raise HTTPException(415, f"send {PROTOBUF}")
     encoding = request.headers.get("content-encoding", "identity")
     if encoding not in {"identity", "gzip"}:
-        raise HTTPException(415, "send it plain or with gzip")
+        raise HTTPException(415, "unsupported Content-Encoding: use identity or gzip")
     body = bytearray()
     async for piece in request.stream():
         body += piece
@@ -70,7 +72,7 @@ async def _body(request: Request) -> bytes:
         try:
             body = bytearray(gzip.GzipFile(fileobj=io.BytesIO(body)).read(BODY_BYTES_MAX + 1))
         except (OSError, EOFError, zlib.error):
-            raise HTTPException(400, "not gzip, or cut off") from None
+            raise HTTPException(400, "invalid or truncated gzip body") from None
         _check_size(body)
     return bytes(body)
 

@@ -153,8 +153,7 @@ class SpanStore:
             return []
         with self._lock, self._connection as connection:
             rows = connection.execute(_OF_TRANSACTION, {"id": transaction_id}).fetchall()
-        spans = [decode(service, trace_pb2.Span.FromString(span)) for service, span in rows]
-        return sorted(spans, key=lambda span: (span.start_ns, -span.end_ns))
+        return [decode(service, trace_pb2.Span.FromString(span)) for service, span in rows]
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -103,7 +103,7 @@ def run(probes: Mapping[str, Probe], seconds_max: float = _PROBES_SECONDS_MAX) -
         thread.start()
     for thread in threads:
         thread.join(max(deadline - time.monotonic(), 0))
-    hangs = [Finding("probe", "hangs", "fault", f"nothing within {seconds_max:.0f} s")]
+    hangs = [Finding("probe", "timed out", "fault", f"no result within {seconds_max:.0f} s")]
     return [
         replace(finding, section=section)
         for section in probes

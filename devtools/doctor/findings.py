@@ -59,4 +59,4 @@ def print_text(findings: Sequence[Finding], output: Output) -> None:
         output.say("")
     faults, warnings = count(findings, "fault"), count(findings, "warning")
     totals = f"faults (X): {faults}, warnings (!): {warnings}"
-    output.say(totals if faults or warnings else "nothing is wrong")
+    output.say(totals if faults or warnings else "no problems found")

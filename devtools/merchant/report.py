@@ -32,7 +32,7 @@ def _time(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise PlatformError(f"the platform sent {text!r}, which is no time") from None
+        raise PlatformError(f"the platform sent an invalid time: {text!r}") from None
 
 
 def _ms(begin: str, end: str) -> float:

@@ -23,7 +23,7 @@ examples:
   new sync                                      after a change of settings.py or service.toml
 
 environment:
-  PLATFORM_CHECKOUT  the checkout, outside of one
+  PLATFORM_CHECKOUT  the checkout to change, when run outside one
 
 exit codes:
   0  done
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     )
     service.add_argument("--redis", action="store_true", help="use Redis (a worker always does)")
     service.add_argument(
-        "--port", metavar="N", type=int, help="its port if the router's is 8000; the next free one"
+        "--port", metavar="N", type=int, help="its port if the router uses 8000 (the next free one)"
     )
     remove = arguments.command(commands, "remove", "remove a service")
     remove.add_argument("name", metavar="NAME", help="such as rates-api")

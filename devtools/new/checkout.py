@@ -35,8 +35,8 @@ def refuse_changes(root: Path, names: Sequence[str]) -> None:
     """Raises NewError if one of these files has uncommitted changes."""
     if changed := [line[3:] for line in _status(root, names)]:
         raise NewError(
-            f"{', '.join(changed)}: uncommitted changes in a file that a new service changes, too:"
-            " commit or stash them first"
+            f"{', '.join(changed)}: uncommitted changes in a file that `new` must edit: commit or"
+            " stash them first"
         )
 
 

@@ -2,7 +2,7 @@
 
 The moves are renames on one file system, with signals blocked, and are undone if one fails or git
 refuses. So a failed or interrupted command has changed nothing; after a `kill -9` between two
-renames, `new remove` cleans up.
+renames, `new remove NAME` cleans up.
 """
 
 import contextlib

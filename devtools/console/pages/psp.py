@@ -60,7 +60,7 @@ def page(sources: Sources) -> None:
         live.discard()
         chosen = [name for name, switch in switches.items() if switch.value]
         faults = {k: v for name in chosen for k, v in SWITCHES[name][1].items()}
-        done = f"The PSP is {', '.join(chosen).lower()}" if chosen else "The PSP works"
+        done = f"Faults on: {', '.join(chosen)}" if chosen else "All faults off"
         await act(lambda: sources.sandbox("PUT", "/faults", faults), done)
         await live.refresh()
 

@@ -82,7 +82,7 @@ def page(sources: Sources) -> None:
     """Figures, then a table for each kind."""
     with ui.element("div").classes("figures"):
         figures = {name: figure(label) for name, label in _FIGURES}
-    with card("Held by", "entries held by a connector or waiting for their merchant's turn"):
+    with card("Consumers", "entries held by a connector or waiting for their merchant's turn"):
         consumers = table(_CONSUMERS, key="name", none="No connector holds an entry.")
     with card("Retries", "the next attempt of payments that the PSP did not respond to"):
         none = "No retries are scheduled. The page PSP can make payments fail."
