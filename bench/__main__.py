@@ -57,8 +57,8 @@ def main(args: Sequence[str]) -> int:
         signal.signal(number, _leave)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         bench = Bench(plan, Path(folder), began + _TOTAL_SECONDS_MAX)
-        bench.ending.callback(_end_children)
-        with bench.ending:
+        bench.exit_stack.callback(_end_children)
+        with bench.exit_stack:
             for rows, measure in MEASURES:
                 _measure(bench, rows, measure, options.only, run)
     run.seconds = time.monotonic() - began

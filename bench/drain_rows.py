@@ -48,9 +48,9 @@ def _drained(
     output.unlink(missing_ok=True)
     deadline = time.monotonic() + _DRAIN_SECONDS_MAX
     first, began, used = 0, 0.0, 0.0
-    with contextlib.ExitStack() as ending:
+    with contextlib.ExitStack() as exit_stack:
         processes = [
-            ending.enter_context(_program(command, output, settings)) for command in commands
+            exit_stack.enter_context(_program(command, output, settings)) for command in commands
         ]
         while (count := done()) < jobs:
             if count and not first:

@@ -71,8 +71,8 @@ def _row(name: str) -> Row:
 def _growth(bench: Bench) -> Measured:
     samples: dict[str, list[Sample]] = defaultdict(list)
     calls = bench.plan.growth_calls
-    with contextlib.ExitStack() as ending:
-        clients = [ending.enter_context(bench.redis(*_OPTIONS))[1] for _side in range(2)]
+    with contextlib.ExitStack() as exit_stack:
+        clients = [exit_stack.enter_context(bench.redis(*_OPTIONS))[1] for _side in range(2)]
         log(f"{'growth':<16} storing {bench.plan.growth:,} transactions")
         full, small = map(Side, clients, (bench.plan.growth, _SMALL))
         _round(full, small, calls // 5)

@@ -141,13 +141,13 @@ _FIRST_LOGINS = itertools.count(CONNECTIONS)
 def _first_login(bench: Bench) -> Measured:
     seconds = bench.plan.load_seconds
 
-    def strangers(stack: Stack) -> list[httpx.Request]:
+    def first_logins(stack: Stack) -> list[httpx.Request]:
         # More than two cores can verify in a run; the rest never log in.
         count = int((seconds + 1) * 60 * (os.cpu_count() or 1))
         numbers = itertools.islice(_FIRST_LOGINS, count)
         return [stacks.login(stack, number % stacks.USERS) for number in numbers]
 
-    target = Target(bench, bench.platform, strangers)
+    target = Target(bench, bench.platform, first_logins)
     samples = bench.interleaved("login-first", target.run, partial(_verifications, seconds))
     yield samples, target.details()
 

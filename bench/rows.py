@@ -73,7 +73,7 @@ class Bench:
     plan: Plan
     folder: Path
     deadline: float
-    ending: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    exit_stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def rounds(self) -> Iterator[int]:
         """Numbers from 1; ends early when time is up, with OutOfTimeError before the first."""
@@ -119,7 +119,7 @@ class Bench:
     def _start(self, *, floor: bool) -> Stack:
         """Starts the measured stack, or that with empty apps, and stops its connector."""
         log("starting the " + ("floor: the stack with empty apps" if floor else "stack"))
-        stack = self.ending.enter_context(stacks.running(self.folder, floor=floor))
+        stack = self.exit_stack.enter_context(stacks.running(self.folder, floor=floor))
         stacks.supervisor(stack).stop("psp-connector")
         return stack
 

@@ -52,7 +52,7 @@ class Certificate:
 
 
 class RedisCluster:
-    """The nodes are numbered from 0; the masters at the beginning come first.
+    """The nodes are numbered from 0; the primaries at the beginning come first.
 
     With a certificate it takes TLS and PASSWORD only, also between its nodes.
     """
@@ -60,19 +60,19 @@ class RedisCluster:
     def __init__(
         self,
         folder: Path,
-        masters: int,
+        primaries: int,
         replicas: int,
         certificate: Certificate | None,
-        ending: contextlib.ExitStack,
+        exit_stack: contextlib.ExitStack,
     ) -> None:
         self._folder = folder
         self._certificate = certificate
         self.auth = PASSWORD if certificate else None
         self._programs: dict[int, subprocess.Popen[bytes]] = {}
-        self._ending = ending
-        self.masters = masters
+        self._exit_stack = exit_stack
+        self.primaries = primaries
         self.replicas = replicas
-        count = masters * (1 + replicas)
+        count = primaries * (1 + replicas)
         self.first_port = support.free_ports(2 * count)
         self.nodes = range(count)
 
@@ -105,14 +105,14 @@ class RedisCluster:
         else:
             command += ["--port", str(port)]
         started = program(command, environ=os.environ, output=folder / "log", stop_seconds_max=0)
-        self._programs[number] = self._ending.enter_context(started)
+        self._programs[number] = self._exit_stack.enter_context(started)
 
     def kill(self, number: int) -> None:
         """`kill -9`."""
         self._programs[number].kill()
         self._programs[number].wait(10)
 
-    def masters_now(self) -> dict[int, str]:
+    def current_primaries(self) -> dict[int, str]:
         """The primaries with slots, by number, and their ids, as a responding node reports them."""
         for number in self.nodes:
             with contextlib.suppress(redis.RedisError), self.client(number) as client:
@@ -136,11 +136,11 @@ class RedisCluster:
 
         Within it only the keys whose name contains `part` have moved.
         """
-        slot, masters = key_slot(partition.queue.encode()), self.masters_now()
+        slot, primaries = key_slot(partition.queue.encode()), self.current_primaries()
         source = self.owner(partition)
         with self.client(target) as new, self.client(source) as old:
-            new.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", masters[source])
-            old.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", masters[target])
+            new.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", primaries[source])
+            old.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", primaries[target])
 
             def migrate(part: str) -> None:
                 names = old.execute_command("CLUSTER GETKEYSINSLOT", slot, 10_000)
@@ -152,9 +152,9 @@ class RedisCluster:
             yield
             migrate("")
             for one in (new, old):
-                one.execute_command("CLUSTER SETSLOT", slot, "NODE", masters[target])
+                one.execute_command("CLUSTER SETSLOT", slot, "NODE", primaries[target])
 
-    def is_well(self) -> bool:
+    def is_healthy(self) -> bool:
         """Whether each node responds, all slots are served, and each replica has caught up."""
         for number in self.nodes:
             try:
@@ -195,19 +195,19 @@ def certificate(folder: Path) -> Certificate:
 
 @contextlib.contextmanager
 def redis_cluster(
-    folder: Path, masters: int = 3, replicas: int = 1, certificate: Certificate | None = None
+    folder: Path, primaries: int = 3, replicas: int = 1, certificate: Certificate | None = None
 ) -> Iterator[RedisCluster]:
     """A cluster that is healthy when this returns."""
     folder.mkdir(exist_ok=True)
-    with contextlib.ExitStack() as ending:
-        cluster = RedisCluster(folder, masters, replicas, certificate, ending)
+    with contextlib.ExitStack() as exit_stack:
+        cluster = RedisCluster(folder, primaries, replicas, certificate, exit_stack)
         for number in cluster.nodes:
             cluster.start(number)
         for number in cluster.nodes:
             wait_until(partial(redis_answers, cluster.url_of(number)), what="a node")
         addresses = [f"127.0.0.1:{cluster.first_port + n}" for n in cluster.nodes]
         cluster.cli("create", *addresses, "--cluster-replicas", str(replicas))
-        wait_until(cluster.is_well, what="a cluster that is well")
+        wait_until(cluster.is_healthy, what="a healthy cluster")
         yield cluster
 
 

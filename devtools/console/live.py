@@ -5,7 +5,7 @@ from typing import Any, Generic, TypeVar
 
 from nicegui import run, ui
 
-from devtools.console.sources import TROUBLE, sentence
+from devtools.console.sources import EXPECTED_ERRORS, message_for
 
 T = TypeVar("T")
 
@@ -40,8 +40,8 @@ class Live(Generic[T]):
         try:
             data: list[Any] = [await run.io_bound(self._read)]
             trouble = ""
-        except TROUBLE as error:
-            data, trouble = [], sentence(error)
+        except EXPECTED_ERRORS as error:
+            data, trouble = [], message_for(error)
         if self._trouble.is_deleted or number != self._reads:  # page left, or superseded
             return
         self._trouble.text, self._trouble.visible = trouble, not data
@@ -55,8 +55,8 @@ async def act(change: Callable[[], T], done: str = "") -> T | None:
     """Makes a change in a thread and shows a notification; None if it failed."""
     try:
         result = await run.io_bound(change)
-    except TROUBLE as error:
-        ui.notify(sentence(error), type="negative", multi_line=True)
+    except EXPECTED_ERRORS as error:
+        ui.notify(message_for(error), type="negative", multi_line=True)
         return None
     if done:
         ui.notify(done, type="positive")

@@ -1,7 +1,7 @@
 """Reads the pages' data from Redis, process-compose, the services and the logs.
 
-Everything here blocks; pages call it in a thread. Each method raises one of TROUBLE if its source
-is unavailable.
+Everything here blocks; pages call it in a thread. Each method raises one of EXPECTED_ERRORS
+if its source is unavailable.
 """
 
 import heapq
@@ -49,7 +49,7 @@ _UNAVAILABLE: dict[type[Exception], str] = {
     "`platform up -D` starts it.",
     httpx.HTTPError: "The PSP sandbox does not respond. See the page Stack: is it stopped?",
 }
-TROUBLE: tuple[type[Exception], ...] = (
+EXPECTED_ERRORS: tuple[type[Exception], ...] = (
     RefusedError, *_UNAVAILABLE, PlatformError, Problem, UsersError,
 )  # fmt: skip
 RESPONSE_SECONDS_MAX = 2.0
@@ -180,7 +180,7 @@ def _pages(read: Callable[[str | None], P]) -> Iterator[P]:
             return
 
 
-def sentence(error: BaseException) -> str:
+def message_for(error: BaseException) -> str:
     """The user-facing message: what is unavailable and what to do."""
     if isinstance(error, PlatformError):
         return f"{error.detail}. {error.hint}".strip()

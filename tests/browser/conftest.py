@@ -29,7 +29,7 @@ def tab(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pers
 @pytest.fixture
 def person(tab: Person) -> Iterator[Person]:
     """A person with a wide, light screen; no page may have complained when the test ends."""
-    tab.looks(1280)
-    tab.complaints()
+    tab.set_screen(1280)
+    tab.console_errors()
     yield tab
-    assert tab.complaints() == []
+    assert tab.console_errors() == []

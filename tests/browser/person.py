@@ -95,7 +95,7 @@ class Person:
     width: int = 1280
     scheme: str = "light"
 
-    def looks(self, width: int, scheme: str = "light") -> None:
+    def set_screen(self, width: int, scheme: str = "light") -> None:
         """Sets the screen's width and colour scheme."""
         self.width, self.scheme = width, scheme
         size = {"width": width, "height": 860, "deviceScaleFactor": 1, "mobile": False}
@@ -190,27 +190,27 @@ class Person:
         """Switches to another tab during the block."""
         first = self.browser.current_window_handle
         self.browser.switch_to.new_window("tab")
-        self.looks(self.width, self.scheme)
+        self.set_screen(self.width, self.scheme)
         try:
             yield
         finally:
             self.browser.close()
             self.browser.switch_to.window(first)
 
-    def looks_around(self, name: str) -> None:
+    def check_layout(self, name: str) -> None:
         """On a wide and on a narrow screen nothing sticks out, and a click reaches everything.
 
         Leaves a picture of each, in light and dark.
         """
         self.screenshots.mkdir(parents=True, exist_ok=True)
         for width, scheme in itertools.product(WIDTHS, SCHEMES):
-            self.looks(width, scheme)
+            self.set_screen(width, scheme)
             self.browser.execute_async_script(_SETTLED)
             assert self.browser.execute_script(_OVERFLOW) <= 0, f"wider than {width}"
             assert self.browser.execute_script(_UNREACHABLE) == [], width
             self.browser.save_screenshot(str(self.screenshots / f"{name}-{width}-{scheme}.png"))
 
-    def complaints(self) -> list[str]:
+    def console_errors(self) -> list[str]:
         """Errors in the browser's own console, except those of a stopped server."""
         errors = [one["message"] for one in self.browser.get_log("browser")]
         return [one for one in errors if "Uncaught" in one or "Refused to" in one]

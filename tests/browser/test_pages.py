@@ -99,7 +99,7 @@ def test_a_dead_letter_is_shown_and_replayed(person: Person, stack: Stack) -> No
     person.sees(id_[:8], "given up after 2 attempts: HTTP 500", "open entries", "connector")
     person.clicks("Show")
     person.sees("Dead letter", "transaction_id", id_)
-    person.looks_around("dialog")
+    person.check_layout("dialog")
     person.clicks("Close")
     person.no_longer_sees("transaction_id")
     person.clicks("Replay")
@@ -190,6 +190,6 @@ def test_a_page_fits_both_screens(person: Person, stack: Stack, slow: str, name:
     path, text = (PAGES | payment)[name]
     person.opens(path)
     person.sees(text)
-    person.looks_around(name)
+    person.check_layout(name)
     for secret in ("jwt-secret", "redis-password", "sandbox-token"):
         assert (stack.state / secret).read_text().strip() not in person.browser.page_source

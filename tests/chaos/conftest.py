@@ -8,7 +8,7 @@ from tests.stack.stack import running
 
 # Short waits, so that much can go wrong in little time; enough attempts that none fails by chance,
 # which would look like a lost one.
-HASTE: dict[str, Any] = {
+FAST_RETRIES: dict[str, Any] = {
     "PSP_BACKOFF_SECONDS": "0.02",
     "PSP_BACKOFF_SECONDS_MAX": "0.5",
     "PSP_TIMEOUT_SECONDS": "1",
@@ -19,14 +19,14 @@ HASTE: dict[str, Any] = {
 @pytest.fixture
 def chaos() -> Iterator[Chaos]:
     """A stack for one test that breaks it."""
-    with running(**HASTE) as stack:
+    with running(**FAST_RETRIES) as stack:
         yield Chaos(stack)
 
 
 @pytest.fixture(scope="module")
-def lasting() -> Iterator[Chaos]:
+def long_running() -> Iterator[Chaos]:
     """A stack for all tests of a module; later tests check earlier payments."""
-    with running(**HASTE) as stack:
+    with running(**FAST_RETRIES) as stack:
         yield Chaos(stack)
 
 

@@ -66,14 +66,14 @@ class Chaos:
         """
 
         def one_client(number: int) -> list[str]:
-            luck = random.Random(number)
+            rng = random.Random(number)
             sender = Sender(self.stack.port, ("alice", "becky")[number % 2])
             ids = []
             with contextlib.closing(sender):
                 for n in range(number, count, SENDERS):
                     if until is not None and until.is_set():
                         break
-                    amount, currency = luck.choice([(1250, "USD"), (500, "JPY"), (99, "EUR")])
+                    amount, currency = rng.choice([(1250, "USD"), (500, "JPY"), (99, "EUR")])
                     method = methods[n % len(methods)]
                     ids.append(sender.pay(amount=amount, currency=currency, payment_method=method))
                     self.accepted.append(ids[-1])

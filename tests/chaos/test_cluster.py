@@ -20,7 +20,7 @@ from services.common import redis_client, store
 from services.common.tokens import Tokens
 from services.core_api.settings import CoreSettings
 from tests import support
-from tests.chaos.conftest import HASTE
+from tests.chaos.conftest import FAST_RETRIES
 from tests.chaos.harness import figures
 from tests.chaos.sender import accepted
 from tests.cluster import RedisCluster, connect, redis_cluster
@@ -74,7 +74,7 @@ class Run:
 
 def break_things(run: Run, sending: threading.Event) -> None:
     """Kills a primary, kills a connector, and moves a partition, while payments are sent."""
-    luck = random.Random(7)
+    rng = random.Random(7)
     with contextlib.ExitStack() as stack:
 
         def connector() -> psutil.Process:
@@ -84,21 +84,21 @@ def break_things(run: Run, sending: threading.Event) -> None:
 
         connectors = [connector() for _ in range(CONNECTORS)]
         while sending.is_set():
-            time.sleep(luck.uniform(0.3, 1))
-            number = luck.choice(sorted(run.cluster.masters_now()))
+            time.sleep(rng.uniform(0.3, 1))
+            number = rng.choice(sorted(run.cluster.current_primaries()))
             run.cluster.kill(number)
-            run.kills["masters"] += 1
-            victim = luck.randrange(CONNECTORS)
+            run.kills["primaries"] += 1
+            victim = rng.randrange(CONNECTORS)
             connectors[victim].kill()
             run.kills["connectors"] += 1
             connectors[victim] = connector()
-            wait_until(lambda: len(run.cluster.masters_now()) == 3, what="a failover")
+            wait_until(lambda: len(run.cluster.current_primaries()) == 3, what="a failover")
             run.cluster.start(number)
-            wait_until(run.cluster.is_well, what="a cluster that is well")
-            if luck.random() < 0.5:
-                partition = luck.choice(PARTITIONS)
-                others = run.cluster.masters_now().keys() - {run.cluster.owner(partition)}
-                with run.cluster.moving(partition, luck.choice(sorted(others))):
+            wait_until(run.cluster.is_healthy, what="a healthy cluster")
+            if rng.random() < 0.5:
+                partition = rng.choice(PARTITIONS)
+                others = run.cluster.current_primaries().keys() - {run.cluster.owner(partition)}
+                with run.cluster.moving(partition, rng.choice(sorted(others))):
                     run.kills["slots moved"] += 1
                 time.sleep(0.5)
         finish(run)
@@ -136,7 +136,7 @@ def test_no_accepted_payment_is_lost_or_charged_twice(tmp_path: Path) -> None:
         support.service("psp_sandbox", tmp_path) as (sandbox, _),
         ThreadPoolExecutor(SENDERS + 1) as pool,
     ):
-        environ = HASTE | {
+        environ = FAST_RETRIES | {
             "JWT_SECRET": "s" * 32, "REDIS_CLUSTER": "1", "REDIS_URL": cluster.url,
             "PARTITIONS": str(COUNT), "REDIS_REPLICAS_MIN": "1", "PSP_URL": sandbox,
         }  # fmt: skip

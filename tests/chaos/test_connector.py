@@ -7,7 +7,7 @@ import psutil
 
 from services.common.store import LEASE_SECONDS
 from tests import support
-from tests.chaos.conftest import HASTE
+from tests.chaos.conftest import FAST_RETRIES
 from tests.chaos.harness import CAPTURES, SLOW, Chaos
 from tests.stack.stack import running
 
@@ -48,7 +48,9 @@ def freeze_with_work(chaos: Chaos, process: psutil.Process) -> int:
 
 def test_a_second_signal_ends_it_at_once() -> None:
     """Its calls are reclaimed after the lease."""
-    with running(**HASTE | {"PSP_TIMEOUT_SECONDS": "4"}) as stack:  # above the 2 s of a slow charge
+    with running(
+        **FAST_RETRIES | {"PSP_TIMEOUT_SECONDS": "4"}
+    ) as stack:  # above the 2 s of a slow charge
         chaos = Chaos(stack)
         chaos.send(12, (SLOW,))
         support.wait_until(lambda: chaos.in_flight() >= IN_FLIGHT, what="work in flight")

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests import support
-from tests.chaos.conftest import HASTE
+from tests.chaos.conftest import FAST_RETRIES
 from tests.chaos.harness import PLAIN, Chaos
 from tests.stack.stack import running
 
@@ -26,7 +26,7 @@ def limited(tmp_path: Path) -> Iterator[Chaos]:
     """
     start = f'exec {shutil.which("redis-server")} "$@"'
     support.script(tmp_path / "redis-server", f"trap '' XFSZ\n{start}")
-    with running(PATH=f"{tmp_path}:{os.environ['PATH']}", **HASTE) as stack:
+    with running(PATH=f"{tmp_path}:{os.environ['PATH']}", **FAST_RETRIES) as stack:
         yield Chaos(stack)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from devtools.address import PORT_OFFSETS
 from tests import support
-from tests.chaos.conftest import HASTE
+from tests.chaos.conftest import FAST_RETRIES
 from tests.chaos.harness import Chaos
 from tests.stack.stack import processes_of, running
 
@@ -60,7 +60,7 @@ def none_left(state: Path) -> bool:
 def test_the_whole_stack_is_killed(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A stack killed with work everywhere finishes all of it after a restart."""
     state = tmp_path_factory.mktemp("s", numbered=True)
-    with running(state=state, **HASTE) as stack:
+    with running(state=state, **FAST_RETRIES) as stack:
         before = Chaos(stack)
         # Faults for ten attempts, so that many are in flight and many wait.
         faults = {"error_rate": 0.5, "kinds": ["error_500", "timeout"]}
@@ -68,7 +68,7 @@ def test_the_whole_stack_is_killed(tmp_path_factory: pytest.TempPathFactory) -> 
         before.send(150)
         open_ones = before.statuses(before.accepted)
         support.wait_until(partial(none_left, state), seconds_max=20, what="the end of all")
-    with running(state=state, **HASTE) as stack:
+    with running(state=state, **FAST_RETRIES) as stack:
         after = Chaos(stack, accepted=before.accepted)
         after.check()
         after.send(20)

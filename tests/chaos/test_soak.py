@@ -35,18 +35,18 @@ def memory(chaos: Chaos) -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def before(lasting: Chaos) -> dict[str, float]:
+def before(long_running: Chaos) -> dict[str, float]:
     """Memory of a warm stack, the bound at the end."""
-    send(lasting, WARM_UP)
-    return memory(lasting)
+    send(long_running, WARM_UP)
+    return memory(long_running)
 
 
 @pytest.mark.parametrize("count", [TRANSACTIONS // PARTS] * PARTS)
-def test_nothing_leaks(lasting: Chaos, before: dict[str, float], count: int) -> None:
+def test_nothing_leaks(long_running: Chaos, before: dict[str, float], count: int) -> None:
     """After each quarter of 20,000 transactions, memory is as before."""
-    seconds = send(lasting, count)
-    after = memory(lasting)
-    sent = len(lasting.accepted) - WARM_UP
+    seconds = send(long_running, count)
+    after = memory(long_running)
+    sent = len(long_running.accepted) - WARM_UP
     figures(
         transactions=sent, a_second=round(count / seconds),
         **{name: f"{before[name]:.1f} -> {after[name]:.1f} MB" for name in after},
@@ -56,6 +56,6 @@ def test_nothing_leaks(lasting: Chaos, before: dict[str, float], count: int) -> 
     assert {name: mb for name, mb in grown.items() if mb > GROWTH_MB_MAX} == {}
 
 
-def test_each_transaction_is_captured_once(lasting: Chaos) -> None:
+def test_each_transaction_is_captured_once(long_running: Chaos) -> None:
     """After the last part, each of the 20,000 is captured once, and the streams are empty."""
-    assert lasting.check() == {"captured": WARM_UP + TRANSACTIONS}
+    assert long_running.check() == {"captured": WARM_UP + TRANSACTIONS}

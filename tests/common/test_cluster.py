@@ -58,7 +58,7 @@ def test_a_moved_slot_is_followed(cluster: RedisCluster) -> None:
     partition, user_id = next(iter(USERS.items()))
     first = transactions.accept(user_id, REQUEST, "req", "k")
     source = cluster.owner(partition)
-    target = next(number for number in cluster.masters_now() if number != source)
+    target = next(number for number in cluster.current_primaries() if number != source)
     node = redis_client.nodes(client)[scripts.lane(client, partition)]
     with cluster.moving(partition, target):
         assert not accepts(transactions, user_id), "its keys are in two places: 503"
@@ -79,7 +79,7 @@ def test_a_retry_waits_until_its_slot_has_moved(cluster: RedisCluster) -> None:
     client.zadd(partition.retries, {accepted.transaction_id: 1})
     promote = scripts.script(queue.__file__, "promote.lua")
     keys, args = [partition.retries, partition.queue], [2, 10, 10**15, partition.transaction("")]
-    target = next(n for n in cluster.masters_now() if n != cluster.owner(partition))
+    target = next(n for n in cluster.current_primaries() if n != cluster.owner(partition))
     with cluster.moving(partition, target, "transaction:"), pytest.raises(redis.ResponseError):
         scripts.run_script(client, promote, keys, args)
     assert scripts.run_script(client, promote, keys, args) == 1
@@ -89,17 +89,17 @@ def test_a_retry_waits_until_its_slot_has_moved(cluster: RedisCluster) -> None:
 
 def test_a_planned_failover_is_followed(cluster: RedisCluster) -> None:
     """The demoted primary refuses WAIT and redirects scripts: requests go to the new one."""
-    wait_until(cluster.is_well, what="a cluster that is well")
+    wait_until(cluster.is_healthy, what="a healthy cluster")
     transactions = Transactions(connect(cluster), 10**6, PARTITIONS, replicas_min=1)
     partition, user_id = next(iter(USERS.items()))
     assert accepts(transactions, user_id)
     old = cluster.owner(partition)
     with cluster.client(old) as client:
-        [replica] = client.cluster("REPLICAS", cluster.masters_now()[old])
+        [replica] = client.cluster("REPLICAS", cluster.current_primaries()[old])
     port = int(replica.partition("@")[0].rpartition(":")[2])
     with cluster.client(port - cluster.first_port) as client:
         client.execute_command("CLUSTER FAILOVER")
-    wait_until(lambda: old not in cluster.masters_now(), what="the failover")
+    wait_until(lambda: old not in cluster.current_primaries(), what="the failover")
     wait_until(lambda: accepts(transactions, user_id), seconds_max=5, what="an accepted payment")
 
 
@@ -113,11 +113,11 @@ def accepts(transactions: Transactions, user_id: int) -> bool:
 
 def test_a_dead_master_stops_its_partitions_only(cluster: RedisCluster) -> None:
     """Other partitions continue; the replica takes over without a restart of services."""
-    wait_until(cluster.is_well, what="a cluster that is well")
+    wait_until(cluster.is_healthy, what="a healthy cluster")
     client: Any = connect(cluster)
     transactions = Transactions(client, 10**6, PARTITIONS)
     lanes = {user_id: scripts.lane(client, partition) for partition, user_id in USERS.items()}
-    number = next(iter(cluster.masters_now()))
+    number = next(iter(cluster.current_primaries()))
     dead = f"127.0.0.1:{cluster.first_port + number}"
     cluster.kill(number)
     began = time.monotonic()

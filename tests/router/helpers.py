@@ -63,11 +63,11 @@ class Router:
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=RESPONSE_SECONDS_MAX)
 
-    def send(self, sent: bytes, *, is_all: bool = False) -> Response:
-        """The response to these bytes; with `is_all`, the connection is closed for sending."""
+    def send(self, sent: bytes, *, half_close: bool = False) -> Response:
+        """The response to these bytes; with `half_close`, the connection is closed for sending."""
         with self.connect() as connection:
             connection.sendall(sent)
-            if is_all:
+            if half_close:
                 connection.shutdown(socket.SHUT_WR)
             return receive(connection)
 

@@ -77,7 +77,7 @@ def test_slow_readers_do_not_hold_a_service(platform: Platform) -> None:
 def test_a_body_that_is_cut_off_reaches_no_service(platform: Platform) -> None:
     """A body cut off by the client is 408 and never reaches the service."""
     sent = _POST + b"Content-Length: 20\r\n\r\n0123456789"
-    assert problem(platform.router.send(sent, is_all=True)) == (408, "request-timeout")
+    assert problem(platform.router.send(sent, half_close=True)) == (408, "request-timeout")
     assert platform.seen() == []
 
 
@@ -87,7 +87,7 @@ def test_a_half_closed_connection_never_gets_an_empty_200(platform: Platform, me
     platform.auth.replies["/token"] = Reply(wait_seconds=0.05)
     head = f"{method} /auth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{}}"
     for _ in range(20):
-        response = platform.router.send(head.encode(), is_all=True)
+        response = platform.router.send(head.encode(), half_close=True)
         if response.status == 200:
             assert response.body == b"{}"
         else:

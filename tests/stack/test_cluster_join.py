@@ -25,14 +25,14 @@ class Nodes:
 
     def __init__(self, state: Path) -> None:
         self.state = state
-        self.ending = contextlib.ExitStack()
+        self.exit_stack = contextlib.ExitStack()
         self.programs: list[subprocess.Popen[bytes]] = []
         (state / "redis-password").write_text("secret")
         (state / "logs").mkdir()
 
     def start(self) -> None:
         """Starts them on free ports; those that run end before it."""
-        self.ending.close()
+        self.exit_stack.close()
         first = free_ports(CLUSTER_BLOCK)
         self.ports = node_ports(first)
         self.environ = {
@@ -42,7 +42,7 @@ class Nodes:
             "PLATFORM_STATE": str(self.state),
             "REDIS_PORT": str(self.ports[0]),
         }
-        self.programs = [self.ending.enter_context(self.run(name)) for name in REDIS_NODES]
+        self.programs = [self.exit_stack.enter_context(self.run(name)) for name in REDIS_NODES]
         for port in self.ports:
             wait_until(partial(redis_answers, f"redis://:secret@127.0.0.1:{port}"), what="a node")
         self.clients: list[Any] = [
@@ -85,7 +85,7 @@ class Nodes:
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[Nodes]:
     nodes = Nodes(tmp_path)
-    with nodes.ending:
+    with nodes.exit_stack:
         nodes.start()
         yield nodes
 

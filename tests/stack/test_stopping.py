@@ -13,7 +13,9 @@ from tests import support
 from tests.stack.stack import STOP_SECONDS_MAX, Stack, left_of, running
 
 # A router that logs its ready line and never responds.
-DEAF_ROUTER = "[ $1 != adapt ] || exit 0\necho serving initial configuration\nexec sleep 600"
+UNRESPONSIVE_ROUTER = (
+    "[ $1 != adapt ] || exit 0\necho serving initial configuration\nexec sleep 600"
+)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +29,7 @@ def test_stopping_leaves_nothing(tmp_path: Path, begun: str, signals: list[Signa
     `running` itself ends a healthy stack with SIGTERM, test_environment with `platform down`.
     """
     if begun == "ready":
-        support.script(tmp_path / "caddy", DEAF_ROUTER)
+        support.script(tmp_path / "caddy", UNRESPONSIVE_ROUTER)
     with running(healthy=not begun, PATH=f"{tmp_path}:{os.environ['PATH']}") as stack:
         if begun:
             support.wait_until(lambda: has_begun(stack, begun), what=f"the start of {begun}")

@@ -7,7 +7,7 @@ from nicegui import ui
 
 from devtools.console import waterfall
 from devtools.console.live import Live
-from devtools.console.pages.payments import took
+from devtools.console.pages.payments import elapsed
 from devtools.console.parts import card, code, copy_button, log_rows, log_table, pairs
 from devtools.console.sources import Payment, Sources
 from devtools.loglines import Line
@@ -74,7 +74,7 @@ def _head(payment: Payment) -> None:
     record = payment.record
     ui.label(money(record["amount"], record["currency"])).classes("text-h5")
     ui.label(record["status"]).classes(f"status status-{record['status']}")
-    ui.label(f"{payment.merchant}, {record['payment_method']}, {took(record)}").classes("hint")
+    ui.label(f"{payment.merchant}, {record['payment_method']}, {elapsed(record)}").classes("hint")
     ui.label(record["id"]).classes("mono")
     copy_button(lambda: record["id"], "id")
 

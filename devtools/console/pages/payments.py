@@ -65,11 +65,11 @@ def row(payment: dict[str, Any]) -> dict[str, Any]:
         "status": payment["status"],
         "method": payment["payment_method"],
         "attempts": payment.get("attempts", 0),
-        "took": took(payment),
+        "took": elapsed(payment),
     }
 
 
-def took(payment: dict[str, Any]) -> str:
+def elapsed(payment: dict[str, Any]) -> str:
     """The time from acceptance to the last change; empty if open, or a time is unreadable."""
     if payment["status"] not in FINAL:
         return ""

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from devtools.console import overview
-from devtools.console.pages.payments import took
+from devtools.console.pages.payments import elapsed
 from devtools.console.settings import ConsoleSettings
-from devtools.console.sources import TROUBLE, Payment, Sources, sentence
+from devtools.console.sources import EXPECTED_ERRORS, Payment, Sources, message_for
 from devtools.console.spans import SpanStore
 from devtools.supervisor import ProcessState
 from tests.support import CLOSED_PORT, call
@@ -78,16 +78,16 @@ def sources_of(redis_port: int, folder: Path) -> Sources:
 
 def test_a_redis_that_is_down_is_named(tmp_path: Path) -> None:
     """The gauges of the queue have no samples then."""
-    with pytest.raises(TROUBLE) as error:
+    with pytest.raises(EXPECTED_ERRORS) as error:
         sources_of(CLOSED_PORT, tmp_path).gauges()
-    assert sentence(error.value).startswith("Redis does not respond.")
+    assert message_for(error.value).startswith("Redis does not respond.")
 
 
 @pytest.mark.parametrize("created_at", ["", "x", "2026-11-26T22:59:00"])
 def test_a_payment_with_an_unreadable_time_is_shown(created_at: str) -> None:
     """Otherwise it would hide all others."""
     payment = {"status": "captured", "created_at": created_at, "updated_at": "2026-11-26T22:59:01Z"}
-    assert took(payment) == ""
+    assert elapsed(payment) == ""
 
 
 def test_a_problem_of_the_core_api_is_shown(client: Any, redis_port: int, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_problem_of_the_core_api_is_shown(client: Any, redis_port: int, tmp_pa
     client.hset("transaction:t", mapping=record | {"timeline": ""})
     assert sources.payment("t") is not None
     client.set("user:2:points", "abc")
-    with pytest.raises(TROUBLE) as error:
+    with pytest.raises(EXPECTED_ERRORS) as error:
         sources.payment("t")
     text = "Your points are temporarily unavailable. The page Logs has the reason."
-    assert sentence(error.value) == text
+    assert message_for(error.value) == text
