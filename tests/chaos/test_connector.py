@@ -48,9 +48,8 @@ def freeze_with_work(chaos: Chaos, process: psutil.Process) -> int:
 
 def test_a_second_signal_ends_it_at_once() -> None:
     """Its calls are reclaimed after the lease."""
-    with running(
-        **FAST_RETRIES | {"PSP_TIMEOUT_SECONDS": "4"}
-    ) as stack:  # above the 2 s of a slow charge
+    above_a_slow_charge = {"PSP_TIMEOUT_SECONDS": "4"}
+    with running(**FAST_RETRIES | above_a_slow_charge) as stack:
         chaos = Chaos(stack)
         chaos.send(12, (SLOW,))
         support.wait_until(lambda: chaos.in_flight() >= IN_FLIGHT, what="work in flight")
