@@ -11,13 +11,10 @@ import os
 import re
 import signal
 import socket
-import struct
 import sys
-import time
-import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import structlog
 from gunicorn.app.base import BaseApplication
@@ -25,6 +22,7 @@ from gunicorn.glogging import Logger
 from structlog.contextvars import clear_contextvars
 
 from services.common import logs, metrics, tracing
+from services.common.connections import Listener
 from services.common.settings import HttpSettings, HttpSettingsT, exit_if_bad
 from services.common.web import App
 
@@ -36,14 +34,6 @@ KEEPALIVE_SECONDS = 75
 GRACE_SECONDS = 1
 # A worker whose main loop is blocked for this long is replaced.
 STUCK_SECONDS = 30
-# Delay before an accept if another worker has fewer connections, and after a failed accept.
-GIVE_WAY_SECONDS = 0.001
-# Per worker. At 1000, gunicorn polls nothing: it would not even see that connections were closed.
-# Each takes a file descriptor, of which a process often has 1024.
-CONNECTIONS_MAX = 512
-# A client that neither sends nor reads for this long in a request frees its thread. The router
-# buffers, so only direct clients can be this slow.
-STALL_SECONDS_MAX = 5.0
 # Entries in the workers' table of connections: more than the workers that run at once.
 _COUNTS = 256
 # What follows in gunicorn's message is the client's bytes, possibly with a password or token.
@@ -115,112 +105,12 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         tracing.start()
         if worker.age == 1:
             logs.announce("listening", address=str(worker.sockets[0]))
-        listeners = [_Listener(sock, self._counts, worker.age % _COUNTS) for sock in worker.sockets]
+        listeners = [Listener(sock, self._counts, worker.age % _COUNTS) for sock in worker.sockets]
         worker.sockets = [*listeners, _Alarm()]
 
     def _worker_ended(self, arbiter: Any, worker: Any) -> None:
         self._counters.child_exit(arbiter, worker)
         self._counts[worker.age % _COUNTS] = 0
-
-
-class _Connection(socket.socket):
-    """A client's connection; one that stalls within a request counts as closed by the client.
-
-    The kernel keeps the time; with `settimeout`, Python would poll before each call.
-    """
-
-    _is_stalled = False
-
-    def __init__(self, accepted: socket.socket) -> None:
-        seconds = struct.pack("ll", int(STALL_SECONDS_MAX), int(STALL_SECONDS_MAX % 1 * 1_000_000))
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            accepted.setsockopt(socket.SOL_SOCKET, option, seconds)
-        super().__init__(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
-
-    def recv(self, size: int, flags: int = 0) -> bytes:
-        """Receives data; from a stalled client b"", as if it had closed the connection.
-
-        Nothing after that either: gunicorn would parse the rest of a body as a new request.
-        """
-        if self._is_stalled:
-            return b""
-        try:
-            return super().recv(size, flags)
-        except BlockingIOError:
-            if flags & socket.MSG_DONTWAIT:
-                raise
-            self._is_stalled = True
-            return b""
-
-    def sendall(self, *args: Any) -> None:
-        """Sends data; raises BrokenPipeError if the client stalls, as if it had closed."""
-        try:
-            super().sendall(*args)
-        except BlockingIOError as error:
-            raise BrokenPipeError(errno.EPIPE, "the client does not read") from error
-
-
-class _Listener:
-    """A worker's listening socket; leaves new connections to workers that have fewer.
-
-    gunicorn accepts whenever it wakes up: in every second trial one worker got all of the router's
-    connections, which are long-lived, and half the workers were idle. Above CONNECTIONS_MAX, new
-    connections are closed at once.
-    """
-
-    def __init__(self, listener: Any, counts: "memoryview[int]", slot: int) -> None:
-        self._listener = listener
-        self._counts = counts
-        self._slot = slot
-        self._accepted: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-        self._refusal = ""
-        self._publish()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._listener, name)
-
-    def accept(self) -> tuple[socket.socket, Any]:
-        """Accepts a connection; raises BlockingIOError if there is none or it is unusable.
-
-        Any other OSError would end the worker.
-        """
-        if self._publish() > min(filter(None, self._counts)):
-            # Meanwhile a worker with fewer accepts; if it is busy, this one does.
-            time.sleep(GIVE_WAY_SECONDS)
-        try:
-            connection, address = self._accept()
-        except BlockingIOError:
-            raise
-        except OSError as error:
-            # Without file descriptors, the listener stays readable.
-            time.sleep(GIVE_WAY_SECONDS)
-            self._refuse("cannot accept a connection", reason=error.strerror)
-        self._accepted.add(connection)
-        if self._publish() > CONNECTIONS_MAX:
-            connection.close()
-            self._refuse("too many connections: new ones are closed", max=CONNECTIONS_MAX)
-        self._refusal = ""
-        return connection, address
-
-    def _accept(self) -> tuple[socket.socket, Any]:
-        accepted, address = self._listener.accept()
-        try:
-            return _Connection(accepted), address
-        except OSError:  # macOS: EINVAL if the peer has reset the connection
-            accepted.close()
-            raise
-
-    def _refuse(self, refusal: str, **fields: Any) -> NoReturn:
-        """Raises BlockingIOError; logs the first of several refusals."""
-        if refusal != self._refusal:
-            _log.warning(refusal, **fields)
-        self._refusal = refusal
-        raise BlockingIOError(errno.EAGAIN, refusal)
-
-    def _publish(self) -> int:
-        count = 1 + sum(connection.fileno() >= 0 for connection in list(self._accepted))
-        self._counts[self._slot] = count
-        return count
 
 
 class _Alarm:

@@ -18,8 +18,8 @@ from typing import Any
 import psutil
 import pytest
 
-from services.common import server
-from services.common.server import _Connection, _Listener
+from services.common import connections, server
+from services.common.connections import Connection, Listener
 from tests import support
 
 CONNECTIONS = 16
@@ -28,12 +28,14 @@ BURSTS_SHARED_MIN = 9
 ROUNDS_MAX = 3
 STOPS_MAX = 10
 CONNECTIONS_MAX = 40  # per worker
+STALL_SECONDS = 0.5  # and of a whole request
+BYTES_MAX = 50
 _APP = """
 import os, sys, time
 
 from structlog.contextvars import bind_contextvars
 
-from services.common import logs, server
+from services.common import connections, logs, server
 from services.common.settings import ServerSettings
 
 
@@ -46,7 +48,8 @@ def app(environ, start_response):
     return [response]
 
 
-server.CONNECTIONS_MAX, server.STALL_SECONDS_MAX = int(sys.argv[3]), 0.5
+connections.CONNECTIONS_MAX = int(sys.argv[3])
+connections.STALL_SECONDS_MAX = connections.REQUEST_SECONDS_MAX = 0.5
 environ = {"HTTP_HOST": sys.argv[1], "HTTP_PORT": sys.argv[2], "WORKERS": "2"}
 settings = ServerSettings.read(environ)
 logs.configure("test", settings)
@@ -127,11 +130,30 @@ def test_clients_that_stall_hold_no_thread(port: int) -> None:
         assert ask(stack.enter_context(connected(port)))
 
 
+def test_clients_that_send_single_bytes_hold_no_thread(port: int) -> None:
+    """A request must arrive whole in time, even if its client never stalls."""
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        *slow, last = (stack.enter_context(connected(port)) for _ in range(3 * server.THREADS))
+        for client in slow:
+            client.sock.sendall(b"GET / HTTP/1.1\r\nX: ")
+        time.sleep(0.1)  # each thread has one
+        response = pool.submit(ask, last)
+        for _ in range(BYTES_MAX):
+            time.sleep(0.1)
+            for client in slow:
+                with contextlib.suppress(OSError):  # cut off
+                    client.sock.sendall(b"x")
+            if response.done():
+                return
+        pytest.fail("no response")
+
+
 def test_bytes_after_a_stall_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Late bytes of a request's body are not parsed as a new request."""
-    monkeypatch.setattr(server, "STALL_SECONDS_MAX", 0.1)
+    monkeypatch.setattr(connections, "STALL_SECONDS_MAX", 0.1)
     accepted, client = socket.socketpair()
-    with client, _Connection(accepted) as connection:
+    with client, Connection(accepted) as connection:
         assert connection.recv(10) == b""
         client.sendall(b"GET / HTTP/1.1")
         assert connection.recv(10) == b""
@@ -153,7 +175,7 @@ def test_a_connection_that_cannot_be_accepted_does_not_end_the_worker(number: in
         return accepted, ""
 
     counts = memoryview(bytearray(4)).cast("I")
-    listener = _Listener(SimpleNamespace(accept=accept), counts, 0)
+    listener = Listener(SimpleNamespace(accept=accept), counts, 0)
     with accepted:
         for _ in range(2):
             with pytest.raises(BlockingIOError) as caught:
@@ -171,6 +193,9 @@ def test_connections_above_the_bound_are_closed(port: int, running: tuple[int, P
         closed, _, _ = select.select(idle, [], [], 10)
         assert closed
         assert ask(first) == pid
+        time.sleep(2 * STALL_SECONDS)
+        # Those that never sent anything make way.
+        assert ask(stack.enter_context(connected(port)))
     assert 1 <= running[1].read_text().count("too many connections") <= 2
     support.wait_until(partial(replaced, port, 0), what="new connections")
 
