@@ -34,6 +34,7 @@ def main() -> None:
     from nicegui import ui  # noqa: PLC0415 - slow to import, and not needed where it is off
 
     from devtools.console.app import build  # noqa: PLC0415
+    from devtools.console.guard import OwnUserProtocol  # noqa: PLC0415
     from devtools.console.settings import ConsoleSettings  # noqa: PLC0415
     from devtools.console.spans import FILE, SpanStore  # noqa: PLC0415
 
@@ -55,7 +56,8 @@ def main() -> None:
         uvicorn_logging_level="info",  # for _announce
         workers=1,  # else WEB_CONCURRENCY in `.env`
         limit_concurrency=_CONNECTIONS_MAX,
-        proxy_headers=False,  # the guard looks at the connection's own address
+        http=OwnUserProtocol,
+        proxy_headers=False,
         timeout_graceful_shutdown=1,
     )
 

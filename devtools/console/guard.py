@@ -3,10 +3,12 @@
 A web page elsewhere in the developer's browser can send requests to loopback ports. It cannot send
 another Host than its own (DNS rebinding), cannot hide its Origin from a WebSocket or a POST, and
 cannot forge Sec-Fetch-Site. Changes go through NiceGUI's WebSocket, where each message
-must name the page's id: 122 random bits, known only to that page. Other users of the machine are
-refused where the system reports a connection's owner (Linux).
+must name the page's id: 122 random bits, known only to that page. Connections of other users of the
+machine are closed at once where the system reports their owner (Linux): idle ones would take the
+places of the console's own.
 """
 
+import asyncio
 import contextlib
 import os
 import re
@@ -17,6 +19,7 @@ from pathlib import Path
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 _POLICY_VIOLATION = 1008  # WebSocket close code, RFC 6455
 _HEADERS = {
@@ -36,6 +39,16 @@ _USER = re.compile(r" \w+ \S+ \S+ \S+ +([0-9]+) +[0-9]+ +([0-9]+)")
 _ROOT = 0
 
 
+class OwnUserProtocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type]  # of which there are two
+    """uvicorn's HTTP protocol, which WebSockets begin with; closes another user's connection."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Checks the user of a new connection."""
+        super().connection_made(transport)
+        if is_foreign(transport.get_extra_info("peername"), transport.get_extra_info("sockname")):
+            transport.abort()
+
+
 class Guard:
     """ASGI middleware for HTTP and WebSocket requests."""
 
@@ -44,22 +57,20 @@ class Guard:
         self._is_host = hosts.fullmatch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Forwards or refuses a request: 421 for its Host, 403 for its origin or user."""
+        """Forwards or refuses a request: 421 for its Host, 403 for its origin."""
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
-        status = self._refusal(scope, Headers(scope=scope))
+        status = self._refusal(scope.get("method"), Headers(scope=scope))
         if not status:
             await self._app(scope, receive, _with_headers(send))
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
         else:
-            refused = PlainTextResponse("The console serves only its own page and user.", status)
+            refused = PlainTextResponse("The console serves only its own page.", status)
             await refused(scope, receive, send)
 
-    def _refusal(self, scope: Scope, headers: Headers) -> int:
-        if is_foreign(scope["client"], scope["server"]):
-            return 403
+    def _refusal(self, method: str | None, headers: Headers) -> int:
         host = headers.get("host", "")
         if not self._is_host(host):
             return 421
@@ -68,7 +79,7 @@ class Guard:
         is_other_site = headers.get("sec-fetch-site", "none") in {"cross-site", "same-site"}
         # A link to the console may be followed from anywhere.
         is_link = (
-            scope.get("method") == "GET"
+            method == "GET"
             and headers.get("sec-fetch-mode") == "navigate"
             and headers.get("sec-fetch-dest", "document") == "document"  # not a frame
         )
