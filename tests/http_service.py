@@ -28,6 +28,8 @@ class Reply:
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b"{}"
     wait_seconds: float = 0
+    interim: int = 0
+    """Status of an interim response that comes first."""
     trickle_seconds: float = 0
     """Between two bytes of the body or, without one, of an endless header."""
 
@@ -72,6 +74,8 @@ class _Handler(BaseHTTPRequestHandler):
         if reply.status is None:
             self.close_connection = True
             return
+        if reply.interim:
+            self.wfile.write(f"HTTP/1.1 {reply.interim} Interim\r\nLink: x\r\n\r\n".encode())
         self.send_response(reply.status)
         for name, value in reply.headers:
             self.send_header(name, value)

@@ -6,10 +6,12 @@ like any lost connection.
 """
 
 import contextlib
+import http.client
 import ipaddress
 import socket
 import threading
 import time
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -38,6 +40,7 @@ class BoundedSession(requests.Session):
         super().__init__()
         # No netrc, whose `default` login would replace the PSP's key; no proxy for the loopback.
         self.trust_env = False
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self.proxies = proxies_for(url)
         self._seconds_max = seconds_max
         self._calls: dict[int, tuple[float, socket.socket]] = {}
@@ -138,8 +141,24 @@ def _is_loopback(host: str) -> bool:
     return host == "localhost" or host.endswith(".localhost")
 
 
+class _Response(http.client.HTTPResponse):
+    def begin(self) -> None:
+        """Reads up to the final response (RFC 9110, 15.2); http.client skips only status 100.
+
+        The next call on this connection would read the final one as its own.
+        """
+        super().begin()
+        while http.HTTPStatus.SWITCHING_PROTOCOLS < self.status < http.HTTPStatus.OK:
+            self.headers = None  # type: ignore[assignment]  # else `begin` does nothing
+            super().begin()
+        if self.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+            self.will_close = True
+
+
 def _pool_class(base: type[HTTPConnectionPool], session: BoundedSession) -> Any:
     class Connection(base.ConnectionCls):  # type: ignore[misc, name-defined]
+        response_class = _Response
+
         def request(self, *args: Any, **kwargs: Any) -> None:
             super().request(*args, **kwargs)
             # Not later: after the last response on a connection, only the response has the socket.

@@ -3,6 +3,7 @@
 import gzip
 import time
 import tracemalloc
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -81,6 +82,34 @@ def test_each_response_has_its_outcome(psp: Service, status: int, body: Any, exp
     psp.reply = reply(status, body)
     assert expected == client(psp.url).charge(CHARGE)
     assert len(psp.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("interim", "outcome", "connections"),
+    [(100, Captured("pi_1"), 1), (103, Captured("pi_1"), 1), (101, Transient("HTTP 101"), 2)],
+)
+def test_an_interim_response_is_not_the_final_one(
+    psp: Service, interim: int, outcome: Captured | Transient, connections: int
+) -> None:
+    """The final response must not be read as that of the connection's next payment.
+
+    After 101 the connection is closed: what follows is not HTTP.
+    """
+    bounded = client(psp.url)
+    psp.reply = replace(reply(200, GOOD), interim=interim)
+    assert bounded.charge(CHARGE) == outcome
+    psp.reply = reply(400, error(WRONG))
+    assert bounded.charge(CHARGE) == Refused(f"HTTP 400 {WRONG}")
+    assert psp.connections == connections
+
+
+def test_no_cookie_is_sent(psp: Service) -> None:
+    """A PSP's cookies would join the payments of all merchants, and could grow without end."""
+    bounded = client(psp.url)
+    psp.reply = reply(200, GOOD, **{"Set-Cookie": "a=b"})
+    for _ in range(2):
+        assert bounded.charge(CHARGE) == Captured("pi_1")
+    assert "cookie" not in psp.last().headers
 
 
 def test_a_redirect_is_not_followed(psp: Service) -> None:
