@@ -39,6 +39,21 @@ def test_a_logged_path_cannot_steer_a_terminal(router: Router, path: str) -> Non
     assert re.fullmatch(r"[ -~]*\?[ -~]*", line["path"])
 
 
+@pytest.mark.parametrize(
+    ("target", "logged"),
+    [
+        ("/auth/\x9b31m\u202ex?token=hunter2", "/auth/31mx"),
+        ("http://me:hunter2@localhost/auth/x", "http:localhost/auth/x"),
+    ],
+)
+def test_a_logged_address_is_harmless(router: Router, target: str, logged: str) -> None:
+    """As sent, unescaped: no characters that steer a terminal, no user and no query."""
+    head = f"GET {target} HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: {len(target)}\r\n\r\n"
+    router.send(head.encode())
+    assert router.log_of(str(len(target)))["request"]["uri"] == logged
+    assert "hunter2" not in str(router.log())
+
+
 def test_health_checks_are_not_logged(router: Router) -> None:
     """Requests of /health, which come every few seconds, are not logged."""
     router.request("GET", "/health", headers={"X-Request-Id": "probe"})
