@@ -40,8 +40,7 @@ def main() -> None:
 
     with exit_if_bad():
         settings = ConsoleSettings.read(os.environ)
-    spans = SpanStore(settings.platform_state / FILE)
-    build(settings, spans)
+    build(settings, SpanStore(settings.platform_state / FILE))
     logging.getLogger("uvicorn.error").addFilter(_announce)
     ui.run(
         host="127.0.0.1",
@@ -57,7 +56,6 @@ def main() -> None:
         workers=1,  # else WEB_CONCURRENCY in `.env`
         limit_concurrency=_CONNECTIONS_MAX,
         http=OwnUserProtocol,
-        proxy_headers=False,
         timeout_graceful_shutdown=1,
     )
 
