@@ -54,12 +54,16 @@ def refuse_removal(root: Path, request: Request) -> None:
 
 
 def _users(root: Path, request: Request) -> Iterator[str]:
-    variable = request.folder.upper()
-    names = rf"services\.{request.folder}\b|\b{variable}_(PORT|ADDRESS)\b"
+    name, module, variable = request.name, rf"services\.{request.folder}\b", request.folder.upper()
+    forms = [
+        rf"(from|import|-m) {module}|[\"']{module}",
+        rf"([\"']|\${{?){variable}_(PORT|ADDRESS)\b",
+        rf"\b(SERVICES|LISTENERS|PORT_OFFSETS|SETTINGS)\[[\"']{name}[\"']\]",
+    ]
     for folder in _USERS:
-        # Elsewhere, a short name may be an unrelated word.
-        more = rf'|"{request.name}"' if folder == "devtools" else ""
-        pattern = re.compile(names + more)
+        # A single word in quotes may mean something else; elsewhere, so may any.
+        quoted = [f'"{name}"'] if folder == "devtools" and "-" in name else []
+        pattern = re.compile("|".join(forms + quoted))
         paths = [path for path in (root / folder).rglob("*") if path.suffix in _SUFFIXES]
         for path in sorted(paths):
             if path.is_file() and pattern.search(path.read_text("utf-8", "replace")):

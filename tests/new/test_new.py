@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from devtools.new import CADDYFILE, derived
+from devtools.new.checkout import _users
+from devtools.new.request import Request
 from tests.new.tree import KINDS, RUN_SECONDS_MAX, Tree, copy
 from tests.support import ROOT, script
 
@@ -79,9 +81,48 @@ REFUSED = {
     "service extra-api --route extra --port 8017": "port 8017 is taken by redis-1 bus",
     "service extra-api --route extra --port 8013": "port 8013 cannot be used",
     "remove extra-api": "there is no service extra-api",
-    "remove core-api": "core-api is in use: ",
     "remove router": "router is part of the stack",
 }
+
+
+# Words that devtools, bench or tests use for other things, some as names in Python.
+ORDINARY = (
+    "account alert apps audit-log balance closed config customer data default document environment"
+    " error event health https identity invoice items label ledger logs merchant message metrics"
+    " order payment project rates-api report session settings state status user values"
+)
+# With placeholders, or this file would refer to the service.
+REFERENCES = [
+    ("bench/rows.py", "from services.<name>.models import Status"),
+    ("tests/common/test_openapi.py", "import services.<name>.app as app"),
+    ("tests/common/test_openapi.py", 'patch("services.<name>.app.clock")'),
+    ("nix/package.nix", "exec python -m services.<name>"),
+    ("devtools/health.py", 'SERVICES["<name>"].port(8000)'),
+    ("tests/stack/test_attach.py", """f"http://127.0.0.1:{port + PORT_OFFSETS['<name>']}/\""""),
+    ("devtools/environment.py", 'environ["<NAME>_PORT"]'),
+    ("services/router/run.sh", 'curl "http://${<NAME>_ADDRESS}"'),
+    ("devtools/console/overview.py", 'NODES = ("router", "<name>-api")'),
+]
+
+
+@pytest.mark.parametrize("name", ORDINARY.split())
+def test_a_new_service_can_be_removed_whatever_its_name(name: str) -> None:
+    """An ordinary word in the code of this repository is not a reference to a service."""
+    assert list(_users(ROOT, Request(name))) == []
+
+
+@pytest.mark.parametrize("name", ["auth-api", "core-api", "psp-connector", "psp-sandbox"])
+def test_the_services_that_devtools_need_cannot_be_removed(tree: Tree, name: str) -> None:
+    refuses(tree, ["remove", name], f"{name} is in use: devtools/")
+
+
+@pytest.mark.parametrize(("path", "line"), REFERENCES)
+def test_a_reference_to_a_service_is_found(tmp_path: Path, path: str, line: str) -> None:
+    """An import, a module's name, its entry in the catalog, its variables, its full name."""
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_text(line.replace("<name>", "status").replace("<NAME>", "STATUS"))
+    name = "status-api" if "<name>-api" in line else "status"
+    assert list(_users(tmp_path, Request(name))) == [path]
 
 
 def refuses(tree: Tree, words: list[str], why: str) -> None:
