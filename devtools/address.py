@@ -23,6 +23,7 @@ PORT_OFFSETS: Mapping[str, int] = {
 }
 BLOCK = max(service.port_offset for service in LISTENERS.values()) + 1
 NODES = len(REDIS_NODES)
+_LOOPBACK, _ALL = "127.0.0.1", "0.0.0.0"
 BUS_OFFSET = 2  # as in services/redis/node.sh
 _LOWEST = 1024  # lower ports need root
 CLUSTER_BLOCK = SERVICES["redis"].port(0, NODES - 1) + BUS_OFFSET + 1
@@ -96,13 +97,24 @@ def running_redis(state: Path, environ: Mapping[str, str]) -> dict[str, str]:
     return {name: recorded[name] for name in _REDIS_SETTINGS if is_own and name in recorded}
 
 
-def is_free(port: int) -> bool:
-    """Whether the loopback port is free."""
+def host_of(name: str, environ: Mapping[str, str]) -> str:
+    """The address that a process listens on; preflight refuses any other HTTP_HOST."""
+    is_http = name in SERVICES and name != "redis"  # the console stays on the loopback, too
+    return _ALL if is_http and environ.get("HTTP_HOST") == _ALL else _LOOPBACK
+
+
+def is_free(port: int, host: str = _LOOPBACK) -> bool:
+    """Whether the port is free at the loopback and at this IPv4 address."""
+    # At both: on macOS a server may listen at 0.0.0.0 beside another one at 127.0.0.1.
+    return all(_can_listen(address, port) for address in {_LOOPBACK, host})
+
+
+def _can_listen(host: str, port: int) -> bool:
     with socket.socket() as probe:
         # As the servers do: a port in TIME_WAIT counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
             probe.listen(1)
         except OSError:
             return False
@@ -112,10 +124,10 @@ def is_free(port: int) -> bool:
 def free_block(first: int) -> int | None:
     """The first port of a free block at `first` + 100, + 200, …; None after 50 tries.
 
-    The block has room for a Redis Cluster.
+    It is free at all addresses, and has room for a Redis Cluster.
     """
     for candidate in range(first + 100, min(first + 5100, HIGHEST + 1), 100):
-        if all(is_free(port) for port in range(candidate, candidate + CLUSTER_BLOCK)):
+        if all(is_free(port, _ALL) for port in range(candidate, candidate + CLUSTER_BLOCK)):
             return candidate
     return None
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from devtools import checkout
-from devtools.address import is_free, running_port
+from devtools.address import host_of, is_free, running_port
 from devtools.catalog import SERVICES
 from devtools.environment import environment
 from devtools.processes import running_environ
@@ -47,7 +47,7 @@ def main() -> None:
     if not running:
         sys.exit("no stack of this checkout is running; start it first: platform up -D")
     environ = variables(name, state, running, os.environ)
-    if not is_free(port := int(environ["HTTP_PORT"])):
+    if not is_free(port := int(environ["HTTP_PORT"]), host_of(name, environ)):
         sys.exit(f"port {port} ({name}) is in use; stop it first: platform process stop {name}")
     os.environ.clear()
     os.environ.update(environ)

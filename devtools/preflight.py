@@ -163,7 +163,7 @@ def other_partitions(folder: Path, environ: Mapping[str, str]) -> list[str]:
 def busy_ports(first: int, folder: Path, environ: Mapping[str, str]) -> list[str]:
     """A line for each port of the stack that is in use."""
     numbers = listeners(first, environ)
-    busy = processes.holders(numbers)
+    busy = processes.holders(numbers, environ)
     other = free_block(first) if busy else None
     move = f"start with PLATFORM_PORT={other}" if other else "choose another PLATFORM_PORT"
     if environ.get("PLATFORM_PORT") == AUTO:  # always the same ports

@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 
-from devtools.address import is_free, running_redis
+from devtools.address import host_of, is_free, running_redis
 from devtools.catalog import ALL_PROCESSES, REDIS_NODES
 
 GONE = (psutil.Error, OSError)
@@ -58,9 +58,9 @@ class Holder:
         return f"{self}, of the stack in {self.state}" if self.state else str(self)
 
 
-def holders(ports: Mapping[str, int]) -> Mapping[str, Holder]:
+def holders(ports: Mapping[str, int], environ: Mapping[str, str]) -> Mapping[str, Holder]:
     """For each of the ports that is in use, by name, its listener."""
-    busy = {name: port for name, port in ports.items() if not is_free(port)}
+    busy = {name: port for name, port in ports.items() if not is_free(port, host_of(name, environ))}
     pids = {port: pid for pid, port in reversed(_listeners())} if busy else {}
     unseen = Holder(None, "a process of another user, or one that does not listen on it yet")
     return {name: _holder(pids[port]) if port in pids else unseen for name, port in busy.items()}

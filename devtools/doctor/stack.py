@@ -32,7 +32,7 @@ class Running:
         self._state = str(checkout.state.resolve())
         self._numbers = listeners(first_port, checkout.merged)
         # Once, before the probes: two that try a port at the same time would each find it in use.
-        self._holders = processes.holders(self._numbers)
+        self._holders = processes.holders(self._numbers, checkout.merged)
 
     @cached_property
     def _orphans(self) -> list[Member]:
@@ -105,7 +105,7 @@ class Running:
             state = self._listed.get(name.removesuffix(" bus"))
             if state and state.is_running and state.is_ready:
                 # Perhaps only since the ports were inspected.
-                holder = processes.holders({name: port}).get(name)
+                holder = processes.holders({name: port}, self._checkout.merged).get(name)
             if holder is None:
                 return self._missing(name, port, state)
         if holder is None:

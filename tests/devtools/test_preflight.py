@@ -1,8 +1,10 @@
 """Preflight names everything that prevents a start, with its remedy."""
 
+import contextlib
 import os
 import socket
 import stat
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -121,6 +123,22 @@ def test_a_busy_port_of_a_cluster_is_named(environ: dict[str, str], offset: int,
         [fault] = faults(environ)
         assert faults({**environ, "REDIS_CLUSTER": ""}) == []
     assert fault.startswith(f"port {first + offset} ({name}) is held by")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8")
+def test_with_http_host_0_0_0_0_a_port_in_use_at_any_address_is_named(
+    environ: dict[str, str],
+) -> None:
+    """Not that of Redis, which stays on the loopback. The remedy is free at all addresses."""
+    first = int(environ["PLATFORM_PORT"])
+    with contextlib.ExitStack() as held:
+        for offset in (2, 5, 100):  # core-api, redis, the next block
+            held.enter_context(socket.create_server(("127.0.0.2", first + offset)))
+        assert faults(environ) == []
+        [fault] = faults(environ | {"HTTP_HOST": "0.0.0.0"})
+    assert fault.startswith(f"port {first + 2} (core-api) is held by ")
+    assert f"pid {os.getpid()}: start with PLATFORM_PORT=" in fault
+    assert not fault.endswith(f"={first + 100}")
 
 
 def test_processes_that_share_a_port_are_named(

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -69,6 +70,18 @@ def test_a_port_in_use_is_reported_with_its_holder(environ: dict[str, str], name
     assert "end it, or start with PLATFORM_PORT=" in fault.remedy
     assert one(found.ports(), "router").note == "free"
     assert CONSOLE.name not in {item.name for item in without}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8")
+def test_a_port_in_use_at_another_address_is_reported_with_http_host_0_0_0_0(
+    environ: dict[str, str],
+) -> None:
+    """As in preflight; at 127.0.0.1 the port is free."""
+    with socket.create_server(("127.0.0.2", int(environ["PLATFORM_PORT"]))):
+        [fault] = wrong(running(environ, HTTP_HOST="0.0.0.0").ports())
+        assert wrong(running(environ).ports()) == []
+    assert (fault.name, f"pid {os.getpid()}" in fault.note) == ("router", True)
+    assert "end it, or start with PLATFORM_PORT=" in fault.remedy
 
 
 def test_a_process_of_the_stack_that_stops_or_hangs_is_a_fault(
