@@ -60,7 +60,7 @@ def shared_ports(first_port: int, environ: Mapping[str, str]) -> list[str]:
     names: dict[int, list[str]] = {}
     for name, port in listeners(first_port, environ).items():
         names.setdefault(port, []).append(name)
-    remedy = "change port_offset in the service.toml of one, then `new sync`"
+    remedy = "is one a copy? else change port_offset in the service.toml of one, then `new sync`"
     return [
         f"{' and '.join(sharing)} have the same port, {port}: {remedy}"
         for port, sharing in names.items()

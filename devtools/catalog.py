@@ -6,6 +6,7 @@ Nix reads the same files for packages and images (nix/package.nix).
 from __future__ import annotations
 
 import importlib
+import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,18 +73,29 @@ class Service:
 
 
 def _read(path: Path) -> Service:
-    fields = tomllib.loads(path.read_text(encoding="utf-8"))
-    if "packages" in fields:
-        fields["packages"] += _SHARED["packages"]
-    lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
-    return Service(name=path.parent.name.replace("_", "-"), **fields | lists)
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        if "packages" in fields:
+            fields["packages"] += _SHARED["packages"]
+        lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+        return Service(name=path.parent.name.replace("_", "-"), **fields | lists)
+    except (OSError, TypeError, ValueError) as error:
+        sys.exit(f"platform: correct {path}: {error}")
 
 
+_FILES = _SERVICES.glob("*/service.toml")
 SERVICES = {
     service.name: service
-    for service in sorted(map(_read, _SERVICES.glob("*/service.toml")), key=lambda s: s.port_offset)
+    # Not of a copy such as `core_api.bak`, which is no package.
+    for service in sorted(
+        (_read(path) for path in _FILES if path.parent.name.isidentifier()),
+        key=lambda service: service.port_offset,
+    )
 }
 """All services by name, in port order."""
+
+PYTHON = {name: service for name, service in SERVICES.items() if service.packages}
+"""The services with code of ours, unlike Redis and the router."""
 
 CONSOLE = _read(Path(__file__).parent / "console/service.toml")
 """Not a service: it is optional, and nothing waits for it."""

@@ -13,10 +13,9 @@ from pathlib import Path
 
 from devtools import checkout
 from devtools.address import host_of, is_free, running_port
-from devtools.catalog import SERVICES
+from devtools.catalog import PYTHON
 from devtools.environment import environment
 from devtools.processes import running_environ
-from devtools.settings import SETTINGS
 
 _OF_THE_DEBUGGER = ("PYDEVD", "DEBUGPY")
 
@@ -40,7 +39,7 @@ def main() -> None:
     command_line = argparse.ArgumentParser(
         prog="python -m devtools.debug", description="Runs a service, for a debugger."
     )
-    command_line.add_argument("service", choices=SETTINGS)
+    command_line.add_argument("service", choices=PYTHON)
     name = command_line.parse_args().service
     state = checkout.current(os.environ).state
     running = running_environ(state)
@@ -51,7 +50,7 @@ def main() -> None:
         sys.exit(f"port {port} ({name}) is in use; stop it first: platform process stop {name}")
     os.environ.clear()
     os.environ.update(environ)
-    runpy.run_module(f"services.{SERVICES[name].folder}", run_name="__main__", alter_sys=True)
+    runpy.run_module(f"services.{PYTHON[name].folder}", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

@@ -188,6 +188,10 @@ def _say_gone(state_dir: Path) -> None:
             if heading:
                 sys.stderr.write(f"platform: the stack cannot start\n{lines}")
                 return
+            # Its own messages begin with its name, unlike a traceback.
+            if log and not log.splitlines()[-1].startswith(f"{job}: "):
+                _say_why(state_dir, {job: "has failed"})
+                return
     _say_why(state_dir, {"process-compose": "has ended or does not respond"})
     sys.stderr.write("platform: `doctor` finds other causes, such as a full disk\n")
 

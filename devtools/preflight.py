@@ -27,7 +27,7 @@ from devtools.address import (
     shared_ports,
 )
 from devtools.checkout import SET_BY_THE_STACK, of_stack
-from devtools.settings import SETTINGS, dotenv_faults, warnings
+from devtools.settings import FAULTS, SETTINGS, dotenv_faults, warnings
 from services.common.command import run_main
 from services.common.redis_url import RedisSettings
 from services.common.settings import EXIT_BAD_SETTINGS, SettingsError, masked
@@ -46,7 +46,7 @@ def faults(environ: Mapping[str, str]) -> list[str]:
     """Everything that prevents a start, one line each."""
     checkout = of_stack(environ)
     folder = checkout.state
-    lines = state.prepare(folder) + processes.conflicting_stacks(folder)
+    lines = FAULTS + state.prepare(folder) + processes.conflicting_stacks(folder)
     lines += dotenv_faults(checkout)
     try:
         first = chosen_port(environ)

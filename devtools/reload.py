@@ -20,7 +20,7 @@ from typing import Any
 import structlog
 
 from devtools.address import state_folder
-from devtools.settings import SETTINGS
+from devtools.catalog import PYTHON
 from devtools.supervisor import ProcessState, Supervisor, SupervisorError
 from services.common import logs
 from services.common.settings import Settings, exit_if_bad
@@ -52,8 +52,8 @@ def affected(changed: Collection[str]) -> set[str]:
     processes: set[str] = set()
     for name in changed:
         folder = name.partition("/")[0]
-        processes |= set(SETTINGS) if folder == "common" else {folder.replace("_", "-")}
-    return processes & {*SETTINGS, "router"}
+        processes |= set(PYTHON) if folder == "common" else {folder.replace("_", "-")}
+    return processes & {*PYTHON, "router"}
 
 
 def is_code(path: str) -> bool:

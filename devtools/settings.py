@@ -5,16 +5,31 @@ devtools/inherited.txt; a test compares them.
 """
 
 import difflib
-from collections.abc import Collection, Iterable, Mapping
+import traceback
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from devtools import envfile
-from devtools.catalog import SERVICES
+from devtools.catalog import PYTHON
 from devtools.checkout import SET_BY_THE_STACK, Checkout
 from services.common.settings import Settings
 
-SETTINGS: Mapping[str, type[Settings]] = {
-    service.name: service.settings() for service in SERVICES.values() if service.packages
-}
+FAULTS: list[str] = []
+"""A line for each service whose settings cannot be imported, as while they are being edited."""
+
+
+def _settings() -> Iterator[tuple[str, type[Settings]]]:
+    for name, service in PYTHON.items():
+        try:
+            yield name, service.settings()
+        except Exception as error:  # noqa: BLE001 - whatever the code of a service raises
+            *_, last = traceback.extract_tb(error.__traceback__)
+            at = f"{last.filename}, line {last.lineno}"
+            if isinstance(error, SyntaxError):  # says the line itself
+                at = error.filename or ""
+            FAULTS.append(f"{name}: {at}: {type(error).__name__}: {error}")
+
+
+SETTINGS: Mapping[str, type[Settings]] = dict(_settings())
 # Variables that are in no settings class: who reads them, default and meaning.
 OTHERS: Mapping[str, tuple[str, str, str]] = {
     "PLATFORM_PORT": (

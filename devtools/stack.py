@@ -182,13 +182,13 @@ def _stop() -> tuple[int, bool]:
 
     Returns the exit code, and whether anything has ended.
     """
-    from devtools import processes  # noqa: PLC0415
-
     was_running = _is_running()
     if was_running and _call("down"):
         if _is_running():
             return 1, False
         _say("the stack has ended")  # by itself, as when its terminal was closed
+    from devtools import processes  # noqa: PLC0415 - later, because a broken service.toml ends it
+
     ended, faults = processes.end_leftovers(Path(os.environ["PLATFORM_STATE"]))
     for line in ended:
         _say(line)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from devtools.catalog import SERVICES
+from devtools.catalog import PYTHON, SERVICES
 from devtools.supervisor import Supervisor, SupervisorError
 from services.common.metrics import DURATION_BUCKETS_SECONDS
 
 INTERVAL_SECONDS = 5
 POINTS_MAX = 15 * 60 // INTERVAL_SECONDS
-SCRAPED = tuple(service.name for service in SERVICES.values() if service.packages)
+SCRAPED = tuple(PYTHON)
 _RESPONSE_SECONDS_MAX = 2.0
 # Requested by probes and by the console itself.
 _UNCOUNTED = ("/health", "/metrics", "/_sandbox/")

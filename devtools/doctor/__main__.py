@@ -19,7 +19,7 @@ from devtools.doctor import findings, machine
 from devtools.doctor.findings import Finding, Status
 from devtools.doctor.stack import Running
 from devtools.locate import access_fault
-from devtools.settings import OTHERS, SETTINGS, dotenv_faults, readers, warnings
+from devtools.settings import FAULTS, OTHERS, SETTINGS, dotenv_faults, readers, warnings
 from devtools.terminal import Output
 from services.common.command import run_main
 from services.common.settings import masked
@@ -112,13 +112,14 @@ def run(probes: Mapping[str, Probe], seconds_max: float = _PROBES_SECONDS_MAX) -
 
 
 def settings(checkout: Checkout, first_port: int, faults: Sequence[str] = ()) -> list[Finding]:
-    """Every setting with its origin, then `faults`, those of the settings, and warnings."""
+    """Every setting with its origin, broken code, `faults`, those of the settings, warnings."""
     further = dotenv_faults(checkout) + preflight.wrong_settings(
         first_port, checkout.state, checkout.merged
     )
     return [
         *_of_stack(checkout, first_port),
         *_of_services(checkout, first_port),
+        *(Finding(fault, "", "fault", "", "correct that file") for fault in FAULTS),
         *(Finding(fault, "", "fault", "", _CURE) for fault in (*faults, *further)),
         *(Finding(warning, "", "warning") for warning in warnings(checkout)),
     ]

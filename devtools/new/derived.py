@@ -18,16 +18,14 @@ from ruamel.yaml.error import YAMLError
 
 from devtools import settings
 from devtools.address import DEFAULT_PORT, shared_ports
-from devtools.catalog import SERVICES, Service
+from devtools.catalog import PYTHON, SERVICES, Service
 from devtools.new import CADDYFILE, CONTAINERS, EXAMPLE, INHERITED, PAGE, PROCESS_COMPOSE, render
-from devtools.settings import SETTINGS
 from services.common.settings import FILE_ALLOWED, Secret
 
 _ROUTE = (
     "\t\timport service {route} {{${variable}_ADDRESS:127.0.0.1:{variable}_ADDRESS-is-not-set}}\n"
 )
 _FIRST_PORT = 8000  # in the containers; nix/images.nix has it, too
-_PYTHON = {name: SERVICES[name] for name in SETTINGS}
 
 
 def _yaml() -> YAML:
@@ -58,7 +56,7 @@ def _put(mapping: Any, name: str, value: Any) -> None:
 
 def _complete(text: str, block: Callable[[Service], str]) -> Any:
     """The document, with a block for each service that has none, before that of the router."""
-    for name, service in _PYTHON.items():
+    for name, service in PYTHON.items():
         if f"\n  {name}:\n" not in text:
             text = text.replace("\n  router:\n", f"\n{block(service)}  router:\n")
     return _yaml().load(text)
@@ -73,7 +71,7 @@ def processes(text: str) -> str:
         if module and name not in SERVICES:
             for other in (blocks, blocks["ready"]["depends_on"], blocks["router"]["depends_on"]):
                 other.pop(name, None)
-    for name, service in _PYTHON.items():
+    for name, service in PYTHON.items():
         blocks[name]["description"] = service.description
         _put(blocks["ready"]["depends_on"], name, _flow(condition="process_log_ready"))
         if service.route:
@@ -100,7 +98,7 @@ def containers(text: str) -> str:
     services, router = document["services"], document["services"]["router"]
     for name in [name for name in services if name not in SERVICES]:
         _remove_container(document, name)
-    for name, service in _PYTHON.items():
+    for name, service in PYTHON.items():
         _add_variables(services[name]["environment"], _variables(service, shared), shared)
         for network in services[name]["networks"]:
             _put(document["networks"], network, _flow(internal=True))
@@ -185,7 +183,7 @@ MAKERS: Mapping[str, Callable[[str], str]] = {
 
 def main(root: Path) -> None:
     """Rewrites the derived files below `root`."""
-    if faults := shared_ports(DEFAULT_PORT, {}):
+    if faults := settings.FAULTS + shared_ports(DEFAULT_PORT, {}):
         sys.exit("; ".join(faults))
     for name, make in MAKERS.items():
         path = root / name

@@ -16,6 +16,24 @@ def test_without_a_reason_in_a_log_doctor_is_named(
     assert "`doctor`" in capsys.readouterr().err
 
 
+def test_a_crash_of_preflight_is_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its log has a traceback in place of the faults; a log of its messages alone is no reason."""
+    (tmp_path / "logs").mkdir()
+    environ = {"PC_SOCKET_PATH": str(tmp_path / "pc.sock"), "PLATFORM_STATE": str(tmp_path)}
+    log = "preflight: warning: a hint\n"
+    (tmp_path / "logs/preflight.log").write_text(log)
+    assert health.wait(environ) == 1
+    assert "process-compose has ended" in capsys.readouterr().err
+    (tmp_path / "logs/preflight.log").write_text(f"{log}Traceback: …\nNameError: nil\n")
+    assert health.wait(environ) == 1
+    assert capsys.readouterr().err == (
+        "platform: preflight has failed; the end of its log:\n"
+        "    preflight: warning: a hint\n    Traceback: …\n    NameError: nil\n"
+    )
+
+
 def test_all_faults_of_preflight_are_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -153,7 +153,9 @@ def test_processes_that_share_a_port_are_named(
     monkeypatch.setitem(LISTENERS, "core-api", core_api)
     [fault] = faults(environ)
     assert fault.startswith("auth-api and core-api have the same port, ")
-    assert fault.endswith("change port_offset in the service.toml of one, then `new sync`")
+    assert fault.endswith(
+        "is one a copy? else change port_offset in the service.toml of one, then `new sync`"
+    )
 
 
 def test_another_number_of_partitions_stops_the_start(tmp_path: Path) -> None:

@@ -173,7 +173,11 @@ def test_services_with_the_same_port_are_named(tree: Tree) -> None:
     path = tree.folder / "services/core_api/service.toml"
     path.write_text(path.read_text().replace("port_offset = 2", "port_offset = 1"))
     try:
-        refuses(tree, ["sync"], "auth-api and core-api have the same port.*change port_offset in")
+        refuses(
+            tree,
+            ["sync"],
+            "auth-api and core-api have the same port.*is one a copy.*change port_offset in",
+        )
     finally:
         tree.git("checkout", "--quiet", ".")
 
