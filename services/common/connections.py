@@ -48,14 +48,17 @@ class Connection(socket.socket):
         """
         if flags & socket.MSG_DONTWAIT:
             return super().recv(size, flags)
+        if self._is_stalled:
+            return b""
         self._silent_until = math.inf
         self._deadline = self._deadline or time.monotonic() + REQUEST_SECONDS_MAX
+        is_late = time.monotonic() > self._deadline
         try:
-            data = b"" if self._is_stalled else super().recv(size, flags)
-            self._is_stalled |= time.monotonic() > self._deadline
+            # What has arrived is not the client's delay: this process may have been suspended.
+            return super().recv(size, socket.MSG_DONTWAIT if is_late else 0)
         except BlockingIOError:
             self._is_stalled = True
-        return b"" if self._is_stalled else data
+            return b""
 
     def end_if_silent(self) -> bool:
         """Ends the connection if nothing was sent for STALL_SECONDS_MAX; whether it did.

@@ -159,6 +159,16 @@ def test_bytes_after_a_stall_are_not_read(monkeypatch: pytest.MonkeyPatch) -> No
         assert connection.recv(10) == b""
 
 
+def test_bytes_that_are_there_are_read_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that arrived while this process was suspended is complete."""
+    monkeypatch.setattr(connections, "REQUEST_SECONDS_MAX", 0)
+    accepted, client = socket.socketpair()
+    with client, Connection(accepted) as connection:
+        client.sendall(b"ab")
+        assert (connection.recv(1), connection.recv(1)) == (b"a", b"b")
+        assert connection.recv(1) == b""
+
+
 class _Reset(socket.socket):
     def setsockopt(self, *_: Any) -> None:
         raise OSError(errno.EINVAL, "the peer has reset the connection")
