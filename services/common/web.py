@@ -106,6 +106,7 @@ class Gate:
 
     def process_response(self, req: falcon.Request, resp: falcon.Response, *_: Any) -> None:
         context = req.context
+        _discard_body(req)
         resp.set_header("X-Request-Id", context.request_id)
         seconds = time.perf_counter() - context.started
         self._metrics.observe(req, resp, seconds)
@@ -119,6 +120,17 @@ class Gate:
             status=resp.status_code,
             ms=round(seconds * 1000, 2),
         )
+
+
+def _discard_body(req: falcon.Request) -> None:
+    """Reads the rest of the body, as of a request that was refused for its token.
+
+    gunicorn would read it in a thread, which would then wait there for the connection's next
+    request. More than BODY_BYTES_MAX comes only from a direct client.
+    """
+    if 0 < (req.content_length or 0) <= BODY_BYTES_MAX:
+        with contextlib.suppress(Exception):  # as in read_body
+            req.bounded_stream.exhaust()
 
 
 def _is_abandoned(connection: socket.socket | None) -> bool:

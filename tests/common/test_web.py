@@ -1,5 +1,6 @@
 """What all HTTP services have in common."""
 
+import io
 import socket
 from typing import Any
 
@@ -56,6 +57,25 @@ def test_a_request_whose_client_has_gone_is_not_processed(api: falcon.testing.Te
             wait_until(lambda: api.simulate_get("/notes", extras=extras).status_code == 400)
             code = api.simulate_get("/notes", extras=extras).json["code"]
             assert code == "client-closed-request"
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/notes", {"Content-Type": "text/plain"}, 415),
+        ("/notes", {"Content-Encoding": "gzip"}, 415),
+        ("/nowhere", {}, 404),
+        ("/notes", {"Host": "evil.example"}, 421),
+    ],
+)
+def test_a_refused_body_is_read(
+    api: falcon.testing.TestClient, path: str, headers: dict[str, str], status: int
+) -> None:
+    """Otherwise gunicorn's thread waits for the connection's next request, with others in line."""
+    stream, length = io.BytesIO(b"x" * 15_000), {"Content-Length": "15000"}
+    extras = {"wsgi.input": stream}
+    result = api.simulate_post(path, headers=headers | length, extras=extras)
+    assert (result.status_code, stream.read()) == (status, b"")
 
 
 LOCAL = "localhost LOCALHOST:8002 platform.localhost:8000 127.0.0.1:8002 127.0.0.2 [::1]:8002"
