@@ -24,6 +24,7 @@ import psutil
 
 from devtools.address import host_of, is_free, running_redis
 from devtools.catalog import ALL_PROCESSES, REDIS_NODES
+from services.common.command import printable
 
 GONE = (psutil.Error, OSError)
 # As in process-compose.yaml: the connector has 6 s to finish its work, each other process 2 s.
@@ -93,7 +94,7 @@ def _holder(pid: int | None) -> Holder:
         return Holder(None, "a process of another user")
     try:
         process = _leader(psutil.Process(pid))
-        name = process.name()
+        name = printable(process.name())
     except psutil.Error:
         return Holder(pid, "a process that just ended")
     member = state = ""

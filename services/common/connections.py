@@ -5,6 +5,7 @@ import errno
 import math
 import socket
 import struct
+import threading
 import time
 import weakref
 from typing import Any, NoReturn
@@ -33,6 +34,7 @@ class Connection(socket.socket):
 
     _is_stalled = False
     _deadline = 0.0  # of the request that is being received
+    _first_request = threading.Lock()  # is read, or its connection ended, but not both
 
     def __init__(self, accepted: socket.socket) -> None:
         seconds = struct.pack("ll", int(STALL_SECONDS_MAX), int(STALL_SECONDS_MAX % 1 * 1_000_000))
@@ -48,9 +50,11 @@ class Connection(socket.socket):
         """
         if flags & socket.MSG_DONTWAIT:
             return super().recv(size, flags)
+        if self._silent_until < math.inf:
+            with self._first_request:
+                self._silent_until = math.inf
         if self._is_stalled:
             return b""
-        self._silent_until = math.inf
         self._deadline = self._deadline or time.monotonic() + REQUEST_SECONDS_MAX
         is_late = time.monotonic() > self._deadline
         try:
@@ -65,12 +69,13 @@ class Connection(socket.socket):
 
         gunicorn waits without limit for the first request, and closes what has ended.
         """
-        if time.monotonic() < self._silent_until:
-            return False
-        with contextlib.suppress(OSError):
+        with self._first_request, contextlib.suppress(OSError):
+            if time.monotonic() < self._silent_until:
+                return False
             try:
                 self.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
             except BlockingIOError:
+                self._is_stalled = True  # a request that arrives now is not processed
                 self.shutdown(socket.SHUT_RDWR)
                 return True
         return False  # a request waits for a thread, or it has ended
@@ -89,7 +94,8 @@ class Listener:
 
     gunicorn accepts whenever it wakes up: in every second trial one worker got all of the router's
     connections, which are long-lived, and half the workers were idle. Above CONNECTIONS_MAX, new
-    connections are closed at once.
+    connections are closed at once. Above half of it, silent ones make way: not earlier, because the
+    router keeps a few that it has not used yet.
     """
 
     def __init__(self, listener: Any, counts: "memoryview[int]", slot: int) -> None:
@@ -106,7 +112,7 @@ class Listener:
     def accept(self) -> tuple[Connection, Any]:
         """Accepts a connection; raises BlockingIOError if there is none or it is unusable.
 
-        Any other OSError would end the worker. Ends silent connections, which make way for it.
+        Any other OSError would end the worker.
         """
         if self._publish() > min(filter(None, self._counts)):
             # Meanwhile a worker with fewer accepts; if it is busy, this one does.
@@ -119,9 +125,9 @@ class Listener:
             # Without file descriptors, the listener stays readable.
             time.sleep(GIVE_WAY_SECONDS)
             self._refuse("cannot accept a connection", reason=error.strerror)
-        for other in [one for one in list(self._accepted) if one.end_if_silent()]:
-            self._accepted.discard(other)
         self._accepted.add(connection)
+        if self._publish() > CONNECTIONS_MAX // 2:
+            self._accepted -= {one for one in list(self._accepted) if one.end_if_silent()}
         if self._publish() > CONNECTIONS_MAX:
             connection.close()
             self._refuse("too many connections: new ones are closed", max=CONNECTIONS_MAX)

@@ -116,7 +116,7 @@ class Gate:
         _log.info(
             "request",
             method=req.method,
-            path=req.path,
+            path=req.path if _PATH.match(req.path) else "?",  # it may contain a password
             status=resp.status_code,
             ms=round(seconds * 1000, 2),
         )

@@ -159,6 +159,28 @@ def test_bytes_after_a_stall_are_not_read(monkeypatch: pytest.MonkeyPatch) -> No
         assert connection.recv(10) == b""
 
 
+def test_a_silent_connection_that_is_ended_gets_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that arrives at that moment must not be processed without a response."""
+    monkeypatch.setattr(connections, "STALL_SECONDS_MAX", 0)
+    for has_sent in (False, True):
+        accepted, client = socket.socketpair()
+        with client, Connection(accepted) as connection:
+            if has_sent:
+                client.sendall(b"GET")
+            assert connection.end_if_silent() != has_sent
+            assert connection.recv(3) == (b"GET" if has_sent else b"")
+            assert not connection.end_if_silent()
+
+
+def test_silent_connections_stay_while_there_is_room(port: int) -> None:
+    """The router keeps some for its next burst."""
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(connected(port)) for _ in range(CONNECTIONS_MAX // 4)]
+        time.sleep(2 * STALL_SECONDS)
+        assert workers(port)
+        assert all(map(ask, silent))
+
+
 def test_bytes_that_are_there_are_read_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that arrived while this process was suspended is complete."""
     monkeypatch.setattr(connections, "REQUEST_SECONDS_MAX", 0)

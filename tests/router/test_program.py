@@ -43,7 +43,8 @@ def test_a_logged_path_cannot_steer_a_terminal(router: Router, path: str) -> Non
     ("target", "logged"),
     [
         ("/auth/\x9b31m\u202ex?token=hunter2", "/auth/31mx"),
-        ("http://me:hunter2@localhost/auth/x", "http:localhost/auth/x"),
+        ("http://me:hunter2@localhost/auth/x", "http://localhost/auth/x"),
+        ("http:me:hunter2@localhost/auth/x#hunter2", "localhost/auth/x"),
     ],
 )
 def test_a_logged_address_is_harmless(router: Router, target: str, logged: str) -> None:
