@@ -10,13 +10,23 @@ import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from services.common.settings import Settings
 
+_OFFSETS = 100
 _SERVICES = Path(__file__).resolve().parents[1] / "services"
-_SHARED = tomllib.loads((_SERVICES / "common/packages.toml").read_text())
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        sys.exit(f"platform: correct {path}: {error}")
+
+
+_SHARED = _toml(_SERVICES / "common/packages.toml")
 
 
 @dataclass(frozen=True)
@@ -62,24 +72,28 @@ class Service:
         from services.common.settings import Settings  # noqa: PLC0415 - a client needs no settings
 
         module = importlib.import_module(f"services.{self.folder}.settings")
-        [settings] = [
+        found = [
             value
             for value in vars(module).values()
             if isinstance(value, type)
             and issubclass(value, Settings)
             and value.__module__ == module.__name__
         ]
-        return settings
+        if len(found) != 1:
+            raise TypeError(f"must have one settings class, not {len(found)}")
+        return found[0]
 
 
 def _read(path: Path) -> Service:
+    fields = _toml(path)
     try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        if fields["port_offset"] not in range(_OFFSETS):
+            sys.exit(f"platform: correct {path}: port_offset must be below {_OFFSETS}")
         if "packages" in fields:
             fields["packages"] += _SHARED["packages"]
         lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
         return Service(name=path.parent.name.replace("_", "-"), **fields | lists)
-    except (OSError, TypeError, ValueError) as error:
+    except (LookupError, TypeError) as error:
         sys.exit(f"platform: correct {path}: {error}")
 
 

@@ -7,12 +7,15 @@ devtools/inherited.txt; a test compares them.
 import difflib
 import traceback
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
 
 from devtools import envfile
 from devtools.catalog import PYTHON
 from devtools.checkout import SET_BY_THE_STACK, Checkout
 from services.common.settings import Settings
 
+_ROOT = f"{Path(__file__).parents[1]}/"
+_SERVICES = f"{_ROOT}services"
 FAULTS: list[str] = []
 """A line for each service whose settings cannot be imported, as while they are being edited."""
 
@@ -21,12 +24,14 @@ def _settings() -> Iterator[tuple[str, type[Settings]]]:
     for name, service in PYTHON.items():
         try:
             yield name, service.settings()
-        except Exception as error:  # noqa: BLE001 - whatever the code of a service raises
-            *_, last = traceback.extract_tb(error.__traceback__)
-            at = f"{last.filename}, line {last.lineno}"
-            if isinstance(error, SyntaxError):  # says the line itself
-                at = error.filename or ""
-            FAULTS.append(f"{name}: {at}: {type(error).__name__}: {error}")
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the code of a service raises
+            file, text = f"{_SERVICES}/{service.folder}/settings.py", " ".join(str(error).split())
+            frames = traceback.extract_tb(error.__traceback__)
+            lines = [(one.filename, one.lineno) for one in frames if _SERVICES in one.filename]
+            if isinstance(error, SyntaxError):
+                lines.append((error.filename or file, error.lineno))
+            at = "{}, line {}".format(*lines[-1]) if lines else file
+            FAULTS.append(f"{at.removeprefix(_ROOT)}: {type(error).__name__}: {text}")
 
 
 SETTINGS: Mapping[str, type[Settings]] = dict(_settings())
