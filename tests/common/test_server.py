@@ -1,5 +1,4 @@
 import contextlib
-import errno
 import http.client
 import os
 import select
@@ -12,14 +11,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import psutil
 import pytest
 
-from services.common import connections, server
-from services.common.connections import Connection, Listener
+from services.common import server
 from tests import support
 
 CONNECTIONS = 16
@@ -149,29 +145,6 @@ def test_clients_that_send_single_bytes_hold_no_thread(port: int) -> None:
         pytest.fail("no response")
 
 
-def test_bytes_after_a_stall_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Late bytes of a request's body are not parsed as a new request."""
-    monkeypatch.setattr(connections, "STALL_SECONDS_MAX", 0.1)
-    accepted, client = socket.socketpair()
-    with client, Connection(accepted) as connection:
-        assert connection.recv(10) == b""
-        client.sendall(b"GET / HTTP/1.1")
-        assert connection.recv(10) == b""
-
-
-def test_a_silent_connection_that_is_ended_gets_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request that arrives at that moment must not be processed without a response."""
-    monkeypatch.setattr(connections, "STALL_SECONDS_MAX", 0)
-    for has_sent in (False, True):
-        accepted, client = socket.socketpair()
-        with client, Connection(accepted) as connection:
-            if has_sent:
-                client.sendall(b"GET")
-            assert connection.end_if_silent() != has_sent
-            assert connection.recv(3) == (b"GET" if has_sent else b"")
-            assert not connection.end_if_silent()
-
-
 def test_silent_connections_stay_while_there_is_room(port: int) -> None:
     """The router keeps some for its next burst."""
     with contextlib.ExitStack() as stack:
@@ -179,41 +152,6 @@ def test_silent_connections_stay_while_there_is_room(port: int) -> None:
         time.sleep(2 * STALL_SECONDS)
         assert workers(port)
         assert all(map(ask, silent))
-
-
-def test_bytes_that_are_there_are_read_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request that arrived while this process was suspended is complete."""
-    monkeypatch.setattr(connections, "REQUEST_SECONDS_MAX", 0)
-    accepted, client = socket.socketpair()
-    with client, Connection(accepted) as connection:
-        client.sendall(b"ab")
-        assert (connection.recv(1), connection.recv(1)) == (b"a", b"b")
-        assert connection.recv(1) == b""
-
-
-class _Reset(socket.socket):
-    def setsockopt(self, *_: Any) -> None:
-        raise OSError(errno.EINVAL, "the peer has reset the connection")
-
-
-@pytest.mark.parametrize("number", [errno.EMFILE, errno.EINVAL])
-def test_a_connection_that_cannot_be_accepted_does_not_end_the_worker(number: int) -> None:
-    """Without file descriptors, or after the peer's reset, accept fails with EAGAIN."""
-    accepted = _Reset()
-
-    def accept() -> tuple[socket.socket, str]:
-        if number == errno.EMFILE:
-            raise OSError(number, "too many open files")
-        return accepted, ""
-
-    counts = memoryview(bytearray(4)).cast("I")
-    listener = Listener(SimpleNamespace(accept=accept), counts, 0)
-    with accepted:
-        for _ in range(2):
-            with pytest.raises(BlockingIOError) as caught:
-                listener.accept()
-            assert caught.value.errno == errno.EAGAIN
-        assert (accepted.fileno() == -1) == (number == errno.EINVAL)
 
 
 def test_connections_above_the_bound_are_closed(port: int, running: tuple[int, Path]) -> None:
