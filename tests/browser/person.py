@@ -163,6 +163,9 @@ class Person:
     def types(self, label: str, text: str) -> None:
         """Fills a field."""
         field = self.finds(f"//input[@aria-label='{label}']")
+        # Earlier, on a busy machine, the console would not get the text.
+        script = "return window.did_handshake"
+        wait_until(lambda: self.browser.execute_script(script), what="the page's connection")
         field.send_keys(Keys.CONTROL, "a")
         field.send_keys(text or Keys.DELETE)
 
