@@ -26,7 +26,7 @@ def _toml(path: Path) -> dict[str, Any]:
         sys.exit(f"platform: correct {path}: {error}")
 
 
-_SHARED = _toml(_SERVICES / "common/packages.toml")
+_SHARED = _toml(_SERVICES / "common/packages.toml").get("packages", [])
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,14 @@ class Service:
 def _read(path: Path) -> Service:
     fields = _toml(path)
     try:
-        if fields["port_offset"] not in range(_OFFSETS):
-            sys.exit(f"platform: correct {path}: port_offset must be below {_OFFSETS}")
+        offset = fields.get("port_offset")
+        if not (isinstance(offset, int) and offset in range(_OFFSETS)):
+            sys.exit(f"platform: correct {path}: port_offset must be a number below {_OFFSETS}")
         if "packages" in fields:
-            fields["packages"] += _SHARED["packages"]
+            fields["packages"] += _SHARED
         lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
         return Service(name=path.parent.name.replace("_", "-"), **fields | lists)
-    except (LookupError, TypeError) as error:
+    except TypeError as error:
         sys.exit(f"platform: correct {path}: {error}")
 
 
