@@ -79,7 +79,7 @@ class Tracing:
             return
         attributes = {
             "http.request.method": req.method,
-            "url.path": req.path,
+            "url.path": req.context.path,
             "url.scheme": req.scheme,
             "platform.request_id": req.context.request_id,
         }

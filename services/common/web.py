@@ -70,7 +70,7 @@ def make_app(
 
 
 class Request(falcon.Request):
-    """A request with its id and start time, set before any middleware runs.
+    """A request with its id, start time and path to log, set before any middleware runs.
 
     The thread's log lines have the id until its next request; a resource may bind more.
     """
@@ -80,6 +80,8 @@ class Request(falcon.Request):
         header = env.get("HTTP_X_REQUEST_ID", "")
         self.context.request_id = header if _REQUEST_ID.fullmatch(header) else str(uuid.uuid4())
         self.context.started = time.perf_counter()
+        # Another one, as `//user:password@host`, may contain a password.
+        self.context.path = self.path if _PATH.match(self.path) else "?"
         clear_contextvars()
         bind_contextvars(request_id=self.context.request_id)
 
@@ -116,7 +118,7 @@ class Gate:
         _log.info(
             "request",
             method=req.method,
-            path=req.path if _PATH.match(req.path) else "?",  # it may contain a password
+            path=context.path,
             status=resp.status_code,
             ms=round(seconds * 1000, 2),
         )

@@ -28,7 +28,7 @@ NO_FILE = ("--appendonly", "no")
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scripts, "_WAIT_MS_MAX", 100)
+    monkeypatch.setattr(scripts, "_WAIT_MS_MAX", 300)
 
 
 def settings(url: str, **more: str) -> ConnectorSettings:

@@ -75,6 +75,17 @@ def test_a_request_continues_the_trace_of_its_caller() -> None:
     assert span.attributes["http.response.status_code"] == 200
 
 
+def test_a_path_that_may_contain_a_password_is_not_exported() -> None:
+    """It is not logged either."""
+    with receiver() as received, capture_logs() as logs:
+        client = configured(received.endpoint)
+        client.simulate_get("//me:hunter2@localhost/a", headers={"traceparent": SAMPLED})
+        tracing.stop()
+    [span] = received.spans
+    assert span.attributes["url.path"] == "?"
+    assert "hunter2" not in f"{span} {logs}"
+
+
 @pytest.mark.parametrize(
     "header", ["x", f"00-{'0' * 32}-{'0' * 16}-01", SAMPLED + "-x", "ff" + SAMPLED]
 )
