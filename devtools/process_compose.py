@@ -6,13 +6,17 @@ or preflight. Any other command gets no log file: process-compose truncates it a
 even `process-compose list`.
 """
 
+import contextlib
 import os
+import signal
+import stat
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 # Commands for the running stack, unless an option gives another address.
 _CLIENTS = {"attach", "down", "graph", "list", "namespace", "process", "project"}
+_BYTES = 64 * 1024
 _ELSEWHERE = {"-h", "--help", "-p", "--port", "-u", "--unix-socket"}
 
 
@@ -44,9 +48,36 @@ def environment(args: Sequence[str], environ: Mapping[str, str]) -> Mapping[str,
     return {**environ, "PC_LOG_FILE": os.devnull}
 
 
+def _relay_output() -> None:
+    """Puts a process between process-compose and the pipe that is its stdout.
+
+    A Ctrl-C also ends the `tee` of a `| tee`. Without a reader, process-compose would end in the
+    middle of its stop, and leave processes behind.
+    """
+    if not stat.S_ISFIFO(os.fstat(1).st_mode):
+        return
+    reader, writer = os.pipe()
+    if os.fork():
+        os.close(reader)
+        for stream in (1, 2) if os.path.sameopenfile(1, 2) else (1,):
+            os.dup2(writer, stream)
+        os.close(writer)
+        return
+    os.close(writer)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    with open(reader, "rb", buffering=0) as lines, open(1, "wb", buffering=0) as output:  # noqa: PTH123
+        while data := lines.read(_BYTES):
+            with contextlib.suppress(OSError):
+                output.write(data)
+    os._exit(0)
+
+
 def main(program: str, args: Sequence[str]) -> None:
     """Replaces this process by process-compose."""
     environ = environment(args, os.environ)
+    if args[:1] == ["up"]:
+        _relay_output()
     os.execve(program, [program, *args], environ)  # noqa: S606
 
 

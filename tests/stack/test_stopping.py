@@ -2,15 +2,18 @@
 
 import contextlib
 import os
+import subprocess
+import tempfile
 import time
 from pathlib import Path
 from signal import SIGINT, SIGTERM, Signals
 
 import pytest
 
+from devtools.address import BLOCK
 from devtools.supervisor import SupervisorError
 from tests import support
-from tests.stack.stack import STOP_SECONDS_MAX, Stack, left_of, running
+from tests.stack.stack import STOP_SECONDS_MAX, Stack, environment, left_of, running
 
 # A router that logs its ready line and never responds.
 UNRESPONSIVE_ROUTER = (
@@ -44,6 +47,30 @@ def test_stopping_leaves_nothing(tmp_path: Path, begun: str, signals: list[Signa
             assert code == 0
             assert "bye bye" in stack.log("redis")
             assert "unfinished=0" in stack.log("psp-connector")
+
+
+def test_a_stack_outlives_the_reader_of_its_output() -> None:
+    """It stops in order all the same, as after a Ctrl-C that also ends the `tee` of `up | tee`."""
+    port, (reader, writer) = support.free_ports(BLOCK), os.pipe()
+    with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as folder:
+        state = Path(folder)
+        environ = environment(state, port)
+        up = subprocess.Popen(
+            ["process-compose", "up"], cwd=support.ROOT, env=environ, stdout=writer, stderr=writer
+        )
+        os.close(writer)
+        try:
+            stack = Stack(environ, state, port, up)
+            stack.wait_healthy()
+            os.close(reader)
+            assert stack.compose("process", "restart", "auth-api").returncode == 0
+            up.send_signal(SIGINT)
+            assert up.wait(STOP_SECONDS_MAX) == 0
+            assert left_of(state) == []
+        finally:
+            for process in left_of(state):
+                process.kill()
+            up.wait(STOP_SECONDS_MAX)
 
 
 def has_begun(stack: Stack, name: str) -> bool:
