@@ -86,10 +86,10 @@ class Service:
 
 def _read(path: Path) -> Service:
     fields = _toml(path)
+    offset = fields.get("port_offset")
+    if not (isinstance(offset, int) and offset in range(_OFFSETS)):
+        sys.exit(f"platform: correct {path}: port_offset must be a number below {_OFFSETS}")
     try:
-        offset = fields.get("port_offset")
-        if not (isinstance(offset, int) and offset in range(_OFFSETS)):
-            sys.exit(f"platform: correct {path}: port_offset must be a number below {_OFFSETS}")
         if "packages" in fields:
             fields["packages"] += _SHARED
         lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}

@@ -16,8 +16,8 @@ from pathlib import Path
 
 # Commands for the running stack, unless an option gives another address.
 _CLIENTS = {"attach", "down", "graph", "list", "namespace", "process", "project"}
-_BYTES = 64 * 1024
 _ELSEWHERE = {"-h", "--help", "-p", "--port", "-u", "--unix-socket"}
+_CHUNK_BYTES = 64 * 1024
 
 
 def environment(args: Sequence[str], environ: Mapping[str, str]) -> Mapping[str, str]:
@@ -66,8 +66,8 @@ def _relay_output() -> None:
     os.close(writer)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    with open(reader, "rb", buffering=0) as lines, open(1, "wb", buffering=0) as output:  # noqa: PTH123
-        while data := lines.read(_BYTES):
+    with open(reader, "rb", buffering=0) as chunks, open(1, "wb", buffering=0) as output:  # noqa: PTH123
+        while data := chunks.read(_CHUNK_BYTES):
             with contextlib.suppress(OSError):
                 output.write(data)
     os._exit(0)

@@ -24,7 +24,7 @@ from services.common.clock import Clock
 
 FILE = "console.sqlite"  # in the state folder
 TRANSACTION = "platform.transaction.id"
-# Some 25,000 payments, in a file of about 150 MB.
+# About 25,000 payments, in a file of about 150 MB.
 ROWS_MAX = 300_000
 BYTES_MAX = 256 * 1024 * 1024
 SECONDS_MAX = 7 * 86_400

@@ -28,7 +28,7 @@ Probe = Callable[[], list[Finding]]
 
 # Probes have their own timeouts; this one covers calls without any, such as a hung network disk.
 _PROBES_SECONDS_MAX = 20.0
-_CURE = "correct it where it is set: in the shell or in .env"
+_REMEDY = "correct it where it is set: in the shell or in .env"
 _EPILOG = """\
 Read-only. X marks a fault, ! a warning; -> shows the remedy.
 
@@ -120,7 +120,7 @@ def settings(checkout: Checkout, first_port: int, faults: Sequence[str] = ()) ->
         *_of_stack(checkout, first_port),
         *_of_services(checkout, first_port),
         *(Finding(fault, "", "fault", "", "correct that file") for fault in FAULTS),
-        *(Finding(fault, "", "fault", "", _CURE) for fault in (*faults, *further)),
+        *(Finding(fault, "", "fault", "", _REMEDY) for fault in (*faults, *further)),
         *(Finding(warning, "", "warning") for warning in warnings(checkout)),
     ]
 

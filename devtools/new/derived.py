@@ -20,7 +20,7 @@ from devtools import settings
 from devtools.address import DEFAULT_PORT, shared_ports
 from devtools.catalog import PYTHON, SERVICES, Service
 from devtools.new import CADDYFILE, CONTAINERS, EXAMPLE, INHERITED, PAGE, PROCESS_COMPOSE, render
-from services.common.settings import FILE_ALLOWED, Secret
+from services.common.settings import FILE_ALLOWED, is_secret
 
 _ROUTE = (
     "\t\timport service {route} {{${variable}_ADDRESS:127.0.0.1:{variable}_ADDRESS-is-not-set}}\n"
@@ -147,13 +147,12 @@ def _variables(service: Service, shared: Collection[str]) -> dict[str, str]:
     variables: dict[str, str] = {}
     for name, field in service.settings().model_fields.items():
         variable = name.upper()
-        is_secret = field.annotation in (Secret, Secret | None)
         # The headers may hold a key, which `docker inspect` would show.
         if variable in {"HTTP_PORT", "HTTP_HOST", "OTEL_EXPORTER_OTLP_HEADERS", *shared}:
             continue
-        if not is_secret:
+        if not is_secret(field):
             variables[variable] = _passed(variable)
-        if is_secret or FILE_ALLOWED in field.metadata:
+        if is_secret(field) or FILE_ALLOWED in field.metadata:
             variables[f"{variable}_FILE"] = f"/run/secrets/{name.replace('_', '-')}"
     return dict(sorted(variables.items()))
 

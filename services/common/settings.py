@@ -146,11 +146,12 @@ def _names(name: str, field: FieldInfo) -> list[str]:
 
 
 def _may_be_in_a_file(field: FieldInfo) -> bool:
-    return _is_secret(field.annotation) or FILE_ALLOWED in field.metadata
+    return is_secret(field) or FILE_ALLOWED in field.metadata
 
 
-def _is_secret(annotation: Any) -> bool:
-    return annotation is Secret or Secret in get_args(annotation)
+def is_secret(field: FieldInfo) -> bool:
+    """Whether a setting is a Secret, or one that may be unset."""
+    return field.annotation is Secret or Secret in get_args(field.annotation)
 
 
 def _may_hold_a_password(field: FieldInfo) -> bool:
@@ -212,7 +213,7 @@ def _explain(
     is_wrong: bool,
 ) -> tuple[str, str, str]:
     is_address = _may_hold_a_password(field)
-    is_hidden = _is_secret(field.annotation) or (is_address and is_wrong)
+    is_hidden = is_secret(field) or (is_address and is_wrong)
     for variable in names:
         origin = next((name for name, values in origins.items() if variable in values), "")
         if origin and (value := origins[origin][variable]):
