@@ -47,7 +47,7 @@ def test_a_proxy_that_trickles_is_cut_off(
     tls_psp.reply = Reply(body=b"", trickle_seconds=0.05)
     proxy = f"https://127.0.0.1:{tls_psp.server_port}"
     monkeypatch.setattr(bounded, "proxies_for", lambda _url: {"https": proxy})
-    session = bounded.BoundedSession("https://psp.example", 0.1, 1)
+    session = bounded.BoundedSession("https://psp.example", 1, 1)
     started = time.monotonic()
     with pytest.raises(requests.ConnectionError):
         session.get("https://psp.example", verify=str(made.root))
