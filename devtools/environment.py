@@ -11,6 +11,7 @@ from pathlib import Path
 
 from devtools.address import redis_settings
 from devtools.catalog import CONSOLE, LISTENERS, SERVICES
+from devtools.state import sandbox_id
 
 
 def fixed(first_port: int, state: Path) -> dict[str, str]:
@@ -38,8 +39,9 @@ def defaults(first_port: int, state: Path, environ: Mapping[str, str]) -> dict[s
         "REDIS_URL_FILE": str(state / "redis-url"),
         "PSP_URL": SERVICES["psp-sandbox"].url(first_port),
         **({"USERS_FILE": str(users)} if users.is_absolute() and has_users else {}),
-        # The sandbox stays the same account if its port changes.
-        **({} if environ.get("PSP_URL") else {"PSP_ACCOUNT": "the sandbox"}),
+        # Not the sandbox's address: another folder's sandbox knows nothing of this one's charges,
+        # and this one knows them still if its port changes.
+        **({} if environ.get("PSP_URL") else {"PSP_ACCOUNT": f"sandbox-{sandbox_id(state)}"}),
         **({"OTEL_EXPORTER_OTLP_ENDPOINT": CONSOLE.url(first_port)} if has_console else {}),
     }
 

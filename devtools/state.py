@@ -11,8 +11,9 @@ VERSION = 1
 _VERSION_CHARACTERS_MAX = 20
 
 _FOLDERS = ("redis", "caddy", "metrics")
-# Random, created once, mode 600: the token secret, the Redis password, the sandbox's control token.
-_SECRETS = ("jwt-secret", "redis-password", "sandbox-token")
+# Random, created once, mode 600: the token secret, the Redis password, the sandbox's control token
+# and its account's name.
+_SECRETS = ("jwt-secret", "redis-password", "sandbox-token", "sandbox-id")
 _FILES = (
     *("version", "environment", "redis-url", "partitions", *_SECRETS, "*.new"),
     *("psp-sandbox.sqlite*", "console.sqlite*", "pc.sock", "pc.sock.lock"),
@@ -73,6 +74,14 @@ def write_environment(state: Path, script: str, redis_ports: Iterable[int]) -> N
     password = (state / "redis-password").read_text("ascii").strip()
     urls = [f"redis://:{password}@127.0.0.1:{port}/0" for port in redis_ports]
     _write(state / "redis-url", ",".join(urls))
+
+
+def sandbox_id(state: Path) -> str:
+    """A short name of the folder's PSP sandbox; empty before the first start."""
+    try:
+        return (state / "sandbox-id").read_text("ascii", "replace")[:8]
+    except OSError:
+        return ""
 
 
 def partitions_of(state: Path) -> str:

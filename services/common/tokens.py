@@ -80,7 +80,7 @@ class Merchant(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    sub: Annotated[StrictStr, Field(pattern=r"^[0-9]{1,18}$")]
+    sub: Annotated[StrictStr, Field(pattern=r"^[0-9]{1,15}$")]
     username: StrictStr
     enabled: StrictBool
     iat: StrictInt

@@ -52,6 +52,14 @@ def test_one_changed_character_is_another_token() -> None:
         issuer.verify(changed)
 
 
+def test_a_user_id_that_no_record_can_have_is_refused() -> None:
+    """Otherwise a payment would be accepted that can never be charged."""
+    issuer = tokens()
+    issuer.verify(issuer.issue(10**15 - 1, "alice", enabled=True))
+    with pytest.raises(TokenError):
+        issuer.verify(issuer.issue(10**15, "alice", enabled=True))
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),

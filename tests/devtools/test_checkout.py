@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from devtools import environment
+from devtools import environment, state
 from devtools.address import CLUSTER_BLOCK
 from devtools.checkout import current
 from devtools.doctor.__main__ import settings
@@ -94,3 +94,18 @@ def test_traces_go_to_the_console_unless_the_user_says_where(
     environ = {"CONSOLE": console, endpoint: own}
     found = environment.environment("core-api", 9000, tmp_path, environ)
     assert found.get(endpoint) == seen
+
+
+def test_the_sandbox_is_an_account_of_its_state_folder(tmp_path: Path) -> None:
+    """It does not know what another folder's has charged, or what it charged before a reset."""
+
+    def account(folder: Path) -> str:
+        state.prepare(folder)
+        return environment.environment("psp-connector", 9000, folder, {})["PSP_ACCOUNT"]
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    before = account(first)
+    assert account(first) == before
+    assert account(second) != before
+    state.forget(first)
+    assert account(first) != before

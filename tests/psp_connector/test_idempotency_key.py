@@ -150,7 +150,7 @@ def test_an_attempt_of_an_earlier_version_is_repeated_within_a_day(payments: Pay
 @pytest.mark.parametrize(
     ("url", "key", "expected", "account"),
     [
-        ("http://127.0.0.1:8004", "sk_test_1", "the sandbox test", "the sandbox"),
+        ("http://127.0.0.1:8004", "sk_test_1", "sandbox-1 test", "sandbox-1"),
         ("https://api.stripe.com", "sk_live_1", "https://api.stripe.com live", ""),
         ("HTTPS://API.Stripe.com:443/", "rk_live_rotated", "https://api.stripe.com live", ""),
         ("https://api.stripe.com:", "sk_test_1", "https://api.stripe.com test", ""),

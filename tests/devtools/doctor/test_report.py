@@ -106,7 +106,7 @@ def test_what_the_stack_sets_depends_on_other_settings(
     environ: dict[str, str], checkout: Path
 ) -> None:
     """Another PSP is not the sandbox's account, and no traces go to a console that is off."""
-    assert "PSP_ACCOUNT the sandbox stack" in " ".join(report(environ)[1].split())
+    assert "PSP_ACCOUNT sandbox- stack" in " ".join(report(environ)[1].split())
     (checkout / ".env").write_text("PSP_URL=https://psp.invalid\n")
     text = " ".join(report(environ | {"CONSOLE": "off"})[1].split())
     assert "PSP_ACCOUNT - default" in text
