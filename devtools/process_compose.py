@@ -8,6 +8,7 @@ even `process-compose list`.
 
 import contextlib
 import os
+import select
 import signal
 import stat
 import sys
@@ -17,7 +18,12 @@ from pathlib import Path
 # Commands for the running stack, unless an option gives another address.
 _CLIENTS = {"attach", "down", "graph", "list", "namespace", "process", "project"}
 _ELSEWHERE = {"-h", "--help", "-p", "--port", "-u", "--unix-socket"}
-_CHUNK_BYTES = 64 * 1024
+_STALL_SECONDS_MAX = 0.5
+
+
+def starts(args: Sequence[str]) -> bool:
+    """Whether process-compose would start processes; without a command it does `up`."""
+    return not args or args[0] in {"up", "run"} or args[0].startswith("-")
 
 
 def environment(args: Sequence[str], environ: Mapping[str, str]) -> Mapping[str, str]:
@@ -26,7 +32,7 @@ def environment(args: Sequence[str], environ: Mapping[str, str]) -> Mapping[str,
     Raises:
         SystemExit: the command needs a running stack, and there is none, or it does not respond.
     """
-    if not args or args[0] in {"up", "run"} or args[0].startswith("-"):
+    if starts(args):
         from devtools import checkout, envfile  # noqa: PLC0415 - a client needs neither
 
         if faults := envfile.pc_env_faults(Path()):
@@ -49,12 +55,14 @@ def environment(args: Sequence[str], environ: Mapping[str, str]) -> Mapping[str,
 
 
 def _relay_output() -> None:
-    """Puts a process between process-compose and the pipe that is its stdout.
+    """Puts a process between process-compose and the pipe or socket that is its stdout.
 
     A Ctrl-C also ends the `tee` of a `| tee`. Without a reader, process-compose would end in the
-    middle of its stop, and leave processes behind.
+    middle of its stop, and leave processes behind; with one that does not read, such as a pager, it
+    would hold up the router's log and so all requests. Output that nobody reads is dropped.
     """
-    if not stat.S_ISFIFO(os.fstat(1).st_mode):
+    kind = os.fstat(1).st_mode
+    if not (stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)):
         return
     reader, writer = os.pipe()
     if os.fork():
@@ -66,17 +74,20 @@ def _relay_output() -> None:
     os.close(writer)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    with open(reader, "rb", buffering=0) as chunks, open(1, "wb", buffering=0) as output:  # noqa: PTH123
-        while data := chunks.read(_CHUNK_BYTES):
-            with contextlib.suppress(OSError):
-                output.write(data)
+    wait_seconds = _STALL_SECONDS_MAX
+    while data := os.read(reader, select.PIPE_BUF):  # which never blocks a ready output
+        is_ready = bool(select.select([], [1], [], wait_seconds)[1])
+        wait_seconds = _STALL_SECONDS_MAX if is_ready else 0
+        with contextlib.suppress(OSError):
+            if is_ready:
+                os.write(1, data)
     os._exit(0)
 
 
 def main(program: str, args: Sequence[str]) -> None:
     """Replaces this process by process-compose."""
     environ = environment(args, os.environ)
-    if args[:1] == ["up"]:
+    if starts(args):
         _relay_output()
     os.execve(program, [program, *args], environ)  # noqa: S606
 
