@@ -17,8 +17,8 @@ GIVE_WAY_SECONDS = 0.001
 # Per worker. At 1000, gunicorn polls nothing: it would not even see that connections were closed.
 # Each takes a file descriptor, of which a process often has 1024.
 CONNECTIONS_MAX = 512
-# A client that neither sends nor reads for this long in a request frees its thread. The router
-# buffers, so only direct clients can be this slow.
+# A client that sends nothing for this long in a request, or takes longer to read a response, frees
+# its thread. The router buffers, so only direct clients can be this slow.
 STALL_SECONDS_MAX = 5.0
 # So does one that takes longer to send a whole request, as by single bytes.
 REQUEST_SECONDS_MAX = 10.0
@@ -80,13 +80,19 @@ class Connection(socket.socket):
                 return True
         return False  # a request waits for a thread, or it has ended
 
-    def sendall(self, *args: Any) -> None:
-        """Sends data; raises BrokenPipeError if the client stalls, as if it had closed."""
+    def sendall(self, data: Any, _flags: int = 0) -> None:
+        """Sends data; raises BrokenPipeError if the client reads slowly, as if it had closed."""
         self._deadline = 0.0
-        try:
-            super().sendall(*args)
-        except BlockingIOError as error:
-            raise BrokenPipeError(errno.EPIPE, "the client does not read") from error
+        slow_after = time.monotonic() + STALL_SECONDS_MAX
+        rest = memoryview(data)
+        with contextlib.suppress(BlockingIOError):
+            # Not socket.sendall, for which the kernel's time begins again with each part.
+            while rest := rest[super().send(rest) :]:
+                if time.monotonic() > slow_after:
+                    break
+            else:
+                return
+        raise BrokenPipeError(errno.EPIPE, "the client reads too slowly")
 
 
 class Listener:

@@ -80,8 +80,8 @@ class Request(falcon.Request):
         header = env.get("HTTP_X_REQUEST_ID", "")
         self.context.request_id = header if _REQUEST_ID.fullmatch(header) else str(uuid.uuid4())
         self.context.started = time.perf_counter()
-        # Another one, as `//user:password@host`, may contain a password.
-        self.context.path = self.path if _PATH.match(self.path) else "?"
+        # For logs and spans: not the password of `//user:password@host`.
+        self.context.path = self.path.rpartition("@")[2]
         clear_contextvars()
         bind_contextvars(request_id=self.context.request_id)
 

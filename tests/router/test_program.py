@@ -44,8 +44,10 @@ def test_a_logged_path_cannot_steer_a_terminal(router: Router, path: str) -> Non
     [
         ("http://%C2%9B31m/x", "http://%C2%9B31m/x"),
         ("/auth/\x9b31m\u202ex?token=hunter2", "/auth/31mx"),
-        ("http://me:hunter2@localhost/auth/x", "http://localhost/auth/x"),
+        ("http://me:hunter2@localhost/auth/x", "localhost/auth/x"),
         ("http:me:hunter2@localhost/auth/x#hunter2", "localhost/auth/x"),
+        ("//me:hunter2@localhost/auth/x", "localhost/auth/x"),
+        ("/auth//me:hunter2%40localhost/auth/x?token=a@b", "localhost/auth/x"),
     ],
 )
 def test_a_logged_address_is_harmless(router: Router, target: str, logged: str) -> None:
