@@ -64,6 +64,8 @@ def _make_folders(state: Path) -> None:
     state.chmod(0o700)
     # The version comes first, because it marks the folders as ours to remove.
     _write(state / "version", str(VERSION))
+    if not (state / ".gitignore").exists():
+        _write(state / ".gitignore", "*")  # and so not copied to the Nix store, which all can read
     for name in ("logs", *_FOLDERS):
         (state / name).mkdir(mode=0o700, exist_ok=True)
 

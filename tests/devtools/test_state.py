@@ -1,6 +1,7 @@
 """The state folder: its version, and its removal by `platform reset`."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,14 @@ def test_a_folder_of_another_version_is_refused(tmp_path: Path, version: str) ->
     assert names(tmp_path) == ["version"]
 
 
+def test_git_ignores_a_folder_of_any_name(tmp_path: Path) -> None:
+    """`git add -A` would bring its secrets into the Nix store, where everybody can read them."""
+    git = ["git", "-C", str(tmp_path)]
+    subprocess.run([*git, "init", "-q"], check=True)
+    state.prepare(tmp_path / "mine")
+    assert subprocess.check_output([*git, "status", "--short"]) == b""
+
+
 def test_reset_removes_only_files_of_the_platform(tmp_path: Path) -> None:
     """Files of nixw and of the user are kept; the next start is a first start."""
     state.prepare(tmp_path)
@@ -48,7 +57,7 @@ def test_reset_removes_only_files_of_the_platform(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     (tmp_path / "logs" / "notes.txt").write_text("mine")
     assert reset(tmp_path) == (0, "")
-    assert names(tmp_path) == ["logs", "nixw", "process-compose"]
+    assert names(tmp_path) == [".gitignore", "logs", "nixw", "process-compose"]
     assert names(tmp_path / "logs") == ["notes.txt"]
     assert state.prepare(tmp_path) == []
     assert (tmp_path / "jwt-secret").read_text() != first
@@ -67,7 +76,7 @@ def test_reset_follows_no_symbolic_link(tmp_path: Path) -> None:
         (folder / name).symlink_to(tmp_path / "mine")
     assert reset(folder) == (0, "")
     assert names(tmp_path / "mine") == ["app.log"]
-    assert set(names(folder)) <= {"process-compose"}
+    assert set(names(folder)) <= {".gitignore", "process-compose"}
 
 
 @pytest.mark.parametrize("version", ["", "3.2"])
