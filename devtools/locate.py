@@ -82,8 +82,8 @@ def access_fault(state: Path) -> str:
 
 def _is_state(state: Path) -> bool:
     """Whether a folder that is not empty is a state folder."""
-    # A running stack makes these again in a deleted folder.
-    if {"logs", "metrics"}.issuperset(os.listdir(state)):  # noqa: PTH208
+    # A running stack makes these again in a deleted folder, and `rm *` leaves `.gitignore`.
+    if {"logs", "metrics", ".gitignore"}.issuperset(os.listdir(state)):  # noqa: PTH208
         return True
     has_folder = any(os.path.isdir(state / name) for name in ("nixw", "process-compose"))
     return has_folder or os.path.isfile(state / "version")

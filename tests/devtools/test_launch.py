@@ -185,6 +185,14 @@ def test_a_folder_with_unrelated_files_is_not_touched(tmp_path: Path, name: str,
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.parametrize("left", [[".gitignore"], [".gitignore", "logs", "metrics"], ["logs"]])
+def test_an_emptied_state_folder_is_one_still(tmp_path: Path, left: list[str]) -> None:
+    """After `rm -r .state/*` the stack can be stopped and started; a shell's * has no dotfiles."""
+    for name in left:
+        (tmp_path / name).mkdir()
+    assert locate.variables({"PLATFORM_STATE": str(tmp_path)}, ROOT)
+
+
 def test_a_long_path_has_one_socket(tmp_path: Path) -> None:
     """For each link and session: else a second stack could start on the same data."""
     state, link = tmp_path / ("deep" * 25), tmp_path / "link"

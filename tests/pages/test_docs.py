@@ -3,6 +3,8 @@
 import functools
 import importlib.util
 import re
+import shutil
+import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -107,3 +109,25 @@ def test_alerts_are_about_metrics_that_are_counted() -> None:
     named = {n for rule in rules for n in re.findall(r"\b(?:http|psp|queue)_\w+", rule["expr"])}
     counted = words_of((ROOT / "services").rglob("*metrics.py"), re.compile(r'"([a-z_]+)"'))
     assert {re.sub(r"_(total|bucket|count|sum)$", "", name) for name in named} - counted == set()
+
+
+def test_git_ignores_copies_of_the_settings(tmp_path: Path) -> None:
+    """Editors make them; `git add -A` would bring their secrets into the Nix store."""
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    names = [
+        ".env",
+        ".env~",
+        ".env.swp",
+        ".env.bak",
+        ".env.local",
+        "#.env#",
+        ".#.env",
+        ".env.example",
+    ]
+    for name in names:
+        (tmp_path / name).touch()
+    git = ["git", "-C", str(tmp_path)]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "add", "-A"], check=True)
+    listed = subprocess.check_output([*git, "ls-files"], text=True)
+    assert listed.split() == [".env.example", ".gitignore"]
