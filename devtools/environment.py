@@ -11,7 +11,7 @@ from pathlib import Path
 
 from devtools.address import redis_settings
 from devtools.catalog import CONSOLE, LISTENERS, SERVICES
-from devtools.state import sandbox_id
+from devtools.state import sandbox_account
 
 
 def fixed(first_port: int, state: Path) -> dict[str, str]:
@@ -33,15 +33,17 @@ def defaults(first_port: int, state: Path, environ: Mapping[str, str]) -> dict[s
     # The checkout's, even if the code is in the store: `services.auth_api.users` changes this one.
     users = Path(environ.get("PLATFORM_CHECKOUT", ""), "services", "auth_api", "users.json")
     has_users = os.path.isfile(users)  # noqa: PTH113 - never raises
+    sandbox = SERVICES["psp-sandbox"].url(first_port)
+    is_sandbox = environ.get("PSP_URL", "").rstrip("/") in {"", sandbox}
     return {
         "JWT_SECRET_FILE": str(state / "jwt-secret"),
         "LOG_FORMAT": "console",  # set in process-compose.yaml for all processes
         "REDIS_URL_FILE": str(state / "redis-url"),
-        "PSP_URL": SERVICES["psp-sandbox"].url(first_port),
+        "PSP_URL": sandbox,
         **({"USERS_FILE": str(users)} if users.is_absolute() and has_users else {}),
-        # Not the sandbox's address: another folder's sandbox knows nothing of this one's charges,
-        # and this one knows them still if its port changes.
-        **({} if environ.get("PSP_URL") else {"PSP_ACCOUNT": f"sandbox-{sandbox_id(state)}"}),
+        # Not the address: the sandbox of another folder at this port knows nothing of this one's
+        # charges, and this one at another port still does.
+        **({"PSP_ACCOUNT": sandbox_account(state)} if is_sandbox else {}),
         **({"OTEL_EXPORTER_OTLP_ENDPOINT": CONSOLE.url(first_port)} if has_console else {}),
     }
 

@@ -1,5 +1,7 @@
 """The state folder of a checkout: its contents, version and removal."""
 
+import contextlib
+import hashlib
 import os
 import secrets
 import shutil
@@ -12,7 +14,7 @@ _VERSION_CHARACTERS_MAX = 20
 
 _FOLDERS = ("redis", "caddy", "metrics")
 # Random, created once, mode 600: the token secret, the Redis password, the sandbox's control token
-# and its account's name.
+# and what names its account.
 _SECRETS = ("jwt-secret", "redis-password", "sandbox-token", "sandbox-id")
 _FILES = (
     *("version", "environment", "redis-url", "partitions", *_SECRETS, "*.new"),
@@ -78,12 +80,15 @@ def write_environment(state: Path, script: str, redis_ports: Iterable[int]) -> N
     _write(state / "redis-url", ",".join(urls))
 
 
-def sandbox_id(state: Path) -> str:
-    """A short name of the folder's PSP sandbox; empty before the first start."""
-    try:
-        return (state / "sandbox-id").read_text("ascii", "replace")[:8]
-    except OSError:
-        return ""
+def sandbox_account(state: Path) -> str:
+    """The account at the folder's PSP sandbox, which knows only its own charges.
+
+    A copy of the folder, or the same one after a reset, has another account.
+    """
+    made = b""
+    with contextlib.suppress(OSError):
+        made = (state / "sandbox-id").read_bytes()
+    return f"sandbox-{hashlib.sha256(made + os.fsencode(state.resolve())).hexdigest()[:8]}"
 
 
 def partitions_of(state: Path) -> str:

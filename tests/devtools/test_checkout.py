@@ -1,5 +1,6 @@
 """The origin of each setting, and the faults of `.env`."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -99,13 +100,15 @@ def test_traces_go_to_the_console_unless_the_user_says_where(
 def test_the_sandbox_is_an_account_of_its_state_folder(tmp_path: Path) -> None:
     """It does not know what another folder's has charged, or what it charged before a reset."""
 
-    def account(folder: Path) -> str:
+    def account(folder: Path, **environ: str) -> str:
         state.prepare(folder)
-        return environment.environment("psp-connector", 9000, folder, {})["PSP_ACCOUNT"]
+        return environment.environment("psp-connector", 9000, folder, environ)["PSP_ACCOUNT"]
 
     first, second = tmp_path / "first", tmp_path / "second"
     before = account(first)
     assert account(first) == before
+    assert account(first, PSP_URL="http://127.0.0.1:9004/") == before
+    shutil.copytree(first, second)
     assert account(second) != before
     state.forget(first)
     assert account(first) != before
