@@ -44,6 +44,7 @@ def reduced(environ: Mapping[str, str], *, has_screen: bool) -> dict[str, str]:
         "PLATFORM_DROPPED": " ".join(dropped),
         "TZ": "UTC",
         "LANG": "C.UTF-8",
+        "SHLVL": "1",  # else the stack's bash reads ~/.bashrc if its stdin is a socket, as of Node
         "PYTHONPATH": code,
         # Neither modules of the user's home nor of the current folder.
         "PYTHONNOUSERSITE": "1",

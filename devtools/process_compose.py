@@ -6,19 +6,16 @@ or preflight. Any other command gets no log file: process-compose truncates it a
 even `process-compose list`.
 """
 
-import contextlib
 import os
-import select
-import signal
-import stat
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from devtools.relay import relay_output
+
 # Commands for the running stack, unless an option gives another address.
 _CLIENTS = {"attach", "down", "graph", "list", "namespace", "process", "project"}
 _ELSEWHERE = {"-h", "--help", "-p", "--port", "-u", "--unix-socket"}
-_STALL_SECONDS_MAX = 0.5
 
 
 def starts(args: Sequence[str]) -> bool:
@@ -54,41 +51,11 @@ def environment(args: Sequence[str], environ: Mapping[str, str]) -> Mapping[str,
     return {**environ, "PC_LOG_FILE": os.devnull}
 
 
-def _relay_output() -> None:
-    """Puts a process between process-compose and the pipe or socket that is its stdout.
-
-    A Ctrl-C also ends the `tee` of a `| tee`. Without a reader, process-compose would end in the
-    middle of its stop, and leave processes behind; with one that does not read, such as a pager, it
-    would hold up the router's log and so all requests. Output that nobody reads is dropped.
-    """
-    kind = os.fstat(1).st_mode
-    if not (stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)):
-        return
-    reader, writer = os.pipe()
-    if os.fork():
-        os.close(reader)
-        for stream in (1, 2) if os.path.sameopenfile(1, 2) else (1,):
-            os.dup2(writer, stream)
-        os.close(writer)
-        return
-    os.close(writer)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    wait_seconds = _STALL_SECONDS_MAX
-    while data := os.read(reader, select.PIPE_BUF):  # which never blocks a ready output
-        is_ready = bool(select.select([], [1], [], wait_seconds)[1])
-        wait_seconds = _STALL_SECONDS_MAX if is_ready else 0
-        with contextlib.suppress(OSError):
-            if is_ready:
-                os.write(1, data)
-    os._exit(0)
-
-
 def main(program: str, args: Sequence[str]) -> None:
     """Replaces this process by process-compose."""
     environ = environment(args, os.environ)
     if starts(args):
-        _relay_output()
+        relay_output()
     os.execve(program, [program, *args], environ)  # noqa: S606
 
 

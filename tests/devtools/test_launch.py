@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import socket
 import stat
 import subprocess
 import sys
@@ -55,6 +56,16 @@ def test_in_a_deleted_folder_a_command_runs_for_its_shell_s_checkout(tmp_path: P
         (tmp_path / "here").mkdir()
         done = call(["bash", "-uc", program], environ, cwd=tmp_path)
         assert (done.stdout, done.stderr) == (f"{found}\n", "")
+
+
+def test_the_stack_s_shell_reads_no_start_up_file(tmp_path: Path, code: str) -> None:
+    """Bash would take a socket as its input, as Node gives its children, for a remote login."""
+    (tmp_path / ".bashrc").write_text("exit 3")
+    environ = launched({"HOME": str(tmp_path), "PLATFORM_CODE": code})
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        done = subprocess.run(["bash", "-c", "true"], env=environ, stdin=ours.fileno(), check=False)
+    assert done.returncode == 0
 
 
 def test_nothing_else_is_inherited_and_its_names_are_kept(code: str) -> None:

@@ -37,9 +37,14 @@ def test_no_reader_holds_up_process_compose(
         os.close(reader)
 
 
-def test_what_is_read_is_complete(tmp_path: Path) -> None:
-    """A pipe's reader gets all output."""
-    program = support.script(tmp_path / "process-compose", CHATTY)
+@pytest.mark.parametrize("is_blocking", [True, False])
+def test_a_slow_reader_gets_whole_lines(tmp_path: Path, *, is_blocking: bool) -> None:
+    """All of them, in order, as long as they fit into the buffer."""
+    program = support.script(tmp_path / "process-compose", "seq -f %0999.0f 3000")
+    reader, writer = os.pipe()
+    os.set_blocking(writer, is_blocking)
     command = [*support.LAUNCH, "devtools.process_compose", str(program), "up"]
-    output = subprocess.check_output(command, cwd=tmp_path, timeout=60)
-    assert output == bytes(2_000_000) + b"the end\n"
+    subprocess.run(command, cwd=tmp_path, stdout=writer, check=True, timeout=60)
+    os.close(writer)
+    with open(reader, "rb") as stream:  # noqa: PTH123
+        assert [int(line) for line in stream] == [*range(1, 3001)]
