@@ -44,10 +44,8 @@ def read(path: Path) -> EnvFile:
             # For example, PC_NO_SERVER would start a stack that no command can stop.
             faults.append(f"{line}: {key} is process-compose's own: use its flags")
         elif key and value is not None and not f"{key}{value}".isprintable():
-            is_long = "\n" in value
-            fault = "has several lines" if is_long else "contains an invisible character"
-            remedy = "put the value into a file" if is_long else "type it again"
-            faults.append(f"{line}: {key!a} {fault}: {remedy}")
+            why = "contains an invisible character, or several lines: type it again in one line"
+            faults.append(f"{line}: {key!a} {why}")
         elif key and value is not None:
             values[key] = value
     return EnvFile(values, faults)

@@ -41,8 +41,8 @@ def defaults(first_port: int, state: Path, environ: Mapping[str, str]) -> dict[s
         "REDIS_URL_FILE": str(state / "redis-url"),
         "PSP_URL": sandbox,
         **({"USERS_FILE": str(users)} if users.is_absolute() and has_users else {}),
-        # Not the address: the sandbox of another folder at this port knows nothing of this one's
-        # charges, and this one at another port still does.
+        # Of the state folder, not of the address: the sandbox's charges are there, and its port may
+        # change.
         **({"PSP_ACCOUNT": sandbox_account(state)} if is_sandbox else {}),
         **({"OTEL_EXPORTER_OTLP_ENDPOINT": CONSOLE.url(first_port)} if has_console else {}),
     }

@@ -44,7 +44,9 @@ def reduced(environ: Mapping[str, str], *, has_screen: bool) -> dict[str, str]:
         "PLATFORM_DROPPED": " ".join(dropped),
         "TZ": "UTC",
         "LANG": "C.UTF-8",
-        "SHLVL": "1",  # else the stack's bash reads ~/.bashrc if its stdin is a socket, as of Node
+        # Else bash takes a socket as its input, as Node gives its children, for a remote login, and
+        # reads ~/.bashrc.
+        "SHLVL": "1",
         "PYTHONPATH": code,
         # Neither modules of the user's home nor of the current folder.
         "PYTHONNOUSERSITE": "1",

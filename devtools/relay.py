@@ -1,16 +1,13 @@
 """A process between process-compose and the pipe or socket that is its standard output."""
 
-import contextlib
 import os
-import queue
 import select
 import signal
 import stat
-import threading
 
-# A few megabytes, for a reader that is slower than the log at times.
-_LINES_MAX = 10_000
-_LINE_BYTES_MAX = 64 * 1024
+# For a reader that is slower than the output at times.
+_BUFFER_BYTES_MAX = 4 * 1024 * 1024
+_READ_BYTES_MAX = 64 * 1024
 _END_SECONDS_MAX = 10
 
 
@@ -39,22 +36,30 @@ def relay_output() -> None:
 
 
 def _relay(reader: int) -> None:
-    lines: queue.Queue[bytes] = queue.Queue(_LINES_MAX)
-    output = threading.Thread(target=_write, args=(lines,), daemon=True)
-    output.start()
-    with open(reader, "rb") as stream:
-        while line := stream.readline(_LINE_BYTES_MAX):
-            with contextlib.suppress(queue.Full):
-                lines.put_nowait(line)
-    with contextlib.suppress(queue.Full):
-        lines.put(b"", timeout=_END_SECONDS_MAX)
-        output.join(_END_SECONDS_MAX)
-
-
-def _write(lines: "queue.Queue[bytes]") -> None:
-    """Writes lines until an empty one; each is lost if there is no reader."""
-    while line := lines.get():
-        with contextlib.suppress(OSError):
-            while line:
-                select.select([], [1], [])  # Node makes a shared output non-blocking
-                line = line[os.write(1, line) :]
+    """Copies lines to the standard output, until the end of both or a stall of 10 s after it."""
+    buffer, rest, lost, is_open = bytearray(), b"", 0, True
+    while is_open or buffer:
+        readable, writable, _ = select.select(
+            [reader] if is_open else [],
+            [1] if buffer else [],
+            [],
+            None if is_open else _END_SECONDS_MAX,
+        )
+        if not (readable or writable):
+            return
+        if readable:
+            data = os.read(reader, _READ_BYTES_MAX)
+            is_open, rest = bool(data), rest + data
+            is_line = is_open and len(rest) < _BUFFER_BYTES_MAX
+            end = rest.rfind(b"\n") + 1 if is_line else len(rest)
+            lines, rest = rest[:end], rest[end:]
+            if is_open and len(buffer) > _BUFFER_BYTES_MAX:
+                lost += lines.count(b"\n")
+            else:
+                buffer += (b"platform: %d lines were lost\n" % lost if lost else b"") + lines
+                lost = 0
+        if writable:
+            try:  # at most as much as a ready pipe takes at once
+                del buffer[: os.write(1, buffer[: select.PIPE_BUF])]
+            except OSError:
+                buffer.clear()  # no reader

@@ -13,8 +13,8 @@ VERSION = 1
 _VERSION_CHARACTERS_MAX = 20
 
 _FOLDERS = ("redis", "caddy", "metrics")
-# Random, created once, mode 600: the token secret, the Redis password, the sandbox's control token
-# and what names its account.
+# Random, created once, mode 600: the token secret, the Redis password, the sandbox's control token,
+# and the id from which its account is derived.
 _SECRETS = ("jwt-secret", "redis-password", "sandbox-token", "sandbox-id")
 _FILES = (
     *("version", "environment", "redis-url", "partitions", *_SECRETS, "*.new"),
@@ -67,7 +67,8 @@ def _make_folders(state: Path) -> None:
     # The version comes first, because it marks the folders as ours to remove.
     _write(state / "version", str(VERSION))
     if not (state / ".gitignore").exists():
-        _write(state / ".gitignore", "*")  # and so not copied to the Nix store, which all can read
+        # Keeps secrets out of git, and so out of the Nix store, which everybody can read.
+        _write(state / ".gitignore", "*")
     for name in ("logs", *_FOLDERS):
         (state / name).mkdir(mode=0o700, exist_ok=True)
 
@@ -83,12 +84,14 @@ def write_environment(state: Path, script: str, redis_ports: Iterable[int]) -> N
 def sandbox_account(state: Path) -> str:
     """The account at the folder's PSP sandbox, which knows only its own charges.
 
-    A copy of the folder, or the same one after a reset, has another account.
+    A copy of the folder has another account (another inode), and so has the same one after a reset;
+    a folder that was moved keeps it.
     """
-    made = b""
+    name = state / "sandbox-id"
     with contextlib.suppress(OSError):
-        made = (state / "sandbox-id").read_bytes()
-    return f"sandbox-{hashlib.sha256(made + os.fsencode(state.resolve())).hexdigest()[:8]}"
+        made = f"{name.stat().st_ino} {name.read_text('ascii', 'replace')}"
+        return f"sandbox-{hashlib.sha256(made.encode()).hexdigest()[:8]}"
+    return "sandbox"  # before the first start
 
 
 def partitions_of(state: Path) -> str:

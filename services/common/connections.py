@@ -22,6 +22,7 @@ CONNECTIONS_MAX = 512
 STALL_SECONDS_MAX = 5.0
 # So does one that takes longer to send a whole request, as by single bytes.
 REQUEST_SECONDS_MAX = 10.0
+_PART_BYTES = 64 * 1024
 
 _log = structlog.get_logger()
 
@@ -83,16 +84,16 @@ class Connection(socket.socket):
     def sendall(self, data: Any, _flags: int = 0) -> None:
         """Sends data; raises BrokenPipeError if the client reads slowly, as if it had closed."""
         self._deadline = 0.0
-        slow_after = time.monotonic() + STALL_SECONDS_MAX
+        deadline = time.monotonic() + STALL_SECONDS_MAX
         rest = memoryview(data)
+        # Not socket.sendall, for which the kernel's time begins again with each part.
         with contextlib.suppress(BlockingIOError):
-            # Not socket.sendall, for which the kernel's time begins again with each part.
-            while rest := rest[super().send(rest) :]:
-                if time.monotonic() > slow_after:
+            while rest:
+                rest = rest[super().send(rest[:_PART_BYTES]) :]
+                if time.monotonic() > deadline:
                     break
-            else:
-                return
-        raise BrokenPipeError(errno.EPIPE, "the client reads too slowly")
+        if rest:
+            raise BrokenPipeError(errno.EPIPE, "the client reads too slowly")
 
 
 class Listener:

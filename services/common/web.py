@@ -80,8 +80,9 @@ class Request(falcon.Request):
         header = env.get("HTTP_X_REQUEST_ID", "")
         self.context.request_id = header if _REQUEST_ID.fullmatch(header) else str(uuid.uuid4())
         self.context.started = time.perf_counter()
-        # For logs and spans: not the password of `//user:password@host`.
-        self.context.path = self.path.rpartition("@")[2]
+        # For logs and spans: without the password of `//user:password@host`.
+        user, _, rest = self.path.rpartition("@")
+        self.context.path = rest if "//" in user or ":" in user else self.path
         clear_contextvars()
         bind_contextvars(request_id=self.context.request_id)
 

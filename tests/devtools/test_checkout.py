@@ -110,5 +110,7 @@ def test_the_sandbox_is_an_account_of_its_state_folder(tmp_path: Path) -> None:
     assert account(first, PSP_URL="http://127.0.0.1:9004/") == before
     shutil.copytree(first, second)
     assert account(second) != before
-    state.forget(first)
-    assert account(first) != before
+    moved = first.rename(tmp_path / "moved")
+    assert account(moved) == before
+    state.forget(moved)
+    assert account(moved) != before

@@ -197,7 +197,7 @@ def test_a_folder_with_unrelated_files_is_not_touched(tmp_path: Path, name: str,
 
 
 @pytest.mark.parametrize("left", [[".gitignore"], [".gitignore", "logs", "metrics"], ["logs"]])
-def test_an_emptied_state_folder_is_one_still(tmp_path: Path, left: list[str]) -> None:
+def test_an_emptied_state_folder_is_still_one(tmp_path: Path, left: list[str]) -> None:
     """After `rm -r .state/*` the stack can be stopped and started; a shell's * has no dotfiles."""
     for name in left:
         (tmp_path / name).mkdir()

@@ -9,8 +9,8 @@ import pytest
 
 from tests import support
 
-# Much more than a pipe or a socket holds.
-CHATTY = "head -c 2000000 /dev/zero && echo the end && echo done >done"
+# Much more than a pipe, a socket and the relay's buffer hold.
+CHATTY = "yes | head -n 4000000 && echo done >done"
 
 
 @pytest.mark.parametrize("command", ["", "up", "run", "--tui=false"])
@@ -38,13 +38,31 @@ def test_no_reader_holds_up_process_compose(
 
 
 @pytest.mark.parametrize("is_blocking", [True, False])
-def test_a_slow_reader_gets_whole_lines(tmp_path: Path, *, is_blocking: bool) -> None:
-    """All of them, in order, as long as they fit into the buffer."""
-    program = support.script(tmp_path / "process-compose", "seq -f %0999.0f 3000")
+def test_a_reader_gets_whole_lines(tmp_path: Path, *, is_blocking: bool) -> None:
+    """In order; if it was too late for the buffer, it is told how many are lost."""
+    program = support.script(tmp_path / "process-compose", "seq -f %099.0f 200000")
     reader, writer = os.pipe()
     os.set_blocking(writer, is_blocking)
+    command = [*support.LAUNCH, "devtools.process_compose", str(program), "up"]
+    with (
+        open(reader, "rb") as stream,  # noqa: PTH123
+        subprocess.Popen(command, cwd=tmp_path, stdout=writer) as run,
+    ):
+        os.close(writer)
+        assert run.wait(60) == 0
+        lines = stream.read().split(b"\n")[:-1]
+    *numbers, notice = lines
+    assert [int(line) for line in numbers] == [*range(1, len(numbers) + 1)]
+    assert len(numbers) > 40_000
+    assert notice == b"platform: %d lines were lost" % (200_000 - len(numbers))
+
+
+def test_a_small_output_is_complete(tmp_path: Path) -> None:
+    """Even without an end of line, and if the reader comes late."""
+    program = support.script(tmp_path / "process-compose", "seq 20000; printf the-end")
+    reader, writer = os.pipe()
     command = [*support.LAUNCH, "devtools.process_compose", str(program), "up"]
     subprocess.run(command, cwd=tmp_path, stdout=writer, check=True, timeout=60)
     os.close(writer)
     with open(reader, "rb") as stream:  # noqa: PTH123
-        assert [int(line) for line in stream] == [*range(1, 3001)]
+        assert stream.read() == b"".join(b"%d\n" % n for n in range(1, 20_001)) + b"the-end"

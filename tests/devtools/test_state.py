@@ -43,6 +43,9 @@ def test_git_ignores_a_folder_of_any_name(tmp_path: Path) -> None:
     subprocess.run([*git, "init", "-q"], check=True)
     state.prepare(tmp_path / "mine")
     assert subprocess.check_output([*git, "status", "--short"]) == b""
+    (tmp_path / "mine" / ".gitignore").write_text("mine")
+    state.prepare(tmp_path / "mine")
+    assert (tmp_path / "mine" / ".gitignore").read_text() == "mine"
 
 
 def test_reset_removes_only_files_of_the_platform(tmp_path: Path) -> None:

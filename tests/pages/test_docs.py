@@ -123,6 +123,7 @@ def test_git_ignores_copies_of_the_settings(tmp_path: Path) -> None:
         "#.env#",
         ".#.env",
         ".env.example",
+        ".envrc",
     ]
     for name in names:
         (tmp_path / name).touch()
@@ -130,4 +131,4 @@ def test_git_ignores_copies_of_the_settings(tmp_path: Path) -> None:
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "add", "-A"], check=True)
     listed = subprocess.check_output([*git, "ls-files"], text=True)
-    assert listed.split() == [".env.example", ".gitignore"]
+    assert listed.split() == [".env.example", ".envrc", ".gitignore"]

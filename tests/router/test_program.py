@@ -47,6 +47,7 @@ def test_a_logged_path_cannot_steer_a_terminal(router: Router, path: str) -> Non
         ("http://me:hunter2@localhost/auth/x", "localhost/auth/x"),
         ("http:me:hunter2@localhost/auth/x#hunter2", "localhost/auth/x"),
         ("//me:hunter2@localhost/auth/x", "localhost/auth/x"),
+        ("/auth/a@example.com", "/auth/a@example.com"),
         ("/auth//me:hunter2%40localhost/auth/x?token=a@b", "localhost/auth/x"),
     ],
 )

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import re
 import shutil
 import subprocess
 import time
@@ -107,7 +106,7 @@ def test_what_the_stack_sets_depends_on_other_settings(
     environ: dict[str, str], checkout: Path
 ) -> None:
     """Another PSP is not the sandbox's account, and no traces go to a console that is off."""
-    assert re.search(r"PSP_ACCOUNT +sandbox-[0-9a-f]{8} +stack", report(environ)[1])
+    assert "PSP_ACCOUNT sandbox stack" in " ".join(report(environ)[1].split())
     (checkout / ".env").write_text("PSP_URL=https://psp.invalid\n")
     text = " ".join(report(environ | {"CONSOLE": "off"})[1].split())
     assert "PSP_ACCOUNT - default" in text
