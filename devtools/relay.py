@@ -19,7 +19,8 @@ def relay_output() -> None:
     would hold up the router's log and so all requests. Lines for which there is no room are lost.
     """
     kind = os.fstat(1).st_mode
-    if not (stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)):
+    # All processes of a container end with its first one, this one included.
+    if os.getpid() == 1 or not (stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)):
         return
     reader, writer = os.pipe()
     if os.fork():
