@@ -7,6 +7,7 @@ from devtools import checkout
 from devtools.address import has_own_redis
 from devtools.locate import access_fault
 from devtools.processes import running_environ
+from devtools.supervisor import NO_STACK
 from services.common.command import run_main
 from services.psp_connector.deadletters import main, parser
 
@@ -18,13 +19,17 @@ def run() -> int:
     parser().parse_args()  # --help needs no stack
     stack = checkout.current(os.environ)
     environ = stack.merged
-    if running := running_environ(stack.state):
+    running = running_environ(stack.state)
+    if running:
         # The shell overrides the running stack's settings; `.env` applies to the next start.
         shell = {name: value for name, value in os.environ.items() if value}
         environ = {**running, **shell}
-    if has_own_redis(environ) and (fault := access_fault(stack.state)):
-        sys.stderr.write(f"deadletters: {fault}\n")
-        return 1
+    if has_own_redis(environ):
+        # Without a stack, its port may be another user's, who would be sent the password.
+        fault = access_fault(stack.state) or ("" if running else NO_STACK)
+        if fault:
+            sys.stderr.write(f"deadletters: {fault}\n")
+            return 1
     defaults = {"REDIS_URL_FILE": str(stack.state / "redis-url")}
     return main(sys.argv[1:], {**defaults, **environ}, sys.stdout, sys.stderr)
 

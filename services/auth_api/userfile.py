@@ -5,6 +5,7 @@ import fcntl
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 USERNAME_CHARACTERS_MAX = 64
+LOCK_SECONDS_MAX = 10.0
 
 
 class User(BaseModel):
@@ -51,14 +53,31 @@ def load(path: Path) -> list[User]:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keeps other commands from changing the file, where the file system has locks."""
-    descriptor = os.open(path.resolve().parent, os.O_RDONLY)
+    """Keeps other commands from changing the file, where the file system has locks.
+
+    Raises UsersError if another process keeps the folder locked for LOCK_SECONDS_MAX.
+    """
+    folder = path.resolve().parent
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        deadline = time.monotonic() + LOCK_SECONDS_MAX
+        while _is_locked(descriptor):
+            if time.monotonic() > deadline:
+                raise UsersError(f"{folder}: another process has locked it; `lsof` names it")
+            time.sleep(0.05)
         yield
     finally:
         os.close(descriptor)
+
+
+def _is_locked(descriptor: int) -> bool:
+    """Whether another process has the lock; else this one has it now."""
+    with contextlib.suppress(OSError):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def save(path: Path, users: Sequence[User]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from devtools import deadletters, locate, logs, settings
+from devtools import deadletters, locate, logs, settings, state
 from devtools.checkout import current
 from devtools.doctor import __main__ as doctor
 from tests.devtools.conftest import at_terminal
@@ -194,6 +194,23 @@ def test_a_folder_with_unrelated_files_is_not_touched(tmp_path: Path, name: str,
         locate.variables({"PLATFORM_STATE": str(tmp_path)}, ROOT)
     assert stat.S_IMODE(tmp_path.stat().st_mode) == mode
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_password_is_not_sent_without_a_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another user may listen on the port of a Redis that was stopped."""
+    monkeypatch.setenv("PLATFORM_STATE", str(tmp_path))
+    monkeypatch.setenv("PLATFORM_CHECKOUT", str(ROOT))
+    monkeypatch.setattr(sys, "argv", ["deadletters", "list"])
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        state.prepare(tmp_path)
+        state.write_environment(tmp_path, "", [other.getsockname()[1]])
+        other.setblocking(False)
+        assert deadletters.run() == 1
+        with pytest.raises(BlockingIOError):
+            other.accept()
+    assert "no stack of this checkout is running" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("left", [[".gitignore"], [".gitignore", "logs", "metrics"], ["logs"]])
