@@ -1,5 +1,6 @@
 """The PSP Connector: charges what the lanes of its partitions read from their queues."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from services.psp_connector.sweep import Sweep
 
 # Minimum time to leave the partitions, even if calls in flight used up the grace period.
 _LEAVE_SECONDS = 0.5
+_START_SECONDS_MAX = 10.0
 
 _log = structlog.get_logger()
 
@@ -49,6 +51,7 @@ class Connector:
         self._attempts_max = attempts_max
         self.metrics = Attempts()
         self.metrics.paused.set_function(lambda: not breaker.calls_max)
+        self._concurrency = concurrency
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="charge")
         # Not an Event: setting one in a signal handler deadlocks if the interrupted thread holds
         # the Event's lock.
@@ -65,6 +68,12 @@ class Connector:
         return min(lane.last_turn for lane in self._lanes)
 
     def run(self) -> None:
+        """Works until `stop`; exits with 1 if the system refuses the threads of CONCURRENCY."""
+        try:
+            _start_all(self._pool, self._concurrency)
+        except RuntimeError as error:
+            _log.error("cannot start threads", concurrency=self._concurrency, reason=str(error))
+            sys.exit(1)
         _thread("sweep", self._sweeping)
         threads = [_thread("lane", lane.run) for lane in self._lanes[1:]]
         self._lanes[0].run()
@@ -185,6 +194,20 @@ def _final_result(work: Work, outcome: Outcome) -> FinalResult:
         case Transient(reason):
             reason = f"given up after {work.attempt} attempts: {text(reason)}"
             return FinalResult("failed", reason=reason)
+
+
+def _start_all(pool: ThreadPoolExecutor, count: int) -> None:
+    """Starts all threads of the pool; raises RuntimeError if there cannot be so many.
+
+    The pool would start one when work comes, and keep the work if that fails.
+    """
+    started = threading.Barrier(count)
+    try:
+        for waiting in [pool.submit(started.wait, _START_SECONDS_MAX) for _ in range(count)]:
+            waiting.result()
+    except RuntimeError:
+        started.abort()
+        raise
 
 
 def _thread(name: str, target: Callable[[], object]) -> threading.Thread:

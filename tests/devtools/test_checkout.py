@@ -107,7 +107,7 @@ def test_the_sandbox_is_an_account_of_its_state_folder(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     before = account(first)
     assert account(first) == before
-    assert account(first, PSP_URL="http://127.0.0.1:9004/") == before
+    assert account(first, PSP_URL="HTTP://localhost:9004/") == before
     shutil.copytree(first, second)
     assert account(second) != before
     moved = first.rename(tmp_path / "moved")

@@ -201,3 +201,23 @@ def test_health_fails_while_a_lane_cannot_join(
         assert checks == {"redis": "pass", "loop": "fail"}
     finally:
         connector.stop()
+
+
+def test_a_thread_that_cannot_start_loses_no_payment(
+    payments: Payments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connector takes nothing unless it has all its threads; without one it ends."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "charge_3":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    transaction_id = payments.accept()
+    psp = FakePsp()
+    with capture_logs() as logs, pytest.raises(SystemExit):
+        payments.connector(psp, concurrency=4).run()
+    assert [line["event"] for line in logs] == ["cannot start threads"]
+    assert (psp.calls.total(), payments.record(transaction_id)["status"]) == (0, "queued")
