@@ -4,12 +4,10 @@ Preflight writes them to `environment` in the state folder, which every command 
 process-compose.yaml sources; it checks the services' settings with the same values beforehand.
 """
 
-import contextlib
 import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from devtools.address import redis_settings
 from devtools.catalog import CONSOLE, LISTENERS, SERVICES
@@ -36,30 +34,19 @@ def defaults(first_port: int, state: Path, environ: Mapping[str, str]) -> dict[s
     users = Path(environ.get("PLATFORM_CHECKOUT", ""), "services", "auth_api", "users.json")
     has_users = os.path.isfile(users)  # noqa: PTH113 - never raises
     sandbox = SERVICES["psp-sandbox"].url(first_port)
+    other_name = sandbox.replace("127.0.0.1", "localhost")
+    is_sandbox = environ.get("PSP_URL", "").lower().rstrip("/") in {"", sandbox, other_name}
     return {
         "JWT_SECRET_FILE": str(state / "jwt-secret"),
         "LOG_FORMAT": "console",  # set in process-compose.yaml for all processes
         "REDIS_URL_FILE": str(state / "redis-url"),
         "PSP_URL": sandbox,
         **({"USERS_FILE": str(users)} if users.is_absolute() and has_users else {}),
-        # Of the state folder, not of the address: the sandbox's charges are there, and its port may
-        # change.
-        **(
-            {"PSP_ACCOUNT": sandbox_account(state)}
-            if _is_at(environ.get("PSP_URL", ""), sandbox)
-            else {}
-        ),
+        # The account belongs to the state folder, which holds the sandbox's charges, not to its
+        # address, whose port may change.
+        **({"PSP_ACCOUNT": sandbox_account(state)} if is_sandbox else {}),
         **({"OTEL_EXPORTER_OTLP_ENDPOINT": CONSOLE.url(first_port)} if has_console else {}),
     }
-
-
-def _is_at(url: str, sandbox: str) -> bool:
-    """Whether PSP_URL, by default the sandbox, is another spelling of the sandbox's address."""
-    with contextlib.suppress(ValueError):
-        parts = urlsplit(url or sandbox)
-        is_here = parts.hostname in {"127.0.0.1", "localhost"}
-        return is_here and parts.port == urlsplit(sandbox).port
-    return False
 
 
 def script(first_port: int, state: Path, environ: Mapping[str, str]) -> str:

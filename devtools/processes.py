@@ -184,8 +184,15 @@ def conflicting_stacks(state: Path) -> list[str]:
 
 
 def _members(state: Path) -> list[Member]:
-    """The processes of the stack with this state folder, except this one and its ancestors."""
+    """The processes of the stack with this state folder, except this one and its ancestors.
+
+    They are this user's or the folder's owner's: root would read the environment that anybody else
+    gives a process.
+    """
     folder, this_process = os.path.realpath(state), psutil.Process()
+    users = {os.getuid()}
+    with suppress(OSError):
+        users.add(state.stat().st_uid)
     excluded = {this_process.pid, *(parent.pid for parent in this_process.parents())}
     members = []
     for process in psutil.process_iter():
@@ -193,7 +200,8 @@ def _members(state: Path) -> list[Member]:
             if process.pid in excluded or process.status() == psutil.STATUS_ZOMBIE:
                 continue
             name, its_folder = identity(process)
-            if name in ALL_PROCESSES and its_folder == folder:
+            is_theirs = process.uids().real in users
+            if is_theirs and name in ALL_PROCESSES and its_folder == folder:
                 supervisor = next(filter(_is_supervisor, process.parents()), None)
                 members.append(Member(name, process, supervisor))
     return members

@@ -7,7 +7,6 @@ import stat
 
 # For a reader that is slower than the output at times.
 _BUFFER_BYTES_MAX = 4 * 1024 * 1024
-_READ_BYTES_MAX = 64 * 1024
 _END_SECONDS_MAX = 10
 
 
@@ -19,7 +18,7 @@ def relay_output() -> None:
     would hold up the router's log and so all requests. Lines for which there is no room are lost.
     """
     kind = os.fstat(1).st_mode
-    # All processes of a container end with its first one, this one included.
+    # The first process of a container would end the relay with it, before its last lines.
     if os.getpid() == 1 or not (stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)):
         return
     reader, writer = os.pipe()
@@ -49,10 +48,10 @@ def _relay(reader: int) -> None:
         if not (readable or writable):
             return
         if readable:
-            data = os.read(reader, _READ_BYTES_MAX)
+            data = os.read(reader, select.PIPE_BUF)
             is_open, rest = bool(data), rest + data
-            is_line = is_open and len(rest) < _BUFFER_BYTES_MAX
-            end = rest.rfind(b"\n") + 1 if is_line else len(rest)
+            is_whole = not is_open or len(rest) > _BUFFER_BYTES_MAX
+            end = len(rest) if is_whole else rest.rfind(b"\n") + 1
             lines, rest = rest[:end], rest[end:]
             if is_open and len(buffer) > _BUFFER_BYTES_MAX:
                 lost += lines.count(b"\n")
@@ -62,5 +61,7 @@ def _relay(reader: int) -> None:
         if writable:
             try:  # at most as much as a ready pipe takes at once
                 del buffer[: os.write(1, buffer[: select.PIPE_BUF])]
-            except OSError:
-                buffer.clear()  # no reader
+            except BlockingIOError:  # another writer was faster
+                pass
+            except OSError:  # no reader
+                buffer.clear()

@@ -84,8 +84,8 @@ def write_environment(state: Path, script: str, redis_ports: Iterable[int]) -> N
 def sandbox_account(state: Path) -> str:
     """The account at the folder's PSP sandbox, which knows only its own charges.
 
-    A copy of the folder has another account (another inode), and so has the same one after a reset;
-    a folder that was moved keeps it.
+    Derived from a file's inode: it is the same after a move within the file system, and another one
+    in a copy, a restored backup or after a reset.
     """
     name = state / "sandbox-id"
     with contextlib.suppress(OSError):

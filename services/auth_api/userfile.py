@@ -61,23 +61,24 @@ def locked(path: Path) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         deadline = time.monotonic() + LOCK_SECONDS_MAX
-        while _is_locked(descriptor):
+        while not _try_lock(descriptor):
             if time.monotonic() > deadline:
-                raise UsersError(f"{folder}: another process has locked it; `lsof` names it")
+                raise UsersError(f"{folder}: another process has locked it; `sudo lsof` names it")
             time.sleep(0.05)
         yield
     finally:
         os.close(descriptor)
 
 
-def _is_locked(descriptor: int) -> bool:
-    """Whether another process has the lock; else this one has it now."""
-    with contextlib.suppress(OSError):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+def _try_lock(descriptor: int) -> bool:
+    """Locks unless another process has the lock; whether it did."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # the file system has no locks
+    return True
 
 
 def save(path: Path, users: Sequence[User]) -> None:

@@ -22,7 +22,6 @@ CONNECTIONS_MAX = 512
 STALL_SECONDS_MAX = 5.0
 # So does one that takes longer to send a whole request, as by single bytes.
 REQUEST_SECONDS_MAX = 10.0
-_PART_BYTES = 64 * 1024
 
 _log = structlog.get_logger()
 
@@ -89,7 +88,7 @@ class Connection(socket.socket):
         # Not socket.sendall, for which the kernel's time begins again with each part.
         with contextlib.suppress(BlockingIOError):
             while rest:
-                rest = rest[super().send(rest[:_PART_BYTES]) :]
+                rest = rest[super().send(rest) :]
                 if time.monotonic() > deadline:
                     break
         if rest:

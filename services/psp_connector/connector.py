@@ -68,14 +68,14 @@ class Connector:
         return min(lane.last_turn for lane in self._lanes)
 
     def run(self) -> None:
-        """Works until `stop`; exits with 1 if the system refuses the threads of CONCURRENCY."""
+        """Works until `stop`; exits with 1 if the system refuses a thread."""
         try:
             _start_all(self._pool, self._concurrency)
+            _thread("sweep", self._sweeping)
+            threads = [_thread("lane", lane.run) for lane in self._lanes[1:]]
         except RuntimeError as error:
-            _log.error("cannot start threads", concurrency=self._concurrency, reason=str(error))
+            _log.error("cannot start threads", concurrency=self._concurrency, reason=repr(error))
             sys.exit(1)
-        _thread("sweep", self._sweeping)
-        threads = [_thread("lane", lane.run) for lane in self._lanes[1:]]
         self._lanes[0].run()
         _join(threads, _LEAVE_SECONDS)
 
@@ -203,8 +203,9 @@ def _start_all(pool: ThreadPoolExecutor, count: int) -> None:
     """
     started = threading.Barrier(count)
     try:
-        for waiting in [pool.submit(started.wait, _START_SECONDS_MAX) for _ in range(count)]:
-            waiting.result()
+        waits = [pool.submit(started.wait, _START_SECONDS_MAX) for _ in range(count)]
+        for wait in waits:
+            wait.result()
     except RuntimeError:
         started.abort()
         raise

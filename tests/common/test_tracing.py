@@ -80,10 +80,12 @@ def test_the_user_in_a_path_is_not_exported(path: str) -> None:
     """It is not logged either."""
     with receiver() as received, capture_logs() as logs:
         client = configured(received.endpoint)
-        client.simulate_get(path, headers={"traceparent": SAMPLED})
+        for one in (path, "/a@b"):
+            client.simulate_get(one, headers={"traceparent": SAMPLED})
         tracing.stop()
-    [span] = received.spans
+    span, other = received.spans
     assert span.attributes["url.path"] == "localhost/a"
+    assert other.attributes["url.path"] == "/a@b"
     assert "hunter" not in f"{span} {logs}"
 
 

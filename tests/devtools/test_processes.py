@@ -85,6 +85,18 @@ def test_another_users_stack_is_a_rival(tmp_path: Path, monkeypatch: pytest.Monk
         assert rival.endswith(f"kill {process.pid}")
 
 
+def test_a_stranger_s_process_is_in_no_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With any environment; root's commands would take settings from it."""
+    state = tmp_path / "missing"
+    with python(WAIT, PLATFORM_STATE=str(state), **MARKS):
+        assert processes.conflicting_stacks(state) == []
+        assert found(state)
+        monkeypatch.setattr(os, "getuid", lambda: 12_345)
+        assert (found(state), processes.conflicting_stacks(state)) == ({}, [])
+
+
 def test_it_does_not_find_itself(tmp_path: Path) -> None:
     """Preflight and a shell above it have the same marks."""
     code = "subprocess.run([sys.executable, '-m', 'devtools.processes']); print('still up')"

@@ -48,6 +48,8 @@ def test_a_logged_path_cannot_steer_a_terminal(router: Router, path: str) -> Non
         ("http:me:hunter2@localhost/auth/x#hunter2", "localhost/auth/x"),
         ("//me:hunter2@localhost/auth/x", "localhost/auth/x"),
         ("/auth/a@example.com", "/auth/a@example.com"),
+        ("/auth/http%3A%2F%2Fme%3Ahunter2%40localhost/x", "localhost/x"),
+        ("/%2F%2Fhunter2@localhost/xyz", "localhost/xyz"),
         ("/auth//me:hunter2%40localhost/auth/x?token=a@b", "localhost/auth/x"),
     ],
 )
