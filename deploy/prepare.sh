@@ -35,9 +35,12 @@ random | make_secret jwt-secret
 : | make_secret jwt-secret-previous
 random | make_secret sandbox-token
 echo "redis://platform:$(random)@redis:8005/0" | make_secret redis-url
-# Without the password only the health check is allowed.
+# Without the password only the health check is allowed. The default user is off, and keeps its permissions:
+# without them, Redis drops what scripts have written when it loads its append-only file (redis issue 14541).
+rm -f "$folder/redis.conf" # of an earlier version
 make_secret redis.conf <<END
-user default on nopass resetkeys resetchannels -@all +ping
+user default off nopass ~* &* +@all
+user health on nopass resetkeys resetchannels -@all +ping
 user platform on >$(sed 's/.*platform://; s/@.*//' "$folder/redis-url") ~* &* +@all
 END
 echo sk_test_sandbox | make_secret psp-api-key

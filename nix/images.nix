@@ -86,7 +86,8 @@ let
       ];
     };
 
-    # Without authentication, unless a secret is set (deploy/prepare.sh creates one).
+    # Without authentication, unless a secret is set (deploy/prepare.sh creates one, with the user of
+    # the health check).
     redis = {
       Entrypoint = [ "${pkgs.redis}/bin/redis-server" ];
       Cmd = [
@@ -107,6 +108,11 @@ let
         "-e"
         "-p"
         ports.redis
+        "--user"
+        "health"
+        "--pass"
+        "none"
+        "--no-auth-warning"
         "ping"
       ];
     };

@@ -4,6 +4,8 @@ With another number of partitions, payments and Idempotency-Keys would not be fo
 could be charged twice.
 """
 
+import contextlib
+
 import redis
 import structlog
 
@@ -55,12 +57,25 @@ def at_start(client: store.Client, settings: RedisSettings) -> None:
         for node in redis_client.nodes(client).values():
             if (policy := node.info("memory").get("maxmemory_policy")) not in (None, "noeviction"):
                 _log.warning("Redis may drop payments when it is full", maxmemory_policy=policy)
+            _warn_of_permissions(node)
             # gunicorn's main process does not use the connection again.
             node.connection_pool.close()
     except MismatchError as error:
         raise SettingsError([str(error)]) from None
     except redis_client.ERRORS as error:
         _log.warning("Redis unavailable", reason=f"{type(error).__name__}: {error}")
+
+
+def _warn_of_permissions(node: store.Client) -> None:
+    # Loading its append-only file, Redis checks transactions against the default user's permissions
+    # (redis issue 14541). All payments are written by scripts, which it stores as transactions.
+    with contextlib.suppress(redis.ResponseError):  # ACL is not permitted
+        default = node.acl_getuser("default")
+        if "+@all" not in default["categories"] or "~*" not in default["keys"]:
+            _log.warning(
+                "Redis may lose all payments when it is restarted",
+                remedy="ACL SETUSER default ~* &* +@all, even if that user is off",
+            )
 
 
 def _is_cluster(client: store.Client, settings: RedisSettings) -> bool:

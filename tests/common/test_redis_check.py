@@ -30,6 +30,18 @@ def test_a_redis_that_evicts_logs_a_warning(client: Any) -> None:
     assert [line["maxmemory_policy"] for line in lines] == ["volatile-lru"]
 
 
+def test_a_redis_that_would_lose_payments_logs_a_warning(client: Any) -> None:
+    """When it is restarted, it drops what its default user may not write."""
+    rules = ["-@all", "+@read", "+@write", "+@connection", "+info", "+acl"]
+    try:
+        client.execute_command("ACL", "SETUSER", "default", *rules)
+        with structlog.testing.capture_logs() as lines:
+            redis_check.at_start(client, settings(1))
+    finally:
+        client.execute_command("ACL", "SETUSER", "default", "+@all")
+    assert [line["event"] for line in lines] == ["Redis may lose all payments when it is restarted"]
+
+
 def test_older_data_have_one_partition(client: Any) -> None:
     """Data with a queue but no stored number count as one partition."""
     client.xadd(store.WHOLE.queue, {"a": "b"})

@@ -181,13 +181,20 @@ def test_prepare_keeps_its_secrets_to_this_user(checkout: Path) -> None:
 
 
 def test_redis_allows_only_ping_without_a_password(checkout: Path, tmp_path: Path) -> None:
-    """Without a password only PING is allowed; with the secret's address, everything is."""
+    """The health check's user may do nothing else; the secret's address may do everything."""
     prepare(checkout, "router")
     folder, port = checkout / ".state/compose", free_ports(1)
     options = ["--include", f"{folder}/redis*.conf"]
-    with redis_server(tmp_path / "redis", port, *options), redis.Redis(port=port) as stranger:
-        with pytest.raises(redis.ResponseError):
-            stranger.keys()
-        url = (folder / "redis-url").read_text().strip()
-        with redis.Redis.from_url(url.replace("redis:8005", f"127.0.0.1:{port}")) as own:
+    url = (folder / "redis-url").read_text().strip().replace("redis:8005", f"127.0.0.1:{port}")
+    with redis_server(tmp_path / "redis", port, *options):
+        with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):
+            stranger.ping()
+        with redis.Redis(port=port, username="health", password="none") as health:
+            assert health.ping()
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                health.keys()
+        with redis.Redis.from_url(url) as own:
             assert own.config_set("maxclients", "100")
+            own.eval("redis.call('SET', 'a', 1) redis.call('SET', 'b', 1)", 0)
+    with redis_server(tmp_path / "redis", port, *options), redis.Redis.from_url(url) as own:
+        assert own.dbsize() == 2, "scripts' writes are lost by a restart"
