@@ -39,7 +39,7 @@ def test_no_reader_holds_up_process_compose(
 
 @pytest.mark.parametrize("is_blocking", [True, False])
 def test_a_reader_gets_whole_lines(tmp_path: Path, *, is_blocking: bool) -> None:
-    """In order; if it was too late for the buffer, it is told how many are lost."""
+    """In order; if it was too late for the buffer, a line says how many are lost."""
     program = support.script(tmp_path / "process-compose", "seq -f %099.0f 200000")
     reader, writer = os.pipe()
     os.set_blocking(writer, is_blocking)
