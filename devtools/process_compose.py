@@ -18,7 +18,7 @@ _CLIENTS = {"attach", "down", "graph", "list", "namespace", "process", "project"
 _ELSEWHERE = {"-h", "--help", "-p", "--port", "-u", "--unix-socket"}
 
 
-def starts(args: Sequence[str]) -> bool:
+def _starts(args: Sequence[str]) -> bool:
     """Whether process-compose would start processes; without a command it does `up`."""
     return not args or args[0] in {"up", "run"} or args[0].startswith("-")
 
@@ -29,7 +29,7 @@ def environment(args: Sequence[str], environ: Mapping[str, str]) -> Mapping[str,
     Raises:
         SystemExit: the command needs a running stack, and there is none, or it does not respond.
     """
-    if starts(args):
+    if _starts(args):
         from devtools import checkout, envfile  # noqa: PLC0415 - a client needs neither
 
         if faults := envfile.pc_env_faults(Path()):
@@ -54,7 +54,7 @@ def environment(args: Sequence[str], environ: Mapping[str, str]) -> Mapping[str,
 def main(program: str, args: Sequence[str]) -> None:
     """Replaces this process by process-compose."""
     environ = environment(args, os.environ)
-    if starts(args):
+    if _starts(args):
         relay_output()
     os.execve(program, [program, *args], environ)  # noqa: S606
 

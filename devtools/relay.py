@@ -5,8 +5,9 @@ import select
 import signal
 import stat
 
-# For a reader that is slower than the output at times.
+# For a reader that is slower than the output at times: some 20,000 lines.
 _BUFFER_BYTES_MAX = 4 * 1024 * 1024
+# For a reader that has stalled when process-compose ends.
 _END_SECONDS_MAX = 10
 
 
@@ -36,7 +37,7 @@ def relay_output() -> None:
 
 
 def _relay(reader: int) -> None:
-    """Copies lines to the standard output, until the end of both or a stall of 10 s after it."""
+    """Copies lines to standard output until all are written, or the reader stalls at the end."""
     buffer, rest, lost, is_open = bytearray(), b"", 0, True
     while is_open or buffer:
         readable, writable, _ = select.select(

@@ -71,7 +71,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _try_lock(descriptor: int) -> bool:
-    """Locks unless another process has the lock; whether it did."""
+    """Takes the lock unless another process has it; returns False in that case."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

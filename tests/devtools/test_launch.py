@@ -28,6 +28,14 @@ def launched(environ: dict[str, str], module: str = "seen", cwd: Path = ROOT) ->
 
 
 @pytest.fixture
+def _deadletters_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`deadletters list` in this checkout, with `tmp_path` as its state folder."""
+    monkeypatch.setenv("PLATFORM_STATE", str(tmp_path))
+    monkeypatch.setenv("PLATFORM_CHECKOUT", str(ROOT))
+    monkeypatch.setattr(sys, "argv", ["deadletters", "list"])
+
+
+@pytest.fixture
 def code(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder of code with a module that prints its environment, and without .env.example."""
     folder = tmp_path_factory.mktemp("code")
@@ -196,13 +204,11 @@ def test_a_folder_with_unrelated_files_is_not_touched(tmp_path: Path, name: str,
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.usefixtures("_deadletters_list")
 def test_a_password_is_not_sent_without_a_stack(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Another user may listen on the port of a Redis that was stopped."""
-    monkeypatch.setenv("PLATFORM_STATE", str(tmp_path))
-    monkeypatch.setenv("PLATFORM_CHECKOUT", str(ROOT))
-    monkeypatch.setattr(sys, "argv", ["deadletters", "list"])
     with socket.create_server(("127.0.0.1", 0)) as other:
         state.prepare(tmp_path)
         state.write_environment(tmp_path, "", [other.getsockname()[1]])
@@ -247,13 +253,11 @@ def test_an_unusable_path_is_refused(tmp_path: Path, variable: str, name: str) -
         locate.variables({variable: str(tmp_path / name)}, ROOT)
 
 
+@pytest.mark.usefixtures("_deadletters_list")
 def test_state_of_another_user_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """After a start with sudo, each command prints how to take it back."""
-    monkeypatch.setenv("PLATFORM_STATE", str(tmp_path))
-    monkeypatch.setenv("PLATFORM_CHECKOUT", str(ROOT))
-    monkeypatch.setattr(sys, "argv", ["deadletters", "list"])
     (tmp_path / "nixw").mkdir()
     monkeypatch.setattr(os, "getuid", lambda: 4711)
     remedy = f'after a start with sudo take it back with `sudo chown -R 4711 "{tmp_path}"`'
