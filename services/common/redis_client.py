@@ -54,7 +54,10 @@ class _PerThreadPool(redis.ConnectionPool):
         """Does nothing: the connection stays with its thread."""
 
     def close(self) -> None:
-        """Drops all connections; one in use is closed after its command."""
+        """Closes this thread's connection and drops the others, which close after use."""
+        if hasattr(self._own, "connection"):
+            # An error that somebody still keeps refers to it, and would hold it open.
+            self._own.connection.disconnect()
         self._own = threading.local()
 
 
