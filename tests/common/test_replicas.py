@@ -152,10 +152,8 @@ def test_a_moved_address_is_followed(tmp_path: Path, fate: str, replicas_min: in
                 thread.submit(step).result(10)
         link.unlink()
         link.symlink_to(tmp_path / "b.sock")
-        for step in steps:
+        for step in [*steps, one.connection_pool.close, other.connection_pool.close]:
             thread.submit(step).result(10)
-        for client in (one, other):
-            thread.submit(client.connection_pool.close).result(10)
 
 
 @contextlib.contextmanager
