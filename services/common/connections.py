@@ -22,18 +22,23 @@ CONNECTIONS_MAX = 512
 STALL_SECONDS_MAX = 5.0
 # So does one that takes longer to send a whole request, as by single bytes.
 REQUEST_SECONDS_MAX = 10.0
+# Headers and body; more than any that is accepted. The time alone would not end a request whose
+# bytes take gunicorn longer to read than the client to send, such as a chunk's endless size.
+REQUEST_BYTES_MAX = 256 * 1024
 
 _log = structlog.get_logger()
 
 
 class Connection(socket.socket):
-    """A client's connection; one that is too slow within a request counts as closed by the client.
+    """A client's connection; it counts as closed by the client once a request exceeds a limit.
 
     The kernel keeps the time of a stall; with `settimeout`, Python would poll before each call.
     """
 
-    _is_stalled = False
-    _deadline = 0.0  # of the request that is being received
+    _is_cut_off = False
+    # Of the request that is being received:
+    _deadline = 0.0
+    _bytes_left = 0
     _first_request = threading.Lock()  # is read, or its connection ended, but not both
 
     def __init__(self, accepted: socket.socket) -> None:
@@ -44,7 +49,7 @@ class Connection(socket.socket):
         super().__init__(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
 
     def recv(self, size: int, flags: int = 0) -> bytes:
-        """Receives data; from a client that is too slow b"", as if it had closed the connection.
+        """Receives data; b"" once a limit is exceeded, as if the client had closed the connection.
 
         Nothing after that either: gunicorn would parse the rest of a body as a new request.
         """
@@ -53,16 +58,19 @@ class Connection(socket.socket):
         if self._silent_until < math.inf:
             with self._first_request:
                 self._silent_until = math.inf
-        if self._is_stalled:
+        if self._is_cut_off:
             return b""
-        self._deadline = self._deadline or time.monotonic() + REQUEST_SECONDS_MAX
+        if not self._deadline:
+            self._deadline = time.monotonic() + REQUEST_SECONDS_MAX
+            self._bytes_left = REQUEST_BYTES_MAX
         is_late = time.monotonic() > self._deadline
-        try:
+        data = b""
+        with contextlib.suppress(BlockingIOError):
             # What has arrived is not the client's delay: this process may have been suspended.
-            return super().recv(size, socket.MSG_DONTWAIT if is_late else 0)
-        except BlockingIOError:
-            self._is_stalled = True
-            return b""
+            data = super().recv(min(size, self._bytes_left), socket.MSG_DONTWAIT if is_late else 0)
+        self._bytes_left -= len(data)
+        self._is_cut_off = not data
+        return data
 
     def end_if_silent(self) -> bool:
         """Ends the connection if nothing was sent for STALL_SECONDS_MAX; whether it did.
@@ -75,7 +83,7 @@ class Connection(socket.socket):
             try:
                 self.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
             except BlockingIOError:
-                self._is_stalled = True  # a request that arrives now is not processed
+                self._is_cut_off = True  # a request that arrives now is not processed
                 self.shutdown(socket.SHUT_RDWR)
                 return True
         return False  # a request waits for a thread, or it has ended

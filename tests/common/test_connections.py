@@ -45,6 +45,21 @@ def test_bytes_after_a_stall_are_not_read(monkeypatch: pytest.MonkeyPatch) -> No
         assert connection.recv(10) == b""
 
 
+def test_a_request_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bytes always wait to be read, so no time limit would end it; nor is a rest read later."""
+    monkeypatch.setattr(connections, "REQUEST_BYTES_MAX", 4)
+    accepted, client = socket.socketpair()
+    with client, Connection(accepted) as connection:
+        for _ in range(2):  # requests
+            client.sendall(b"abcd")
+            assert (connection.recv(3), connection.recv(3)) == (b"abc", b"d")
+            connection.sendall(b"response")
+        client.sendall(b"abcdefgh")
+        assert (connection.recv(4), connection.recv(4)) == (b"abcd", b"")
+        connection.sendall(b"response")
+        assert connection.recv(4) == b""
+
+
 def test_a_client_that_reads_slowly_frees_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole response must be read in time, not a part of it."""
     monkeypatch.setattr(connections, "STALL_SECONDS_MAX", 0.2)

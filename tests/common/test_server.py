@@ -26,6 +26,7 @@ STOPS_MAX = 10
 CONNECTIONS_MAX = 40  # per worker
 STALL_SECONDS = 0.5  # and of a whole request
 BYTES_MAX = 50
+PARTS_MAX = 128
 _APP = """
 import os, sys, time
 
@@ -143,6 +144,15 @@ def test_clients_that_send_single_bytes_hold_no_thread(port: int) -> None:
             if response.done():
                 return
         pytest.fail("no response")
+
+
+def test_a_request_without_end_holds_no_thread(port: int) -> None:
+    """gunicorn reads a chunk's size to its end, and copies all of it at each read."""
+    with connected(port) as client:
+        client.sock.sendall(b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;")
+        with pytest.raises(ConnectionError):
+            for _ in range(PARTS_MAX):
+                client.sock.sendall(bytes(64 * 1024))
 
 
 def test_silent_connections_stay_while_there_is_room(port: int) -> None:
