@@ -5,8 +5,8 @@
 -- KEYS  transaction:{id} of each
 -- ARGV  1 now, RFC 3339   2 the PSP   3 and on: a traceparent or '' for each; for each '1' if an earlier
 --       attempt may be unrecorded (after a sweep or replay), else ''; two or more fields to return
--- Returns  for each a list: '1' if no earlier attempt at any PSP is recorded, else '', and those fields; or
---          {reason} if it cannot be charged
+-- Returns  for each a list: '1' if, as far as recorded, no PSP has seen an earlier attempt, else '', and
+--          those fields; or {reason} if it cannot be charged
 local now, psp = ARGV[1], ARGV[2]
 -- At most 9 digits, so that the next number is valid, too. HINCRBY rejects leading zeros.
 local function is_count(text)
@@ -29,7 +29,7 @@ end
 
 local replies = {}
 for i, key in ipairs(KEYS) do
-  local record = redis.pcall('HMGET', key, 'status', 'attempts', 'timeline')
+  local record = redis.pcall('HMGET', key, 'status', 'attempts', 'timeline', 'psp')
   local reason = why_not(record)
   if reason then
     replies[i] = {reason}
@@ -38,11 +38,14 @@ for i, key in ipairs(KEYS) do
     local event = '{"event": "processing", "at": "' .. now .. '", "attempt": ' .. attempt .. '}'
     redis.call('HSET', key, 'status', 'processing', 'updated_at', now,
       'timeline', extended(record[3], event))
-    -- Where and since when the idempotency key is known. Kept by later attempts; the time stays
-    -- unknown if an earlier version may have made the first.
-    local is_first = redis.call('HSETNX', key, 'psp', psp) == 1
-    if attempt == 1 and ARGV[2 + #KEYS + i] == '' then
-      redis.call('HSETNX', key, 'attempted_at', now)
+    -- Where and since when the idempotency key is known. Kept by later attempts, unless no PSP has
+    -- seen any (psp is ''). The time stays unknown if an earlier version may have made the first.
+    local is_first = not record[4] or record[4] == ''
+    if is_first then
+      redis.call('HSET', key, 'psp', psp)
+      if (record[4] or attempt == 1) and ARGV[2 + #KEYS + i] == '' then
+        redis.call('HSET', key, 'attempted_at', now)
+      end
     end
     replies[i] = redis.call('HMGET', key, unpack(ARGV, 3 + 2 * #KEYS))
     table.insert(replies[i], 1, is_first and '1' or '')

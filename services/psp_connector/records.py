@@ -86,7 +86,7 @@ class Work:
     charge: Charge
     merchant: str = ""
     is_first: bool = False
-    """Whether no earlier attempt at any PSP is recorded."""
+    """Whether no PSP has seen an earlier attempt."""
     span: Span = field(default=INVALID_SPAN, compare=False)
 
     @property
@@ -165,7 +165,7 @@ def read_record(entry: Entry, record: Sequence[str | None], psp: str, now: int, 
     """
     if len(record) == 1:
         raise UnreadableError(record[0])
-    is_first, *fields = record
+    unseen, *fields = record
     values = dict(zip(RECORD_FIELDS, fields, strict=True))
     try:
         parsed = _Record.model_validate({n: v for n, v in values.items() if v is not None})
@@ -181,9 +181,8 @@ def read_record(entry: Entry, record: Sequence[str | None], psp: str, now: int, 
     )
     span.set_attributes({"platform.attempt": parsed.attempts, "enduser.id": str(parsed.user_id)})
     tracing.link(span, parsed.attempt_traceparent)
-    return Work(
-        entry.id, parsed.user_id, parsed.attempts, charge, entry.merchant, is_first == "1", span
-    )
+    is_first = unseen == "1" and not entry.is_repeated
+    return Work(entry.id, parsed.user_id, parsed.attempts, charge, entry.merchant, is_first, span)
 
 
 def _check_earlier_attempts(parsed: _Record, psp: str, now: int) -> None:

@@ -2,7 +2,8 @@
 -- Schedules a transaction's next attempt. Only for the connector that holds the entry: otherwise
 -- another one has reclaimed it.
 --
--- is_unseen is '1' if no PSP has seen any attempt, so that the next may be made anywhere, else ''.
+-- is_unseen is '1' if no PSP has seen any attempt, so that the next may be made anywhere and at any
+-- time, else ''.
 --
 -- Returns  'done', 'taken' if another connector holds the entry, 'final' if it was final already,
 --          'missing' if there is no record, or its status is unknown: its entry stays, for begin.lua
@@ -24,7 +25,7 @@ if outcome == 'done' then
   redis.call('HSET', transaction, 'status', 'queued', 'updated_at', now,
     'timeline', extended(record[2], event))
   if is_unseen ~= '' then
-    redis.call('HDEL', transaction, 'psp')
+    redis.call('HSET', transaction, 'psp', '')
   end
   redis.call('ZADD', retries, due_ms, id)
 end

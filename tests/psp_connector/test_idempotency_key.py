@@ -10,6 +10,7 @@ from services.psp_connector.deadletters import DeadLetters
 from services.psp_connector.psp import Captured, Refused, Transient
 from services.psp_connector.records import RetryResult
 from services.psp_connector.settings import ConnectorSettings
+from services.psp_connector.sweep import Sweep
 from tests.psp_connector.payments import STORE, FakePsp, Payments, take
 
 OTHER_PSP = "https://other.example"
@@ -59,6 +60,13 @@ def by_a_restore(payments: Payments) -> None:
     payments.client.delete(STORE.queue)
 
 
+def by_a_restore_after_which_the_psp_is_not_reached(payments: Payments) -> None:
+    by_a_restore(payments)
+    payments.queue("one")
+    assert Sweep(payments.client).step()
+    unseen(payments)
+
+
 def a_day_passes(payments: Payments, transaction_id: str) -> None:
     for field in ("created_at", "attempted_at"):
         if payments.client.hexists(STORE.transaction(transaction_id), field):
@@ -91,6 +99,9 @@ REASONS = {
         ],
         *[(by, the_psp_changes, "elsewhere") for by in (by_a_kill, by_a_retry, by_a_replay)],
         (by_a_retry_after_which_the_psp_is_not_reached, the_psp_changes, "elsewhere"),
+        (by_a_retry_after_which_the_psp_is_not_reached, a_day_passes, "old"),
+        (by_a_restore_after_which_the_psp_is_not_reached, the_psp_changes, "elsewhere"),
+        (by_a_restore_after_which_the_psp_is_not_reached, a_day_passes, "old"),
     ],
 )
 def test_an_attempt_that_may_charge_twice_is_a_dead_letter(
@@ -115,7 +126,8 @@ def test_an_attempt_that_may_charge_twice_is_a_dead_letter(
 
 
 @pytest.mark.parametrize(
-    ("attempts", "change"), [(0, a_day_passes), (0, the_psp_changes), (2, the_psp_changes)]
+    ("attempts", "change"),
+    [(0, a_day_passes), (2, a_day_passes), (0, the_psp_changes), (2, the_psp_changes)],
 )
 def test_a_payment_that_no_psp_has_seen_is_attempted_as_often_as_any(
     payments: Payments, attempts: int, change: Callable[[Payments, str], None]
