@@ -154,10 +154,11 @@ class Transactions:
         # The ledger is append-only, so indexes are stable.
         before = int(_position(cursor, _LEDGER_INDEX)) if cursor else None
         partition = self._partition(user_id)
-        with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.get(partition.points(user_id))
+        # Not in a MULTI, which a full Redis refuses. A credit in between is only in the points.
+        with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.llen(partition.ledger(user_id))
-            points, length = pipeline.execute()
+            pipeline.get(partition.points(user_id))
+            length, points = pipeline.execute()
         stop = min(length if before is None else before, length)
         start = max(stop - limit, 0)
         entries = self._redis.lrange(partition.ledger(user_id), start, stop - 1) if stop else []
