@@ -72,6 +72,8 @@ class Connector:
         try:
             _start_all(self._pool, self._concurrency)
             _thread("sweep", self._sweeping)
+            for lane in self._lanes:
+                lane.saver.start()
             threads = [_thread("lane", lane.run) for lane in self._lanes[1:]]
         except RuntimeError as error:
             _log.error("cannot start threads", concurrency=self._concurrency, reason=repr(error))

@@ -46,7 +46,6 @@ class Lane:
         """Monotonic time of the loop's last successful iteration, for the health check."""
 
     def run(self) -> None:
-        self.saver.start()
         joined = False
         while not self._connector.stopping:
             try:

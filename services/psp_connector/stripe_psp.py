@@ -144,7 +144,7 @@ _MISMATCH = Transient("the response does not match the request")
 def _matches(charge: Charge, intent: Any) -> bool:
     """Whether no field contradicts the request, such as a captured amount."""
     if intent.status != "succeeded":
-        return _is_for(charge, intent)
+        return _is_unpaid(charge, intent)
     amount = stripe_amount(charge.amount, charge.currency)
     requested = {
         "object": "payment_intent",
@@ -163,6 +163,11 @@ def _is_for(charge: Charge, intent: Any) -> bool:
     """Whether the intent's metadata, if it has any, names the charge's transaction."""
     metadata = getattr(intent, "metadata", None)
     return bool(getattr(metadata, "transaction_id", charge.transaction_id) == charge.transaction_id)
+
+
+def _is_unpaid(charge: Charge, intent: Any) -> bool:
+    """Whether the intent may be the charge's, and received nothing."""
+    return _is_for(charge, intent) and not getattr(intent, "amount_received", None)
 
 
 def _outcome(intent: Any) -> Outcome:
@@ -199,7 +204,7 @@ def _failed_call(charge: Charge, error: stripe.StripeError) -> Outcome:
         return Transient(f"HTTP {status} {kind}")
     if kind == "card_error":
         intent = getattr(error.error, "payment_intent", None)
-        if not _is_for(charge, intent) or getattr(intent, "status", None) in _PAID_STATUSES:
+        if not _is_unpaid(charge, intent) or getattr(intent, "status", None) in _PAID_STATUSES:
             return _MISMATCH
         return Declined(_decline_code(error.error), str(getattr(intent, "id", "")))
     return Refused(f"HTTP {status} {error.code or kind}")

@@ -203,14 +203,15 @@ def test_health_fails_while_a_lane_cannot_join(
         connector.stop()
 
 
+@pytest.mark.parametrize("name", ["charge_3", "sweep", "save"])
 def test_a_thread_that_cannot_start_loses_no_payment(
-    payments: Payments, monkeypatch: pytest.MonkeyPatch
+    payments: Payments, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """The connector takes nothing unless it has all its threads; without one it ends."""
     start = threading.Thread.start
 
     def refuse(thread: threading.Thread) -> None:
-        if thread.name == "charge_3":
+        if thread.name == name:
             raise RuntimeError("can't start new thread")
         start(thread)
 

@@ -20,6 +20,7 @@ WRONG = "invalid_request_error"
 OTHER = Transient("the response does not match the request")
 UNREADABLE = Transient("unreadable response: AttributeError")
 HTML = "<html>a proxy's page</html>"
+PAID: dict[str, Any] = UNPAID | {"amount_received": 1250}
 OTHERS: dict[str, Any] = {"metadata": {"transaction_id": "t"}}
 
 
@@ -62,8 +63,11 @@ OTHERS: dict[str, Any] = {"metadata": {"transaction_id": "t"}}
         (200, GOOD | {"amount_received": 1}, OTHER),
         (200, GOOD | {"currency": "jpy"}, OTHER),
         (200, GOOD | {"metadata": {"transaction_id": "t"}}, OTHER),
-        (200, UNPAID | OTHERS, OTHER),
-        (402, error("card_error", payment_intent=UNPAID | OTHERS), OTHER),
+        *[(200, body, OTHER) for body in (UNPAID | OTHERS, PAID, PAID | {"status": "canceled"})],
+        *[
+            (402, error("card_error", payment_intent=body), OTHER)
+            for body in (UNPAID | OTHERS, PAID)
+        ],
         *[
             (402, error("card_error", payment_intent=GOOD | {"status": status}), OTHER)
             for status in ("succeeded", "processing", "requires_capture")
