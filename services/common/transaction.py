@@ -79,7 +79,7 @@ class Transaction(_Model):
     """A transaction."""
 
     # A record is a hash of these fields, as text. It also has `request_id`, `entry` (its latest
-    # queue entry), `psp` and `attempted_at` (where and when it was first attempted; `psp` is ''
+    # queue entry), `psp` and `attempted_at` (where and when it was first attempted; missing and ''
     # if no PSP has seen any attempt) and, after a replay with `--not-captured`, `not_captured_at`.
 
     id: str

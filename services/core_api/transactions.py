@@ -154,7 +154,7 @@ class Transactions:
         # The ledger is append-only, so indexes are stable.
         before = int(_position(cursor, _LEDGER_INDEX)) if cursor else None
         partition = self._partition(user_id)
-        # Not in a MULTI, which a full Redis refuses. A credit in between is only in the points.
+        # Not in a MULTI, which a full Redis refuses.
         with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.llen(partition.ledger(user_id))
             pipeline.get(partition.points(user_id))

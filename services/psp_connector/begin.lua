@@ -29,7 +29,7 @@ end
 
 local replies = {}
 for i, key in ipairs(KEYS) do
-  local record = redis.pcall('HMGET', key, 'status', 'attempts', 'timeline', 'psp')
+  local record = redis.pcall('HMGET', key, 'status', 'attempts', 'timeline', 'psp', 'attempted_at')
   local reason = why_not(record)
   if reason then
     replies[i] = {reason}
@@ -38,12 +38,12 @@ for i, key in ipairs(KEYS) do
     local event = '{"event": "processing", "at": "' .. now .. '", "attempt": ' .. attempt .. '}'
     redis.call('HSET', key, 'status', 'processing', 'updated_at', now,
       'timeline', extended(record[3], event))
-    -- Where and since when the idempotency key is known. Kept by later attempts, unless no PSP has
-    -- seen any (psp is ''). The time stays unknown if an earlier version may have made the first.
-    local is_first = not record[4] or record[4] == ''
+    -- Where and since when the idempotency key is known. No PSP has seen an attempt if `psp` is missing
+    -- and `attempted_at` is ''; if both are missing, an earlier version may have made attempts.
+    local is_first = not record[4]
     if is_first then
       redis.call('HSET', key, 'psp', psp)
-      if (record[4] or attempt == 1) and ARGV[2 + #KEYS + i] == '' then
+      if (record[5] == '' or attempt == 1) and ARGV[2 + #KEYS + i] == '' then
         redis.call('HSET', key, 'attempted_at', now)
       end
     end

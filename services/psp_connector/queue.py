@@ -289,7 +289,7 @@ class Queue:
         keys = [partition.transaction(transaction_id), partition.queue, partition.retries]
         args = [
             transaction_id, store.GROUP, work.entry_id, self.name, rfc3339(now), event.to_json(),
-            due, "1" if work.is_first and result.is_unseen else "",
+            due, work.attempt if work.is_first and result.is_unseen else "",
         ]  # fmt: skip
         return _RETRY, keys, args
 

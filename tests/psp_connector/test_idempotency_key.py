@@ -45,6 +45,13 @@ def unseen(payments: Payments) -> None:
     queue.save([(work, RetryResult("no response", 0, is_unseen=True))])
 
 
+def by_an_earlier_version_and_a_retry_that_the_psp_has_not_seen(payments: Payments) -> None:
+    by_a_retry(payments)
+    [key] = payments.client.keys("transaction:*")
+    payments.client.hdel(key, "attempted_at", "psp")
+    unseen(payments)
+
+
 def by_a_replay(payments: Payments) -> None:
     queue = payments.queue("one")
     [work] = take(queue)
@@ -69,7 +76,7 @@ def by_a_restore_after_which_the_psp_is_not_reached(payments: Payments) -> None:
 
 def a_day_passes(payments: Payments, transaction_id: str) -> None:
     for field in ("created_at", "attempted_at"):
-        if payments.client.hexists(STORE.transaction(transaction_id), field):
+        if payments.client.hget(STORE.transaction(transaction_id), field):
             payments.change(transaction_id, field, rfc3339(now_ms() - 23 * 3_600_000 - 1000))
 
 
@@ -100,6 +107,7 @@ REASONS = {
         *[(by, the_psp_changes, "elsewhere") for by in (by_a_kill, by_a_retry, by_a_replay)],
         (by_a_retry_after_which_the_psp_is_not_reached, the_psp_changes, "elsewhere"),
         (by_a_retry_after_which_the_psp_is_not_reached, a_day_passes, "old"),
+        (by_an_earlier_version_and_a_retry_that_the_psp_has_not_seen, a_day_passes, "old"),
         (by_a_restore_after_which_the_psp_is_not_reached, the_psp_changes, "elsewhere"),
         (by_a_restore_after_which_the_psp_is_not_reached, a_day_passes, "old"),
     ],
