@@ -1,10 +1,12 @@
 """Runs a process that works until a signal, with health and metrics served from a thread."""
 
+import io
 import os
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from socketserver import ThreadingMixIn
 from types import FrameType
@@ -20,6 +22,8 @@ from services.common.web import App
 # Below the 6 s between SIGTERM and SIGKILL in process-compose.yaml.
 GRACE_SECONDS = 5.5
 _CONNECTION_SECONDS_MAX = 5.0
+# Request line and headers; wsgiref itself takes minutes for some MB of them.
+_HEAD_BYTES_MAX = 16 * 1024
 # Each takes a thread and a file descriptor, which the worker needs for its work.
 _CONNECTIONS_MAX = 64
 
@@ -110,6 +114,20 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 class _Handler(WSGIRequestHandler):
     timeout = _CONNECTION_SECONDS_MAX
+
+    def setup(self) -> None:
+        """Reads the request's head, or nothing if it is too long or comes too slowly."""
+        super().setup()
+        self.rfile.close()
+        deadline = time.monotonic() + _CONNECTION_SECONDS_MAX
+        head, is_whole = b"", False
+        while not is_whole and len(head) < _HEAD_BYTES_MAX and time.monotonic() < deadline:
+            data = self.connection.recv(_HEAD_BYTES_MAX - len(head))
+            if not data:
+                break
+            head += data
+            is_whole = b"\r\n\r\n" in head
+        self.rfile = io.BytesIO(head if is_whole else b"")
 
     def log_message(self, *_args: Any) -> None:
         """Does nothing: the app logs its requests."""

@@ -66,6 +66,16 @@ def test_a_thread_that_cannot_start_takes_no_place(monkeypatch: pytest.MonkeyPat
     assert is_served(port)
 
 
+def test_a_head_without_end_is_cut_off() -> None:
+    """Splitting megabytes of headers would take minutes, in which charging waits."""
+    port = serve()
+    with socket.create_connection(("127.0.0.1", port), 5) as client:
+        client.sendall(b"GET / HTTP/1.1\r\n")
+        with pytest.raises(ConnectionError):
+            client.sendall(b"a:b\r" * (8 << 20))
+    assert is_served(port)
+
+
 def is_served(port: int) -> bool:
     with socket.create_connection(("127.0.0.1", port), 5) as client:
         client.sendall(b"GET / HTTP/1.0\r\n\r\n")
