@@ -39,7 +39,7 @@ class Connection(socket.socket):
     # Of the request that is being received:
     _deadline = 0.0
     _bytes_left = 0
-    _first_request = threading.Lock()  # is read, or its connection ended, but not both
+    _next_request = threading.Lock()  # is read, or its connection ended, but not both
 
     def __init__(self, accepted: socket.socket) -> None:
         seconds = struct.pack("ll", int(STALL_SECONDS_MAX), int(STALL_SECONDS_MAX % 1 * 1_000_000))
@@ -56,7 +56,7 @@ class Connection(socket.socket):
         if flags & socket.MSG_DONTWAIT:
             return super().recv(size, flags)
         if self._silent_until < math.inf:
-            with self._first_request:
+            with self._next_request:
                 self._silent_until = math.inf
         if self._is_cut_off:
             return b""
@@ -73,11 +73,12 @@ class Connection(socket.socket):
         return data
 
     def end_if_silent(self) -> bool:
-        """Ends the connection if nothing was sent for STALL_SECONDS_MAX; whether it did.
+        """Ends the connection if it waits for a request since STALL_SECONDS_MAX; whether it did.
 
-        gunicorn waits without limit for the first request, and closes what has ended.
+        gunicorn waits long for the next request, without limit for the first, and closes what has
+        ended.
         """
-        with self._first_request, contextlib.suppress(OSError):
+        with self._next_request, contextlib.suppress(OSError):
             if time.monotonic() < self._silent_until:
                 return False
             try:
@@ -91,7 +92,7 @@ class Connection(socket.socket):
     def sendall(self, data: Any, _flags: int = 0) -> None:
         """Sends data; raises BrokenPipeError if the client reads slowly, as if it had closed."""
         self._deadline = 0.0
-        deadline = time.monotonic() + STALL_SECONDS_MAX
+        self._silent_until = deadline = time.monotonic() + STALL_SECONDS_MAX
         rest = memoryview(data)
         # Not socket.sendall, for which the kernel's time begins again with each part.
         with contextlib.suppress(BlockingIOError):
@@ -108,8 +109,8 @@ class Listener:
 
     gunicorn accepts whenever it wakes up: in every second trial one worker got all of the router's
     connections, which are long-lived, and half the workers were idle. Above CONNECTIONS_MAX, new
-    connections are closed at once. Above half of it, silent ones make way: not earlier, because the
-    router keeps a few that it has not used yet.
+    connections are closed at once. Above half of it, idle ones make way: not earlier, because the
+    router keeps some for its next requests.
     """
 
     def __init__(self, listener: Any, counts: "memoryview[int]", slot: int) -> None:

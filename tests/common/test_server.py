@@ -179,6 +179,17 @@ def test_connections_above_the_bound_are_closed(port: int, running: tuple[int, P
     support.wait_until(partial(replaced, port, 0), what="new connections")
 
 
+def test_idle_connections_make_way(port: int) -> None:
+    """Also those that have had a response: gunicorn would keep each for minutes."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(3 * CONNECTIONS_MAX):
+            with contextlib.suppress(ConnectionError, http.client.HTTPException):
+                ask(stack.enter_context(connected(port)))
+        time.sleep(2 * STALL_SECONDS)
+        for _ in range(CONNECTIONS):
+            assert ask(stack.enter_context(connected(port)))
+
+
 def test_a_client_cannot_move_the_app(port: int) -> None:
     """A client's SCRIPT_NAME is ignored; with gunicorn's default the response is a 500."""
     with connected(port) as connection:
