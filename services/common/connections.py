@@ -22,8 +22,8 @@ CONNECTIONS_MAX = 512
 STALL_SECONDS_MAX = 5.0
 # So does one that takes longer to send a whole request, as by single bytes.
 REQUEST_SECONDS_MAX = 10.0
-# Headers and body; more than any that is accepted. The time alone would not end a request whose
-# bytes take gunicorn longer to read than the client to send, such as a chunk's endless size.
+# Headers and body; more than any that is accepted. A chunk size without end always has bytes
+# waiting, so the time alone would not end it.
 REQUEST_BYTES_MAX = 256 * 1024
 
 _log = structlog.get_logger()
@@ -73,7 +73,7 @@ class Connection(socket.socket):
         return data
 
     def end_if_silent(self) -> bool:
-        """Ends the connection if it waits for a request since STALL_SECONDS_MAX; whether it did.
+        """Ends the connection if it has waited STALL_SECONDS_MAX for a request; whether it did.
 
         gunicorn waits long for the next request, without limit for the first, and closes what has
         ended.

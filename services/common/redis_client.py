@@ -56,7 +56,7 @@ class _PerThreadPool(redis.ConnectionPool):
     def close(self) -> None:
         """Closes this thread's connection and drops the others, which close after use."""
         if hasattr(self._own, "connection"):
-            # An error that somebody still keeps refers to it, and would hold it open.
+            # The traceback of a stored exception may refer to it, and would hold it open.
             self._own.connection.disconnect()
         self._own = threading.local()
 

@@ -5,8 +5,8 @@
 -- KEYS  transaction:{id} of each
 -- ARGV  1 now, RFC 3339   2 the PSP   3 and on: a traceparent or '' for each; for each '1' if an earlier
 --       attempt may be unrecorded (after a sweep or replay), else ''; two or more fields to return
--- Returns  for each a list: '1' if, as far as recorded, no PSP has seen an earlier attempt, else '', and
---          those fields; or {reason} if it cannot be charged
+-- Returns  for each a list: '1' or, if a PSP may have seen a recorded attempt, '', then those fields; or
+--          {reason} if it cannot be charged
 local now, psp = ARGV[1], ARGV[2]
 -- At most 9 digits, so that the next number is valid, too. HINCRBY rejects leading zeros.
 local function is_count(text)

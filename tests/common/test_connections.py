@@ -46,7 +46,7 @@ def test_bytes_after_a_stall_are_not_read(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_request_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its bytes always wait to be read, so no time limit would end it; nor is a rest read later."""
+    """Its bytes always wait to be read, so no time limit ends it; the rest is not read later."""
     monkeypatch.setattr(connections, "REQUEST_BYTES_MAX", 4)
     accepted, client = socket.socketpair()
     with client, Connection(accepted) as connection:
