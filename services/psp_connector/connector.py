@@ -77,6 +77,7 @@ class Connector:
             threads = [_thread("lane", lane.run) for lane in self._lanes[1:]]
         except RuntimeError as error:
             _log.error("cannot start threads", concurrency=self._concurrency, reason=repr(error))
+            self.stop()
             sys.exit(1)
         self._lanes[0].run()
         _join(threads, _LEAVE_SECONDS)

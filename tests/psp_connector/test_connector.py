@@ -221,4 +221,9 @@ def test_a_thread_that_cannot_start_loses_no_payment(
     with capture_logs() as logs, pytest.raises(SystemExit):
         payments.connector(psp, concurrency=4).run()
     assert [line["event"] for line in logs] == ["cannot start threads"]
+    wait_until(
+        lambda: "sweep" not in {thread.name for thread in threading.enumerate()},
+        seconds_max=10,
+        what="the end of the sweep",
+    )
     assert (psp.calls.total(), payments.record(transaction_id)["status"]) == (0, "queued")
