@@ -74,6 +74,7 @@ build
   # without the system service that comes with the package redis-server.
   redis = fromMachine "redis" {
     redis-server = "/usr/bin/redis-check-rdb";
+    redis-check-aof = "/usr/bin/redis-check-aof";
     redis-cli = "/usr/bin/redis-cli";
   };
   # Optional: without it the shell completes file names only.

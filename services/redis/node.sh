@@ -6,6 +6,7 @@ number=${number:-0}
 port=$((REDIS_PORT + 10 * number))
 folder=$PLATFORM_STATE/redis/node-$number
 mkdir -p "$folder"
+sh services/redis/repair.sh "$folder"
 # From standard input, so that the password is not in the process list.
 exec redis-server - --port "$port" --cluster-port $((port + 2)) --dir "$folder" <<END
 $(cat services/redis/redis.conf services/redis/cluster.conf)

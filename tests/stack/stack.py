@@ -146,6 +146,13 @@ class Stack:
         return (self.state / "output").read_text()
 
 
+def cut_off_a_transaction(folder: Path) -> None:
+    """Leaves the beginning of one in a Redis's append-only file, as a power cut does."""
+    [file] = folder.glob("appendonlydir/*.incr.aof")
+    with file.open("ab") as end:
+        end.write(b"*1\r\n$5\r\nMULTI\r\n*2\r\n$4\r\nINCR\r\n$6\r\nbroken\r\n*3\r\n$3\r\nSE")
+
+
 def environment(state: Path, port: int, **more: str) -> dict[str, str]:
     """The environment of the flake's shell, with its own state folder and ports.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from devtools.address import NODES
 from devtools.catalog import SERVICES
-from tests.stack.stack import merchant, platform, processes_of
+from tests.stack.stack import cut_off_a_transaction, merchant, platform, processes_of
 from tests.support import call, wait_until
 
 
@@ -34,6 +34,8 @@ def test_a_cluster_takes_payments_and_outlives_a_primary(environ: dict[str, str]
         pay = partial(merchant, environ, "pay", "1250", "USD", "--as", name)
         wait_until(lambda pay=pay: pay().returncode == 0, seconds_max=40, what="a failover")  # type: ignore[misc]
     platform(environ, "down")
+    for folder in state.glob("redis/node-*"):
+        cut_off_a_transaction(folder)
     refused = platform({**environ, "PARTITIONS": "4"}, "up", "-D", "--cluster")
     assert "PARTITIONS=4: the data in" in refused.stderr
     done = platform(environ, "up", "-D", "--cluster")

@@ -19,7 +19,15 @@ from devtools.catalog import CONSOLE
 from devtools.health import is_healthy
 from devtools.processes import is_gone
 from tests import support
-from tests.stack.stack import Stack, environment, left_of, merchant, platform, running
+from tests.stack.stack import (
+    Stack,
+    cut_off_a_transaction,
+    environment,
+    left_of,
+    merchant,
+    platform,
+    running,
+)
 
 PAY = ("pay", "1250", "USD", "--as", "alice")
 
@@ -139,6 +147,7 @@ def test_a_part_of_the_stack_is_started(environ: dict[str, str]) -> None:
     support.call(["bash", "-c", f"{command} | true"], environ)
     assert platform(environ, "status").returncode == 0
     assert platform(environ, "down").returncode == 0
+    cut_off_a_transaction(Path(environ["PLATFORM_STATE"]) / "redis")
     done = platform(environ | {"MERCHANT_PASSWORD": "wrong"}, "up", "-D", "smoke")
     assert done.returncode == 1, "smoke is a job, which has to succeed"
     assert "smoke ended with code 1; the end of its log" in done.stderr

@@ -1,0 +1,21 @@
+# shellcheck shell=sh
+# Removes an incomplete transaction from the end of the append-only file in folder $1, as a power cut may
+# leave it. Redis (7.0.15, aof-load-truncated yes) removes its last command only, and executes the others at
+# its next start. Other damage is left to Redis, which refuses it and says what to do; so is a cut of more than
+# 1 MB, which no transaction has: it would be a wrong length, with valid transactions behind it.
+cd "$1/appendonlydir" 2>/dev/null || exit 0
+file=$(sed -n 's/^file \(.*\) seq .* type i.*/\1/p' appendonly.aof.manifest | tail -n 1)
+[ -s "$file" ] || exit 0
+found=$(redis-check-aof "$file") && exit 0
+bytes=${found##*diff=}
+[ "${bytes%%[!0-9]*}" -le 1000000 ] || exit 0
+case $found in
+*"Expected to read string"*) exit 0 ;;                   # an impossible length
+*"Expected to read "* | *"Reached EOF"*) ;;              # within a text; between two commands
+*"got: 0"*) [ "$(tail -c 1 "$file")" ] || exit 0 ;;      # within the length of a text
+*0x* | *" error"*) exit 0 ;;
+esac
+cp "$file" before-repair.aof &&
+  echo y | redis-check-aof --fix "$file" &&
+  echo "The file before is $PWD/before-repair.aof"
+exit 0
