@@ -8,14 +8,15 @@ file=$(sed -n 's/^file \(.*\) seq .* type i.*/\1/p' appendonly.aof.manifest | ta
 [ -s "$file" ] || exit 0
 found=$(redis-check-aof "$file") && exit 0
 bytes=${found##*diff=}
-[ "${bytes%%[!0-9]*}" -le 1000000 ] || exit 0
+bytes=${bytes%%[!0-9]*}
+[ "$bytes" -le 1000000 ] || exit 0
 case $found in
 *"Expected to read string"*) exit 0 ;;                   # an impossible length
 *"Expected to read "* | *"Reached EOF"*) ;;              # within a text; between two commands
 *"got: 0"*) [ "$(tail -c 1 "$file")" ] || exit 0 ;;      # within the length of a text
 *0x* | *" error"*) exit 0 ;;
 esac
-cp "$file" before-repair.aof &&
+tail -c "$bytes" "$file" >removed &&
   echo y | redis-check-aof --fix "$file" &&
-  echo "The file before is $PWD/before-repair.aof"
+  echo "What was removed is in $PWD/removed"
 exit 0

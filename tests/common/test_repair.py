@@ -44,16 +44,16 @@ def damaged(written: Path, folder: Path, content: bytes) -> Path:
 def test_wherever_it_ends_the_transactions_before_are_kept(
     written: tuple[Path, list[int]], tmp_path: Path
 ) -> None:
-    """Nothing of an incomplete one is left; what is removed is kept in a copy."""
+    """Nothing of an incomplete one is left; what is removed is kept in a file."""
     source, sizes = written
     content = (source / LAST).read_bytes()
-    for size in range(sizes[1], sizes[-1] + 1):
+    for size in range(sizes[2], sizes[-1] + 1):
         folder = damaged(source, tmp_path, content[:size])
         repair(folder)
-        left = (folder / LAST).read_bytes()
-        assert left == content[: max(kept for kept in sizes if kept <= size)], size
+        kept = max(kept for kept in sizes if kept <= size)
+        assert (folder / LAST).read_bytes() == content[:kept], size
         if size not in sizes:
-            assert (folder / "appendonlydir/before-repair.aof").read_bytes() == content[:size]
+            assert (folder / "appendonlydir/removed").read_bytes() == content[kept:size]
 
 
 def test_other_damage_is_left_to_redis(written: tuple[Path, list[int]], tmp_path: Path) -> None:
