@@ -55,7 +55,7 @@ def faults(environ: Mapping[str, str]) -> list[str]:
         first = DEFAULT_PORT
         lines.append(str(error))
     lines += wrong_settings(first, folder, environ) + unreachable_redis(environ)
-    lines += other_partitions(folder, environ)
+    lines += other_data(folder, environ)
     return lines or _write(first, folder, environ)
 
 
@@ -147,17 +147,27 @@ def _ping(settings: RedisSettings, failure: list[str]) -> None:
         failure.clear()
 
 
-def other_partitions(folder: Path, environ: Mapping[str, str]) -> list[str]:
-    """A line if the stack's own Redis has data with another number of partitions."""
-    required, stored = environ.get("PARTITIONS") or "1", state.partitions_of(folder)
-    if not has_own_redis(environ) or stored in {"", required}:
+def other_data(folder: Path, environ: Mapping[str, str]) -> list[str]:
+    """A line if the data of the stack's own Redis are of another kind or number of partitions.
+
+    Otherwise it would start without them, and a repeated Idempotency-Key would be charged again.
+    """
+    if not has_own_redis(environ):
         return []
-    is_too_few = is_cluster(environ) and stored == "1"
-    remedy = "start without --cluster" if is_too_few else f"set PARTITIONS={stored}"
-    return [
-        f"PARTITIONS={required}: the data in {folder} have {stored}; {remedy}, or start from"
-        " nothing with `platform reset`"
-    ]
+    made_by_single = (folder / "redis/appendonlydir").exists()
+    made_by_cluster = (folder / "redis/node-0").exists()
+    required, stored = environ.get("PARTITIONS") or "1", state.partitions_of(folder)
+    if is_cluster(environ) and made_by_single and not made_by_cluster:
+        fault = f"the data in {folder} are those of a single Redis: start without --cluster"
+    elif not is_cluster(environ) and made_by_cluster and not made_by_single:
+        fault = f"the data in {folder} are those of a Redis Cluster: `platform up --cluster`"
+    elif stored in {"", required}:
+        return []
+    else:
+        fault = (
+            f"PARTITIONS={required}: the data in {folder} have {stored}; set PARTITIONS={stored}"
+        )
+    return [f"{fault}, or start from nothing with `platform reset`"]
 
 
 def busy_ports(first: int, folder: Path, environ: Mapping[str, str]) -> list[str]:

@@ -212,7 +212,7 @@ class Running:
         variables = self._checkout.merged
         is_own = has_own_redis(variables)
         if is_own and not self._may_be_ours("redis"):
-            lines = preflight.other_partitions(self._checkout.state, variables)
+            lines = preflight.other_data(self._checkout.state, variables)
             faults = [Finding(line, "", "fault") for line in lines]
             return [Finding("redis", "not running", "note"), *faults]
         unreachable = "is REDIS_URL right, and is it reachable from here?"

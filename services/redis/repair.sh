@@ -1,8 +1,9 @@
 # shellcheck shell=sh
 # Removes an incomplete transaction from the end of the append-only file in folder $1, as a power cut may
 # leave it. Redis (7.0.15, aof-load-truncated yes) removes its last command only, and executes the others at
-# its next start. Other damage is left to Redis, which refuses it and says what to do; so is a cut of more than
-# 1 MB, which no transaction has: it would be a wrong length, with valid transactions behind it.
+# its next start. Other damage is left to Redis, which refuses it and says what to do, but for a cut that an
+# earlier Redis has written behind. A cut of more than 1 MB is left, too: no transaction is so long, so a length is
+# wrong, and valid transactions follow.
 cd "$1/appendonlydir" 2>/dev/null || exit 0
 file=$(sed -n 's/^file \(.*\) seq .* type i.*/\1/p' appendonly.aof.manifest | tail -n 1)
 [ -s "$file" ] || exit 0

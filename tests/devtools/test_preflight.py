@@ -160,11 +160,31 @@ def test_processes_that_share_a_port_are_named(
 
 def test_another_number_of_partitions_stops_the_start(tmp_path: Path) -> None:
     """The first start fixes the number."""
-    assert preflight.other_partitions(tmp_path, {"PARTITIONS": "16"}) == []
+    assert preflight.other_data(tmp_path, {"PARTITIONS": "16"}) == []
     state.write_partitions(tmp_path, "1")
-    [fault] = preflight.other_partitions(tmp_path, {"PARTITIONS": "16"})
+    [fault] = preflight.other_data(tmp_path, {"PARTITIONS": "16"})
     assert fault.startswith("PARTITIONS=16: the data in")
     assert "have 1; set PARTITIONS=1, or" in fault
-    [fault] = preflight.other_partitions(tmp_path, {"PARTITIONS": "16", "REDIS_CLUSTER": "1"})
-    assert "have 1; start without --cluster, or" in fault
-    assert preflight.other_partitions(tmp_path, {}) == []
+    assert preflight.other_data(tmp_path, {}) == []
+
+
+@pytest.mark.parametrize(
+    ("made", "cluster", "remedy"),
+    [
+        ("node-0", "", "are those of a Redis Cluster: `platform up --cluster`, or"),
+        ("appendonlydir", "1", "are those of a single Redis: start without --cluster, or"),
+    ],
+)
+def test_data_of_the_other_kind_of_redis_stop_the_start(
+    tmp_path: Path, made: str, cluster: str, remedy: str
+) -> None:
+    """Even if the number of partitions is the same; with data of both kinds, it has its own."""
+    state.write_partitions(tmp_path, "16")
+    environ = {"PARTITIONS": "16", "REDIS_CLUSTER": cluster}
+    (tmp_path / "redis" / made).mkdir(parents=True)
+    [fault] = preflight.other_data(tmp_path, environ)
+    assert remedy in fault
+    assert preflight.other_data(tmp_path, environ | {"REDIS_URL": "redis://h"}) == []
+    for kind in ("node-0", "appendonlydir"):
+        (tmp_path / "redis" / kind).mkdir(exist_ok=True)
+    assert preflight.other_data(tmp_path, environ) == []

@@ -38,6 +38,8 @@ def test_a_cluster_takes_payments_and_outlives_a_primary(environ: dict[str, str]
         cut_off_a_transaction(folder)
     refused = platform({**environ, "PARTITIONS": "4"}, "up", "-D", "--cluster")
     assert "PARTITIONS=4: the data in" in refused.stderr
+    refused = platform({**environ, "PARTITIONS": "16"}, "up", "-D")
+    assert "are those of a Redis Cluster" in refused.stderr
     done = platform(environ, "up", "-D", "--cluster")
     assert done.returncode == 0, done.stdout + done.stderr
     [transaction_id] = re.findall(r"transaction (\S+)", paid.stdout)
