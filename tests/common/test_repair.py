@@ -62,7 +62,9 @@ def test_other_damage_is_left_to_redis(written: tuple[Path, list[int]], tmp_path
     content = (source / LAST).read_bytes()
     rest = content[sizes[1] :]
     much = rest + b"*1\r\n$4\r\nPING\r\n" * 100_000
-    wrongs = {b"\0" * 50: rest, b"x": rest, b"*1\r\n$-5\r\n": rest, b"*1\r\n$99999999\r\n": much}
+    short = b"*1\r\n$5\r\nPING\r\n"
+    wrongs = {b"\0" * 50: rest, b"x": rest, b"*1\r\n$-5\r\n": rest, short: rest}
+    wrongs[b"*1\r\n$99999999\r\n"] = much
     for number, (wrong, behind) in enumerate(wrongs.items()):
         broken = content[: sizes[1]] + wrong + behind
         folder = damaged(source, tmp_path / str(number), broken)

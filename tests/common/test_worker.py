@@ -76,6 +76,43 @@ def test_a_head_without_end_is_cut_off() -> None:
     assert is_served(port)
 
 
+@pytest.mark.parametrize(
+    ("head", "response"),
+    [
+        (b"GET / HTTP/1.0\r\nA: " + b"a" * (16 * 1024 - 23) + b"\r\n\r\n", b"HTTP"),
+        (b"GET / HTTP/1.0\r\nA: " + b"a" * (16 * 1024 - 22) + b"\r\n\r\n", b""),
+        (b"GET / HTTP/1.0\r\n", b""),
+    ],
+    ids=["16 KiB", "a byte more", "incomplete"],
+)
+def test_a_whole_head_of_16_kib_is_answered(head: bytes, response: bytes) -> None:
+    """Anything else is closed without a response."""
+    with socket.create_connection(("127.0.0.1", serve()), 5) as client:
+        client.sendall(head)
+        client.shutdown(socket.SHUT_WR)
+        received = b""
+        with contextlib.suppress(ConnectionError):  # for what it has not read
+            received = client.recv(4)
+        assert received == response
+
+
+def test_a_head_of_single_bytes_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte is in time, the whole head is not."""
+    monkeypatch.setattr(worker, "_CONNECTION_SECONDS_MAX", 0.3)
+    with socket.create_connection(("127.0.0.1", serve()), 0.05) as client:
+
+        def is_closed() -> bool:
+            try:
+                client.sendall(b"x")
+                return client.recv(1) == b""
+            except TimeoutError:
+                return False
+            except ConnectionError:
+                return True
+
+        wait_until(is_closed, seconds_max=10, what="the end of the connection")
+
+
 def is_served(port: int) -> bool:
     with socket.create_connection(("127.0.0.1", port), 5) as client:
         client.sendall(b"GET / HTTP/1.0\r\n\r\n")

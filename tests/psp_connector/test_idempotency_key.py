@@ -11,7 +11,7 @@ from services.psp_connector.psp import Captured, Refused, Transient
 from services.psp_connector.records import RetryResult
 from services.psp_connector.settings import ConnectorSettings
 from services.psp_connector.sweep import Sweep
-from tests.psp_connector.payments import STORE, FakePsp, Payments, take
+from tests.psp_connector.payments import STORE, FakePsp, Payments, take, take_over
 
 OTHER_PSP = "https://other.example"
 
@@ -148,6 +148,19 @@ def test_a_payment_that_no_psp_has_seen_is_attempted_as_often_as_any(
     change(payments, transaction_id)
     payments.end(flaky(), transaction_id)
     assert payments.record(transaction_id)["status"] == "captured"
+
+
+def test_an_unseen_attempt_does_not_hide_a_later_one(payments: Payments) -> None:
+    """Its result comes while the next attempt, of which it knows nothing, is in flight."""
+    transaction_id = payments.accept()
+    one, two = payments.queue("one"), payments.queue("two")
+    [first] = take(one)
+    payments.client.delete(STORE.lease("one"))
+    two.reclaim(frozenset())
+    [second] = take_over(one)
+    assert (first.attempt, second.attempt) == (1, 2)
+    one.save([(first, RetryResult("no response", 0, is_unseen=True))])
+    assert payments.client.hexists(STORE.transaction(transaction_id), "psp")
 
 
 def test_an_attempt_of_an_earlier_version_is_repeated_within_a_day(payments: Payments) -> None:
