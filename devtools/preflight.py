@@ -160,7 +160,7 @@ def other_data(folder: Path, environ: Mapping[str, str]) -> list[str]:
     if is_cluster(environ) and made_by_single and not made_by_cluster:
         fault = f"the data in {folder} are those of a single Redis: start without --cluster"
     elif not is_cluster(environ) and made_by_cluster and not made_by_single:
-        fault = f"the data in {folder} are those of a Redis Cluster: `platform up --cluster`"
+        fault = f"the data in {folder} are those of a Redis Cluster: start with --cluster"
     elif stored in {"", required}:
         return []
     else:

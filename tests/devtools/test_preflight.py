@@ -171,7 +171,7 @@ def test_another_number_of_partitions_stops_the_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("made", "cluster", "remedy"),
     [
-        ("node-0", "", "are those of a Redis Cluster: `platform up --cluster`, or"),
+        ("node-0", "", "are those of a Redis Cluster: start with --cluster, or"),
         ("appendonlydir", "1", "are those of a single Redis: start without --cluster, or"),
     ],
 )
