@@ -5,8 +5,10 @@
 # earlier Redis has written behind. A cut of more than 1 MB is left, too: no transaction is so long, so a length is
 # wrong, and valid transactions follow.
 cd "$1/appendonlydir" 2>/dev/null || exit 0
-file=$(sed -n 's/^file \(.*\) seq .* type i.*/\1/p' appendonly.aof.manifest | tail -n 1)
-[ -s "$file" ] || exit 0
+# The last one with content: during a rewrite there are two.
+file=$(sed -n 's/^file \(.*\) seq .* type i.*/\1/p' appendonly.aof.manifest |
+  while read -r name; do [ ! -s "$name" ] || echo "$name"; done | tail -n 1)
+[ "$file" ] || exit 0
 found=$(redis-check-aof "$file") && exit 0
 bytes=${found##*diff=}
 bytes=${bytes%%[!0-9]*}

@@ -56,6 +56,22 @@ def test_wherever_it_ends_the_transactions_before_are_kept(
             assert (folder / "appendonlydir/removed").read_bytes() == content[kept:size]
 
 
+def test_a_file_is_repaired_that_a_rewrite_was_replacing(
+    written: tuple[Path, list[int]], tmp_path: Path
+) -> None:
+    """Its successor is empty yet; Redis starts with what is left."""
+    source, sizes = written
+    folder = damaged(source, tmp_path / "data", (source / LAST).read_bytes()[: sizes[-2] - 1])
+    (folder / LAST.replace(".1.", ".2.")).touch()
+    with (folder / "appendonlydir/appendonly.aof.manifest").open("a") as manifest:
+        manifest.write("file appendonly.aof.2.incr.aof seq 2 type i\n")
+    repair(folder)
+    assert (folder / LAST).stat().st_size == sizes[-3]
+    port = support.free_ports(1)
+    with support.redis_server(folder, port), redis.Redis(port=port) as client:
+        assert client.get("sum") == b"3"
+
+
 def test_other_damage_is_left_to_redis(written: tuple[Path, list[int]], tmp_path: Path) -> None:
     """A file with damage before its end is not changed, and Redis refuses it."""
     source, sizes = written
