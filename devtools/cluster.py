@@ -1,6 +1,5 @@
 """`python -m devtools.cluster`: joins the stack's nodes to a Redis Cluster, at the first start."""
 
-import itertools
 import os
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from typing import Any
 
 import redis
 
-from devtools.address import BUS_OFFSET, NODES, node_ports
+from devtools.address import NODES, node_ports
 from services.common.command import run_main
 
 _SECONDS_MAX = 30.0
@@ -39,9 +38,7 @@ def main(environ: Mapping[str, str]) -> int:
     while time.monotonic() < deadline:
         try:
             # Asks all nodes, because a reset deletes the data of a replica.
-            if not is_joined and sum(node.dbsize() for node in nodes):
-                _meet(nodes, ports)
-            elif not is_joined:
+            if not is_joined and not sum(node.dbsize() for node in nodes):
                 _create(nodes, ports, {**environ, "REDISCLI_AUTH": password})
             is_joined = True
             if all(map(_is_complete, nodes)):
@@ -53,12 +50,6 @@ def main(environ: Mapping[str, str]) -> int:
         time.sleep(0.1)
     sys.stderr.write(_FAULT.format(seconds=_SECONDS_MAX, reason=reason, logs=state / "logs"))
     return 1
-
-
-def _meet(nodes: Sequence[Any], ports: Sequence[int]) -> None:
-    """Gives each node the addresses of all, which another PLATFORM_PORT has changed."""
-    for node, port in itertools.product(nodes, ports):
-        node.cluster("MEET", "127.0.0.1", port, port + BUS_OFFSET)
 
 
 def _create(nodes: Sequence[Any], ports: Sequence[int], environ: Mapping[str, str]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from devtools import environment, processes, state
 from devtools.address import (
     AUTO,
+    BUS_OFFSET,
     DEFAULT_PORT,
     NODES,
     AddressError,
@@ -61,11 +62,15 @@ def faults(environ: Mapping[str, str]) -> list[str]:
 
 def _write(first: int, folder: Path, environ: Mapping[str, str]) -> list[str]:
     script = environment.script(first, folder, environ)
-    nodes = NODES if is_cluster(environ) else 1
+    ports = node_ports(first, NODES if is_cluster(environ) else 1)
     try:
-        state.write_environment(folder, script, node_ports(first, nodes))
+        state.write_environment(folder, script, ports)
         if has_own_redis(environ):
-            state.write_partitions(folder, environ.get("PARTITIONS") or "1")
+            kind = "cluster" if is_cluster(environ) else "single"
+            count = environ.get("PARTITIONS") or "1"
+            state.write_first_use(folder, partitions=count, redis_kind=kind)
+        if is_cluster(environ):
+            state.write_addresses(folder, ports, BUS_OFFSET)
     except OSError as error:  # a full disk, or a folder in a file's place
         return [f"the state folder cannot be written: {error}"]
     return []
@@ -154,12 +159,12 @@ def other_data(folder: Path, environ: Mapping[str, str]) -> list[str]:
     """
     if not has_own_redis(environ):
         return []
-    made_by_single = (folder / "redis/appendonlydir").exists()
-    made_by_cluster = (folder / "redis/node-0").exists()
-    required, stored = environ.get("PARTITIONS") or "1", state.partitions_of(folder)
-    if is_cluster(environ) and made_by_single and not made_by_cluster:
-        fault = f"the data in {folder} are those of a single Redis: start without --cluster"
-    elif not is_cluster(environ) and made_by_cluster and not made_by_single:
+    required, stored = environ.get("PARTITIONS") or "1", state.first_use(folder, "partitions")
+    kind = state.first_use(folder, "redis-kind")
+    if kind == "single" and is_cluster(environ):
+        remedy = "start without --cluster and REDIS_CLUSTER"
+        fault = f"the data in {folder} are those of a single Redis: {remedy}"
+    elif kind == "cluster" and not is_cluster(environ):
         fault = f"the data in {folder} are those of a Redis Cluster: start with --cluster"
     elif stored in {"", required}:
         return []

@@ -161,7 +161,7 @@ def test_processes_that_share_a_port_are_named(
 def test_another_number_of_partitions_stops_the_start(tmp_path: Path) -> None:
     """The first start fixes the number."""
     assert preflight.other_data(tmp_path, {"PARTITIONS": "16"}) == []
-    state.write_partitions(tmp_path, "1")
+    state.write_first_use(tmp_path, partitions="1")
     [fault] = preflight.other_data(tmp_path, {"PARTITIONS": "16"})
     assert fault.startswith("PARTITIONS=16: the data in")
     assert "have 1; set PARTITIONS=1, or" in fault
@@ -169,22 +169,39 @@ def test_another_number_of_partitions_stops_the_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("made", "cluster", "remedy"),
+    ("first", "then", "remedy"),
     [
-        ("node-0", "", "are those of a Redis Cluster: start with --cluster, or"),
-        ("appendonlydir", "1", "are those of a single Redis: start without --cluster, or"),
+        ("1", "", "are those of a Redis Cluster: start with --cluster, or"),
+        ("", "1", "are those of a single Redis: start without --cluster and REDIS_CLUSTER, or"),
     ],
 )
 def test_data_of_the_other_kind_of_redis_stop_the_start(
-    tmp_path: Path, made: str, cluster: str, remedy: str
+    environ: dict[str, str], tmp_path: Path, first: str, then: str, remedy: str
 ) -> None:
-    """Even if the number of partitions is the same; with data of both kinds, it has its own."""
-    state.write_partitions(tmp_path, "16")
+    """Even with the same number of partitions, and after a start with an external Redis.
+
+    With that one, the stack's own runs empty; a later start may then be of any kind.
+    """
+    folder = tmp_path / ".state"
+    environ |= {"PLATFORM_PORT": str(free_ports(CLUSTER_BLOCK)), "PARTITIONS": "16"}
+    for name in ("node-0", "appendonlydir"):  # as made by an idle one
+        (folder / "redis" / name).mkdir(parents=True)
+    assert preflight.other_data(folder, environ | {"REDIS_CLUSTER": then}) == []
+    assert faults(environ | {"REDIS_CLUSTER": first}) == []
+    [fault] = preflight.other_data(folder, environ | {"REDIS_CLUSTER": then})
+    assert remedy in fault
+    assert preflight.other_data(folder, environ | {"REDIS_URL": "redis://h"}) == []
+    assert preflight.other_data(folder, environ | {"REDIS_CLUSTER": first}) == []
+
+
+@pytest.mark.parametrize(("made", "cluster"), [("node-0", ""), ("appendonlydir", "1")])
+def test_data_older_than_the_record_of_their_kind_are_known_by_their_folders(
+    tmp_path: Path, made: str, cluster: str
+) -> None:
+    """Earlier versions recorded the number of partitions only."""
     environ = {"PARTITIONS": "16", "REDIS_CLUSTER": cluster}
     (tmp_path / "redis" / made).mkdir(parents=True)
-    [fault] = preflight.other_data(tmp_path, environ)
-    assert remedy in fault
-    assert preflight.other_data(tmp_path, environ | {"REDIS_URL": "redis://h"}) == []
-    for kind in ("node-0", "appendonlydir"):
-        (tmp_path / "redis" / kind).mkdir(exist_ok=True)
     assert preflight.other_data(tmp_path, environ) == []
+    state.write_first_use(tmp_path, partitions="16")
+    [fault] = preflight.other_data(tmp_path, environ)
+    assert "are those of a " in fault

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,8 +12,8 @@ from typing import Any
 import pytest
 import redis
 
-from devtools import cluster, health
-from devtools.address import CLUSTER_BLOCK, node_ports
+from devtools import cluster, health, state
+from devtools.address import BUS_OFFSET, CLUSTER_BLOCK, node_ports
 from devtools.catalog import REDIS_NODES
 from tests.support import free_ports, program, redis_answers, wait_until
 
@@ -23,18 +24,19 @@ SLOTS = 16_384
 class Nodes:
     """The nodes of a stack, each started as by process-compose."""
 
-    def __init__(self, state: Path) -> None:
-        self.state = state
+    def __init__(self, folder: Path) -> None:
+        self.state = folder
         self.exit_stack = contextlib.ExitStack()
         self.programs: list[subprocess.Popen[bytes]] = []
-        (state / "redis-password").write_text("secret")
-        (state / "logs").mkdir()
+        (folder / "logs").mkdir(parents=True, exist_ok=True)
+        (folder / "redis-password").write_text("secret")
 
     def start(self) -> None:
         """Starts them on free ports; those that run end before it."""
         self.exit_stack.close()
         first = free_ports(CLUSTER_BLOCK)
         self.ports = node_ports(first)
+        state.write_addresses(self.state, self.ports, BUS_OFFSET)  # as preflight does
         self.environ = {
             "PATH": os.environ["PATH"],
             "PC_SOCKET_PATH": str(self.state / "pc.sock"),
@@ -136,6 +138,25 @@ def test_data_are_found_after_a_change_of_ports(nodes: Nodes) -> None:
     [owner] = [number for number, client in enumerate(nodes.clients) if _set(client)]
     nodes.start()
     assert nodes.join() == 0
+    assert nodes.clients[owner].get("key") == "value"
+
+
+def test_a_copied_folder_is_another_cluster(nodes: Nodes, tmp_path: Path) -> None:
+    """Although ids and passwords are the same, and the original runs."""
+    assert nodes.join() == 0
+    [owner] = [number for number, client in enumerate(nodes.clients) if _set(client)]
+    shutil.copytree(tmp_path, tmp_path / "copy")
+    copy = Nodes(tmp_path / "copy")
+    with copy.exit_stack:
+        copy.start()
+        assert copy.join() == 0
+        copy.clients[owner].set("key", "changed")
+        for client in [*nodes.clients, *copy.clients]:
+            own = nodes if client in nodes.clients else copy
+            known = {
+                int(address.partition("@")[0].split(":")[1]) for address in client.cluster("NODES")
+            }
+            assert known == set(own.ports)
     assert nodes.clients[owner].get("key") == "value"
 
 
