@@ -188,7 +188,8 @@ class Client:
             hint = "see what hangs: `platform status`"
         elif isinstance(error, httpx.ConnectError) and "refused" in str(error).lower():
             detail = f"nothing listens at {self.url}"
-            hint = f"start the stack with `platform up -D`\nor give its address with {_WHERE}"
+            hint = "start the stack with `platform up -D`, or see its port in `platform status`\n"
+            hint += f"or give its address with {_WHERE}"
         else:
             detail = f"no usable response from {self.url}: {error}"
             hint = f"is that the platform's router? give its address with {_WHERE}"

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from devtools import processes, state
 from devtools.catalog import LISTENERS, SERVICES
 from devtools.checkout import current
 from devtools.doctor import __main__ as doctor
@@ -77,6 +78,23 @@ def test_processes_that_share_a_port_are_a_fault(
     monkeypatch.setitem(LISTENERS, "core-api", replace(SERVICES["core-api"], port_offset=offset))
     [fault] = wrong(doctor.examine(environ))
     assert fault.name.startswith("auth-api and core-api have the same port, ")
+
+
+def test_a_running_stack_is_examined_at_its_own_port(
+    environ: dict[str, str], checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PLATFORM_PORT may have changed since: that is the next start's."""
+    state.prepare(checkout / ".state")
+    (checkout / ".state/environment").write_text("export PLATFORM_PORT=20000\n")
+    [router] = [item for item in doctor.examine(environ) if item.name == "router"]
+    assert router.value == environ["PLATFORM_PORT"]
+    monkeypatch.setattr(processes, "running_environ", lambda _state: {"PLATFORM_PORT": "20000"})
+    found = {(item.section, item.name): item for item in doctor.examine(environ)}
+    assert found["ports", "router"].value == "20000"
+    assert found["ports", "stack"].note == (
+        f"the next start takes PLATFORM_PORT={environ['PLATFORM_PORT']}"
+    )
+    assert found["settings", "PLATFORM_PORT"].value == environ["PLATFORM_PORT"]
 
 
 def test_settings_show_value_and_origin_but_no_secret(
