@@ -10,7 +10,7 @@ from typing import Any
 
 from devtools.address import DEFAULT_PORT, listeners
 from devtools.catalog import SERVICES
-from devtools.new import INHERITED, PROCESS_COMPOSE, NewError
+from devtools.new import INHERITED, NewError
 
 # A number at the end would be a replica: psp-connector-1.
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z][a-z0-9]*)*")
@@ -80,10 +80,9 @@ class Request:
                     raise NewError(f"{self.name} is taken: {path} exists")
         if keyword.iskeyword(self.folder) or _is_module(self.folder):
             raise NewError(f"{self.name} is a Python module or keyword: choose another")
-        if re.search(
-            rf"^  {self.name}:", (root / PROCESS_COMPOSE).read_text("utf-8"), re.MULTILINE
-        ):
-            raise NewError(f"{self.name} is taken: {PROCESS_COMPOSE} has a process of that name")
+        for file in root.glob("process-compose*.yaml"):
+            if re.search(rf"^  {self.name}:", file.read_text("utf-8"), re.MULTILINE):
+                raise NewError(f"{self.name} is taken: {file.name} has a process of that name")
         variables = (root / INHERITED).read_text("utf-8")
         if taken := re.search(rf"^{self.folder.upper()}_\w*", variables, re.MULTILINE):
             raise NewError(

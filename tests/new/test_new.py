@@ -70,6 +70,7 @@ NAMES_REFUSED = {
     "chaos": "tests/chaos exists",
     "docs": "docs exists",
     "preflight": "process-compose.yaml has a process of that name",
+    "redis-cluster": "process-compose.cluster.yaml has a process of that name",
     "psp": "its settings would share the prefix of PSP_",
 }
 REFUSED = {

@@ -143,13 +143,15 @@ def test_a_stop_waits_a_little_for_a_request_and_no_longer(tmp_path: Path) -> No
         assert time.monotonic() - started < 5
 
 
-def _caddy(*args: str, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = ["caddy", *args, "--adapter", "caddyfile", "--config", str(CONFIG)]
+def _caddy(
+    *args: str, environ: dict[str, str], config: Path = CONFIG
+) -> subprocess.CompletedProcess[str]:
+    command = ["caddy", *args, "--adapter", "caddyfile", "--config", str(config)]
     return call(command, environ)
 
 
-def _adapted(environ: dict[str, str]) -> Any:
-    return json.loads(_caddy("adapt", environ=environ).stdout)
+def _adapted(environ: dict[str, str], config: Path = CONFIG) -> Any:
+    return json.loads(_caddy("adapt", environ=environ, config=config).stdout)
 
 
 @pytest.mark.parametrize(
@@ -182,6 +184,18 @@ def test_the_configuration_is_valid_without_a_warning(tmp_path: Path, level: str
     assert result.returncode == 0, result.stderr
     warned = [line for line in result.stderr.splitlines() if '"level":"warn"' in line]
     assert [line for line in warned if "HOME" not in line] == []
+
+
+def test_a_route_may_have_the_name_of_a_matcher(tmp_path: Path) -> None:
+    """Whatever route `new` takes, such as `metrics`, the configuration is valid."""
+    text = CONFIG.read_text()
+    names = set(re.findall(r"^\s*@([a-z-]+) ", text, re.MULTILINE))
+    assert "metrics" in names
+    routes = "".join(f"\t\timport service {name} 127.0.0.1:1\n" for name in sorted(names))
+    config = tmp_path / "Caddyfile"
+    config.write_text(re.sub(r"(?=^\t\timport service auth)", routes, text, flags=re.MULTILINE))
+    adapted = _adapted(environment(8123, tmp_path), config)
+    assert all(f"^/{name}(/" in json.dumps(adapted) for name in names)
 
 
 def test_it_listens_at_one_address_and_nowhere_else(tmp_path: Path) -> None:
