@@ -1,7 +1,8 @@
 """A circuit breaker: stops charging while the PSP is down, and recovers gradually.
 
-Closed: up to `concurrency` calls at once. Consecutive transient failures may be due to the payments
-themselves, so after FAILURES_MAX the PSP is probed, and only a failed probe opens the breaker.
+Closed: up to `concurrency` calls at once. Transient failures may be due to the payments themselves,
+so after FAILURES_MAX consecutive ones, and after a payment's last attempt, the PSP is probed, and
+only a failed probe opens the breaker.
 Open: nothing is charged, so no attempts are used up, and the PSP is probed at growing intervals.
 After a successful probe it allows one call at once, then two, four …; a failure probes again.
 """
@@ -40,13 +41,18 @@ class Breaker:
                 self._probes = 0
                 self.calls_max = min(self.calls_max * 2, self._concurrency)
 
-    def failed(self) -> bool:
-        """Records a transient failure; returns whether the caller must `check` now."""
+    def failed(self, *, is_last: bool = False) -> bool:
+        """Records a transient failure; returns whether the caller must `check` now.
+
+        After a payment's last attempt it must, unless the breaker is open: with few payments or
+        several connectors, an outage may use up all attempts before FAILURES_MAX.
+        """
         with self._lock:
             self._failures += 1
             recovering = self.calls_max < self._concurrency
             suspect = recovering or self._failures >= FAILURES_MAX
-            if not self.calls_max or self._checking or not suspect:
+            is_asked = is_last or (suspect and not self._checking)
+            if not self.calls_max or not is_asked:
                 return False
             self._checking = True
             return True
@@ -61,20 +67,20 @@ class Breaker:
 
     def check(self, is_available: Callable[[], bool]) -> bool:
         """Probes the PSP; returns whether that opened or closed the breaker."""
-        is_up = False
+        is_up, began_open = False, not self.calls_max
         try:
             is_up = is_available()
         finally:
             with self._lock:
                 self._checking = False
                 was_open = not self.calls_max
-                if not is_up:
+                if is_up and was_open:
+                    self.calls_max, self._failures = 1, 0
+                elif is_up:
+                    self.succeeded()
+                elif began_open or not was_open:  # else another check has just opened it
                     self.calls_max = 0
                     self._probes += 1
                     delay_seconds = self._backoff.delay_seconds(self._probes)
                     self._probe_at = self._timer() + delay_seconds
-                elif was_open:
-                    self.calls_max, self._failures = 1, 0
-                else:
-                    self.succeeded()
         return is_up == was_open

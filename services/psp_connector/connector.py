@@ -128,7 +128,7 @@ class Connector:
                 outcome = self._charge(work)
                 seconds = time.perf_counter() - started
                 self.metrics.seconds.observe(seconds)
-                self._report(outcome)
+                self._report(work, outcome)
                 result = self._result(work, outcome)
                 saving = tracing.span("retry" if isinstance(result, RetryResult) else "finish")
             lane.saver.put(Attempt(work, result, round(seconds * 1000, 2), saving))
@@ -148,16 +148,23 @@ class Connector:
             _log.exception("charge crashed")
             return Transient(f"{type(error).__name__} in the connector")
 
-    def _report(self, outcome: Outcome) -> None:
+    def _is_last(self, work: Work) -> bool:
+        return work.attempt >= self._attempts_max
+
+    def _report(self, work: Work, outcome: Outcome) -> None:
         if isinstance(outcome, Refused) and not outcome.is_sent:
             return
         if not isinstance(outcome, Transient):
             self._breaker.succeeded()
-        elif self._breaker.failed() and self._breaker.check(self._psp.is_available):
+            return
+        must_check = self._breaker.failed(is_last=self._is_last(work))
+        if must_check and self._breaker.check(self._psp.is_available):
             _log.warning("PSP unavailable, charging paused", reason=text(outcome.reason))
 
     def _result(self, work: Work, outcome: Outcome) -> Result:
-        if isinstance(outcome, Transient) and work.attempt < self._attempts_max:
+        # While the PSP is down, not even the last attempt is final.
+        is_final = self._is_last(work) and self._breaker.calls_max
+        if isinstance(outcome, Transient) and not is_final:
             delay = self._backoff.delay_seconds(work.attempt, outcome.retry_after_seconds)
             return RetryResult(text(outcome.reason), delay, outcome.is_unseen)
         return _final_result(work, outcome)

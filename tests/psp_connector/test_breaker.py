@@ -57,6 +57,24 @@ def test_it_opens_only_if_a_probe_fails() -> None:
     assert psp.breaker.calls_max == 0
 
 
+def test_a_last_attempt_probes_at_once() -> None:
+    """Unless it is open. Simultaneous ones each probe, and delay the next probe only once."""
+    psp = Psp(up=False)
+    breaker = psp.breaker
+    assert [breaker.failed(is_last=True) for _ in range(3)] == [True] * 3
+
+    def ends_after_another() -> bool:
+        assert breaker.check(lambda: False)
+        return False
+
+    assert not breaker.check(ends_after_another), "the other one has opened it"
+    assert breaker.calls_max == 0
+    assert not breaker.failed(is_last=True)
+    psp.now = 1
+    assert breaker.is_due()
+    assert Psp(up=True).fail(1) == [False]
+
+
 def test_one_thread_probes_at_a_time() -> None:
     """Neither failures nor other partitions start another during a probe."""
     breaker = Psp(up=True).breaker

@@ -159,9 +159,24 @@ def test_an_outage_costs_one_attempt_at_most(payments: Payments) -> None:
     assert max(together) == 4
 
 
+@pytest.mark.parametrize("attempts_max", [1, 3])
+def test_no_payment_is_given_up_in_an_outage(payments: Payments, attempts_max: int) -> None:
+    """Not even a single one, whose attempts two connectors share, so that neither counts five."""
+    payments.settings = payments.settings.model_copy(update={"psp_attempts_max": attempts_max})
+    psp, transaction_id = FakePsp(), payments.accept()
+    psp.up = False
+    with payments.running(psp), payments.running(psp, "two"):
+        wait_until(lambda: psp.probes > 5, what="probes")
+        assert psp.calls.total() <= attempts_max + 2
+        psp.up = True
+        payments.wait_ended(transaction_id)
+    assert payments.record(transaction_id)["status"] == "captured"
+    assert payments.letters() == []
+
+
 def test_a_payment_that_is_not_sent_hides_no_outage(payments: Payments) -> None:
     """It does not count as a response: the failures around it are consecutive."""
-    payments.settings = payments.settings.model_copy(update={"psp_attempts_max": 1})
+    payments.settings = payments.settings.model_copy(update={"psp_attempts_max": 100})
     outcomes: list[Outcome] = [Transient("no response"), Refused("no IQD", is_sent=False)]
     failed = itertools.cycle(outcomes)
     psp = FakePsp(lambda *_: next(failed))
