@@ -1,10 +1,11 @@
 """Slots for concurrent PSP calls, shared by partitions and their merchants.
 
 A busy merchant gets most slots, but never all: the next merchant finds one free however long calls
-take. A busy partition gets all slots that no other one can use.
+take, in whatever partition. A busy partition gets all slots that no other one can use.
 """
 
 import contextlib
+import math
 import threading
 import time
 from collections import Counter
@@ -36,6 +37,8 @@ class _Held:
         self.parked: set[str] = set()
         self.reserved: Counter[str] = Counter()
         self.claims_until = 0.0
+        self.idle_since = math.inf
+        """Since when a merchant with none in flight waits, as long as the claim lasts."""
 
     @property
     def count(self) -> int:
@@ -68,21 +71,25 @@ class Slots:
 
     @property
     def free(self) -> int:
-        calls_max = self._calls_max()
-        free = calls_max - self._held.count
-        if len(self._all) > 1:
-            free = min(free, calls_max - sum(held.busy for held in self._all))
-            free = min(free, self._share(calls_max) - self._held.busy)
-        return max(free, 0)
+        """Slots for merchants with none in flight."""
+        busy = sum(held.busy for held in self._all)
+        return max(self._calls_max() - max(self._held.count, busy), 0)
 
-    def _share(self, calls_max: int) -> int:
+    def _share(self) -> int:
         """The most that this partition may hold: all, unless another one claims an even share."""
-        now = time.monotonic()
+        calls_max, now = self._calls_max(), time.monotonic()
         others = [held for held in self._all if held is not self._held]
         contenders = sum(1 for held in others if held.busy or held.claims_until > now)
         even = max(calls_max // (contenders + 1), calls_max // _CONTENDERS_MAX, 1)
         is_claimed = any(held.claims_until > now and held.busy < even for held in others)
         return even if is_claimed else calls_max
+
+    def _claims_before(self) -> int:
+        """Partitions where a merchant with none in flight has waited longer than in this one."""
+        now = time.monotonic()
+        since = {id(held): held.idle_since for held in self._all if held.claims_until > now}
+        own = since.get(id(self._held), math.inf)
+        return sum(other < own for other in since.values())
 
     @property
     def in_flight(self) -> frozenset[str]:
@@ -120,27 +127,46 @@ class Slots:
     def reserve(self, requested: Mapping[str, int]) -> Iterator[Counter[str]]:
         """Reserves slots; yields how many each merchant gets. Call `occupy` within the block."""
         with self._changed:
-            self._held.reserved = granted = self._shares(requested)
-            is_short = granted.total() < sum(requested.values())
-            self._held.claims_until = time.monotonic() + _CLAIM_SECONDS if is_short else 0.0
+            granted = self._shares(requested)
+            self._claim(requested, granted)
+            self._held.reserved = granted
         try:
             yield granted
         finally:
             with self._changed:
                 self._held.reserved = Counter()
 
+    def _claim(self, requested: Mapping[str, int], granted: Counter[str]) -> None:
+        """Claims what was not granted."""
+        now, held = time.monotonic(), self._held
+        calling = granted.keys() | held.merchants.values()
+        if not any(count and merchant not in calling for merchant, count in requested.items()):
+            held.idle_since = math.inf
+        elif granted or held.claims_until <= now or held.idle_since == math.inf:
+            held.idle_since = now
+        is_short = granted.total() < sum(requested.values())
+        held.claims_until = now + _CLAIM_SECONDS if is_short else 0.0
+
     def _shares(self, requested: Mapping[str, int]) -> Counter[str]:
-        """How many of the requested calls each merchant may start now: fewest in flight first."""
+        """How many of the requested calls each merchant may start now: fewest in flight first.
+
+        Within the partition's share. For a merchant with none in flight it may exceed that, by one
+        call at a time, unless others have waited longer.
+        """
         in_flight, free = Counter(self._held.merchants.values()), self.free
+        share = self._share() - self._held.busy
         left = {merchant: count for merchant, count in requested.items() if count}
         granted: Counter[str] = Counter()
         while left and free:
             merchant = min(left, key=in_flight.__getitem__)
-            if in_flight[merchant] > _PER_FREE_SLOT * (free - 1):
+            if in_flight[merchant]:
+                if in_flight[merchant] > _PER_FREE_SLOT * (min(free, share) - 1):
+                    break
+            elif share <= 0 and (granted or free <= self._claims_before()):
                 break
             granted[merchant] += 1
             in_flight[merchant] += 1
-            free -= 1
+            free, share = free - 1, share - 1
             left[merchant] -= 1
             if not left[merchant]:
                 del left[merchant]
@@ -150,6 +176,8 @@ class Slots:
         """Waits until a merchant in `waiting` (any merchant if empty) may start a call."""
         requested = dict.fromkeys(waiting, 1)
         with self._changed:
+            if requested and not self._shares(requested):
+                self._claim(requested, Counter())
             may_start = self._changed.wait_for(
                 lambda: self._shares(requested) if requested else self.free, seconds
             )

@@ -1,5 +1,6 @@
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,7 +55,7 @@ def test_a_partition_that_waits_gets_the_next_free_slot() -> None:
     """A busy partition uses all slots until another asks, then none until both are even."""
     busy = Slots(lambda: 4)
     late = busy.sibling()
-    flood = dict.fromkeys("abcdefgh", 1)
+    flood = dict.fromkeys("abcd", 1)
     with busy.reserve(flood) as granted:
         works = [work(m, m) for m in granted]
         busy.occupy(works)
@@ -62,6 +63,87 @@ def test_a_partition_that_waits_gets_the_next_free_slot() -> None:
     with late.reserve({"z": 1}) as granted:
         assert not granted
     busy.release(works[:1])
-    assert (busy.free, late.free) == (0, 1)
+    assert busy.free == late.free == 1
+    assert (shares(busy, {"i": 1}), shares(late, {"z": 1})) == ({}, {"z": 1})
     busy.park(works[1])
     assert late.free == 2, "an unsaved result holds no slot of another partition"
+
+
+def occupied(slots: Slots, merchant: str, count: int = 60) -> list[Work]:
+    """Starts as many calls of the merchant as it may have."""
+    with slots.reserve({merchant: count}) as granted:
+        works = [work(f"{merchant}-{n}", merchant) for n in range(granted[merchant])]
+        slots.occupy(works)
+    return works
+
+
+@given(st.integers(2, 64), st.integers(1, 3))
+def test_a_merchant_is_not_held_up_by_another_one_of_its_partition(
+    calls_max: int, others: int
+) -> None:
+    """It gets the last free slot, though others claim what its partition has above its share."""
+    here = Slots(lambda: calls_max)
+    views = [here.sibling() for _ in range(others)]
+    occupied(here, "becky")
+    for number, view in enumerate(views):
+        occupied(view, f"carol-{number}")
+    assert shares(here, {"becky": 60, "alice": 1})["alice"] == (1 if here.free else 0)
+    assert here.free or calls_max < 9 or others > 1
+
+
+class Clock:
+    """Replaces the monotonic clock; stands still."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr("services.psp_connector.slots.time.monotonic", lambda: self.now)
+
+
+def test_a_partition_exceeds_its_share_only_for_first_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One at a time. A merchant with calls in flight keeps to its part of the share."""
+    Clock(monkeypatch)
+    here = Slots(lambda: 12)
+    there = here.sibling()
+    there.release(occupied(there, "carol")[2:])
+    becky = occupied(here, "becky")
+    assert len(becky) == 4, "of 6, while carol waits"
+    here.release(becky)
+    waiting = [f"merchant-{n}" for n in range(8)]
+    with here.reserve(dict.fromkeys(waiting, 2)) as granted:
+        assert granted == dict.fromkeys(waiting[:6], 1)
+        here.occupy(work(merchant, merchant) for merchant in granted)
+    assert here.free == 4
+    assert shares(here, dict.fromkeys(waiting, 2)) == {waiting[6]: 1}
+    assert not shares(here, dict.fromkeys(waiting[:6], 2))
+
+
+def test_partitions_with_waiting_merchants_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One with its share or more waits for those that have waited longer, as long as they ask."""
+    clock = Clock(monkeypatch)
+    here = Slots(lambda: 12)
+    there = here.sibling()
+    assert len(occupied(here, "becky")) == 9
+    quick = [call for n in range(3) for call in occupied(there, f"quick-{n}", 1)]
+    here.wait(["becky", "alice", "dave"], 0)
+    clock.now += 0.05
+    there.wait(["quick-3"], 0)
+    there.release(quick[:1])
+    clock.now += 0.01
+    waiting = {"becky": 60, "alice": 1, "dave": 1}
+    with here.reserve(waiting) as granted:
+        assert granted == {"alice": 1}
+        here.occupy([work("alice", "alice")])
+    there.release(quick[1:2])
+    for _ask in range(2):
+        assert not shares(here, waiting), "now the other one has waited longer"
+    clock.now += 0.2
+    quick = occupied(there, "quick-4", 1)
+    there.wait(["quick-3"], 0)
+    there.release(quick)
+    clock.now += 0.01
+    for _ask in range(2):
+        assert not shares(here, waiting), "it has not asked for a while"
+    clock.now += 0.1
+    assert shares(here, waiting) == {"dave": 1}, "the other one asks no more"
