@@ -66,9 +66,7 @@ def _write(first: int, folder: Path, environ: Mapping[str, str]) -> list[str]:
     try:
         state.write_environment(folder, script, ports)
         if has_own_redis(environ):
-            kind = "cluster" if is_cluster(environ) else "single"
-            count = environ.get("PARTITIONS") or "1"
-            state.write_first_use(folder, partitions=count, redis_kind=kind)
+            state.write_partitions(folder, environ.get("PARTITIONS") or "1")
         if is_cluster(environ):
             state.write_addresses(folder, ports, BUS_OFFSET)
     except OSError as error:  # a full disk, or a folder in a file's place
@@ -157,14 +155,14 @@ def other_data(folder: Path, environ: Mapping[str, str]) -> list[str]:
 
     Otherwise it would start without them, and a repeated Idempotency-Key would be charged again.
     """
-    if not has_own_redis(environ):
+    kinds = state.redis_kinds(folder)
+    if not has_own_redis(environ) or not kinds:
         return []
-    required, stored = environ.get("PARTITIONS") or "1", state.first_use(folder, "partitions")
-    kind = state.first_use(folder, "redis-kind")
-    if kind == "single" and is_cluster(environ):
+    required, stored = environ.get("PARTITIONS") or "1", state.partitions_of(folder)
+    if is_cluster(environ) and "cluster" not in kinds:
         remedy = "start without --cluster and REDIS_CLUSTER"
         fault = f"the data in {folder} are those of a single Redis: {remedy}"
-    elif kind == "cluster" and not is_cluster(environ):
+    elif not is_cluster(environ) and "single" not in kinds:
         fault = f"the data in {folder} are those of a Redis Cluster: start with --cluster"
     elif stored in {"", required}:
         return []

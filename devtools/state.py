@@ -18,12 +18,15 @@ _VERSION_CHARACTERS_MAX = 20
 _MYSELF = re.compile(r"^([0-9a-f]{40}) \S+ myself,", re.MULTILINE)
 _NODE = re.compile(r"^([0-9a-f]{40}) [^ ,]*([ ,].*\n)", re.MULTILINE)
 
+# Of a Redis file: without keys it has a header of some 90 bytes; a payment takes more than 600.
+_EMPTY_BYTES_MAX = 300
+
 _FOLDERS = ("redis", "caddy", "metrics")
 # Random, created once, mode 600: the token secret, the Redis password, the sandbox's control token,
 # and the id from which its account is derived.
 _SECRETS = ("jwt-secret", "redis-password", "sandbox-token", "sandbox-id")
 _FILES = (
-    *("version", "environment", "redis-url", "redis-kind", "partitions", *_SECRETS, "*.new"),
+    *("version", "environment", "redis-url", "partitions", *_SECRETS, "*.new"),
     *("psp-sandbox.sqlite*", "console.sqlite*", "pc.sock", "pc.sock.lock"),
     "logs/*.log*",
 )
@@ -100,36 +103,39 @@ def sandbox_account(state: Path) -> str:
     return "sandbox"  # before the first start
 
 
-def first_use(state: Path, name: str) -> str:
-    """What the first start with the stack's own Redis recorded; empty before it.
+def redis_kinds(state: Path) -> set[str]:
+    """The kinds of the stack's own Redis with data here: `single`, `cluster`, none or both.
 
-    `partitions` is their number, `redis-kind` is `single` or `cluster`.
+    With an external Redis, an idle one leaves empty files.
     """
+    folders = {"single": "redis", "cluster": "redis/node-*"}
+    return {
+        kind
+        for kind, folder in folders.items()
+        for file in state.glob(f"{folder}/appendonlydir/appendonly.aof.[0-9]*")
+        if file.stat().st_size > _EMPTY_BYTES_MAX
+    }
+
+
+def partitions_of(state: Path) -> str:
+    """The number of partitions of the data; empty without data."""
     try:
-        return (state / name).read_text(encoding="utf-8").strip()
+        return (state / "partitions").read_text(encoding="utf-8").strip()
     except OSError:
-        pass
-    if name != "redis-kind" or not first_use(state, "partitions"):
         return ""
-    # The folder is older than `redis-kind`. With an external Redis, an idle one makes folders, too.
-    folders = {"appendonlydir": "single", "node-0": "cluster"}
-    kinds = [kind for made, kind in folders.items() if (state / "redis" / made).exists()]
-    return kinds[0] if len(kinds) == 1 else ""
 
 
-def write_first_use(state: Path, **values: str) -> None:
-    """Records `partitions` and `redis_kind` at the first start with the stack's own Redis."""
-    for name, value in values.items():
-        path = state / name.replace("_", "-")
-        if not path.exists():
-            _write(path, value)
+def write_partitions(state: Path, count: str) -> None:
+    """Records the number of partitions, until there are data."""
+    if not partitions_of(state) or not redis_kinds(state):
+        _write(state / "partitions", count)
 
 
 def write_addresses(state: Path, ports: Sequence[int], bus_offset: int) -> None:
     """Gives the nodes of the stack's Redis Cluster each other's addresses.
 
     `nodes.conf` has those of the last start. In a copied folder they are the original's, whose
-    nodes would become one cluster with these.
+    nodes would become one cluster with these. A node whose file is missing keeps its lines.
     """
     files = [state / f"redis/node-{number}/nodes.conf" for number in range(len(ports))]
     texts = {file: file.read_text("utf-8", "replace") for file in files if file.exists()}
@@ -138,9 +144,10 @@ def write_addresses(state: Path, ports: Sequence[int], bus_offset: int) -> None:
         for file, port in zip(files, ports, strict=True)
         if (own := _MYSELF.search(texts.get(file, "")))
     }
+    missing = next((port for port in ports if port not in port_of.values()), None)
 
     def line(match: re.Match[str]) -> str:
-        port = port_of.get(match[1])  # None for a node of another cluster
+        port = port_of.get(match[1], missing)  # None for a node of another cluster
         return f"{match[1]} 127.0.0.1:{port}@{port + bus_offset}{match[2]}" if port else ""
 
     for file, text in texts.items():

@@ -158,10 +158,21 @@ def test_processes_that_share_a_port_are_named(
     )
 
 
+def with_data(folder: Path, *makers: str, size_bytes: int = 442) -> None:
+    """The file of a Redis that the services have used; by default without a payment."""
+    for maker in makers:
+        made = folder / "redis" / maker / "appendonlydir"
+        made.mkdir(parents=True, exist_ok=True)
+        (made / "appendonly.aof.1.incr.aof").write_bytes(bytes(size_bytes))
+
+
 def test_another_number_of_partitions_stops_the_start(tmp_path: Path) -> None:
-    """The first start fixes the number."""
-    assert preflight.other_data(tmp_path, {"PARTITIONS": "16"}) == []
-    state.write_first_use(tmp_path, partitions="1")
+    """The first start with data fixes the number."""
+    for count in ("4", "1"):
+        assert preflight.other_data(tmp_path, {"PARTITIONS": "16"}) == []
+        state.write_partitions(tmp_path, count)
+    with_data(tmp_path, ".")
+    state.write_partitions(tmp_path, "16")
     [fault] = preflight.other_data(tmp_path, {"PARTITIONS": "16"})
     assert fault.startswith("PARTITIONS=16: the data in")
     assert "have 1; set PARTITIONS=1, or" in fault
@@ -169,39 +180,27 @@ def test_another_number_of_partitions_stops_the_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "then", "remedy"),
+    ("maker", "other", "cluster", "remedy"),
     [
-        ("1", "", "are those of a Redis Cluster: start with --cluster, or"),
-        ("", "1", "are those of a single Redis: start without --cluster and REDIS_CLUSTER, or"),
+        ("node-3", ".", "", "are those of a Redis Cluster: start with --cluster, or"),
+        (".", "node-0", "1", "those of a single Redis: start without --cluster and REDIS_CLUSTER,"),
     ],
 )
 def test_data_of_the_other_kind_of_redis_stop_the_start(
-    environ: dict[str, str], tmp_path: Path, first: str, then: str, remedy: str
+    tmp_path: Path, maker: str, other: str, cluster: str, remedy: str
 ) -> None:
-    """Even with the same number of partitions, and after a start with an external Redis.
+    """Even with the same number of partitions, and if the other kind has run without data.
 
-    With that one, the stack's own runs empty; a later start may then be of any kind.
+    That is what an external Redis leaves. With data of both kinds, each has its own.
     """
-    folder = tmp_path / ".state"
-    environ |= {"PLATFORM_PORT": str(free_ports(CLUSTER_BLOCK)), "PARTITIONS": "16"}
-    for name in ("node-0", "appendonlydir"):  # as made by an idle one
-        (folder / "redis" / name).mkdir(parents=True)
-    assert preflight.other_data(folder, environ | {"REDIS_CLUSTER": then}) == []
-    assert faults(environ | {"REDIS_CLUSTER": first}) == []
-    [fault] = preflight.other_data(folder, environ | {"REDIS_CLUSTER": then})
-    assert remedy in fault
-    assert preflight.other_data(folder, environ | {"REDIS_URL": "redis://h"}) == []
-    assert preflight.other_data(folder, environ | {"REDIS_CLUSTER": first}) == []
-
-
-@pytest.mark.parametrize(("made", "cluster"), [("node-0", ""), ("appendonlydir", "1")])
-def test_data_older_than_the_record_of_their_kind_are_known_by_their_folders(
-    tmp_path: Path, made: str, cluster: str
-) -> None:
-    """Earlier versions recorded the number of partitions only."""
+    state.write_partitions(tmp_path, "16")
     environ = {"PARTITIONS": "16", "REDIS_CLUSTER": cluster}
-    (tmp_path / "redis" / made).mkdir(parents=True)
+    with_data(tmp_path, ".", "node-0", size_bytes=89)
     assert preflight.other_data(tmp_path, environ) == []
-    state.write_first_use(tmp_path, partitions="16")
+    with_data(tmp_path, maker)
     [fault] = preflight.other_data(tmp_path, environ)
-    assert "are those of a " in fault
+    assert remedy in fault
+    assert preflight.other_data(tmp_path, environ | {"REDIS_URL": "redis://h"}) == []
+    assert preflight.other_data(tmp_path, environ | {"REDIS_CLUSTER": "" if cluster else "1"}) == []
+    with_data(tmp_path, other)
+    assert preflight.other_data(tmp_path, environ) == []

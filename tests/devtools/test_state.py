@@ -99,3 +99,30 @@ def test_reset_asks_at_a_terminal(tmp_path: Path, typed: str, code: int) -> None
     result, screen = at_terminal(RESET, environ_of(tmp_path), f"{typed}\n")
     assert (result, (tmp_path / "jwt-secret").exists()) == (code, code == 1)
     assert "continue? [y/N]" in screen
+
+
+def test_the_nodes_of_a_cluster_know_only_each_other(tmp_path: Path) -> None:
+    """A node of another cluster is forgotten; one whose file is missing is not.
+
+    A file that Redis would refuse stays as it is.
+    """
+    ids = [str(number) * 40 for number in range(3)]
+
+    def lines(ports: list[int], mine: int) -> str:
+        flags = ["myself,master" if n == mine else "master" for n in range(len(ports))]
+        nodes = zip(ids, ports, flags, strict=False)
+        text = "".join(f"{i} :{p}@{p + 2},,tls-port=0 {f} - 0 1 connected\n" for i, p, f in nodes)
+        return text.replace(" :", " 127.0.0.1:") + "vars currentEpoch 6\n"
+
+    files = [tmp_path / f"redis/node-{number}/nodes.conf" for number in range(2)]
+    for number, file in enumerate(files):
+        file.parent.mkdir(parents=True)
+        file.write_text(lines([7000, 7010, 7020], number))
+    state.write_addresses(tmp_path, [8000, 8010, 8020], 2)
+    assert [file.read_text() for file in files] == [lines([8000, 8010, 8020], n) for n in (0, 1)]
+    state.write_addresses(tmp_path, [9000, 9010], 2)
+    assert [file.read_text() for file in files] == [lines([9000, 9010], n) for n in (0, 1)]
+    files[1].write_bytes(b"\xff" + files[1].read_bytes()[:20])
+    damaged = files[1].read_bytes()
+    state.write_addresses(tmp_path, [7000, 7010], 2)
+    assert (files[0].read_text(), files[1].read_bytes()) == (lines([7000, 7010], 0), damaged)

@@ -151,13 +151,17 @@ def test_a_copied_folder_is_another_cluster(nodes: Nodes, tmp_path: Path) -> Non
         copy.start()
         assert copy.join() == 0
         copy.clients[owner].set("key", "changed")
-        for client in [*nodes.clients, *copy.clients]:
-            own = nodes if client in nodes.clients else copy
-            known = {
-                int(address.partition("@")[0].split(":")[1]) for address in client.cluster("NODES")
-            }
-            assert known == set(own.ports)
+        for cluster_nodes in (nodes, copy):
+            for client in cluster_nodes.clients:
+                ports = set(cluster_nodes.ports)
+                wait_until(lambda c=client, p=ports: p <= _known(c), what="all nodes")  # type: ignore[misc]
+                assert _known(client) == ports
     assert nodes.clients[owner].get("key") == "value"
+
+
+def _known(client: Any) -> set[int]:
+    """The ports of the nodes that a node knows."""
+    return {int(address.partition("@")[0].split(":")[1]) for address in client.cluster("NODES")}
 
 
 def _set(client: Any) -> bool:

@@ -178,7 +178,9 @@ def test_data_of_another_number_of_partitions_are_reported_before_the_start(
     environ: dict[str, str], checkout: Path
 ) -> None:
     """While Redis is down, as preflight would."""
-    (checkout / ".state").mkdir()
+    made = checkout / ".state/redis/appendonlydir"
+    made.mkdir(parents=True)
+    (made / "appendonly.aof.1.incr.aof").write_bytes(bytes(1000))
     (checkout / ".state/partitions").write_text("1")
     [fault] = wrong(running(environ, PARTITIONS="4").redis())
     assert "have 1; set PARTITIONS=1" in fault.name
