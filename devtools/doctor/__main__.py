@@ -83,7 +83,7 @@ def _probes_of_stack(checkout: Checkout) -> dict[str, Probe]:
         return [Finding(line, "", "fault") for line in shared_ports(first, checkout.merged)]
 
     def moved() -> list[Finding]:
-        if here in {None, first}:
+        if faults or here in {None, first}:
             return []
         note = f"the next start takes PLATFORM_PORT={first}"
         remedy = "to apply it: `platform down`, then `platform up`"

@@ -65,9 +65,9 @@ class Breaker:
             self._checking = True
             return True
 
-    def check(self, is_available: Callable[[], bool]) -> bool:
-        """Probes the PSP; returns whether that opened or closed the breaker."""
-        is_up, began_open = False, not self.calls_max
+    def check(self, is_available: Callable[[], bool]) -> str:
+        """Probes the PSP; returns `opened` or `closed` if that has changed the breaker, else ''."""
+        is_up, began_open, change = False, not self.calls_max, ""
         try:
             is_up = is_available()
         finally:
@@ -75,12 +75,13 @@ class Breaker:
                 self._checking = False
                 was_open = not self.calls_max
                 if is_up and was_open:
-                    self.calls_max, self._failures = 1, 0
+                    self.calls_max, self._failures, change = 1, 0, "closed"
                 elif is_up:
                     self.succeeded()
                 elif began_open or not was_open:  # else another check has just opened it
+                    change = "" if was_open else "opened"
                     self.calls_max = 0
                     self._probes += 1
                     delay_seconds = self._backoff.delay_seconds(self._probes)
                     self._probe_at = self._timer() + delay_seconds
-        return is_up == was_open
+        return change

@@ -114,7 +114,13 @@ class Connector:
 
     def _probe(self) -> None:
         """Runs in a thread: a probe of a hanging PSP takes longer than the lease."""
-        if self._breaker.check(self._psp.is_available):
+        self._check("no response to a probe")
+
+    def _check(self, reason: str) -> None:
+        change = self._breaker.check(self._psp.is_available)
+        if change == "opened":
+            _log.warning("PSP unavailable, charging paused", reason=reason)
+        elif change:
             _log.info("PSP available again")
 
     def start(self, lane: Lane, work: Work) -> None:
@@ -156,10 +162,8 @@ class Connector:
             return
         if not isinstance(outcome, Transient):
             self._breaker.succeeded()
-            return
-        must_check = self._breaker.failed(is_last=self._is_last(work))
-        if must_check and self._breaker.check(self._psp.is_available):
-            _log.warning("PSP unavailable, charging paused", reason=text(outcome.reason))
+        elif self._breaker.failed(is_last=self._is_last(work)):
+            self._check(text(outcome.reason))
 
     def _result(self, work: Work, outcome: Outcome) -> Result:
         # While the PSP is down, not even the last attempt is final.

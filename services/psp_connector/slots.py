@@ -1,7 +1,8 @@
 """Slots for concurrent PSP calls, shared by partitions and their merchants.
 
 A busy merchant gets most slots, but never all: the next merchant finds one free however long calls
-take, in whatever partition. A busy partition gets all slots that no other one can use.
+take, in whatever partition. A busy partition gets the slots that no other one can use; above its
+even share, only merchants with no call in flight get one, as long as they are few.
 """
 
 import contextlib
@@ -38,7 +39,7 @@ class _Held:
         self.reserved: Counter[str] = Counter()
         self.claims_until = 0.0
         self.idle_since = math.inf
-        """Since when a merchant with none in flight waits, as long as the claim lasts."""
+        """Since when a merchant with none in flight waits, or since the last grant."""
 
     @property
     def count(self) -> int:
@@ -140,7 +141,7 @@ class Slots:
         """Claims what was not granted."""
         now, held = time.monotonic(), self._held
         calling = granted.keys() | held.merchants.values()
-        if not any(count and merchant not in calling for merchant, count in requested.items()):
+        if not requested.keys() - calling:
             held.idle_since = math.inf
         elif granted or held.claims_until <= now or held.idle_since == math.inf:
             held.idle_since = now
@@ -151,10 +152,11 @@ class Slots:
         """How many of the requested calls each merchant may start now: fewest in flight first.
 
         Within the partition's share. For a merchant with none in flight it may exceed that, by one
-        call at a time, unless others have waited longer.
+        call at a time, unless others have waited longer, or it serves as many merchants already.
         """
         in_flight, free = Counter(self._held.merchants.values()), self.free
-        share = self._share() - self._held.busy
+        even = self._share()
+        share, is_full = even - self._held.busy, len(in_flight) >= even
         left = {merchant: count for merchant, count in requested.items() if count}
         granted: Counter[str] = Counter()
         while left and free:
@@ -162,7 +164,7 @@ class Slots:
             if in_flight[merchant]:
                 if in_flight[merchant] > _PER_FREE_SLOT * (min(free, share) - 1):
                     break
-            elif share <= 0 and (granted or free <= self._claims_before()):
+            elif share <= 0 and (granted or is_full or free <= self._claims_before()):
                 break
             granted[merchant] += 1
             in_flight[merchant] += 1
@@ -176,7 +178,8 @@ class Slots:
         """Waits until a merchant in `waiting` (any merchant if empty) may start a call."""
         requested = dict.fromkeys(waiting, 1)
         with self._changed:
-            if requested and not self._shares(requested):
+            may_claim = requested and self._held.count < self._calls_max()
+            if may_claim and not self._shares(requested):
                 self._claim(requested, Counter())
             may_start = self._changed.wait_for(
                 lambda: self._shares(requested) if requested else self.free, seconds

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from devtools import envfile, preflight, state
-from devtools.address import CLUSTER_BLOCK
+from devtools.address import CLUSTER_BLOCK, NODES
 from devtools.catalog import LISTENERS, SERVICES
 from devtools.preflight import faults
 from tests.receiver import receiver
-from tests.support import free_ports
+from tests.support import free_ports, redis_server
 
 
 def mode(path: Path) -> int:
@@ -40,6 +40,24 @@ def test_the_first_start_creates_state_and_secret(environ: dict[str, str], tmp_p
     secret.write_text("")
     assert faults(environ) == []
     assert len(secret.read_text().strip()) == 64
+
+
+def test_what_it_writes_depends_on_the_redis(environ: dict[str, str], tmp_path: Path) -> None:
+    """A cluster's nodes get its addresses; for an external Redis, no number of partitions."""
+    folder, first = tmp_path / ".state", free_ports(CLUSTER_BLOCK + 1)
+    environ |= {"PLATFORM_PORT": str(first)}
+    url = f"redis://127.0.0.1:{first + CLUSTER_BLOCK}"
+    with redis_server(tmp_path / "external", first + CLUSTER_BLOCK):
+        assert faults(environ | {"REDIS_URL": url}) == []
+    assert not (folder / "partitions").exists()
+    node = folder / "redis/node-0/nodes.conf"
+    node.parent.mkdir()
+    node.write_text(f"{'0' * 40} 127.0.0.1:1@3 myself,master - 0 0 1 connected\n")
+    for cluster, count in (("", 1), ("1", NODES)):
+        assert "127.0.0.1:1@3" in node.read_text()
+        assert faults(environ | {"REDIS_CLUSTER": cluster, "PARTITIONS": "4"}) == []
+        assert len((folder / "redis-url").read_text().split(",")) == count
+    assert f"127.0.0.1:{first + 5}@{first + 7}" in node.read_text()
 
 
 def test_a_file_that_cannot_be_written_is_a_fault(

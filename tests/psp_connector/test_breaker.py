@@ -76,7 +76,7 @@ def test_a_last_attempt_probes_at_once() -> None:
 
 
 def test_one_thread_probes_at_a_time() -> None:
-    """Neither failures nor other partitions start another during a probe."""
+    """Neither failures nor other partitions start another during a probe; last attempts do."""
     breaker = Psp(up=True).breaker
     assert [breaker.failed() for _ in range(14)] == [False] * 4 + [True] + [False] * 9
     psp = Psp(up=False)

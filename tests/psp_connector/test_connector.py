@@ -22,7 +22,9 @@ def test_a_captured_transaction_earns_its_points(client: Any, payments: Payments
     """A payment earns a point per major unit; record, points and ledger agree."""
     money = [(1250, "USD"), (500, "JPY"), (1250, "BHD"), (99, "USD"), (19_999, "CLF")]
     ids = [payments.accept(amount=amount, currency=currency) for amount, currency in money]
-    payments.end(FakePsp(), *ids)
+    psp = FakePsp()
+    payments.end(psp, *ids)
+    assert psp.probes == 0
     records = [payments.record(i) for i in ids]
     assert [r["psp_reference"] for r in records] == [f"pi_{i}" for i in ids]
     assert [r["loyalty_points"] for r in records] == [12, 500, 1, 0, 1]
@@ -74,6 +76,9 @@ def test_each_outcome_of_a_call(
         delay = time_of(retry["next_attempt_at"]) - time_of(retry["at"])
         assert delay >= timedelta(seconds=0 if outcome is CRASH else DOWN.retry_after_seconds)
     assert [letter["reason"] for letter in payments.letters()] == ([reason] if reason else [])
+    assert psp.probes == (
+        len(outcomes) == payments.settings.psp_attempts_max and status == "failed"
+    )
     assert [line.get("decline_code") for line in logs if line["event"] == "attempt"][-1] == code
 
 

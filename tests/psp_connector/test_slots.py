@@ -99,24 +99,95 @@ class Clock:
         monkeypatch.setattr("services.psp_connector.slots.time.monotonic", lambda: self.now)
 
 
+def asked(slots: Slots, *merchants: str) -> list[str]:
+    """Starts a call of each merchant that may have one; returns them."""
+    with slots.reserve(dict.fromkeys(merchants, 2)) as granted:
+        slots.occupy(work(f"{merchant}-0", merchant) for merchant in granted)
+    return list(granted)
+
+
 def test_a_partition_exceeds_its_share_only_for_first_calls(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One at a time. A merchant with calls in flight keeps to its part of the share."""
+    """One at a time, until it serves as many merchants as that share."""
     Clock(monkeypatch)
     here = Slots(lambda: 12)
     there = here.sibling()
-    there.release(occupied(there, "carol")[2:])
+    there.release(occupied(there, "carol")[1:])
+    assert len(occupied(here, "becky")) == 4, "of 6, while carol waits"
+    assert asked(here, *"abcde") == ["a", "b"]
+    assert asked(here, *"cdef") == ["c"]
+    assert asked(here, "becky", "a") == []
+    assert asked(here, *"def") == ["d"]
+    assert asked(here, *"ef") == ["e"]
+    assert here.free == 2
+    assert asked(here, "f") == [], "six merchants have calls in flight"
+    here.release([work("e-0")])
+    assert asked(here, "f") == ["f"]
+
+
+def test_a_partition_without_claims_takes_nothing_from_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It got all it asked for, or could not use more: its results cannot be saved."""
+    clock = Clock(monkeypatch)
+    here = Slots(lambda: 12)
+    there = here.sibling()
+    occupied(there, "carol", 1)
     becky = occupied(here, "becky")
-    assert len(becky) == 4, "of 6, while carol waits"
+    assert len(becky) == 8
     here.release(becky)
-    waiting = [f"merchant-{n}" for n in range(8)]
-    with here.reserve(dict.fromkeys(waiting, 2)) as granted:
-        assert granted == dict.fromkeys(waiting[:6], 1)
-        here.occupy(work(merchant, merchant) for merchant in granted)
-    assert here.free == 4
-    assert shares(here, dict.fromkeys(waiting, 2)) == {waiting[6]: 1}
-    assert not shares(here, dict.fromkeys(waiting[:6], 2))
+    there.release([work("carol-0")])
+    clock.now += 1
+    parked = asked(there, *map(str, range(12)))
+    assert len(parked) == 12
+    for merchant in parked:
+        there.park(work(f"{merchant}-0", merchant))
+    clock.now += 1
+    there.wait(["12"], 0)
+    assert (there.free, here.free) == (0, 12)
+    becky = occupied(here, "becky")
+    assert len(becky) == 9
+    here.release(becky[1:])
+    there.release([work(f"{n}-0") for n in range(6)])
+    assert len(asked(there, *"abcdefg")) == 6, "its share, beside what is parked"
+
+
+def test_only_first_calls_have_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A merchant that has a call in flight, even since this moment, holds up no first call."""
+    clock = Clock(monkeypatch)
+    here = Slots(lambda: 12)
+    there = here.sibling()
+    assert len(occupied(here, "becky")) == 9
+    quick = [call for n in range(3) for call in occupied(there, f"quick-{n}", 1)]
+    clock.now += 1
+    there.wait(["dave"], 0)
+    there.release(quick[:1])
+    assert asked(there, "dave") == ["dave"]
+    there.release(quick[1:2])
+    assert shares(here, {"alice": 1}) == {"alice": 1}
+    there.wait(["dave"], 0)
+    assert shares(here, {"alice": 1}) == {"alice": 1}
+
+
+def test_a_first_call_waits_for_all_that_have_waited_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However often each asks; a slot beyond theirs is free at once."""
+    clock = Clock(monkeypatch)
+    here = Slots(lambda: 12)
+    others = [here.sibling() for _ in range(3)]
+    becky = occupied(here, "becky")
+    quick = [call for n in range(3) for call in occupied(others[0], f"quick-{n}", 1)]
+    for _ask in range(2):
+        for view in (others[1], others[2], here):
+            view.wait(["alice"], 0)
+            clock.now += 0.01
+    others[0].release(quick[:2])
+    assert asked(here, "alice") == [], "two have waited longer"
+    others[0].release(quick[2:])
+    assert asked(here, "alice") == ["alice"]
+    here.release(becky)
 
 
 def test_partitions_with_waiting_merchants_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,11 +197,13 @@ def test_partitions_with_waiting_merchants_take_turns(monkeypatch: pytest.Monkey
     there = here.sibling()
     assert len(occupied(here, "becky")) == 9
     quick = [call for n in range(3) for call in occupied(there, f"quick-{n}", 1)]
-    here.wait(["becky", "alice", "dave"], 0)
-    clock.now += 0.05
-    there.wait(["quick-3"], 0)
-    there.release(quick[:1])
+    for _ask in range(2):
+        here.wait(["becky", "alice", "dave"], 0)
+        clock.now += 0.02
+        there.wait(["quick-3"], 0)
     clock.now += 0.01
+    here.wait(["becky", "alice", "dave"], 0)
+    there.release(quick[:1])
     waiting = {"becky": 60, "alice": 1, "dave": 1}
     with here.reserve(waiting) as granted:
         assert granted == {"alice": 1}

@@ -86,8 +86,9 @@ def test_a_running_stack_is_examined_at_its_own_port(
     """PLATFORM_PORT may have changed since: that is the next start's."""
     state.prepare(checkout / ".state")
     (checkout / ".state/environment").write_text("export PLATFORM_PORT=20000\n")
-    [router] = [item for item in doctor.examine(environ) if item.name == "router"]
-    assert router.value == environ["PLATFORM_PORT"]
+    found = {(item.section, item.name): item for item in doctor.examine(environ)}
+    assert found["ports", "router"].value == environ["PLATFORM_PORT"]
+    assert ("ports", "stack") not in found
     monkeypatch.setattr(processes, "running_environ", lambda _state: {"PLATFORM_PORT": "20000"})
     found = {(item.section, item.name): item for item in doctor.examine(environ)}
     assert found["ports", "router"].value == "20000"
@@ -95,6 +96,9 @@ def test_a_running_stack_is_examined_at_its_own_port(
         f"the next start takes PLATFORM_PORT={environ['PLATFORM_PORT']}"
     )
     assert found["settings", "PLATFORM_PORT"].value == environ["PLATFORM_PORT"]
+    for port in ("20000", "abc"):
+        items = doctor.examine(environ | {"PLATFORM_PORT": port})
+        assert ("ports", "stack") not in {(item.section, item.name) for item in items}
 
 
 def test_settings_show_value_and_origin_but_no_secret(
