@@ -1,5 +1,6 @@
 """The user directory of the running service."""
 
+import contextlib
 import threading
 from pathlib import Path
 
@@ -11,7 +12,7 @@ _log = structlog.get_logger()
 
 
 class UserDirectory:
-    """Finds users by name; reloads a changed file at the next login.
+    """Finds users by name; reloads a changed file at the next login or health check.
 
     If the changed file is invalid, the previous users stay in force and the error is logged.
     """
@@ -21,33 +22,37 @@ class UserDirectory:
         self._lock = threading.Lock()
         self._seen = self._stamp()
         self._users = self._load()
+        self._is_current = True
 
     def find(self, username: str) -> User | None:
-        self._refresh()
+        if self._stamp() != self._seen:
+            with self._lock, contextlib.suppress(UsersError):
+                # A slower thread would put an older file's users over those of a newer one.
+                if self._stamp() != self._seen:
+                    self._reload()
         return self._users.get(username)
 
     def check(self) -> None:
         """Raises UsersError unless the users in force are those of the file.
 
-        Reloads it even if it seems unchanged: the last attempt may have failed temporarily.
+        An unchanged file is loaded only if that failed before, perhaps temporarily: anybody may
+        request a health check, and a long file would take its time from the logins.
         """
         with self._lock:
-            self._users = self._load()
+            if self._stamp() != self._seen or not self._is_current:
+                self._reload()
 
-    def _refresh(self) -> None:
-        if self._stamp() == self._seen:
-            return
-        # A slower thread would put an older file's users over those of a newer one.
-        with self._lock:
-            stamp = self._stamp()
-            if stamp == self._seen:
-                return
-            self._seen = stamp
-            try:
-                self._users = self._load()
-                _log.info("users reloaded", count=len(self._users))
-            except UsersError as error:
+    def _reload(self) -> None:
+        stamp = self._stamp()
+        is_changed, self._seen, self._is_current = stamp != self._seen, stamp, False
+        try:
+            self._users = self._load()
+        except UsersError as error:
+            if is_changed:
                 _log.error("users not reloaded, keeping previous users", reason=str(error))
+            raise
+        self._is_current = True
+        _log.info("users reloaded", count=len(self._users))
 
     def _load(self) -> dict[str, User]:
         users = {user.username: user for user in load(self._path)}

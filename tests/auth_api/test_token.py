@@ -218,6 +218,19 @@ def test_a_users_file_that_was_unreadable_once_is_loaded_again(
     assert claims(log_in(api, "alice"))["enabled"] is False
 
 
+def test_a_health_check_does_not_load_an_unchanged_file(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody may request it; each load of a long file would hold up the logins."""
+    api, loads = api_of(file), Mock(side_effect=load)
+    monkeypatch.setattr("services.auth_api.directory.load", loads)
+    for count in (0, 1):
+        for _check in range(3):
+            assert api.simulate_get("/health").status_code == 200
+        assert loads.call_count == count
+        os.utime(file)
+
+
 def test_a_mounted_file_that_was_replaced_is_noticed(file: Path) -> None:
     """A mount of a single file keeps the old one, as an open file does: the health check fails."""
     with file.open() as mounted:
