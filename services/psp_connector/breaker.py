@@ -2,7 +2,7 @@
 
 Closed: up to `concurrency` calls at once. Transient failures may be due to the payments themselves,
 so after FAILURES_MAX consecutive ones, and after a payment's last attempt, the PSP is probed, and
-only a failed probe opens the breaker.
+only two failed probes in a row open the breaker.
 Open: nothing is charged, so no attempts are used up, and the PSP is probed at growing intervals.
 After a successful probe it allows one call at once, then two, four …; a failure probes again.
 """
@@ -69,7 +69,8 @@ class Breaker:
         """Probes the PSP; returns `opened` or `closed` if that has changed the breaker, else ''."""
         is_up, began_open, change = False, not self.calls_max, ""
         try:
-            is_up = is_available()
+            # One failure may be chance, and stops all merchants while calls in flight hang.
+            is_up = is_available() or (not began_open and is_available())
         finally:
             with self._lock:
                 self._checking = False

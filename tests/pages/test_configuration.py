@@ -30,7 +30,7 @@ def test_the_page_says_when_a_payment_is_given_up() -> None:
     page = " ".join((ROOT / new.PAGE).read_text().split())
     assert f"waits at most {waits_seconds:g} s" in page
     assert f"plus {attempts} calls" in page
-    assert f"failed within {waits_seconds + (attempts + 1) * call:g} s" in page
+    assert f"failed within {waits_seconds + (attempts + 2) * call:g} s" in page
 
 
 def test_every_setting_says_what_it_is_for() -> None:

@@ -64,7 +64,7 @@ def test_a_last_attempt_probes_at_once() -> None:
     assert [breaker.failed(is_last=True) for _ in range(3)] == [True] * 3
 
     def ends_after_another() -> bool:
-        assert breaker.check(lambda: False)
+        assert not breaker.calls_max or breaker.check(lambda: False)
         return False
 
     assert not breaker.check(ends_after_another), "the other one has opened it"
@@ -73,6 +73,13 @@ def test_a_last_attempt_probes_at_once() -> None:
     psp.now = 1
     assert breaker.is_due()
     assert Psp(up=True).fail(1) == [False]
+
+
+def test_one_failed_probe_may_be_chance() -> None:
+    """Only a second one opens the breaker. While it is open, each probe counts."""
+    breaker, answers = Psp(up=True).breaker, iter([False, True, False, False, False, True])
+    changes = [breaker.check(lambda: next(answers)) for _ in range(4)]
+    assert changes == ["", "opened", "", "closed"]
 
 
 def test_one_thread_probes_at_a_time() -> None:
@@ -93,7 +100,7 @@ def test_probes_of_a_psp_that_is_down_become_rare() -> None:
         if psp.breaker.is_due():
             psp.breaker.check(psp.is_available)
     waits = [after - before for before, after in itertools.pairwise(psp.probed_at)]
-    assert waits == [1, 2, 4, 8, 16] + [30] * 18
+    assert waits == [0, 1, 2, 4, 8, 16] + [30] * 18
 
 
 def test_it_recovers_gradually() -> None:
