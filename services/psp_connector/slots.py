@@ -85,12 +85,12 @@ class Slots:
         is_claimed = any(held.claims_until > now and held.busy < even for held in others)
         return even if is_claimed else calls_max
 
-    def _claims_before(self) -> int:
-        """Partitions where a merchant with none in flight has waited longer than in this one."""
+    def _claims_before(self, seconds: float) -> int:
+        """Partitions where a first call has waited this long, and longer than in this one."""
         now = time.monotonic()
         since = {id(held): held.idle_since for held in self._all if held.claims_until > now}
         own = since.get(id(self._held), math.inf)
-        return sum(other < own for other in since.values())
+        return sum(other < min(own, now - seconds) for other in since.values())
 
     @property
     def in_flight(self) -> frozenset[str]:
@@ -153,18 +153,22 @@ class Slots:
 
         Within the partition's share. For a merchant with none in flight it may exceed that, by one
         call at a time, unless others have waited longer, or it serves as many merchants already.
+        Any partition leaves a slot to each that has waited longer than _CLAIM_SECONDS for it.
         """
         in_flight, free = Counter(self._held.merchants.values()), self.free
         even = self._share()
         share, is_full = even - self._held.busy, len(in_flight) >= even
+        kept = self._claims_before(_CLAIM_SECONDS)
         left = {merchant: count for merchant, count in requested.items() if count}
         granted: Counter[str] = Counter()
         while left and free:
             merchant = min(left, key=in_flight.__getitem__)
             if in_flight[merchant]:
-                if in_flight[merchant] > _PER_FREE_SLOT * (min(free, share) - 1):
+                if in_flight[merchant] > _PER_FREE_SLOT * (min(free - kept, share) - 1):
                     break
-            elif share <= 0 and (granted or is_full or free <= self._claims_before()):
+            elif free <= kept or (
+                share <= 0 and (granted or is_full or free <= self._claims_before(0))
+            ):
                 break
             granted[merchant] += 1
             in_flight[merchant] += 1

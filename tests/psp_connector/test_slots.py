@@ -190,6 +190,26 @@ def test_a_first_call_waits_for_all_that_have_waited_longer(
     here.release(becky)
 
 
+def test_a_merchant_that_waits_for_long_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also before those of partitions below their share, with and without calls in flight."""
+    clock = Clock(monkeypatch)
+    here = Slots(lambda: 12)
+    there = here.sibling()
+    occupied(here, "becky")
+    quick = [call for n in range(3) for call in occupied(there, f"quick-{n}", 1)]
+    here.wait(["alice"], 0)
+    clock.now += 0.09
+    here.wait(["alice"], 0)
+    there.release(quick[:1])
+    assert shares(there, {"quick-3": 1}) == {"quick-3": 1}
+    clock.now += 0.02
+    assert not shares(there, {"quick-3": 1})
+    there.release(quick[1:2])
+    assert shares(there, {"quick-3": 1}) == {"quick-3": 1}
+    assert not shares(there, {"quick-2": 1})
+    assert asked(here, "alice") == ["alice"]
+
+
 def test_partitions_with_waiting_merchants_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """One with its share or more waits for those that have waited longer, as long as they ask."""
     clock = Clock(monkeypatch)
