@@ -3,18 +3,13 @@ import os
 import shutil
 import stat
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 from unittest.mock import ANY, Mock
 
 import argon2
-import falcon.testing
-import jwt
 import pytest
 
-from services.auth_api.app import create_app
 from services.auth_api.directory import UserDirectory
 from services.auth_api.limits import LoginLimits
 from services.auth_api.passwords import Passwords, hash_password
@@ -24,44 +19,13 @@ from services.auth_api.userfile import load
 from services.auth_api.users import main, read_password
 from services.common.tokens import Tokens
 from services.common.web import make_app
+from tests.auth_api.login import ENVIRON, Client, api_of, claims, log_in
 from tests.support import call
-
-SECRET = "0123456789abcdef0123456789abcdef"
-ENVIRON = {
-    "HTTP_PORT": "1", "JWT_SECRET": SECRET, "ALLOWED_HOSTS": "falconframework.org",
-    "TRUSTED_PROXIES": "127.0.0.1",
-}  # fmt: skip
-Client = falcon.testing.TestClient
 
 
 @pytest.fixture(scope="module")
 def api() -> Client:
     return api_of()
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    """A users file for one test."""
-    return Path(shutil.copy(SHIPPED_USERS, tmp_path / "users.json"))
-
-
-def api_of(file: Path = SHIPPED_USERS) -> Client:
-    return Client(create_app(AuthSettings.read(ENVIRON | {"USERS_FILE": str(file)})))
-
-
-def log_in(
-    api: Client, username: str, password: str = "password", address: str = "127.0.0.1"
-) -> Any:
-    """The response to a login, which a trusted proxy forwards from this address."""
-    body = {"username": username, "password": password}
-    return api.simulate_post("/token", json=body, headers={"X-Forwarded-For": address})
-
-
-def claims(result: Any) -> dict[str, Any]:
-    decoded: dict[str, Any] = jwt.decode(
-        result.json["token"], SECRET, algorithms=["HS256"], audience="core-api"
-    )
-    return decoded
 
 
 @pytest.mark.parametrize(
@@ -132,16 +96,6 @@ def test_each_wrong_field_is_named_and_none_is_echoed(api: Client) -> None:
     assert "passwort" not in result.text
 
 
-def test_a_changed_user_file_applies_at_once(file: Path) -> None:
-    """A changed users file affects the next token, even for a remembered login."""
-    api = api_of(file)
-    assert claims(log_in(api, "alice"))["enabled"] is True
-    assert main(["disable", "alice"], file, io.StringIO(), lambda: "") == 0
-    assert claims(log_in(api, "alice"))["enabled"] is False
-    assert main(["add", "dora"], file, io.StringIO(), lambda: "secret of dora") == 0
-    assert claims(log_in(api, "dora", "secret of dora"))["sub"] == str(load(file)[-1].id)
-
-
 def test_no_id_is_reused(file: Path) -> None:
     """An id belongs to its merchant's transactions, points and Idempotency-Keys for ever."""
     shipped, ids = file.read_bytes(), set()
@@ -151,29 +105,6 @@ def test_no_id_is_reused(file: Path) -> None:
         ids.add(load(file)[-1].id)
     assert len(ids) == 2
     assert ids.isdisjoint(range(1, 1000))
-
-
-def test_the_last_of_two_concurrent_changes_applies(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A slow reload of an older file never replaces a newer one."""
-    directory = UserDirectory(file)
-    others: list[threading.Thread] = []
-
-    def slowly(path: Path) -> Any:
-        found = load(path)
-        if not others:
-            file.write_text("[]")
-            others.append(threading.Thread(target=directory.find, args=["alice"]))
-            others[0].start()
-            others[0].join(0.5)
-        return found
-
-    monkeypatch.setattr("services.auth_api.directory.load", slowly)
-    os.utime(file)
-    directory.find("alice")
-    others[0].join()
-    assert directory.find("alice") is None
 
 
 def test_a_change_while_a_password_is_typed_is_kept(file: Path) -> None:
@@ -194,50 +125,6 @@ def test_concurrent_changes_are_all_kept(file: Path) -> None:
         codes = list(pool.map(lambda n: main(["add", n], file, io.StringIO(), lambda: "pw"), names))
     assert codes == [0] * len(names)
     assert {*names} <= {user.username for user in load(file)}
-
-
-@pytest.mark.parametrize("seen_by", ["login", "health check"])
-def test_a_users_file_that_was_unreadable_once_is_loaded_again(
-    file: Path, monkeypatch: pytest.MonkeyPatch, seen_by: str
-) -> None:
-    """At the next login if its permissions change, else (too many open files) at a health check.
-
-    Until then the previous users are in force, and the health check fails.
-    """
-    api = api_of(file)
-    main(["disable", "alice"], file, io.StringIO(), lambda: "")
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", Mock(side_effect=PermissionError(13, "denied")))
-        assert claims(log_in(api, "alice"))["enabled"] is True
-        health = api.simulate_get("/health")
-        assert (health.status_code, health.json["checks"]["users"]) == (503, "fail")
-    if seen_by == "login":
-        file.chmod(0o640)
-    else:
-        assert api.simulate_get("/health").status_code == 200
-    assert claims(log_in(api, "alice"))["enabled"] is False
-
-
-def test_a_health_check_does_not_load_an_unchanged_file(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Anybody may request it; each load of a long file would hold up the logins."""
-    api, loads = api_of(file), Mock(side_effect=load)
-    monkeypatch.setattr("services.auth_api.directory.load", loads)
-    for count in (0, 1):
-        for _check in range(3):
-            assert api.simulate_get("/health").status_code == 200
-        assert loads.call_count == count
-        os.utime(file)
-
-
-def test_a_mounted_file_that_was_replaced_is_noticed(file: Path) -> None:
-    """A mount of a single file keeps the old one, as an open file does: the health check fails."""
-    with file.open() as mounted:
-        api = api_of(Path(f"/dev/fd/{mounted.fileno()}"))
-        assert api.simulate_get("/health").status_code == 200
-        main(["disable", "alice"], file, io.StringIO(), lambda: "")
-        assert api.simulate_get("/health").json["checks"]["users"] == "fail"
 
 
 @pytest.mark.parametrize(

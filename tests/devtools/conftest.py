@@ -12,6 +12,7 @@ import pytest
 
 from devtools.address import BLOCK
 from devtools.doctor.findings import Finding
+from devtools.settings import SETTINGS
 from tests.support import ROOT, free_ports
 
 # Prints that it runs, then waits for the end of its input, at the latest with the test.
@@ -78,3 +79,8 @@ def python(code: str, *prefix: str, **environ: str) -> Iterator[subprocess.Popen
             yield process
         finally:
             process.kill()
+
+
+def readers_of(variable: str) -> str:
+    """The services that read a setting, with those that `new` has made."""
+    return ", ".join(name for name, service in SETTINGS.items() if variable in service.variables())

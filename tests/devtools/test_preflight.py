@@ -15,6 +15,7 @@ from devtools import envfile, preflight, state
 from devtools.address import CLUSTER_BLOCK, NODES
 from devtools.catalog import LISTENERS, SERVICES
 from devtools.preflight import faults
+from tests.devtools.conftest import readers_of
 from tests.receiver import receiver
 from tests.support import free_ports, redis_server
 
@@ -80,12 +81,12 @@ def test_all_faults_are_reported_at_once(environ: dict[str, str], tmp_path: Path
     port = int(environ["PLATFORM_PORT"]) + 2
     with socket.create_server(("127.0.0.1", port)):
         found = faults(environ | {"USERS_FILE": str(tmp_path / "users.json")})
-    all_services = "auth-api, core-api, psp-connector, psp-sandbox"
+    all_services = readers_of("HTTP_HOST")
     expected = {
         ".env, line 1: is not NAME=value": "",
         ".env: LOG_LEVL is not a setting": "did you mean LOG_LEVEL?",
         f"port {port} (core-api) is held by ": "",
-        "REDIS_URL=<secret>": "[core-api, psp-connector]",
+        "REDIS_URL=<secret>": f"[{readers_of('REDIS_URL')}]",
         "QUEUE_LIMIT='many'": "[core-api]",
         "PSP_URL=<secret>": "[psp-connector]",
         "WORKERS='0'": "[auth-api, core-api]",

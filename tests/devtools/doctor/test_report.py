@@ -22,7 +22,7 @@ from devtools.doctor.findings import Finding
 from devtools.settings import SETTINGS
 from devtools.terminal import Output
 from services.common.settings import Secret
-from tests.devtools.conftest import one, wrong
+from tests.devtools.conftest import one, readers_of, wrong
 from tests.support import CLOSED_PORT, script
 
 SECTIONS = ["programs", "ports", "health", "redis", "settings", "state", "machine"]
@@ -120,7 +120,7 @@ def test_settings_show_value_and_origin_but_no_secret(
         "WORKERS 4 environment [auth-api, core-api]",
         "QUEUE_LIMIT 100000 default [core-api]",
         "PSP_API_KEY <secret> .env [psp-connector]",
-        f"REDIS_URL redis://<secret>@{address} .env [core-api, psp-connector]",
+        f"REDIS_URL redis://<secret>@{address} .env [{readers_of('REDIS_URL')}]",
         "JWT_SECRET <secret> stack (JWT_SECRET_FILE) [auth-api, core-api]",
     }
 
