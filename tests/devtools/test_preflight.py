@@ -89,7 +89,7 @@ def test_all_faults_are_reported_at_once(environ: dict[str, str], tmp_path: Path
         "REDIS_URL=<secret>": f"[{readers_of('REDIS_URL')}]",
         "QUEUE_LIMIT='many'": "[core-api]",
         "PSP_URL=<secret>": "[psp-connector]",
-        "WORKERS='0'": "[auth-api, core-api]",
+        "WORKERS='0'": f"[{readers_of('WORKERS')}]",
         "HTTP_HOST='::1': must be 127.0.0.1": f"[{all_services}, router]",
         "ALLOWED_HOSTS='pay.example PAY.example'": f"[{all_services}]",
         "OTEL_EXPORTER_OTLP_HEADERS=<secret>: must be name=value": f"[{all_services}]",

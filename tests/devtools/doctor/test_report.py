@@ -117,11 +117,11 @@ def test_settings_show_value_and_origin_but_no_secret(
     assert "hunter2" not in text
     assert {" ".join(line.split()) for line in text.splitlines()} >= {
         "MERCHANT_PASSWORD <secret> environment [stack]",
-        "WORKERS 4 environment [auth-api, core-api]",
+        f"WORKERS 4 environment [{readers_of('WORKERS')}]",
         "QUEUE_LIMIT 100000 default [core-api]",
         "PSP_API_KEY <secret> .env [psp-connector]",
         f"REDIS_URL redis://<secret>@{address} .env [{readers_of('REDIS_URL')}]",
-        "JWT_SECRET <secret> stack (JWT_SECRET_FILE) [auth-api, core-api]",
+        f"JWT_SECRET <secret> stack (JWT_SECRET_FILE) [{readers_of('JWT_SECRET')}]",
     }
 
 
