@@ -155,8 +155,8 @@ def other_data(folder: Path, environ: Mapping[str, str]) -> list[str]:
 
     Otherwise it would start without them, and a repeated Idempotency-Key would be charged again.
     """
-    kinds = state.redis_kinds(folder)
-    if not has_own_redis(environ) or not kinds:
+    kinds = state.redis_kinds(folder) if has_own_redis(environ) else set()
+    if not kinds:
         return []
     required, stored = environ.get("PARTITIONS") or "1", state.partitions_of(folder)
     if is_cluster(environ) and "cluster" not in kinds:

@@ -12,14 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TextIO
 
-from devtools import arguments, environment, preflight, processes
-from devtools.address import (
-    DEFAULT_PORT,
-    AddressError,
-    recorded_port,
-    running_port,
-    shared_ports,
-)
+from devtools import arguments, environment, preflight
+from devtools.address import DEFAULT_PORT, AddressError, running_port, shared_ports
 from devtools.checkout import Checkout, current
 from devtools.doctor import findings, machine
 from devtools.doctor.findings import Finding, Status
@@ -74,23 +68,14 @@ def _probes_of_stack(checkout: Checkout) -> dict[str, Probe]:
         first, faults = running_port(checkout.merged), []
     except AddressError as error:
         first, faults = DEFAULT_PORT, [str(error)]
-    # PLATFORM_PORT may have changed since the start.
-    is_up = processes.running_environ(checkout.state)
-    here = recorded_port(checkout.state) if is_up else None
-    running = Running(checkout, here or first)
+    running = Running(checkout, first)
+    moved = [] if faults else running.moved()
 
     def shared() -> list[Finding]:
         return [Finding(line, "", "fault") for line in shared_ports(first, checkout.merged)]
 
-    def moved() -> list[Finding]:
-        if faults or here in {None, first}:
-            return []
-        note = f"the next start takes PLATFORM_PORT={first}"
-        remedy = "to apply it: `platform down`, then `platform up`"
-        return [Finding("stack", f"at {here}", "note", note, remedy)]
-
     probes: dict[str, Probe] = {
-        "ports": lambda: shared() + moved() + running.ports() + running.left_behind(),
+        "ports": lambda: shared() + moved + running.ports() + running.left_behind(),
         "health": lambda: running.health() + running.psp() + running.changed(),
         "redis": running.redis,
     }

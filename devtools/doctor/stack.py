@@ -11,7 +11,7 @@ import httpx
 import psutil
 
 from devtools import environment, preflight, processes
-from devtools.address import free_block, has_own_redis, listeners
+from devtools.address import free_block, has_own_redis, listeners, recorded_port
 from devtools.catalog import ALL_PROCESSES, CONSOLE, LISTENERS
 from devtools.checkout import SET_BY_THE_STACK, Checkout
 from devtools.doctor import data
@@ -26,11 +26,13 @@ _RESPONSE_SECONDS_MAX = 2.0
 class Running:
     """The running stack; each port is inspected once."""
 
-    def __init__(self, checkout: Checkout, first_port: int) -> None:
+    def __init__(self, checkout: Checkout, next_port: int) -> None:
         self._checkout = checkout
-        self._first = first_port
+        self._next = next_port
+        # PLATFORM_PORT may have changed since the start.
+        self._first = (self._environ and recorded_port(checkout.state)) or next_port
         self._state = str(checkout.state.resolve())
-        self._numbers = listeners(first_port, checkout.merged)
+        self._numbers = listeners(self._first, checkout.merged)
         # Once, before the probes: two that try a port at the same time would each find it in use.
         self._holders = processes.holders(self._numbers, checkout.merged)
 
@@ -61,6 +63,14 @@ class Running:
             first = {state.service: state for state in states if state.replica == 0}
             return first | {state.name: state for state in states}
         return {}
+
+    def moved(self) -> list[Finding]:
+        """A note if the next start takes another port."""
+        if self._first == self._next:
+            return []
+        note = f"the next start takes PLATFORM_PORT={self._next}"
+        remedy = "to apply it: `platform down`, then `platform up`"
+        return [Finding("stack", f"at {self._first}", "note", note, remedy)]
 
     def unreachable(self) -> list[Finding]:
         """A fault if the stack runs without its socket: the remedies of the others would fail."""

@@ -22,7 +22,7 @@ _PER_FREE_SLOT = 3
 # cost a fast PSP's connector more than the charges.
 _GATHER_SECONDS = 0.002
 # How long a partition that got too few slots keeps its claim to an even share. It asks again sooner
-# unless its Redis is unavailable.
+# unless its Redis is unavailable. If a first call waits longer, the others leave a slot to it.
 _CLAIM_SECONDS = 0.1
 # If more partitions than this are busy, they take turns: single calls would cost a round trip to
 # Redis each.
@@ -87,10 +87,10 @@ class Slots:
 
     def _claims_before(self, seconds: float) -> int:
         """Partitions where a first call has waited this long, and longer than in this one."""
-        now = time.monotonic()
-        since = {id(held): held.idle_since for held in self._all if held.claims_until > now}
-        own = since.get(id(self._held), math.inf)
-        return sum(other < min(own, now - seconds) for other in since.values())
+        now, held = time.monotonic(), self._held
+        own = held.idle_since if held.claims_until > now else math.inf
+        before = min(own, now - seconds)
+        return sum(one.claims_until > now and one.idle_since < before for one in self._all)
 
     @property
     def in_flight(self) -> frozenset[str]:
@@ -182,6 +182,7 @@ class Slots:
         """Waits until a merchant in `waiting` (any merchant if empty) may start a call."""
         requested = dict.fromkeys(waiting, 1)
         with self._changed:
+            # Results that cannot be saved may fill all slots: it could use none.
             may_claim = requested and self._held.count < self._calls_max()
             if may_claim and not self._shares(requested):
                 self._claim(requested, Counter())

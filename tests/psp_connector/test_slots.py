@@ -106,6 +106,14 @@ def asked(slots: Slots, *merchants: str) -> list[str]:
     return list(granted)
 
 
+def filled(here: Slots, there: Slots) -> list[Work]:
+    """Fills all 12 slots: 9 calls of becky's here, one each of three merchants there."""
+    assert len(occupied(here, "becky")) == 9
+    quick = [call for n in range(3) for call in occupied(there, f"quick-{n}", 1)]
+    assert not here.free
+    return quick
+
+
 def test_a_partition_exceeds_its_share_only_for_first_calls(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -158,8 +166,7 @@ def test_only_first_calls_have_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     here = Slots(lambda: 12)
     there = here.sibling()
-    assert len(occupied(here, "becky")) == 9
-    quick = [call for n in range(3) for call in occupied(there, f"quick-{n}", 1)]
+    quick = filled(here, there)
     clock.now += 1
     there.wait(["dave"], 0)
     there.release(quick[:1])
@@ -177,8 +184,7 @@ def test_a_first_call_waits_for_all_that_have_waited_longer(
     clock = Clock(monkeypatch)
     here = Slots(lambda: 12)
     others = [here.sibling() for _ in range(3)]
-    becky = occupied(here, "becky")
-    quick = [call for n in range(3) for call in occupied(others[0], f"quick-{n}", 1)]
+    quick = filled(here, others[0])
     for _ask in range(2):
         for view in (others[1], others[2], here):
             view.wait(["alice"], 0)
@@ -187,7 +193,6 @@ def test_a_first_call_waits_for_all_that_have_waited_longer(
     assert asked(here, "alice") == [], "two have waited longer"
     others[0].release(quick[2:])
     assert asked(here, "alice") == ["alice"]
-    here.release(becky)
 
 
 def test_a_merchant_that_waits_for_long_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,8 +200,7 @@ def test_a_merchant_that_waits_for_long_comes_first(monkeypatch: pytest.MonkeyPa
     clock = Clock(monkeypatch)
     here = Slots(lambda: 12)
     there = here.sibling()
-    occupied(here, "becky")
-    quick = [call for n in range(3) for call in occupied(there, f"quick-{n}", 1)]
+    quick = filled(here, there)
     here.wait(["alice"], 0)
     clock.now += 0.09
     here.wait(["alice"], 0)
@@ -215,8 +219,7 @@ def test_partitions_with_waiting_merchants_take_turns(monkeypatch: pytest.Monkey
     clock = Clock(monkeypatch)
     here = Slots(lambda: 12)
     there = here.sibling()
-    assert len(occupied(here, "becky")) == 9
-    quick = [call for n in range(3) for call in occupied(there, f"quick-{n}", 1)]
+    quick = filled(here, there)
     for _ask in range(2):
         here.wait(["becky", "alice", "dave"], 0)
         clock.now += 0.02
