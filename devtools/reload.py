@@ -33,6 +33,8 @@ _TEMPORARY = re.compile(r"\..*|#.*#|.*~|4913|flycheck_.*|.*___jb_(tmp|old)___")
 # Files saved within this time of each other (`git checkout`) are one change.
 DEBOUNCE_MS_MAX = 400
 STEP_MS = 50
+# If nothing is saved for this time, watchfiles says so by an empty set.
+TIMEOUT_MS = 500
 ADAPT_SECONDS_MAX = 10
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -78,38 +80,45 @@ def watch(services: Path, supervisor: Supervisor, started: float) -> None:
     """
     import watchfiles  # noqa: PLC0415 - not needed where reloading is off
 
-    # Repeats until nothing was saved during the last restart.
-    while missed := saved(services, started, now := time.time()):
-        started = now
-        restart(supervisor, missed)
-    _log.info("watching", folder=str(services))  # after the import, which takes a while
-    for paths in changes(watchfiles.watch, services):
-        restart(supervisor, {str(Path(path).relative_to(services)) for path in paths})
+    _log.info("watching", folder=str(services))
+    batches = changes(watchfiles.watch, services)
+    # The first one shows that the watch has begun; the times tell what was saved before.
+    restart(supervisor, next(batches, set()) | saved(services, started, time.time()))
+    for names in batches:
+        restart(supervisor, names)
 
 
 def changes(watch: Callable[..., Iterator[set[Any]]], services: Path) -> Iterator[set[str]]:
-    """Yields the paths of each save of code, which watchfiles' `watch` finds, until a signal."""
+    """Yields the code of each save, as paths relative to `services`, until a signal.
+
+    `watch` is that of watchfiles. A set is empty if nothing was saved for a while.
+    """
     watch_code = partial(
         watch,
         services,
         watch_filter=lambda _change, path: is_code(path),
         debounce=DEBOUNCE_MS_MAX,
         step=STEP_MS,
+        rust_timeout=TIMEOUT_MS,
+        yield_on_timeout=True,
     )
+
+    def names(batch: set[Any]) -> set[str]:
+        return {str(Path(path).relative_to(services)) for _, path in batch}
+
     try:
-        for batch in watch_code():
-            yield {path for _, path in batch}
+        yield from map(names, watch_code())
     except (OSError, RuntimeError) as error:
         # Must not end: started again, it would restart every service saved since the start.
         advice = "fs.inotify.max_user_instances and max_user_watches are the limits on Linux"
         _log.warning("watching failed, polling for saved files", reason=str(error), advice=advice)
-        for batch in watch_code(force_polling=True):
-            yield {path for _, path in batch}
+        yield from map(names, watch_code(force_polling=True))
 
 
 def restart(supervisor: Supervisor, changed: Collection[str]) -> None:
     """Restarts the processes that run the changed files."""
-    names = affected(changed)
+    if not (names := affected(changed)):
+        return
     try:
         states = [state for state in supervisor.processes() if state.service in names]
     except SupervisorError as error:

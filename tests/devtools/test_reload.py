@@ -2,13 +2,15 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import watchfiles
 
 from devtools import reload
+from devtools.supervisor import Supervisor
 
 
 def test_without_a_watch_left_it_polls(tmp_path: Path) -> None:
@@ -20,7 +22,30 @@ def test_without_a_watch_left_it_polls(tmp_path: Path) -> None:
         threading.Timer(0.2, (tmp_path / "app.py").touch).start()
         yield from watchfiles.watch(*paths, force_polling=True, poll_delay_ms=20, **options)
 
-    assert next(reload.changes(exhausted, tmp_path)) == {str(tmp_path / "app.py")}
+    saves = (names for names in reload.changes(exhausted, tmp_path) if names)
+    assert next(saves) == {"app.py"}
+
+
+def test_a_file_saved_just_before_the_watch_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After `reload` started, and before the system reports changes."""
+    watch = watchfiles.watch
+    changed: list[Collection[str]] = []
+
+    def late(*paths: Path, **options: Any) -> Iterator[Any]:
+        (tmp_path / "app.py").touch()
+        yield from watch(*paths, **options)
+
+    def restart(_supervisor: Supervisor, names: Collection[str]) -> None:
+        changed.append(names)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(watchfiles, "watch", late)
+    monkeypatch.setattr(reload, "restart", restart)
+    with pytest.raises(KeyboardInterrupt):
+        reload.watch(tmp_path, Supervisor(""), time.time() - 1)
+    assert changed == [{"app.py"}]
 
 
 def test_temporary_files_of_editors_are_no_code(tmp_path: Path) -> None:
