@@ -6,6 +6,7 @@ or preflight. Any other command gets no log file: process-compose truncates it a
 even `process-compose list`.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -51,11 +52,21 @@ def environment(args: Sequence[str], environ: Mapping[str, str]) -> Mapping[str,
     return {**environ, "PC_LOG_FILE": os.devnull}
 
 
+def _stop_reload(environ: Mapping[str, str]) -> None:
+    """Ends `reload`: it could start a service after process-compose has listed what to stop."""
+    from devtools.supervisor import Supervisor, SupervisorError  # noqa: PLC0415
+
+    with contextlib.suppress(SupervisorError):  # it does not run
+        Supervisor(environ.get("PC_SOCKET_PATH", "")).stop("reload")
+
+
 def main(program: str, args: Sequence[str]) -> None:
     """Replaces this process by process-compose."""
     environ = environment(args, os.environ)
     if _starts(args):
         relay_output()
+    if args == ["down"]:
+        _stop_reload(environ)
     os.execve(program, [program, *args], environ)  # noqa: S606
 
 

@@ -198,6 +198,7 @@ def test_a_stack_that_starts_with_a_syntax_error(tmp_path: Path) -> None:
         done = stack.platform("down")
         assert (done.returncode, "left behind" in done.stdout) == (0, False)
         assert left_of(stack.state) == []
+        assert "Stopping reload" in (stack.state / "process-compose.log").read_text()
 
 
 def test_reload_0_is_off(stack: Stack) -> None:
