@@ -65,9 +65,10 @@ class Dispatcher:
         idle = not self._waiting
         if idle or time.monotonic() < self._read_at or not self._slots.free:
             self._slots.wait(self._first_waiting(), BLOCK_MS / 1000 if idle else _POLL_SECONDS)
-        if not self._slots.free:
+        # Once: other partitions use the slots, too.
+        if not (free := self._slots.free):
             return []
-        aside = self._sort(self._read(idle=idle))
+        aside = self._sort(self._read(free, idle=idle))
         requested = {
             merchant: self._ready_max if merchant in self._aside else len(self._ready[merchant])
             for merchant in self._first_waiting()
@@ -90,9 +91,9 @@ class Dispatcher:
         """The least recently served merchants: enough that half have nothing in flight."""
         return list(itertools.islice(self._waiting, 2 * self._ready_max))
 
-    def _read(self, *, idle: bool) -> list[Entry]:
+    def _read(self, free: int, *, idle: bool) -> list[Entry]:
         if idle:
-            return self._queue.read(self._slots.free, BLOCK_MS)
+            return self._queue.read(free, BLOCK_MS)
         if time.monotonic() < self._read_at:
             return []
         new = self._queue.read(_READ_MAX)

@@ -1,5 +1,7 @@
+import itertools
 import time
 import uuid
+from collections.abc import Collection
 from typing import Any
 
 from services.common.store import GROUP
@@ -79,6 +81,21 @@ def test_waiting_entries_are_not_abandoned(payments: Payments) -> None:
     assert accepted[:3] == ids(dispatcher.next())
     dispatcher.reclaim()
     assert payments.queue("other").assign([], {"1": 10}) == []
+
+
+def test_another_partition_may_take_the_last_slot_meanwhile(payments: Payments) -> None:
+    """The entry then waits for a slot: reading none at all would be an error."""
+
+    class Taken(Slots):
+        frees = itertools.chain([1], itertools.repeat(0))
+        free = property(lambda self: next(self.frees))
+
+        def wait(self, waiting: Collection[str], seconds: float) -> None:
+            pass
+
+    payments.accept()
+    slots = Taken(lambda: 4)
+    assert Dispatcher(payments.queue("one"), slots, 4).next() == []
 
 
 def test_without_a_free_slot_it_waits(payments: Payments) -> None:
