@@ -78,8 +78,11 @@ class Request:
             for path in (folder, f"{folder}.py"):
                 if (root / path).exists():
                     raise NewError(f"{self.name} is taken: {path} exists")
-        if keyword.iskeyword(self.folder) or _is_module(self.folder):
-            raise NewError(f"{self.name} is a Python module or keyword: choose another")
+        is_keyword = keyword.iskeyword(self.folder) or self.name in {"false", "null", "true"}
+        if is_keyword or _is_module(self.folder):
+            raise NewError(
+                f"{self.name} is a Python module, or a keyword of Python or YAML: choose another"
+            )
         for file in root.glob("process-compose*.yaml"):
             if re.search(rf"^  {self.name}:", file.read_text("utf-8"), re.MULTILINE):
                 raise NewError(f"{self.name} is taken: {file.name} has a process of that name")

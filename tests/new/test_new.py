@@ -65,6 +65,7 @@ NAMES_REFUSED = {
     "Rates": "is not a valid service name",
     "a" * 25: "is not a valid service name",
     "json": "Python module",
+    "true": "keyword of Python or YAML",
     "redis": "services/redis exists",
     "common": "services/common exists",
     "core-api": "services/core_api exists",
