@@ -6,6 +6,7 @@ syntax error, its log says why; process-compose and the next save start it again
 by hand stays stopped. On by default if the code is in a checkout; RELOAD=0 switches it off.
 """
 
+import contextlib
 import os
 import re
 import signal
@@ -41,6 +42,8 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 _log = structlog.get_logger()
 
+Watch = Callable[..., Iterator[set[Any]]]
+
 
 def is_enabled(environ: Mapping[str, str], services: Path) -> bool:
     """RELOAD if set; else whether `services` is in a checkout that can be written."""
@@ -66,11 +69,18 @@ def is_code(path: str) -> bool:
 
 def saved(services: Path, after: float, until: float) -> set[str]:
     """The code below `services` saved between two times, as paths relative to it."""
+    paths = (Path(folder, name) for folder, _, names in os.walk(services) for name in names)
     return {
         str(path.relative_to(services))
-        for path in services.rglob("*")
-        if is_code(str(path)) and after < path.lstat().st_mtime <= until
+        for path in paths
+        if is_code(str(path)) and after < _saved_at(path) <= until
     }
+
+
+def _saved_at(path: Path) -> float:
+    with contextlib.suppress(FileNotFoundError):
+        return path.lstat().st_mtime
+    return 0.0
 
 
 def watch(services: Path, supervisor: Supervisor, started: float) -> None:
@@ -81,18 +91,38 @@ def watch(services: Path, supervisor: Supervisor, started: float) -> None:
     import watchfiles  # noqa: PLC0415 - not needed where reloading is off
 
     _log.info("watching", folder=str(services))
-    batches = changes(watchfiles.watch, services)
-    # The first one shows that the watch has begun; the times tell what was saved before.
-    restart(supervisor, next(batches, set()) | saved(services, started, time.time()))
-    for names in batches:
+    for names in changes(watchfiles.watch, services, started):
         restart(supervisor, names)
 
 
-def changes(watch: Callable[..., Iterator[set[Any]]], services: Path) -> Iterator[set[str]]:
-    """Yields the code of each save, as paths relative to `services`, until a signal.
+def changes(watch: Watch, services: Path, after: float) -> Iterator[set[str]]:
+    """Yields the code saved after that time, as paths relative to `services`, until a signal.
 
     `watch` is that of watchfiles. A set is empty if nothing was saved for a while.
     """
+    while True:
+        with os.scandir(services):  # while it is open, no new folder gets its inode number
+            known = services.stat()
+            batches = _batches(watch, services)
+            # The first one shows that the watch has begun; the times tell what was saved before.
+            yield next(batches, set()) | saved(services, after, time.time())
+            for names in batches:
+                yield names
+                if _is_replaced(services, known):
+                    break
+            else:
+                return
+        after = 0.0  # any file of the new folder may differ
+
+
+def _is_replaced(folder: Path, known: os.stat_result) -> bool:
+    """Whether the path has a new folder, as after `git checkout`: the watch is not of that one."""
+    with contextlib.suppress(FileNotFoundError):
+        return not os.path.samestat(known, folder.stat())
+    return False
+
+
+def _batches(watch: Watch, services: Path) -> Iterator[set[str]]:
     watch_code = partial(
         watch,
         services,

@@ -1,5 +1,6 @@
 """Saved files are noticed on any system; tests/stack/test_reload.py shows what follows."""
 
+import os
 import threading
 import time
 from collections.abc import Collection, Iterator
@@ -11,6 +12,7 @@ import watchfiles
 
 from devtools import reload
 from devtools.supervisor import Supervisor
+from tests import support
 
 
 def test_without_a_watch_left_it_polls(tmp_path: Path) -> None:
@@ -22,7 +24,7 @@ def test_without_a_watch_left_it_polls(tmp_path: Path) -> None:
         threading.Timer(0.2, (tmp_path / "app.py").touch).start()
         yield from watchfiles.watch(*paths, force_polling=True, poll_delay_ms=20, **options)
 
-    saves = (names for names in reload.changes(exhausted, tmp_path) if names)
+    saves = (names for names in reload.changes(exhausted, tmp_path, time.time()) if names)
     assert next(saves) == {"app.py"}
 
 
@@ -46,6 +48,23 @@ def test_a_file_saved_just_before_the_watch_is_noticed(
     with pytest.raises(KeyboardInterrupt):
         reload.watch(tmp_path, Supervisor(""), time.time() - 1)
     assert changed == [{"app.py"}]
+
+
+@pytest.mark.parametrize("pause_seconds", [0, 1])
+def test_a_folder_replaced_by_another_is_watched(tmp_path: Path, pause_seconds: int) -> None:
+    """As by `git checkout` of a commit without it and back; what is saved before, is noticed."""
+    services = tmp_path / "services"
+    services.mkdir()
+    saves = reload.changes(watchfiles.watch, services, time.time())
+    assert next(saves) == set()
+    services.rmdir()
+    for _ in range(2 * pause_seconds):
+        assert next(saves) == set()
+    services.mkdir()
+    os.utime(support.script(services / "old.py", ""), (1, 1))
+    assert next(names for names in saves if names) == {"old.py"}
+    (services / "new.py").touch()
+    assert next(names for names in saves if names) == {"new.py"}
 
 
 def test_temporary_files_of_editors_are_no_code(tmp_path: Path) -> None:
