@@ -16,6 +16,8 @@ from services.psp_connector.sweep import Sweep
 
 _RESPONSE_SECONDS_MAX = 2.0
 _MEMORY_SHARE_MAX = 0.9
+# Each replica reports once a second.
+_REPLICA_LAG_SECONDS_MAX = 3
 # A million records take about 5 s.
 _SWEEP_SECONDS_MAX = 8.0
 
@@ -46,6 +48,8 @@ def _of(client: store.Client, settings: RedisSettings) -> list[Finding]:
         if name:
             findings.append(Finding("primary", name))
         findings += _node(node)
+        if required := settings.redis_replicas_min:
+            findings.append(_replicas(node, required))
     return [*findings, _lost(client, store.partitions(settings.partitions))]
 
 
@@ -69,6 +73,18 @@ def _node(client: store.Client) -> list[Finding]:
         _required("when full", policy, "noeviction", f"maxmemory-policy noeviction: {evicted}"),
         _memory(facts),
     ]
+
+
+def _replicas(client: store.Client, required: int) -> Finding:
+    """A fault if fewer than required confirm writes; a suspended one stays `online` for a while."""
+    facts = client.info("replication")
+    replicas = [facts[f"slave{n}"] for n in range(int(facts["connected_slaves"]))]
+    lag = _REPLICA_LAG_SECONDS_MAX
+    count = sum(one["state"] == "online" and one["lag"] <= lag for one in replicas)
+    if count >= required:
+        return Finding("replicas", str(count))
+    remedy = "nothing is accepted until they respond: is one stopped or suspended?"
+    return Finding("replicas", str(count), "fault", f"must be at least {required}", remedy)
 
 
 def _required(name: str, value: object, required: str, remedy: str) -> Finding:

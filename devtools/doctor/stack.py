@@ -18,7 +18,7 @@ from devtools.doctor import data
 from devtools.doctor.findings import Finding
 from devtools.processes import Holder, Member
 from devtools.settings import SETTINGS
-from devtools.supervisor import ProcessState, Supervisor, SupervisorError
+from devtools.supervisor import ProcessState, Supervisor, SupervisorError, UnresponsiveError
 
 _RESPONSE_SECONDS_MAX = 2.0
 
@@ -73,12 +73,16 @@ class Running:
         return [Finding("stack", f"at {self._first}", "note", note, remedy)]
 
     def unreachable(self) -> list[Finding]:
-        """A fault if the stack runs without its socket: the remedies of the others would fail."""
+        """A fault if the supervisor cannot be reached: the remedies of the others would fail."""
         socket = self._environ.get("PC_SOCKET_PATH", "")
-        if not socket or Path(socket).is_socket():
-            return []
-        note = f"running, but its socket {socket} was deleted"
-        return [Finding("stack", "unreachable", "fault", note, "`platform down` stops it")]
+        if socket and not Path(socket).is_socket():
+            note = f"running, but its socket {socket} was deleted"
+            return [Finding("stack", "unreachable", "fault", note, "`platform down` stops it")]
+        try:
+            Supervisor(socket).is_listening()
+        except UnresponsiveError as error:
+            return [Finding("stack", "no response", "fault", str(error))]
+        return []
 
     def _may_be_ours(self, name: str) -> bool:
         """Whether a port's listener is its process; while the stack is up, even in a debugger."""

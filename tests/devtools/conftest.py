@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from devtools.address import BLOCK
+from devtools.checkout import current
 from devtools.doctor.findings import Finding
+from devtools.doctor.stack import Running
 from devtools.settings import SETTINGS
 from tests.support import ROOT, free_ports
 
@@ -84,3 +86,8 @@ def python(code: str, *prefix: str, **environ: str) -> Iterator[subprocess.Popen
 def readers_of(variable: str) -> str:
     """The services that read a setting, with those that `new` has made."""
     return ", ".join(name for name, service in SETTINGS.items() if variable in service.variables())
+
+
+def running(environ: dict[str, str], **more: str) -> Running:
+    """The checks of a stack in which nothing runs yet."""
+    return Running(current(environ | more), int(environ["PLATFORM_PORT"]))

@@ -120,10 +120,11 @@ def test_a_suspended_supervisor_is_named(stack: Stack) -> None:
                 pool.submit(stack.platform, "down"),
                 pool.submit(stack.platform, "run", "smoke"),
                 pool.submit(stack.compose, "process", "list"),
+                pool.submit(stack.doctor),
             ]
         for done in (command.result() for command in commands):
             assert done.returncode == 1
-            assert f"`kill -CONT {stack.supervisor.pid}`" in done.stderr
+            assert f"`kill -CONT {stack.supervisor.pid}`" in done.stderr + done.stdout
     finally:
         stack.supervisor.send_signal(SIGCONT)
     assert stack.platform("status").returncode == 0

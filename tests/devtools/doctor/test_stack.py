@@ -9,26 +9,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import redis
 
 from devtools import preflight, processes
 from devtools.address import CLUSTER_BLOCK, PORT_OFFSETS
 from devtools.catalog import CONSOLE, LISTENERS
-from devtools.checkout import current
 from devtools.doctor import stack
-from devtools.doctor.stack import Running
 from devtools.supervisor import ProcessState
-from services.common import store
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
 from services.psp_connector.breaker import FAILURES_MAX
-from tests.devtools.conftest import WAIT, one, python, wrong
-from tests.support import free_ports, program, redis_answers, redis_server, service, wait_until
-
-
-def running(environ: dict[str, str], **more: str) -> Running:
-    """The checks of a stack in which nothing runs yet."""
-    return Running(current(environ | more), int(environ["PLATFORM_PORT"]))
+from tests.devtools.conftest import WAIT, one, python, running, wrong
+from tests.support import free_ports, service, wait_until
 
 
 def listening(environ: dict[str, str], state: Path, name: str, *, process: str = "") -> Any:
@@ -192,66 +183,6 @@ def test_a_port_that_is_only_bound_may_be_our_own(environ: dict[str, str]) -> No
         bound.bind(("127.0.0.1", int(environ["PLATFORM_PORT"]) + PORT_OFFSETS["core-api"]))
         [fault] = wrong(running(environ).ports())
     assert "or one that does not listen on it yet" in fault.note
-
-
-def test_redis_must_keep_transactions(environ: dict[str, str], tmp_path: Path) -> None:
-    """A Redis that evicts or has no append-only file is a fault, also an external one."""
-    port = free_ports(1)
-    options = "--appendonly", "no", "--maxmemory-policy", "allkeys-lru"
-    with redis_server(tmp_path / "redis", port, *options):
-        items = running(environ, REDIS_URL=f"redis://127.0.0.1:{port}/0").redis()
-    assert [item.name for item in wrong(items)] == ["append-only file", "when full"]
-
-
-def test_a_redis_that_cannot_write_must_not_be_stopped(
-    environ: dict[str, str], tmp_path: Path
-) -> None:
-    """What it acknowledged as the disk filled up is only in its memory: `doctor` says so."""
-    url = f"redis://127.0.0.1:{(port := free_ports(1))}/0"
-    start = f"exec redis-server services/redis/redis.conf --port {port} --dir {tmp_path}"
-    full = ["sh", "-c", f"trap '' XFSZ; ulimit -f 4; {start}"]  # blocks of 512 or 1,024 bytes
-    with program(full, environ=os.environ, output=tmp_path / "log"):
-        wait_until(lambda: redis_answers(url))
-        with redis.Redis.from_url(url) as client:
-            assert client.set("acknowledged", "x" * 8192)
-        [fault] = wrong(running(environ, REDIS_URL=url).redis())
-    assert (fault.name, fault.value) == ("last write to it", "err")
-    assert "before you stop Redis" in fault.remedy
-    with redis_server(tmp_path, port), redis.Redis.from_url(url) as client:
-        assert not client.exists("acknowledged"), "so the stop above has lost it"
-
-
-@pytest.mark.parametrize(("status", "count"), [("processing", 1), ("captured", 0)])
-def test_open_transactions_in_no_queue_are_counted(
-    client: Any, redis_port: int, environ: dict[str, str], status: str, count: int
-) -> None:
-    client.xgroup_create(store.WHOLE.queue, store.GROUP, id="0", mkstream=True)
-    key = store.WHOLE.transaction("00000000-0000-4000-8000-000000000000")
-    client.hset(key, mapping={"status": status, "entry": "1-1"})
-    found = running(environ, REDIS_URL=f"redis://127.0.0.1:{redis_port}/0").redis()
-    assert one(found, "orphaned transactions").value == str(count)
-    assert [item.status for item in wrong(found)] == ["warning"] * count
-
-
-@pytest.mark.parametrize(
-    ("forbidden", "name"), [("-evalsha", "orphaned transactions"), ("-info", "redis://")]
-)
-def test_only_a_key_of_another_type_is_to_be_deleted(
-    client: Any, redis_port: int, environ: dict[str, str], forbidden: str, name: str
-) -> None:
-    """Any other error of Redis is shown as it is: deleting a key would lose payments."""
-    client.hset(store.WHOLE.transaction("00000000-0000-4000-8000-000000000000"), "status", "queued")
-    client.set(store.WHOLE.queue, "x")
-    fault = wrong(running(environ, REDIS_URL=f"redis://127.0.0.1:{redis_port}/0").redis())[-1]
-    assert "delete it" in fault.remedy
-    client.acl_setuser(
-        "a", enabled=True, nopass=True, keys="*", categories=["+@all"], commands=[forbidden]
-    )
-    found = running(environ, REDIS_URL=f"redis://a:x@127.0.0.1:{redis_port}/0").redis()
-    client.acl_deluser("a")
-    fault = wrong(found)[-1]
-    assert fault.name.startswith(name)
-    assert ("permissions" in fault.note, fault.remedy) == (True, "")
 
 
 def test_a_psp_that_is_unavailable_is_reported(
