@@ -9,17 +9,14 @@ places of the console's own.
 """
 
 import asyncio
-import contextlib
-import os
 import re
-import socket
-import sys
-from pathlib import Path
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from devtools.console.peer import is_foreign
 
 _POLICY_VIOLATION = 1008  # WebSocket close code, RFC 6455
 _HEADERS = {
@@ -31,12 +28,6 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-# proc_pid_net(5); a client with an IPv6 socket is in the second.
-TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
-_MAPPED = "0000000000000000FFFF0000"
-# State, queues, timer, retransmissions, user, timeout, inode: 0 after the program closed it.
-_USER = re.compile(r" \w+ \S+ \S+ \S+ +([0-9]+) +[0-9]+ +([0-9]+)")
-_ROOT = 0
 
 
 class OwnUserProtocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type]  # of which there are two
@@ -93,28 +84,3 @@ def _with_headers(send: Send) -> Send:
         await send(message)
 
     return send_with_headers
-
-
-def is_foreign(peer: tuple[str, int] | None, server: tuple[str, int]) -> bool:
-    """Whether another user has the socket at `peer`, connected to `server`. Both are IPv4.
-
-    Root is allowed: it can do anything, and relays connections from a browser outside a virtual
-    machine. A closed connection counts as foreign: Linux lists it as root's or not at all, and
-    `peer` is None. False if the system does not list `server`, so that the user is unknown.
-    """
-    if peer is None:
-        return True
-    is_listed = False
-    for table, prefix in zip(TABLES, ("", _MAPPED), strict=True):
-        with contextlib.suppress(OSError):
-            text = table.read_text("ascii")
-            is_listed = is_listed or _hex(server) in text
-            _, _, rest = text.partition(f" {prefix}{_hex(peer)} {prefix}{_hex(server)}")
-            if entry := _USER.match(rest):
-                return entry[2] == "0" or int(entry[1]) not in {_ROOT, os.getuid()}
-    return is_listed
-
-
-def _hex(address: tuple[str, int]) -> str:
-    host = int.from_bytes(socket.inet_aton(address[0]), sys.byteorder)
-    return f"{host:08X}:{address[1]:04X}"
