@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 from pathlib import Path
 
 import structlog
@@ -9,6 +10,8 @@ import structlog
 from services.auth_api.userfile import User, UsersError, load
 
 _log = structlog.get_logger()
+
+_RETRY_SECONDS = 1.0
 
 
 class UserDirectory:
@@ -22,7 +25,8 @@ class UserDirectory:
         self._lock = threading.Lock()
         self._seen = self._stamp()
         self._users = self._load()
-        self._is_current = True
+        self._fault = ""
+        self._tried_at = 0.0
 
     def find(self, username: str) -> User | None:
         if self._stamp() != self._seen:
@@ -35,23 +39,28 @@ class UserDirectory:
     def check(self) -> None:
         """Raises UsersError unless the users in force are those of the file.
 
-        An unchanged file is loaded only if that failed before, perhaps temporarily: anybody may
-        request a health check, and a long file would take its time from the logins.
+        An unchanged file is loaded only if that failed before, perhaps temporarily, and once a
+        second: anybody may request a health check, and a long file would take its time from the
+        logins.
         """
         with self._lock:
-            if self._stamp() != self._seen or not self._is_current:
+            is_due = self._fault and time.monotonic() > self._tried_at + _RETRY_SECONDS
+            if is_due or self._stamp() != self._seen:
                 self._reload()
+            elif self._fault:
+                raise UsersError(self._fault)
 
     def _reload(self) -> None:
         stamp = self._stamp()
-        is_changed, self._seen, self._is_current = stamp != self._seen, stamp, False
+        is_changed, self._seen = stamp != self._seen, stamp
         try:
             self._users = self._load()
         except UsersError as error:
+            self._fault, self._tried_at = str(error), time.monotonic()
             if is_changed:
-                _log.error("users not reloaded, keeping previous users", reason=str(error))
+                _log.error("users not reloaded, keeping previous users", reason=self._fault)
             raise
-        self._is_current = True
+        self._fault = ""
         _log.info("users reloaded", count=len(self._users))
 
     def _load(self) -> dict[str, User]:

@@ -66,6 +66,7 @@ def test_a_users_file_that_was_unreadable_once_is_loaded_again(
     if seen_by == "login":
         file.chmod(0o640)
     else:
+        monkeypatch.setattr("services.auth_api.directory._RETRY_SECONDS", 0)
         assert api.simulate_get("/health").status_code == 200
     assert claims(log_in(api, "alice"))["enabled"] is False
 
@@ -81,6 +82,10 @@ def test_a_health_check_does_not_load_an_unchanged_file(
             assert api.simulate_get("/health").status_code == 200
         assert loads.call_count == count
         os.utime(file)
+    file.write_text("[")
+    for _check in range(3):
+        assert api.simulate_get("/health").status_code == 503
+    assert loads.call_count == 2
 
 
 def test_a_mounted_file_that_was_replaced_is_noticed(file: Path) -> None:
