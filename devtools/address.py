@@ -17,10 +17,6 @@ from devtools.catalog import CONSOLE, LISTENERS, REDIS_NODES, SERVICES
 DEFAULT_PORT = 8000
 AUTO = "auto"
 
-# Added to the router's port.
-PORT_OFFSETS: Mapping[str, int] = {
-    service.name: service.port_offset for service in SERVICES.values()
-}
 BLOCK = max(service.port_offset for service in LISTENERS.values()) + 1
 NODES = len(REDIS_NODES)
 _LOOPBACK, _ALL = "127.0.0.1", "0.0.0.0"

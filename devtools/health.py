@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 
-from devtools.address import DEFAULT_PORT, PORT_OFFSETS, recorded_port, state_folder
+from devtools.address import DEFAULT_PORT, recorded_port, state_folder
 from devtools.catalog import CONSOLE, LISTENERS, SERVICES, Service
 from devtools.supervisor import (
     NO_STACK,
@@ -63,8 +63,8 @@ def ready(environ: Mapping[str, str]) -> int:
     """
     first_port = recorded_port(state_folder(environ)) or DEFAULT_PORT
     deadline = time.monotonic() + _HEALTHY_SECONDS_MAX
-    left = [name for name in PORT_OFFSETS if name != "redis"]
-    while left := [name for name in left if not is_healthy(first_port + PORT_OFFSETS[name])]:
+    left = [name for name in SERVICES if name != "redis"]
+    while left := [name for name in left if not is_healthy(SERVICES[name].port(first_port))]:
         if time.monotonic() > deadline:
             sys.stderr.write(f"not healthy: {', '.join(left)}: see `doctor`\n")
             return 1
@@ -82,7 +82,7 @@ def report(first_port: int, states: Sequence[ProcessState], *, has_console: bool
     by_name = {state.name: state for state in states}
     lines = [_line(service, first_port, by_name.get(name)) for name, service in SERVICES.items()]
     began = [state.started_at for state in states if state.started_at]
-    ended = [state.ready_at for state in states if state.ready_at and state.name in PORT_OFFSETS]
+    ended = [state.ready_at for state in states if state.ready_at and state.name in SERVICES]
     took = f", {(max(ended) - min(began)).total_seconds():.1f} s after its start" if ended else ""
     console = f"Console: {CONSOLE.url(first_port)}\n" if has_console else ""
     healthy = f"The platform is healthy{took}: http://127.0.0.1:{first_port}\n"
@@ -154,7 +154,7 @@ def faults(states: Sequence[ProcessState]) -> dict[str, str]:
     """Why processes are not ready; those waiting for others only if nothing else is wrong."""
     reasons = {}
     for state in states:
-        if state.name in PORT_OFFSETS and state.is_running and not state.is_ready:
+        if state.name in SERVICES and state.is_running and not state.is_ready:
             reasons[state.name] = "runs, but is not ready"
         elif state.has_failed:
             reasons[state.name] = f"ended with code {state.exit_code}"

@@ -117,7 +117,7 @@ let
     default = platform;
     reset = pkgs.writeShellApplication {
       name = "reset-platform";
-      text = ''exec ${lib.getExe platform} reset "$@"'';
+      text = ''exec ${platform}/bin/platform reset "$@"'';
       meta.description = "stops the stack and deletes its state, after asking";
     };
   };

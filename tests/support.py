@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -43,6 +44,16 @@ _closed.bind(("127.0.0.1", 0))
 CLOSED_PORT: int = _closed.getsockname()[1]
 
 T = TypeVar("T")
+
+
+def copied(folder: Path, *more: str) -> Path:
+    """A copy of the checkout's code, and of more folders, for editing."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in ("devtools", "services", *more):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for name in ("process-compose.yaml", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    return folder
 
 
 def free_ports(count: int) -> int:

@@ -58,7 +58,7 @@ def _users(root: Path, request: Request) -> Iterator[str]:
     forms = [
         rf"(from|import|-m) {module}|[\"']{module}",
         rf"([\"']|\${{?){variable}_(PORT|ADDRESS)\b",
-        rf"\b(SERVICES|LISTENERS|PORT_OFFSETS|SETTINGS)\[[\"']{name}[\"']\]",
+        rf"\b(SERVICES|LISTENERS|SETTINGS)\[[\"']{name}[\"']\]",
     ]
     for folder in _USERS:
         # A single word in quotes may mean something else; elsewhere, so may any.

@@ -36,7 +36,6 @@ in
   concatStrings = builtins.concatStringsSep "";
 
   escapeShellArg = text: "'${builtins.replaceStrings [ "'" ] [ "'\\''" ] text}'";
-  getExe = package: "${package}/bin/${package.meta.mainProgram or package.name}";
   filterAttrs =
     keep: attrs:
     removeAttrs attrs (builtins.filter (name: !keep name attrs.${name}) (builtins.attrNames attrs));

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from devtools.address import PORT_OFFSETS
+from devtools.catalog import SERVICES
 from tests import support
 from tests.chaos.conftest import FAST_RETRIES
 from tests.chaos.harness import Chaos
@@ -29,7 +29,7 @@ TRAFFIC_SECONDS = 5  # without the outages
 )
 def test_killed_under_load(chaos: Chaos, names: list[str]) -> None:
     """After `kill -9`, all accepted transactions end, captured at most once; logs continue."""
-    logs = {name: chaos.stack.log(name) for name in PORT_OFFSETS}
+    logs = {name: chaos.stack.log(name) for name in SERVICES}
     with chaos.traffic():
         for name in names:
             time.sleep(TRAFFIC_SECONDS / len(names))

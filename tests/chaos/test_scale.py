@@ -4,21 +4,19 @@ from functools import partial
 
 import httpx
 
-from devtools.address import PORT_OFFSETS
+from devtools.catalog import SERVICES
 from tests import support
 from tests.chaos.harness import PLAIN, Chaos
 
 REPLICAS = 3
-# As in process-compose.yaml: the second connector listens ten ports higher.
-PORT_STEP = 10
 WORK_SECONDS_MAX = 30
 
 
 def attempts(chaos: Chaos, number: int) -> float:
     """Attempts that a connector has finished; 0 if it does not respond."""
-    port = chaos.stack.port + PORT_OFFSETS["psp-connector"] + number * PORT_STEP
+    url = SERVICES["psp-connector"].url(chaos.stack.port, number)
     try:
-        text = support.http.get(f"http://127.0.0.1:{port}/metrics").text
+        text = support.http.get(f"{url}/metrics").text
     except httpx.TransportError:
         return 0
     lines = [line for line in text.splitlines() if line.startswith("psp_attempts_total{")]

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from devtools.address import PORT_OFFSETS
+from devtools.catalog import SERVICES
 from tests.chaos.harness import CAPTURES, Chaos, figures
 
 TRANSACTIONS = 20_000
@@ -27,7 +27,7 @@ def send(chaos: Chaos, count: int) -> float:
 
 def memory(chaos: Chaos) -> dict[str, float]:
     """Resident megabytes of each process of the stack, including its children."""
-    found = {name: chaos.stack.process(name) for name in PORT_OFFSETS}
+    found = {name: chaos.stack.process(name) for name in SERVICES}
     return {
         name: sum(p.memory_info().rss for p in [process, *process.children(recursive=True)]) / _MB
         for name, process in found.items()

@@ -13,9 +13,7 @@ import redis
 import yaml
 
 from devtools import catalog
-from devtools.address import PORT_OFFSETS
-from devtools.settings import SETTINGS
-from services.common.settings import Secret
+from tests.devtools.conftest import SECRETS
 from tests.support import ROOT, call, free_ports, redis_server, script
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
@@ -68,7 +66,7 @@ def test_the_addresses_are_those_of_the_local_ports() -> None:
     """Each service has the same port; only the router's is published, and on this machine only."""
     text = (ROOT / "deploy/compose.yaml").read_text()
     for name, port in re.findall(r"\b([a-z][a-z0-9-]*):(8\d\d\d)\b", text):
-        assert int(port) == 8000 + PORT_OFFSETS[name], name
+        assert int(port) == catalog.SERVICES[name].port(8000), name
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert published == {"router": ["127.0.0.1:${PLATFORM_PORT:-8000}:8000"]}
 
@@ -151,15 +149,9 @@ def test_prepare_helps_and_writes_nothing(checkout: Path, word: str, code: int) 
 
 def test_every_secret_is_a_file() -> None:
     """No variable holds a secret (`docker inspect` shows it); files that are named are mounted."""
-    secret = {
-        name.upper()
-        for settings in SETTINGS.values()
-        for name, field in settings.model_fields.items()
-        if field.annotation in (Secret, Secret | None)
-    }
     for service in SERVICES.values():
         environment = service.get("environment", {})
-        assert secret.isdisjoint(environment)
+        assert SECRETS.isdisjoint(environment)
         files = [text for name, text in environment.items() if name.endswith("_FILE")]
         mounted = {f"/run/secrets/{name}" for name in service.get("secrets", ())}
         assert {file for file in files if file.startswith("/run/")} <= mounted

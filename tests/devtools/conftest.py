@@ -15,10 +15,18 @@ from devtools.checkout import current
 from devtools.doctor.findings import Finding
 from devtools.doctor.stack import Running
 from devtools.settings import SETTINGS
+from services.common.settings import Secret
 from tests.support import ROOT, free_ports
 
 # Prints that it runs, then waits for the end of its input, at the latest with the test.
 WAIT = "print('up', flush=True); sys.stdin.read()"
+# The variables of all settings that are secrets.
+SECRETS = {
+    name.upper()
+    for settings in SETTINGS.values()
+    for name, field in settings.model_fields.items()
+    if field.annotation in (Secret, Secret | None)
+}
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from devtools.address import BLOCK
-from tests.support import ROOT, call, free_ports
+from tests.support import call, copied, free_ports
 
 SETTINGS, TOML = "services/core_api/settings.py", "services/core_api/service.toml"
 BROKEN = [
@@ -26,12 +26,7 @@ BROKEN = [
 @pytest.fixture
 def code(tmp_path: Path) -> Path:
     """A copy of this code, that runs its stack's commands."""
-    for folder in ("services", "devtools", "nix/host"):
-        shutil.copytree(
-            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
-        )
-    shutil.copy(ROOT / "process-compose.yaml", tmp_path)
-    return tmp_path
+    return copied(tmp_path, "nix/host")
 
 
 def run(code: Path, command: str) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from devtools.address import BLOCK, PORT_OFFSETS
+from devtools.address import BLOCK
 from devtools.catalog import SERVICES
 from tests.images.container import contained, volume_root
 from tests.support import CLOSED_PORT, call, free_ports, program, wait_until
@@ -111,7 +111,7 @@ def images(folder: Path) -> dict[str, Image]:
     configs = json.loads(Path(file).read_text())
     assert set(NAMES) == set(configs)
     first = free_ports(BLOCK)
-    ports = {name: first + PORT_OFFSETS[name] for name in NAMES}
+    ports = {name: SERVICES[name].port(first) for name in NAMES}
     own = variables_of(folder, {name: f"127.0.0.1:{port}" for name, port in ports.items()})
     return {
         name: Image(name, configs[name], ports[name], folder, own.get(name, {})) for name in NAMES

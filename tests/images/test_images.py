@@ -9,7 +9,6 @@ import httpx
 import pytest
 import redis
 
-from devtools.address import PORT_OFFSETS
 from devtools.catalog import SERVICES as CATALOG
 from tests.images.conftest import NAMES, Image, Stack
 from tests.support import ROOT, free_ports, program, redis_answers, wait_until
@@ -41,7 +40,7 @@ def test_how_a_container_is_run(name: str, images: dict[str, Image]) -> None:
     """
     image = images[name]
     assert image.config["User"] == "65532:65532"
-    assert image.own_port == 8000 + PORT_OFFSETS[name]
+    assert image.own_port == CATALOG[name].port(8000)
     if name != "redis":
         assert image.own_environ["HTTP_HOST"] == "0.0.0.0"
         assert image.own_environ["HTTP_PORT"] == str(image.own_port)

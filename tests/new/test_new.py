@@ -101,7 +101,7 @@ REFERENCES = [
     ("tests/common/test_openapi.py", 'patch("services.<name>.app.clock")'),
     ("nix/package.nix", "exec python -m services.<name>"),
     ("devtools/health.py", 'SERVICES["<name>"].port(8000)'),
-    ("tests/stack/test_attach.py", """f"http://127.0.0.1:{port + PORT_OFFSETS['<name>']}/\""""),
+    ("tests/stack/test_attach.py", """f"{SERVICES['<name>'].url(port)}/\""""),
     ("devtools/environment.py", 'environ["<NAME>_PORT"]'),
     ("services/router/run.sh", 'curl "http://${<NAME>_ADDRESS}"'),
     ("devtools/console/overview.py", 'NODES = ("router", "<name>-api")'),

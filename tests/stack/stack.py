@@ -17,7 +17,8 @@ import httpx
 import psutil
 import redis
 
-from devtools.address import BLOCK, PORT_OFFSETS
+from devtools.address import BLOCK
+from devtools.catalog import SERVICES
 from devtools.health import is_healthy
 from devtools.processes import is_gone
 from devtools.supervisor import ProcessState, Supervisor
@@ -83,7 +84,7 @@ class Stack:
 
     def sandbox(self, method: str, path: str, **more: Any) -> Any:
         """Queries the sandbox's control interface with its token."""
-        url = f"http://127.0.0.1:{self.port + PORT_OFFSETS['psp-sandbox']}/_sandbox/{path}"
+        url = f"{SERVICES['psp-sandbox'].url(self.port)}/_sandbox/{path}"
         token = (self.state / "sandbox-token").read_text().strip()
         headers = {"Authorization": f"Bearer {token}"}
         response = support.http.request(method, url, headers=headers, **more)
@@ -122,7 +123,7 @@ class Stack:
 
     def wait_healthy(self) -> None:
         """Waits until every service's health check passes."""
-        for name in PORT_OFFSETS:
+        for name in SERVICES:
             support.wait_until(partial(self.healthy, name), what=name)
 
     def healthy(self, name: str) -> bool:
@@ -130,7 +131,7 @@ class Stack:
         if name == "redis":
             url = self.state / "redis-url"  # written by preflight
             return url.exists() and support.redis_answers(url.read_text().strip())
-        return is_healthy(self.port + PORT_OFFSETS[name])
+        return is_healthy(SERVICES[name].port(self.port))
 
     def log(self, name: str, replica: str = "") -> str:
         """The process's log so far; process-compose creates the file with the first line."""

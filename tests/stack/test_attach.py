@@ -11,7 +11,7 @@ from urllib.parse import quote_plus
 import pytest
 
 from devtools import debug, preflight, processes
-from devtools.address import PORT_OFFSETS
+from devtools.catalog import SERVICES
 from devtools.settings import SETTINGS
 from services.common import redis_client, store
 from services.common.settings import masked
@@ -139,10 +139,10 @@ def test_the_doctor_finds_a_healthy_stack_in_order(stack: Stack) -> None:
     code, found = doctor()
     assert (code, [one for one in found if one["status"] == "fault"]) == (0, [])
     ports = [one for one in found if one["section"] == "ports" and one["value"].isdigit()]
-    assert list(PORT_OFFSETS) == [one["name"] for one in ports]
+    assert list(SERVICES) == [one["name"] for one in ports]
     assert all(one["note"].startswith("ours: ") for one in ports), ports
     health = {one["name"]: one["value"] for one in found if one["section"] == "health"}
-    assert {name: "pass" for name in PORT_OFFSETS if name != "redis"} == health
+    assert {name: "pass" for name in SERVICES if name != "redis"} == health
     assert [one for one in found if "other settings" in one["note"]] == []
     _, found = doctor(QUEUE_LIMIT="5")
     [note] = [one for one in found if "other settings" in one["note"]]

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from devtools.processes import is_gone
 from tests import support
 
 COMMAND = [sys.executable, "-m", "bench"]
@@ -47,7 +48,7 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:
         process.terminate()
         assert process.wait(60) == 128 + signal.SIGTERM
     assert len(started) > 5
-    left = [p for p in started if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    left = [p for p in started if not is_gone(p)]
     for one in left:  # process-compose stops the others
         one.terminate()
     assert left == []

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from devtools.address import PORT_OFFSETS
+from devtools.catalog import SERVICES
 from devtools.merchant.contract import CHECKS
 from tests import support
 from tests.stack.stack import Stack
@@ -56,9 +56,9 @@ def test_every_refusal_is_the_platforms_own(
 def test_nothing_listens_beyond_the_loopback(stack: Stack) -> None:
     """Every listening socket of every process is bound to 127.0.0.1."""
     found = []
-    for name in PORT_OFFSETS:
+    for name in SERVICES:
         process = stack.process(name)
         for one in (process, *process.children(recursive=True)):
             found += [c.laddr for c in one.net_connections(kind="inet") if c.status == "LISTEN"]
-    assert len(found) >= len(PORT_OFFSETS)
+    assert len(found) >= len(SERVICES)
     assert {address.ip for address in found} == {"127.0.0.1"}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from devtools.address import PORT_OFFSETS
+from devtools.catalog import SERVICES
 from tests import support
 from tests.stack.stack import STOP_SECONDS_MAX, Stack, processes_of, running
 
@@ -74,7 +74,7 @@ def test_the_stack_runs_in_any_environment(home: Path) -> None:
     own = {"HOME": str(home), "PYTHONPATH": str(home), "BASH_ENV": str(home / "bash_env")}
     with running(**HOSTILE | own, QUEUE_LIMIT="77", HTTP_HOST="") as stack:
         assert stack.paid()["status"] == "captured"
-        for name in PORT_OFFSETS:
+        for name in SERVICES:
             inherited = stack.process(name).environ()
             assert inherited["QUEUE_LIMIT"] == "77", "a setting arrives"
             assert inherited.keys() & HOSTILE.keys() <= PROXIES | ENDPOINT | SET_BY_THE_STACK, name
@@ -89,7 +89,7 @@ def test_the_stack_runs_in_any_environment(home: Path) -> None:
 
 def test_redis_requires_its_password(stack: Stack) -> None:
     """Redis refuses commands without its password, and has no configuration file to rewrite."""
-    stranger: Any = redis.Redis(port=stack.port + PORT_OFFSETS["redis"], retry=support.ONE_TRY)
+    stranger: Any = redis.Redis(port=SERVICES["redis"].port(stack.port), retry=support.ONE_TRY)
     for command in ("PING", "CONFIG REWRITE", "KEYS *"):
         with pytest.raises(redis.AuthenticationError):
             stranger.execute_command(*command.split())
@@ -101,7 +101,7 @@ def test_redis_requires_its_password(stack: Stack) -> None:
 def test_no_secret_of_the_state_folder_is_copied(stack: Stack) -> None:
     """Secrets are in files of mode 600, and in no process title, environment, log or finding."""
     stack.paid()
-    output = stack.doctor().stdout + "".join(stack.log(name) for name in PORT_OFFSETS)
+    output = stack.doctor().stdout + "".join(stack.log(name) for name in SERVICES)
     for process in processes_of(stack.state):
         output += " ".join(process.cmdline()) + str(process.environ())
     for name in ("jwt-secret", "redis-password", "redis-url", "sandbox-token"):
@@ -111,7 +111,7 @@ def test_no_secret_of_the_state_folder_is_copied(stack: Stack) -> None:
 
 def test_the_sandbox_requires_its_token(stack: Stack) -> None:
     """The sandbox neither lists payments nor changes faults without its token."""
-    url = f"http://127.0.0.1:{stack.port + PORT_OFFSETS['psp-sandbox']}/_sandbox"
+    url = f"{SERVICES['psp-sandbox'].url(stack.port)}/_sandbox"
     bearer = {"Authorization": "Bearer sk_test_sandbox"}
     for method, path in (("GET", "payment_intents"), ("DELETE", "faults")):
         stack.sandbox(method, path)

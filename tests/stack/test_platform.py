@@ -14,8 +14,8 @@ from signal import SIGCONT, SIGSTOP
 import psutil
 import pytest
 
-from devtools.address import PORT_OFFSETS, is_free, recorded_port
-from devtools.catalog import CONSOLE
+from devtools.address import is_free, recorded_port
+from devtools.catalog import CONSOLE, SERVICES
 from devtools.health import is_healthy
 from devtools.processes import is_gone
 from tests import support
@@ -42,8 +42,8 @@ def test_up_waits_for_health_and_reset_for_confirmation(environ: dict[str, str])
     assert done.returncode == 0, done.stdout + done.stderr
     head = rf"The platform is healthy, \d+\.\d s after its start: http://127\.0\.0\.1:{port}\n"
     assert re.search(head, done.stdout)
-    for name, offset in PORT_OFFSETS.items():
-        line = rf"^  {name} +\d+\.\d\d s   \w+://127\.0\.0\.1:{port + offset}$"
+    for name, service in SERVICES.items():
+        line = rf"^  {name} +\d+\.\d\d s   {re.escape(service.url(port))}$"
         assert re.search(line, done.stdout, re.MULTILINE)
     assert f"Console: http://127.0.0.1:{CONSOLE.port(port)}\n" in done.stdout
     support.wait_until(lambda: is_healthy(CONSOLE.port(port)), what="the console")
@@ -106,7 +106,7 @@ def test_status_shows_each_process(stack: Stack) -> None:
     """Each process has a line with port and health."""
     listed = stack.platform("status").stdout.splitlines()
     lines = {line.split()[0]: line.split()[1:] for line in listed}
-    assert lines["core-api"] == ["Running", str(stack.port + PORT_OFFSETS["core-api"]), "pass"]
+    assert lines["core-api"] == ["Running", str(SERVICES["core-api"].port(stack.port)), "pass"]
     assert set(lines) == {state.name for state in stack.states()}
 
 
@@ -205,7 +205,7 @@ def kill_supervisor(state: Path) -> dict[str, psutil.Process]:
     found = {process.environ().get("PC_PROC_NAME", ""): process for process in left_of(state)}
     boss = found["router"].parent()
     assert boss
-    left = {name: psutil.Process(found[name].pid) for name in PORT_OFFSETS}
+    left = {name: psutil.Process(found[name].pid) for name in SERVICES}
     boss.kill()
     support.wait_until(lambda: is_gone(boss), what="the supervisor's end")
     return left
@@ -219,7 +219,7 @@ def assert_named(left: Mapping[str, psutil.Process], text: str) -> None:
 
 def test_start_faults_are_printed(environ: dict[str, str]) -> None:
     """All faults of preflight appear at the terminal; nothing else is started."""
-    port = int(environ["PLATFORM_PORT"]) + PORT_OFFSETS["psp-connector"]
+    port = SERVICES["psp-connector"].port(int(environ["PLATFORM_PORT"]))
     wrong = environ | {"QUEUE_LIMIT": "many"}
     with socket.create_server(("127.0.0.1", port)):
         done = platform(wrong, "up", "-D")

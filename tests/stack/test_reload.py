@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,16 +17,6 @@ from tests import support
 from tests.stack.stack import Stack, left_of, running
 
 SECONDS_MAX = 30  # one is the aim; the machine of a check is shared and slow at times
-
-
-def code(folder: Path) -> Path:
-    """A copy of the checkout's code, for editing."""
-    ignored = shutil.ignore_patterns("__pycache__")
-    for name in ("devtools", "services"):
-        shutil.copytree(support.ROOT / name, folder / name, ignore=ignored)
-    for name in ("process-compose.yaml", "pyproject.toml"):
-        shutil.copy(support.ROOT / name, folder)
-    return folder
 
 
 class Checkout:
@@ -74,7 +63,7 @@ def running_from(folder: Path, *, healthy: bool = True) -> Iterator[Checkout]:
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     """One copy for all tests, each of which restores it."""
-    folder = code(tmp_path_factory.mktemp("checkout"))
+    folder = support.copied(tmp_path_factory.mktemp("checkout"))
     with running_from(folder) as checkout:
         checkout.stack.wait_for_log("reload", " watching")
         yield checkout
@@ -183,7 +172,7 @@ def test_a_saved_caddyfile_is_served(checkout: Checkout) -> None:
 
 def test_a_stack_that_starts_with_a_syntax_error(tmp_path: Path) -> None:
     """It waits for the repair, even before `reload` watches; `down` then leaves nothing."""
-    folder = code(tmp_path / "code")
+    folder = support.copied(tmp_path / "code")
     path = folder / "services/core_api/resources.py"
     good = path.read_text()
     path.write_text("def\n")

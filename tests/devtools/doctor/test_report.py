@@ -19,10 +19,8 @@ from devtools.checkout import current
 from devtools.doctor import __main__ as doctor
 from devtools.doctor import findings, machine
 from devtools.doctor.findings import Finding
-from devtools.settings import SETTINGS
 from devtools.terminal import Output
-from services.common.settings import Secret
-from tests.devtools.conftest import one, readers_of, wrong
+from tests.devtools.conftest import SECRETS, one, readers_of, wrong
 from tests.support import CLOSED_PORT, script
 
 SECTIONS = ["programs", "ports", "health", "redis", "settings", "state", "machine"]
@@ -158,13 +156,7 @@ def test_files_with_secrets_must_be_private(environ: dict[str, str], checkout: P
 
 def test_every_secret_in_dotenv_is_recognized(environ: dict[str, str], checkout: Path) -> None:
     """If others can read `.env`, each setting that is a secret or may hold one is warned of."""
-    secrets = {
-        name.upper()
-        for settings in SETTINGS.values()
-        for name, field in settings.model_fields.items()
-        if field.annotation in (Secret, Secret | None)
-    }
-    for variable in (*secrets, "OTEL_EXPORTER_OTLP_HEADERS", "MERCHANT_PASSWORD"):
+    for variable in (*SECRETS, "OTEL_EXPORTER_OTLP_HEADERS", "MERCHANT_PASSWORD"):
         (checkout / ".env").write_text(f"{variable}=hunter2\n")
         (checkout / ".env").chmod(0o644)
         assert [item.name for item in wrong(machine.dotenv(current(environ)))] == [".env"], variable

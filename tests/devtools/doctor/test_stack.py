@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from devtools import preflight, processes
-from devtools.address import CLUSTER_BLOCK, PORT_OFFSETS
-from devtools.catalog import CONSOLE, LISTENERS
+from devtools.address import CLUSTER_BLOCK
+from devtools.catalog import CONSOLE, LISTENERS, SERVICES
 from devtools.doctor import stack
 from devtools.supervisor import ProcessState
 from services.core_api.models import TransactionRequest
@@ -24,7 +24,7 @@ from tests.support import free_ports, service, wait_until
 
 def listening(environ: dict[str, str], state: Path, name: str, *, process: str = "") -> Any:
     """A process of the stack that listens on its own port, or on that of `name`."""
-    port = int(environ["PLATFORM_PORT"]) + PORT_OFFSETS[name]
+    port = SERVICES[name].port(int(environ["PLATFORM_PORT"]))
     code = f"import socket; server = socket.create_server(('127.0.0.1', {port})); {WAIT}"
     return python(code, PLATFORM_STATE=str(state), PC_PROC_NAME=process or name)
 
@@ -180,7 +180,7 @@ def test_data_of_another_number_of_partitions_are_reported_before_the_start(
 def test_a_port_that_is_only_bound_may_be_our_own(environ: dict[str, str]) -> None:
     """Its process cannot be found, so it is not said to be another user's."""
     with socket.socket() as bound:
-        bound.bind(("127.0.0.1", int(environ["PLATFORM_PORT"]) + PORT_OFFSETS["core-api"]))
+        bound.bind(("127.0.0.1", SERVICES["core-api"].port(int(environ["PLATFORM_PORT"]))))
         [fault] = wrong(running(environ).ports())
     assert "or one that does not listen on it yet" in fault.note
 
@@ -193,7 +193,7 @@ def test_a_psp_that_is_unavailable_is_reported(
     for _ in range(FAILURES_MAX):
         transactions.accept(1, TransactionRequest(amount=1, currency="USD"), "", None)
     more = {
-        "HTTP_PORT": str(int(environ["PLATFORM_PORT"]) + PORT_OFFSETS["psp-connector"]),
+        "HTTP_PORT": str(SERVICES["psp-connector"].port(int(environ["PLATFORM_PORT"]))),
         "REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
     }
     with service("psp_connector", tmp_path, **more):
