@@ -52,6 +52,7 @@ class Dispatcher:
         """Sets the waiting entries aside for other connectors."""
         if held := sorted(self._held(), key=_order):
             self._queue.assign(held, {})
+        self._aside.update(self._ready)
         self._ready.clear()
 
     def reclaim(self) -> None:
@@ -61,19 +62,24 @@ class Dispatcher:
         self._waiting |= dict.fromkeys(merchants)
 
     def next(self) -> list[Work]:
-        """Begins attempts, each in a slot; waits briefly if there are no entries or no slots."""
-        idle = not self._waiting
-        if idle or time.monotonic() < self._read_at or not self._slots.free:
-            self._slots.wait(self._first_waiting(), BLOCK_MS / 1000 if idle else _POLL_SECONDS)
-        # Once: other partitions use the slots, too.
-        if not (free := self._slots.free):
-            return []
-        aside = self._sort(self._read(free, idle=idle))
+        """Begins attempts, each in a slot; waits briefly if there are no entries or no slots.
+
+        While other partitions have all slots, an idle one reads an entry, to claim a slot for it.
+        """
+        idle, slots = not self._waiting, self._slots
+        if slots.is_shared and idle:
+            free = slots.free
+        else:
+            if idle or time.monotonic() < self._read_at or not slots.free:
+                slots.wait(self._first_waiting(), BLOCK_MS / 1000 if idle else _POLL_SECONDS)
+            if not (free := slots.free):
+                return []
+        aside = self._sort(self._read(free, idle=idle), self._room() if free else 0)
         requested = {
             merchant: self._ready_max if merchant in self._aside else len(self._ready[merchant])
             for merchant in self._first_waiting()
         }
-        with self._slots.reserve(requested) as shares:
+        with slots.reserve(requested) as shares:
             more = self._room() // max(len(shares), 1)
             claims = {
                 merchant: min(count + more, self._ready_max)
@@ -84,7 +90,7 @@ class Dispatcher:
                 self._assign(aside, claims)
             entries = [e for m, count in shares.items() for e in self._pop(m, count)]
             works = self._queue.begin(entries)
-            self._slots.occupy(works)
+            slots.occupy(works)
         return works
 
     def _first_waiting(self) -> list[str]:
@@ -93,17 +99,18 @@ class Dispatcher:
 
     def _read(self, free: int, *, idle: bool) -> list[Entry]:
         if idle:
-            return self._queue.read(free, BLOCK_MS)
+            new = self._queue.read(free or 1, BLOCK_MS)
+            # As many as requested: other merchants may wait behind them.
+            return new + self._queue.read(_READ_MAX) if free and len(new) == free else new
         if time.monotonic() < self._read_at:
             return []
         new = self._queue.read(_READ_MAX)
         self._read_at = 0.0 if len(new) == _READ_MAX else time.monotonic() + _POLL_SECONDS
         return new
 
-    def _sort(self, new: Iterable[Entry]) -> list[Entry]:
-        """Queues new entries in memory; returns the surplus, to be set aside."""
+    def _sort(self, new: Iterable[Entry], room: int) -> list[Entry]:
+        """Queues up to `room` new entries in memory; returns the surplus, to be set aside."""
         aside: list[Entry] = []
-        room = self._room()
         for entry in new:
             merchant = entry.merchant
             self._waiting.setdefault(merchant)

@@ -81,6 +81,7 @@ class Lane:
             self._renewed_at = time.monotonic()
         self._maintain("reclaim", UPKEEP_SECONDS, self._dispatcher.reclaim)
         if self._connector.is_paused():
+            self._dispatcher.leave()  # others may reach their PSP
             time.sleep(BLOCK_MS / 1000)
             return
         works = self._dispatcher.next()

@@ -6,6 +6,7 @@ even share, only merchants with no call in flight get one, as long as they are f
 """
 
 import contextlib
+import itertools
 import math
 import threading
 import time
@@ -46,6 +47,11 @@ class _Held:
         return len(self.merchants) + self.reserved.total()
 
     @property
+    def serves(self) -> set[str]:
+        """Merchants with calls in flight."""
+        return {*self.merchants.values(), *self.reserved}
+
+    @property
     def busy(self) -> int:
         return self.count - len(self.parked)
 
@@ -71,26 +77,36 @@ class Slots:
         return other
 
     @property
+    def is_shared(self) -> bool:
+        """Whether other partitions use the slots, too."""
+        return len(self._all) > 1
+
+    @property
     def free(self) -> int:
         """Slots for merchants with none in flight."""
         busy = sum(held.busy for held in self._all)
         return max(self._calls_max() - max(self._held.count, busy), 0)
 
-    def _share(self) -> int:
-        """The most that this partition may hold: all, unless another one claims an even share."""
+    def _share(self, held: _Held) -> int:
+        """The most that a partition may hold: all, unless another one claims an even share."""
         calls_max, now = self._calls_max(), time.monotonic()
-        others = [held for held in self._all if held is not self._held]
-        contenders = sum(1 for held in others if held.busy or held.claims_until > now)
+        others = [one for one in self._all if one is not held]
+        contenders = sum(1 for one in others if one.busy or one.claims_until > now)
         even = max(calls_max // (contenders + 1), calls_max // _CONTENDERS_MAX, 1)
-        is_claimed = any(held.claims_until > now and held.busy < even for held in others)
+        is_claimed = any(one.claims_until > now and one.busy < even for one in others)
         return even if is_claimed else calls_max
 
-    def _claims_before(self, seconds: float) -> int:
-        """Partitions where a first call has waited this long, and longer than in this one."""
+    def _may_begin(self, held: _Held) -> bool:
+        """Whether a partition may start a first call: below its share, or with few merchants."""
+        return min(held.busy, len(held.serves)) < self._share(held)
+
+    def _rivals(self) -> Iterator[float]:
+        """Since when others wait for a first call that they may start, longer than this one."""
         now, held = time.monotonic(), self._held
         own = held.idle_since if held.claims_until > now else math.inf
-        before = min(own, now - seconds)
-        return sum(one.claims_until > now and one.idle_since < before for one in self._all)
+        waiting = [one for one in self._all if one.claims_until > now and one.idle_since < own]
+        waiting.sort(key=lambda one: one.idle_since)
+        return (one.idle_since for one in waiting if self._may_begin(one))
 
     @property
     def in_flight(self) -> frozenset[str]:
@@ -112,7 +128,7 @@ class Slots:
     def _notify(self) -> None:
         # One partition starts several calls; all would only contend for the lock. The others check
         # again within BLOCK_MS.
-        if len(self._all) == 1 or not self._left():
+        if not (self.is_shared and self._left()):
             self._changed.notify_all()
         else:
             self._changed.notify()
@@ -153,22 +169,24 @@ class Slots:
 
         Within the partition's share. For a merchant with none in flight it may exceed that, by one
         call at a time, unless others have waited longer, or it serves as many merchants already.
-        Any partition leaves a slot to each that has waited longer than _CLAIM_SECONDS for it.
+        Any partition leaves a slot to each that has waited longer than _CLAIM_SECONDS for one, and
+        may take it.
         """
-        in_flight, free = Counter(self._held.merchants.values()), self.free
-        even = self._share()
-        share, is_full = even - self._held.busy, len(in_flight) >= even
-        kept = self._claims_before(_CLAIM_SECONDS)
-        left = {merchant: count for merchant, count in requested.items() if count}
         granted: Counter[str] = Counter()
+        if not (free := self.free):
+            return granted
+        in_flight, even = Counter(self._held.merchants.values()), self._share(self._held)
+        share, is_full = even - self._held.busy, len(in_flight) >= even
+        rivals = list(itertools.islice(self._rivals(), free))
+        late = time.monotonic() - _CLAIM_SECONDS
+        kept = sum(since < late for since in rivals)
+        left = {merchant: count for merchant, count in requested.items() if count}
         while left and free:
             merchant = min(left, key=in_flight.__getitem__)
             if in_flight[merchant]:
                 if in_flight[merchant] > _PER_FREE_SLOT * (min(free - kept, share) - 1):
                     break
-            elif free <= kept or (
-                share <= 0 and (granted or is_full or free <= self._claims_before(0))
-            ):
+            elif free <= kept or (share <= 0 and (granted or is_full or free <= len(rivals))):
                 break
             granted[merchant] += 1
             in_flight[merchant] += 1
@@ -189,7 +207,7 @@ class Slots:
             may_start = self._changed.wait_for(
                 lambda: self._shares(requested) if requested else self.free, seconds
             )
-            if may_start and len(self._all) == 1:
+            if may_start and not self.is_shared:
                 self._changed.wait_for(lambda: 2 * self.free > self._calls_max(), _GATHER_SECONDS)
 
     def wait_idle(self, seconds: float) -> int:

@@ -164,6 +164,20 @@ def test_an_outage_costs_one_attempt_at_most(payments: Payments) -> None:
     assert max(together) == 4
 
 
+def test_a_connector_that_cannot_reach_its_psp_leaves_payments_to_others(
+    payments: Payments,
+) -> None:
+    """Also those that it has read: another connector may reach it."""
+    ids = [payments.accept(n % 20) for n in range(200)]
+    unreachable = FakePsp()
+    unreachable.up = False
+    with payments.running(unreachable):
+        wait_until(lambda: unreachable.probes > 2, what="probes")
+        with payments.running(FakePsp(), "two"):
+            payments.wait_ended(*ids, seconds_max=20)
+    assert {payments.record(i)["status"] for i in ids} == {"captured"}
+
+
 @pytest.mark.parametrize("attempts_max", [1, 3])
 def test_no_payment_is_given_up_in_an_outage(payments: Payments, attempts_max: int) -> None:
     """Not even a single one, whose attempts two connectors share, so that neither counts five."""

@@ -9,7 +9,7 @@ from services.psp_connector import dispatch
 from services.psp_connector.dispatch import Dispatcher
 from services.psp_connector.records import Work
 from services.psp_connector.slots import Slots
-from tests.psp_connector.payments import STORE, Payments
+from tests.psp_connector.payments import STORE, Payments, work
 
 
 def join(payments: Payments, name: str) -> tuple[Slots, Dispatcher]:
@@ -59,7 +59,57 @@ def test_merchants_take_turns(payments: Payments) -> None:
         works = dispatcher.next()
         served += [work.merchant for work in works]
         slots.release(works)
-    assert served == ["0"] * 3 + merchants
+    assert served == merchants + merchants[:4]
+
+
+def test_a_merchant_waits_one_round_behind_others_that_take_turns(payments: Payments) -> None:
+    """Although each of them has nothing in flight when its entry is read."""
+    slots, dispatcher = join(payments, "one")
+    for n in range(240):
+        payments.accept(n % 8)
+    works, started = dispatcher.next(), list[Work]()
+    late = payments.accept(99)
+    for _turn in range(4):
+        slots.release(works)
+        works = dispatcher.next()
+        started += works
+    assert late in ids(started)
+
+
+def test_an_idle_partition_claims_a_slot_for_a_new_entry(payments: Payments) -> None:
+    """While another one has all slots; a connector with a free slot may take the entry first."""
+    busy = Slots(lambda: 4)
+    slots = busy.sibling()
+    others = [work(str(n), str(n)) for n in range(4)]
+    busy.occupy(others)
+    dispatcher = Dispatcher(payments.queue("one"), slots, 4)
+    transaction_id = payments.accept()
+    assert dispatcher.next() == []
+    assert "merchant:1" in payments.consumers()
+    assert dispatcher.next() == []
+    busy.release(others[:1])
+    with busy.reserve({"5": 1}) as granted:
+        assert not granted
+    assert ids(dispatcher.next()) == [transaction_id]
+
+
+def test_entries_that_it_left_are_claimed_again_if_no_other_has(payments: Payments) -> None:
+    """In order, as when its PSP has recovered; then it waits for new entries without polling."""
+    slots, dispatcher = join(payments, "one")
+    accepted = [payments.accept() for _ in range(8)]
+    started = dispatcher.next()
+    dispatcher.leave()
+    taken = payments.queue("other").assign([], {"1": 2})
+    while len(started) < 6:
+        slots.release(started)
+        started += dispatcher.next()
+    assert ids(started) == accepted[:3] + accepted[5:]
+    assert len(taken) == 2
+    slots.release(started)
+    dispatcher.next()
+    began = time.monotonic()
+    assert dispatcher.next() == []
+    assert time.monotonic() - began > dispatch.BLOCK_MS / 2000
 
 
 def test_without_its_lease_it_forgets_waiting_entries(payments: Payments) -> None:
