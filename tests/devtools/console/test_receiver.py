@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -161,7 +162,15 @@ def test_foreign_pages_are_refused(
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell")
 
 
+@pytest.fixture(params=["sock_diag", "tables"])
+def source(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Linux tells a socket's owner; a kernel may lack the module for the first one."""
+    if request.param == "tables":
+        monkeypatch.setattr(peer, "_netlink", Mock(side_effect=OSError(93, "not supported")))
+
+
 @linux_only
+@pytest.mark.usefixtures("source")
 @pytest.mark.parametrize("host", ["127.0.0.1", "::ffff:127.0.0.1"])
 def test_other_users_of_the_machine_are_refused(
     client: httpx.Client, monkeypatch: pytest.MonkeyPatch, host: str
@@ -183,6 +192,20 @@ def test_other_users_of_the_machine_are_refused(
 
 
 @linux_only
+@pytest.mark.usefixtures("source")
+def test_a_user_that_linux_does_not_tell_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when no file can be opened any more."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        own = server.getsockname()
+        with socket.create_connection(own) as program, server.accept()[0]:
+            assert not peer.is_foreign(program.getsockname(), own)
+            monkeypatch.setattr(peer, "_netlink", Mock(side_effect=OSError(24, "too many")))
+            monkeypatch.setattr(peer, "_TABLES", {Path("/nonexistent"): ""})
+            assert peer.is_foreign(program.getsockname(), own)
+
+
+@linux_only
+@pytest.mark.usefixtures("source")
 @pytest.mark.parametrize("linger_seconds", [None, 0])
 def test_a_closed_connection_is_refused(linger_seconds: int | None) -> None:
     """Linux no longer lists its owner, so any user could send spans that way."""
