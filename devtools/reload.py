@@ -67,14 +67,16 @@ def is_code(path: str) -> bool:
     return is_ours and not _TEMPORARY.fullmatch(Path(path).name)
 
 
+def _code_in(folder: Path) -> Iterator[Path]:
+    """The code below a folder; all of it may be gone or unreadable by now."""
+    for parent, _, names in os.walk(folder):
+        yield from (Path(parent, name) for name in names if is_code(f"{parent}/{name}"))
+
+
 def saved(services: Path, after: float, until: float) -> set[str]:
     """The code below `services` saved between two times, as paths relative to it."""
-    paths = (Path(folder, name) for folder, _, names in os.walk(services) for name in names)
-    return {
-        str(path.relative_to(services))
-        for path in paths
-        if is_code(str(path)) and after < _saved_at(path) <= until
-    }
+    paths = [path for path in _code_in(services) if after < _saved_at(path) <= until]
+    return {str(path.relative_to(services)) for path in paths}
 
 
 def _saved_at(path: Path) -> float:
@@ -126,7 +128,9 @@ def _batches(watch: Watch, services: Path) -> Iterator[set[str]]:
     watch_code = partial(
         watch,
         services,
-        watch_filter=lambda _change, path: is_code(path),
+        # A folder may have been moved there, of which only the folder itself is reported.
+        watch_filter=lambda _change, path: is_code(path) or Path(path).is_dir(),
+        ignore_permission_denied=True,
         debounce=DEBOUNCE_MS_MAX,
         step=STEP_MS,
         rust_timeout=TIMEOUT_MS,
@@ -134,7 +138,9 @@ def _batches(watch: Watch, services: Path) -> Iterator[set[str]]:
     )
 
     def names(batch: set[Any]) -> set[str]:
-        return {str(Path(path).relative_to(services)) for _, path in batch}
+        paths = {Path(path) for _, path in batch}
+        code = paths.union(*map(_code_in, paths))
+        return {str(path.relative_to(services)) for path in code if is_code(str(path))}
 
     try:
         yield from map(names, watch_code())
@@ -163,7 +169,8 @@ def _restart(supervisor: Supervisor, files: list[str], state: ProcessState) -> N
         if state.is_running:
             _reload_router(files, state.pid)
         return
-    if not (state.is_running or state.has_failed):
+    # Unless it was stopped, process-compose starts it again.
+    if not state.is_running and state.status != "Restarting":
         _log.info("not restarted: stopped by hand", process=state.name, files=files)
         return
     _log.info("restarting", process=state.name, files=files)

@@ -100,14 +100,14 @@ class Running:
         return f"see {self._checkout.state}/logs/{file}"
 
     def ports(self) -> list[Finding]:
-        """Each port and its holder, then failed replicas, whose ports are not in this list.
+        """Each port and its holder, then failed processes without a port in this list.
 
         Not jobs, such as `ready`: that one failed once says nothing about now.
         """
         found = [self._port(name, port) for name, port in self._numbers.items()]
         reported = {self._listed.get(item.name) for item in found if item.status == "fault"}
         states = self._listed.values()
-        failed = {one for one in states if one.has_failed and one.service in LISTENERS}
+        failed = {one for one in states if one.has_failed and one.service in {*LISTENERS, "reload"}}
         for state in failed - reported:
             note = f"exit code {state.exit_code}, {state.restarts} restarts"
             found.append(Finding(state.name, state.status, "fault", note, self._log(state.name)))

@@ -4,14 +4,16 @@ import os
 import threading
 import time
 from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import watchfiles
 
 from devtools import reload
-from devtools.supervisor import Supervisor
+from devtools.supervisor import ProcessState, Supervisor
 from tests import support
 
 
@@ -65,6 +67,55 @@ def test_a_folder_replaced_by_another_is_watched(tmp_path: Path, pause_seconds: 
     assert next(names for names in saves if names) == {"old.py"}
     (services / "new.py").touch()
     assert next(names for names in saves if names) == {"new.py"}
+
+
+@pytest.mark.parametrize("force_polling", [False, True])
+def test_a_folder_moved_into_place_is_code(tmp_path: Path, force_polling: bool) -> None:  # noqa: FBT001
+    """Linux reports the folder alone."""
+    services, moved = tmp_path / "services", tmp_path / "moved"
+    (services / "core_api").mkdir(parents=True)
+    (moved / "part").mkdir(parents=True)
+    (moved / "part/app.py").touch()
+    saves = reload.changes(
+        partial(watchfiles.watch, force_polling=force_polling), services, time.time()
+    )
+    assert next(saves) == set()
+    (services / "core_api").rmdir()
+    moved.rename(services / "core_api")
+    assert next(names for names in saves if names) == {"core_api/part/app.py"}
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root can read any folder")
+def test_a_folder_that_cannot_be_read_is_left_out(tmp_path: Path) -> None:
+    """As one made by a container or by sudo."""
+    (tmp_path / "private").mkdir(mode=0)
+    saves = reload.changes(watchfiles.watch, tmp_path, time.time() - 60)
+    assert next(saves) == set()
+    (tmp_path / "app.py").touch()
+    assert next(names for names in saves if names) == {"app.py"}
+
+
+@pytest.mark.parametrize(
+    ("status", "restarts"),
+    [("Running", 1), ("Restarting", 1), ("Completed", 0), ("Disabled", 0)],
+)
+def test_a_process_stopped_by_hand_stays_stopped(status: str, restarts: int) -> None:
+    """Also one that failed before; a crashing one is started again without a wait."""
+    state = ProcessState(
+        "core-api",
+        status,
+        1,
+        status == "Running",
+        False,
+        3,
+        1,
+        None,
+        None,
+    )
+    supervisor = Mock(Supervisor)
+    supervisor.processes.return_value = [state]
+    reload.restart(supervisor, {"core_api/app.py"})
+    assert supervisor.restart.call_count == restarts
 
 
 def test_temporary_files_of_editors_are_no_code(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_a_failed_process_is_a_fault_once(
         found = running(environ)
         faults = {item.name: item for item in wrong(found.ports())}
         health = found.health()
-    assert faults.keys() & names == {"auth-api", "redis-1", "core-api-1"}
+    assert faults.keys() & names == {"auth-api", "redis-1", "core-api-1", "reload"}
     assert faults["auth-api"].note.startswith("held by router of this stack")
     assert (faults["redis-1"].value, faults["redis-1"].note) == (
         "Restarting",
