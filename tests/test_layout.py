@@ -13,12 +13,13 @@ import pytest
 import yaml
 
 from devtools import environment
-from devtools.catalog import ALL_PROCESSES, CONSOLE, SERVICES
+from devtools.catalog import ALL_PROCESSES, CONSOLE, LISTENERS, REDIS_NODES, SERVICES
 from devtools.settings import SETTINGS
 from tests.support import ROOT, call
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "process-compose.yaml").read_text())
 PROCESSES: dict[str, Any] = COMPOSE["processes"]
+CLUSTER = yaml.safe_load((ROOT / "process-compose.cluster.yaml").read_text())["processes"]
 LAYERS = ("services", "devtools", "bench", "tests")
 """A layer imports itself and those before it; only the benchmark also imports tests' helpers."""
 PACKAGES = {service.folder for service in SERVICES.values() if service.packages}
@@ -123,8 +124,15 @@ def test_each_service_is_a_process() -> None:
 
 def test_the_catalog_names_every_process() -> None:
     """A process that it does not name would survive a killed supervisor."""
-    cluster = yaml.safe_load((ROOT / "process-compose.cluster.yaml").read_text())["processes"]
-    assert {*PROCESSES, *cluster} == ALL_PROCESSES
+    assert {*PROCESSES, *CLUSTER} == ALL_PROCESSES
+
+
+def test_a_failing_process_is_restarted_without_a_limit() -> None:
+    """A syntax error of some minutes would use one up, and the mended code would not start."""
+    long_running = {*LISTENERS, *REDIS_NODES, "reload"}
+    found = {name: one.get("availability") for name, one in {**CLUSTER, **PROCESSES}.items()}
+    without_limit = {"restart": "on_failure", "backoff_seconds": 1}
+    assert {name for name, policy in found.items() if policy == without_limit} == long_running
 
 
 @pytest.mark.parametrize("name", list(SERVICES))
