@@ -80,7 +80,7 @@ def _find(local: Address, remote: Address) -> Socket | None:
     size = _REQUEST.size + len(sockets)
     protocol = socket.AF_INET, socket.IPPROTO_TCP, 0
     request = _REQUEST.pack(size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 0, 0, *protocol, _ANY_STATE)
-    with contextlib.suppress(OSError), _netlink() as system:
+    with contextlib.suppress(OSError, struct.error), _netlink() as system:
         system.setblocking(False)  # the reply is there when `send` returns
         system.send(request + sockets)
         kind, *found = _REPLY.unpack_from(system.recv(_REPLY_BYTES_MAX))

@@ -32,11 +32,13 @@ def _redis_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         in_range = parts.port is None or parts.port > 0
+        (parts.hostname or "").encode("idna")  # as for its address; may raise UnicodeError
     except ValueError:
         raise ValueError(_RULE) from None
     named = parts.hostname or (parts.scheme == "unix" and parts.path)
     numbered = parts.scheme == "unix" or re.fullmatch(r"/?|/[0-9]{1,4}", parts.path)
-    if parts.scheme not in {"redis", "rediss", "unix"} or not (in_range and named and numbered):
+    schemed = url.startswith(("redis://", "rediss://", "unix://"))  # redis-py takes no upper case
+    if not (schemed and in_range and named and numbered):
         raise ValueError(_RULE)
     options = parse_qsl(parts.query, keep_blank_values=True)
     names = [name for name, _ in options]

@@ -64,6 +64,8 @@ WRONG_ADDRESSES = {
     "localhost:6379": "like redis://host:6379/0",
     "redis://": "like redis://host:6379/0",
     "redis://[::1": "like redis://host:6379/0",
+    "REDIS://host": "like redis://host:6379/0",
+    "redis://a..b": "like redis://host:6379/0",
     "redis://host/first": "like redis://host:6379/0",
     "redis://host:99999/0": "like redis://host:6379/0",
     "redis://host/0?db=-1": "db must match",
