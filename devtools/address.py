@@ -88,9 +88,9 @@ def redis_settings(environ: Mapping[str, str]) -> dict[str, str]:
 
 def running_redis(state: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """The settings that the stack's own Redis was last started with; none for an external Redis."""
-    recorded = _recorded(state)
+    values = recorded(state)
     is_own = has_own_redis(environ)
-    return {name: recorded[name] for name in _REDIS_SETTINGS if is_own and name in recorded}
+    return {name: values[name] for name in _REDIS_SETTINGS if is_own and name in values}
 
 
 def host_of(name: str, environ: Mapping[str, str]) -> str:
@@ -182,11 +182,11 @@ def derived_port(state: Path) -> int:
 
 def recorded_port(state: Path) -> int | None:
     """The router's port at the last start; None without a valid record."""
-    text = _recorded(state).get("PLATFORM_PORT", "")
+    text = recorded(state).get("PLATFORM_PORT", "")
     return int(text) if _is_port(text) else None
 
 
-def _recorded(state: Path) -> Mapping[str, str]:
+def recorded(state: Path) -> Mapping[str, str]:
     """The variables in the record of the last start."""
     return envfile.read(state / "environment").values
 

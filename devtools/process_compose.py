@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from devtools.relay import relay_output
 
@@ -60,6 +61,18 @@ def _stop_reload(environ: Mapping[str, str]) -> None:
         Supervisor(environ.get("PC_SOCKET_PATH", "")).stop("reload")
 
 
+def _restart(environ: Mapping[str, str], name: str) -> NoReturn:
+    """Restarts a process without the race of process-compose's own restart with `reload`'s."""
+    from devtools.supervisor import Supervisor, SupervisorError  # noqa: PLC0415
+
+    try:
+        Supervisor(environ.get("PC_SOCKET_PATH", "")).restart(name)
+    except SupervisorError as error:
+        sys.exit(str(error))
+    sys.stdout.write(f"Process {name} restarted\n")
+    sys.exit()
+
+
 def main(program: str, args: Sequence[str]) -> None:
     """Replaces this process by process-compose."""
     environ = environment(args, os.environ)
@@ -67,6 +80,8 @@ def main(program: str, args: Sequence[str]) -> None:
         relay_output()
     if args == ["down"]:
         _stop_reload(environ)
+    if args[:2] == ["process", "restart"] and len(args) == 3 and not args[2].startswith("-"):
+        _restart(environ, args[2])
     os.execve(program, [program, *args], environ)  # noqa: S606
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 
-from devtools.address import host_of, is_free, running_redis
+from devtools.address import host_of, is_free, recorded, running_redis
 from devtools.catalog import ALL_PROCESSES, REDIS_NODES
 from services.common.command import printable
 
@@ -193,6 +193,7 @@ def _members(state: Path) -> list[Member]:
     users = {os.getuid()}
     with suppress(OSError):
         users.add(state.stat().st_uid)
+    names = ALL_PROCESSES | _started(state)
     excluded = {this_process.pid, *(parent.pid for parent in this_process.parents())}
     members = []
     for process in psutil.process_iter():
@@ -201,10 +202,16 @@ def _members(state: Path) -> list[Member]:
                 continue
             name, its_folder = identity(process)
             is_theirs = process.uids().real in users
-            if is_theirs and name in ALL_PROCESSES and its_folder == folder:
+            if is_theirs and name in names and its_folder == folder:
                 supervisor = next(filter(_is_supervisor, process.parents()), None)
                 members.append(Member(name, process, supervisor))
     return members
+
+
+def _started(state: Path) -> set[str]:
+    """The services of the last start, perhaps of another branch."""
+    ports = [name for name in recorded(state) if name.endswith("_PORT")]
+    return {name.removesuffix("_PORT").lower().replace("_", "-") for name in ports}
 
 
 def _is_supervisor(process: psutil.Process) -> bool:

@@ -80,7 +80,7 @@ def saved(services: Path, after: float, until: float) -> set[str]:
 
 
 def _saved_at(path: Path) -> float:
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):
         return path.lstat().st_mtime
     return 0.0
 
@@ -129,7 +129,9 @@ def _batches(watch: Watch, services: Path) -> Iterator[set[str]]:
         watch,
         services,
         # A folder may have been moved there, of which only the folder itself is reported.
-        watch_filter=lambda _change, path: is_code(path) or Path(path).is_dir(),
+        watch_filter=lambda change, path: (
+            is_code(path) or (change.name == "added" and os.path.isdir(path))  # noqa: PTH112
+        ),
         ignore_permission_denied=True,
         debounce=DEBOUNCE_MS_MAX,
         step=STEP_MS,

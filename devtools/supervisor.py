@@ -4,16 +4,19 @@ The routes are those of https://f1bonacc1.github.io/process-compose/client/. pro
 client would wait for ever for a suspended server.
 """
 
+import contextlib
+import fcntl
 import http.client
 import json
 import re
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 NO_STACK = "no stack of this checkout is running: `platform up -D` starts one"
 _LIVE_SECONDS_MAX = 1.0
@@ -27,6 +30,10 @@ _START_TRY_SECONDS = 0.05
 
 class SupervisorError(Exception):
     """process-compose does not respond, or refuses the request."""
+
+
+class RefusedError(SupervisorError):
+    """process-compose refuses the request."""
 
 
 class UnresponsiveError(SupervisorError):
@@ -114,11 +121,17 @@ class Supervisor:
         self._call("POST", f"/process/start/{name}", _CHANGE_SECONDS_MAX)
 
     def restart(self, name: str) -> None:
-        """Stops a process, waits until it has ended, and starts it.
+        """Stops a process, waits until it has ended, and starts it, also if it had ended before.
 
-        Not process-compose's own restart, which waits a second, as after a crash.
+        Not process-compose's own restart, which waits a second, as after a crash. One restart of
+        a process at a time: two would leave two processes, of which one keeps the port.
         """
-        self.stop(name)
+        with self._locked(name):
+            with contextlib.suppress(RefusedError):  # it has ended
+                self.stop(name)
+            self._start_again(name)
+
+    def _start_again(self, name: str) -> None:
         for tries_left in reversed(range(_START_TRIES_MAX)):
             try:
                 self.start(name)
@@ -128,6 +141,16 @@ class Supervisor:
                 time.sleep(_START_TRY_SECONDS)
             else:
                 return
+
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        deadline = time.monotonic() + 2 * _CHANGE_SECONDS_MAX
+        with Path(f"{self._socket_path}.{name}.lock").open("w") as file:
+            while not _try_lock(file):
+                if time.monotonic() > deadline:
+                    raise SupervisorError(f"another restart of {name} does not end")
+                time.sleep(_START_TRY_SECONDS)
+            yield
 
     def scale(self, name: str, count: int) -> None:
         """Runs `count` replicas of a process."""
@@ -157,8 +180,15 @@ class Supervisor:
             raise SupervisorError(f"process-compose does not respond to {method} {path}") from error
         if response.status != 200:
             text = body.decode(errors="replace")
-            raise SupervisorError(f"process-compose refuses {method} {path}: {text}")
+            raise RefusedError(f"process-compose refuses {method} {path}: {text}")
         return json.loads(body)
+
+
+def _try_lock(file: IO[str]) -> bool:
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 def _pid_of_listener(connection: socket.socket) -> int:

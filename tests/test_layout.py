@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from devtools import environment
-from devtools.catalog import ALL_PROCESSES, CONSOLE, LISTENERS, REDIS_NODES, SERVICES
+from devtools.catalog import ALL_PROCESSES, CONSOLE, REDIS_NODES, SERVICES
 from devtools.settings import SETTINGS
 from tests.support import ROOT, call
 
@@ -127,12 +127,18 @@ def test_the_catalog_names_every_process() -> None:
     assert {*PROCESSES, *CLUSTER} == ALL_PROCESSES
 
 
-def test_a_failing_process_is_restarted_without_a_limit() -> None:
-    """A syntax error of some minutes would use one up, and the mended code would not start."""
-    long_running = {*LISTENERS, *REDIS_NODES, "reload"}
+@pytest.mark.parametrize(
+    ("restart", "names"),
+    [("always", {*SERVICES, *REDIS_NODES}), ("on_failure", {CONSOLE.name, "reload"})],
+)
+def test_a_process_that_ended_is_restarted_without_a_limit(restart: str, names: set[str]) -> None:
+    """A syntax error of some minutes would use one up, and the mended code would not start.
+
+    The console and reload end by themselves if they are switched off.
+    """
     found = {name: one.get("availability") for name, one in {**CLUSTER, **PROCESSES}.items()}
-    without_limit = {"restart": "on_failure", "backoff_seconds": 1}
-    assert {name for name, policy in found.items() if policy == without_limit} == long_running
+    policy = {"restart": restart, "backoff_seconds": 1}
+    assert {name for name, one in found.items() if one == policy} == names
 
 
 @pytest.mark.parametrize("name", list(SERVICES))

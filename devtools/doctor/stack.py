@@ -21,6 +21,8 @@ from devtools.settings import SETTINGS
 from devtools.supervisor import ProcessState, Supervisor, SupervisorError, UnresponsiveError
 
 _RESPONSE_SECONDS_MAX = 2.0
+# A service with a syntax error ends within a second of its start.
+_CRASH_SECONDS_MAX, _POLL_SECONDS = 3.0, 0.2
 
 
 class Running:
@@ -52,6 +54,10 @@ class Running:
         """The environment that the running stack was started with; empty if it is down."""
         return processes.running_environ(self._checkout.state)
 
+    @property
+    def _supervisor(self) -> Supervisor:
+        return Supervisor(self._environ.get("PC_SOCKET_PATH", ""))
+
     @cached_property
     def _listed(self) -> Mapping[str, ProcessState]:
         """The processes of the running supervisor; empty if it does not respond.
@@ -59,10 +65,27 @@ class Running:
         By name; the first replica of a scaled process also by the plain name, as in `ports`.
         """
         with contextlib.suppress(SupervisorError):
-            states = Supervisor(self._environ.get("PC_SOCKET_PATH", "")).processes()
+            states = self._supervisor.processes()
             first = {state.service: state for state in states if state.replica == 0}
             return first | {state.name: state for state in states}
         return {}
+
+    @cached_property
+    def _crashing(self) -> set[str]:
+        """Processes that were restarted before, and end again instead of becoming ready."""
+        listed = self._listed.values()
+        starting = {one.name: one for one in listed if one.restarts and not one.is_ready}
+        ended = {name for name, one in starting.items() if not one.is_running}
+        deadline = time.monotonic() + _CRASH_SECONDS_MAX
+        while starting.keys() - ended and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+            for state in self._supervisor.processes():
+                before = starting.get(state.name)
+                if before and state.is_ready:
+                    del starting[state.name]
+                elif before and (state.restarts > before.restarts or not state.is_running):
+                    ended.add(state.name)
+        return ended
 
     def moved(self) -> list[Finding]:
         """A note if the next start takes another port."""
@@ -107,7 +130,8 @@ class Running:
         found = [self._port(name, port) for name, port in self._numbers.items()]
         reported = {self._listed.get(item.name) for item in found if item.status == "fault"}
         states = self._listed.values()
-        failed = {one for one in states if one.has_failed and one.service in {*LISTENERS, "reload"}}
+        long_running = [one for one in states if one.service in {*LISTENERS, "reload"}]
+        failed = {one for one in long_running if one.has_failed or one.name in self._crashing}
         for state in failed - reported:
             note = f"exit code {state.exit_code}, {state.restarts} restarts"
             found.append(Finding(state.name, state.status, "fault", note, self._log(state.name)))
@@ -144,7 +168,7 @@ class Running:
         node = name.removesuffix(" bus")
         if node != name and node not in self._holders:
             return Finding(name, str(port), note=f"see {node}")
-        if state and state.is_running and not state.is_ready:
+        if state and state.is_running and not state.is_ready and state.name not in self._crashing:
             return Finding(name, str(port), "warning", "starting", self._log(name))
         note, remedy = "not listening", f"{self._log(name)}; platform process start "
         remedy += state.name if state else name

@@ -30,22 +30,28 @@ def supervised(state: Path) -> list[str]:
 
 
 def test_only_orphans_of_this_stack_are_found(tmp_path: Path) -> None:
-    """By any path of the folder; not another stack's, a shell's, or unknown names."""
+    """By any path of the folder; not another stack's, a shell's, or unknown names.
+
+    A service of the branch from which the stack was started is known.
+    """
     ours, other = str(tmp_path / "ours"), str(tmp_path / "other")
     (tmp_path / "ours").mkdir()
+    (tmp_path / "ours/environment").write_text("RATES_API_PORT=8008\n")
     (tmp_path / "link").symlink_to("ours")
     with (
         python(WAIT, PLATFORM_STATE=ours, **MARKS) as orphan,
         python(WAIT, PLATFORM_STATE=str(tmp_path / "link"), **MARKS) as linked,
         python(WAIT, PLATFORM_STATE=os.path.relpath(ours), **MARKS) as relative,
         python(WAIT, PLATFORM_STATE=other, **MARKS) as of_other,
+        python(WAIT, PLATFORM_STATE=ours, PC_PROC_NAME="rates-api") as of_branch,
         python(WAIT, PLATFORM_STATE=ours),
         python(WAIT, PLATFORM_STATE=ours, PC_PROC_NAME="tmux"),
         python(WAIT, **MARKS),
         contextlib.chdir(tmp_path),
         python(WAIT, **MARKS),
     ):
-        assert set(found(tmp_path / "ours")) == {orphan.pid, linked.pid, relative.pid}
+        pids = {one.pid for one in (orphan, linked, relative, of_branch)}
+        assert set(found(tmp_path / "ours")) == pids
         assert found(tmp_path / "other") == {of_other.pid: "core-api"}
         assert found(tmp_path / ".state") == {}
 

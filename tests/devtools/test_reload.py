@@ -85,10 +85,24 @@ def test_a_folder_moved_into_place_is_code(tmp_path: Path, force_polling: bool) 
     assert next(names for names in saves if names) == {"core_api/part/app.py"}
 
 
+def test_a_changed_folder_is_no_change_of_its_code(tmp_path: Path) -> None:
+    """Polling, as in WSL, reports a folder in which an editor makes a temporary file."""
+    (tmp_path / "app.py").touch()
+    batches = [{(watchfiles.Change.modified, str(tmp_path))}, set[Any]()]
+
+    def watch(*_: Path, watch_filter: Any, **__: Any) -> Iterator[Any]:
+        yield from ({one for one in batch if watch_filter(*one)} for batch in batches)
+
+    assert list(reload.changes(watch, tmp_path, time.time() + 1)) == [set(), set()]
+
+
 @pytest.mark.skipif(os.getuid() == 0, reason="root can read any folder")
-def test_a_folder_that_cannot_be_read_is_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [0o000, 0o644])
+def test_a_folder_that_cannot_be_read_is_left_out(tmp_path: Path, mode: int) -> None:
     """As one made by a container or by sudo."""
-    (tmp_path / "private").mkdir(mode=0)
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private/app.py").touch()
+    (tmp_path / "private").chmod(mode)
     saves = reload.changes(watchfiles.watch, tmp_path, time.time() - 60)
     assert next(saves) == set()
     (tmp_path / "app.py").touch()

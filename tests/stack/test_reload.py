@@ -14,7 +14,7 @@ import pytest
 
 from devtools.processes import is_gone
 from tests import support
-from tests.stack.stack import Stack, left_of, running
+from tests.stack.stack import Stack, left_of, processes_of, running
 
 SECONDS_MAX = 30  # one is the aim; the machine of a check is shared and slow at times
 
@@ -108,6 +108,31 @@ def test_a_shared_module_restarts_every_service(checkout: Checkout) -> None:
         assert checkout.stack.process(name) == before[name]
     found = json.loads(checkout.stack.doctor("--json").stdout)["findings"]
     assert [one for one in found if one["status"] == "fault"] == []
+
+
+def test_a_save_and_a_restart_at_once_leave_one_process(checkout: Checkout) -> None:
+    """Two would share a name: one keeps the port, perhaps with the old code."""
+    stack = checkout.stack
+    checkout.save("auth_api/settings.py", '"""', '"""')
+    assert stack.platform("process", "restart", "auth-api").stdout == "Process auth-api restarted\n"
+    stack.wait_for_log("reload", 'process=auth-api files="[\\"auth_api/settings.py')
+    stack.wait_healthy()
+    started = [one for one in processes_of(stack.state) if one.ppid() == stack.supervisor.pid]
+    names = [one.environ()["PC_PROC_NAME"] for one in started]
+    assert names.count("auth-api") == 1
+    assert "Address already in use" not in stack.log("auth-api")
+
+
+def test_a_service_that_ended_without_an_error_is_started(checkout: Checkout) -> None:
+    """As after an empty file was saved: it was not stopped by hand."""
+    path = checkout.folder / "services/core_api/__main__.py"
+    good = path.read_text()
+    path.write_text("")
+    support.wait_until(
+        lambda: not checkout.stack.healthy("core-api"), seconds_max=SECONDS_MAX, what="its end"
+    )
+    path.write_text(good)
+    checkout.stack.wait_healthy()
 
 
 def test_a_process_stopped_by_hand_stays_stopped(checkout: Checkout) -> None:

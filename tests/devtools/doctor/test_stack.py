@@ -3,7 +3,9 @@
 import os
 import socket
 import sys
+import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -148,6 +150,24 @@ def test_a_failed_process_is_a_fault_once(
     assert "logs/redis-1.log" in faults["redis-1"].remedy
     assert "logs/core-api.log.1" in faults["core-api-1"].remedy
     assert health == []
+
+
+def test_a_process_that_ends_again_and_again_is_a_fault(
+    environ: dict[str, str], checkout: Path, supervised: list[ProcessState]
+) -> None:
+    """Also if it has just been started when doctor looks."""
+    names = "auth-api", "core-api", "reload"
+    starting = [replace(RUNNING, name=name, is_ready=False, restarts=3) for name in names]
+    supervised += [RUNNING, *starting]
+    later = [
+        replace(starting[0], is_ready=True),
+        *(replace(one, restarts=4) for one in starting[1:]),
+    ]
+    with listening(environ, checkout / ".state", "router"):
+        found = running(environ)
+        threading.Timer(0.5, partial(supervised.__setitem__, slice(1, None), later)).start()
+        faults = {item.name for item in found.ports() if item.status == "fault"}
+    assert faults & set(names) == {"core-api", "reload"}
 
 
 def test_a_stopped_node_is_a_fault_once(
