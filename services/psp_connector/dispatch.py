@@ -19,8 +19,9 @@ BLOCK_MS = 200
 # While entries wait for a slot: the interval between reads, and entries per read.
 _POLL_SECONDS = 0.01
 _READ_MAX = 256
-# Entries in memory, of all merchants: `reclaim` reads them each second.
-HELD_MAX = 1000
+# Rounds of calls in memory, of all merchants: other connectors may be idle.
+_HELD_ROUNDS = 4
+_SEEN_MAX = 10_000
 
 
 class Dispatcher:
@@ -31,17 +32,20 @@ class Dispatcher:
         self._slots = slots
         # Entries per merchant kept in memory: one round of calls, as other connectors may be idle.
         self._ready_max = concurrency
+        self.held_max = _HELD_ROUNDS * concurrency
         self._ready: defaultdict[str, deque[Entry]] = defaultdict(deque)
         self._aside: set[str] = set()
         self._waiting: dict[str, None] = {}
         """Merchants in `_ready` or `_aside`, least recently served first."""
         self._read_at = 0.0
+        self._seen: set[str] = set()
+        """Merchants of the backlog that is read as it comes."""
 
     def _held(self) -> list[Entry]:
         return [entry for entries in self._ready.values() for entry in entries]
 
     def _room(self) -> int:
-        return max(HELD_MAX - len(self._held()), 0)
+        return max(self.held_max - len(self._held()), 0)
 
     def forget(self) -> None:
         """Drops waiting entries: after the lease expired, others may have reclaimed them."""
@@ -64,16 +68,14 @@ class Dispatcher:
     def next(self) -> list[Work]:
         """Begins attempts, each in a slot; waits briefly if there are no entries or no slots.
 
-        While other partitions have all slots, an idle one reads an entry, to claim a slot for it.
+        If other partitions keep all slots, an idle one reads an entry, to claim a slot for it.
         """
         idle, slots = not self._waiting, self._slots
-        if slots.is_shared and idle:
-            free = slots.free
-        else:
-            if idle or time.monotonic() < self._read_at or not slots.free:
-                slots.wait(self._first_waiting(), BLOCK_MS / 1000 if idle else _POLL_SECONDS)
-            if not (free := slots.free):
-                return []
+        if idle or time.monotonic() < self._read_at or not slots.free:
+            slots.wait(self._first_waiting(), BLOCK_MS / 1000 if idle else _POLL_SECONDS)
+        free = slots.free  # once: other partitions use the slots, too
+        if not (free or (idle and slots.is_shared)):
+            return []
         aside = self._sort(self._read(free, idle=idle), self._room() if free else 0)
         requested = {
             merchant: self._ready_max if merchant in self._aside else len(self._ready[merchant])
@@ -100,13 +102,25 @@ class Dispatcher:
     def _read(self, free: int, *, idle: bool) -> list[Entry]:
         if idle:
             new = self._queue.read(free or 1, BLOCK_MS)
-            # As many as requested: other merchants may wait behind them.
-            return new + self._queue.read(_READ_MAX) if free and len(new) == free else new
+            return new + self._queue.read(_READ_MAX) if self._is_unfair(new, free) else new
         if time.monotonic() < self._read_at:
             return []
         new = self._queue.read(_READ_MAX)
         self._read_at = 0.0 if len(new) == _READ_MAX else time.monotonic() + _POLL_SECONDS
         return new
+
+    def _is_unfair(self, new: list[Entry], free: int) -> bool:
+        """Whether a merchant has a turn again, in a backlog where others may wait for their first.
+
+        A backlog with one entry of each is read as it comes, by all connectors.
+        """
+        if not free or len(new) < free:
+            self._seen.clear()
+            return False
+        merchants = {entry.merchant for entry in new}
+        is_again = len(merchants) < len(new) or not merchants.isdisjoint(self._seen)
+        self._seen = merchants if len(self._seen) > _SEEN_MAX else merchants | self._seen
+        return is_again
 
     def _sort(self, new: Iterable[Entry], room: int) -> list[Entry]:
         """Queues up to `room` new entries in memory; returns the surplus, to be set aside."""

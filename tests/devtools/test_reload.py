@@ -103,10 +103,13 @@ def test_a_folder_that_cannot_be_read_is_left_out(tmp_path: Path, mode: int) -> 
     (tmp_path / "private").mkdir()
     (tmp_path / "private/app.py").touch()
     (tmp_path / "private").chmod(mode)
-    saves = reload.changes(watchfiles.watch, tmp_path, time.time() - 60)
-    assert next(saves) == set()
-    (tmp_path / "app.py").touch()
-    assert next(names for names in saves if names) == {"app.py"}
+    try:
+        saves = reload.changes(watchfiles.watch, tmp_path, time.time() - 60)
+        assert next(saves) == set()
+        (tmp_path / "app.py").touch()
+        assert next(names for names in saves if names) == {"app.py"}
+    finally:
+        (tmp_path / "private").chmod(0o700)  # so that pytest can delete it
 
 
 @pytest.mark.parametrize(
