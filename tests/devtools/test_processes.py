@@ -36,14 +36,14 @@ def test_only_orphans_of_this_stack_are_found(tmp_path: Path) -> None:
     """
     ours, other = str(tmp_path / "ours"), str(tmp_path / "other")
     (tmp_path / "ours").mkdir()
-    (tmp_path / "ours/environment").write_text("RATES_API_PORT=8008\n")
+    (tmp_path / "ours/environment").write_text("GONE_API_PORT=8008\n")
     (tmp_path / "link").symlink_to("ours")
     with (
         python(WAIT, PLATFORM_STATE=ours, **MARKS) as orphan,
         python(WAIT, PLATFORM_STATE=str(tmp_path / "link"), **MARKS) as linked,
         python(WAIT, PLATFORM_STATE=os.path.relpath(ours), **MARKS) as relative,
         python(WAIT, PLATFORM_STATE=other, **MARKS) as of_other,
-        python(WAIT, PLATFORM_STATE=ours, PC_PROC_NAME="rates-api") as of_branch,
+        python(WAIT, PLATFORM_STATE=ours, PC_PROC_NAME="gone-api") as of_branch,
         python(WAIT, PLATFORM_STATE=ours),
         python(WAIT, PLATFORM_STATE=ours, PC_PROC_NAME="tmux"),
         python(WAIT, **MARKS),
