@@ -5,7 +5,6 @@ client would wait for ever for a suspended server.
 """
 
 import contextlib
-import fcntl
 import http.client
 import json
 import re
@@ -16,7 +15,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from services.common import locks
 
 NO_STACK = "no stack of this checkout is running: `platform up -D` starts one"
 _LIVE_SECONDS_MAX = 1.0
@@ -144,12 +145,9 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:
-        deadline = time.monotonic() + 2 * _CHANGE_SECONDS_MAX
         with Path(f"{self._socket_path}.{name}.lock").open("w") as file:
-            while not _try_lock(file):
-                if time.monotonic() > deadline:
-                    raise SupervisorError(f"another restart of {name} does not end")
-                time.sleep(_START_TRY_SECONDS)
+            if not locks.take(file.fileno(), 2 * _CHANGE_SECONDS_MAX):
+                raise SupervisorError(f"another restart of {name} does not end")
             yield
 
     def scale(self, name: str, count: int) -> None:
@@ -182,13 +180,6 @@ class Supervisor:
             text = body.decode(errors="replace")
             raise RefusedError(f"process-compose refuses {method} {path}: {text}")
         return json.loads(body)
-
-
-def _try_lock(file: IO[str]) -> bool:
-    with contextlib.suppress(BlockingIOError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
 
 
 def _pid_of_listener(connection: socket.socket) -> int:

@@ -51,8 +51,9 @@ def is_foreign(peer: Address | None, server: Address) -> bool:
     if not hasattr(socket, "AF_NETLINK"):
         return False
     with contextlib.suppress(OSError):
-        # sock_diag finds nothing at all if the kernel's module is missing.
-        found = _find(peer, server) if _find(server, peer) else _listed(peer, server)
+        found = _find(peer, server)
+        if not found and not _find(server, peer):  # the kernel's module is missing
+            found = _listed(peer, server)
         if found and found.state != _TCP_LISTEN and found.inode:
             return found.user not in {_ROOT, os.getuid()}
     return True

@@ -58,17 +58,18 @@ class Running:
     def _supervisor(self) -> Supervisor:
         return Supervisor(self._environ.get("PC_SOCKET_PATH", ""))
 
+    def _states(self) -> list[ProcessState]:
+        """The processes of the running supervisor; none if it does not respond."""
+        with contextlib.suppress(SupervisorError):
+            return self._supervisor.processes()
+        return []
+
     @cached_property
     def _listed(self) -> Mapping[str, ProcessState]:
-        """The processes of the running supervisor; empty if it does not respond.
-
-        By name; the first replica of a scaled process also by the plain name, as in `ports`.
-        """
-        with contextlib.suppress(SupervisorError):
-            states = self._supervisor.processes()
-            first = {state.service: state for state in states if state.replica == 0}
-            return first | {state.name: state for state in states}
-        return {}
+        """Those processes by name; the first replica also by the plain name, as in `ports`."""
+        states = self._states()
+        first = {state.service: state for state in states if state.replica == 0}
+        return first | {state.name: state for state in states}
 
     @cached_property
     def _crashing(self) -> set[str]:
@@ -79,7 +80,7 @@ class Running:
         deadline = time.monotonic() + _CRASH_SECONDS_MAX
         while starting.keys() - ended and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
-            for state in self._supervisor.processes():
+            for state in self._states():
                 before = starting.get(state.name)
                 if before and state.is_ready:
                     del starting[state.name]
@@ -102,7 +103,7 @@ class Running:
             note = f"running, but its socket {socket} was deleted"
             return [Finding("stack", "unreachable", "fault", note, "`platform down` stops it")]
         try:
-            Supervisor(socket).is_listening()
+            self._supervisor.is_listening()
         except UnresponsiveError as error:
             return [Finding("stack", "no response", "fault", str(error))]
         return []

@@ -1,16 +1,16 @@
 """The JSON file of users. Imports neither Argon2 nor structlog, because preflight imports it."""
 
 import contextlib
-import fcntl
 import os
 import stat
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from services.common import locks
 
 USERNAME_CHARACTERS_MAX = 64
 LOCK_SECONDS_MAX = 10.0
@@ -60,25 +60,11 @@ def locked(path: Path) -> Iterator[None]:
     folder = path.resolve().parent
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        deadline = time.monotonic() + LOCK_SECONDS_MAX
-        while not _try_lock(descriptor):
-            if time.monotonic() > deadline:
-                raise UsersError(f"{folder}: another process has locked it; `sudo lsof` names it")
-            time.sleep(0.05)
+        if not locks.take(descriptor, LOCK_SECONDS_MAX):
+            raise UsersError(f"{folder}: another process has locked it; `sudo lsof` names it")
         yield
     finally:
         os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    """Takes the lock unless another process has it; returns False in that case."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass  # the file system has no locks
-    return True
 
 
 def save(path: Path, users: Sequence[User]) -> None:

@@ -21,6 +21,7 @@ _POLL_SECONDS = 0.01
 _READ_MAX = 256
 # Rounds of calls in memory, of all merchants: other connectors may be idle.
 _HELD_ROUNDS = 4
+# Merchants of a backlog, remembered.
 _SEEN_MAX = 10_000
 
 
@@ -102,15 +103,15 @@ class Dispatcher:
     def _read(self, free: int, *, idle: bool) -> list[Entry]:
         if idle:
             new = self._queue.read(free or 1, BLOCK_MS)
-            return new + self._queue.read(_READ_MAX) if self._is_unfair(new, free) else new
+            return new + self._queue.read(_READ_MAX) if self._has_turns(new, free) else new
         if time.monotonic() < self._read_at:
             return []
         new = self._queue.read(_READ_MAX)
         self._read_at = 0.0 if len(new) == _READ_MAX else time.monotonic() + _POLL_SECONDS
         return new
 
-    def _is_unfair(self, new: list[Entry], free: int) -> bool:
-        """Whether a merchant has a turn again, in a backlog where others may wait for their first.
+    def _has_turns(self, new: list[Entry], free: int) -> bool:
+        """Notes who is in a backlog; returns whether one has a turn again, before others' first.
 
         A backlog with one entry of each is read as it comes, by all connectors.
         """

@@ -55,6 +55,10 @@ class _Held:
     def busy(self) -> int:
         return self.count - len(self.parked)
 
+    def may_begin(self, share: int) -> bool:
+        """Whether it may start a first call: it is below its share, or serves few merchants."""
+        return min(self.busy, len(self.serves)) < share
+
 
 class Slots:
     """The slots as one partition sees them. Thread-safe: one thread starts calls, others end them.
@@ -96,17 +100,13 @@ class Slots:
         is_claimed = any(one.claims_until > now and one.busy < even for one in others)
         return even if is_claimed else calls_max
 
-    def _may_begin(self, held: _Held) -> bool:
-        """Whether a partition may start a first call: below its share, or with few merchants."""
-        return min(held.busy, len(held.serves)) < self._share(held)
-
     def _rivals(self) -> Iterator[float]:
         """Since when others wait for a first call that they may start, longer than this one."""
         now, held = time.monotonic(), self._held
         own = held.idle_since if held.claims_until > now else math.inf
         waiting = [one for one in self._all if one.claims_until > now and one.idle_since < own]
         waiting.sort(key=lambda one: one.idle_since)
-        return (one.idle_since for one in waiting if self._may_begin(one))
+        return (one.idle_since for one in waiting if one.may_begin(self._share(one)))
 
     @property
     def in_flight(self) -> frozenset[str]:
@@ -176,7 +176,7 @@ class Slots:
         if not (free := self.free):
             return granted
         in_flight, even = Counter(self._held.merchants.values()), self._share(self._held)
-        share, is_full = even - self._held.busy, len(in_flight) >= even
+        share, may_begin = even - self._held.busy, self._held.may_begin(even)
         rivals = list(itertools.islice(self._rivals(), free))
         late = time.monotonic() - _CLAIM_SECONDS
         kept = sum(since < late for since in rivals)
@@ -186,7 +186,7 @@ class Slots:
             if in_flight[merchant]:
                 if in_flight[merchant] > _PER_FREE_SLOT * (min(free - kept, share) - 1):
                     break
-            elif free <= kept or (share <= 0 and (granted or is_full or free <= len(rivals))):
+            elif free <= kept or (share <= 0 and (granted or not may_begin or free <= len(rivals))):
                 break
             granted[merchant] += 1
             in_flight[merchant] += 1

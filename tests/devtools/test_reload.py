@@ -118,17 +118,8 @@ def test_a_folder_that_cannot_be_read_is_left_out(tmp_path: Path, mode: int) -> 
 )
 def test_a_process_stopped_by_hand_stays_stopped(status: str, restarts: int) -> None:
     """Also one that failed before; a crashing one is started again without a wait."""
-    state = ProcessState(
-        "core-api",
-        status,
-        1,
-        status == "Running",
-        False,
-        3,
-        1,
-        None,
-        None,
-    )
+    running = status == "Running"
+    state = ProcessState("core-api", status, 1, running, running, 3, 1, None, None)
     supervisor = Mock(Supervisor)
     supervisor.processes.return_value = [state]
     reload.restart(supervisor, {"core_api/app.py"})

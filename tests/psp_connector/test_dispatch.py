@@ -77,7 +77,7 @@ def test_a_merchant_waits_one_round_behind_others_that_take_turns(payments: Paym
 
 
 def test_a_burst_of_many_merchants_is_for_all_connectors(payments: Payments) -> None:
-    """A connector reads no more than it has slots for, if each merchant has one entry."""
+    """If each merchant has one entry, a connector reads only as many as it has slots."""
     slots, dispatcher = join(payments, "one")
     accepted = [payments.accept(n) for n in range(40)]
     started = dispatcher.next()

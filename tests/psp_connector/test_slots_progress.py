@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from services.psp_connector.records import Work
 from services.psp_connector.slots import Slots
 from tests.psp_connector.payments import work
-from tests.psp_connector.test_slots import Clock
+from tests.psp_connector.test_slots import Clock, occupied
 
 STEP_SECONDS = 0.01
 
@@ -78,19 +78,12 @@ def test_partitions_above_their_share_take_turns(monkeypatch: pytest.MonkeyPatch
     clock = Clock(monkeypatch)
     here = Slots(lambda: 12)
     there, late = here.sibling(), here.sibling()
-    calls = started(here, "becky", 6)
-    calls += [call for name in ("bob", "eve", "fred") for call in started(there, name, 4)]
+    calls = occupied(here, "becky", 6)
+    calls += [call for name in ("bob", "eve", "fred") for call in occupied(there, name, 4)]
     assert (len(calls), here.free) == (12, 0)
     for view, merchant in ((here, "alice"), (there, "dave"), (late, "carol")):
         view.wait([merchant], 0)
         clock.now += STEP_SECONDS
     here.release(calls[:1])
-    assert started(there, "dave", 1) == []
-    assert len(started(here, "alice", 1)) == 1
-
-
-def started(slots: Slots, merchant: str, count: int) -> list[Work]:
-    with slots.reserve({merchant: count}) as granted:
-        calls = [work(f"{merchant}-{n}", merchant) for n in range(granted[merchant])]
-        slots.occupy(calls)
-    return calls
+    assert occupied(there, "dave", 1) == []
+    assert len(occupied(here, "alice", 1)) == 1
