@@ -2,11 +2,12 @@
 
 A busy merchant gets most slots, but never all: the next merchant finds one free however long calls
 take, in whatever partition. A busy partition gets the slots that no other one can use; above its
-even share, only merchants with no call in flight get one, as long as they are few.
+even share, only merchants with no call in flight get one. Those waiting for a first call take
+turns; after a call, a merchant's next turn is deferred for as long as that call took, so that
+merchants whose calls hang do not hold up the others.
 """
 
 import contextlib
-import itertools
 import math
 import threading
 import time
@@ -34,30 +35,44 @@ class _Held:
     """The slots of one partition."""
 
     def __init__(self) -> None:
-        self.merchants: dict[str, str] = {}
-        """Merchants of the entries in flight, by entry."""
+        self.calls: dict[str, tuple[str, float]] = {}
+        """Merchants of the entries in flight and their monotonic start times, by entry."""
         self.parked: set[str] = set()
         self.reserved: Counter[str] = Counter()
+        self.deferred: dict[str, float] = {}
+        """Monotonic time until which a merchant's first call waits for those of others."""
         self.claims_until = 0.0
         self.idle_since = math.inf
         """Since when a merchant with none in flight waits, or since the last grant."""
+        self.turn = math.inf
+        """`turn_of` the merchants that wait."""
 
     @property
     def count(self) -> int:
-        return len(self.merchants) + self.reserved.total()
+        return len(self.calls) + self.reserved.total()
 
     @property
-    def serves(self) -> set[str]:
-        """Merchants with calls in flight."""
-        return {*self.merchants.values(), *self.reserved}
+    def merchants(self) -> list[str]:
+        """The merchant of each call in flight."""
+        return [merchant for merchant, _ in self.calls.values()]
 
     @property
     def busy(self) -> int:
         return self.count - len(self.parked)
 
-    def may_begin(self, share: int) -> bool:
-        """Whether it may start a first call: it is below its share, or serves few merchants."""
-        return min(self.busy, len(self.serves)) < share
+    def turn_of(self, merchants: Iterable[str]) -> float:
+        """When the first of these merchants, none with a call in flight, has its turn."""
+        first = min((self.deferred.get(merchant, 0.0) for merchant in merchants), default=math.inf)
+        return max(self.idle_since, first)
+
+    def defer(self, entry_id: str) -> None:
+        """Defers the next turn of a merchant for as long as its call took, which ends now."""
+        if entry_id not in self.calls or entry_id in self.parked:
+            return
+        now = time.monotonic()
+        merchant, started = self.calls[entry_id]
+        self.deferred = {one: until for one, until in self.deferred.items() if until > now}
+        self.deferred[merchant] = max(self.deferred.get(merchant, 0.0), now + now - started)
 
 
 class Slots:
@@ -91,37 +106,37 @@ class Slots:
         busy = sum(held.busy for held in self._all)
         return max(self._calls_max() - max(self._held.count, busy), 0)
 
-    def _share(self, held: _Held) -> int:
-        """The most that a partition may hold: all, unless another one claims an even share."""
+    def _share(self) -> int:
+        """The most that the partition may hold: all, unless another one claims an even share."""
         calls_max, now = self._calls_max(), time.monotonic()
-        others = [one for one in self._all if one is not held]
+        others = [one for one in self._all if one is not self._held]
         contenders = sum(1 for one in others if one.busy or one.claims_until > now)
         even = max(calls_max // (contenders + 1), calls_max // _CONTENDERS_MAX, 1)
         is_claimed = any(one.claims_until > now and one.busy < even for one in others)
         return even if is_claimed else calls_max
 
-    def _rivals(self) -> Iterator[float]:
-        """Since when others wait for a first call that they may start, longer than this one."""
+    def _rivals(self, waiting: Iterable[str]) -> list[float]:
+        """The turns of partitions whose first call comes before one of these merchants."""
         now, held = time.monotonic(), self._held
-        own = held.idle_since if held.claims_until > now else math.inf
-        waiting = [one for one in self._all if one.claims_until > now and one.idle_since < own]
-        waiting.sort(key=lambda one: one.idle_since)
-        return (one.idle_since for one in waiting if one.may_begin(self._share(one)))
+        own = held.turn_of(waiting) if held.claims_until > now else math.inf
+        return [one.turn for one in self._all if one.claims_until > now and one.turn < own]
 
     @property
     def in_flight(self) -> frozenset[str]:
         """Ids of this partition's entries in flight."""
         with self._changed:
-            return frozenset(self._held.merchants)
+            return frozenset(self._held.calls)
 
     def occupy(self, works: Iterable[Work]) -> None:
+        now = time.monotonic()
         with self._changed:
-            self._held.merchants.update((work.entry_id, work.merchant) for work in works)
+            self._held.calls.update((work.entry_id, (work.merchant, now)) for work in works)
 
     def park(self, work: Work) -> None:
         """Frees the slot of a call whose result could not be saved, for other partitions."""
         with self._changed:
-            if work.entry_id in self._held.merchants:
+            if work.entry_id in self._held.calls:
+                self._held.defer(work.entry_id)
                 self._held.parked.add(work.entry_id)
                 self._notify()
 
@@ -136,7 +151,8 @@ class Slots:
     def release(self, works: Iterable[Work]) -> None:
         with self._changed:
             for work in works:
-                self._held.merchants.pop(work.entry_id, None)
+                self._held.defer(work.entry_id)
+                self._held.calls.pop(work.entry_id, None)
                 self._held.parked.discard(work.entry_id)
             self._notify()
 
@@ -156,11 +172,12 @@ class Slots:
     def _claim(self, requested: Mapping[str, int], granted: Counter[str]) -> None:
         """Claims what was not granted."""
         now, held = time.monotonic(), self._held
-        calling = granted.keys() | held.merchants.values()
-        if not requested.keys() - calling:
+        waiting = requested.keys() - granted.keys() - set(held.merchants)
+        if not waiting:
             held.idle_since = math.inf
         elif granted or held.claims_until <= now or held.idle_since == math.inf:
             held.idle_since = now
+        held.turn = held.turn_of(waiting)
         is_short = granted.total() < sum(requested.values())
         held.claims_until = now + _CLAIM_SECONDS if is_short else 0.0
 
@@ -168,25 +185,24 @@ class Slots:
         """How many of the requested calls each merchant may start now: fewest in flight first.
 
         Within the partition's share. For a merchant with none in flight it may exceed that, by one
-        call at a time, unless others have waited longer, or it serves as many merchants already.
-        Any partition leaves a slot to each that has waited longer than _CLAIM_SECONDS for one, and
-        may take it.
+        call at a time, unless the turns of others come first. Any partition leaves a slot to each
+        whose turn came more than _CLAIM_SECONDS ago.
         """
         granted: Counter[str] = Counter()
         if not (free := self.free):
             return granted
-        in_flight, even = Counter(self._held.merchants.values()), self._share(self._held)
-        share, may_begin = even - self._held.busy, self._held.may_begin(even)
-        rivals = list(itertools.islice(self._rivals(), free))
-        late = time.monotonic() - _CLAIM_SECONDS
-        kept = sum(since < late for since in rivals)
+        now, held = time.monotonic(), self._held
+        in_flight, share = Counter(held.merchants), self._share() - held.busy
+        turns = {one: max(held.deferred.get(one, now), now) for one in requested}
+        rivals = self._rivals(requested.keys() - in_flight.keys())
+        kept = sum(turn < now - _CLAIM_SECONDS for turn in rivals)
         left = {merchant: count for merchant, count in requested.items() if count}
         while left and free:
-            merchant = min(left, key=in_flight.__getitem__)
+            merchant = min(left, key=lambda one: (in_flight[one], turns[one]))
             if in_flight[merchant]:
                 if in_flight[merchant] > _PER_FREE_SLOT * (min(free - kept, share) - 1):
                     break
-            elif free <= kept or (share <= 0 and (granted or not may_begin or free <= len(rivals))):
+            elif free <= kept or (share <= 0 and (granted or free <= len(rivals))):
                 break
             granted[merchant] += 1
             in_flight[merchant] += 1
@@ -217,4 +233,4 @@ class Slots:
             return self._left()
 
     def _left(self) -> int:
-        return sum(len(held.merchants) for held in self._all)
+        return sum(len(held.calls) for held in self._all)

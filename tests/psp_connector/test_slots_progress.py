@@ -3,7 +3,7 @@
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.psp_connector.records import Work
@@ -71,6 +71,58 @@ def test_a_partition_without_calls_gets_a_free_slot(calls_max: int, count: int, 
             clock.now += STEP_SECONDS
     held_up = [view for view in views if any(view.requested.values()) and not view.calls]
     assert not first.free or not held_up
+
+
+class Traffic:
+    """Payments whose calls take a known time, in steps; measures how long each waited for a slot."""
+
+    def __init__(self, clock: Clock, views: list[View]) -> None:
+        self._clock, self._views = clock, views
+        self.seconds: dict[str, float] = {}
+        """How long the calls of a merchant take."""
+        self.floods: list[tuple[View, str]] = []
+        """Merchants with more payments than they ever get slots."""
+        self._ends: dict[str, float] = {}
+
+    def step(self, random: Random) -> None:
+        for view in self._views:
+            now = self._clock.now
+            view.release([call for call in view.calls if self._ends[call.entry_id] <= now])
+        for view, merchant in self.floods:
+            view.requested[merchant] = 60
+        for view in random.sample(self._views, len(self._views)):
+            view.ask()
+            for call in view.calls:
+                end = self._clock.now + self.seconds[call.merchant]
+                self._ends.setdefault(call.entry_id, end)
+        self._clock.now += STEP_SECONDS
+
+    def wait_of(self, merchant: str, view: View, random: Random) -> float:
+        """Seconds until the call of a new payment begins. At most 10 s."""
+        view.requested[merchant], begin = 1, self._clock.now
+        while view.requested[merchant] and self._clock.now < begin + 10:
+            self.step(random)
+        return self._clock.now - begin
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 11), st.integers(0, 10**6))
+def test_merchants_whose_calls_hang_hold_up_no_other_one(hanging: int, seed: int) -> None:
+    """Not even of their partition, while others are busy: as long as they are fewer than slots."""
+    random = Random(seed)
+    with pytest.MonkeyPatch.context() as patch:
+        clock = Clock(patch)
+        first = Slots(lambda: 12)
+        views = [View(one, n) for n, one in enumerate([first, *(first.sibling() for _ in "abc")])]
+        traffic = Traffic(clock, views)
+        traffic.floods = [(views[0], f"hangs-{n}") for n in range(hanging)]
+        traffic.floods += [(view, f"quick-{n}") for view in views[1:] for n in range(10)]
+        traffic.seconds = {name: 5.0 if "hangs" in name else 0.3 for _, name in traffic.floods}
+        traffic.seconds |= {"alice": 0.3}
+        for _ in range(int(5 / STEP_SECONDS)):
+            traffic.step(random)
+        waits = [traffic.wait_of("alice", views[0], random) for _ in range(10)]
+    assert max(waits) < 2.5
 
 
 def test_partitions_above_their_share_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
