@@ -1,8 +1,8 @@
 """Writes results of attempts to Redis in batches.
 
 One thread serves all charging threads: a round trip for each result would cost more than the rest
-of the connector. A result that Redis rejects is retried, and counts as in flight until it is saved
-or given up, so at most `concurrency` are unsaved.
+of the connector. A result that Redis rejects is retried, and counts as in flight for its merchant
+until it is saved or given up.
 """
 
 import contextlib
@@ -109,7 +109,9 @@ class Saver:
         attempt.next_try_at = time.monotonic() + _PAUSE_SECONDS
         self._slots.park(attempt.work)
         log = _log.bind(**attempt.work.ids)
-        log.warning("could not save result, retrying", reason=f"{type(error).__name__}: {error}")
+        if attempt.tries == 1:
+            reason = f"{type(error).__name__}: {error}"
+            log.warning("could not save result, retrying", reason=reason)
         if attempt.tries == _TRIES_MAX:
             log.error("could not save result, leaving the transaction to be reclaimed")
             self._unsaved.remove(attempt)

@@ -26,6 +26,8 @@ _GATHER_SECONDS = 0.002
 # How long a partition that got too few slots keeps its claim to an even share. It asks again sooner
 # unless its Redis is unavailable. If a first call waits longer, the others leave a slot to it.
 _CLAIM_SECONDS = 0.1
+# Unsaved results, which are retried for 30 s; a partition with that many begins no call.
+_PARKED_MAX = 256
 # If more partitions than this are busy, they take turns: single calls would cost a round trip to
 # Redis each.
 _CONTENDERS_MAX = 4
@@ -78,8 +80,8 @@ class _Held:
 class Slots:
     """The slots as one partition sees them. Thread-safe: one thread starts calls, others end them.
 
-    A parked call has ended, but its result is not saved yet: only other partitions, whose Redis may
-    be available, can use its slot.
+    A parked call has ended, but its result is not saved yet: perhaps a key of its merchant has
+    another type. It counts as in flight for that merchant, but holds no slot.
     """
 
     def __init__(self, calls_max: Callable[[], int]) -> None:
@@ -103,8 +105,13 @@ class Slots:
     @property
     def free(self) -> int:
         """Slots for merchants with none in flight."""
-        busy = sum(held.busy for held in self._all)
-        return max(self._calls_max() - max(self._held.count, busy), 0)
+        if self._is_full:
+            return 0
+        return max(self._calls_max() - sum(held.busy for held in self._all), 0)
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._held.parked) >= _PARKED_MAX
 
     def _share(self) -> int:
         """The most that the partition may hold: all, unless another one claims an even share."""
@@ -133,7 +140,7 @@ class Slots:
             self._held.calls.update((work.entry_id, (work.merchant, now)) for work in works)
 
     def park(self, work: Work) -> None:
-        """Frees the slot of a call whose result could not be saved, for other partitions."""
+        """Frees the slot of a call whose result could not be saved."""
         with self._changed:
             if work.entry_id in self._held.calls:
                 self._held.defer(work.entry_id)
@@ -216,9 +223,7 @@ class Slots:
         """Waits until a merchant in `waiting` (any merchant if empty) may start a call."""
         requested = dict.fromkeys(waiting, 1)
         with self._changed:
-            # Results that cannot be saved may fill all slots: it could use none.
-            may_claim = requested and self._held.count < self._calls_max()
-            if may_claim and not self._shares(requested):
+            if requested and not self._is_full and not self._shares(requested):
                 self._claim(requested, Counter())
             may_start = self._changed.wait_for(
                 lambda: self._shares(requested) if requested else self.free, seconds

@@ -8,6 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.common import store
+from services.psp_connector import saver
 from services.psp_connector.connector import Connector
 from services.psp_connector.psp import Captured, Charge, Declined, Outcome, Refused, Transient
 from services.psp_connector.queue import Queue
@@ -138,6 +139,24 @@ def test_a_payment_goes_on_once_a_broken_key_is_repaired(
     assert payments.points() == 12 * captured
     reasons = {letter["reason"] for letter in payments.letters()}
     assert reasons - {"refused by the PSP: HTTP 400"} == {"not an entry of this queue"}
+
+
+def test_results_that_cannot_be_saved_hold_no_slot(
+    client: Any, payments: Payments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many merchants as slots have broken points; the payments of others end meanwhile."""
+    monkeypatch.setattr(saver, "_TRIES_MAX", 100_000)  # no slot is free because one was given up
+    broken = range(1, 6)
+    for user_id in broken:
+        client.set(STORE.points(user_id), "abc")
+    stuck = [payments.accept(user_id) for user_id in broken for _ in range(4)]
+    with payments.running(psp := FakePsp()):
+        wait_until(lambda: all(psp.calls[one] for one in stuck))
+        payments.wait_ended(payments.accept(9))
+        assert {payments.record(one)["status"] for one in stuck} == {"processing"}
+        client.delete(*map(STORE.points, broken))
+        payments.wait_ended(*stuck)
+    assert [payments.points(user_id) for user_id in broken] == [4 * 12] * len(broken)
 
 
 def by_delconsumer(payments: Payments) -> None:

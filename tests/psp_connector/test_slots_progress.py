@@ -74,7 +74,7 @@ def test_a_partition_without_calls_gets_a_free_slot(calls_max: int, count: int, 
 
 
 class Traffic:
-    """Payments whose calls take a known time, in steps; measures how long each waited for a slot."""
+    """Payments whose calls take a known time, in steps; measures how long one waits for a slot."""
 
     def __init__(self, clock: Clock, views: list[View]) -> None:
         self._clock, self._views = clock, views
