@@ -8,6 +8,7 @@ even `process-compose list`.
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from devtools.relay import relay_output
 
 # Commands for the running stack, unless an option gives another address.
 _CLIENTS = {"attach", "down", "graph", "list", "namespace", "process", "project"}
+_SIGNALS_OF_TERMINALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP}
 _ELSEWHERE = {"-h", "--help", "-p", "--port", "-u", "--unix-socket"}
 
 
@@ -53,18 +55,24 @@ def environment(args: Sequence[str], environ: Mapping[str, str]) -> Mapping[str,
     return {**environ, "PC_LOG_FILE": os.devnull}
 
 
-def _stop_reload(environ: Mapping[str, str]) -> None:
-    """Ends `reload`: it could start a service after process-compose has listed what to stop."""
+def _await_restarts(environ: Mapping[str, str], args: Sequence[str]) -> None:
+    """Waits for restarts under way: each would start a process that process-compose has stopped."""
     from devtools.supervisor import Supervisor, SupervisorError  # noqa: PLC0415
 
-    with contextlib.suppress(SupervisorError):  # it does not run
-        Supervisor(environ.get("PC_SOCKET_PATH", "")).stop("reload")
+    supervisor = Supervisor(environ.get("PC_SOCKET_PATH", ""))
+    with contextlib.suppress(SupervisorError):
+        running = {state.name for state in supervisor.processes() if state.is_running}
+        if args == ["down"] and "reload" in running:
+            supervisor.stop("reload")
+        supervisor.wait_for_restarts()
 
 
 def _restart(environ: Mapping[str, str], name: str) -> NoReturn:
     """Restarts a process without the race of process-compose's own restart with `reload`'s."""
     from devtools.supervisor import Supervisor, SupervisorError  # noqa: PLC0415
 
+    # Ctrl-C between stop and start would leave it stopped.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS_OF_TERMINALS)
     try:
         Supervisor(environ.get("PC_SOCKET_PATH", "")).restart(name)
     except SupervisorError as error:
@@ -78,9 +86,10 @@ def main(program: str, args: Sequence[str]) -> None:
     environ = environment(args, os.environ)
     if _starts(args):
         relay_output()
-    if args == ["down"]:
-        _stop_reload(environ)
-    if args[:2] == ["process", "restart"] and len(args) == 3 and not args[2].startswith("-"):
+    is_restart = args[:2] == ["process", "restart"] and len(args) == 3 and args[2][:1] != "-"
+    if args == ["down"] or args[:2] == ["process", "stop"] or (is_restart and args[2] == "reload"):
+        _await_restarts(environ, args)
+    if is_restart:
         _restart(environ, args[2])
     os.execve(program, [program, *args], environ)  # noqa: S606
 

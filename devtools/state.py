@@ -27,7 +27,7 @@ _FOLDERS = ("redis", "caddy", "metrics")
 _SECRETS = ("jwt-secret", "redis-password", "sandbox-token", "sandbox-id")
 _FILES = (
     *("version", "environment", "redis-url", "partitions", *_SECRETS, "*.new"),
-    *("psp-sandbox.sqlite*", "console.sqlite*", "pc.sock", "pc.sock.lock"),
+    *("psp-sandbox.sqlite*", "console.sqlite*", "pc.sock", "pc.sock*.lock"),
     "logs/*.log*",
 )
 

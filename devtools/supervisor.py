@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from services.common import locks
 
@@ -125,12 +125,36 @@ class Supervisor:
         """Stops a process, waits until it has ended, and starts it, also if it had ended before.
 
         Not process-compose's own restart, which waits a second, as after a crash. One restart of
-        a process at a time: two would leave two processes, of which one keeps the port.
+        a process at a time: two would leave two processes, of which one keeps the port. From the
+        stop to the start, its lock file is not empty, for `resume`.
         """
-        with self._locked(name):
+        names = [state.name for state in self.processes()]
+        if name not in names:
+            raise RefusedError(f"no process {name}; there are {', '.join(names)}")
+        with self._locked(self._lock_path(name)) as file:
+            print("stopped", file=file, flush=True)
             with contextlib.suppress(RefusedError):  # it has ended
                 self.stop(name)
             self._start_again(name)
+            file.truncate(0)
+
+    def resume(self) -> list[str]:
+        """Starts processes whose restart was killed after the stop; returns their names."""
+        stopped = [state.name for state in self.processes() if not state.is_running]
+        stopped = [name for name in stopped if _size(self._lock_path(name))]
+        for name in stopped:
+            self.restart(name)
+        return stopped
+
+    def wait_for_restarts(self) -> None:
+        """Waits until no restart is under way, whose start would follow the caller's stop."""
+        pattern = self._lock_path("*")
+        for path in pattern.parent.glob(pattern.name):
+            with self._locked(path):
+                pass
+
+    def _lock_path(self, name: str) -> Path:
+        return Path(f"{self._socket_path}.{name}.lock")
 
     def _start_again(self, name: str) -> None:
         for tries_left in reversed(range(_START_TRIES_MAX)):
@@ -144,11 +168,15 @@ class Supervisor:
                 return
 
     @contextlib.contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
-        with Path(f"{self._socket_path}.{name}.lock").open("w") as file:
+    def _locked(self, path: Path) -> Iterator[TextIO]:
+        try:
+            file = path.open("a")
+        except OSError as error:
+            raise SupervisorError(f"no restart can be locked: {error}") from error
+        with file:
             if not locks.take(file.fileno(), 2 * _CHANGE_SECONDS_MAX):
-                raise SupervisorError(f"another restart of {name} does not end")
-            yield
+                raise SupervisorError(f"another restart, with {path.name}, does not end")
+            yield file
 
     def scale(self, name: str, count: int) -> None:
         """Runs `count` replicas of a process."""
@@ -180,6 +208,10 @@ class Supervisor:
             text = body.decode(errors="replace")
             raise RefusedError(f"process-compose refuses {method} {path}: {text}")
         return json.loads(body)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _pid_of_listener(connection: socket.socket) -> int:

@@ -53,7 +53,13 @@ def test_reset_removes_only_files_of_the_platform(tmp_path: Path) -> None:
     state.prepare(tmp_path)
     state.write_environment(tmp_path, "export PLATFORM_PORT=9000", [9005])
     first = (tmp_path / "jwt-secret").read_text()
-    for name in ("psp-sandbox.sqlite-wal", "logs/core-api.log", "logs/x.log.1", "pc.sock.lock"):
+    for name in (
+        "psp-sandbox.sqlite-wal",
+        "logs/core-api.log",
+        "logs/x.log.1",
+        "pc.sock.lock",
+        "pc.sock.reload.lock",
+    ):
         (tmp_path / name).write_text("made")
     (tmp_path / "redis" / "deep").mkdir()
     for name in ("nixw", "process-compose"):

@@ -2,9 +2,16 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
-from devtools.supervisor import RefusedError, Supervisor
+import pytest
+
+from devtools.supervisor import ProcessState, RefusedError, Supervisor, SupervisorError
+
+RUNNING = ProcessState(
+    "", "Running", 1, True, True, restarts=0, exit_code=0, started_at=None, ready_at=None
+)
 
 
 class Recorded(Supervisor):
@@ -14,6 +21,14 @@ class Recorded(Supervisor):
         super().__init__(str(socket))
         self._calls = calls
         self._has_ended = has_ended
+        self.is_killed = False
+
+    def processes(self) -> list[ProcessState]:
+        is_running = self._calls[-1:] != ["stop core-api"]
+        return [
+            replace(RUNNING, name="core-api", is_running=is_running),
+            replace(RUNNING, name="auth-api"),
+        ]
 
     def stop(self, name: str) -> None:
         self._calls.append(f"stop {name}")
@@ -22,6 +37,8 @@ class Recorded(Supervisor):
         time.sleep(0.1)
 
     def start(self, name: str) -> None:
+        if self.is_killed:
+            raise KeyboardInterrupt
         time.sleep(0.1)
         self._calls.append(f"start {name}")
 
@@ -49,3 +66,48 @@ def test_a_process_that_has_ended_is_started(tmp_path: Path) -> None:
     calls: list[str] = []
     Recorded(tmp_path / "pc.sock", calls, has_ended=True).restart("core-api")
     assert calls == ["stop core-api", "start core-api"]
+
+
+def test_a_restart_that_was_killed_is_resumed(tmp_path: Path) -> None:
+    """Once: its process did not end by itself, and was not stopped by hand."""
+    calls: list[str] = []
+    supervisor = Recorded(tmp_path / "pc.sock", calls)
+    assert supervisor.resume() == []
+    supervisor.is_killed = True
+    with pytest.raises(KeyboardInterrupt):
+        supervisor.restart("core-api")
+    supervisor.is_killed = False
+    assert (supervisor.resume(), calls[-1]) == (["core-api"], "start core-api")
+    calls.append("stop core-api")  # by hand
+    assert (supervisor.resume(), calls[-1]) == ([], "stop core-api")
+
+
+def test_a_stop_waits_for_restarts(tmp_path: Path) -> None:
+    """Otherwise the process would be started after it."""
+    calls: list[str] = []
+    supervisor = Recorded(tmp_path / "pc.sock", calls)
+    with ThreadPoolExecutor() as pool:
+        restart = pool.submit(supervisor.restart, "core-api")
+        while not calls:
+            time.sleep(0.01)
+        supervisor.wait_for_restarts()
+        assert calls == ["stop core-api", "start core-api"]
+        restart.result()
+
+
+def test_an_unknown_process_is_refused(tmp_path: Path) -> None:
+    """As the name of a scaled one without its number; the message has those that there are."""
+    calls: list[str] = []
+    for name in ("psp-connector", "a/b", ""):
+        with pytest.raises(RefusedError, match=f"no process {name}; there are core-api, auth-api"):
+            Recorded(tmp_path / "pc.sock", calls).restart(name)
+    assert (calls, list(tmp_path.iterdir())) == ([], [])
+
+
+def test_an_unusable_lock_is_an_error_of_the_restart(tmp_path: Path) -> None:
+    """It does not end `reload`, and nothing was stopped."""
+    (tmp_path / "pc.sock.core-api.lock").mkdir()
+    calls: list[str] = []
+    with pytest.raises(SupervisorError, match=r"Is a directory: .*core-api\.lock"):
+        Recorded(tmp_path / "pc.sock", calls).restart("core-api")
+    assert calls == []

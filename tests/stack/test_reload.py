@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -145,15 +147,56 @@ def test_a_process_stopped_by_hand_stays_stopped(checkout: Checkout) -> None:
     checkout.stack.wait_healthy()
 
 
-def test_the_connector_finishes_calls_in_flight(checkout: Checkout) -> None:
-    """A payment in flight during a change is charged once, by the old code."""
-    stack = checkout.stack
-    slow = stack.pay(payment_method="pm_sandbox_slow").json()["id"]
-    path, bearer = f"/transactions/{slow}", stack.bearer()
+def call_in_flight(stack: Stack, payment_method: str) -> str:
+    """Posts a payment and waits until it is being charged; returns its id."""
+    payment: str = stack.pay(payment_method=payment_method).json()["id"]
+    path, bearer = f"/transactions/{payment}", stack.bearer()
     support.wait_until(
         lambda: stack.http.get(path, headers=bearer).json()["status"] == "processing",
         what="the charge to begin",
     )
+    return payment
+
+
+def status(stack: Stack, name: str) -> str:
+    return next(state.status for state in stack.states() if state.name == name)
+
+
+@pytest.mark.parametrize(
+    "how", ["Ctrl-C at its command", "reload ends", "reload is killed", "stop by hand"]
+)
+def test_a_restart_that_is_interrupted_leaves_nothing_stopped(checkout: Checkout, how: str) -> None:
+    """The connector takes seconds to stop while a call is in flight; only a stop by hand stays."""
+    stack, name = checkout.stack, "psp-connector"
+    call_in_flight(stack, "pm_sandbox_slow")
+    before, command = stack.process(name), None
+    if how == "Ctrl-C at its command":
+        command = subprocess.Popen(
+            ["process-compose", "process", "restart", name], env=stack.environ
+        )
+    else:
+        checkout.save("psp_connector/backoff.py", "import random", "import random  # saved")
+    support.wait_until(lambda: status(stack, name) == "Terminating", what="its stop")
+    if command:
+        command.send_signal(signal.SIGINT)
+        assert command.wait(SECONDS_MAX) == 0
+    if how == "reload ends":
+        assert stack.compose("process", "restart", "reload").returncode == 0
+    elif how == "reload is killed":
+        stack.process("reload").kill()
+    elif how == "stop by hand":
+        assert stack.compose("process", "stop", name).returncode == 0
+        assert status(stack, name) == "Completed"
+        assert stack.compose("process", "start", name).returncode == 0
+    stack.wait_healthy()
+    assert stack.process(name) != before
+    assert stack.ended(stack.pay().json()["id"])["status"] == "captured"
+
+
+def test_the_connector_finishes_calls_in_flight(checkout: Checkout) -> None:
+    """A payment in flight during a change is charged once, by the old code."""
+    stack = checkout.stack
+    slow = call_in_flight(stack, "pm_sandbox_slow")
     checkout.save("psp_connector/backoff.py", "import random", 'import random\n\nprint("code=new")')
     quick = stack.pay().json()["id"]
     assert tuple(stack.ended(slow)[key] for key in ("status", "attempts")) == ("captured", 1)
