@@ -14,6 +14,8 @@ from services.common import locks
 
 USERNAME_CHARACTERS_MAX = 64
 LOCK_SECONDS_MAX = 10.0
+# Up to 1 GiB and 9 passes: a hash that takes minutes would stop the logins of all.
+_HASH = r"^\$argon2id\$v=19\$m=\d{1,6},t=\d,p=\d\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+$"
 
 
 class User(BaseModel):
@@ -24,7 +26,7 @@ class User(BaseModel):
     id: Annotated[int, Field(ge=1, lt=10**15)]
     username: Annotated[str, Field(min_length=1, max_length=USERNAME_CHARACTERS_MAX)]
     enabled: bool = True
-    password_hash: Annotated[str, Field(pattern=r"^\$argon2id\$")]
+    password_hash: Annotated[str, Field(pattern=_HASH)]
 
 
 _USERS = TypeAdapter(list[User])
@@ -36,6 +38,8 @@ class UsersError(Exception):
 
 def load(path: Path) -> list[User]:
     """Reads the users; raises UsersError, also for two with the same name or id."""
+    if path.exists() and not path.is_file():  # reading a FIFO would never end
+        raise UsersError(f"{path}: not a file")
     try:
         users = _USERS.validate_json(path.read_bytes())
     except OSError as error:

@@ -1,13 +1,14 @@
-"""The lock of the users file's folder."""
+"""The users file and the lock of its folder."""
 
 import fcntl
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from services.auth_api import userfile
-from services.auth_api.userfile import UsersError, locked
+from services.auth_api.userfile import UsersError, load, locked
 
 
 def test_a_folder_that_stays_locked_is_named(
@@ -22,3 +23,26 @@ def test_a_folder_that_stays_locked_is_named(
     os.close(other)
     with locked(tmp_path / "x"):
         pass
+
+
+@pytest.mark.parametrize(
+    "password_hash",
+    ["$argon2id$é", "$argon2id$", *(
+        f"$argon2id$v=19${parameters}$c2FsdHNhbHQ$aGFzaGhhc2g"
+        for parameters in ("m=65536,t=4294967295,p=1", "m=4294967295,t=2,p=1", "m=19456,t=2,p=99")
+    )],
+)  # fmt: skip
+def test_a_hash_that_cannot_be_verified_is_refused(tmp_path: Path, password_hash: str) -> None:
+    """Or that would take so long that no other merchant can log in."""
+    user = {"id": 1, "username": "becky", "password_hash": password_hash}
+    path = tmp_path / "users.json"
+    path.write_text(json.dumps([user]))
+    with pytest.raises(UsersError, match=r"users\.json: 0\.password_hash"):
+        load(path)
+
+
+def test_a_fifo_is_refused(tmp_path: Path) -> None:
+    """Reading it would wait for ever, and all logins with it."""
+    os.mkfifo(tmp_path / "users.json")
+    with pytest.raises(UsersError, match="not a file"):
+        load(tmp_path / "users.json")
