@@ -130,7 +130,7 @@ class Supervisor:
         """
         names = [state.name for state in self.processes()]
         if name not in names:
-            raise RefusedError(f"no process {name}; there are {', '.join(names)}")
+            raise RefusedError(f"no process {name!r}; there are {', '.join(names)}")
         with self._locked(self._lock_path(name)) as file:
             print("stopped", file=file, flush=True)
             with contextlib.suppress(RefusedError):  # it has ended

@@ -15,7 +15,7 @@ from services.common import locks
 USERNAME_CHARACTERS_MAX = 64
 LOCK_SECONDS_MAX = 10.0
 # Up to 1 GiB and 9 passes: a hash that takes minutes would stop the logins of all.
-_HASH = r"^\$argon2id\$v=19\$m=\d{1,6},t=\d,p=\d\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+$"
+_HASH = r"^\$argon2id\$v=19\$m=[0-9]{1,6},t=[0-9],p=[0-9]\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+$"
 
 
 class User(BaseModel):
@@ -38,9 +38,9 @@ class UsersError(Exception):
 
 def load(path: Path) -> list[User]:
     """Reads the users; raises UsersError, also for two with the same name or id."""
-    if path.exists() and not path.is_file():  # reading a FIFO would never end
-        raise UsersError(f"{path}: not a file")
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a FIFO would never end
+            raise UsersError(f"{path}: not a file")
         users = _USERS.validate_json(path.read_bytes())
     except OSError as error:
         raise UsersError(f"{path}: {error.strerror}") from None

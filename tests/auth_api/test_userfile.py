@@ -29,7 +29,10 @@ def test_a_folder_that_stays_locked_is_named(
     "password_hash",
     ["$argon2id$é", "$argon2id$", *(
         f"$argon2id$v=19${parameters}$c2FsdHNhbHQ$aGFzaGhhc2g"
-        for parameters in ("m=65536,t=4294967295,p=1", "m=4294967295,t=2,p=1", "m=19456,t=2,p=99")
+        for parameters in (
+            "m=65536,t=4294967295,p=1", "m=4294967295,t=2,p=1", "m=19456,t=2,p=99",
+            "m=19456,t=٢,p=1",
+        )
     )],
 )  # fmt: skip
 def test_a_hash_that_cannot_be_verified_is_refused(tmp_path: Path, password_hash: str) -> None:
@@ -46,3 +49,9 @@ def test_a_fifo_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "users.json")
     with pytest.raises(UsersError, match="not a file"):
         load(tmp_path / "users.json")
+
+
+def test_a_file_that_cannot_be_reached_is_refused(tmp_path: Path) -> None:
+    """Like one that cannot be read: the users before it stay, and the health check fails."""
+    with pytest.raises(UsersError, match="File name too long"):
+        load(tmp_path / ("x" * 300))

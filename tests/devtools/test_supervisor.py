@@ -99,7 +99,9 @@ def test_an_unknown_process_is_refused(tmp_path: Path) -> None:
     """As the name of a scaled one without its number; the message has those that there are."""
     calls: list[str] = []
     for name in ("psp-connector", "a/b", ""):
-        with pytest.raises(RefusedError, match=f"no process {name}; there are core-api, auth-api"):
+        with pytest.raises(
+            RefusedError, match=f"no process {name!r}; there are core-api, auth-api"
+        ):
             Recorded(tmp_path / "pc.sock", calls).restart(name)
     assert (calls, list(tmp_path.iterdir())) == ([], [])
 
