@@ -56,15 +56,18 @@ def environment(args: Sequence[str], environ: Mapping[str, str]) -> Mapping[str,
 
 
 def _await_restarts(environ: Mapping[str, str], args: Sequence[str]) -> None:
-    """Waits for restarts under way: each would start a process that process-compose has stopped."""
+    """Waits for restarts under way: each would start a process that process-compose has stopped.
+
+    Ends `reload` before the stack, because it could begin another one.
+    """
     from devtools.supervisor import Supervisor, SupervisorError  # noqa: PLC0415
 
     supervisor = Supervisor(environ.get("PC_SOCKET_PATH", ""))
     with contextlib.suppress(SupervisorError):
+        supervisor.wait_for_restarts()
         running = {state.name for state in supervisor.processes() if state.is_running}
         if args == ["down"] and "reload" in running:
             supervisor.stop("reload")
-        supervisor.wait_for_restarts()
 
 
 def _restart(environ: Mapping[str, str], name: str) -> NoReturn:
@@ -87,7 +90,13 @@ def main(program: str, args: Sequence[str]) -> None:
     if _starts(args):
         relay_output()
     is_restart = args[:2] == ["process", "restart"] and len(args) == 3 and args[2][:1] != "-"
-    if args == ["down"] or args[:2] == ["process", "stop"] or (is_restart and args[2] == "reload"):
+    changes = (
+        ["down"],
+        ["process", "stop"],
+        ["process", "scale"],
+        ["process", "restart", "reload"],
+    )
+    if any(args[: len(change)] == change for change in changes):
         _await_restarts(environ, args)
     if is_restart:
         _restart(environ, args[2])
@@ -95,4 +104,7 @@ def main(program: str, args: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    try:
+        main(sys.argv[1], sys.argv[2:])
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -92,11 +92,6 @@ def watch(services: Path, supervisor: Supervisor, started: float) -> None:
     """
     import watchfiles  # noqa: PLC0415 - not needed where reloading is off
 
-    try:
-        for name in supervisor.resume():
-            _log.warning("started: its restart was interrupted", process=name)
-    except SupervisorError as error:
-        _log.error("restart failed", reason=str(error))
     _log.info("watching", folder=str(services))
     for names in changes(watchfiles.watch, services, started):
         restart(supervisor, names)

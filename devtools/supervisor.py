@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from services.common import locks
 
@@ -114,7 +114,11 @@ class Supervisor:
         return [_state(entry) for entry in self._call("GET", "/processes")["data"]]
 
     def stop(self, name: str) -> None:
-        """Stops a process and waits until it has ended."""
+        """Stops a process, after restarts under way, and waits until it has ended."""
+        self.wait_for_restarts()
+        self._stop(name)
+
+    def _stop(self, name: str) -> None:
         self._call("PATCH", f"/process/stop/{name}", _CHANGE_SECONDS_MAX)
 
     def start(self, name: str) -> None:
@@ -125,29 +129,18 @@ class Supervisor:
         """Stops a process, waits until it has ended, and starts it, also if it had ended before.
 
         Not process-compose's own restart, which waits a second, as after a crash. One restart of
-        a process at a time: two would leave two processes, of which one keeps the port. From the
-        stop to the start, its lock file is not empty, for `resume`.
+        a process at a time: two would leave two processes, of which one keeps the port.
         """
         names = [state.name for state in self.processes()]
         if name not in names:
             raise RefusedError(f"no process {name!r}; there are {', '.join(names)}")
-        with self._locked(self._lock_path(name)) as file:
-            print("stopped", file=file, flush=True)
+        with self._locked(self._lock_path(name)):
             with contextlib.suppress(RefusedError):  # it has ended
-                self.stop(name)
+                self._stop(name)
             self._start_again(name)
-            file.truncate(0)
-
-    def resume(self) -> list[str]:
-        """Starts processes whose restart was killed after the stop; returns their names."""
-        stopped = [state.name for state in self.processes() if not state.is_running]
-        stopped = [name for name in stopped if _size(self._lock_path(name))]
-        for name in stopped:
-            self.restart(name)
-        return stopped
 
     def wait_for_restarts(self) -> None:
-        """Waits until no restart is under way, whose start would follow the caller's stop."""
+        """Waits until no restart is under way, whose start would undo what the caller does."""
         pattern = self._lock_path("*")
         for path in pattern.parent.glob(pattern.name):
             with self._locked(path):
@@ -168,7 +161,7 @@ class Supervisor:
                 return
 
     @contextlib.contextmanager
-    def _locked(self, path: Path) -> Iterator[TextIO]:
+    def _locked(self, path: Path) -> Iterator[None]:
         try:
             file = path.open("a")
         except OSError as error:
@@ -176,10 +169,11 @@ class Supervisor:
         with file:
             if not locks.take(file.fileno(), 2 * _CHANGE_SECONDS_MAX):
                 raise SupervisorError(f"another restart, with {path.name}, does not end")
-            yield file
+            yield
 
     def scale(self, name: str, count: int) -> None:
-        """Runs `count` replicas of a process."""
+        """Runs `count` replicas of a process, after restarts under way."""
+        self.wait_for_restarts()
         self._call("PATCH", f"/process/scale/{name}/{count}", _CHANGE_SECONDS_MAX)
 
     def needs(self, name: str) -> list[str]:
@@ -208,10 +202,6 @@ class Supervisor:
             text = body.decode(errors="replace")
             raise RefusedError(f"process-compose refuses {method} {path}: {text}")
         return json.loads(body)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
 
 
 def _pid_of_listener(connection: socket.socket) -> int:

@@ -21,24 +21,17 @@ class Recorded(Supervisor):
         super().__init__(str(socket))
         self._calls = calls
         self._has_ended = has_ended
-        self.is_killed = False
 
     def processes(self) -> list[ProcessState]:
-        is_running = self._calls[-1:] != ["stop core-api"]
-        return [
-            replace(RUNNING, name="core-api", is_running=is_running),
-            replace(RUNNING, name="auth-api"),
-        ]
+        return [replace(RUNNING, name=name) for name in ("core-api", "auth-api")]
 
-    def stop(self, name: str) -> None:
+    def _stop(self, name: str) -> None:
         self._calls.append(f"stop {name}")
         if self._has_ended:
             raise RefusedError(f"process {name} is not running")
         time.sleep(0.1)
 
     def start(self, name: str) -> None:
-        if self.is_killed:
-            raise KeyboardInterrupt
         time.sleep(0.1)
         self._calls.append(f"start {name}")
 
@@ -68,20 +61,6 @@ def test_a_process_that_has_ended_is_started(tmp_path: Path) -> None:
     assert calls == ["stop core-api", "start core-api"]
 
 
-def test_a_restart_that_was_killed_is_resumed(tmp_path: Path) -> None:
-    """Once: its process did not end by itself, and was not stopped by hand."""
-    calls: list[str] = []
-    supervisor = Recorded(tmp_path / "pc.sock", calls)
-    assert supervisor.resume() == []
-    supervisor.is_killed = True
-    with pytest.raises(KeyboardInterrupt):
-        supervisor.restart("core-api")
-    supervisor.is_killed = False
-    assert (supervisor.resume(), calls[-1]) == (["core-api"], "start core-api")
-    calls.append("stop core-api")  # by hand
-    assert (supervisor.resume(), calls[-1]) == ([], "stop core-api")
-
-
 def test_a_stop_waits_for_restarts(tmp_path: Path) -> None:
     """Otherwise the process would be started after it."""
     calls: list[str] = []
@@ -90,9 +69,9 @@ def test_a_stop_waits_for_restarts(tmp_path: Path) -> None:
         restart = pool.submit(supervisor.restart, "core-api")
         while not calls:
             time.sleep(0.01)
-        supervisor.wait_for_restarts()
-        assert calls == ["stop core-api", "start core-api"]
+        supervisor.stop("core-api")
         restart.result()
+    assert calls == ["stop core-api", "start core-api", "stop core-api"]
 
 
 def test_an_unknown_process_is_refused(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ One test: xdist starts a module's fixture in each process that runs one of its t
 """
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from devtools.health import is_healthy
 from tests import support
 from tests.new.tree import KINDS, Tree
 from tests.stack.stack import Stack, request_id, running
@@ -40,6 +42,7 @@ def test_new_services_behave_like_the_others(stack: Stack, grown: Tree) -> None:
     for route in ("extra", "extra-redis"):
         assert_routed(stack, route)
     assert_job_done(stack)
+    assert_scaled(stack)
     assert_known_to_doctor(stack, grown)
 
 
@@ -62,6 +65,15 @@ def assert_job_done(stack: Stack) -> None:
         client.xadd("{extra-worker}:jobs", {"name": "x", "request_id": request})
         support.wait_until(lambda: client.get("{extra-worker}:done"), what="the job")
     support.wait_until(lambda: lines(stack, "extra-worker", request), what="its log")
+
+
+def assert_scaled(stack: Stack) -> None:
+    """A second worker listens at a port of its own, and can be ended."""
+    [port] = re.findall(r"EXTRA_WORKER_PORT=(\d+)", (stack.state / "environment").read_text())
+    assert stack.compose("process", "scale", "extra-worker", "2").returncode == 0
+    support.wait_until(lambda: is_healthy(int(port) + 10), what="the second worker")
+    assert stack.compose("process", "scale", "extra-worker-0", "1").returncode == 0
+    support.wait_until(lambda: not is_healthy(int(port) + 10), what="its end")
 
 
 def assert_known_to_doctor(stack: Stack, grown: Tree) -> None:
