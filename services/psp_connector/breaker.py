@@ -4,7 +4,8 @@ Closed: up to `concurrency` calls at once. Transient failures may be due to the 
 so after FAILURES_MAX consecutive ones, and after a payment's last attempt, the PSP is probed, and
 only two failed probes in a row open the breaker.
 Open: nothing is charged, so no attempts are used up, and the PSP is probed at growing intervals.
-After a successful probe it allows one call at once, then two, four …; a failure probes again.
+After a successful probe it allows one call at once, then with each response two, four …; a failure
+probes again, and so does a time without a response, because the calls of one merchant may hang.
 """
 
 import threading
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from services.psp_connector.backoff import Backoff
 
 FAILURES_MAX = 5
+_RECOVERY_PROBE_SECONDS = 0.25
 
 
 class Breaker:
@@ -40,6 +42,7 @@ class Breaker:
             if self.calls_max:
                 self._probes = 0
                 self.calls_max = min(self.calls_max * 2, self._concurrency)
+                self._probe_at = self._timer() + _RECOVERY_PROBE_SECONDS
 
     def failed(self, *, is_last: bool = False) -> bool:
         """Records a transient failure; returns whether the caller must `check` now.
@@ -58,9 +61,10 @@ class Breaker:
             return True
 
     def is_due(self) -> bool:
-        """Whether it is open, and the caller must `check` the PSP now."""
+        """Whether it is open or recovering, and the caller must `check` the PSP now."""
         with self._lock:
-            if self.calls_max or self._checking or self._timer() < self._probe_at:
+            is_closed = self.calls_max == self._concurrency
+            if is_closed or self._checking or self._timer() < self._probe_at:
                 return False
             self._checking = True
             return True
@@ -77,6 +81,7 @@ class Breaker:
                 was_open = not self.calls_max
                 if is_up and was_open:
                     self.calls_max, self._failures, change = 1, 0, "closed"
+                    self._probe_at = self._timer() + _RECOVERY_PROBE_SECONDS
                 elif is_up:
                     self.succeeded()
                 elif began_open or not was_open:  # else another check has just opened it

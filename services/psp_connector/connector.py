@@ -106,11 +106,9 @@ class Connector:
 
     def is_paused(self) -> bool:
         """Whether nothing may be charged now; probes the PSP if it is due."""
-        if self._breaker.calls_max:
-            return False
         if self._breaker.is_due():
             self._pool.submit(self._probe)
-        return True
+        return not self._breaker.calls_max
 
     def _probe(self) -> None:
         """Runs in a thread: a probe of a hanging PSP takes longer than the lease."""

@@ -25,11 +25,12 @@ _AT_ONCE_MAX = 64
 # idempotency key.
 _TRIES_MAX = 60
 _PAUSE_SECONDS = 0.5
+_RETRIES_PER_SECOND_MAX = 500
 
 _log = structlog.get_logger()
 
 
-@dataclass
+@dataclass(eq=False)
 class Attempt:
     """A completed PSP call, and how often its result could not be saved."""
 
@@ -67,6 +68,7 @@ class Saver:
         while self._gather():
             now = time.monotonic()
             due = [attempt for attempt in self._unsaved if attempt.next_try_at <= now]
+            due.sort(key=lambda attempt: attempt.tries > 0)  # new ones first
             if due:
                 self._save(due[:_AT_ONCE_MAX])
 
@@ -106,7 +108,8 @@ class Saver:
 
     def _retry_later(self, attempt: Attempt, error: Exception) -> None:
         attempt.tries += 1
-        attempt.next_try_at = time.monotonic() + _PAUSE_SECONDS
+        pause_seconds = max(_PAUSE_SECONDS, len(self._unsaved) / _RETRIES_PER_SECOND_MAX)
+        attempt.next_try_at = time.monotonic() + pause_seconds
         self._slots.park(attempt.work)
         log = _log.bind(**attempt.work.ids)
         if attempt.tries == 1:

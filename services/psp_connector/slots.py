@@ -26,8 +26,9 @@ _GATHER_SECONDS = 0.002
 # How long a partition that got too few slots keeps its claim to an even share. It asks again sooner
 # unless its Redis is unavailable. If a first call waits longer, the others leave a slot to it.
 _CLAIM_SECONDS = 0.1
-# Unsaved results, which are retried for 30 s; a partition with that many begins no call.
-_PARKED_MAX = 256
+# Unsaved results, which are retried for 30 s; a partition with that many begins no call. One
+# merchant has at most as many as it gets slots.
+_PARKED_MAX = 4096
 # If more partitions than this are busy, they take turns: single calls would cost a round trip to
 # Redis each.
 _CONTENDERS_MAX = 4
@@ -81,7 +82,7 @@ class Slots:
     """The slots as one partition sees them. Thread-safe: one thread starts calls, others end them.
 
     A parked call has ended, but its result is not saved yet: perhaps a key of its merchant has
-    another type. It counts as in flight for that merchant, but holds no slot.
+    another type. It takes a slot of what that merchant may have, but of no other one.
     """
 
     def __init__(self, calls_max: Callable[[], int]) -> None:
@@ -201,14 +202,19 @@ class Slots:
         now, held = time.monotonic(), self._held
         in_flight, share = Counter(held.merchants), self._share() - held.busy
         turns = {one: max(held.deferred.get(one, now), now) for one in requested}
+        parked = Counter(held.calls[entry_id][0] for entry_id in held.parked)
         rivals = self._rivals(requested.keys() - in_flight.keys())
         kept = sum(turn < now - _CLAIM_SECONDS for turn in rivals)
         left = {merchant: count for merchant, count in requested.items() if count}
         while left and free:
             merchant = min(left, key=lambda one: (in_flight[one], turns[one]))
             if in_flight[merchant]:
-                if in_flight[merchant] > _PER_FREE_SLOT * (min(free - kept, share) - 1):
-                    break
+                for_it = min(free - kept, share) - parked[merchant]
+                if in_flight[merchant] > _PER_FREE_SLOT * (for_it - 1):
+                    if not parked[merchant]:
+                        break
+                    del left[merchant]
+                    continue
             elif free <= kept or (share <= 0 and (granted or free <= len(rivals))):
                 break
             granted[merchant] += 1

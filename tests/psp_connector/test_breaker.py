@@ -124,3 +124,28 @@ def test_it_recovers_gradually() -> None:
         psp.fail(1)
         assert psp.breaker.calls_max == 0
         assert not psp.breaker.is_due()
+
+
+def test_calls_that_hang_do_not_keep_it_from_recovering() -> None:
+    """Without a response it probes again, and allows twice as many calls, or none."""
+    psp = Psp(up=False)
+    psp.fail(FAILURES_MAX)
+    psp.now, psp.up = 1, True
+    limits = []
+    for _ in range(20):
+        if psp.breaker.is_due():
+            psp.breaker.check(psp.is_available)
+        limits.append(psp.breaker.calls_max)
+        psp.now += 0.1
+    assert limits[::3][:4] == [1, 2, 4, 8]
+    assert len(psp.probed_at) == 2 + 4, "closed, it need not ask"
+    assert psp.fail(FAILURES_MAX)[-1]
+    psp.up = False
+    psp.fail(FAILURES_MAX)
+    psp.now, psp.up = psp.now + 1, True
+    assert psp.breaker.is_due()
+    psp.breaker.check(psp.is_available)
+    psp.breaker.succeeded()
+    psp.now, psp.up = psp.now + 0.3, False
+    assert psp.breaker.is_due()
+    assert psp.breaker.check(psp.is_available) == "opened"

@@ -164,6 +164,27 @@ def test_an_outage_costs_one_attempt_at_most(payments: Payments) -> None:
     assert max(together) == 4
 
 
+def test_calls_that_hang_after_an_outage_hold_up_no_other(payments: Payments) -> None:
+    """Fewer merchants than slots: they take the first calls that are allowed, but not all."""
+    release = threading.Event()
+
+    def respond(charge: Charge, _call: int) -> Outcome:
+        if charge.payment_method == "pm_hangs":
+            release.wait(30)
+        return Captured("pi")
+
+    psp = FakePsp(respond)
+    psp.up = False
+    with payments.running(psp):
+        wait_until(lambda: payments.accept(1) and psp.probes > 2, what="probes")
+        hanging = [payments.accept(n, payment_method="pm_hangs") for n in (2, 3, 4)]
+        psp.up = True
+        wait_until(lambda: all(psp.calls[one] for one in hanging), seconds_max=10, what="calls")
+        payments.wait_ended(payments.accept(5), seconds_max=10)
+        release.set()
+        payments.wait_ended(*hanging)
+
+
 def test_a_connector_that_cannot_reach_its_psp_leaves_payments_to_others(
     payments: Payments,
 ) -> None:

@@ -1,6 +1,8 @@
 """A call whose result cannot be saved holds no slot."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.psp_connector.slots import Slots
 from tests.psp_connector.payments import work
@@ -28,7 +30,7 @@ def test_a_partition_without_claims_takes_nothing_from_others(
 
 def fill(slots: Slots) -> None:
     """Ends so many calls whose results cannot be saved that it begins none."""
-    for number in range(256):
+    for number in range(4096):
         assert slots.free == 12
         slots.occupy([one := work(f"{number}-parked", f"{number}")])
         slots.park(one)
@@ -45,8 +47,20 @@ def test_an_unsaved_result_holds_no_slot() -> None:
     assert there.free == 12
     for one in occupied(here, "becky"):
         here.park(one)
-    assert len(asked(here, *"abcd")) == 4
-    assert shares(here, {"becky": 99})["becky"] == 4
+    assert shares(here, {"becky": 99, "carol": 99}) == {"carol": 9}
+    assert len(asked(here, *"abcdefghijklm")) == 12
+
+
+@given(st.integers(2, 64))
+def test_a_merchant_has_fewer_unsaved_results_than_slots(calls_max: int) -> None:
+    """However often it asks: the bound of a partition is for many merchants."""
+    slots, count = Slots(lambda: calls_max), 0
+    for _ask in range(calls_max):
+        for _ in range(shares(slots, {"becky": 99})["becky"]):
+            slots.occupy([one := work(f"{count}", "becky")])
+            slots.park(one)
+            count += 1
+    assert 0 < count < calls_max
 
 
 def test_a_result_that_waits_to_be_saved_defers_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
