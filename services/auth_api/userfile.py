@@ -15,7 +15,7 @@ from services.common import locks
 USERNAME_CHARACTERS_MAX = 64
 LOCK_SECONDS_MAX = 10.0
 # Up to 1 GiB and 9 passes: a hash that takes minutes would stop the logins of all.
-_HASH = r"^\$argon2id\$v=19\$m=[0-9]{1,6},t=[0-9],p=[0-9]\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+$"
+_HASH = r"^\$argon2id\$v=19\$m=[1-9][0-9]{0,5},t=[1-9],p=[1-9]\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+$"
 
 
 class User(BaseModel):

@@ -31,7 +31,7 @@ def test_a_folder_that_stays_locked_is_named(
         f"$argon2id$v=19${parameters}$c2FsdHNhbHQ$aGFzaGhhc2g"
         for parameters in (
             "m=65536,t=4294967295,p=1", "m=4294967295,t=2,p=1", "m=19456,t=2,p=99",
-            "m=19456,t=٢,p=1",
+            "m=19456,t=٢,p=1", "m=0,t=2,p=1", "m=19456,t=0,p=1", "m=19456,t=2,p=0",
         )
     )],
 )  # fmt: skip
