@@ -55,19 +55,12 @@ def environment(args: Sequence[str], environ: Mapping[str, str]) -> Mapping[str,
     return {**environ, "PC_LOG_FILE": os.devnull}
 
 
-def _await_restarts(environ: Mapping[str, str], args: Sequence[str]) -> None:
-    """Waits for restarts under way: each would start a process that process-compose has stopped.
-
-    Ends `reload` before the stack, because it could begin another one.
-    """
+def _lock_changes(environ: Mapping[str, str]) -> None:
+    """Waits for restarts, and keeps `reload` from others: each would start a stopped process."""
     from devtools.supervisor import Supervisor, SupervisorError  # noqa: PLC0415
 
-    supervisor = Supervisor(environ.get("PC_SOCKET_PATH", ""))
-    with contextlib.suppress(SupervisorError):
-        supervisor.wait_for_restarts()
-        running = {state.name for state in supervisor.processes() if state.is_running}
-        if args == ["down"] and "reload" in running:
-            supervisor.stop("reload")
+    with contextlib.suppress(SupervisorError):  # the change is tried all the same
+        Supervisor(environ.get("PC_SOCKET_PATH", "")).lock_changes()
 
 
 def _restart(environ: Mapping[str, str], name: str) -> NoReturn:
@@ -90,14 +83,8 @@ def main(program: str, args: Sequence[str]) -> None:
     if _starts(args):
         relay_output()
     is_restart = args[:2] == ["process", "restart"] and len(args) == 3 and args[2][:1] != "-"
-    changes = (
-        ["down"],
-        ["process", "stop"],
-        ["process", "scale"],
-        ["process", "restart", "reload"],
-    )
-    if any(args[: len(change)] == change for change in changes):
-        _await_restarts(environ, args)
+    if args == ["down"] or args[:2] in (["process", "stop"], ["process", "scale"]):
+        _lock_changes(environ)
     if is_restart:
         _restart(environ, args[2])
     os.execve(program, [program, *args], environ)  # noqa: S606

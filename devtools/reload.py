@@ -22,7 +22,7 @@ import structlog
 
 from devtools.address import state_folder
 from devtools.catalog import PYTHON
-from devtools.supervisor import ProcessState, Supervisor, SupervisorError
+from devtools.supervisor import ProcessState, RefusedError, Supervisor, SupervisorError
 from services.common import logs
 from services.common.settings import Settings, exit_if_bad
 
@@ -157,29 +157,38 @@ def restart(supervisor: Supervisor, changed: Collection[str]) -> None:
     """Restarts the processes that run the changed files."""
     if not (names := affected(changed)):
         return
-    try:
-        states = [state for state in supervisor.processes() if state.service in names]
-    except SupervisorError as error:
-        _log.error("restart failed", reason=str(error))
-        return
-    with ThreadPoolExecutor(len(states) or 1) as pool:
-        list(pool.map(partial(_restart, supervisor, sorted(changed)), states))
+    done: set[str] = set()
+    for _ in range(2):  # again for those that `scale` has renamed meanwhile
+        try:
+            states = [state for state in supervisor.processes() if state.service in names]
+        except SupervisorError as error:
+            _log.error("restart failed", reason=str(error))
+            return
+        states = [state for state in states if state.name not in done]
+        with ThreadPoolExecutor(len(states) or 1) as pool:
+            results = list(pool.map(partial(_restart, supervisor, sorted(changed)), states))
+        if all(results):
+            return
+        done = {state.name for state, is_done in zip(states, results, strict=True) if is_done}
 
 
-def _restart(supervisor: Supervisor, files: list[str], state: ProcessState) -> None:
+def _restart(supervisor: Supervisor, files: list[str], state: ProcessState) -> bool:
+    """Returns False if process-compose refuses it."""
     if state.name == "router":
         if state.is_running:
             _reload_router(files, state.pid)
-        return
+        return True
     # Unless it was stopped, process-compose starts it again.
     if not state.is_running and state.status != "Restarting":
         _log.info("not restarted: stopped by hand", process=state.name, files=files)
-        return
+        return True
     _log.info("restarting", process=state.name, files=files)
     try:
         supervisor.restart(state.name)
     except SupervisorError as error:
         _log.error("restart failed", process=state.name, reason=str(error))
+        return not isinstance(error, RefusedError)
+    return True
 
 
 def _reload_router(files: list[str], pid: int) -> None:

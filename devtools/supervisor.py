@@ -7,15 +7,16 @@ client would wait for ever for a suspended server.
 import contextlib
 import http.client
 import json
+import os
 import re
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from services.common import locks
 
@@ -27,6 +28,8 @@ _CHANGE_SECONDS_MAX = 10.0
 # After a stop, process-compose refuses to start the process again for a moment.
 _START_TRIES_MAX = 20
 _START_TRY_SECONDS = 0.05
+# The lock of all changes: shared by restarts, each with a lock of its own.
+_CHANGES = "-changes"
 
 
 class SupervisorError(Exception):
@@ -114,9 +117,9 @@ class Supervisor:
         return [_state(entry) for entry in self._call("GET", "/processes")["data"]]
 
     def stop(self, name: str) -> None:
-        """Stops a process, after restarts under way, and waits until it has ended."""
-        self.wait_for_restarts()
-        self._stop(name)
+        """Stops a process and waits until it has ended."""
+        with self._lock(_CHANGES):
+            self._stop(name)
 
     def _stop(self, name: str) -> None:
         self._call("PATCH", f"/process/stop/{name}", _CHANGE_SECONDS_MAX)
@@ -125,29 +128,27 @@ class Supervisor:
         """Starts a stopped process."""
         self._call("POST", f"/process/start/{name}", _CHANGE_SECONDS_MAX)
 
+    def scale(self, name: str, count: int) -> None:
+        """Runs `count` replicas of a process."""
+        with self._lock(_CHANGES):
+            self._call("PATCH", f"/process/scale/{name}/{count}", _CHANGE_SECONDS_MAX)
+
     def restart(self, name: str) -> None:
         """Stops a process, waits until it has ended, and starts it, also if it had ended before.
 
         Not process-compose's own restart, which waits a second, as after a crash. One restart of
-        a process at a time: two would leave two processes, of which one keeps the port.
+        a process at a time: two would leave two processes, of which one keeps the port. None
+        during another change: its start would undo a stop, or have a name that is gone.
         """
-        names = [state.name for state in self.processes()]
-        if name not in names:
-            raise RefusedError(f"no process {name!r}; there are {', '.join(names)}")
-        with self._locked(self._lock_path(name)):
-            with contextlib.suppress(RefusedError):  # it has ended
-                self._stop(name)
-            self._start_again(name)
-
-    def wait_for_restarts(self) -> None:
-        """Waits until no restart is under way, whose start would undo what the caller does."""
-        pattern = self._lock_path("*")
-        for path in pattern.parent.glob(pattern.name):
-            with self._locked(path):
-                pass
-
-    def _lock_path(self, name: str) -> Path:
-        return Path(f"{self._socket_path}.{name}.lock")
+        # `reload` may be in the middle of restarts of its own.
+        with self._lock(_CHANGES, is_shared=name != "reload"):
+            names = [state.name for state in self.processes()]
+            if name not in names:
+                raise RefusedError(f"no process {name!r}; there are {', '.join(names)}")
+            with self._lock(f".{name}"):
+                with contextlib.suppress(RefusedError):  # it has ended
+                    self._stop(name)
+                self._start_again(name)
 
     def _start_again(self, name: str) -> None:
         for tries_left in reversed(range(_START_TRIES_MAX)):
@@ -160,21 +161,21 @@ class Supervisor:
             else:
                 return
 
-    @contextlib.contextmanager
-    def _locked(self, path: Path) -> Iterator[None]:
+    def lock_changes(self) -> None:
+        """Keeps restarts from beginning until this process, or the one it becomes, has ended."""
+        with self._lock(_CHANGES) as file:
+            os.set_inheritable(os.dup(file.fileno()), True)
+
+    def _lock(self, what: str, *, is_shared: bool = False) -> TextIO:
+        path = Path(f"{self._socket_path}{what}.lock")
         try:
             file = path.open("a")
         except OSError as error:
-            raise SupervisorError(f"no restart can be locked: {error}") from error
-        with file:
-            if not locks.take(file.fileno(), 2 * _CHANGE_SECONDS_MAX):
-                raise SupervisorError(f"another restart, with {path.name}, does not end")
-            yield
-
-    def scale(self, name: str, count: int) -> None:
-        """Runs `count` replicas of a process, after restarts under way."""
-        self.wait_for_restarts()
-        self._call("PATCH", f"/process/scale/{name}/{count}", _CHANGE_SECONDS_MAX)
+            raise SupervisorError(f"no change can be locked: {error}") from error
+        if not locks.take(file.fileno(), 2 * _CHANGE_SECONDS_MAX, is_shared=is_shared):
+            file.close()
+            raise SupervisorError(f"another change, with {path.name}, does not end")
+        return file
 
     def needs(self, name: str) -> list[str]:
         """The processes that a process waits for before it starts."""

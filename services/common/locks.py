@@ -1,4 +1,4 @@
-"""Exclusive locks between processes (flock(2)), which end with their descriptor."""
+"""Locks between processes (flock(2)), which end with their descriptor."""
 
 import fcntl
 import time
@@ -6,22 +6,22 @@ import time
 _POLL_SECONDS = 0.05
 
 
-def take(descriptor: int, seconds_max: float) -> bool:
-    """Locks a file or folder, where the file system has locks.
+def take(descriptor: int, seconds_max: float, *, is_shared: bool = False) -> bool:
+    """Locks a file or folder, where the file system has locks; shared ones exclude only others.
 
     Returns False if another process has it locked for all of this time.
     """
     deadline = time.monotonic() + seconds_max
-    while not _try(descriptor):
+    while not _try(descriptor, fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX):
         if time.monotonic() > deadline:
             return False
         time.sleep(_POLL_SECONDS)
     return True
 
 
-def _try(descriptor: int) -> bool:
+def _try(descriptor: int, kind: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:

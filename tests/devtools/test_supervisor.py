@@ -1,5 +1,7 @@
 """Restarts of a process by several commands; tests/stack tries the rest with process-compose."""
 
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -74,6 +76,24 @@ def test_a_stop_waits_for_restarts(tmp_path: Path) -> None:
     assert calls == ["stop core-api", "start core-api", "stop core-api"]
 
 
+def test_a_restart_waits_for_other_changes(tmp_path: Path) -> None:
+    """Until the process that has locked them has ended, also if it has become another program."""
+    calls: list[str] = []
+    supervisor = Recorded(tmp_path / "pc.sock", calls)
+    code = (
+        "import os, sys; from devtools.supervisor import Supervisor;"
+        "Supervisor(sys.argv[1]).lock_changes(); print('locked', flush=True);"
+        "os.execvp('sleep', ['sleep', '0.5'])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "pc.sock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        assert other.stdout
+        assert other.stdout.readline() == b"locked\n"
+        supervisor.restart("core-api")
+        assert other.poll() == 0
+    assert calls == ["stop core-api", "start core-api"]
+
+
 def test_an_unknown_process_is_refused(tmp_path: Path) -> None:
     """As the name of a scaled one without its number; the message has those that there are."""
     calls: list[str] = []
@@ -82,7 +102,7 @@ def test_an_unknown_process_is_refused(tmp_path: Path) -> None:
             RefusedError, match=f"no process {name!r}; there are core-api, auth-api"
         ):
             Recorded(tmp_path / "pc.sock", calls).restart(name)
-    assert (calls, list(tmp_path.iterdir())) == ([], [])
+    assert (calls, [path.name for path in tmp_path.iterdir()]) == ([], ["pc.sock-changes.lock"])
 
 
 def test_an_unusable_lock_is_an_error_of_the_restart(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from devtools.processes import is_gone
+from services.common import locks
 from tests import support
 from tests.stack.stack import Stack, left_of, processes_of, running
 
@@ -162,6 +163,11 @@ def status(stack: Stack, name: str) -> str:
     return next(state.status for state in stack.states() if state.name == name)
 
 
+def statuses(stack: Stack, service: str) -> list[str]:
+    """Of all its replicas."""
+    return [state.status for state in stack.states() if state.service == service]
+
+
 @pytest.mark.parametrize("how", ["Ctrl-C at its command", "reload ends", "scale", "stop by hand"])
 def test_a_restart_that_is_interrupted_leaves_nothing_stopped(checkout: Checkout, how: str) -> None:
     """The connector takes seconds to stop while a call is in flight; only a stop by hand stays."""
@@ -189,6 +195,32 @@ def test_a_restart_that_is_interrupted_leaves_nothing_stopped(checkout: Checkout
         assert stack.compose("process", "start", name).returncode == 0
     stack.wait_healthy()
     assert stack.process(name) != before
+    assert stack.ended(stack.pay().json()["id"])["status"] == "captured"
+
+
+def is_changing(stack: Stack) -> bool:
+    """Whether a command that excludes restarts is under way."""
+    with Path(stack.environ["PC_SOCKET_PATH"] + "-changes.lock").open() as file:
+        return not locks.take(file.fileno(), 0, is_shared=True)
+
+
+def test_a_save_while_connectors_are_scaled_down(checkout: Checkout) -> None:
+    """Its restart waits: the name of the one that stays changes. The new code runs in the end."""
+    stack, name = checkout.stack, "psp-connector"
+    assert stack.compose("process", "scale", name, "2").returncode == 0
+    support.wait_until(
+        lambda: [state.is_ready for state in stack.states() if state.service == name] == [True] * 2,
+        what="two connectors",
+    )
+    for _ in range(4):
+        call_in_flight(stack, "pm_sandbox_slow")
+    command = ["process-compose", "process", "scale", f"{name}-0", "1"]
+    with subprocess.Popen(command, env=stack.environ) as scale:
+        support.wait_until(lambda: is_changing(stack), what="the begin of scaling")
+        checkout.save("psp_connector/backoff.py", "import random", 'import random\n\nprint("v=2")')
+        assert scale.wait(SECONDS_MAX) == 0
+    stack.wait_for_log(name, "v=2")
+    support.wait_until(lambda: statuses(stack, name) == ["Running"], what="one connector")
     assert stack.ended(stack.pay().json()["id"])["status"] == "captured"
 
 
@@ -254,7 +286,6 @@ def test_a_stack_that_starts_with_a_syntax_error(tmp_path: Path) -> None:
         done = stack.platform("down")
         assert (done.returncode, "left behind" in done.stdout) == (0, False)
         assert left_of(stack.state) == []
-        assert "Stopping reload" in (stack.state / "process-compose.log").read_text()
 
 
 def test_reload_0_is_off(stack: Stack) -> None:
