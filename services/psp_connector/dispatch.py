@@ -97,8 +97,14 @@ class Dispatcher:
         return works
 
     def _first_waiting(self) -> list[str]:
-        """The least recently served merchants: enough that half have nothing in flight."""
-        return list(itertools.islice(self._waiting, 2 * self._ready_max))
+        """The least recently served merchants: enough that half have nothing in flight.
+
+        Those with unsaved results last, of which any number may be at their limit.
+        """
+        has_unsaved = self._slots.unsaved.__contains__
+        first = itertools.filterfalse(has_unsaved, self._waiting)
+        last = filter(has_unsaved, self._waiting)
+        return list(itertools.islice(itertools.chain(first, last), 2 * self._ready_max))
 
     def _read(self, free: int, *, idle: bool) -> list[Entry]:
         if idle:

@@ -29,6 +29,8 @@ _CLAIM_SECONDS = 0.1
 # Unsaved results, which are retried for 30 s; a partition with that many begins no call. One
 # merchant has at most as many as it gets slots.
 _PARKED_MAX = 4096
+# The longest deferral, as after a call that hangs: the connector may have been suspended meanwhile.
+_DEFER_SECONDS_MAX = 5.0
 # If more partitions than this are busy, they take turns: single calls would cost a round trip to
 # Redis each.
 _CONTENDERS_MAX = 4
@@ -75,7 +77,8 @@ class _Held:
         now = time.monotonic()
         merchant, started = self.calls[entry_id]
         self.deferred = {one: until for one, until in self.deferred.items() if until > now}
-        self.deferred[merchant] = max(self.deferred.get(merchant, 0.0), now + now - started)
+        until = now + min(now - started, _DEFER_SECONDS_MAX)
+        self.deferred[merchant] = max(self.deferred.get(merchant, 0.0), until)
 
 
 class Slots:
@@ -128,6 +131,12 @@ class Slots:
         now, held = time.monotonic(), self._held
         own = held.turn_of(waiting) if held.claims_until > now else math.inf
         return [one.turn for one in self._all if one.claims_until > now and one.turn < own]
+
+    @property
+    def unsaved(self) -> frozenset[str]:
+        """This partition's merchants with unsaved results."""
+        with self._changed:
+            return frozenset(self._held.calls[entry_id][0] for entry_id in self._held.parked)
 
     @property
     def in_flight(self) -> frozenset[str]:

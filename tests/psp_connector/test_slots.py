@@ -198,6 +198,19 @@ def test_after_a_long_call_others_come_first(monkeypatch: pytest.MonkeyPatch) ->
     assert list(shares(slots, {"alice": 1, "becky": 1})) == ["alice", "becky"]
 
 
+def test_a_deferral_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call during which the connector was suspended may have taken minutes."""
+    clock = Clock(monkeypatch)
+    slots = Slots(lambda: 2)
+    becky = occupied(slots, "becky", 1)
+    clock.now = 60.0
+    slots.release(becky)
+    clock.now = 64.9
+    assert list(shares(slots, {"becky": 1, "alice": 1})) == ["alice", "becky"]
+    clock.now = 65.1
+    assert list(shares(slots, {"becky": 1, "alice": 1})) == ["becky", "alice"]
+
+
 def test_after_a_long_call_other_partitions_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """For as long as that call took: then it does not wait for those that came later."""
     clock = Clock(monkeypatch)
