@@ -143,6 +143,8 @@ def _wait(supervisor: Supervisor, state_dir: Path) -> int:
 def _chosen_up(states: Sequence[ProcessState]) -> list[str]:
     """The processes of `up -D NAME...` once all are ready; empty before that, and without names."""
     chosen = [state for state in states if state.status != "Disabled"]
+    # It is skipped if a process is restarted before its ready line.
+    chosen = [state for state in chosen if (state.name, state.status) != ("ready", "Skipped")]
     if any(state.name == "ready" for state in chosen):
         return []
     left = [state for state in chosen if not state.has_succeeded]

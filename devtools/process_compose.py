@@ -85,6 +85,9 @@ def main(program: str, args: Sequence[str]) -> None:
     is_restart = args[:2] == ["process", "restart"] and len(args) == 3 and args[2][:1] != "-"
     if args == ["down"] or args[:2] in (["process", "stop"], ["process", "scale"]):
         _lock_changes(environ)
+        # Ctrl-C would not end the change, only its lock. Go keeps an ignored signal ignored.
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
     if is_restart:
         _restart(environ, args[2])
     os.execve(program, [program, *args], environ)  # noqa: S606

@@ -1,10 +1,11 @@
-"""Commands for a stack that does not run say so."""
+"""Commands that wait for a stack, or that need one."""
 
 from pathlib import Path
 
 import pytest
 
 from devtools import health
+from devtools.supervisor import ProcessState
 
 
 def test_without_a_reason_in_a_log_doctor_is_named(
@@ -45,3 +46,17 @@ def test_all_faults_of_preflight_are_printed(
     environ = {"PC_SOCKET_PATH": str(tmp_path / "pc.sock"), "PLATFORM_STATE": str(tmp_path)}
     assert health.wait(environ) == 1
     assert capsys.readouterr().err == f"platform: the stack cannot start\n{faults}"
+
+
+def test_a_stack_whose_ready_was_skipped_is_up() -> None:
+    """As by a restart before its ready line; before that, `up -D` waits for `ready`."""
+
+    def up(ready: str, *, is_ready: bool = True) -> list[str]:
+        states = [
+            ProcessState(name, status, 1, status == "Running", is_ready, 0, 0, None, None)
+            for name, status in (("core-api", "Running"), ("ready", ready), ("smoke", "Disabled"))
+        ]
+        return health._chosen_up(states)  # noqa: SLF001
+
+    assert up("Skipped") == ["core-api"]
+    assert up("Skipped", is_ready=False) == up("Pending") == up("Running") == []

@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -205,7 +206,7 @@ def is_changing(stack: Stack) -> bool:
 
 
 def test_a_save_while_connectors_are_scaled_down(checkout: Checkout) -> None:
-    """Its restart waits: the name of the one that stays changes. The new code runs in the end."""
+    """Its restart waits, also after Ctrl-C, because the name of the one that stays changes."""
     stack, name = checkout.stack, "psp-connector"
     assert stack.compose("process", "scale", name, "2").returncode == 0
     support.wait_until(
@@ -217,6 +218,8 @@ def test_a_save_while_connectors_are_scaled_down(checkout: Checkout) -> None:
     command = ["process-compose", "process", "scale", f"{name}-0", "1"]
     with subprocess.Popen(command, env=stack.environ) as scale:
         support.wait_until(lambda: is_changing(stack), what="the begin of scaling")
+        time.sleep(0.5)  # until it is process-compose
+        scale.send_signal(signal.SIGINT)
         checkout.save("psp_connector/backoff.py", "import random", 'import random\n\nprint("v=2")')
         assert scale.wait(SECONDS_MAX) == 0
     stack.wait_for_log(name, "v=2")
