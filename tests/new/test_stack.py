@@ -69,10 +69,12 @@ def assert_job_done(stack: Stack) -> None:
 
 def assert_scaled(stack: Stack) -> None:
     """A second worker listens at a port of its own, and can be ended."""
-    [port] = re.findall(r"EXTRA_WORKER_PORT=(\d+)", (stack.state / "environment").read_text())
-    assert stack.compose("process", "scale", "extra-worker", "2").returncode == 0
+    name = "extra-worker"
+    variable = name.upper().replace("-", "_")
+    [port] = re.findall(rf"{variable}_PORT=(\d+)", (stack.state / "environment").read_text())
+    assert stack.compose("process", "scale", name, "2").returncode == 0
     support.wait_until(lambda: is_healthy(int(port) + 10), what="the second worker")
-    assert stack.compose("process", "scale", "extra-worker-0", "1").returncode == 0
+    assert stack.compose("process", "scale", f"{name}-0", "1").returncode == 0
     support.wait_until(lambda: not is_healthy(int(port) + 10), what="its end")
 
 
