@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from devtools.relay import relay_output
+from services.common.command import EXIT_INTERRUPTED
 
 # Commands for the running stack, unless an option gives another address.
 _CLIENTS = {"attach", "down", "graph", "list", "namespace", "process", "project"}
-_SIGNALS_OF_TERMINALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP}
 _ELSEWHERE = {"-h", "--help", "-p", "--port", "-u", "--unix-socket"}
+_INTERRUPTIONS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP}
 
 
 def _starts(args: Sequence[str]) -> bool:
@@ -68,7 +69,7 @@ def _restart(environ: Mapping[str, str], name: str) -> NoReturn:
     from devtools.supervisor import Supervisor, SupervisorError  # noqa: PLC0415
 
     # Ctrl-C between stop and start would leave it stopped.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS_OF_TERMINALS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTIONS)
     try:
         Supervisor(environ.get("PC_SOCKET_PATH", "")).restart(name)
     except SupervisorError as error:
@@ -97,4 +98,4 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1], sys.argv[2:])
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(EXIT_INTERRUPTED)

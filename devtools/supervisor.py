@@ -167,6 +167,7 @@ class Supervisor:
             os.set_inheritable(os.dup(file.fileno()), True)
 
     def _lock(self, what: str, *, is_shared: bool = False) -> TextIO:
+        """Locks until the file is closed; raises SupervisorError after 2 * _CHANGE_SECONDS_MAX."""
         path = Path(f"{self._socket_path}{what}.lock")
         try:
             file = path.open("a")

@@ -25,6 +25,7 @@ _AT_ONCE_MAX = 64
 # idempotency key.
 _TRIES_MAX = 60
 _PAUSE_SECONDS = 0.5
+# Of all unsaved results together: new ones need this thread, too.
 _RETRIES_PER_SECOND_MAX = 500
 
 _log = structlog.get_logger()

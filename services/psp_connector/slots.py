@@ -62,6 +62,11 @@ class _Held:
         return [merchant for merchant, _ in self.calls.values()]
 
     @property
+    def unsaved(self) -> Counter[str]:
+        """How many parked calls each merchant has."""
+        return Counter(self.calls[entry_id][0] for entry_id in self.parked)
+
+    @property
     def busy(self) -> int:
         return self.count - len(self.parked)
 
@@ -136,7 +141,7 @@ class Slots:
     def unsaved(self) -> frozenset[str]:
         """This partition's merchants with unsaved results."""
         with self._changed:
-            return frozenset(self._held.calls[entry_id][0] for entry_id in self._held.parked)
+            return frozenset(self._held.unsaved)
 
     @property
     def in_flight(self) -> frozenset[str]:
@@ -211,16 +216,16 @@ class Slots:
         now, held = time.monotonic(), self._held
         in_flight, share = Counter(held.merchants), self._share() - held.busy
         turns = {one: max(held.deferred.get(one, now), now) for one in requested}
-        parked = Counter(held.calls[entry_id][0] for entry_id in held.parked)
+        unsaved = held.unsaved
         rivals = self._rivals(requested.keys() - in_flight.keys())
         kept = sum(turn < now - _CLAIM_SECONDS for turn in rivals)
         left = {merchant: count for merchant, count in requested.items() if count}
         while left and free:
             merchant = min(left, key=lambda one: (in_flight[one], turns[one]))
             if in_flight[merchant]:
-                for_it = min(free - kept, share) - parked[merchant]
+                for_it = min(free - kept, share) - unsaved[merchant]
                 if in_flight[merchant] > _PER_FREE_SLOT * (for_it - 1):
-                    if not parked[merchant]:
+                    if not unsaved[merchant]:
                         break
                     del left[merchant]
                     continue

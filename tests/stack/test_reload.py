@@ -160,10 +160,6 @@ def call_in_flight(stack: Stack, payment_method: str) -> str:
     return payment
 
 
-def status(stack: Stack, name: str) -> str:
-    return next(state.status for state in stack.states() if state.name == name)
-
-
 def statuses(stack: Stack, service: str) -> list[str]:
     """Of all its replicas."""
     return [state.status for state in stack.states() if state.service == service]
@@ -181,7 +177,7 @@ def test_a_restart_that_is_interrupted_leaves_nothing_stopped(checkout: Checkout
         )
     else:
         checkout.save("psp_connector/backoff.py", "import random", "import random  # saved")
-    support.wait_until(lambda: status(stack, name) == "Terminating", what="its stop")
+    support.wait_until(lambda: statuses(stack, name) == ["Terminating"], what="its stop")
     if command:
         command.send_signal(signal.SIGINT)
         assert command.wait(SECONDS_MAX) == 0
@@ -192,7 +188,7 @@ def test_a_restart_that_is_interrupted_leaves_nothing_stopped(checkout: Checkout
         assert stack.compose("process", "scale", f"{name}-0", "1").returncode == 0
     elif how == "stop by hand":
         assert stack.compose("process", "stop", name).returncode == 0
-        assert status(stack, name) == "Completed"
+        assert statuses(stack, name) == ["Completed"]
         assert stack.compose("process", "start", name).returncode == 0
     stack.wait_healthy()
     assert stack.process(name) != before
