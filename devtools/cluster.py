@@ -41,7 +41,7 @@ def main(environ: Mapping[str, str]) -> int:
             if not is_joined and not sum(node.dbsize() for node in nodes):
                 _create(nodes, ports, {**environ, "REDISCLI_AUTH": password})
             is_joined = True
-            if all(map(_is_complete, nodes)):
+            if all(map(is_complete, nodes)):
                 sys.stdout.write(f"redis-cluster: {NODES} nodes\n")
                 return 0
             reason = "slots or replicas are missing"
@@ -66,14 +66,16 @@ def _create(nodes: Sequence[Any], ports: Sequence[int], environ: Mapping[str, st
     )
 
 
-def _is_complete(node: Any) -> bool:
-    """Whether all slots are served, and a replica has caught up."""
+def is_complete(node: Any) -> bool:
+    """Whether all slots are served, a replica has caught up, and the node knows all replicas.
+
+    A service refuses a cluster in which the node that it asks knows none.
+    """
     facts = node.info("replication")
     replica = facts.get("slave0", {}) if facts["role"] == "master" else {"state": "online"}
-    is_up = facts.get("master_link_status", "up") == "up"
-    return bool(
-        node.cluster("INFO")["cluster_state"] == "ok" and replica.get("state") == "online" and is_up
-    )
+    is_up = facts.get("master_link_status", "up") == "up" and replica.get("state") == "online"
+    known = sum("slave" in known["flags"] for known in node.cluster("NODES").values())
+    return is_up and known >= NODES // 2 and node.cluster("INFO")["cluster_state"] == "ok"
 
 
 if __name__ == "__main__":

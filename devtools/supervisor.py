@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import re
+import signal
 import socket
 import sys
 import time
@@ -28,6 +29,9 @@ _CHANGE_SECONDS_MAX = 10.0
 # After a stop, process-compose refuses to start the process again for a moment.
 _START_TRIES_MAX = 20
 _START_TRY_SECONDS = 0.05
+# A stack that ends stops its processes first.
+_END_POLLS_MAX = 200
+_END_POLL_SECONDS = 0.05
 # The lock of all changes: shared by restarts, each with a lock of its own.
 _CHANGES = "-changes"
 
@@ -65,6 +69,11 @@ class ProcessState:
     def is_pending(self) -> bool:
         """Whether it waits for its dependencies."""
         return self.status == "Pending"
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether it was stopped or is being stopped, or has ended by itself for good."""
+        return self.status in {"Terminating", "Completed"}
 
     @property
     def has_succeeded(self) -> bool:
@@ -142,13 +151,15 @@ class Supervisor:
         """
         # `reload` may be in the middle of restarts of its own.
         with self._lock(_CHANGES, is_shared=name != "reload"):
-            names = [state.name for state in self.processes()]
-            if name not in names:
-                raise RefusedError(f"no process {name!r}; there are {', '.join(names)}")
+            states = {state.name: state for state in self.processes()}
+            if name not in states:
+                raise RefusedError(f"no process {name!r}; there are {', '.join(states)}")
+            others = {state.name for state in states.values() if state.is_running} - {name}
             with self._lock(f".{name}"):
                 with contextlib.suppress(RefusedError):  # it has ended
                     self._stop(name)
                 self._start_again(name)
+                self._end_with_stack(name, others)
 
     def _start_again(self, name: str) -> None:
         for tries_left in reversed(range(_START_TRIES_MAX)):
@@ -160,6 +171,25 @@ class Supervisor:
                 time.sleep(_START_TRY_SECONDS)
             else:
                 return
+
+    def _end_with_stack(self, name: str, others: set[str]) -> None:
+        """Ends the process if the stack ends, which leaves what was started meanwhile.
+
+        Raises SupervisorError if the stack has ended. `others` ran before the restart.
+        """
+        pid = 0
+        try:
+            for _ in range(_END_POLLS_MAX):
+                states = {state.name: state for state in self.processes()}
+                pid = states[name].pid if name in states else 0
+                if not any(states[other].is_ending for other in others & states.keys()):
+                    return
+                time.sleep(_END_POLL_SECONDS)
+        except SupervisorError as error:
+            if pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGTERM)
+            raise SupervisorError("the stack has ended") from error
 
     def lock_changes(self) -> None:
         """Keeps restarts from beginning until this process, or the one it becomes, has ended."""

@@ -155,17 +155,23 @@ class RedisCluster:
                 one.execute_command("CLUSTER SETSLOT", slot, "NODE", primaries[target])
 
     def is_healthy(self) -> bool:
-        """Whether each node responds, all slots are served, and each replica has caught up."""
+        """Whether each node responds, all slots are served, and each replica has caught up.
+
+        Each node must know all replicas, too: it learns of them from one another.
+        """
+        count = self.primaries * self.replicas
         for number in self.nodes:
             try:
                 with self.client(number) as client:
                     state = client.cluster("INFO")["cluster_state"]
+                    nodes = client.cluster("NODES").values()
                     facts = client.info("replication")
             except redis.RedisError:
                 return False
             link = facts.get("master_link_status", "up")
             short = facts["role"] == "master" and facts["connected_slaves"] < self.replicas
-            if state != "ok" or link != "up" or short:
+            known = sum("slave" in node["flags"] for node in nodes)
+            if state != "ok" or link != "up" or short or known < count:
                 return False
         return True
 

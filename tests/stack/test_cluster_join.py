@@ -132,6 +132,24 @@ def test_a_complete_cluster_with_a_dead_node_is_not_reset(
     assert nodes.ids() == before
 
 
+class Node:
+    """A primary that knows some of the replicas."""
+
+    def __init__(self, known: int) -> None:
+        self._nodes = {str(n): {"flags": "slave" if n < known else "master"} for n in range(6)}
+
+    def info(self, _: str) -> dict[str, Any]:
+        return {"role": "master", "slave0": {"state": "online"}}
+
+    def cluster(self, command: str) -> dict[str, Any]:
+        return {"cluster_state": "ok"} if command == "INFO" else self._nodes
+
+
+def test_a_join_waits_until_all_know_all_replicas() -> None:
+    """Nodes learn of them from one another; a service does not start if its node knows none."""
+    assert [cluster.is_complete(Node(known)) for known in range(4)] == [False, False, False, True]
+
+
 def test_data_are_found_after_a_change_of_ports(nodes: Nodes) -> None:
     """Each node has stored the others' addresses."""
     assert nodes.join() == 0

@@ -73,6 +73,24 @@ def test_a_stack_outlives_the_reader_of_its_output() -> None:
             up.wait(STOP_SECONDS_MAX)
 
 
+def test_a_restart_starts_nothing_in_a_stack_that_ends() -> None:
+    """process-compose would leave behind what it starts after a Ctrl-C."""
+    with running() as stack:
+        stack.process("psp-connector").suspend()  # its stop takes 6 s
+        command = ["process-compose", "process", "restart", "psp-connector"]
+        with subprocess.Popen(command, env=stack.environ, stderr=subprocess.PIPE) as restart:
+            support.wait_until(lambda: is_ending(stack, "psp-connector"), what="its stop")
+            stack.supervisor.send_signal(SIGINT)
+            assert stack.supervisor.wait(STOP_SECONDS_MAX) == 0
+            assert restart.stderr
+            assert restart.stderr.read() == b"the stack has ended\n"
+        support.wait_until(lambda: left_of(stack.state) == [], what="the end of the new one")
+
+
+def is_ending(stack: Stack, name: str) -> bool:
+    return any(state.name == name and state.is_ending for state in stack.states())
+
+
 def has_begun(stack: Stack, name: str) -> bool:
     with contextlib.suppress(SupervisorError):
         return any(state.name == name and state.pid for state in stack.states())
