@@ -154,7 +154,8 @@ class Supervisor:
             states = {state.name: state for state in self.processes()}
             if name not in states:
                 raise RefusedError(f"no process {name!r}; there are {', '.join(states)}")
-            others = {state.name for state in states.values() if state.is_running} - {name}
+            # Not the jobs, which end by themselves.
+            others = {s.name for s in states.values() if s.is_running and s.is_ready} - {name}
             with self._lock(f".{name}"):
                 with contextlib.suppress(RefusedError):  # it has ended
                     self._stop(name)
@@ -175,16 +176,19 @@ class Supervisor:
     def _end_with_stack(self, name: str, others: set[str]) -> None:
         """Ends the process if the stack ends, which leaves what was started meanwhile.
 
-        Raises SupervisorError if the stack has ended. `others` ran before the restart.
+        Raises SupervisorError if the stack has ended, or does not respond. `others` were ready
+        before the restart; one of them may have been stopped by hand.
         """
         pid = 0
         try:
             for _ in range(_END_POLLS_MAX):
                 states = {state.name: state for state in self.processes()}
                 pid = states[name].pid if name in states else 0
-                if not any(states[other].is_ending for other in others & states.keys()):
+                if sum(states[other].is_ending for other in others & states.keys()) <= 1:
                     return
                 time.sleep(_END_POLL_SECONDS)
+        except UnresponsiveError:
+            raise
         except SupervisorError as error:
             if pid:
                 with contextlib.suppress(ProcessLookupError):

@@ -3,13 +3,21 @@
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from devtools.supervisor import ProcessState, RefusedError, Supervisor, SupervisorError
+from devtools.supervisor import (
+    ProcessState,
+    RefusedError,
+    Supervisor,
+    SupervisorError,
+    UnresponsiveError,
+)
 
 RUNNING = ProcessState(
     "", "Running", 1, True, True, restarts=0, exit_code=0, started_at=None, ready_at=None
@@ -92,6 +100,47 @@ def test_a_restart_waits_for_other_changes(tmp_path: Path) -> None:
         supervisor.restart("core-api")
         assert other.poll() == 0
     assert calls == ["stop core-api", "start core-api"]
+
+
+class Ending(Recorded):
+    """A stack that has a job, and stops other processes while one of them restarts."""
+
+    def __init__(self, folder: Path, stopped: Sequence[str], pid: int, then: str) -> None:
+        super().__init__(folder / "pc.sock", [])
+        self._stopped, self._pid, self._then, self.polls = stopped, pid, then, 0
+
+    def processes(self) -> list[ProcessState]:
+        self.polls += 1
+        if self.polls > 2:
+            raise UnresponsiveError if self._then == "suspended" else SupervisorError
+        names = ("core-api", "auth-api", "router", "console", "smoke")
+        states = [
+            replace(RUNNING, name=name, pid=self._pid, is_ready=name != "smoke") for name in names
+        ]
+        ended = self._stopped if self.polls > 1 else ()
+        return [replace(s, status="Completed") if s.name in ended else s for s in states]
+
+
+@pytest.mark.parametrize(
+    ("stopped", "then", "is_ended"),
+    [
+        (["router", "console"], "gone", True),
+        (["router", "console"], "suspended", False),
+        (["smoke", "console"], "running", False),
+    ],
+)
+def test_a_restart_ends_its_process_with_the_stack(
+    tmp_path: Path, stopped: Sequence[str], then: str, *, is_ended: bool
+) -> None:
+    """And only then: not after the end of a job, another process' stop, or a suspension."""
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as process:
+        supervisor = Ending(tmp_path, stopped, process.pid, then)
+        expected = pytest.raises(SupervisorError) if then != "running" else nullcontext()
+        with expected:
+            supervisor.restart("core-api")
+        time.sleep(0.1)
+        assert (process.poll() is not None, supervisor.polls) == (is_ended, 2 + (then != "running"))
+        process.kill()
 
 
 def test_an_unknown_process_is_refused(tmp_path: Path) -> None:
