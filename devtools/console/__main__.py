@@ -41,7 +41,7 @@ def main() -> None:
     with exit_if_bad():
         settings = ConsoleSettings.read(os.environ)
     build(settings, SpanStore(settings.platform_state / FILE))
-    logging.getLogger("uvicorn.error").addFilter(_announce)
+    _filter_logs()
     ui.run(
         host="127.0.0.1",
         port=settings.http_port,
@@ -60,6 +60,11 @@ def main() -> None:
     )
 
 
+def _filter_logs() -> None:
+    logging.getLogger("uvicorn.error").addFilter(_announce)
+    logging.getLogger("nicegui").addFilter(_has_no_url)
+
+
 def _announce(record: logging.LogRecord) -> bool:
     """Announces readiness for uvicorn; of its other messages, only warnings and errors pass.
 
@@ -69,6 +74,11 @@ def _announce(record: logging.LogRecord) -> bool:
     if message.startswith("Uvicorn running on "):
         logs.announce("listening", address=message.split()[3])
     return record.levelno >= logging.WARNING
+
+
+def _has_no_url(record: logging.LogRecord) -> bool:
+    """Drops NiceGUI's warning of a page that does not exist: its URL may have a secret."""
+    return not record.getMessage().endswith(" not found")
 
 
 if __name__ == "__main__":

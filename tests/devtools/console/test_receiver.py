@@ -239,14 +239,30 @@ def test_no_page_may_frame_the_console(client: httpx.Client) -> None:
     assert "http" not in policy
 
 
+def environment(port: int, state: Path) -> dict[str, str]:
+    """That of a console beside a stack that is down."""
+    # With the name of a test, NiceGUI would wait for its own test driver.
+    inherited = {n: value for n, value in os.environ.items() if n != "PYTEST_CURRENT_TEST"}
+    environ = {"HTTP_PORT": str(port), "PLATFORM_PORT": "1", "PLATFORM_STATE": str(state)}
+    return inherited | environ | {"REDIS_URL": f"redis://127.0.0.1:{support.CLOSED_PORT}"}
+
+
+COMMAND = [sys.executable, "-m", "devtools.console"]
+
+
 def test_readiness_is_announced_once_the_port_is_open(tmp_path: Path) -> None:
     """If its port is in use, the console exits and never logs `listening`."""
     with socket.create_server(("127.0.0.1", 0)) as other:
-        port = str(other.getsockname()[1])
-        environ = {"HTTP_PORT": port, "PLATFORM_PORT": "1", "PLATFORM_STATE": str(tmp_path)}
-        environ |= {"REDIS_URL": f"redis://127.0.0.1:{support.CLOSED_PORT}"}
-        # With the name of a test, NiceGUI would wait for its own test driver.
-        inherited = {n: value for n, value in os.environ.items() if n != "PYTEST_CURRENT_TEST"}
-        done = support.call([sys.executable, "-m", "devtools.console"], inherited | environ)
+        done = support.call(COMMAND, environment(other.getsockname()[1], tmp_path))
     assert "address already in use" in done.stdout
     assert "listening" not in done.stdout
+
+
+def test_the_log_has_no_url(tmp_path: Path) -> None:
+    """It may have a secret; that of a page that does not exist, too."""
+    port, log = support.free_ports(1), tmp_path / "log"
+    with support.program(COMMAND, environ=environment(port, tmp_path), output=log):
+        support.wait_until(lambda: "listening" in log.read_text(), what="the console")
+        for path in ("/nothing?token=secret", "//user:secret@localhost/", "/?token=secret"):
+            assert httpx.get(f"http://127.0.0.1:{port}{path}", timeout=30).status_code < 500
+    assert "secret" not in log.read_text()
