@@ -8,18 +8,29 @@ even `process-compose list`.
 
 import contextlib
 import os
+import re
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from devtools.relay import relay_output
 from services.common.command import EXIT_INTERRUPTED
 
+if TYPE_CHECKING:
+    from devtools.supervisor import Supervisor
+
 # Commands for the running stack, unless an option gives another address.
 _CLIENTS = {"attach", "down", "graph", "list", "namespace", "process", "project"}
 _ELSEWHERE = {"-h", "--help", "-p", "--port", "-u", "--unix-socket"}
+# Commands that start something, and the number of their arguments.
+_CHANGES = {"process start": 3, "process restart": 3, "process scale": 4}
+# process-compose closes its socket just before it ends.
+_END_POLLS_MAX = 100
+_END_POLL_SECONDS = 0.05
 _INTERRUPTIONS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP}
 
 
@@ -62,20 +73,65 @@ def _lock_changes(environ: Mapping[str, str]) -> None:
 
     with contextlib.suppress(SupervisorError):  # the change is tried all the same
         Supervisor(environ.get("PC_SOCKET_PATH", "")).lock_changes()
+    # Ctrl-C would not end the change, only its lock. Go keeps an ignored signal ignored.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
-def _restart(environ: Mapping[str, str], name: str) -> NoReturn:
-    """Restarts a process without the race of process-compose's own restart with `reload`'s."""
+def _change(program: str, args: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
+    """Starts, restarts or scales a process.
+
+    Ends what process-compose leaves behind if it ends meanwhile, as after Ctrl-C in its terminal.
+    """
     from devtools.supervisor import Supervisor, SupervisorError  # noqa: PLC0415
+
+    supervisor = Supervisor(environ["PC_SOCKET_PATH"])
+    outcome: str | int
+    try:
+        before = supervisor.processes()
+        if args[1] == "restart":
+            outcome = _restart(supervisor, args[2])
+        else:
+            if args[1] == "scale":
+                _lock_changes(environ)
+            outcome = subprocess.call([program, *args], env=environ)  # noqa: S603
+        if supervisor.is_ending(before):
+            _end_left_behind(args[2], environ)
+            outcome = "the stack has ended"
+    except SupervisorError as error:
+        outcome = str(error)
+    sys.exit(outcome)
+
+
+def _restart(supervisor: "Supervisor", name: str) -> str | int:
+    """Restarts a process without the race of process-compose's own restart with `reload`'s.
+
+    Returns 0, or why it failed.
+    """
+    from devtools.supervisor import SupervisorError  # noqa: PLC0415
 
     # Ctrl-C between stop and start would leave it stopped.
     signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTIONS)
     try:
-        Supervisor(environ.get("PC_SOCKET_PATH", "")).restart(name)
+        supervisor.restart(name)
     except SupervisorError as error:
-        sys.exit(str(error))
+        return str(error)
     sys.stdout.write(f"Process {name} restarted\n")
-    sys.exit()
+    return 0
+
+
+def _end_left_behind(name: str, environ: Mapping[str, str]) -> None:
+    """Ends the orphans if all are of this process: if the supervisor was killed, they work on."""
+    from devtools import processes  # noqa: PLC0415 - slow to import
+    from devtools.address import state_folder  # noqa: PLC0415
+
+    state, service = state_folder(environ), re.sub(r"-\d+$", "", name)
+    for _ in range(_END_POLLS_MAX):
+        if not processes.supervisors(state):
+            break
+        time.sleep(_END_POLL_SECONDS)
+    if {orphan.name for orphan in processes.orphans(state)} == {service}:
+        processes.end_orphans(state)
 
 
 def main(program: str, args: Sequence[str]) -> None:
@@ -83,14 +139,11 @@ def main(program: str, args: Sequence[str]) -> None:
     environ = environment(args, os.environ)
     if _starts(args):
         relay_output()
-    is_restart = args[:2] == ["process", "restart"] and len(args) == 3 and args[2][:1] != "-"
+    is_change = len(args) == _CHANGES.get(" ".join(args[:2])) and args[2][:1] != "-"
+    if is_change and environ.get("PC_SOCKET_PATH"):
+        _change(program, args, environ)
     if args == ["down"] or args[:2] in (["process", "stop"], ["process", "scale"]):
         _lock_changes(environ)
-        # Ctrl-C would not end the change, only its lock. Go keeps an ignored signal ignored.
-        for number in (signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-    if is_restart:
-        _restart(environ, args[2])
     os.execve(program, [program, *args], environ)  # noqa: S606
 
 

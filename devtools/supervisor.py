@@ -9,11 +9,10 @@ import http.client
 import json
 import os
 import re
-import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -151,16 +150,13 @@ class Supervisor:
         """
         # `reload` may be in the middle of restarts of its own.
         with self._lock(_CHANGES, is_shared=name != "reload"):
-            states = {state.name: state for state in self.processes()}
-            if name not in states:
-                raise RefusedError(f"no process {name!r}; there are {', '.join(states)}")
-            # Not the jobs, which end by themselves.
-            others = {s.name for s in states.values() if s.is_running and s.is_ready} - {name}
+            names = [state.name for state in self.processes()]
+            if name not in names:
+                raise RefusedError(f"no process {name!r}; there are {', '.join(names)}")
             with self._lock(f".{name}"):
                 with contextlib.suppress(RefusedError):  # it has ended
                     self._stop(name)
                 self._start_again(name)
-                self._end_with_stack(name, others)
 
     def _start_again(self, name: str) -> None:
         for tries_left in reversed(range(_START_TRIES_MAX)):
@@ -173,27 +169,25 @@ class Supervisor:
             else:
                 return
 
-    def _end_with_stack(self, name: str, others: set[str]) -> None:
-        """Ends the process if the stack ends, which leaves what was started meanwhile.
+    def is_ending(self, before: Collection[ProcessState]) -> bool:
+        """Whether the stack ends; if so, waits for that. `before` are its earlier processes.
 
-        Raises SupervisorError if the stack has ended, or does not respond. `others` were ready
-        before the restart; one of them may have been stopped by hand.
+        Raises:
+            UnresponsiveError: process-compose runs and does not respond.
         """
-        pid = 0
+        # Not the jobs, which end by themselves.
+        ready = {state.name for state in before if state.is_running and state.is_ready}
         try:
             for _ in range(_END_POLLS_MAX):
-                states = {state.name: state for state in self.processes()}
-                pid = states[name].pid if name in states else 0
-                if sum(states[other].is_ending for other in others & states.keys()) <= 1:
-                    return
+                # One of them may have been stopped by hand.
+                if sum(s.is_ending for s in self.processes() if s.name in ready) <= 1:
+                    return False
                 time.sleep(_END_POLL_SECONDS)
         except UnresponsiveError:
             raise
-        except SupervisorError as error:
-            if pid:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(pid, signal.SIGTERM)
-            raise SupervisorError("the stack has ended") from error
+        except SupervisorError:
+            return True
+        return False
 
     def lock_changes(self) -> None:
         """Keeps restarts from beginning until this process, or the one it becomes, has ended."""

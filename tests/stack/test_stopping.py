@@ -12,6 +12,7 @@ import pytest
 
 from devtools.address import BLOCK
 from devtools.supervisor import SupervisorError
+from services.common import locks
 from tests import support
 from tests.stack.stack import STOP_SECONDS_MAX, Stack, environment, left_of, running
 
@@ -84,7 +85,26 @@ def test_a_restart_starts_nothing_in_a_stack_that_ends() -> None:
             assert stack.supervisor.wait(STOP_SECONDS_MAX) == 0
             assert restart.stderr
             assert restart.stderr.read() == b"the stack has ended\n"
-        support.wait_until(lambda: left_of(stack.state) == [], what="the end of the new one")
+        assert left_of(stack.state) == []
+
+
+def test_a_scale_leaves_nothing_in_a_stack_that_ends() -> None:
+    """Nor what process-compose starts after a Ctrl-C."""
+    with running() as stack:
+        stack.process("psp-connector").suspend()  # its stop takes 6 s
+        command = ["process-compose", "process", "scale", "psp-connector", "2"]
+        lock = Path(f"{stack.environ['PC_SOCKET_PATH']}-changes.lock")
+        with subprocess.Popen(command, env=stack.environ) as scale:
+            support.wait_until(lambda: is_locked(lock), what="the lock")
+            stack.supervisor.send_signal(SIGINT)
+            assert scale.wait(STOP_SECONDS_MAX) in {0, 1}
+            assert stack.supervisor.wait(STOP_SECONDS_MAX) == 0
+        assert left_of(stack.state) == []
+
+
+def is_locked(path: Path) -> bool:
+    with path.open("a") as file:
+        return not locks.take(file.fileno(), 0)
 
 
 def is_ending(stack: Stack, name: str) -> bool:
