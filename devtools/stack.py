@@ -27,7 +27,9 @@ usage: platform [COMMAND] [ARGUMENT…]      the stack of this checkout
   reset               stop it and delete transactions, points, logs and secrets, after asking
   run smoke           send payments through it and check the responses
   attach              open process-compose's screen on a running stack
-  process restart X   restart one process; also stop, start, and scale X 2 (back: scale X-0 1)
+  process restart X   restart one process; also stop and start
+  process scale psp-connector 2
+                      two connectors; back: scale psp-connector-0 1
 
 examples:
   platform up -D && merchant pay 1250 USD --as alice

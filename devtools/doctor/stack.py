@@ -23,6 +23,7 @@ from devtools.supervisor import ProcessState, Supervisor, SupervisorError, Unres
 _RESPONSE_SECONDS_MAX = 2.0
 # A service with a syntax error ends within a second of its start.
 _CRASH_SECONDS_MAX, _POLL_SECONDS = 3.0, 0.2
+_RESTARTS_MAX = 2
 
 
 class Running:
@@ -73,7 +74,10 @@ class Running:
 
     @cached_property
     def _crashing(self) -> set[str]:
-        """Processes that were restarted before, and end again instead of becoming ready."""
+        """Processes that were restarted before, and end again instead of becoming ready.
+
+        Or take long to end, as one whose port is in use: two restarts count as such.
+        """
         listed = self._listed.values()
         starting = {one.name: one for one in listed if one.restarts and not one.is_ready}
         ended = {name for name, one in starting.items() if not one.is_running}
@@ -86,7 +90,8 @@ class Running:
                     del starting[state.name]
                 elif before and (state.restarts > before.restarts or not state.is_running):
                     ended.add(state.name)
-        return ended
+        slow = {name for name, one in starting.items() if one.restarts >= _RESTARTS_MAX}
+        return ended | (slow - {"reload"})  # which has no ready line
 
     def moved(self) -> list[Finding]:
         """A note if the next start takes another port."""

@@ -170,6 +170,19 @@ def test_a_process_that_ends_again_and_again_is_a_fault(
     assert faults & set(names) == {"core-api", "reload"}
 
 
+def test_a_process_that_crashes_slowly_is_a_fault(
+    environ: dict[str, str], checkout: Path, supervised: list[ProcessState]
+) -> None:
+    """As a replica whose port is in use; not one that starts once more, or has no ready line."""
+    restarts = {"auth-api": 1, "core-api": 2, "core-api-1": 2, "reload": 2}
+    starting = replace(RUNNING, is_ready=False)
+    supervised += [RUNNING]
+    supervised += [replace(starting, name=name, restarts=n) for name, n in restarts.items()]
+    with listening(environ, checkout / ".state", "router"):
+        faults = {item.name for item in running(environ).ports() if item.status == "fault"}
+    assert faults & restarts.keys() == {"core-api", "core-api-1"}
+
+
 def test_a_stopped_node_is_a_fault_once(
     environ: dict[str, str], checkout: Path, supervised: list[ProcessState]
 ) -> None:
