@@ -88,14 +88,13 @@ def _change(program: str, args: Sequence[str], environ: Mapping[str, str]) -> No
     supervisor = Supervisor(environ["PC_SOCKET_PATH"])
     outcome: str | int
     try:
-        before = supervisor.processes()
         if args[1] == "restart":
             outcome = _restart(supervisor, args[2])
         else:
             if args[1] == "scale":
                 _lock_changes(environ)
             outcome = subprocess.call([program, *args], env=environ)  # noqa: S603
-        if supervisor.is_ending(before):
+        if supervisor.has_ended():
             _end_left_behind(args[2], environ)
             outcome = "the stack has ended"
     except SupervisorError as error:

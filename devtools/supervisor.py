@@ -12,7 +12,7 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,7 +28,6 @@ _CHANGE_SECONDS_MAX = 10.0
 # After a stop, process-compose refuses to start the process again for a moment.
 _START_TRIES_MAX = 20
 _START_TRY_SECONDS = 0.05
-# A stack that ends stops its processes first.
 _END_POLLS_MAX = 200
 _END_POLL_SECONDS = 0.05
 # The lock of all changes: shared by restarts, each with a lock of its own.
@@ -68,11 +67,6 @@ class ProcessState:
     def is_pending(self) -> bool:
         """Whether it waits for its dependencies."""
         return self.status == "Pending"
-
-    @property
-    def is_ending(self) -> bool:
-        """Whether it was stopped or is being stopped, or has ended by itself for good."""
-        return self.status in {"Terminating", "Completed"}
 
     @property
     def has_succeeded(self) -> bool:
@@ -169,18 +163,18 @@ class Supervisor:
             else:
                 return
 
-    def is_ending(self, before: Collection[ProcessState]) -> bool:
-        """Whether the stack ends; if so, waits for that. `before` are its earlier processes.
+    def has_ended(self) -> bool:
+        """Waits while processes are being stopped, and returns whether that was the stack's end.
 
         Raises:
             UnresponsiveError: process-compose runs and does not respond.
         """
-        # Not the jobs, which end by themselves.
-        ready = {state.name for state in before if state.is_running and state.is_ready}
+        polls_without = 0
         try:
             for _ in range(_END_POLLS_MAX):
-                # One of them may have been stopped by hand.
-                if sum(s.is_ending for s in self.processes() if s.name in ready) <= 1:
+                is_stopping = any(state.status == "Terminating" for state in self.processes())
+                polls_without = 0 if is_stopping else polls_without + 1
+                if polls_without == 2:  # the end stops one layer after the other
                     return False
                 time.sleep(_END_POLL_SECONDS)
         except UnresponsiveError:

@@ -101,37 +101,37 @@ def test_a_restart_waits_for_other_changes(tmp_path: Path) -> None:
     assert calls == ["stop core-api", "start core-api"]
 
 
-class Ending(Recorded):
-    """A stack with a job, whose processes stop; then it responds no more."""
+class Stopping(Recorded):
+    """A stack in which something is stopped; responds a few times."""
 
-    def __init__(self, stopped: Sequence[str], then: SupervisorError | None = None) -> None:
+    def __init__(self, statuses: Sequence[str], then: SupervisorError) -> None:
         super().__init__(Path("pc.sock"), [])
-        self._stopped, self._then, self._polls = stopped, then, 0
+        self._statuses, self._then = iter(statuses), then
 
     def processes(self) -> list[ProcessState]:
-        self._polls += 1
-        if self._then and self._polls > 2:
-            raise self._then
-        states = [replace(RUNNING, name=name) for name in ("core-api", "router", "console")]
-        states.append(replace(RUNNING, name="smoke", is_ready=False))
-        ended = self._stopped if self._polls > 1 else ()
-        return [replace(s, status="Completed") if s.name in ended else s for s in states]
+        for status in self._statuses:
+            return [RUNNING, replace(RUNNING, status=status), replace(RUNNING, status="Completed")]
+        raise self._then
 
 
 @pytest.mark.parametrize(
-    ("stopped", "is_ending"), [(["router", "console"], True), (["smoke", "console"], False)]
+    ("statuses", "has_ended"),
+    [
+        (["Running", "Running"], False),
+        (["Terminating", "Completed", "Completed"], False),
+        (["Terminating", "Completed", "Terminating"], True),
+        ([], True),
+    ],
 )
-def test_a_stack_that_ends_is_known(stopped: Sequence[str], *, is_ending: bool) -> None:
-    """Not by the end of a job, or another process' stop: a restart would wait for 10 s."""
-    supervisor = Ending(stopped, SupervisorError())
-    assert supervisor.is_ending(supervisor.processes()) == is_ending
+def test_the_end_of_a_stack_is_known(statuses: Sequence[str], *, has_ended: bool) -> None:
+    """Not by a job that has ended, or a process stopped by hand."""
+    assert Stopping(statuses, SupervisorError()).has_ended() == has_ended
 
 
 def test_a_suspended_supervisor_has_not_ended() -> None:
     """What was started must not be ended."""
-    supervisor = Ending(["router", "console"], UnresponsiveError())
     with pytest.raises(UnresponsiveError):
-        supervisor.is_ending(supervisor.processes())
+        Stopping(["Terminating"], UnresponsiveError()).has_ended()
 
 
 def test_an_unknown_process_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import pytest
 
 from devtools.address import BLOCK
 from devtools.supervisor import SupervisorError
-from services.common import locks
 from tests import support
 from tests.stack.stack import STOP_SECONDS_MAX, Stack, environment, left_of, running
 
@@ -80,7 +79,7 @@ def test_a_restart_starts_nothing_in_a_stack_that_ends() -> None:
         stack.process("psp-connector").suspend()  # its stop takes 6 s
         command = ["process-compose", "process", "restart", "psp-connector"]
         with subprocess.Popen(command, env=stack.environ, stderr=subprocess.PIPE) as restart:
-            support.wait_until(lambda: is_ending(stack, "psp-connector"), what="its stop")
+            support.wait_until(lambda: is_stopping(stack), what="the connector's stop")
             stack.supervisor.send_signal(SIGINT)
             assert stack.supervisor.wait(STOP_SECONDS_MAX) == 0
             assert restart.stderr
@@ -88,27 +87,24 @@ def test_a_restart_starts_nothing_in_a_stack_that_ends() -> None:
         assert left_of(stack.state) == []
 
 
-def test_a_scale_leaves_nothing_in_a_stack_that_ends() -> None:
-    """Nor what process-compose starts after a Ctrl-C."""
+@pytest.mark.parametrize(
+    "change", ["scale psp-connector 2", "start smoke", "restart core-api", "restart redis"]
+)
+def test_a_change_after_a_stop_leaves_nothing(change: str) -> None:
+    """Nor what is begun in another terminal after the Ctrl-C."""
     with running() as stack:
         stack.process("psp-connector").suspend()  # its stop takes 6 s
-        command = ["process-compose", "process", "scale", "psp-connector", "2"]
-        lock = Path(f"{stack.environ['PC_SOCKET_PATH']}-changes.lock")
-        with subprocess.Popen(command, env=stack.environ) as scale:
-            support.wait_until(lambda: is_locked(lock), what="the lock")
-            stack.supervisor.send_signal(SIGINT)
-            assert scale.wait(STOP_SECONDS_MAX) in {0, 1}
-            assert stack.supervisor.wait(STOP_SECONDS_MAX) == 0
+        stack.supervisor.send_signal(SIGINT)
+        support.wait_until(lambda: is_stopping(stack), what="the connector's stop")
+        done = stack.compose("process", *change.split())
+        assert (done.returncode, done.stderr) == (1, "the stack has ended\n")
+        assert stack.supervisor.wait(STOP_SECONDS_MAX) == 0
         assert left_of(stack.state) == []
 
 
-def is_locked(path: Path) -> bool:
-    with path.open("a") as file:
-        return not locks.take(file.fileno(), 0)
-
-
-def is_ending(stack: Stack, name: str) -> bool:
-    return any(state.name == name and state.is_ending for state in stack.states())
+def is_stopping(stack: Stack) -> bool:
+    states = {state.name: state.status for state in stack.states()}
+    return states["psp-connector"] == "Terminating"
 
 
 def has_begun(stack: Stack, name: str) -> bool:
