@@ -74,7 +74,7 @@ def is_complete(node: Any) -> bool:
     facts = node.info("replication")
     replica = facts.get("slave0", {}) if facts["role"] == "master" else {"state": "online"}
     is_up = facts.get("master_link_status", "up") == "up" and replica.get("state") == "online"
-    known = sum("slave" in known["flags"] for known in node.cluster("NODES").values())
+    known = sum("slave" in other["flags"] for other in node.cluster("NODES").values())
     return is_up and known >= NODES // 2 and node.cluster("INFO")["cluster_state"] == "ok"
 
 

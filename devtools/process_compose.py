@@ -8,7 +8,6 @@ even `process-compose list`.
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -123,13 +122,14 @@ def _end_left_behind(name: str, environ: Mapping[str, str]) -> None:
     """Ends the orphans if all are of this process: if the supervisor was killed, they work on."""
     from devtools import processes  # noqa: PLC0415 - slow to import
     from devtools.address import state_folder  # noqa: PLC0415
+    from devtools.supervisor import service_of  # noqa: PLC0415
 
-    state, service = state_folder(environ), re.sub(r"-\d+$", "", name)
+    state = state_folder(environ)
     for _ in range(_END_POLLS_MAX):
         if not processes.supervisors(state):
             break
         time.sleep(_END_POLL_SECONDS)
-    if {orphan.name for orphan in processes.orphans(state)} == {service}:
+    if {orphan.name for orphan in processes.orphans(state)} == {service_of(name)}:
         processes.end_orphans(state)
 
 

@@ -28,6 +28,7 @@ _CHANGE_SECONDS_MAX = 10.0
 # After a stop, process-compose refuses to start the process again for a moment.
 _START_TRIES_MAX = 20
 _START_TRY_SECONDS = 0.05
+# Together as long as a stack takes to stop.
 _END_POLLS_MAX = 200
 _END_POLL_SECONDS = 0.05
 # The lock of all changes: shared by restarts, each with a lock of its own.
@@ -81,13 +82,18 @@ class ProcessState:
 
     @property
     def service(self) -> str:
-        """The name without the replica number that a scaled process has."""
-        return re.sub(r"-\d+$", "", self.name)
+        """The name without a replica number."""
+        return service_of(self.name)
 
     @property
     def replica(self) -> int:
         """The replica number; 0 for a process that is not scaled."""
         return int(self.name.removeprefix(self.service)[1:] or 0)
+
+
+def service_of(name: str) -> str:
+    """A process's name without the replica number that a scaled one has."""
+    return re.sub(r"-\d+$", "", name)
 
 
 class Supervisor:

@@ -23,6 +23,7 @@ from devtools.supervisor import ProcessState, Supervisor, SupervisorError, Unres
 _RESPONSE_SECONDS_MAX = 2.0
 # A service with a syntax error ends within a second of its start.
 _CRASH_SECONDS_MAX, _POLL_SECONDS = 3.0, 0.2
+# The first may be a restart after `kill -9`.
 _RESTARTS_MAX = 2
 
 
