@@ -5,6 +5,7 @@ https://docs.stripe.com/api/payment_intents/create, https://docs.stripe.com/erro
 """
 
 import math
+import re
 import ssl
 from typing import Any
 
@@ -54,6 +55,10 @@ _BY_DECIMALS = {
     3: "BHD JOD KWD OMR TND",
 }
 _DECIMALS = {code: decimals for decimals, codes in _BY_DECIMALS.items() for code in codes.split()}
+
+
+# As in https://docs.stripe.com/error-codes and https://docs.stripe.com/declines/codes.
+_CODE = re.compile(r"[a-z0-9_]{1,64}")
 
 
 class AmountError(ValueError):
@@ -186,8 +191,16 @@ def _outcome(intent: Any) -> Outcome:
 
 def _decline_code(error: Any) -> str:
     """The card network's reason, else Stripe's error code, else `card_declined`."""
-    reason = getattr(error, "decline_code", None) or getattr(error, "code", None)
-    return str(reason or "card_declined")
+    return _code(error, "decline_code") or _code(error, "code") or "card_declined"
+
+
+def _code(error: Any, name: str) -> str:
+    """An attribute that is a code; empty for any other text, which merchants must not see.
+
+    Such as the API key, which may be in what a PSP or a proxy before it sends back.
+    """
+    code = getattr(error, name, None)
+    return code if isinstance(code, str) and _CODE.fullmatch(code) else ""
 
 
 def _failed_call(charge: Charge, error: stripe.StripeError) -> Outcome:
@@ -207,7 +220,9 @@ def _failed_call(charge: Charge, error: stripe.StripeError) -> Outcome:
         if not _is_unpaid(charge, intent) or getattr(intent, "status", None) in _PAID_STATUSES:
             return _MISMATCH
         return Declined(_decline_code(error.error), str(getattr(intent, "id", "")))
-    return Refused(f"HTTP {status} {error.code or kind}")
+    return Refused(
+        f"HTTP {status} {_code(error.error, 'code') or _code(error.error, 'type') or 'error'}"
+    )
 
 
 def _is_unsent(error: BaseException | None) -> bool:

@@ -19,6 +19,7 @@ UNPAID: dict[str, Any] = GOOD | {"status": "requires_payment_method", "amount_re
 WRONG = "invalid_request_error"
 OTHER = Transient("the response does not match the request")
 UNREADABLE = Transient("unreadable response: AttributeError")
+ECHO = "Bearer sk_test_Key"
 HTML = "<html>a proxy's page</html>"
 PAID: dict[str, Any] = UNPAID | {"amount_received": 1250}
 OTHERS: dict[str, Any] = {"metadata": {"transaction_id": "t"}}
@@ -45,6 +46,9 @@ OTHERS: dict[str, Any] = {"metadata": {"transaction_id": "t"}}
         (402, error("card_error", code="expired_card"), Declined("expired_card")),
         (402, error("card_error", payment_intent="pi_2"), Declined("card_declined")),
         (400, error(WRONG, code="resource_missing"), Refused("HTTP 400 resource_missing")),
+        (402, error("card_error", decline_code=ECHO, code="lost"), Declined("lost")),
+        (400, error(WRONG, code=ECHO), Refused(f"HTTP 400 {WRONG}")),
+        (400, error(ECHO, code=["lost"]), Refused("HTTP 400 error")),
         (400, error("idempotency_error"), Transient("HTTP 400 idempotency_error")),
         *[(n, error(WRONG), Transient(f"HTTP {n}")) for n in (409, 424, 429)],
         *[(n, error(WRONG), Transient(f"HTTP {n}", is_unseen=True)) for n in (401, 403)],
