@@ -34,6 +34,8 @@ _POLL_SECONDS = 0.1
 _RESTARTS_MAX = 3  # a process that ended this often before it was ready will not recover
 _LOG_LINES = 15
 STOPPING_JOBS = ("preflight", "redis-cluster")  # if one fails, process-compose stops the stack
+# For good: process-compose shows what was stopped before its start like what is being stopped.
+_STOPPED = {"Terminating", "Skipped"}
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # of process-compose
 
 _NEXT = """\
@@ -160,6 +162,8 @@ def faults(states: Sequence[ProcessState]) -> dict[str, str]:
             reasons[state.name] = "runs, but is not ready"
         elif state.has_failed:
             reasons[state.name] = f"ended with code {state.exit_code}"
+        elif state.name in SERVICES and state.status in _STOPPED:
+            reasons[state.name] = "was stopped before its start, or what it waits for was"
     waiting = {state.name: "waits for others" for state in states if state.is_pending}
     return reasons or waiting
 

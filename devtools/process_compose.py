@@ -70,8 +70,10 @@ def _lock_changes(environ: Mapping[str, str]) -> None:
     """Waits for restarts, and keeps `reload` from others: each would start a stopped process."""
     from devtools.supervisor import Supervisor, SupervisorError  # noqa: PLC0415
 
-    with contextlib.suppress(SupervisorError):  # the change is tried all the same
-        Supervisor(environ.get("PC_SOCKET_PATH", "")).lock_changes()
+    supervisor = Supervisor(environ.get("PC_SOCKET_PATH", ""))
+    # Without a lock, the change is tried all the same.
+    with contextlib.suppress(SupervisorError), supervisor.lock_changes() as file:
+        os.set_inheritable(os.dup(file.fileno()), True)  # until the change has ended
     # Ctrl-C would not end the change, only its lock. Go keeps an ignored signal ignored.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -94,8 +96,7 @@ def _change(program: str, args: Sequence[str], environ: Mapping[str, str]) -> No
                 _lock_changes(environ)
             outcome = subprocess.call([program, *args], env=environ)  # noqa: S603
         if supervisor.has_ended():
-            _end_left_behind(args[2], environ)
-            outcome = "the stack has ended"
+            outcome = _end_left_behind(environ)
     except SupervisorError as error:
         outcome = str(error)
     sys.exit(outcome)
@@ -118,19 +119,20 @@ def _restart(supervisor: "Supervisor", name: str) -> str | int:
     return 0
 
 
-def _end_left_behind(name: str, environ: Mapping[str, str]) -> None:
-    """Ends the orphans if all are of this process: if the supervisor was killed, they work on."""
+def _end_left_behind(environ: Mapping[str, str]) -> str:
+    """Ends what was started while the stack ended; returns what has ended."""
     from devtools import processes  # noqa: PLC0415 - slow to import
     from devtools.address import state_folder  # noqa: PLC0415
-    from devtools.supervisor import service_of  # noqa: PLC0415
 
     state = state_folder(environ)
     for _ in range(_END_POLLS_MAX):
         if not processes.supervisors(state):
             break
         time.sleep(_END_POLL_SECONDS)
-    if {orphan.name for orphan in processes.orphans(state)} == {service_of(name)}:
-        processes.end_orphans(state)
+    if Path(environ["PC_SOCKET_PATH"]).exists():  # it removes it unless it was killed
+        return "process-compose was killed, and its processes work on: `platform down` ends them"
+    processes.end_orphans(state)
+    return "the stack has ended"
 
 
 def main(program: str, args: Sequence[str]) -> None:

@@ -37,8 +37,8 @@ examples:
   platform process restart core-api
   platform reset --yes                  without asking
 
-The other commands: merchant, logs, deadletters, doctor; each has --help. Anything else goes to
-process-compose, whose help is `process-compose --help`.
+Commands without `platform`: merchant, logs, deadletters, doctor; each has --help. Anything else
+goes to process-compose, whose help is `process-compose --help`.
 """
 _HELP_OPTIONS = {"-h", "--help"}
 

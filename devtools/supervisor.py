@@ -9,10 +9,11 @@ import http.client
 import json
 import os
 import re
+import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -70,6 +71,14 @@ class ProcessState:
         return self.status == "Pending"
 
     @property
+    def is_stopping(self) -> bool:
+        """Whether it is being stopped.
+
+        One that was stopped before its start has this status, too, without a pid, and keeps it.
+        """
+        return self.status == "Terminating" and self.pid > 0
+
+    @property
     def has_succeeded(self) -> bool:
         """Whether it ended with exit code 0."""
         return self.status == "Completed" and self.exit_code == 0
@@ -83,17 +92,12 @@ class ProcessState:
     @property
     def service(self) -> str:
         """The name without a replica number."""
-        return service_of(self.name)
+        return re.sub(r"-\d+$", "", self.name)
 
     @property
     def replica(self) -> int:
         """The replica number; 0 for a process that is not scaled."""
         return int(self.name.removeprefix(self.service)[1:] or 0)
-
-
-def service_of(name: str) -> str:
-    """A process's name without the replica number that a scaled one has."""
-    return re.sub(r"-\d+$", "", name)
 
 
 class Supervisor:
@@ -146,17 +150,36 @@ class Supervisor:
 
         Not process-compose's own restart, which waits a second, as after a crash. One restart of
         a process at a time: two would leave two processes, of which one keeps the port. None
-        during another change: its start would undo a stop, or have a name that is gone.
+        during another change: its start would undo a stop, or have a name that is gone. Refused
+        before its start: process-compose would never start what it has stopped by then.
         """
         # `reload` may be in the middle of restarts of its own.
         with self._lock(_CHANGES, is_shared=name != "reload"):
-            names = [state.name for state in self.processes()]
-            if name not in names:
-                raise RefusedError(f"no process {name!r}; there are {', '.join(names)}")
+            states = {state.name: state for state in self.processes()}
+            if name not in states:
+                raise RefusedError(f"no process {name!r}; there are {', '.join(states)}")
+            if states[name].is_pending:
+                needs = ", ".join(self.needs(name))
+                raise RefusedError(f"{name} has not started yet; it waits for {needs}")
             with self._lock(f".{name}"):
+                if self._kill_unready(states.values(), states[name]):
+                    return
                 with contextlib.suppress(RefusedError):  # it has ended
                     self._stop(name)
                 self._start_again(name)
+
+    def _kill_unready(self, states: Iterable[ProcessState], one: ProcessState) -> bool:
+        """Kills a process that others wait for; process-compose starts it as after a crash.
+
+        Returns whether that applies. A stop would make process-compose skip the others for good.
+        """
+        if one.is_ready or not (one.is_running and one.pid):
+            return False
+        if not any(one.service in self.needs(state.name) for state in states if state.is_pending):
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(one.pid, signal.SIGKILL)
+        return True
 
     def _start_again(self, name: str) -> None:
         for tries_left in reversed(range(_START_TRIES_MAX)):
@@ -178,7 +201,7 @@ class Supervisor:
         polls_without = 0
         try:
             for _ in range(_END_POLLS_MAX):
-                is_stopping = any(state.status == "Terminating" for state in self.processes())
+                is_stopping = any(state.is_stopping for state in self.processes())
                 polls_without = 0 if is_stopping else polls_without + 1
                 if polls_without == 2:  # the end stops one layer after the other
                     return False
@@ -189,10 +212,9 @@ class Supervisor:
             return True
         return False
 
-    def lock_changes(self) -> None:
-        """Keeps restarts from beginning until this process, or the one it becomes, has ended."""
-        with self._lock(_CHANGES) as file:
-            os.set_inheritable(os.dup(file.fileno()), True)
+    def lock_changes(self) -> TextIO:
+        """Waits for changes, and keeps others from beginning until the file is closed."""
+        return self._lock(_CHANGES)
 
     def _lock(self, what: str, *, is_shared: bool = False) -> TextIO:
         """Locks until the file is closed; raises SupervisorError after 2 * _CHANGE_SECONDS_MAX."""

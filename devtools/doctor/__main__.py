@@ -4,15 +4,17 @@ Read-only. Exit code 0 without faults, else 1; warnings are not faults.
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TextIO
 
-from devtools import arguments, environment, preflight
+from devtools import arguments, environment, preflight, processes
 from devtools.address import DEFAULT_PORT, AddressError, running_port, shared_ports
 from devtools.checkout import Checkout, current
 from devtools.doctor import findings, machine
@@ -20,6 +22,7 @@ from devtools.doctor.findings import Finding, Status
 from devtools.doctor.stack import Running
 from devtools.locate import access_fault
 from devtools.settings import FAULTS, OTHERS, SETTINGS, dotenv_faults, readers, warnings
+from devtools.supervisor import Supervisor, SupervisorError
 from devtools.terminal import Output
 from services.common.command import run_main
 from services.common.settings import masked
@@ -52,6 +55,21 @@ exit codes:
 def examine(environ: Mapping[str, str]) -> list[Finding]:
     """All findings in the order of the report."""
     checkout = current(environ)
+    with _without_changes(checkout):
+        return _examine(checkout, environ)
+
+
+def _without_changes(checkout: Checkout) -> contextlib.AbstractContextManager[object]:
+    """Waits for restarts: between its stop and its start, a process looks like a fault."""
+    socket = processes.running_environ(checkout.state).get("PC_SOCKET_PATH", "")
+    try:
+        has_stack = Path(socket).is_socket()
+        return Supervisor(socket).lock_changes() if has_stack else contextlib.nullcontext()
+    except SupervisorError:  # examined all the same
+        return contextlib.nullcontext()
+
+
+def _examine(checkout: Checkout, environ: Mapping[str, str]) -> list[Finding]:
     # Without access, each probe of the stack would fail in its own way.
     stack = {} if access_fault(checkout.state) else _probes_of_stack(checkout)
     probes: dict[str, Probe] = {

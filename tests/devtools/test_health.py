@@ -1,5 +1,6 @@
 """Commands that wait for a stack, or that need one."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,22 @@ def test_all_faults_of_preflight_are_printed(
     environ = {"PC_SOCKET_PATH": str(tmp_path / "pc.sock"), "PLATFORM_STATE": str(tmp_path)}
     assert health.wait(environ) == 1
     assert capsys.readouterr().err == f"platform: the stack cannot start\n{faults}"
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        ("Pending", "waits for others"),
+        ("Skipped", "was stopped before its start, or what it waits for was"),
+        ("Terminating", "was stopped before its start, or what it waits for was"),
+    ],
+)
+def test_why_a_process_does_not_start_is_known(status: str, reason: str) -> None:
+    """`up -D` prints it when it gives up."""
+    state = ProcessState("core-api", status, 0, False, False, 0, 0, None, None)
+    assert health.faults([state, replace(state, name="smoke", status="Disabled")]) == {
+        "core-api": reason
+    }
 
 
 def test_a_stack_whose_ready_was_skipped_is_up() -> None:

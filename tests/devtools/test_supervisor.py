@@ -89,7 +89,8 @@ def test_a_restart_waits_for_other_changes(tmp_path: Path) -> None:
     supervisor = Recorded(tmp_path / "pc.sock", calls)
     code = (
         "import os, sys; from devtools.supervisor import Supervisor;"
-        "Supervisor(sys.argv[1]).lock_changes(); print('locked', flush=True);"
+        "file = Supervisor(sys.argv[1]).lock_changes(); os.set_inheritable(file.fileno(), True);"
+        "print('locked', flush=True);"
         "os.execvp('sleep', ['sleep', '0.5'])"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "pc.sock")]
@@ -102,7 +103,7 @@ def test_a_restart_waits_for_other_changes(tmp_path: Path) -> None:
 
 
 class Stopping(Recorded):
-    """A stack in which something is stopped; responds a few times."""
+    """A stack in which something is stopped, and something was before its start."""
 
     def __init__(self, statuses: Sequence[str], then: SupervisorError) -> None:
         super().__init__(Path("pc.sock"), [])
@@ -110,7 +111,8 @@ class Stopping(Recorded):
 
     def processes(self) -> list[ProcessState]:
         for status in self._statuses:
-            return [RUNNING, replace(RUNNING, status=status), replace(RUNNING, status="Completed")]
+            never = replace(RUNNING, status="Terminating", pid=0)
+            return [never, replace(RUNNING, status=status), replace(RUNNING, status="Completed")]
         raise self._then
 
 
@@ -143,6 +145,24 @@ def test_an_unknown_process_is_refused(tmp_path: Path) -> None:
         ):
             Recorded(tmp_path / "pc.sock", calls).restart(name)
     assert (calls, [path.name for path in tmp_path.iterdir()]) == ([], ["pc.sock-changes.lock"])
+
+
+def test_a_process_that_waits_for_others_is_not_restarted(tmp_path: Path) -> None:
+    """process-compose would stop it, and then not start it."""
+    calls: list[str] = []
+
+    class Starting(Recorded):
+        def processes(self) -> list[ProcessState]:
+            return [replace(RUNNING, name="reload", status="Pending", pid=0)]
+
+        def needs(self, name: str) -> list[str]:
+            return {"reload": ["preflight", "ready"]}[name]
+
+    with pytest.raises(
+        RefusedError, match="reload has not started yet; it waits for preflight, ready"
+    ):
+        Starting(tmp_path / "pc.sock", calls).restart("reload")
+    assert calls == []
 
 
 def test_an_unusable_lock_is_an_error_of_the_restart(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +11,9 @@ from pathlib import Path
 import yaml
 
 from devtools.address import BLOCK, derived_port, is_free
+from devtools.supervisor import SupervisorError
 from tests import support
-from tests.stack.stack import compose, environment, merchant, running
+from tests.stack.stack import Stack, compose, environment, merchant, running
 
 
 def test_two_checkouts_run_side_by_side() -> None:
@@ -41,6 +44,31 @@ def own_block() -> Iterator[Path]:
                 yield Path(folder)
                 return
     raise RuntimeError("no folder with a free block of ports found in 50 tries")
+
+
+def test_a_restart_before_the_ready_line(tmp_path: Path) -> None:
+    """What waits for Redis is not skipped by it; what has not started yet is not restarted."""
+    server = shutil.which("redis-server")
+    support.script(tmp_path / "redis-server", f'sleep 1\nexec {server} "$@"')
+    with running(healthy=False, PATH=f"{tmp_path}:{os.environ['PATH']}") as stack:
+        before = support.wait_until(lambda: begun(stack, "redis"), what="the start of redis")
+        refused = stack.compose("process", "restart", "core-api")
+        reason = "core-api has not started yet; it waits for preflight, redis\n"
+        assert (refused.returncode, refused.stderr) == (1, reason)
+        assert stack.compose("process", "restart", "redis").returncode == 0
+        stack.wait_healthy()
+        assert stack.process("redis").pid != before
+        support.wait_until(
+            lambda: any(one.name == "ready" and one.has_succeeded for one in stack.states()),
+            what="the summary",
+        )
+
+
+def begun(stack: Stack, name: str) -> int:
+    """The pid of a process; 0 before its start."""
+    with contextlib.suppress(SupervisorError, LookupError):
+        return stack.process(name).pid
+    return 0
 
 
 def test_a_log_is_rotated_and_outlives_a_restart(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from signal import SIGINT, SIGTERM, Signals
 
@@ -88,17 +89,40 @@ def test_a_restart_starts_nothing_in_a_stack_that_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", ["scale psp-connector 2", "start smoke", "restart core-api", "restart redis"]
+    "changes",
+    [
+        ["scale psp-connector 2"],
+        ["start smoke"],
+        ["restart redis"],
+        ["restart core-api", "restart auth-api"],
+    ],
+    ids=str,
 )
-def test_a_change_after_a_stop_leaves_nothing(change: str) -> None:
-    """Nor what is begun in another terminal after the Ctrl-C."""
+def test_changes_after_a_stop_leave_nothing(changes: list[str]) -> None:
+    """Nor what is begun in other terminals after the Ctrl-C."""
     with running() as stack:
         stack.process("psp-connector").suspend()  # its stop takes 6 s
         stack.supervisor.send_signal(SIGINT)
         support.wait_until(lambda: is_stopping(stack), what="the connector's stop")
-        done = stack.compose("process", *change.split())
-        assert (done.returncode, done.stderr) == (1, "the stack has ended\n")
+        with ThreadPoolExecutor() as pool:
+            for done in pool.map(lambda change: stack.compose("process", *change.split()), changes):
+                assert (done.returncode, done.stderr) == (1, "the stack has ended\n")
         assert stack.supervisor.wait(STOP_SECONDS_MAX) == 0
+        assert left_of(stack.state) == []
+
+
+def test_a_killed_supervisor_leaves_a_restarted_process() -> None:
+    """Its processes work on until `platform down`, which the restart names."""
+    with running() as stack:
+        stack.process("psp-connector").suspend()  # its stop takes 6 s
+        command = ["process-compose", "process", "restart", "psp-connector"]
+        with subprocess.Popen(command, env=stack.environ, stderr=subprocess.PIPE) as restart:
+            support.wait_until(lambda: is_stopping(stack), what="the connector's stop")
+            stack.supervisor.kill()
+            assert restart.stderr
+            assert b"process-compose was killed" in restart.stderr.read()
+        assert stack.healthy("core-api")
+        assert "left behind by a killed supervisor" in stack.platform("down").stdout
         assert left_of(stack.state) == []
 
 
