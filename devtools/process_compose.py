@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 _CLIENTS = {"attach", "down", "graph", "list", "namespace", "process", "project"}
 _ELSEWHERE = {"-h", "--help", "-p", "--port", "-u", "--unix-socket"}
 # Commands that start something, and the number of their arguments.
-_CHANGES = {"process start": 3, "process restart": 3, "process scale": 4}
+_CHANGES = {
+    "process start": 3,
+    "process restart": 3,
+    "process scale": 4,
+    "namespace start": 3,
+    "namespace restart": 3,
+}
 # process-compose closes its socket just before it ends.
 _END_POLLS_MAX = 100
 _END_POLL_SECONDS = 0.05
@@ -80,7 +86,7 @@ def _lock_changes(environ: Mapping[str, str]) -> None:
 
 
 def _change(program: str, args: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
-    """Starts, restarts or scales a process.
+    """Starts, restarts or scales a process, or those of a namespace.
 
     Ends what process-compose leaves behind if it ends meanwhile, as after Ctrl-C in its terminal.
     """
@@ -89,10 +95,10 @@ def _change(program: str, args: Sequence[str], environ: Mapping[str, str]) -> No
     supervisor = Supervisor(environ["PC_SOCKET_PATH"])
     outcome: str | int
     try:
-        if args[1] == "restart":
+        if args[:2] == ["process", "restart"]:
             outcome = _restart(supervisor, args[2])
         else:
-            if args[1] == "scale":
+            if args[:2] != ["process", "start"]:
                 _lock_changes(environ)
             outcome = subprocess.call([program, *args], env=environ)  # noqa: S603
         if supervisor.has_ended():
@@ -143,7 +149,7 @@ def main(program: str, args: Sequence[str]) -> None:
     is_change = len(args) == _CHANGES.get(" ".join(args[:2])) and args[2][:1] != "-"
     if is_change and environ.get("PC_SOCKET_PATH"):
         _change(program, args, environ)
-    if args == ["down"] or args[:2] in (["process", "stop"], ["process", "scale"]):
+    if args == ["down"] or args[1:2] in (["stop"], ["scale"]):
         _lock_changes(environ)
     os.execve(program, [program, *args], environ)  # noqa: S606
 

@@ -91,10 +91,11 @@ def test_a_restart_starts_nothing_in_a_stack_that_ends() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        ["scale psp-connector 2"],
-        ["start smoke"],
-        ["restart redis"],
-        ["restart core-api", "restart auth-api"],
+        ["process scale psp-connector 2"],
+        ["process start smoke"],
+        ["process restart redis"],
+        ["process restart core-api", "process restart auth-api"],
+        ["namespace start services"],
     ],
     ids=str,
 )
@@ -105,7 +106,7 @@ def test_changes_after_a_stop_leave_nothing(changes: list[str]) -> None:
         stack.supervisor.send_signal(SIGINT)
         support.wait_until(lambda: is_stopping(stack), what="the connector's stop")
         with ThreadPoolExecutor() as pool:
-            for done in pool.map(lambda change: stack.compose("process", *change.split()), changes):
+            for done in pool.map(lambda change: stack.compose(*change.split()), changes):
                 assert (done.returncode, done.stderr) == (1, "the stack has ended\n")
         assert stack.supervisor.wait(STOP_SECONDS_MAX) == 0
         assert left_of(stack.state) == []
