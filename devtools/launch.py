@@ -8,6 +8,7 @@ store has a copy of this file and of locate.py alone.
 import contextlib
 import os
 import runpy
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -36,7 +37,10 @@ def reduced(environ: Mapping[str, str], *, has_screen: bool) -> dict[str, str]:
         with open(f"{code}/devtools/inherited.txt", encoding="ascii") as settings:  # noqa: PTH123
             kept = {*settings.read().split(), *_KEPT.split()}
     except OSError as error:
-        sys.exit(f"platform: {error.filename}: {error.strerror}: is that the right checkout?")
+        sys.exit(
+            f"platform: {error.filename}: {error.strerror}: is that the right checkout? If it was"
+            f" deleted, change to another one and leave this shell. {_left(code)}"
+        )
     dropped = dict.fromkeys(
         [*environ.get("PLATFORM_DROPPED", "").split(), *sorted(environ.keys() - kept)]
     )
@@ -83,14 +87,27 @@ def _open_streams() -> None:
 
 
 def _enter_folder(environ: Mapping[str, str]) -> None:
-    """Leaves a deleted folder, as after switching branches, for a new one at the same path."""
+    """Leaves a deleted folder, as after switching branches, for what is at its path now.
+
+    Not for the shell's checkout: that one's stack is another than that of a deleted checkout.
+    """
     with contextlib.suppress(OSError):
         os.getcwd()  # noqa: PTH109
         return
-    for folder in (environ.get("PWD"), environ.get("PLATFORM_CHECKOUT"), "/"):
+    lost = environ.get("PWD", "/")
+    parts = lost.split("/")
+    paths = ["/".join(parts[:count]) or "/" for count in range(len(parts), 0, -1)]
+    if not any(os.path.isfile(f"{path}/process-compose.yaml") for path in paths):  # noqa: PTH113
+        sys.exit(f"platform: {lost} was deleted: change to a checkout. {_left(lost)}")
+    for path in paths:
         with contextlib.suppress(OSError):
-            os.chdir(folder or "")
+            os.chdir(path)
             return
+
+
+def _left(checkout: str) -> str:
+    """How to stop the stack that a deleted checkout may have left."""
+    return f"If its stack still runs: `PLATFORM_STATE={shlex.quote(checkout)}/.state platform down`"
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -142,7 +143,16 @@ class Running:
         for state in failed - reported:
             note = f"exit code {state.exit_code}, {state.restarts} restarts"
             found.append(Finding(state.name, state.status, "fault", note, self._log(state.name)))
-        return found
+        return found + self._removed()
+
+    def _removed(self) -> list[Finding]:
+        """Processes of the running stack that the code no longer has, as after `git checkout`."""
+        note, remedy = "not in the code as it is now", "`platform down`, then `platform up -D`"
+        states = dict.fromkeys(self._listed.values())
+        removed = [one for one in states if one.service not in ALL_PROCESSES]
+        failing = {one.name for one in removed if one.has_failed} | self._crashing
+        found = [Finding(one.name, one.status, "warning", note, remedy) for one in removed]
+        return [replace(one, status="fault") if one.name in failing else one for one in found]
 
     def _port(self, name: str, port: int) -> Finding:
         holder = self._holders.get(name)

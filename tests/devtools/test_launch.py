@@ -53,17 +53,32 @@ def test_every_setting_is_inherited(code: str) -> None:
     assert ours.keys() <= launched({**ours, "PLATFORM_CODE": code}).keys()
 
 
-def test_in_a_deleted_folder_a_command_runs_for_its_shell_s_checkout(tmp_path: Path) -> None:
+def test_in_a_deleted_folder_a_command_runs_for_its_checkout(tmp_path: Path) -> None:
     """Switching branches may have deleted it, or made it again."""
+    (tmp_path / "process-compose.yaml").touch()
     show = "import os; print(os.getcwd())"
     (tmp_path / "shown.py").write_text(show)
     (tmp_path / "devtools").symlink_to(ROOT / "devtools")
     environ = PATH | {"PLATFORM_CODE": str(tmp_path), "PLATFORM_CHECKOUT": str(ROOT)}
-    for then, found in (("", ROOT), ("mkdir here;", tmp_path / "here")):
+    for then, found in (("", tmp_path), ("mkdir here;", tmp_path / "here")):
         program = f"cd here; rmdir ../here; (cd ..; {then}); exec {shlex.join(LAUNCH)} shown"
         (tmp_path / "here").mkdir()
         done = call(["bash", "-uc", program], environ, cwd=tmp_path)
         assert (done.stdout, done.stderr) == (f"{found}\n", "")
+
+
+@pytest.mark.parametrize("then", ["", "mkdir -p there/.state;"], ids=["gone", "state made again"])
+def test_in_a_deleted_checkout_a_command_is_refused(tmp_path: Path, code: str, then: str) -> None:
+    """It would stop, or delete, the stack of the shell's checkout instead."""
+    environ = PATH | {"PLATFORM_CODE": code, "PLATFORM_CHECKOUT": code}
+    program = f"cd there; rmdir ../there; (cd ..; {then}); exec {shlex.join(LAUNCH)} seen"
+    (tmp_path / "there").mkdir()
+    done = call(["bash", "-uc", program], environ, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"platform: {tmp_path}/there was deleted: change to a checkout. If its stack still runs:"
+        f" `PLATFORM_STATE={tmp_path}/there/.state platform down`\n"
+    )
 
 
 def test_the_stack_s_shell_reads_no_start_up_file(tmp_path: Path, code: str) -> None:

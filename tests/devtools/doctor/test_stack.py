@@ -183,6 +183,20 @@ def test_a_process_that_crashes_slowly_is_a_fault(
     assert faults & restarts.keys() == {"core-api", "core-api-1"}
 
 
+def test_a_process_that_the_code_no_longer_has_is_named(
+    environ: dict[str, str], checkout: Path, supervised: list[ProcessState]
+) -> None:
+    """As after `git checkout` of a branch without the service: its next restart fails."""
+    gone = replace(RUNNING, name="mailer-1")
+    supervised += [RUNNING, gone]
+    supervised += [replace(gone, name="rates-api", status="Restarting", is_running=False)]
+    with listening(environ, checkout / ".state", "router"):
+        found = {one.name: (one.status, one.remedy) for one in running(environ).ports()}
+    remedy = "`platform down`, then `platform up -D`"
+    assert found["mailer-1"] == ("warning", remedy)
+    assert found["rates-api"] == ("fault", remedy)
+
+
 def test_a_stopped_node_is_a_fault_once(
     environ: dict[str, str], checkout: Path, supervised: list[ProcessState]
 ) -> None:
