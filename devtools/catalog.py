@@ -6,6 +6,7 @@ Nix reads the same files for packages and images (nix/package.nix).
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import tomllib
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from services.common.settings import Settings
 
 _OFFSETS = 100
@@ -84,11 +87,27 @@ class Service:
         return found[0]
 
 
+def _fault(fields: Mapping[str, Any]) -> str:
+    """What is wrong with the values of a service.toml; empty if nothing is."""
+    offset, seconds = fields.get("port_offset"), fields.get("stop_seconds", 1)
+    if not (isinstance(offset, int) and offset in range(_OFFSETS)):
+        return f"port_offset must be a number below {_OFFSETS}"
+    if not (isinstance(seconds, int) and seconds > 0):
+        return "stop_seconds must be a number above 0"
+    if not isinstance(fields.get("description", ""), str):
+        return "description must be a text"
+    if not re.fullmatch("[a-z0-9-]*", str(fields.get("route", ""))):
+        return "route must have lower-case letters, digits and hyphens only"
+    for name in ("needs", "packages"):
+        if not (isinstance(items := fields.get(name, []), list) and {*map(type, items)} <= {str}):
+            return f"{name} must be a list of texts"
+    return ""
+
+
 def _read(path: Path) -> Service:
     fields = _toml(path)
-    offset = fields.get("port_offset")
-    if not (isinstance(offset, int) and offset in range(_OFFSETS)):
-        sys.exit(f"platform: correct {path}: port_offset must be a number below {_OFFSETS}")
+    if fault := _fault(fields):
+        sys.exit(f"platform: correct {path}: {fault}")
     try:
         if "packages" in fields:
             fields["packages"] += _SHARED

@@ -65,11 +65,15 @@ def test_a_broken_service_is_one_fault(code: Path, line: str, error: str) -> Non
 @pytest.mark.parametrize(
     "text",
     ["port_offset", "port_offset = 9\nrout = 1", "packages = []"]
-    + [f"port_offset = {offset}" for offset in ("'2'", "2.0", "70000")],
+    + [f"port_offset = {offset}" for offset in ("'2'", "2.0", "70000")]
+    + [
+        f"port_offset = 2\n{line}"
+        for line in ("route = '/x y'", "needs = 'redis'", "stop_seconds = 'a'", "description = 5")
+    ],
 )
 @pytest.mark.parametrize("command", ["doctor", "merchant token --as alice", "preflight"])
 def test_a_broken_service_toml_is_named(code: Path, text: str, command: str) -> None:
-    """In one line: a syntax error, an unknown or missing key, a port that cannot be."""
+    """In one line: a syntax error, an unknown or missing key, a value that cannot be."""
     (code / TOML).write_text(text, "utf-8")
     done = run(code, command)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
