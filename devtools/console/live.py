@@ -42,7 +42,8 @@ class Live(Generic[T]):
             trouble = ""
         except EXPECTED_ERRORS as error:
             data, trouble = [], message_for(error)
-        if self._trouble.is_deleted or number != self._reads:  # page left, or superseded
+        # The page was left, the read was superseded, or NiceGUI shuts down.
+        if self._trouble.is_deleted or number != self._reads or data == [None]:
             return
         self._trouble.text, self._trouble.visible = trouble, not data
         changed = data != self._last

@@ -15,8 +15,9 @@ from devtools.supervisor import ProcessState, SupervisorError
 # An arrow leads to each but the first; style.css places them.
 NODES = ("merchant", "router", "auth-api", "core-api", "queue", "psp-connector", "PSP")
 _MB = 1_000_000
-# Preflight, run while the stack is up, would find the ports in use and stop the stack.
-_NO_ACTIONS = ("preflight", "ready")
+# Preflight, run while the stack is up, would find the ports in use and stop the stack. The console
+# would end before it could start itself.
+_NO_ACTIONS = ("preflight", "ready", "console")
 
 
 def read(sources: Sources) -> list[dict[str, Any]]:
