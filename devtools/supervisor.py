@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -162,23 +162,27 @@ class Supervisor:
                 needs = ", ".join(self.needs(name))
                 raise RefusedError(f"{name} has not started yet; it waits for {needs}")
             with self._lock(f".{name}"):
-                if self._kill_unready(states.values(), states[name]):
+                if self._begins_again(name):
                     return
                 with contextlib.suppress(RefusedError):  # it has ended
                     self._stop(name)
                 self._start_again(name)
 
-    def _kill_unready(self, states: Iterable[ProcessState], one: ProcessState) -> bool:
+    def _begins_again(self, name: str) -> bool:
         """Kills a process that others wait for; process-compose starts it as after a crash.
 
         Returns whether that applies. A stop would make process-compose skip the others for good.
         """
-        if one.is_ready or not (one.is_running and one.pid):
+        states = self.processes()
+        one = next(state for state in states if state.name == name)
+        is_alive = one.is_running and one.pid > 0
+        if one.is_ready or not (is_alive or one.status == "Restarting"):
             return False
         if not any(one.service in self.needs(state.name) for state in states if state.is_pending):
             return False
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(one.pid, signal.SIGKILL)
+        if is_alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(one.pid, signal.SIGKILL)
         return True
 
     def _start_again(self, name: str) -> None:
