@@ -19,6 +19,7 @@ from devtools.address import DEFAULT_PORT, recorded_port, state_folder
 from devtools.catalog import CONSOLE, LISTENERS, SERVICES, Service
 from devtools.supervisor import (
     NO_STACK,
+    STOPPING_JOBS,
     ProcessState,
     Supervisor,
     SupervisorError,
@@ -33,7 +34,6 @@ _RESPONSE_SECONDS_MAX = 5.0
 _POLL_SECONDS = 0.1
 _RESTARTS_MAX = 3  # a process that ended this often before it was ready will not recover
 _LOG_LINES = 15
-STOPPING_JOBS = ("preflight", "redis-cluster")  # if one fails, process-compose stops the stack
 # For good: process-compose shows what was stopped before its start like what is being stopped.
 _STOPPED = {"Terminating", "Skipped"}
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # of process-compose

@@ -97,6 +97,8 @@ def _change(program: str, args: Sequence[str], environ: Mapping[str, str]) -> No
     try:
         if args[:2] == ["process", "restart"]:
             outcome = _restart(supervisor, args[2])
+        elif args[0] == "namespace" and any(one.is_pending for one in supervisor.processes()):
+            outcome = "the stack is still starting, and process-compose would skip what waits"
         else:
             if args[:2] != ["process", "start"]:
                 _lock_changes(environ)

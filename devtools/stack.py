@@ -159,10 +159,10 @@ def _start(args: Sequence[str]) -> int:
                 " `./nixw develop` reloads it at each save.\n"
             )
         if {"-D", "--detached"}.intersection(args):
-            from devtools import health  # noqa: PLC0415
+            from devtools import health, supervisor  # noqa: PLC0415
 
             # `wait` would show an old log as the reason if the job did not get to write one.
-            for job in health.STOPPING_JOBS:
+            for job in supervisor.STOPPING_JOBS:
                 Path(os.environ["PLATFORM_STATE"], f"logs/{job}.log").unlink(missing_ok=True)
             # process-compose's exit code does not show whether the processes started; `wait` does.
             # Its first line would fail in a pipe that is closed, and then it starts nothing.

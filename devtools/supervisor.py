@@ -22,6 +22,7 @@ from typing import Any, TextIO
 from services.common import locks
 
 NO_STACK = "no stack of this checkout is running: `platform up -D` starts one"
+STOPPING_JOBS = ("preflight", "redis-cluster")  # if one fails, process-compose stops the stack
 _LIVE_SECONDS_MAX = 1.0
 _RESPONSE_SECONDS_MAX = 5.0
 # A stop returns when the process has ended: the connector has 6 s before it is killed.
@@ -41,7 +42,7 @@ class SupervisorError(Exception):
 
 
 class RefusedError(SupervisorError):
-    """process-compose refuses the request."""
+    """process-compose refuses the request, or another command does not let it begin."""
 
 
 class UnresponsiveError(SupervisorError):
@@ -180,6 +181,8 @@ class Supervisor:
             return False
         if not any(one.service in self.needs(state.name) for state in states if state.is_pending):
             return False
+        if name in STOPPING_JOBS:
+            raise RefusedError(f"{name} is not done yet, and others wait for it")
         if is_alive:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(one.pid, signal.SIGKILL)
@@ -229,7 +232,7 @@ class Supervisor:
             raise SupervisorError(f"no change can be locked: {error}") from error
         if not locks.take(file.fileno(), 2 * _CHANGE_SECONDS_MAX, is_shared=is_shared):
             file.close()
-            raise SupervisorError(f"another change, with {path.name}, does not end")
+            raise RefusedError(f"what holds {path.name} does not end: is a command suspended?")
         return file
 
     def needs(self, name: str) -> list[str]:

@@ -6,6 +6,7 @@ Read-only. Exit code 0 without faults, else 1; warnings are not faults.
 import argparse
 import contextlib
 import os
+import signal
 import sys
 import threading
 import time
@@ -56,7 +57,10 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
     """All findings in the order of the report."""
     checkout = current(environ)
     with _without_changes(checkout):
-        return _examine(checkout, environ)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})  # it would hold up changes
+        found = _examine(checkout, environ)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTSTP})
+    return found
 
 
 def _without_changes(checkout: Checkout) -> contextlib.AbstractContextManager[object]:

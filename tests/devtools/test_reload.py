@@ -13,7 +13,7 @@ import pytest
 import watchfiles
 
 from devtools import reload
-from devtools.supervisor import ProcessState, Supervisor
+from devtools.supervisor import ProcessState, RefusedError, Supervisor
 from tests import support
 
 
@@ -124,6 +124,17 @@ def test_a_process_stopped_by_hand_stays_stopped(status: str, restarts: int) -> 
     supervisor.processes.return_value = [state]
     reload.restart(supervisor, {"core_api/app.py"})
     assert supervisor.restart.call_count == restarts
+
+
+def test_a_refused_restart_is_tried_again() -> None:
+    """Another command may hold it up, or have changed the process's name."""
+    supervisor = Mock(Supervisor)
+    supervisor.processes.return_value = [
+        ProcessState("core-api", "Running", 1, True, True, 0, 0, None, None)
+    ]
+    supervisor.restart.side_effect = [RefusedError(), None]
+    reload.restart(supervisor, {"core_api/app.py"})
+    assert supervisor.restart.call_count == 2
 
 
 def test_temporary_files_of_editors_are_no_code(tmp_path: Path) -> None:

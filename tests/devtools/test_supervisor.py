@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from devtools import supervisor
 from devtools.supervisor import (
     ProcessState,
     RefusedError,
@@ -163,6 +164,35 @@ def test_a_process_that_waits_for_others_is_not_restarted(tmp_path: Path) -> Non
     ):
         Starting(tmp_path / "pc.sock", calls).restart("reload")
     assert calls == []
+
+
+def test_a_job_that_others_wait_for_is_not_restarted(tmp_path: Path) -> None:
+    """process-compose would stop the whole stack."""
+
+    class Joining(Recorded):
+        def processes(self) -> list[ProcessState]:
+            job = replace(RUNNING, name="redis-cluster", is_ready=False, is_running=False)
+            waits = replace(RUNNING, name="core-api", status="Pending")
+            return [replace(job, status="Restarting"), waits]
+
+        def needs(self, name: str) -> list[str]:
+            return {"core-api": ["redis-cluster"]}[name]
+
+    with pytest.raises(RefusedError, match="redis-cluster is not done yet, and others wait for it"):
+        Joining(tmp_path / "pc.sock", []).restart("redis-cluster")
+
+
+def test_a_change_that_does_not_end_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a suspended command; `reload` tries again after such a refusal."""
+    monkeypatch.setattr(supervisor, "_CHANGE_SECONDS_MAX", 0.05)
+    one = Recorded(tmp_path / "pc.sock", [])
+    with (
+        one.lock_changes(),
+        pytest.raises(RefusedError, match=r"what holds pc\.sock-changes\.lock does not end"),
+    ):
+        one.restart("core-api")
 
 
 def test_an_unusable_lock_is_an_error_of_the_restart(tmp_path: Path) -> None:

@@ -55,6 +55,9 @@ def test_a_restart_before_the_ready_line(tmp_path: Path) -> None:
         refused = stack.compose("process", "restart", "core-api")
         reason = "core-api has not started yet; it waits for preflight, redis\n"
         assert (refused.returncode, refused.stderr) == (1, reason)
+        refused = stack.compose("namespace", "restart", "infrastructure")
+        assert refused.returncode == 1
+        assert refused.stderr.startswith("the stack is still starting")
         for _ in range(2):  # the second one while process-compose waits to start it again
             assert stack.compose("process", "restart", "redis").returncode == 0
         stack.wait_healthy()
