@@ -10,7 +10,7 @@ from services.common.settings import SettingsError
 from services.common.web import App, make_app
 from services.psp_sandbox import errors, resources
 from services.psp_sandbox.errors import StripeError
-from services.psp_sandbox.faults import FaultInjector, StripeMiddleware, TokenGuard
+from services.psp_sandbox.faults import ControlGuard, FaultInjector, StripeMiddleware
 from services.psp_sandbox.settings import SandboxSettings
 from services.psp_sandbox.store import Store
 from services.psp_sandbox.waiting import Waiting
@@ -38,8 +38,7 @@ def create_app(
         checks={"database": store.check},
     )
     app.add_middleware(StripeMiddleware(injector, waiting))
-    if settings.sandbox_token:
-        app.add_middleware(TokenGuard(settings.sandbox_token))
+    app.add_middleware(ControlGuard(settings.sandbox_token))
     app.set_error_serializer(errors.serialize)
     app.add_error_handler(sqlite3.Error, _database_failed)
     return app

@@ -106,14 +106,19 @@ class StripeMiddleware:
             raise StripeError(503, "The sandbox cannot close this connection.")
 
 
-class TokenGuard:
-    """Middleware: `/_sandbox` requires the token."""
+class ControlGuard:
+    """Middleware: `/_sandbox` requires the token, if any, and refuses web pages (Origin)."""
 
-    def __init__(self, token: Secret) -> None:
-        self._expected = f"Bearer {token.get_secret_value()}".encode()
+    def __init__(self, token: Secret | None) -> None:
+        self._expected = f"Bearer {token.get_secret_value()}".encode() if token else None
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
-        is_guarded = req.path.startswith("/_sandbox/")
-        if is_guarded and not hmac.compare_digest((req.auth or "").encode(), self._expected):
+        if not req.path.startswith("/_sandbox/"):
+            return
+        if req.get_header("Origin"):
+            raise Problem(
+                403, "The sandbox's control interface is for programs, not for web pages."
+            )
+        if self._expected and not hmac.compare_digest((req.auth or "").encode(), self._expected):
             detail = "Send `Authorization: Bearer` with SANDBOX_TOKEN (.state/sandbox-token)."
             raise Problem(401, detail, headers={"WWW-Authenticate": "Bearer"})

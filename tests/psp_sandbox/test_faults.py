@@ -91,6 +91,16 @@ def test_down(sandbox: Sandbox) -> None:
     assert sandbox.pay("k1").status_code == 200
 
 
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_a_web_page_cannot_switch_faults(sandbox: Sandbox, method: str) -> None:
+    """Whatever its origin; Stripe's paths have no such rule."""
+    sandbox.faults(down="unavailable")
+    origin = {"Origin": "http://evil.example"}
+    refused = sandbox.http.simulate_request(method, "/_sandbox/faults", headers=origin)
+    assert refused.status_code == 403
+    assert sandbox.get("/_sandbox/faults").json["down"] == "unavailable"
+
+
 def test_error_rate_is_repeatable(sandbox: Sandbox) -> None:
     """The same seed gives the same faults, of all kinds, at about the requested rate."""
     kinds = ["error_500", "rate_limited", "unavailable"]
