@@ -130,7 +130,7 @@ def _wait(supervisor: Supervisor, state_dir: Path) -> int:
         crashing = {
             state.name: f"has ended {state.restarts} times"
             for state in states
-            if state.restarts >= _RESTARTS_MAX and not state.is_ready
+            if state.restarts >= _RESTARTS_MAX and state.has_crashed
         }
         late = time.monotonic() > deadline
         if crashing or late or any(s.name in {"ready", "smoke"} and s.has_failed for s in states):

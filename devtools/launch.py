@@ -98,7 +98,11 @@ def _enter_folder(environ: Mapping[str, str]) -> None:
     parts = lost.split("/")
     paths = ["/".join(parts[:count]) or "/" for count in range(len(parts), 0, -1)]
     if not any(os.path.isfile(f"{path}/process-compose.yaml") for path in paths):  # noqa: PTH113
-        sys.exit(f"platform: {lost} was deleted: change to a checkout. {_left(lost)}")
+        # Its processes make the state folder again.
+        roots = [path for path in paths if os.path.isdir(f"{path}/.state")]  # noqa: PTH112
+        gone = [path for path in paths if not os.path.exists(path)]  # noqa: PTH110
+        root = (roots or gone[-1:] or [lost])[0]
+        sys.exit(f"platform: {lost} was deleted: change to a checkout. {_left(root)}")
     for path in paths:
         with contextlib.suppress(OSError):
             os.chdir(path)

@@ -91,6 +91,11 @@ class ProcessState:
         return self.status in {"Restarting", "Error"} or (is_completed and self.exit_code != 0)
 
     @property
+    def has_crashed(self) -> bool:
+        """Whether it ended by itself with a fault, not by a signal, as that of a restart."""
+        return self.has_failed and self.exit_code >= 0
+
+    @property
     def service(self) -> str:
         """The name without a replica number."""
         return re.sub(r"-\d+$", "", self.name)

@@ -92,7 +92,11 @@ class Running:
                     del starting[state.name]
                 elif before and (state.restarts > before.restarts or not state.is_running):
                     ended.add(state.name)
-        slow = {name for name, one in starting.items() if one.restarts >= _RESTARTS_MAX}
+        slow = {
+            name
+            for name, one in starting.items()
+            if one.restarts >= _RESTARTS_MAX and one.exit_code >= 0
+        }
         return ended | (slow - {"reload"})  # which has no ready line
 
     def moved(self) -> list[Finding]:

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -63,6 +65,18 @@ def test_why_a_process_does_not_start_is_known(status: str, reason: str) -> None
     assert health.faults([state, replace(state, name="smoke", status="Disabled")]) == {
         "core-api": reason
     }
+
+
+@pytest.mark.parametrize(("exit_code", "code"), [(1, 1), (0, 1), (-1, 0)])
+def test_a_process_that_crashes_ends_the_wait(tmp_path: Path, exit_code: int, code: int) -> None:
+    """Not one that was restarted by hand before it was ready, which ends it by a signal."""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/ready.log").touch()
+    again = ProcessState("core-api", "Restarting", 0, False, False, 3, exit_code, None, None)
+    done = ProcessState("ready", "Completed", 0, False, False, 0, 0, None, None)
+    looks = iter([[again], [done]])
+    supervisor: Any = SimpleNamespace(processes=lambda: next(looks))
+    assert health._wait(supervisor, tmp_path) == code  # noqa: SLF001
 
 
 def test_a_stack_whose_ready_was_skipped_is_up() -> None:

@@ -68,16 +68,20 @@ def test_in_a_deleted_folder_a_command_runs_for_its_checkout(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("then", ["", "mkdir -p there/.state;"], ids=["gone", "state made again"])
-def test_in_a_deleted_checkout_a_command_is_refused(tmp_path: Path, code: str, then: str) -> None:
+@pytest.mark.parametrize("below", ["", "/services/core_api"], ids=["root", "below"])
+def test_in_a_deleted_checkout_a_command_is_refused(
+    tmp_path: Path, code: str, below: str, then: str
+) -> None:
     """It would stop, or delete, the stack of the shell's checkout instead."""
     environ = PATH | {"PLATFORM_CODE": code, "PLATFORM_CHECKOUT": code}
-    program = f"cd there; rmdir ../there; (cd ..; {then}); exec {shlex.join(LAUNCH)} seen"
-    (tmp_path / "there").mkdir()
+    (tmp_path / f"there{below}").mkdir(parents=True)
+    program = f"cd there{below}; rm -r {tmp_path}/there; (cd {tmp_path}; {then})"
+    program += f"; exec {shlex.join(LAUNCH)} seen"
     done = call(["bash", "-uc", program], environ, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        f"platform: {tmp_path}/there was deleted: change to a checkout. If its stack still runs:"
-        f" `PLATFORM_STATE={tmp_path}/there/.state platform down`\n"
+        f"platform: {tmp_path}/there{below} was deleted: change to a checkout."
+        f" If its stack still runs: `PLATFORM_STATE={tmp_path}/there/.state platform down`\n"
     )
 
 
