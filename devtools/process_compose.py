@@ -151,7 +151,8 @@ def main(program: str, args: Sequence[str]) -> None:
     is_change = len(args) == _CHANGES.get(" ".join(args[:2])) and args[2][:1] != "-"
     if is_change and environ.get("PC_SOCKET_PATH"):
         _change(program, args, environ)
-    if args == ["down"] or args[1:2] in (["stop"], ["scale"]):
+    stops = {"process stop", "process scale", "namespace stop"}
+    if args == ["down"] or " ".join(args[:2]) in stops:
         _lock_changes(environ)
     os.execve(program, [program, *args], environ)  # noqa: S606
 

@@ -168,7 +168,7 @@ class Supervisor:
                 needs = ", ".join(self.needs(name))
                 raise RefusedError(f"{name} has not started yet; it waits for {needs}")
             with self._lock(f".{name}"):
-                if self._begins_again(name):
+                if self._begins_again(name):  # looks again: another restart may have just ended
                     return
                 with contextlib.suppress(RefusedError):  # it has ended
                     self._stop(name)

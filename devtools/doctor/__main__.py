@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
@@ -57,32 +57,31 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
     """All findings in the order of the report."""
     checkout = current(environ)
     with _without_changes(checkout):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})  # it would hold up changes
-        found = _examine(checkout, environ)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTSTP})
-    return found
+        # Without access, each probe of the stack would fail in its own way.
+        stack = {} if access_fault(checkout.state) else _probes_of_stack(checkout)
+        probes: dict[str, Probe] = {
+            "programs": lambda: machine.programs(environ),
+            **stack,
+            "state": lambda: machine.state(checkout) + machine.dotenv(checkout),
+            "machine": lambda: machine.disk(checkout) + machine.clock(checkout),
+        }
+        return run(probes)
 
 
-def _without_changes(checkout: Checkout) -> contextlib.AbstractContextManager[object]:
-    """Waits for restarts: between its stop and its start, a process looks like a fault."""
+@contextlib.contextmanager
+def _without_changes(checkout: Checkout) -> Iterator[None]:
+    """Waits for restarts: between its stop and its start, a process looks like a fault.
+
+    Others wait meanwhile, so Ctrl-Z takes effect only afterwards.
+    """
     socket = processes.running_environ(checkout.state).get("PC_SOCKET_PATH", "")
-    try:
-        has_stack = Path(socket).is_socket()
-        return Supervisor(socket).lock_changes() if has_stack else contextlib.nullcontext()
-    except SupervisorError:  # examined all the same
-        return contextlib.nullcontext()
-
-
-def _examine(checkout: Checkout, environ: Mapping[str, str]) -> list[Finding]:
-    # Without access, each probe of the stack would fail in its own way.
-    stack = {} if access_fault(checkout.state) else _probes_of_stack(checkout)
-    probes: dict[str, Probe] = {
-        "programs": lambda: machine.programs(environ),
-        **stack,
-        "state": lambda: machine.state(checkout) + machine.dotenv(checkout),
-        "machine": lambda: machine.disk(checkout) + machine.clock(checkout),
-    }
-    return run(probes)
+    with contextlib.ExitStack() as afterwards:
+        afterwards.callback(signal.pthread_sigmask, signal.SIG_UNBLOCK, {signal.SIGTSTP})
+        if Path(socket).is_socket():
+            with contextlib.suppress(SupervisorError):  # examined all the same
+                afterwards.enter_context(Supervisor(socket).lock_changes())
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})
+        yield
 
 
 def _probes_of_stack(checkout: Checkout) -> dict[str, Probe]:

@@ -4,7 +4,6 @@ import contextlib
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -155,8 +154,12 @@ class Running:
         states = dict.fromkeys(self._listed.values())
         removed = [one for one in states if one.service not in ALL_PROCESSES]
         failing = {one.name for one in removed if one.has_failed} | self._crashing
-        found = [Finding(one.name, one.status, "warning", note, remedy) for one in removed]
-        return [replace(one, status="fault") if one.name in failing else one for one in found]
+        return [
+            Finding(
+                one.name, one.status, "fault" if one.name in failing else "warning", note, remedy
+            )
+            for one in removed
+        ]
 
     def _port(self, name: str, port: int) -> Finding:
         holder = self._holders.get(name)

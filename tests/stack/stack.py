@@ -21,7 +21,7 @@ from devtools.address import BLOCK
 from devtools.catalog import SERVICES
 from devtools.health import is_healthy
 from devtools.processes import is_gone
-from devtools.supervisor import ProcessState, Supervisor
+from devtools.supervisor import ProcessState, Supervisor, SupervisorError
 from services.common.transaction import FINAL
 from tests import support
 
@@ -113,6 +113,12 @@ class Stack:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     return psutil.Process(state.pid)
         raise LookupError(name)
+
+    def has_begun(self, name: str) -> bool:
+        """Whether a process has been started."""
+        with contextlib.suppress(SupervisorError):
+            return any(state.name == name and state.pid for state in self.states())
+        return False
 
     def restarted(self, name: str, before: psutil.Process) -> bool:
         """Whether another process has replaced `before`."""

@@ -11,9 +11,8 @@ from pathlib import Path
 import yaml
 
 from devtools.address import BLOCK, derived_port, is_free
-from devtools.supervisor import SupervisorError
 from tests import support
-from tests.stack.stack import Stack, compose, environment, merchant, running
+from tests.stack.stack import compose, environment, merchant, running
 
 
 def test_two_checkouts_run_side_by_side() -> None:
@@ -51,7 +50,8 @@ def test_a_restart_before_the_ready_line(tmp_path: Path) -> None:
     server = shutil.which("redis-server")
     support.script(tmp_path / "redis-server", f'sleep 1\nexec {server} "$@"')
     with running(healthy=False, PATH=f"{tmp_path}:{os.environ['PATH']}") as stack:
-        before = support.wait_until(lambda: begun(stack, "redis"), what="the start of redis")
+        support.wait_until(lambda: stack.has_begun("redis"), what="the start of redis")
+        before = stack.process("redis")
         refused = stack.compose("process", "restart", "core-api")
         reason = "core-api has not started yet; it waits for preflight, redis\n"
         assert (refused.returncode, refused.stderr) == (1, reason)
@@ -61,18 +61,11 @@ def test_a_restart_before_the_ready_line(tmp_path: Path) -> None:
         for _ in range(2):  # the second one while process-compose waits to start it again
             assert stack.compose("process", "restart", "redis").returncode == 0
         stack.wait_healthy()
-        assert stack.process("redis").pid != before
+        assert stack.process("redis") != before
         support.wait_until(
             lambda: any(one.name == "ready" and one.has_succeeded for one in stack.states()),
             what="the summary",
         )
-
-
-def begun(stack: Stack, name: str) -> int:
-    """The pid of a process; 0 before its start."""
-    with contextlib.suppress(SupervisorError, LookupError):
-        return stack.process(name).pid
-    return 0
 
 
 def test_a_log_is_rotated_and_outlives_a_restart(tmp_path: Path) -> None:

@@ -5,14 +5,15 @@ import os
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from signal import SIGINT, SIGTERM, Signals
+from typing import IO
 
 import pytest
 
 from devtools.address import BLOCK
-from devtools.supervisor import SupervisorError
 from tests import support
 from tests.stack.stack import STOP_SECONDS_MAX, Stack, environment, left_of, running
 
@@ -36,7 +37,7 @@ def test_stopping_leaves_nothing(tmp_path: Path, begun: str, signals: list[Signa
         support.script(tmp_path / "caddy", UNRESPONSIVE_ROUTER)
     with running(healthy=not begun, PATH=f"{tmp_path}:{os.environ['PATH']}") as stack:
         if begun:
-            support.wait_until(lambda: has_begun(stack, begun), what=f"the start of {begun}")
+            support.wait_until(lambda: stack.has_begun(begun), what=f"the start of {begun}")
         for number in signals:
             stack.supervisor.send_signal(number)
             time.sleep(0.02)
@@ -74,17 +75,24 @@ def test_a_stack_outlives_the_reader_of_its_output() -> None:
             up.wait(STOP_SECONDS_MAX)
 
 
+@contextlib.contextmanager
+def restarting(stack: Stack) -> Iterator[IO[bytes]]:
+    """A restart of the connector while it is being stopped; its errors."""
+    stack.process("psp-connector").suspend()  # its stop takes 6 s
+    command = ["process-compose", "process", "restart", "psp-connector"]
+    with subprocess.Popen(command, env=stack.environ, stderr=subprocess.PIPE) as restart:
+        support.wait_until(lambda: is_stopping(stack), what="the connector's stop")
+        assert restart.stderr
+        yield restart.stderr
+
+
 def test_a_restart_starts_nothing_in_a_stack_that_ends() -> None:
     """process-compose would leave behind what it starts after a Ctrl-C."""
     with running() as stack:
-        stack.process("psp-connector").suspend()  # its stop takes 6 s
-        command = ["process-compose", "process", "restart", "psp-connector"]
-        with subprocess.Popen(command, env=stack.environ, stderr=subprocess.PIPE) as restart:
-            support.wait_until(lambda: is_stopping(stack), what="the connector's stop")
+        with restarting(stack) as errors:
             stack.supervisor.send_signal(SIGINT)
             assert stack.supervisor.wait(STOP_SECONDS_MAX) == 0
-            assert restart.stderr
-            assert restart.stderr.read() == b"the stack has ended\n"
+            assert errors.read() == b"the stack has ended\n"
         assert left_of(stack.state) == []
 
 
@@ -115,13 +123,9 @@ def test_changes_after_a_stop_leave_nothing(changes: list[str]) -> None:
 def test_a_killed_supervisor_leaves_a_restarted_process() -> None:
     """Its processes work on until `platform down`, which the restart names."""
     with running() as stack:
-        stack.process("psp-connector").suspend()  # its stop takes 6 s
-        command = ["process-compose", "process", "restart", "psp-connector"]
-        with subprocess.Popen(command, env=stack.environ, stderr=subprocess.PIPE) as restart:
-            support.wait_until(lambda: is_stopping(stack), what="the connector's stop")
+        with restarting(stack) as errors:
             stack.supervisor.kill()
-            assert restart.stderr
-            assert b"process-compose was killed" in restart.stderr.read()
+            assert b"process-compose was killed" in errors.read()
         assert stack.healthy("core-api")
         assert "left behind by a killed supervisor" in stack.platform("down").stdout
         assert left_of(stack.state) == []
@@ -130,9 +134,3 @@ def test_a_killed_supervisor_leaves_a_restarted_process() -> None:
 def is_stopping(stack: Stack) -> bool:
     states = {state.name: state.status for state in stack.states()}
     return states["psp-connector"] == "Terminating"
-
-
-def has_begun(stack: Stack, name: str) -> bool:
-    with contextlib.suppress(SupervisorError):
-        return any(state.name == name and state.pid for state in stack.states())
-    return False
