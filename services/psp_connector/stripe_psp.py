@@ -7,6 +7,7 @@ https://docs.stripe.com/api/payment_intents/create, https://docs.stripe.com/erro
 import math
 import re
 import ssl
+from dataclasses import replace
 from typing import Any
 
 import stripe
@@ -88,8 +89,10 @@ class StripePsp:
     def __init__(self, settings: ConnectorSettings) -> None:
         # It would keep an id in the user's home, and send it to PSP_URL.
         stripe.enable_telemetry = False
+        key = settings.psp_api_key.get_secret_value()
+        self._key = re.compile(re.escape(key), re.IGNORECASE)
         self._client = stripe.StripeClient(
-            settings.psp_api_key.get_secret_value(),
+            key,
             base_addresses={"api": settings.psp_url},
             # The queue retries: that survives this process, and shows in the timeline.
             max_network_retries=0,
@@ -102,7 +105,17 @@ class StripePsp:
         )
 
     def charge(self, charge: Charge) -> Outcome:
-        """Creates and confirms a PaymentIntent; the idempotency key is the transaction id."""
+        """Creates and confirms a PaymentIntent; the idempotency key is the transaction id.
+
+        The API key is masked in the outcome: a PSP or a proxy before it may send it back, and
+        merchants see references and codes.
+        """
+        outcome = self._charge(charge)
+        fields = vars(outcome).items()
+        texts = {n: self._key.sub("<secret>", v) for n, v in fields if isinstance(v, str)}
+        return replace(outcome, **texts)  # type: ignore[arg-type]
+
+    def _charge(self, charge: Charge) -> Outcome:
         try:
             intent = self._create(charge)
             return _outcome(intent) if _matches(charge, intent) else _MISMATCH
@@ -181,9 +194,9 @@ def _outcome(intent: Any) -> Outcome:
     if intent.status == "processing":
         return Transient("the PSP is still processing it")
     if intent.status == "requires_action":
-        return Declined("authentication_required", intent.id)
+        return Declined("authentication_required", str(intent.id))
     if intent.status == "requires_payment_method":
-        return Declined(_decline_code(getattr(intent, "last_payment_error", None)), intent.id)
+        return Declined(_decline_code(getattr(intent, "last_payment_error", None)), str(intent.id))
     if intent.status in _REFUSED_STATUSES:
         return Refused(f"unexpected status {intent.status}")
     return _MISMATCH
@@ -195,10 +208,7 @@ def _decline_code(error: Any) -> str:
 
 
 def _code(error: Any, name: str) -> str:
-    """An attribute that is a code; empty for any other text, which merchants must not see.
-
-    Such as the API key, which may be in what a PSP or a proxy before it sends back.
-    """
+    """An attribute that is a code; empty for any other text, which merchants must not see."""
     code = getattr(error, name, None)
     return code if isinstance(code, str) and _CODE.fullmatch(code) else ""
 

@@ -19,7 +19,9 @@ UNPAID: dict[str, Any] = GOOD | {"status": "requires_payment_method", "amount_re
 WRONG = "invalid_request_error"
 OTHER = Transient("the response does not match the request")
 UNREADABLE = Transient("unreadable response: AttributeError")
-ECHO = "Bearer sk_test_Key"
+KEY = "sk_test_of_this_test"  # that of the client
+ECHO = f"Bearer {KEY}"
+MASKED = "<secret>"
 HTML = "<html>a proxy's page</html>"
 PAID: dict[str, Any] = UNPAID | {"amount_received": 1250}
 OTHERS: dict[str, Any] = {"metadata": {"transaction_id": "t"}}
@@ -49,6 +51,10 @@ OTHERS: dict[str, Any] = {"metadata": {"transaction_id": "t"}}
         (402, error("card_error", decline_code=ECHO, code="lost"), Declined("lost")),
         (400, error(WRONG, code=ECHO), Refused(f"HTTP 400 {WRONG}")),
         (400, error(ECHO, code=["lost"]), Refused("HTTP 400 error")),
+        (200, GOOD | {"id": ECHO}, Captured(f"Bearer {MASKED}")),
+        (200, UNPAID | {"id": [KEY]}, Declined("card_declined", f"['{MASKED}']")),
+        (400, error(KEY), Refused(f"HTTP 400 {MASKED}")),
+        (402, error("card_error", code=KEY, payment_intent={"id": KEY}), Declined(*[MASKED] * 2)),
         (400, error("idempotency_error"), Transient("HTTP 400 idempotency_error")),
         *[(n, error(WRONG), Transient(f"HTTP {n}")) for n in (409, 424, 429)],
         *[(n, error(WRONG), Transient(f"HTTP {n}", is_unseen=True)) for n in (401, 403)],
