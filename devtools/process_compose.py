@@ -95,14 +95,10 @@ def _change(program: str, args: Sequence[str], environ: Mapping[str, str]) -> No
     supervisor = Supervisor(environ["PC_SOCKET_PATH"])
     outcome: str | int
     try:
-        if args[:2] == ["process", "restart"]:
-            outcome = _restart(supervisor, args[2])
-        elif args[0] == "namespace" and any(one.is_pending for one in supervisor.processes()):
-            outcome = "the stack is still starting, and process-compose would skip what waits"
-        else:
-            if args[:2] != ["process", "start"]:
-                _lock_changes(environ)
-            outcome = subprocess.call([program, *args], env=environ)  # noqa: S603
+        outcome = _attempt(supervisor, program, args, environ)
+    except SupervisorError as error:
+        outcome = str(error)
+    try:
         if supervisor.has_ended():
             outcome = _end_left_behind(environ)
     except SupervisorError as error:
@@ -110,21 +106,24 @@ def _change(program: str, args: Sequence[str], environ: Mapping[str, str]) -> No
     sys.exit(outcome)
 
 
-def _restart(supervisor: "Supervisor", name: str) -> str | int:
-    """Restarts a process without the race of process-compose's own restart with `reload`'s.
-
-    Returns 0, or why it failed.
-    """
-    from devtools.supervisor import SupervisorError  # noqa: PLC0415
-
-    # Ctrl-C between stop and start would leave it stopped.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTIONS)
-    try:
-        supervisor.restart(name)
-    except SupervisorError as error:
-        return str(error)
-    sys.stdout.write(f"Process {name} restarted\n")
-    return 0
+def _attempt(
+    supervisor: "Supervisor", program: str, args: Sequence[str], environ: Mapping[str, str]
+) -> str | int:
+    """Makes the change; returns the exit code, or why it is refused."""
+    if args[:2] == ["process", "restart"]:
+        # Ctrl-C between stop and start would leave it stopped.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTIONS)
+        # process-compose's own has a race with that of `reload`.
+        supervisor.restart(args[2])
+        sys.stdout.write(f"Process {args[2]} restarted\n")
+        return 0
+    if args[0] == "namespace" and any(one.is_pending for one in supervisor.processes()):
+        return "the stack is still starting, and process-compose would skip what waits"
+    if args[:2] == ["process", "scale"] and args[2] not in (names := supervisor.scalable()):
+        return f"only {', '.join(names)} can be scaled: replicas of others would share a port"
+    if args[:2] != ["process", "start"]:
+        _lock_changes(environ)
+    return subprocess.call([program, *args], env=environ)  # noqa: S603
 
 
 def _end_left_behind(environ: Mapping[str, str]) -> str:

@@ -242,7 +242,15 @@ class Supervisor:
 
     def needs(self, name: str) -> list[str]:
         """The processes that a process waits for before it starts."""
-        return sorted(self._call("GET", f"/process/info/{name}").get("dependsOn") or {})
+        return sorted(self._info(name).get("dependsOn") or {})
+
+    def scalable(self) -> list[str]:
+        """The processes whose replicas have ports of their own."""
+        names = [state.name for state in self.processes()]
+        return [name for name in names if "PC_REPLICA_NUM" in self._info(name)["command"]]
+
+    def _info(self, name: str) -> Any:
+        return self._call("GET", f"/process/info/{name}")
 
     def _call(self, method: str, path: str, seconds_max: float = _RESPONSE_SECONDS_MAX) -> Any:
         connection = http.client.HTTPConnection("process-compose")

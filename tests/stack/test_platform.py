@@ -89,6 +89,15 @@ def test_a_command_or_an_argument_that_does_not_exist_is_refused(stack: Stack, a
     assert stack.healthy("router")
 
 
+@pytest.mark.parametrize("name", ["core-api", "redis", "preflight", "rates-api"])
+def test_only_processes_with_a_port_for_each_replica_are_scaled(stack: Stack, name: str) -> None:
+    """A replica of another would crash for ever, and one of preflight would end the stack."""
+    done = stack.compose("process", "scale", name, "2")
+    reason = "only psp-connector can be scaled: replicas of others would share a port\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", reason)
+    assert [one.name for one in stack.states() if one.replica] == []
+
+
 def test_down_of_a_stack_that_ends_by_itself(tmp_path: Path) -> None:
     """`down` succeeds if process-compose ends during the call, as when its terminal is closed."""
     support.script(tmp_path / "process-compose", 'rm "$PC_SOCKET_PATH"\nexit 1')
