@@ -90,31 +90,33 @@ class Service:
 def _fault(fields: Mapping[str, Any]) -> str:
     """What is wrong with the values of a service.toml; empty if nothing is."""
     offset, seconds = fields.get("port_offset"), fields.get("stop_seconds", 1)
-    if not (isinstance(offset, int) and offset in range(_OFFSETS)):
-        return f"port_offset must be a number below {_OFFSETS}"
-    if not (isinstance(seconds, int) and seconds > 0):
-        return "stop_seconds must be a number above 0"
-    if not isinstance(fields.get("description", ""), str):
-        return "description must be a text"
-    if not re.fullmatch("[a-z0-9-]*", str(fields.get("route", ""))):
-        return "route must have lower-case letters, digits and hyphens only"
-    for name in ("needs", "packages"):
-        if not (isinstance(items := fields.get(name, []), list) and {*map(type, items)} <= {str}):
-            return f"{name} must be a list of texts"
-    return ""
+    lists = [fields.get(name, []) for name in ("needs", "packages")]
+    keys = Service.__annotations__.keys() - {"name"}
+    is_right = {
+        f"port_offset must be a number below {_OFFSETS}": (
+            isinstance(offset, int) and offset in range(_OFFSETS)
+        ),
+        "stop_seconds must be a number above 0": isinstance(seconds, int) and seconds > 0,
+        "description must be a text": isinstance(fields.get("description", ""), str),
+        "route must have lower-case letters, digits and hyphens only": (
+            re.fullmatch("[a-z0-9-]*", str(fields.get("route", "")))
+        ),
+        "needs and packages must be lists of texts": all(
+            isinstance(items, list) and {*map(type, items)} <= {str} for items in lists
+        ),
+        f"its keys must be among {', '.join(sorted(keys))}": fields.keys() <= keys,
+    }
+    return next((rule for rule, holds in is_right.items() if not holds), "")
 
 
 def _read(path: Path) -> Service:
     fields = _toml(path)
     if fault := _fault(fields):
         sys.exit(f"platform: correct {path}: {fault}")
-    try:
-        if "packages" in fields:
-            fields["packages"] += _SHARED
-        lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
-        return Service(name=path.parent.name.replace("_", "-"), **fields | lists)
-    except TypeError as error:
-        sys.exit(f"platform: correct {path}: {error}")
+    if "packages" in fields:
+        fields["packages"] += _SHARED
+    lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+    return Service(name=path.parent.name.replace("_", "-"), **fields | lists)
 
 
 _FILES = _SERVICES.glob("*/service.toml")

@@ -28,6 +28,7 @@ from devtools.address import (
     shared_ports,
 )
 from devtools.checkout import SET_BY_THE_STACK, of_stack
+from devtools.new import unsynced
 from devtools.settings import FAULTS, SETTINGS, dotenv_faults, warnings
 from services.common.command import run_main
 from services.common.redis_url import RedisSettings
@@ -48,7 +49,7 @@ def faults(environ: Mapping[str, str]) -> list[str]:
     checkout = of_stack(environ)
     folder = checkout.state
     lines = FAULTS + state.prepare(folder) + processes.conflicting_stacks(folder)
-    lines += dotenv_faults(checkout)
+    lines += dotenv_faults(checkout) + unsynced.faults()
     try:
         first = chosen_port(environ)
         lines += shared_ports(first, environ) + busy_ports(first, folder, environ)
@@ -97,7 +98,20 @@ def wrong_settings(first: int, folder: Path, environ: Mapping[str, str]) -> list
         if (value := variables.get(name, allowed[0])) not in allowed:
             readers[f"{name}={value!r}: must be {' or '.join(allowed)}"] = ["the stack"]
     lines = [f"{fault} [{', '.join(services)}]" for fault, services in readers.items()]
-    return lines + wrong_proxy(variables)
+    return lines + wrong_proxy(variables) + missing_replicas(variables)
+
+
+def missing_replicas(environ: Mapping[str, str]) -> list[str]:
+    """A line if the stack's own Redis has fewer replicas than REDIS_REPLICAS_MIN."""
+    required = environ.get("REDIS_REPLICAS_MIN", "")
+    if not required.isdecimal() or not has_own_redis(environ):
+        return []
+    count = 1 if is_cluster(environ) else 0  # devtools/cluster.py
+    if int(required) <= count:
+        return []
+    start = "" if count else ", or start with --cluster, which has 1"
+    fault = f"REDIS_REPLICAS_MIN={required}: the stack's own Redis has {count} for each primary"
+    return [f"{fault}, so nothing would be accepted: set {count}{start}"]
 
 
 def wrong_proxy(environ: Mapping[str, str]) -> list[str]:

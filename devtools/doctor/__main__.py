@@ -22,6 +22,7 @@ from devtools.doctor import findings, machine
 from devtools.doctor.findings import Finding, Status
 from devtools.doctor.stack import Running
 from devtools.locate import access_fault
+from devtools.new import unsynced
 from devtools.settings import FAULTS, OTHERS, SETTINGS, dotenv_faults, readers, warnings
 from devtools.supervisor import Supervisor, SupervisorError
 from devtools.terminal import Output
@@ -92,11 +93,12 @@ def _probes_of_stack(checkout: Checkout) -> dict[str, Probe]:
     running = Running(checkout, first)
     moved = [] if faults else running.moved()
 
-    def shared() -> list[Finding]:
-        return [Finding(line, "", "fault") for line in shared_ports(first, checkout.merged)]
+    def of_files() -> list[Finding]:
+        lines = shared_ports(first, checkout.merged) + unsynced.faults()
+        return [Finding(line, "", "fault") for line in lines]
 
     probes: dict[str, Probe] = {
-        "ports": lambda: shared() + moved + running.ports() + running.left_behind(),
+        "ports": lambda: of_files() + moved + running.ports() + running.left_behind(),
         "health": lambda: running.health() + running.psp() + running.changed(),
         "redis": running.redis,
     }

@@ -153,7 +153,7 @@ class Running:
         note, remedy = "not in the code as it is now", "`platform down`, then `platform up -D`"
         states = dict.fromkeys(self._listed.values())
         removed = [one for one in states if one.service not in ALL_PROCESSES]
-        failing = {one.name for one in removed if one.has_failed} | self._crashing
+        failing = {one.name for one in removed if one.has_crashed} | self._crashing
         return [
             Finding(
                 one.name, one.status, "fault" if one.name in failing else "warning", note, remedy

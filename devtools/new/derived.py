@@ -20,6 +20,7 @@ from devtools import settings
 from devtools.address import DEFAULT_PORT, shared_ports
 from devtools.catalog import PYTHON, SERVICES, Service
 from devtools.new import CADDYFILE, CONTAINERS, EXAMPLE, INHERITED, PAGE, PROCESS_COMPOSE, render
+from devtools.new.unsynced import MODULE, ROUTE
 from services.common.settings import FILE_ALLOWED, is_secret
 
 _ROUTE = (
@@ -67,8 +68,7 @@ def processes(text: str) -> str:
     document = _complete(text, lambda s: render.block(PROCESS_COMPOSE, {"service": s}))
     blocks = document["processes"]
     for name, process in list(blocks.items()):
-        module = re.search(r"python -m services\.(\w+)", process["command"])
-        if module and name not in SERVICES:
+        if MODULE.search(process["command"]) and name not in SERVICES:
             for other in (blocks, blocks["ready"]["depends_on"], blocks["router"]["depends_on"]):
                 other.pop(name, None)
     for name, service in PYTHON.items():
@@ -82,8 +82,7 @@ def processes(text: str) -> str:
 def caddyfile(text: str) -> str:
     """Updates the router's configuration, which has a line for each route."""
     lines = text.splitlines(keepends=True)
-    is_route = re.compile(r"\t\timport service \S+ \{\$(\w+)_ADDRESS:")
-    present = [(n, match[1]) for n, line in enumerate(lines) if (match := is_route.match(line))]
+    present = [(n, match[2]) for n, line in enumerate(lines) if (match := ROUTE.match(line))]
     routed = {service.variable: service.route for service in SERVICES.values() if service.route}
     # In the order of the file; a new route comes last.
     variables = dict.fromkeys([variable for _, variable in present if variable in routed])

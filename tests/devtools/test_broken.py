@@ -13,6 +13,9 @@ from devtools.address import BLOCK
 from tests.support import call, copied, free_ports
 
 SETTINGS, TOML = "services/core_api/settings.py", "services/core_api/service.toml"
+YAML, CORE_API = "process-compose.yaml", "\n  core-api:\n"
+CADDYFILE = "services/router/Caddyfile"
+ROUTE = "\t\timport service auth {$AUTH_API_ADDRESS:"
 BROKEN = [
     ("def def", ", line {0}: SyntaxError: invalid syntax (settings.py, line {0})"),
     ("import nil", ", line {0}: ModuleNotFoundError: No module named 'nil'"),
@@ -64,7 +67,7 @@ def test_a_broken_service_is_one_fault(code: Path, line: str, error: str) -> Non
 
 @pytest.mark.parametrize(
     "text",
-    ["port_offset", "port_offset = 9\nrout = 1", "packages = []"]
+    ["port_offset", "port_offset = 9\nrout = 1", "port_offset = 9\nname = 'a'", "packages = []"]
     + [f"port_offset = {offset}" for offset in ("'2'", "2.0", "70000")]
     + [
         f"port_offset = 2\n{line}"
@@ -78,6 +81,32 @@ def test_a_broken_service_toml_is_named(code: Path, text: str, command: str) -> 
     done = run(code, command)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert done.stderr.startswith(f"platform: correct {code / TOML}: ")
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "names"),
+    [
+        (YAML, CORE_API, "\n  mine:\n", "core-api"),
+        (YAML, CORE_API, f"\n  x-api:\n    command: python -m services.x_api{CORE_API}", "x-api"),
+        (CADDYFILE, "service transactions", "service former", "/former, /transactions"),
+        (CADDYFILE, ROUTE, f"{ROUTE}\n{ROUTE.replace('auth', 'x').replace('AUTH', 'X')}", "/x"),
+        (CADDYFILE, None, None, "/auth, /transactions"),
+    ],
+)
+def test_a_file_that_does_not_match_the_services_is_named(
+    code: Path, file: str, before: str | None, after: str, names: str
+) -> None:
+    """As after a merge or a folder deleted by hand; the remedy is `new sync`."""
+    if before is None:
+        (code / file).unlink()
+    else:
+        text = (code / file).read_text("utf-8")
+        (code / file).write_text(text.replace(before, after, 1), "utf-8")
+    line = f"{file} and services/ do not match ({names}): `new sync`"
+    done = run(code, "preflight")
+    assert (done.returncode, done.stderr.splitlines()[1:]) == (78, [f"  {line}"])
+    faults = [row.split(maxsplit=1) for row in run(code, "doctor").stdout.splitlines()]
+    assert ["X", line] in faults
 
 
 def test_a_copy_of_a_folder_is_no_service(code: Path) -> None:

@@ -177,6 +177,24 @@ def test_processes_that_share_a_port_are_named(
     )
 
 
+@pytest.mark.parametrize(
+    ("cluster", "required", "remedy"),
+    [
+        ({}, "1", "set 0, or start with --cluster, which has 1"),
+        ({"REDIS_CLUSTER": "1", "PARTITIONS": "4"}, "2", "set 1"),
+    ],
+)
+def test_replicas_that_the_stack_does_not_have_stop_the_start(
+    environ: dict[str, str], cluster: dict[str, str], required: str, remedy: str
+) -> None:
+    """The services would be healthy and accept nothing."""
+    environ |= {**cluster, "PLATFORM_PORT": str(free_ports(CLUSTER_BLOCK))}
+    [fault] = faults(environ | {"REDIS_REPLICAS_MIN": required})
+    assert fault.startswith(f"REDIS_REPLICAS_MIN={required}: ")
+    assert fault.endswith(f"nothing would be accepted: {remedy}")
+    assert faults(environ | {"REDIS_REPLICAS_MIN": str(int(required) - 1)}) == []
+
+
 def with_data(folder: Path, *makers: str, size_bytes: int = 442) -> None:
     """The file of a Redis that the services have used; by default without a payment."""
     for maker in makers:
