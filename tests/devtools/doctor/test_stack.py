@@ -190,10 +190,11 @@ def test_a_process_that_the_code_no_longer_has_is_named(
     gone = replace(RUNNING, name="mailer-1")
     supervised += [RUNNING, gone]
     supervised += [replace(gone, name="rates-api", status="Restarting", is_running=False)]
+    supervised += [replace(ENDED, name="stopped", exit_code=-1)]
     with listening(environ, checkout / ".state", "router"):
         found = {one.name: (one.status, one.remedy) for one in running(environ).ports()}
     remedy = "`platform down`, then `platform up -D`"
-    assert found["mailer-1"] == ("warning", remedy)
+    assert found["mailer-1"] == found["stopped"] == ("warning", remedy)
     assert found["rates-api"] == ("fault", remedy)
 
 
