@@ -22,6 +22,7 @@ import sys
 import termios
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any, TextIO
 
 import structlog
@@ -48,21 +49,23 @@ _TRACEBACKS = structlog.processors.ExceptionRenderer(
 class Output:
     """A text stream that drops lines it cannot write: no reader, or a full disk.
 
+    `redacted` is applied to each text: what a library logs may have come from a remote server.
     If a pipe's reader stalls, one write waits up to STALL_SECONDS_MAX; later lines are dropped
     until it reads again.
     """
 
     STALL_SECONDS_MAX = 0.5
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, redacted: Callable[[str], str] = str) -> None:
         self._descriptor = descriptor
+        self._redacted = redacted
         self._stalled = False
         if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
             os.set_blocking(descriptor, False)
 
     def write(self, text: str) -> None:
         """Writes or drops the text; never raises."""
-        data = text.encode("utf-8", "backslashreplace")
+        data = self._redacted(text).encode("utf-8", "backslashreplace")
         with contextlib.suppress(OSError):
             try:
                 os.write(self._descriptor, data)
@@ -96,10 +99,10 @@ def drain(descriptor: int = 1, seconds_max: float = 0.2) -> None:
 
 def configure(service: str, settings: Settings) -> None:
     """Configures logging and tracing for this process; call once, from the entry point."""
-    tracing.configure(service, settings.otel_exporter_otlp_endpoint)
+    tracing.configure(service, settings.otel_exporter_otlp_endpoint, settings.redacted)
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     shared = _shared_processors(service)
-    output: Any = Output(sys.stdout.fileno())
+    output: Any = Output(sys.stdout.fileno(), settings.redacted)
     structlog.configure(
         processors=[*shared, *_renderers(settings)],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -117,6 +120,7 @@ def configure(service: str, settings: Settings) -> None:
         )
     )
     logging.basicConfig(level=max(level, logging.INFO), handlers=[handler], force=True)
+    logging.captureWarnings(True)
     # At INFO these log every connection or worker, which our own lines cover.
     for noisy in ("gunicorn.error", "httpx", "stripe", "urllib3", "watchfiles"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

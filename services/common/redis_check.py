@@ -29,11 +29,7 @@ def check(client: store.Client, settings: RedisSettings) -> None:
     """
     # Reads succeed on a demoted primary, so a client that only reads would never leave it.
     redis_client.reconnect(client)
-    is_cluster = _is_cluster(client, settings)
-    if is_cluster and not settings.redis_cluster:
-        raise MismatchError("REDIS_URL is a node of a Redis Cluster: set REDIS_CLUSTER=1")
-    if settings.redis_cluster and not is_cluster:
-        raise MismatchError("REDIS_CLUSTER=1, but REDIS_URL is a single Redis: unset REDIS_CLUSTER")
+    check_kind(client, settings)
     if settings.redis_replicas_min and not _replicas(client, settings):
         raise MismatchError(
             f"REDIS_REPLICAS_MIN={settings.redis_replicas_min}, but Redis has no replicas: "
@@ -45,6 +41,15 @@ def check(client: store.Client, settings: RedisSettings) -> None:
             f"PARTITIONS={settings.partitions}, but the data in this Redis has {stored}: "
             f"set PARTITIONS={stored}, or use an empty Redis"
         )
+
+
+def check_kind(client: store.Client, settings: RedisSettings) -> None:
+    """Raises MismatchError for a cluster without REDIS_CLUSTER, or a single Redis with it."""
+    is_cluster = _is_cluster(client, settings)
+    if is_cluster and not settings.redis_cluster:
+        raise MismatchError("REDIS_URL is a node of a Redis Cluster: set REDIS_CLUSTER=1")
+    if settings.redis_cluster and not is_cluster:
+        raise MismatchError("REDIS_CLUSTER=1, but REDIS_URL is a single Redis: unset REDIS_CLUSTER")
 
 
 def at_start(client: store.Client, settings: RedisSettings) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -25,15 +25,20 @@ if TYPE_CHECKING:
     from services.common.otel import Tracing
 
 _tracing: Tracing | None = None
+_redacted: Callable[[str], str] = str
 _UNCHANGED = contextlib.nullcontext()
 _W3C = TraceContextTextMapPropagator()
 # Probes and scrapers request these every few seconds.
 PROBED = frozenset({"/health", "/metrics"})
 
 
-def configure(service: str, endpoint: str) -> None:
-    """Prepares tracing if there is an endpoint. Before the fork, so that workers share imports."""
-    global _tracing  # noqa: PLW0603  one for each process
+def configure(service: str, endpoint: str, redacted: Callable[[str], str] = str) -> None:
+    """Prepares tracing if there is an endpoint. Before the fork, so that workers share imports.
+
+    `redacted` is applied to the text of each exception.
+    """
+    global _tracing, _redacted  # noqa: PLW0603  one for each process
+    _redacted = redacted
     # See services/__init__.py; the SDK needs the module hidden from redis-py.
     if endpoint:
         sys.modules.pop("opentelemetry.metrics", None)
@@ -85,7 +90,18 @@ def use(span: Span, *, end: bool = True) -> AbstractContextManager[object]:
     """Makes a span current in the block, with an exception as its error; ends it if `end`."""
     if span is INVALID_SPAN:
         return _UNCHANGED
-    return trace.use_span(span, end_on_exit=end, record_exception=False)
+    return _using(span, end_on_exit=end)
+
+
+@contextlib.contextmanager
+def _using(span: Span, *, end_on_exit: bool) -> Iterator[None]:
+    with trace.use_span(span, end_on_exit, record_exception=False, set_status_on_exception=False):
+        try:
+            yield
+        except Exception as error:
+            failure = _redacted(f"{type(error).__name__}: {error}")
+            span.set_status(StatusCode.ERROR, failure)
+            raise
 
 
 def end(span: Span, failure: str = "") -> None:

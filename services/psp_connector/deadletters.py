@@ -211,7 +211,8 @@ def _run(letters: DeadLetters, arguments: argparse.Namespace, out: TextIO, err: 
         if outcome == "done":
             out.write(f"{letter_id}: queued again\n")
         else:
-            err.write(f"{letter_id}: not replayed: {WHY_NOT.get(outcome, outcome)}\n")
+            reason = WHY_NOT.get(outcome) or printable(outcome)
+            err.write(f"{letter_id}: not replayed: {reason}\n")
             code = 1
     return code
 

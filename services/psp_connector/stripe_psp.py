@@ -89,10 +89,9 @@ class StripePsp:
     def __init__(self, settings: ConnectorSettings) -> None:
         # It would keep an id in the user's home, and send it to PSP_URL.
         stripe.enable_telemetry = False
-        key = settings.psp_api_key.get_secret_value()
-        self._key = re.compile(re.escape(key), re.IGNORECASE)
+        self._redacted = settings.redacted
         self._client = stripe.StripeClient(
-            key,
+            settings.psp_api_key.get_secret_value(),
             base_addresses={"api": settings.psp_url},
             # The queue retries: that survives this process, and shows in the timeline.
             max_network_retries=0,
@@ -110,22 +109,23 @@ class StripePsp:
         The API key is masked in the outcome: a PSP or a proxy before it may send it back, and
         merchants see references and codes.
         """
-        outcome = self._charge(charge)
+        try:
+            outcome = self._charge(charge)
+        except Exception as error:  # noqa: BLE001  for unexpected JSON, also by the library
+            # The PSP may have captured.
+            outcome = Transient(f"unreadable response: {type(error).__name__}")
         fields = vars(outcome).items()
-        texts = {n: self._key.sub("<secret>", v) for n, v in fields if isinstance(v, str)}
+        texts = {name: self._redacted(value) for name, value in fields if isinstance(value, str)}
         return replace(outcome, **texts)  # type: ignore[arg-type]
 
     def _charge(self, charge: Charge) -> Outcome:
         try:
             intent = self._create(charge)
-            return _outcome(intent) if _matches(charge, intent) else _MISMATCH
         except AmountError as error:
             return Refused(str(error), is_sent=False)
         except stripe.StripeError as error:
             return _failed_call(charge, error)
-        except Exception as error:  # noqa: BLE001  the library raises these for unexpected JSON
-            # The PSP may have captured.
-            return Transient(f"unreadable response: {type(error).__name__}")
+        return _outcome(intent) if _matches(charge, intent) else _MISMATCH
 
     def _create(self, charge: Charge) -> Any:
         return self._client.v1.payment_intents.create(

@@ -1,6 +1,8 @@
 """A log's reader or disk may fail at any time without affecting the process."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -8,6 +10,7 @@ import pytest
 
 from services.common import logs
 from services.common.logs import Output
+from tests.support import ROOT
 
 LINE = "x" * 1000 + "\n"
 
@@ -39,6 +42,26 @@ def test_a_reader_that_comes_back_gets_the_next_lines(monkeypatch: pytest.Monkey
         pass
     output.write("the next\n")
     assert os.read(reader, 100) == b"the next\n"
+
+
+def test_a_secret_from_a_remote_server_is_not_logged(capfd: pytest.CaptureFixture[str]) -> None:
+    """In a line of ours, a library's warning or log, a traceback; also as in JSON or a URL."""
+    code = (
+        "import logging, warnings, structlog; from services.common import logs;"
+        "from services.psp_connector.settings import ConnectorSettings;"
+        "logs.configure('x', ConnectorSettings.read({'HTTP_PORT': '1', 'REDIS_URL': 'redis://a/0',"
+        " 'PSP_URL': 'http://b', 'PSP_API_KEY': KEY, 'LOG_FORMAT': FORMAT}));"
+        "structlog.get_logger().info('one', reason=KEY); warnings.warn(f'two {KEY}');"
+        "logging.getLogger('urllib3').warning('three %s %s', KEY, quote(KEY))\n"
+        "try: raise ValueError(f'four {KEY}')\n"
+        "except ValueError: structlog.get_logger().exception('five')"
+    )
+    for style in ("json", "console"):
+        given = f"from urllib.parse import quote; KEY, FORMAT = 'sk_test_\"+A', {style!r};"
+        subprocess.run([sys.executable, "-c", given + code], cwd=ROOT, check=True, timeout=60)
+        logged, errors = capfd.readouterr()
+        assert [word in logged for word in ("one", "two", "three", "four", "five")] == [True] * 5
+        assert (logged.count("<secret>") >= 5, "sk_test" in logged, errors) == (True, False, "")
 
 
 @pytest.mark.parametrize("is_read", [True, False])

@@ -83,6 +83,11 @@ OTHERS: dict[str, Any] = {"metadata": {"transaction_id": "t"}}
             for status in ("succeeded", "processing", "requires_capture")
         ],
         (200, GOOD | {"status": "done"}, OTHER),
+        (
+            402,
+            error("card_error", payment_intent={"status": {}}),
+            Transient("unreadable response: TypeError"),
+        ),
         (402, {"error": {"message": "quota exceeded"}}, Transient("HTTP 402")),
         (400, {"error": {}}, Transient("HTTP 400")),
         (402, error(WRONG), Refused(f"HTTP 402 {WRONG}")),

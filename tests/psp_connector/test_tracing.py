@@ -66,6 +66,17 @@ def test_a_take_over_is_linked(client: Any, payments: Payments, spans: Spans) ->
     assert_linked(spans("process queue"), spans("send queue"))
 
 
+def test_an_error_has_no_secret(spans: Spans, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text of an exception may come from the PSP."""
+    monkeypatch.setattr(tracing, "_redacted", lambda text: text.replace("sk_test", "<secret>"))
+    parent = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
+    child = tracing.span("child", parent=parent)
+    with pytest.raises(ValueError, match="sk_test"), tracing.use(child):
+        raise ValueError("sk_test")
+    [span] = spans("child")
+    assert span.status.description == "ValueError: <secret>"
+
+
 def test_what_is_not_traced_leaves_nothing_in_redis(client: Any, payments: Payments) -> None:
     """Without a trace, neither the record nor log fields have one."""
     assert "traceparent" not in client.hgetall(STORE.transaction(payments.accept()))
