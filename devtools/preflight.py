@@ -151,6 +151,8 @@ def unreachable_redis(environ: Mapping[str, str]) -> list[str]:
 
 def _ping(settings: RedisSettings, failure: list[str]) -> None:
     # Slow to import; only for an external Redis.
+    from redis import ResponseError  # noqa: PLC0415
+
     from services.common import redis_check, redis_client  # noqa: PLC0415
 
     try:
@@ -158,6 +160,8 @@ def _ping(settings: RedisSettings, failure: list[str]) -> None:
             redis_check.check(client, settings)
     except redis_check.MismatchError as error:
         failure[0] = str(error)
+    except ResponseError as error:
+        failure[0] = f"Redis refuses the services: {error}"
     except (*redis_client.ERRORS, OSError, ValueError) as error:
         failure[0] = f"Redis is unreachable: {error}"
     else:

@@ -10,6 +10,7 @@ from redis import ResponseError
 from devtools.checkout import Checkout
 from devtools.doctor.findings import Finding
 from services.common import redis_client, store
+from services.common.redis_check import MismatchError, check_kind
 from services.common.redis_url import RedisSettings
 from services.common.settings import SettingsError, masked
 from services.psp_connector.sweep import Sweep
@@ -34,6 +35,8 @@ def redis(checkout: Checkout, remedy: str) -> list[Finding]:
         connection = redis_client.connect_to(settings, _RESPONSE_SECONDS_MAX)
         with contextlib.closing(connection) as client:
             return [Finding("address", masked(url)), *_of(client, settings)]
+    except MismatchError as error:
+        return [Finding(masked(url), "mismatch", "fault", str(error))]
     except ResponseError as error:
         return [Finding(masked(url), "error", "fault", str(error))]
     except (*redis_client.ERRORS, OSError, ValueError) as error:
@@ -41,9 +44,10 @@ def redis(checkout: Checkout, remedy: str) -> list[Finding]:
 
 
 def _of(client: store.Client, settings: RedisSettings) -> list[Finding]:
+    check_kind(client, settings)
     stored = client.get(store.COUNT_KEY) or str(settings.partitions)
     remedy = f"set PARTITIONS={stored}: the services refuse to start with another number"
-    findings = [_required("partitions", str(settings.partitions), stored, remedy)]
+    findings = [_required("partitions", str(settings.partitions), stored, remedy), _write(client)]
     for name, node in redis_client.nodes(client).items():
         if name:
             findings.append(Finding("primary", name))
@@ -51,6 +55,18 @@ def _of(client: store.Client, settings: RedisSettings) -> list[Finding]:
         if required := settings.redis_replicas_min:
             findings.append(_replicas(node, required))
     return [*findings, _lost(client, store.partitions(settings.partitions))]
+
+
+def _write(client: store.Client) -> Finding:
+    """Whether Redis takes writes now; this one changes nothing, also if the key is missing."""
+    try:
+        client.setrange(store.COUNT_KEY, 0, "")
+    except ResponseError as error:
+        if "MISCONF" in str(error):  # a fault of `last write to it`
+            return Finding("a write", "refused")
+        remedy = "until Redis takes writes, payments get 503"
+        return Finding("a write", "refused", "fault", str(error), remedy)
+    return Finding("a write", "ok")
 
 
 def _node(client: store.Client) -> list[Finding]:

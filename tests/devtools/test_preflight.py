@@ -104,6 +104,15 @@ def test_all_faults_are_reported_at_once(environ: dict[str, str], tmp_path: Path
     assert len(faults(environ | {"PLATFORM_PORT": "x"})) == len(expected) - 1
 
 
+def test_a_redis_that_refuses_writes_is_named(environ: dict[str, str], tmp_path: Path) -> None:
+    """It is reachable, so the fault has Redis' own reason."""
+    port = free_ports(1)
+    url = f"redis://127.0.0.1:{port}/0"
+    with redis_server(tmp_path / "redis", port, "--min-replicas-to-write", "1"):
+        [fault] = faults(environ | {"REDIS_URL": url})
+    assert fault.startswith(f"REDIS_URL='{url}': Redis refuses the services: NOREPLICAS ")
+
+
 @pytest.mark.parametrize("port_is", ["closed", "silent", "another server's"])
 def test_an_unreachable_redis_is_reported_within_3_s(environ: dict[str, str], port_is: str) -> None:
     """It may refuse, hang or be another server; the fault has no password."""

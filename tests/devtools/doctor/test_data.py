@@ -40,6 +40,27 @@ def test_a_redis_that_cannot_write_must_not_be_stopped(
         assert not client.exists("acknowledged"), "so the stop above has lost it"
 
 
+def test_a_redis_that_the_services_cannot_use_is_a_fault(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    """As at the start: of the other kind, or one that refuses writes; `doctor` writes nothing."""
+    port = free_ports(1)
+    environ |= {"REDIS_URL": f"redis://127.0.0.1:{port}/0"}
+    options = "--min-replicas-to-write", "1"
+    with redis_server(tmp_path / "idle", port, *options), redis.Redis(port=port) as client:
+        [fault] = wrong(running(environ).redis())
+        assert (fault.name, fault.value) == ("a write", "refused")
+        assert "NOREPLICAS" in fault.note
+        client.config_set("min-replicas-to-write", 0)
+        assert wrong(running(environ).redis()) == []
+        assert client.dbsize() == 0
+        [fault] = wrong(running(environ, REDIS_CLUSTER="1", PARTITIONS="4").redis())
+        assert fault.note.endswith("is a single Redis: unset REDIS_CLUSTER")
+    with redis_server(tmp_path / "cluster", port, "--cluster-enabled", "yes"):
+        [fault] = wrong(running(environ).redis())
+        assert fault.note.endswith("is a node of a Redis Cluster: set REDIS_CLUSTER=1")
+
+
 @pytest.mark.parametrize(("status", "count"), [("processing", 1), ("captured", 0)])
 def test_open_transactions_in_no_queue_are_counted(
     client: Any, redis_port: int, environ: dict[str, str], status: str, count: int
