@@ -119,8 +119,13 @@ def _attempt(
         return 0
     if args[0] == "namespace" and any(one.is_pending for one in supervisor.processes()):
         return "the stack is still starting, and process-compose would skip what waits"
-    if args[:2] == ["process", "scale"] and args[2] not in (names := supervisor.scalable()):
-        return f"only {', '.join(names)} can be scaled: replicas of others would share a port"
+    if args[:2] == ["process", "scale"]:
+        states = supervisor.scalable()
+        names = [one.name for one in states if args[2] in {one.name, one.service}]
+        if not names:
+            can = ", ".join(dict.fromkeys(one.service for one in states))
+            return f"only {can} can be scaled: replicas of others would share a port"
+        args = [*args[:2], names[0], args[3]]  # a replica's, once there are several
     if args[:2] != ["process", "start"]:
         _lock_changes(environ)
     return subprocess.call([program, *args], env=environ)  # noqa: S603

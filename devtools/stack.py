@@ -29,7 +29,7 @@ usage: platform [COMMAND] [ARGUMENT…]      the stack of this checkout
   attach              open process-compose's screen on a running stack
   process restart X   restart one process; also stop and start
   process scale psp-connector 2
-                      two connectors; back: scale psp-connector-0 1
+                      two connectors
 
 examples:
   platform up -D && merchant pay 1250 USD --as alice
@@ -142,7 +142,10 @@ def _run_beside(args: Sequence[str]) -> int:
 def _start(args: Sequence[str]) -> int:
     if "--no-console" in args:
         os.environ["CONSOLE"] = "off"
-    if "--cluster" in args:
+    from devtools.address import is_cluster  # noqa: PLC0415
+    from devtools.checkout import of_stack  # noqa: PLC0415
+
+    if "--cluster" in args or is_cluster({**of_stack(os.environ).dotenv.values, **os.environ}):
         cluster = f"{os.environ['PLATFORM_CODE']}/process-compose.cluster.yaml"
         os.environ["PC_CONFIG_FILES"] += f",{cluster}"
     args = [arg for arg in args if arg not in {"--no-console", "--cluster"}]

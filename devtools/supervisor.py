@@ -244,10 +244,10 @@ class Supervisor:
         """The processes that a process waits for before it starts."""
         return sorted(self._info(name).get("dependsOn") or {})
 
-    def scalable(self) -> list[str]:
+    def scalable(self) -> list[ProcessState]:
         """The processes whose replicas have ports of their own."""
-        names = [state.name for state in self.processes()]
-        return [name for name in names if "PC_REPLICA_NUM" in self._info(name)["command"]]
+        states = self.processes()
+        return [one for one in states if "PC_REPLICA_NUM" in self._info(one.name)["command"]]
 
     def _info(self, name: str) -> Any:
         return self._call("GET", f"/process/info/{name}")

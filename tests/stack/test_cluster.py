@@ -12,7 +12,10 @@ from tests.support import call, wait_until
 
 
 def test_a_cluster_takes_payments_and_outlives_a_primary(environ: dict[str, str]) -> None:
-    """After a restart it finds its nodes, and refuses another number of partitions."""
+    """After a restart it finds its nodes, and refuses another number of partitions.
+
+    REDIS_CLUSTER=1 without REDIS_URL starts it, too.
+    """
     done = platform(environ, "up", "-D", "--cluster")
     assert done.returncode == 0, done.stdout + done.stderr
     paid = merchant(environ, "pay", "1250", "USD", "--as", "alice")
@@ -40,7 +43,7 @@ def test_a_cluster_takes_payments_and_outlives_a_primary(environ: dict[str, str]
     assert "PARTITIONS=4: the data in" in refused.stderr
     refused = platform({**environ, "PARTITIONS": "16"}, "up", "-D")
     assert "are those of a Redis Cluster" in refused.stderr
-    done = platform(environ, "up", "-D", "--cluster")
+    done = platform({**environ, "REDIS_CLUSTER": "1"}, "up", "-D")
     assert done.returncode == 0, done.stdout + done.stderr
     [transaction_id] = re.findall(r"transaction (\S+)", paid.stdout)
     assert "\ncaptured " in merchant(environ, "trace", transaction_id, "--as", "alice").stdout

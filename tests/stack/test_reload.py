@@ -191,7 +191,7 @@ def test_a_restart_that_is_interrupted_leaves_nothing_stopped(checkout: Checkout
         assert stack.compose("process", "restart", "reload").returncode == 0
     elif how == "scale":
         assert stack.compose("process", "scale", name, "2").returncode == 0
-        assert stack.compose("process", "scale", f"{name}-0", "1").returncode == 0
+        assert stack.compose("process", "scale", name, "1").returncode == 0
     elif how == "stop by hand":
         assert stack.compose("process", "stop", name).returncode == 0
         assert statuses(stack, name) == ["Completed"]
