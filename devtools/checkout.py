@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from devtools import envfile, locate
-from devtools.address import running_redis
+from devtools.address import has_own_redis, running_redis
 from devtools.envfile import EnvFile
 
 # Set for each process by the stack, overriding the environment.
@@ -40,7 +40,8 @@ class Checkout:
     def origins(self) -> dict[str, Mapping[str, str]]:
         """The non-empty variables of the shell, and those of `.env` that it does not override.
 
-        Lowest priority: settings of the stack's own Redis at the last start (`--cluster`).
+        Lowest priority: settings of the stack's own Redis at the last start, which alone says
+        whether it is a cluster.
         """
 
         def effective(values: Mapping[str, str]) -> dict[str, str]:
@@ -48,6 +49,9 @@ class Checkout:
 
         shell, file = effective(self.environ), effective(self.dotenv.values)
         visible = {name: value for name, value in file.items() if name not in self.environ}
+        if has_own_redis({**visible, **shell}):
+            for values in (shell, visible):
+                values.pop("REDIS_CLUSTER", None)
         last = running_redis(self.state, {**visible, **shell})
         return {"environment": shell, ".env": visible, "the last start": last}
 

@@ -22,8 +22,7 @@ def run() -> int:
     running = running_environ(stack.state)
     if running:
         # The shell overrides the running stack's settings; `.env` applies to the next start.
-        shell = {name: value for name, value in os.environ.items() if value}
-        environ = {**running, **shell}
+        environ = {**running, **stack.origins["environment"]}
     if has_own_redis(environ):
         # Without a stack, its port may be another user's, who would be sent the password.
         fault = access_fault(stack.state) or ("" if running else NO_STACK)

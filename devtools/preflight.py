@@ -31,6 +31,7 @@ from devtools.checkout import SET_BY_THE_STACK, of_stack
 from devtools.new import unsynced
 from devtools.settings import FAULTS, SETTINGS, dotenv_faults, warnings
 from services.common.command import run_main
+from services.common.redaction import redactor
 from services.common.redis_url import RedisSettings
 from services.common.settings import EXIT_BAD_SETTINGS, SettingsError, masked
 
@@ -40,6 +41,7 @@ _MADE_BY_THE_START = {
     "REDIS_URL": "redis://127.0.0.1",
     "SANDBOX_TOKEN": "-" * 64,
 }
+_OFF = {"", "0", "false", "no", "off", "f", "n"}  # as the services read it
 _CHOICES = {"CONSOLE": ("on", "off"), "RELOAD": ("1", "0")}
 _REDIS_SECONDS_MAX = 2.5  # including name resolution
 
@@ -101,6 +103,17 @@ def wrong_settings(first: int, folder: Path, environ: Mapping[str, str]) -> list
     return lines + wrong_proxy(variables) + missing_replicas(variables)
 
 
+def wrong_cluster(environ: Mapping[str, str], *, with_cluster: bool) -> list[str]:
+    """A line if REDIS_CLUSTER or REDIS_URL is not for a stack with or without `--cluster`."""
+    value = environ.get("REDIS_CLUSTER", "")
+    if with_cluster and not has_own_redis(environ):
+        return ["--cluster starts nodes of the stack's own, but REDIS_URL is set: unset one"]
+    if with_cluster or not has_own_redis(environ) or value.lower() in _OFF:
+        return []
+    rule = "is for the cluster of REDIS_URL; for one of the stack's own start with --cluster"
+    return [f"REDIS_CLUSTER={value!r}: {rule}"]
+
+
 def missing_replicas(environ: Mapping[str, str]) -> list[str]:
     """A line if the stack's own Redis has fewer replicas than REDIS_REPLICAS_MIN."""
     required = environ.get("REDIS_REPLICAS_MIN", "")
@@ -146,7 +159,8 @@ def unreachable_redis(environ: Mapping[str, str]) -> list[str]:
     thread = threading.Thread(target=_ping, args=(settings, failure), daemon=True)
     thread.start()
     thread.join(_REDIS_SECONDS_MAX)
-    return [f"REDIS_URL={masked(settings.redis_url)!r}: {failure[0]}"] if failure else []
+    redacted = redactor(settings)
+    return [f"REDIS_URL={masked(settings.redis_url)!r}: {redacted(one)}" for one in failure]
 
 
 def _ping(settings: RedisSettings, failure: list[str]) -> None:
@@ -217,7 +231,10 @@ def main(environ: Mapping[str, str]) -> int:
     ended, left = processes.end_orphans(checkout.state)
     if ended:
         sys.stdout.write(f"preflight: {ended}\n")
-    if reasons := left + faults(environ):
+    with_cluster = "process-compose.cluster.yaml" in environ.get("PC_CONFIG_FILES", "")
+    if wrong := wrong_cluster(environ, with_cluster=with_cluster):
+        environ = {name: value for name, value in environ.items() if name != "REDIS_CLUSTER"}
+    if reasons := left + wrong + faults(environ):
         lines = "".join(f"  {reason}\n" for reason in reasons)
         sys.stderr.write(f"preflight: the stack cannot start\n{lines}")
         return EXIT_BAD_SETTINGS

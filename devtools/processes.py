@@ -162,7 +162,7 @@ def running_environ(state: Path) -> Mapping[str, str]:
     for supervisor in supervisors(state):
         with suppress(*GONE):
             environ = supervisor.environ()
-            return {**running_redis(state, environ), **environ}
+            return {**environ, **running_redis(state, environ)}
     return {}
 
 

@@ -142,10 +142,7 @@ def _run_beside(args: Sequence[str]) -> int:
 def _start(args: Sequence[str]) -> int:
     if "--no-console" in args:
         os.environ["CONSOLE"] = "off"
-    from devtools.address import is_cluster  # noqa: PLC0415
-    from devtools.checkout import of_stack  # noqa: PLC0415
-
-    if "--cluster" in args or is_cluster({**of_stack(os.environ).dotenv.values, **os.environ}):
+    if "--cluster" in args:
         cluster = f"{os.environ['PLATFORM_CODE']}/process-compose.cluster.yaml"
         os.environ["PC_CONFIG_FILES"] += f",{cluster}"
     args = [arg for arg in args if arg not in {"--no-console", "--cluster"}]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 from devtools import arguments, environment, preflight, processes
-from devtools.address import DEFAULT_PORT, AddressError, running_port, shared_ports
+from devtools.address import DEFAULT_PORT, AddressError, is_cluster, running_port, shared_ports
 from devtools.checkout import Checkout, current
 from devtools.doctor import findings, machine
 from devtools.doctor.findings import Finding, Status
@@ -140,6 +140,8 @@ def settings(checkout: Checkout, first_port: int, faults: Sequence[str] = ()) ->
     further = dotenv_faults(checkout) + preflight.wrong_settings(
         first_port, checkout.state, checkout.merged
     )
+    given = {**checkout.dotenv.values, **checkout.environ}
+    further += preflight.wrong_cluster(given, with_cluster=is_cluster(checkout.merged))
     return [
         *_of_stack(checkout, first_port),
         *_of_services(checkout, first_port),

@@ -46,6 +46,8 @@ def test_another_shell_has_the_cluster_of_the_last_start(
     found = origins(checkout, "")
     assert found["PARTITIONS"] == ("16", "the last start")
     assert found["REDIS_CLUSTER"] == ("1", "the last start")
+    for text in ("REDIS_CLUSTER=0\n", "REDIS_CLUSTER=yes\n"):
+        assert origins(checkout, text)["REDIS_CLUSTER"] == ("1", "the last start")
     other = origins(checkout, "", REDIS_URL="redis://elsewhere/0")
     assert other["PARTITIONS"] == ("1", "default")
 

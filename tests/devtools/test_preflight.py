@@ -14,10 +14,14 @@ import pytest
 from devtools import envfile, preflight, state
 from devtools.address import CLUSTER_BLOCK, NODES
 from devtools.catalog import LISTENERS, SERVICES
+from devtools.checkout import current
+from devtools.doctor.__main__ import settings
 from devtools.preflight import faults
 from tests.devtools.conftest import readers_of
 from tests.receiver import receiver
 from tests.support import free_ports, redis_server
+
+CLUSTER_FILE = "process-compose.yaml,process-compose.cluster.yaml"
 
 
 def mode(path: Path) -> int:
@@ -184,6 +188,37 @@ def test_processes_that_share_a_port_are_named(
     assert fault.endswith(
         "is one a copy? else change port_offset in the service.toml of one, then `new sync`"
     )
+
+
+@pytest.mark.parametrize(
+    ("files", "given", "fault"),
+    [
+        ("", {"REDIS_CLUSTER": "yes"}, "REDIS_CLUSTER='yes': is for the cluster of REDIS_URL; "),
+        ("", {"REDIS_CLUSTER": "1"}, "REDIS_CLUSTER='1': is for the cluster of REDIS_URL; "),
+        (CLUSTER_FILE, {"REDIS_URL": "redis://127.0.0.1:1/0"}, "--cluster starts nodes of "),
+        ("", {"REDIS_CLUSTER": "off"}, ""),
+        (CLUSTER_FILE, {"REDIS_CLUSTER": "0"}, ""),
+    ],
+)
+def test_only_the_option_starts_a_cluster(
+    environ: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+    files: str,
+    given: dict[str, str],
+    fault: str,
+) -> None:
+    """REDIS_CLUSTER alone would be of a single Redis, and nothing says that PARTITIONS is missing.
+
+    `doctor` says the same before the first start.
+    """
+    preflight.main(environ | given | {"PC_CONFIG_FILES": files})
+    lines = capsys.readouterr().err.splitlines()[1:]
+    assert [line.startswith(f"  {fault}") for line in lines[:1]] == [True] * bool(fault)
+    assert not any("PARTITIONS" in line for line in lines)
+    if not files:
+        found = [item.name for item in settings(current(environ | given), 20_000)]
+        assert any(name.startswith("REDIS_CLUSTER=") for name in found) == bool(fault)
+        assert not any("PARTITIONS=" in name for name in found)
 
 
 @pytest.mark.parametrize(

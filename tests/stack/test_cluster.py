@@ -12,10 +12,7 @@ from tests.support import call, wait_until
 
 
 def test_a_cluster_takes_payments_and_outlives_a_primary(environ: dict[str, str]) -> None:
-    """After a restart it finds its nodes, and refuses another number of partitions.
-
-    REDIS_CLUSTER=1 without REDIS_URL starts it, too.
-    """
+    """After a restart it finds its nodes, and refuses another number of partitions."""
     done = platform(environ, "up", "-D", "--cluster")
     assert done.returncode == 0, done.stdout + done.stderr
     paid = merchant(environ, "pay", "1250", "USD", "--as", "alice")
@@ -37,13 +34,15 @@ def test_a_cluster_takes_payments_and_outlives_a_primary(environ: dict[str, str]
         pay = partial(merchant, environ, "pay", "1250", "USD", "--as", name)
         wait_until(lambda pay=pay: pay().returncode == 0, seconds_max=40, what="a failover")  # type: ignore[misc]
     platform(environ, "down")
+    log = (state / "logs/psp-connector.log").read_text()
+    assert "could not release lease" not in log, "the nodes stop after the connector"
     for folder in state.glob("redis/node-*"):
         cut_off_a_transaction(folder)
     refused = platform({**environ, "PARTITIONS": "4"}, "up", "-D", "--cluster")
     assert "PARTITIONS=4: the data in" in refused.stderr
     refused = platform({**environ, "PARTITIONS": "16"}, "up", "-D")
     assert "are those of a Redis Cluster" in refused.stderr
-    done = platform({**environ, "REDIS_CLUSTER": "1"}, "up", "-D")
+    done = platform(environ, "up", "-D", "--cluster")
     assert done.returncode == 0, done.stdout + done.stderr
     [transaction_id] = re.findall(r"transaction (\S+)", paid.stdout)
     assert "\ncaptured " in merchant(environ, "trace", transaction_id, "--as", "alice").stdout

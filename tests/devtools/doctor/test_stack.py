@@ -202,7 +202,9 @@ def test_a_stopped_node_is_a_fault_once(
     environ: dict[str, str], checkout: Path, supervised: list[ProcessState]
 ) -> None:
     """Its bus has the node's log, and is not counted."""
-    environ |= {"PLATFORM_PORT": str(free_ports(CLUSTER_BLOCK)), "REDIS_CLUSTER": "1"}
+    environ |= {"PLATFORM_PORT": str(free_ports(CLUSTER_BLOCK))}
+    (checkout / ".state").mkdir()
+    (checkout / ".state/environment").write_text("export REDIS_CLUSTER=1\n")
     supervised += [RUNNING, replace(ENDED, name="redis-2")]
     with listening(environ, checkout / ".state", "router"):
         found = [item for item in running(environ).ports() if item.name.startswith("redis-2")]
