@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from redis import ResponseError
@@ -10,6 +11,7 @@ from redis import ResponseError
 from devtools.checkout import Checkout
 from devtools.doctor.findings import Finding
 from services.common import redis_client, store
+from services.common.redaction import redactor
 from services.common.redis_check import MismatchError, check_kind
 from services.common.redis_url import RedisSettings
 from services.common.settings import SettingsError, masked
@@ -30,17 +32,22 @@ def redis(checkout: Checkout, remedy: str) -> list[Finding]:
         settings = RedisSettings.read({**defaults, **checkout.merged})
     except SettingsError as error:
         return [Finding("address", "unknown", "fault", str(error), "correct it")]
-    url = settings.redis_url
+    redacted = redactor(settings)
+    return [replace(one, note=redacted(one.note)) for one in _examine(settings, remedy)]
+
+
+def _examine(settings: RedisSettings, remedy: str) -> list[Finding]:
+    url = masked(settings.redis_url)
     try:
         connection = redis_client.connect_to(settings, _RESPONSE_SECONDS_MAX)
         with contextlib.closing(connection) as client:
-            return [Finding("address", masked(url)), *_of(client, settings)]
+            return [Finding("address", url), *_of(client, settings)]
     except MismatchError as error:
-        return [Finding(masked(url), "mismatch", "fault", str(error))]
+        return [Finding(url, "mismatch", "fault", str(error))]
     except ResponseError as error:
-        return [Finding(masked(url), "error", "fault", str(error))]
+        return [Finding(url, "error", "fault", str(error))]
     except (*redis_client.ERRORS, OSError, ValueError) as error:
-        return [Finding(masked(url), "no response", "fault", str(error), remedy)]
+        return [Finding(url, "no response", "fault", str(error), remedy)]
 
 
 def _of(client: store.Client, settings: RedisSettings) -> list[Finding]:
@@ -62,7 +69,7 @@ def _write(client: store.Client) -> Finding:
     try:
         client.setrange(store.COUNT_KEY, 0, "")
     except ResponseError as error:
-        if "MISCONF" in str(error):  # a fault of `last write to it`
+        if "AOF" in str(error):  # a fault of `last write to it`
             return Finding("a write", "refused")
         remedy = "until Redis takes writes, payments get 503"
         return Finding("a write", "refused", "fault", str(error), remedy)

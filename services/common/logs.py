@@ -32,6 +32,7 @@ from structlog.typing import EventDict, ExcInfo, Processor
 from services.common import tracing
 from services.common.clock import rfc3339
 from services.common.command import has_colors, printable
+from services.common.redaction import redactor
 from services.common.settings import Settings
 
 # Values with one of these are quoted.
@@ -99,10 +100,11 @@ def drain(descriptor: int = 1, seconds_max: float = 0.2) -> None:
 
 def configure(service: str, settings: Settings) -> None:
     """Configures logging and tracing for this process; call once, from the entry point."""
-    tracing.configure(service, settings.otel_exporter_otlp_endpoint, settings.redacted)
+    redacted = redactor(settings)
+    tracing.configure(service, settings.otel_exporter_otlp_endpoint, redacted)
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     shared = _shared_processors(service)
-    output: Any = Output(sys.stdout.fileno(), settings.redacted)
+    output: Any = Output(sys.stdout.fileno(), redacted)
     structlog.configure(
         processors=[*shared, *_renderers(settings)],
         wrapper_class=structlog.make_filtering_bound_logger(level),

@@ -8,14 +8,11 @@ as `<secret>`. Secrets and fields marked FILE_ALLOWED may instead be read from t
 
 import contextlib
 import ipaddress
-import json
 import re
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
-from urllib.parse import quote
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -25,10 +22,11 @@ from services.common import fields
 EXIT_BAD_SETTINGS = 78  # EX_CONFIG of sysexits(3)
 _SECRET_FILE_BYTES_MAX = 65_536
 _SECRET = "<secret>"  # noqa: S105  printed instead of a secret
-_REDACTED_CHARACTERS_MIN = 8
 _ADDRESS = re.compile(
     r"(\w+://)([^?#]*@)?((?:[\w.-]*|\[[\da-fA-F:.]+\])(?::\d{1,5})?(?:/[\w./~-]*)?)([?#][^@]*)?"
 )
+ADDRESSES = re.compile(r",(?=\w+://)")
+"""Separates the addresses of a setting."""
 FILE_ALLOWED = object()
 """Annotation: the value may contain a secret, so `<NAME>_FILE` is supported."""
 
@@ -113,21 +111,6 @@ class Settings(BaseModel):
             _explain(_names(name, field), field, origins, is_wrong=name.upper() in wrong)
             for name, field in cls.model_fields.items()
         ]
-
-    def redacted(self, text: str) -> str:
-        """The text with `<secret>` for each secret, also as in JSON or a URL.
-
-        A remote server may send one back. Not the short ones, which may be ordinary words.
-        """
-        for form in self._forms_of_secrets:
-            text = text.replace(form, _SECRET)
-        return text
-
-    @cached_property
-    def _forms_of_secrets(self) -> Collection[str]:
-        values = [v.get_secret_value() for v in vars(self).values() if isinstance(v, Secret)]
-        long = [value for value in values if len(value) >= _REDACTED_CHARACTERS_MIN]
-        return {form for one in long for form in (one, json.dumps(one)[1:-1], quote(one, safe=""))}
 
 
 class HttpSettings(Settings):
@@ -216,7 +199,7 @@ def _fault(cls: type[Settings], item: Any, values: Mapping[str, str]) -> str:
 
 def masked(text: str) -> str:
     """Hides user and query of addresses separated by commas, and all of any other text."""
-    matches = map(_ADDRESS.fullmatch, re.split(r",(?=\w+://)", text))
+    matches = map(_ADDRESS.fullmatch, ADDRESSES.split(text))
     return ",".join(_masked(*match.groups("")) if match else _SECRET for match in matches)
 
 

@@ -18,6 +18,7 @@ import redis
 from services.common import redis_check, redis_client, scripts, store
 from services.common.clock import Clock, now_ms, rfc3339
 from services.common.command import printable, run_main
+from services.common.redaction import redactor
 from services.common.redis_url import RedisSettings
 from services.common.settings import SettingsError
 from services.common.transaction import Event
@@ -186,7 +187,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str], out: TextIO, err: Text
         err.write(f"deadletters: {error}\n")
         return 1
     except redis.ResponseError as error:
-        err.write(f"deadletters: Redis refuses this: {error}\n")
+        err.write(f"deadletters: Redis refuses this: {redactor(settings)(str(error))}\n")
         return 1
     except redis_client.ERRORS as error:
         err.write(f"deadletters: Redis unavailable ({type(error).__name__}): is the stack up?\n")

@@ -14,6 +14,7 @@ import stripe
 import urllib3.exceptions
 
 from services.common.currencies import EXPONENTS
+from services.common.redaction import redactor
 from services.psp_connector.bounded import BoundedSession
 from services.psp_connector.psp import (
     RETRY_AFTER_SECONDS_MAX,
@@ -89,7 +90,7 @@ class StripePsp:
     def __init__(self, settings: ConnectorSettings) -> None:
         # It would keep an id in the user's home, and send it to PSP_URL.
         stripe.enable_telemetry = False
-        self._redacted = settings.redacted
+        self._redacted = redactor(settings)
         self._client = stripe.StripeClient(
             settings.psp_api_key.get_secret_value(),
             base_addresses={"api": settings.psp_url},

@@ -45,7 +45,7 @@ def test_a_reader_that_comes_back_gets_the_next_lines(monkeypatch: pytest.Monkey
 
 
 def test_a_secret_from_a_remote_server_is_not_logged(capfd: pytest.CaptureFixture[str]) -> None:
-    """In a line of ours, a library's warning or log, a traceback; also as in JSON or a URL."""
+    """In a line of ours, a library's warning or log, a traceback."""
     code = (
         "import logging, warnings, structlog; from services.common import logs;"
         "from services.psp_connector.settings import ConnectorSettings;"
