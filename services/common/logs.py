@@ -23,7 +23,7 @@ import termios
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any
 
 import structlog
 from structlog.dev import Column, ConsoleRenderer
@@ -32,11 +32,14 @@ from structlog.typing import EventDict, ExcInfo, Processor
 from services.common import tracing
 from services.common.clock import rfc3339
 from services.common.command import has_colors, printable
-from services.common.redaction import redactor
+from services.common.redaction import redact_all, redactor
 from services.common.settings import Settings
 
 # Values with one of these are quoted.
 _NEEDS_QUOTES = re.compile(r'[\s"=]|^$')
+
+# No texts of others.
+_OWN_FIELDS = {"time", "level", "service"}
 
 # json.dumps would create an encoder on each call.
 _to_json = json.JSONEncoder(default=str).encode
@@ -50,23 +53,21 @@ _TRACEBACKS = structlog.processors.ExceptionRenderer(
 class Output:
     """A text stream that drops lines it cannot write: no reader, or a full disk.
 
-    `redacted` is applied to each text: what a library logs may have come from a remote server.
     If a pipe's reader stalls, one write waits up to STALL_SECONDS_MAX; later lines are dropped
     until it reads again.
     """
 
     STALL_SECONDS_MAX = 0.5
 
-    def __init__(self, descriptor: int, redacted: Callable[[str], str] = str) -> None:
+    def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._redacted = redacted
         self._stalled = False
         if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
             os.set_blocking(descriptor, False)
 
     def write(self, text: str) -> None:
         """Writes or drops the text; never raises."""
-        data = self._redacted(text).encode("utf-8", "backslashreplace")
+        data = text.encode("utf-8", "backslashreplace")
         with contextlib.suppress(OSError):
             try:
                 os.write(self._descriptor, data)
@@ -103,10 +104,10 @@ def configure(service: str, settings: Settings) -> None:
     redacted = redactor(settings)
     tracing.configure(service, settings.otel_exporter_otlp_endpoint, redacted)
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-    shared = _shared_processors(service)
-    output: Any = Output(sys.stdout.fileno(), redacted)
+    shared, renderers = _shared_processors(service), _renderers(settings, redacted)
+    output: Any = Output(sys.stdout.fileno())
     structlog.configure(
-        processors=[*shared, *_renderers(settings)],
+        processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(output),
         cache_logger_on_first_use=True,
@@ -115,10 +116,7 @@ def configure(service: str, settings: Settings) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *_renderers(settings),
-            ],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
     logging.basicConfig(level=max(level, logging.INFO), handlers=[handler], force=True)
@@ -150,18 +148,38 @@ def _shared_processors(service: str) -> list[Processor]:
     ]
 
 
-def _renderers(settings: Settings) -> list[Processor]:
+def _renderers(settings: Settings, redacted: Callable[[str], str]) -> list[Processor]:
     if settings.log_format == "json":
-        return [_TRACEBACKS, lambda _logger, _method, event: _to_json(event)]
-    has_colours = has_colors(sys.stdout, os.environ)
+        return [
+            _TRACEBACKS,
+            _redacting(lambda _logger, _method, event: _to_json(event), redacted),
+        ]
+    console = ConsoleRenderer(
+        columns=_columns(has_colours=has_colors(sys.stdout, os.environ)),
+        exception_formatter=structlog.dev.plain_traceback,  # they are formatted already
+        sort_keys=False,
+    )
     return [
         _ids_last,
-        ConsoleRenderer(
-            columns=_columns(has_colours=has_colours),
-            exception_formatter=_traceback,
-            sort_keys=False,
-        ),
+        structlog.processors.ExceptionRenderer(_traceback),
+        _redacting(console, redacted),
     ]
+
+
+def _redacting(render: Processor, redacted: Callable[[str], str]) -> Processor:
+    """Renders a line without secrets: what a library logs may have come from a remote server.
+
+    Values are redacted, since a line of JSON might no longer be one; the line tells if they must.
+    """
+
+    def redacting(logger: Any, method: str, event: EventDict) -> Any:
+        line = render(logger, method, dict(event))
+        if redacted(str(line)) == line:
+            return line
+        fields = {name: event.pop(name) for name in _OWN_FIELDS & event.keys()}
+        return render(logger, method, {**redact_all(event, redacted), **fields})
+
+    return redacting
 
 
 def _ids_last(_logger: Any, _method: str, event: EventDict) -> EventDict:
@@ -194,7 +212,7 @@ def _value(value: object) -> str:
     return text if is_word else _to_json(text)
 
 
-def _traceback(out: TextIO, exc_info: ExcInfo) -> None:
-    """Writes an indented traceback without local variables: they may contain a password."""
+def _traceback(exc_info: ExcInfo) -> str:
+    """An indented traceback without local variables: they may contain a password."""
     lines = "".join(traceback.format_exception(*exc_info)).splitlines()
-    out.writelines(f"\n    {printable(line)}" for line in lines)
+    return "\n".join(f"    {printable(line)}" for line in lines)

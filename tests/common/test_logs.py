@@ -1,5 +1,6 @@
 """A log's reader or disk may fail at any time without affecting the process."""
 
+import json
 import os
 import subprocess
 import sys
@@ -62,6 +63,31 @@ def test_a_secret_from_a_remote_server_is_not_logged(capfd: pytest.CaptureFixtur
         logged, errors = capfd.readouterr()
         assert [word in logged for word in ("one", "two", "three", "four", "five")] == [True] * 5
         assert (logged.count("<secret>") >= 5, "sk_test" in logged, errors) == (True, False, "")
+
+
+def test_a_secret_changes_values_only(capfd: pytest.CaptureFixture[str]) -> None:
+    """A line stays valid JSON and names its service, whatever the secret is."""
+    code = (
+        "import structlog; from services.common import logs;"
+        "from services.psp_connector.settings import ConnectorSettings;"
+        "logs.configure('psp-connector', ConnectorSettings.read({'HTTP_PORT': '1',"
+        " 'PSP_API_KEY': '12345678', 'REDIS_URL': 'redis://:psp-connector@a/0',"
+        " 'PSP_URL': 'http://b', 'LOG_FORMAT': 'json'}));"
+        "structlog.get_logger().info('one', amount=12345678, of=['psp-connector', 12345678],"
+        " reason={'key': '12345678'}, error=ValueError('12345678'))"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+    line = json.loads(capfd.readouterr().out)
+    del line["time"]
+    assert line == {
+        "service": "psp-connector",
+        "level": "info",
+        "event": "one",
+        "amount": 12345678,
+        "of": ["<secret>", 12345678],
+        "reason": {"key": "<secret>"},
+        "error": "<secret>",
+    }
 
 
 @pytest.mark.parametrize("is_read", [True, False])

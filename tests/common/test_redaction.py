@@ -1,11 +1,13 @@
 """What a remote server sends back of our own secrets is hidden."""
 
 import json
+from base64 import b64encode
 from urllib.parse import quote
 
 import pytest
 
 from services.common.redaction import redactor
+from services.common.settings import Secret
 from services.psp_connector.settings import ConnectorSettings
 
 SETTINGS = {
@@ -13,7 +15,7 @@ SETTINGS = {
     "PSP_URL": "http://c",
     "REDIS_URL": "redis://user:Redis%20secret@a:6379/0?password=or-that-one",
     "PSP_API_KEY": 'sk_live_"\\/key',
-    "OTEL_EXPORTER_OTLP_HEADERS": "Authorization=Bearer%20otlp-key,x=another-key",
+    "OTEL_EXPORTER_OTLP_HEADERS": "Authorization=Bearer%20otlp-key,x=1-another-key",
 }
 SECRETS = (
     "Redis secret",
@@ -21,14 +23,16 @@ SECRETS = (
     "or-that-one",
     SETTINGS["PSP_API_KEY"],
     "otlp-key",
-    "another-key",
-    "proxy-password",
+    "1-another-key",
+    "proxy-pass@word",
+    b64encode(b"user:proxy-pass@word").decode(),
+    b64encode(b"user:Redis secret").decode(),
 )
 
 
 @pytest.fixture
 def settings(monkeypatch: pytest.MonkeyPatch) -> ConnectorSettings:
-    monkeypatch.setenv("https_proxy", "http://user:proxy-password@d:1")
+    monkeypatch.setenv("https_proxy", "http://user:proxy-pass%40word@d:1")
     return ConnectorSettings.read(SETTINGS)
 
 
@@ -50,5 +54,26 @@ def test_other_text_stays(settings: ConnectorSettings) -> None:
 
 def test_one_secret_may_begin_with_another(settings: ConnectorSettings) -> None:
     """Nothing is left of the longer one."""
-    both = settings.model_copy(update={"redis_url": "redis://:another-key-2@a/0"})
-    assert redactor(both)("another-key-2 another-key") == "<secret> <secret>"
+    both = settings.model_copy(update={"redis_url": "redis://:1-another-key-2@a/0"})
+    assert redactor(both)("1-another-key-2 1-another-key") == "<secret> <secret>"
+
+
+@pytest.mark.parametrize(
+    "secret", ["\u0130stanbul-\u0130", "kodiko\u03a3-\u03a3", "stra\u00dfe-key"]
+)
+def test_letters_of_any_language_are_hidden(settings: ConnectorSettings, secret: str) -> None:
+    """Also those whose lower case is longer, or depends on the next letter."""
+    key = settings.model_copy(update={"psp_api_key": Secret(secret)})
+    for text in (secret, f"{secret}x", f"x {secret}.", json.dumps({"a": secret}), quote(secret)):
+        assert "<secret>" in redactor(key)(text), text
+
+
+def test_names_are_no_secrets(settings: ConnectorSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data set's among the headers, a user's without a password: services may be named so."""
+    monkeypatch.setenv("https_proxy", "http://core-api@d:1")
+    headers = "x-honeycomb-dataset=psp-connector,x-honeycomb-team=plain-letters"
+    named = settings.model_copy(
+        update={"redis_url": "redis://auth-api@a/0", "otel_exporter_otlp_headers": headers}
+    )
+    text = "psp-connector core-api auth-api"
+    assert redactor(named)(f"{text} plain-letters") == f"{text} <secret>"
