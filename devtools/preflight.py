@@ -154,7 +154,7 @@ def unreachable_redis(environ: Mapping[str, str]) -> list[str]:
         settings = RedisSettings.read(environ)
     except SettingsError:  # reported by wrong_settings
         return []
-    failure = ["Redis is unreachable: no response"]
+    failure = ["Redis is unavailable: no response"]
     # In a thread, because name resolution has no timeout.
     thread = threading.Thread(target=_ping, args=(settings, failure), daemon=True)
     thread.start()
@@ -177,7 +177,7 @@ def _ping(settings: RedisSettings, failure: list[str]) -> None:
     except ResponseError as error:
         failure[0] = f"Redis refuses the services: {error}"
     except (*redis_client.ERRORS, OSError, ValueError) as error:
-        failure[0] = f"Redis is unreachable: {error}"
+        failure[0] = f"Redis is unavailable: {error}"
     else:
         failure.clear()
 

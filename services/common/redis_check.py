@@ -30,6 +30,7 @@ def check(client: store.Client, settings: RedisSettings) -> None:
     # Reads succeed on a demoted primary, so a client that only reads would never leave it.
     redis_client.reconnect(client)
     check_kind(client, settings)
+    _check_role(client, settings)
     if settings.redis_replicas_min and not _replicas(client, settings):
         raise MismatchError(
             f"REDIS_REPLICAS_MIN={settings.redis_replicas_min}, but Redis has no replicas: "
@@ -97,14 +98,17 @@ def _is_cluster(client: store.Client, settings: RedisSettings) -> bool:
     raise failure
 
 
+def _check_role(client: store.Client, settings: RedisSettings) -> None:
+    # Not a MismatchError: in a failover the address may lead to a replica for a while.
+    if not settings.redis_cluster and client.info("replication").get("role") == "slave":
+        raise redis.ReadOnlyError("REDIS_URL leads to a replica; it must lead to the primary")
+
+
 def _replicas(client: store.Client, settings: RedisSettings) -> int:
     if settings.redis_cluster:
         # Not CLUSTER SLOTS, which omits replicas that are down.
         return sum("slave" in node["flags"] for node in client.cluster_nodes().values())
-    facts = client.info("replication")
-    if facts["role"] == "slave":
-        raise redis.ReadOnlyError("REDIS_URL leads to a replica")
-    return int(facts["connected_slaves"])
+    return int(client.info("replication")["connected_slaves"])
 
 
 def _stored_count(client: store.Client, count: int) -> str:

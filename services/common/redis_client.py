@@ -1,6 +1,8 @@
 """Clients of a single Redis and of a Redis Cluster, with short timeouts."""
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
@@ -70,6 +72,17 @@ class _RedisCluster(redis.RedisCluster):
         return super().determine_slot(*args)
 
 
+@contextlib.contextmanager
+def _nodes_without_slots() -> Iterator[None]:
+    """Names what redis-py reports as an IndexError."""
+    try:
+        yield
+    except IndexError:
+        remedy = "assign them, as redis-cli --cluster create does"
+        fault = f"the cluster's nodes have no slots: {remedy}"
+        raise RedisClusterException(fault) from None  # type: ignore[no-untyped-call]
+
+
 class Cluster:
     """A client of a Redis Cluster. Connects on first use, like that of a single Redis."""
 
@@ -83,15 +96,16 @@ class Cluster:
     @cached_property
     def _client(self) -> Any:
         others = map(urlsplit, self.urls[1:])
-        return _RedisCluster(
-            url=self.urls[0],
-            startup_nodes=[_node(url.hostname, url.port or 6379) for url in others],
-            connection_pool_class=_PerThreadPool,
-            # Partitions that have a primary keep working.
-            require_full_coverage=False,
-            retry=Retry(NoBackoff(), 1),
-            **self._options,
-        )
+        with _nodes_without_slots():
+            return _RedisCluster(
+                url=self.urls[0],
+                startup_nodes=[_node(url.hostname, url.port or 6379) for url in others],
+                connection_pool_class=_PerThreadPool,
+                # Partitions that have a primary keep working.
+                require_full_coverage=False,
+                retry=Retry(NoBackoff(), 1),
+                **self._options,
+            )
 
     def close(self) -> None:
         if "_client" in self.__dict__:
@@ -106,7 +120,8 @@ class Cluster:
         try:
             return client.get_node_from_key(key)
         except SlotNotCoveredError:
-            client.nodes_manager.initialize()
+            with _nodes_without_slots():
+                client.nodes_manager.initialize()
             return client.get_node_from_key(key)
 
     def pool(self, key: str) -> Any:
@@ -122,7 +137,8 @@ class Cluster:
         """Reads the slots again after the node of a key failed, from the other nodes first."""
         manager = self._client.nodes_manager
         manager.move_node_to_end_of_cached_nodes(self.lane(key))
-        manager.initialize()
+        with _nodes_without_slots():
+            manager.initialize()
 
 
 def nodes(client: Client) -> dict[str, Client]:

@@ -77,6 +77,15 @@ def test_a_transaction_without_a_replica_is_not_accepted(
     assert replica.hget(store.WHOLE.transaction(work.charge.transaction_id), "status")
 
 
+def test_a_replica_is_refused(client: Any, replica: Any) -> None:
+    """Also one that has the platform's data already, so that nothing is to be written."""
+    single = settings(f"redis://127.0.0.1:{replica.get_connection_kwargs()['port']}")
+    redis_check.check(client, single)
+    wait_until(lambda: replica.get(store.COUNT_KEY), what="the data")
+    with pytest.raises(redis.ReadOnlyError, match="leads to a replica; it must lead to the prim"):
+        redis_check.check(replica, single)
+
+
 def test_a_partition_without_its_replicas_takes_no_slots(
     redis_port: int, client: Any, replica: Any
 ) -> None:

@@ -130,7 +130,7 @@ def test_an_unreachable_redis_is_reported_within_3_s(environ: dict[str, str], po
         [fault] = faults(environ | {"REDIS_URL": f"redis://:hunter2@127.0.0.1:{port}/0"})
     assert time.monotonic() - started < 3
     address = f"redis://<secret>@127.0.0.1:{port}/0"
-    assert fault.startswith(f"REDIS_URL='{address}': Redis is unreachable: ")
+    assert fault.startswith(f"REDIS_URL='{address}': Redis is unavailable: ")
     assert "hunter2" not in fault
 
 

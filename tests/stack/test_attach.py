@@ -72,7 +72,7 @@ def test_a_redis_that_cannot_be_used_stops_the_start(
     """A wrong host name, authority or password is reported before the start."""
     changed = tls_redis.replace(*change)
     [fault] = preflight.unreachable_redis({"REDIS_URL": changed})
-    assert fault.startswith(f"REDIS_URL='{masked(changed)}': Redis is unreachable: ")
+    assert fault.startswith(f"REDIS_URL='{masked(changed)}': Redis is unavailable: ")
     assert reason in fault
     assert quote_plus(PASSWORD) not in fault
 

@@ -59,6 +59,8 @@ def test_a_redis_that_the_services_cannot_use_is_a_fault(
     with redis_server(tmp_path / "cluster", port, "--cluster-enabled", "yes"):
         [fault] = wrong(running(environ).redis())
         assert fault.note.endswith("is a node of a Redis Cluster: set REDIS_CLUSTER=1")
+        [fault] = wrong(running(environ, REDIS_CLUSTER="1", PARTITIONS="4").redis())
+        assert fault.note.startswith("the cluster's nodes have no slots")
 
 
 @pytest.mark.parametrize(("status", "count"), [("processing", 1), ("captured", 0)])
