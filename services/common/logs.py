@@ -20,6 +20,7 @@ import select
 import stat
 import sys
 import termios
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -38,8 +39,8 @@ from services.common.settings import Settings
 # Values with one of these are quoted.
 _NEEDS_QUOTES = re.compile(r'[\s"=]|^$')
 
-# No texts of others.
-_OWN_FIELDS = {"time", "level", "service"}
+# No texts of others; process-compose waits for an event.
+_OWN_FIELDS = {"time", "level", "service", "event"}
 
 # json.dumps would create an encoder on each call.
 _to_json = json.JSONEncoder(default=str).encode
@@ -54,7 +55,7 @@ class Output:
     """A text stream that drops lines it cannot write: no reader, or a full disk.
 
     If a pipe's reader stalls, one write waits up to STALL_SECONDS_MAX; later lines are dropped
-    until it reads again.
+    until it reads again. What it cuts off, of a line longer than the pipe, ends with that line.
     """
 
     STALL_SECONDS_MAX = 0.5
@@ -62,22 +63,26 @@ class Output:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._stalled = False
+        self._line_end = b""
         if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
             os.set_blocking(descriptor, False)
 
     def write(self, text: str) -> None:
         """Writes or drops the text; never raises."""
-        data = text.encode("utf-8", "backslashreplace")
+        data = self._line_end + text.encode("utf-8", "backslashreplace")
+        seconds = 0.0 if self._stalled else self.STALL_SECONDS_MAX
         with contextlib.suppress(OSError):
-            try:
-                os.write(self._descriptor, data)
-            except BlockingIOError:
-                if self._stalled:
-                    return
-                self._stalled = True
-                select.select([], [self._descriptor], [], self.STALL_SECONDS_MAX)
-                os.write(self._descriptor, data)
-            self._stalled = False
+            while data:
+                try:
+                    data = data[os.write(self._descriptor, data) :]
+                    self._line_end = b"\n" if data else b""
+                    self._stalled = False
+                except BlockingIOError:
+                    began = time.monotonic()
+                    self._stalled = not select.select([], [self._descriptor], [], seconds)[1]
+                    seconds -= time.monotonic() - began
+                    if self._stalled or seconds <= 0:
+                        return
 
     def flush(self) -> None:
         """Does nothing: writes are unbuffered."""
@@ -115,15 +120,23 @@ def configure(service: str, settings: Settings) -> None:
     handler = logging.StreamHandler(output)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[*shared, _redacting_event(redacted)],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
     logging.basicConfig(level=max(level, logging.INFO), handlers=[handler], force=True)
     logging.captureWarnings(True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = lambda thread: _log_uncaught(*thread[:3])
     # At INFO these log every connection or worker, which our own lines cover.
     for noisy in ("gunicorn.error", "httpx", "stripe", "urllib3", "watchfiles"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _log_uncaught(kind: Any, error: Any, trace: Any) -> None:
+    """Python's own hook would write the secrets that a text may have."""
+    if kind is not SystemExit:
+        structlog.get_logger().critical("uncaught exception", exc_info=(kind, error, trace))
 
 
 def announce(event: str, **fields: Any) -> None:
@@ -180,6 +193,10 @@ def _redacting(render: Processor, redacted: Callable[[str], str]) -> Processor:
         return render(logger, method, {**redact_all(event, redacted), **fields})
 
     return redacting
+
+
+def _redacting_event(redacted: Callable[[str], str]) -> Processor:
+    return lambda _logger, _method, event: {**event, "event": redacted(str(event["event"]))}
 
 
 def _ids_last(_logger: Any, _method: str, event: EventDict) -> EventDict:

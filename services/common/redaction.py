@@ -7,7 +7,7 @@ of the user's proxy.
 import contextlib
 import json
 import re
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -17,9 +17,9 @@ from services.common.settings import ADDRESSES, Secret, Settings
 
 # Shorter ones may be ordinary words.
 _CHARACTERS_MIN = 8
-# A user or a data set is named so, and so may be a service: no secret without a password.
-_NAME = re.compile(r"[a-z]+([-_.][a-z]+)*")
-_SECRET_HEADER = re.compile("auth|key|token|secret|team|dsn", re.IGNORECASE)
+# Other headers have names, of a tenant or a data set, and so have users: as services may have.
+_SECRET_HEADER = re.compile("auth|key|token|secret|pass|team|dsn|cookie", re.IGNORECASE)
+_KEY = re.compile(r"(?=.*\d)\S{20,}")
 
 
 def redactor(settings: Settings) -> Callable[[str], str]:
@@ -56,7 +56,8 @@ def redact_all(value: Any, redacted: Callable[[str], str]) -> Any:
 
 
 def _secrets(settings: Settings) -> Iterator[str]:
-    addresses = [*getproxies_environment().values()]
+    proxies = getproxies_environment().values()
+    addresses = [proxy if "://" in proxy else f"http://{proxy}" for proxy in proxies]
     for value in dict(settings).values():
         if isinstance(value, Secret):
             yield value.get_secret_value()
@@ -65,8 +66,11 @@ def _secrets(settings: Settings) -> Iterator[str]:
     for header in settings.otel_exporter_otlp_headers.split(","):
         name, _, value = header.partition("=")
         for word in unquote(value).split():
-            if _SECRET_HEADER.search(name) or not _NAME.fullmatch(word):
+            if _SECRET_HEADER.search(name) or _KEY.fullmatch(word):
                 yield word
+                with contextlib.suppress(ValueError):  # neither base64 nor text
+                    login = b64decode(word, validate=True).decode()
+                    yield from {login, login.partition(":")[2]}
     for address in addresses:
         with contextlib.suppress(ValueError):  # of a proxy
             yield from _logins(address)
@@ -75,8 +79,9 @@ def _secrets(settings: Settings) -> Iterator[str]:
 def _logins(address: str) -> Iterator[str]:
     parts = urlsplit(address)
     user, password = parts.username or "", parts.password or ""
-    if password or not _NAME.fullmatch(user):
-        yield from {password or user, unquote(password or user)}
+    for text in {password, user if _KEY.fullmatch(user) else ""}:
+        yield from {text, unquote(text)}
     if user or password:  # as in a header
         yield b64encode(unquote(f"{user}:{password}").encode()).decode()
-    yield from parse_qs(parts.query).get("password", [])
+    for text in parse_qs(parts.query).get("password", []):
+        yield from {text, unquote(text)}  # redis-py decodes it twice

@@ -45,24 +45,43 @@ def test_a_reader_that_comes_back_gets_the_next_lines(monkeypatch: pytest.Monkey
     assert os.read(reader, 100) == b"the next\n"
 
 
+def test_a_line_longer_than_the_pipe_is_written_as_it_is_read() -> None:
+    """All of it, or if its reader stalls, its beginning; the next one is a line of its own."""
+    reader, writer = os.pipe()
+    output, text = Output(writer), "x" * 300_000 + "\n"
+    with os.fdopen(reader, "rb") as stream:
+        thread = threading.Thread(target=output.write, args=(text,))
+        thread.start()
+        assert stream.readline() == text.encode()
+        thread.join()
+        output.write(text)
+        cut = os.read(reader, 1_000_000)
+        output.write("the next\n")
+        assert (cut, os.read(reader, 100)) == (b"x" * len(cut), b"\nthe next\n")
+
+
 def test_a_secret_from_a_remote_server_is_not_logged(capfd: pytest.CaptureFixture[str]) -> None:
-    """In a line of ours, a library's warning or log, a traceback."""
+    """In a line of ours, a library's warning or log, a traceback, also of a crash."""
     code = (
-        "import logging, warnings, structlog; from services.common import logs;"
+        "import logging, threading, warnings, structlog; from services.common import logs;"
         "from services.psp_connector.settings import ConnectorSettings;"
         "logs.configure('x', ConnectorSettings.read({'HTTP_PORT': '1', 'REDIS_URL': 'redis://a/0',"
         " 'PSP_URL': 'http://b', 'PSP_API_KEY': KEY, 'LOG_FORMAT': FORMAT}));"
         "structlog.get_logger().info('one', reason=KEY); warnings.warn(f'two {KEY}');"
         "logging.getLogger('urllib3').warning('three %s %s', KEY, quote(KEY))\n"
         "try: raise ValueError(f'four {KEY}')\n"
-        "except ValueError: structlog.get_logger().exception('five')"
+        "except ValueError: structlog.get_logger().exception('five')\n"
+        "def crash(*args): raise ValueError(f'six {KEY}')\n"
+        "thread = threading.Thread(target=crash); thread.start(); thread.join(); crash()"
     )
     for style in ("json", "console"):
         given = f"from urllib.parse import quote; KEY, FORMAT = 'sk_test_\"+A', {style!r};"
-        subprocess.run([sys.executable, "-c", given + code], cwd=ROOT, check=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", given + code], cwd=ROOT, check=False)
         logged, errors = capfd.readouterr()
-        assert [word in logged for word in ("one", "two", "three", "four", "five")] == [True] * 5
-        assert (logged.count("<secret>") >= 5, "sk_test" in logged, errors) == (True, False, "")
+        words = ("one", "two", "three", "four", "five")
+        assert [word in logged for word in words] == [True] * 5
+        assert (logged.count("six <secret>"), done.returncode) == (2, 1)
+        assert (logged.count("<secret>") >= 7, "sk_test" in logged, errors) == (True, False, "")
 
 
 def test_a_secret_changes_values_only(capfd: pytest.CaptureFixture[str]) -> None:
@@ -71,9 +90,9 @@ def test_a_secret_changes_values_only(capfd: pytest.CaptureFixture[str]) -> None
         "import structlog; from services.common import logs;"
         "from services.psp_connector.settings import ConnectorSettings;"
         "logs.configure('psp-connector', ConnectorSettings.read({'HTTP_PORT': '1',"
-        " 'PSP_API_KEY': '12345678', 'REDIS_URL': 'redis://:psp-connector@a/0',"
+        " 'PSP_API_KEY': '12345678', 'REDIS_URL': 'redis://:listening@a/0?password=psp-connector',"
         " 'PSP_URL': 'http://b', 'LOG_FORMAT': 'json'}));"
-        "structlog.get_logger().info('one', amount=12345678, of=['psp-connector', 12345678],"
+        "structlog.get_logger().info('listening', amount=12345678, of=['psp-connector', 12345678],"
         " reason={'key': '12345678'}, error=ValueError('12345678'))"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
@@ -82,7 +101,7 @@ def test_a_secret_changes_values_only(capfd: pytest.CaptureFixture[str]) -> None
     assert line == {
         "service": "psp-connector",
         "level": "info",
-        "event": "one",
+        "event": "listening",
         "amount": 12345678,
         "of": ["<secret>", 12345678],
         "reason": {"key": "<secret>"},

@@ -15,7 +15,11 @@ SETTINGS = {
     "PSP_URL": "http://c",
     "REDIS_URL": "redis://user:Redis%20secret@a:6379/0?password=or-that-one",
     "PSP_API_KEY": 'sk_live_"\\/key',
-    "OTEL_EXPORTER_OTLP_HEADERS": "Authorization=Bearer%20otlp-key,x=1-another-key",
+    "OTEL_EXPORTER_OTLP_HEADERS": (
+        "Authorization=Bearer%20otlp-key,x=1-another-key-of-a-vendor,"
+        "x-password=letters-of-a-password,"
+        f"auth={quote('Basic ' + b64encode(b'id:basic-password').decode())}"
+    ),
 }
 SECRETS = (
     "Redis secret",
@@ -23,8 +27,12 @@ SECRETS = (
     "or-that-one",
     SETTINGS["PSP_API_KEY"],
     "otlp-key",
-    "1-another-key",
+    "1-another-key-of-a-vendor",
     "proxy-pass@word",
+    "bare-password",
+    "basic-password",
+    "letters-of-a-password",
+    "twice%decoded",
     b64encode(b"user:proxy-pass@word").decode(),
     b64encode(b"user:Redis secret").decode(),
 )
@@ -33,6 +41,8 @@ SECRETS = (
 @pytest.fixture
 def settings(monkeypatch: pytest.MonkeyPatch) -> ConnectorSettings:
     monkeypatch.setenv("https_proxy", "http://user:proxy-pass%40word@d:1")
+    monkeypatch.setenv("http_proxy", "user:bare-password@d:1")
+    monkeypatch.setenv("all_proxy", "http://a:1?password=twice%2525decoded")
     return ConnectorSettings.read(SETTINGS)
 
 
@@ -54,8 +64,8 @@ def test_other_text_stays(settings: ConnectorSettings) -> None:
 
 def test_one_secret_may_begin_with_another(settings: ConnectorSettings) -> None:
     """Nothing is left of the longer one."""
-    both = settings.model_copy(update={"redis_url": "redis://:1-another-key-2@a/0"})
-    assert redactor(both)("1-another-key-2 1-another-key") == "<secret> <secret>"
+    both = settings.model_copy(update={"redis_url": "redis://:otlp-key-2@a/0"})
+    assert redactor(both)("otlp-key-2 otlp-key") == "<secret> <secret>"
 
 
 @pytest.mark.parametrize(
@@ -69,11 +79,16 @@ def test_letters_of_any_language_are_hidden(settings: ConnectorSettings, secret:
 
 
 def test_names_are_no_secrets(settings: ConnectorSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A data set's among the headers, a user's without a password: services may be named so."""
+    """A data set's among the headers, a user's without a password: services may be named so.
+
+    Unless they look like a key.
+    """
     monkeypatch.setenv("https_proxy", "http://core-api@d:1")
-    headers = "x-honeycomb-dataset=psp-connector,x-honeycomb-team=plain-letters"
+    monkeypatch.setenv("http_proxy", "http://0123456789abcdefghij@d:1")
+    headers = "dataset=psp-connector,tenant=Transaction,ip=127.0.0.1,x-honeycomb-team=plain-letters"
     named = settings.model_copy(
         update={"redis_url": "redis://auth-api@a/0", "otel_exporter_otlp_headers": headers}
     )
-    text = "psp-connector core-api auth-api"
-    assert redactor(named)(f"{text} plain-letters") == f"{text} <secret>"
+    text = "psp-connector core-api auth-api transaction_id 127.0.0.1"
+    hidden = redactor(named)(f"{text} plain-letters 0123456789abcdefghij")
+    assert hidden == f"{text} <secret> <secret>"
