@@ -20,7 +20,6 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, select_proxy
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
 from services.common import tracing
@@ -128,8 +127,10 @@ def proxies_for(url: str) -> dict[str, str]:
         return {}
     if "://" not in proxy:
         proxy = f"http://{proxy}"
-    with contextlib.suppress(LocationParseError):
-        if proxy.startswith(("http://", "https://")) and parse_url(proxy).host:
+    with contextlib.suppress(ValueError):
+        # requests reads the login with urlsplit, which takes less than parse_url.
+        is_valid = urlsplit(proxy).hostname and parse_url(proxy).host
+        if proxy.startswith(("http://", "https://")) and is_valid:
             return {parts.scheme: proxy}
     rule = "must be an address like http://host:3128"
     raise SettingsError([f"the proxy for PSP_URL is {masked(proxy)!r}: {rule}"])

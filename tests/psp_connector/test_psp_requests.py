@@ -80,6 +80,8 @@ def test_a_proxy_is_for_an_external_psp(
         ("socks5://me:hunter2@proxy:1", "socks5://<secret>@proxy:1"),  # needs a missing package
         ("http://me:hunter2@127.0.0.1:bad", "<secret>"),
         ("http://me:hunter2@:1", "http://<secret>@:1"),
+        ("http://me:hunter2[@proxy:1", "http://<secret>@proxy:1"),
+        ("http://me:hunter2\uff1a@proxy:1", "http://<secret>@proxy:1"),
     ],
 )
 def test_an_unusable_proxy_is_refused(
