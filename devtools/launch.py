@@ -128,7 +128,11 @@ def main() -> None:
     os.umask(0o077)
     sys.path.insert(0, environ["PYTHONPATH"])
     del sys.argv[0]
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    command = sys.argv[0].rpartition(".")[2]
+    try:
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    except SyntaxError as error:  # in what is being edited, if the command imports it
+        sys.exit(f"{command}: {error.filename}, line {error.lineno}: {error.msg}")
 
 
 if __name__ == "__main__":

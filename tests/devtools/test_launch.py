@@ -53,6 +53,14 @@ def test_every_setting_is_inherited(code: str) -> None:
     assert ours.keys() <= launched({**ours, "PLATFORM_CODE": code}).keys()
 
 
+def test_a_syntax_error_in_what_it_imports_is_named(code: str) -> None:
+    """By file and line, without a traceback: it may be in what is being edited."""
+    (Path(code) / "broken.py").write_text("\ndef def\n")
+    done = call([*LAUNCH, "broken"], PATH | {"PLATFORM_CODE": code})
+    named = f"broken: {code}/broken.py, line 2: invalid syntax\n"
+    assert (done.returncode, done.stderr) == (1, named)
+
+
 def test_in_a_deleted_folder_a_command_runs_for_its_checkout(tmp_path: Path) -> None:
     """Switching branches may have deleted it, or made it again."""
     (tmp_path / "process-compose.yaml").touch()
