@@ -171,7 +171,7 @@ def _ping(settings: RedisSettings, failure: list[str]) -> None:
 
     try:
         with contextlib.closing(redis_client.connect_to(settings, timeout_seconds=1)) as client:
-            redis_check.check(client, settings)
+            redis_check.before_start(client, settings)
     except redis_check.MismatchError as error:
         failure[0] = str(error)
     except ResponseError as error:

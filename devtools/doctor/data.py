@@ -12,7 +12,7 @@ from devtools.checkout import Checkout
 from devtools.doctor.findings import Finding
 from services.common import redis_client, store
 from services.common.redaction import redactor
-from services.common.redis_check import MismatchError, check_kind
+from services.common.redis_check import MismatchError, check_kind, check_scripts
 from services.common.redis_url import RedisSettings
 from services.common.settings import SettingsError, masked
 from services.psp_connector.sweep import Sweep
@@ -65,9 +65,10 @@ def _of(client: store.Client, settings: RedisSettings) -> list[Finding]:
 
 
 def _write(client: store.Client) -> Finding:
-    """Whether Redis takes writes now; this one changes nothing, also if the key is missing."""
+    """Whether Redis takes writes and scripts now; these change nothing, even without the key."""
     try:
         client.setrange(store.COUNT_KEY, 0, "")
+        check_scripts(client)
     except ResponseError as error:
         if "AOF" in str(error):  # a fault of `last write to it`
             return Finding("a write", "refused")
@@ -106,7 +107,7 @@ def _replicas(client: store.Client, required: int) -> Finding:
     count = sum(one["state"] == "online" and one["lag"] <= lag for one in replicas)
     if count >= required:
         return Finding("replicas", str(count))
-    remedy = "nothing is accepted until they respond: is one stopped or suspended?"
+    remedy = "nothing is accepted until there are as many: is one stopped, or too few set up?"
     return Finding("replicas", str(count), "fault", f"must be at least {required}", remedy)
 
 

@@ -9,11 +9,12 @@ import contextlib
 import redis
 import structlog
 
-from services.common import redis_client, store
+from services.common import redis_client, scripts, store
 from services.common.redis_url import RedisSettings
 from services.common.settings import SettingsError
 
 _NODE_SECONDS_MAX = 1.0
+_READ = scripts.Script("return redis.call('GET', KEYS[1])")
 
 _log = structlog.get_logger()
 
@@ -42,6 +43,24 @@ def check(client: store.Client, settings: RedisSettings) -> None:
             f"PARTITIONS={settings.partitions}, but the data in this Redis has {stored}: "
             f"set PARTITIONS={stored}, or use an empty Redis"
         )
+
+
+def before_start(client: store.Client, settings: RedisSettings) -> None:
+    """As `check`; also refuses a Redis with too few replicas now, or one that runs no scripts."""
+    check(client, settings)
+    for name, node in redis_client.nodes(client).items():
+        count = node.info("replication")["connected_slaves"]
+        if count < settings.redis_replicas_min:
+            raise MismatchError(
+                f"REDIS_REPLICAS_MIN={settings.redis_replicas_min}, but "
+                f"{name or 'Redis'} has {count} replicas: nothing would be accepted"
+            )
+    check_scripts(client)
+
+
+def check_scripts(client: store.Client) -> None:
+    """Raises redis.ResponseError if Redis runs no scripts, which write all payments."""
+    scripts.run_script(client, _READ, [store.COUNT_KEY], [])
 
 
 def check_kind(client: store.Client, settings: RedisSettings) -> None:

@@ -63,15 +63,6 @@ class _PerThreadPool(redis.ConnectionPool):
         self._own = threading.local()
 
 
-class _RedisCluster(redis.RedisCluster):
-    def determine_slot(self, *args: Any) -> int | None:
-        """redis-py would ask Redis for the key of each XREADGROUP, in another round trip."""
-        if args[0] == "XREADGROUP":
-            slot: int = self.keyslot(args[args.index(b"STREAMS") + 1])  # type: ignore[no-untyped-call]
-            return slot
-        return super().determine_slot(*args)
-
-
 @contextlib.contextmanager
 def _nodes_without_slots() -> Iterator[None]:
     """Names what redis-py reports as an IndexError."""
@@ -81,6 +72,24 @@ def _nodes_without_slots() -> Iterator[None]:
         remedy = "assign them, as redis-cli --cluster create does"
         fault = f"the cluster's nodes have no slots: {remedy}"
         raise RedisClusterException(fault) from None  # type: ignore[no-untyped-call]
+
+
+class _RedisCluster(redis.RedisCluster):
+    @_nodes_without_slots()
+    def execute_command(self, *args: Any, **kwargs: Any) -> Any:
+        """Reads the slots again if one is not covered, as redis-py does after other errors."""
+        try:
+            return super().execute_command(*args, **kwargs)  # type: ignore[no-untyped-call]
+        except SlotNotCoveredError:
+            self.nodes_manager.initialize()
+            return super().execute_command(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def determine_slot(self, *args: Any) -> int | None:
+        """redis-py would ask Redis for the key of each XREADGROUP, in another round trip."""
+        if args[0] == "XREADGROUP":
+            slot: int = self.keyslot(args[args.index(b"STREAMS") + 1])  # type: ignore[no-untyped-call]
+            return slot
+        return super().determine_slot(*args)
 
 
 class Cluster:

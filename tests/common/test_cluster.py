@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
 from services.psp_connector import queue
 from tests.cluster import RedisCluster, certificate, connect, redis_cluster
-from tests.support import wait_until
+from tests.support import free_ports, redis_server, wait_until
 
 COUNT = 8
 PARTITIONS = store.partitions(COUNT)
@@ -49,6 +50,26 @@ def test_the_wrong_kind_is_refused(cluster: RedisCluster, redis_port: int) -> No
         redis_check.check(client, RedisSettings.read({**of_a_cluster, "REDIS_URL": single}))
     settings = RedisSettings.read({**of_a_cluster, "REDIS_URL": cluster.url})
     redis_check.check(connect(cluster), settings)
+
+
+def test_slots_that_come_back_are_found(tmp_path: Path) -> None:
+    """After a repair, or when the cluster was created again; no process needs a restart."""
+    port = free_ports(1)
+    options = "--cluster-enabled", "yes", "--cluster-port", str(free_ports(1))
+    given = {"REDIS_CLUSTER": "1", "PARTITIONS": "4", "REDIS_URL": f"redis://127.0.0.1:{port}"}
+    settings = RedisSettings.read(given)
+    client = redis_client.connect_to(settings, timeout_seconds=2)
+    with redis_server(tmp_path / "node", port, *options), redis.Redis(port=port) as node:
+        for _ in range(3):
+            for _ in range(2):
+                with pytest.raises(redis_client.ERRORS, match="cluster's nodes have no slots"):
+                    redis_check.check(client, settings)
+            node.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16_383)
+            wait_until(lambda: node.cluster("INFO")["cluster_state"] == "ok")
+            redis_check.check(client, settings)
+            node.execute_command("CLUSTER", "DELSLOTSRANGE", 0, 16_383)
+            wait_until(lambda: node.cluster("INFO")["cluster_state"] == "fail")
+    client.close()
 
 
 def test_a_moved_slot_is_followed(cluster: RedisCluster) -> None:

@@ -86,6 +86,17 @@ def test_a_replica_is_refused(client: Any, replica: Any) -> None:
         redis_check.check(replica, single)
 
 
+@pytest.mark.usefixtures("replica")
+def test_too_few_replicas_are_refused_before_the_start(client: Any, redis_port: int) -> None:
+    """Nothing would be accepted; services that run already wait for the others."""
+    url = f"redis://127.0.0.1:{redis_port}"
+    redis_check.before_start(client, settings(url, REDIS_REPLICAS_MIN="1"))
+    two = settings(url, REDIS_REPLICAS_MIN="2")
+    redis_check.check(client, two)
+    with pytest.raises(redis_check.MismatchError, match="_MIN=2, but Redis has 1 replicas: noth"):
+        redis_check.before_start(client, two)
+
+
 def test_a_partition_without_its_replicas_takes_no_slots(
     redis_port: int, client: Any, replica: Any
 ) -> None:

@@ -112,9 +112,13 @@ def test_a_redis_that_refuses_writes_is_named(environ: dict[str, str], tmp_path:
     """It is reachable, so the fault has Redis' own reason."""
     port = free_ports(1)
     url = f"redis://127.0.0.1:{port}/0"
-    with redis_server(tmp_path / "redis", port, "--min-replicas-to-write", "1"):
-        [fault] = faults(environ | {"REDIS_URL": url})
-    assert fault.startswith(f"REDIS_URL='{url}': Redis refuses the services: NOREPLICAS ")
+    for options, reason in {
+        ("--min-replicas-to-write", "1"): "NOREPLICAS ",
+        ("--rename-command", "EVALSHA", ""): "unknown command 'EVALSHA'",
+    }.items():
+        with redis_server(tmp_path / "redis", port, *options):
+            [fault] = faults(environ | {"REDIS_URL": url})
+        assert fault.startswith(f"REDIS_URL='{url}': Redis refuses the services: {reason}")
 
 
 @pytest.mark.parametrize("port_is", ["closed", "silent", "another server's"])

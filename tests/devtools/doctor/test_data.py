@@ -54,6 +54,9 @@ def test_a_redis_that_the_services_cannot_use_is_a_fault(
         client.config_set("min-replicas-to-write", 0)
         assert wrong(running(environ).redis()) == []
         assert client.dbsize() == 0
+        client.execute_command("ACL", "SETUSER", "default", "-@scripting")
+        [fault] = wrong(running(environ).redis())
+        assert (fault.name, "no permissions" in fault.note) == ("a write", True)
         [fault] = wrong(running(environ, REDIS_CLUSTER="1", PARTITIONS="4").redis())
         assert fault.note.endswith("is a single Redis: unset REDIS_CLUSTER")
     with redis_server(tmp_path / "cluster", port, "--cluster-enabled", "yes"):
