@@ -30,6 +30,8 @@ LINES = {
     ],
     "router.log": [
         f'{DAY}:04.000Z\tinfo\tc\t{{"path": "/request_id=r-2", "request_id": "r-1"}}',
+        # As Caddy writes it with time_format rfc3339_nano.
+        f'{{"level":"info","time":"{DAY}:07.123456789Z","event":"f","path":"/","service":"router"}}',
         f'{DAY}:08.000Z\twarn\td\t{{"method": "GET", "path": "/{T1}", "request_id": "r-3"}}',
     ],
     "psp-connector.log.1": [
@@ -82,13 +84,13 @@ def logs(environ: dict[str, str], capfd: pytest.CaptureFixture[str]) -> Logs:
 @pytest.mark.parametrize(
     ("options", "seconds"),
     [
-        ("", "0123445..668"),
-        ("--service redis --service router", "148"),
+        ("", "0123445..6678"),
+        ("--service redis --service router", "1478"),
         ("--service core-api", "2345.."),
         ("--service core-api -n 2", ".."),
         ("--level warning", "145..8"),
         ("--level error", "5.."),
-        (f"--since {DAY}:05+00:00", "5..668"),
+        (f"--since {DAY}:05+00:00", "5..6678"),
         (f"--since {DAY}:05+00:00 -n 1", "8"),
         ("--request r-1", "234"),
         ("--request r-9", "4"),

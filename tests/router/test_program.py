@@ -100,6 +100,11 @@ def test_one_setting_for_the_format_of_all_logs(tmp_path: Path, log_format: str)
         "status": "200", "request_id": "r-17",
     }.items()  # fmt: skip
     assert (log_format != "console") == text.startswith("{")
+    for level, is_shown in {"info": True, "error": False}.items():  # `logs` filters it, too
+        command = ["lnav", "-n", "-I", str(ROOT / "devtools/lnav")]
+        command += ["-c", f":set-min-log-level {level}", str(platform.router.output)]
+        done = call(command, {**os.environ, "HOME": str(tmp_path)})
+        assert ("r-17" in done.stdout) == is_shown
 
 
 def test_no_secret_is_logged_at_any_level(tmp_path: Path) -> None:
