@@ -12,7 +12,7 @@ from devtools.checkout import Checkout
 from devtools.doctor.findings import Finding
 from services.common import redis_client, store
 from services.common.redaction import redactor
-from services.common.redis_check import MismatchError, check_kind, check_scripts
+from services.common.redis_check import MismatchError, check_kind, check_writes
 from services.common.redis_url import RedisSettings
 from services.common.settings import SettingsError, masked
 from services.psp_connector.sweep import Sweep
@@ -65,10 +65,9 @@ def _of(client: store.Client, settings: RedisSettings) -> list[Finding]:
 
 
 def _write(client: store.Client) -> Finding:
-    """Whether Redis takes writes and scripts now; these change nothing, even without the key."""
+    """Whether Redis takes writes now, and scripts."""
     try:
-        client.setrange(store.COUNT_KEY, 0, "")
-        check_scripts(client)
+        check_writes(client)
     except ResponseError as error:
         if "AOF" in str(error):  # a fault of `last write to it`
             return Finding("a write", "refused")

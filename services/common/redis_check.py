@@ -46,7 +46,7 @@ def check(client: store.Client, settings: RedisSettings) -> None:
 
 
 def before_start(client: store.Client, settings: RedisSettings) -> None:
-    """As `check`; also refuses a Redis with too few replicas now, or one that runs no scripts."""
+    """As `check`; also refuses a Redis with too few replicas now, or without writes or scripts."""
     check(client, settings)
     for name, node in redis_client.nodes(client).items():
         count = node.info("replication")["connected_slaves"]
@@ -55,12 +55,17 @@ def before_start(client: store.Client, settings: RedisSettings) -> None:
                 f"REDIS_REPLICAS_MIN={settings.redis_replicas_min}, but "
                 f"{name or 'Redis'} has {count} replicas: nothing would be accepted"
             )
-    check_scripts(client)
+    with contextlib.suppress(redis.OutOfMemoryError):  # it must be drained
+        check_writes(client)
 
 
-def check_scripts(client: store.Client) -> None:
-    """Raises redis.ResponseError if Redis runs no scripts, which write all payments."""
+def check_writes(client: store.Client) -> None:
+    """Raises redis.ResponseError if Redis takes no scripts or no writes now.
+
+    Changes nothing, even if the key is missing.
+    """
     scripts.run_script(client, _READ, [store.COUNT_KEY], [])
+    client.setrange(store.COUNT_KEY, 0, "")
 
 
 def check_kind(client: store.Client, settings: RedisSettings) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import redis
 
 from devtools import envfile, preflight, state
 from devtools.address import CLUSTER_BLOCK, NODES
@@ -109,7 +110,7 @@ def test_all_faults_are_reported_at_once(environ: dict[str, str], tmp_path: Path
 
 
 def test_a_redis_that_refuses_writes_is_named(environ: dict[str, str], tmp_path: Path) -> None:
-    """It is reachable, so the fault has Redis' own reason."""
+    """It is reachable, so the fault has Redis' own reason; a full one has payments to charge."""
     port = free_ports(1)
     url = f"redis://127.0.0.1:{port}/0"
     for options, reason in {
@@ -119,6 +120,13 @@ def test_a_redis_that_refuses_writes_is_named(environ: dict[str, str], tmp_path:
         with redis_server(tmp_path / "redis", port, *options):
             [fault] = faults(environ | {"REDIS_URL": url})
         assert fault.startswith(f"REDIS_URL='{url}': Redis refuses the services: {reason}")
+    with redis_server(tmp_path / "redis", port), redis.Redis(port=port) as client:
+        assert faults(environ | {"REDIS_URL": url}) == []  # which stores the partitions
+        client.config_set("min-replicas-to-write", "1")
+        assert "NOREPLICAS" in faults(environ | {"REDIS_URL": url})[0]
+        client.config_set("min-replicas-to-write", "0")
+        client.config_set("maxmemory", "1")
+        assert faults(environ | {"REDIS_URL": url}) == []
 
 
 @pytest.mark.parametrize("port_is", ["closed", "silent", "another server's"])

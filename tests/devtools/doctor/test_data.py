@@ -59,7 +59,8 @@ def test_a_redis_that_the_services_cannot_use_is_a_fault(
         assert (fault.name, "no permissions" in fault.note) == ("a write", True)
         [fault] = wrong(running(environ, REDIS_CLUSTER="1", PARTITIONS="4").redis())
         assert fault.note.endswith("is a single Redis: unset REDIS_CLUSTER")
-    with redis_server(tmp_path / "cluster", port, "--cluster-enabled", "yes"):
+    bus = "--cluster-port", str(free_ports(1))
+    with redis_server(tmp_path / "cluster", port, "--cluster-enabled", "yes", *bus):
         [fault] = wrong(running(environ).redis())
         assert fault.note.endswith("is a node of a Redis Cluster: set REDIS_CLUSTER=1")
         [fault] = wrong(running(environ, REDIS_CLUSTER="1", PARTITIONS="4").redis())
