@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from services.common import locks
+from services.common.duplicates import has_duplicate_names
 
 USERNAME_CHARACTERS_MAX = 64
 LOCK_SECONDS_MAX = 10.0
@@ -41,13 +42,16 @@ def load(path: Path) -> list[User]:
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # reading a FIFO would never end
             raise UsersError(f"{path}: not a file")
-        users = _USERS.validate_json(path.read_bytes())
+        text = path.read_bytes()
+        users = _USERS.validate_json(text)
     except OSError as error:
         raise UsersError(f"{path}: {error.strerror}") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         location = ".".join(str(part) for part in first["loc"]) or "the file"
         raise UsersError(f"{path}: {location}: {first['msg']}") from None
+    if has_duplicate_names(text):
+        raise UsersError(f"{path}: a user has the same field twice")
     for what in ("id", "username"):
         values = [getattr(user, what) for user in users]
         if len(set(values)) < len(values):

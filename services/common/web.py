@@ -1,7 +1,6 @@
 """Shared by all HTTP services: app, request bodies, health, request log."""
 
 import contextlib
-import json
 import re
 import socket
 import time
@@ -17,6 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from services.common import problems, tracing
+from services.common.duplicates import has_duplicate_names
 from services.common.metrics import HttpMetrics
 from services.common.problems import Problem
 from services.common.settings import HttpSettings
@@ -249,16 +249,8 @@ def parse_json(body: bytes, model: type[ModelT]) -> ModelT:
 
 
 def _reject_duplicate_names(body: bytes) -> None:
-    # Parsers disagree on which value counts (RFC 8259, 4).
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        fields = dict(pairs)
-        if len(fields) != len(pairs):
-            raise Problem(400, "The body has a duplicate field name.", code="malformed-json")
-        return fields
-
-    # pydantic accepted it; Python only rejects numbers of thousands of digits.
-    with contextlib.suppress(ValueError):
-        json.loads(body, object_pairs_hook=unique, parse_int=str)
+    if has_duplicate_names(body):
+        raise Problem(400, "The body has a duplicate field name.", code="malformed-json")
 
 
 def _field_fault(fault: Any) -> dict[str, str]:

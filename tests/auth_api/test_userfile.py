@@ -9,6 +9,7 @@ import pytest
 
 from services.auth_api import userfile
 from services.auth_api.userfile import UsersError, load, locked
+from tests.support import ROOT
 
 
 def test_a_folder_that_stays_locked_is_named(
@@ -55,3 +56,12 @@ def test_a_file_that_cannot_be_reached_is_refused(tmp_path: Path) -> None:
     """Like one that cannot be read: the users before it stay, and the health check fails."""
     with pytest.raises(UsersError, match="File name too long"):
         load(tmp_path / ("x" * 300))
+
+
+def test_a_field_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    """Else a merchant disabled by hand, or by a merge, may stay enabled: the last value counts."""
+    path = tmp_path / "users.json"
+    disabled = json.loads((ROOT / "services/auth_api/users.json").read_text())
+    path.write_text(json.dumps(disabled).replace('"enabled": false', '"enabled": false, "id": 99'))
+    with pytest.raises(UsersError, match="a user has the same field twice"):
+        load(path)
