@@ -114,9 +114,14 @@ def _open(path: Path) -> IO[bytes] | gzip.GzipFile:
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
+def plain(text: str) -> str:
+    """The text without colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
 def parse(text: str) -> Line | None:
     """Parses a line; None for a continuation, as in a traceback."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", text.rstrip("\n"))
+    text = plain(text.rstrip("\n"))
     with contextlib.suppress(ValueError, LookupError, TypeError, StopIteration, RecursionError):
         if text.startswith("{"):
             fields = json.loads(text)

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from devtools import arguments, checkout, loglines
+from devtools import arguments, checkout, follow, loglines
 from devtools.address import state_folder
 from devtools.catalog import PROCESSES
 from devtools.locate import access_fault
@@ -75,7 +75,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
             page = shutil.get_terminal_size().lines - 5
             return subprocess.call(_lnav(args, about, page, chosen), env=env)  # noqa: S603 - no shell reads it
     if args.follow:
-        return _follow(args, about, chosen)
+        return _follow(args, about, folder)
     with _environ(environ) as env:
         command = [*_lnav(args, about, _LINES, chosen), "-n"]
         has_any = _write(_output(command, env=env, stdin=subprocess.DEVNULL))
@@ -128,25 +128,27 @@ def _about(args: argparse.Namespace, folder: Path) -> str:
     return of_requests if args.request else f"{args.transaction}|{of_requests}"
 
 
-def _follow(args: argparse.Namespace, about: str, files: Sequence[str]) -> int:
+def _follow(args: argparse.Namespace, about: str, folder: Path) -> int:
     if args.lines or args.since:
         return _refuse("-f prints new lines only: leave out -n and --since")
-    plain = [path for path in files if not path.endswith(".gz")]
-    _write(_followed(args, about, plain), flush=True)
+    _write(_followed(args, about, folder), flush=True)
     return 0
 
 
-def _followed(args: argparse.Namespace, about: str, files: Sequence[str]) -> Iterator[bytes]:
+def _followed(args: argparse.Namespace, about: str, folder: Path) -> Iterator[bytes]:
     """Prints new lines. lnav follows only at a terminal."""
     levels = loglines.LEVELS[loglines.LEVELS.index(args.level or loglines.LEVELS[0]) :]
     is_chosen = False
-    for raw in _output(["tail", "-q", "-n", "0", "-F", *files], stderr=subprocess.DEVNULL):
-        text = raw.decode("utf-8", "replace")
+    services = set(args.service)
+    for raw in follow.new_lines(
+        folder, lambda path: not services or loglines.process_of(path) in services
+    ):
+        text = loglines.plain(raw.decode("utf-8", "replace"))
         # A continuation, such as a traceback, belongs to the line before.
         if line := loglines.parse(text):
             is_chosen = line.level in levels and bool(re.search(about, text))
         if is_chosen:
-            yield raw
+            yield text.encode()
 
 
 def _output(command: Sequence[str], **options: Any) -> Iterator[bytes]:

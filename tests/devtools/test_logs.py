@@ -4,12 +4,14 @@ import gzip
 import os
 import re
 import sys
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from devtools import follow
 from devtools.logs import main
 from tests.devtools.conftest import at_terminal
 from tests.support import ROOT, call, program, script, wait_until
@@ -152,14 +154,16 @@ def test_a_transaction_may_have_any_number_of_requests(state: Path, logs: Logs) 
 
 
 def test_following_in_a_pipe_prints_new_lines(state: Path, environ: dict[str, str]) -> None:
-    """Lines are filtered as without -f, even after a rotation."""
+    """Lines are filtered as without -f, even after a rotation, and of a replica that is new."""
     core, output = state / "logs" / "core-api.log", state / "output"
+    replica, new = state / "logs" / "core-api.log.1", state / "logs" / "new-api.log"
 
     def shows(text: str) -> bool:
         with core.open("a") as file:
             file.write(f"{DAY}:59.000Z info    core-api      not this\n")
             file.write(f"{DAY}:59.000Z error   core-api      nor this\n")
-            file.write(f"{DAY}:59.000Z error   core-api      {text} id={T1}\n    traceback\n")
+            file.write(f"{DAY}:59.000Z error   core-api      {text} \x1b[1mid={T1}\x1b[0m\n")
+            file.write("    traceback\n")
         return text in output.read_text()
 
     argv = [*LOGS, "-f", "--level", "warning", "--transaction", T1]
@@ -167,9 +171,21 @@ def test_following_in_a_pipe_prints_new_lines(state: Path, environ: dict[str, st
         wait_until(lambda: shows("first"), what="the first line")
         core.rename(state / "logs" / "core-api-2026-11-24T13-20-00.000.log")
         wait_until(lambda: shows("second"), what="the second line")
+        with core.open("a") as file:
+            file.write(
+                "x" * 100_000 + "\n"
+            )  # longer than what is written before it is looked at again
+        time.sleep(2 * follow.POLL_SECONDS)
+        core.write_text("")
+        wait_until(lambda: shows("third"), what="the line of a file that was begun anew")
+        core = replica
+        wait_until(lambda: shows("fourth"), what="the line of a new replica")
+        core = new
+        wait_until(lambda: shows("fifth"), what="the line of a new service")
     text = output.read_text()
     assert "traceback" in text
     assert "this" not in text
+    assert "\x1b" not in text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,45 @@
+"""Follows the log files of a folder, those that appear later, too, as of a new replica."""
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+POLL_SECONDS = 0.2
+# What process-compose makes of core-api.log when it is full, and of the replica's core-api.log.1.
+_ROTATED = re.compile(r"-20\d\d-\d\d-\d\dT|\.gz$")
+
+
+def new_lines(folder: Path, is_chosen: Callable[[Path], bool]) -> Iterator[bytes]:
+    """Yields whole lines as they are written, without end."""
+    files: dict[Path, BinaryIO] = {}
+    whence = os.SEEK_END
+    while True:
+        for path in sorted(folder.glob("*.log*")):
+            if not _ROTATED.search(path.name) and is_chosen(path):
+                # It may be rotated or removed meanwhile.
+                with contextlib.suppress(OSError):
+                    yield from _read(path, files, whence)
+        whence = os.SEEK_SET
+        time.sleep(POLL_SECONDS)
+
+
+def _read(path: Path, files: dict[Path, BinaryIO], whence: int) -> Iterator[bytes]:
+    if path not in files:
+        files[path] = path.open("rb")
+        files[path].seek(0, whence)
+    file = files[path]
+    is_rotated = not os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    if os.fstat(file.fileno()).st_size < file.tell():  # begun anew
+        file.seek(0)
+    for line in file:
+        if not line.endswith(b"\n"):  # it is being written
+            file.seek(-len(line), os.SEEK_CUR)
+            break
+        yield line
+    if is_rotated:
+        files.pop(path).close()
+        yield from _read(path, files, os.SEEK_SET)
