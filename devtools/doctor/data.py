@@ -12,7 +12,7 @@ from devtools.checkout import Checkout
 from devtools.doctor.findings import Finding
 from services.common import redis_client, store
 from services.common.redaction import redactor
-from services.common.redis_check import MismatchError, check_kind, check_writes
+from services.common.redis_check import MismatchError, check_kind, check_writes, keys_of_nodes
 from services.common.redis_url import RedisSettings
 from services.common.settings import SettingsError, masked
 from services.psp_connector.sweep import Sweep
@@ -54,7 +54,10 @@ def _of(client: store.Client, settings: RedisSettings) -> list[Finding]:
     check_kind(client, settings)
     stored = client.get(store.COUNT_KEY) or str(settings.partitions)
     remedy = f"set PARTITIONS={stored}: the services refuse to start with another number"
-    findings = [_required("partitions", str(settings.partitions), stored, remedy), _write(client)]
+    findings = [
+        _required("partitions", str(settings.partitions), stored, remedy),
+        _write(client, settings),
+    ]
     for name, node in redis_client.nodes(client).items():
         if name:
             findings.append(Finding("primary", name))
@@ -64,10 +67,11 @@ def _of(client: store.Client, settings: RedisSettings) -> list[Finding]:
     return [*findings, _lost(client, store.partitions(settings.partitions))]
 
 
-def _write(client: store.Client) -> Finding:
+def _write(client: store.Client, settings: RedisSettings) -> Finding:
     """Whether Redis takes writes now, and scripts."""
     try:
-        check_writes(client)
+        for key in keys_of_nodes(client, settings):
+            check_writes(client, key)
     except ResponseError as error:
         if "AOF" in str(error):  # a fault of `last write to it`
             return Finding("a write", "refused")

@@ -23,8 +23,12 @@ class MismatchError(redis.RedisError):
     """Redis does not match the settings; the message says how."""
 
 
-def check(client: store.Client, settings: RedisSettings) -> None:
+def check(
+    client: store.Client, settings: RedisSettings, partition: store.Partition | None = None
+) -> None:
     """Checks Redis; the first start stores the number of partitions in it.
+
+    In a cluster, with a partition, only that one's node is needed from the second time on.
 
     Raises MismatchError, or another redis.RedisError if Redis is unavailable.
     """
@@ -37,7 +41,7 @@ def check(client: store.Client, settings: RedisSettings) -> None:
             f"REDIS_REPLICAS_MIN={settings.redis_replicas_min}, but Redis has no replicas: "
             "nothing would be accepted"
         )
-    stored = _stored_count(client, settings.partitions)
+    stored = _stored_count(client, settings, partition)
     if stored != str(settings.partitions):
         raise MismatchError(
             f"PARTITIONS={settings.partitions}, but the data in this Redis has {stored}: "
@@ -58,17 +62,37 @@ def before_start(client: store.Client, settings: RedisSettings) -> None:
                 f"REDIS_REPLICAS_MIN={required}, but Redis has fewer replicas ({count}): "
                 "nothing would be accepted"
             )
-    with contextlib.suppress(redis.OutOfMemoryError):  # it must be drained
-        check_writes(client)
+    failure: Exception | None = None
+    for key in keys_of_nodes(client, settings):
+        try:
+            check_writes(client, key)
+        except redis.OutOfMemoryError:  # it must be drained
+            return
+        except redis_client.ERRORS as error:
+            failure = error
+        else:
+            return
+    raise failure or redis.ConnectionError("no primary")
 
 
-def check_writes(client: store.Client) -> None:
-    """Raises redis.ResponseError if Redis takes no scripts or no writes now.
+def keys_of_nodes(client: store.Client, settings: RedisSettings) -> list[str]:
+    """A key on each node of a cluster that has a partition, or one on a single Redis."""
+    if not settings.redis_cluster:
+        return [store.COUNT_KEY]
+    keys = {}
+    for partition in store.partitions(settings.partitions):
+        with contextlib.suppress(*redis_client.ERRORS):  # no node has it
+            keys[scripts.lane(client, partition)] = partition.count
+    return list(keys.values())
+
+
+def check_writes(client: store.Client, key: str) -> None:
+    """Raises redis.ResponseError if the node of a key takes no scripts or no writes now.
 
     Changes nothing, even if the key is missing.
     """
-    scripts.run_script(client, _READ, [store.COUNT_KEY], [])
-    client.setrange(store.COUNT_KEY, 0, "")
+    scripts.run_script(client, _READ, [key], [])
+    client.setrange(key, 0, "")
 
 
 def check_kind(client: store.Client, settings: RedisSettings) -> None:
@@ -138,7 +162,28 @@ def _replicas(client: store.Client, settings: RedisSettings) -> int:
     return int(client.info("replication")["connected_slaves"])
 
 
-def _stored_count(client: store.Client, count: int) -> str:
+def _stored_count(
+    client: store.Client, settings: RedisSettings, partition: store.Partition | None
+) -> str:
+    if not settings.redis_cluster:
+        return _first_count(client, settings.partitions)
+    if partition:
+        stored = client.get(partition.count)
+        if stored is None:
+            stored = _first_count(client, settings.partitions)
+            client.set(partition.count, stored, nx=True)
+        return str(stored)
+    try:
+        return _first_count(client, settings.partitions)
+    except redis_client.ERRORS:  # the other nodes' partitions go on
+        for copy in keys_of_nodes(client, settings):
+            with contextlib.suppress(*redis_client.ERRORS):
+                if stored := client.get(copy):
+                    return str(stored)
+        raise
+
+
+def _first_count(client: store.Client, count: int) -> str:
     stored = client.get(store.COUNT_KEY)
     if stored is None:
         # Data from before partitions existed: a queue, but no stored number.

@@ -13,6 +13,7 @@
 | `connector:{name}` | string | LEASE_SECONDS, renewed | the lease of a live connector |
 | `psp` | string | unlimited | where the connector that started last charges |
 | `partitions` | string, integer | unlimited | the number of partitions, see below |
+| `{p<n>}:partitions` | string, integer | unlimited | a copy, in a cluster |
 
 Each merchant belongs to one of PARTITIONS partitions. With one, the keys are as above. With more,
 all keys but `partitions` have the prefix `{p<n>}:`, a hash tag: the keys of a partition share a
@@ -47,6 +48,7 @@ class Partition:
         self.retries = f"{prefix}retries"
         self.deadletters = f"{prefix}deadletters"
         self.psp = f"{prefix}psp"
+        self.count = f"{prefix}{COUNT_KEY}"
         # Fields of log lines, and attributes of spans about the queue. `redis` is our own value:
         # the semantic conventions define none.
         self.ids = {"partition": number} if prefix else {}

@@ -76,7 +76,7 @@ class Queue:
 
     def join(self) -> None:
         """Checks Redis, creates the consumer group if missing, and takes a lease."""
-        redis_check.check(self._redis, self._settings)
+        redis_check.check(self._redis, self._settings, self.partition)
         keys = [self.partition.queue, self.partition.psp]
         scripts.run_script(self._redis, _CREATE_GROUP, keys, [store.GROUP, self._psp])
         # Without its replicas, a partition must not take slots from the others: see `begin`.

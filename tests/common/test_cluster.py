@@ -1,8 +1,10 @@
 """A Redis Cluster behind the client: redirections, a moved slot, a dead primary, a mismatch."""
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from services.common.redis_url import RedisSettings
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
 from services.psp_connector import queue
+from services.psp_connector.settings import ConnectorSettings
 from tests.cluster import RedisCluster, certificate, connect, redis_cluster
 from tests.support import free_ports, redis_server, wait_until
 
@@ -132,25 +135,66 @@ def accepts(transactions: Transactions, user_id: int) -> bool:
     return True
 
 
-def test_a_dead_master_stops_its_partitions_only(cluster: RedisCluster) -> None:
-    """Other partitions continue; the replica takes over without a restart of services."""
-    wait_until(cluster.is_healthy, what="a healthy cluster")
-    client: Any = connect(cluster)
-    transactions = Transactions(client, 10**6, PARTITIONS)
-    lanes = {user_id: scripts.lane(client, partition) for partition, user_id in USERS.items()}
-    of_count = client.lane(store.COUNT_KEY)
-    number, dead = next(
-        (number, name)
-        for number in cluster.current_primaries()
-        if (name := f"127.0.0.1:{cluster.first_port + number}") != of_count
-    )
-    cluster.kill(number)
+def started(cluster: RedisCluster) -> tuple[Transactions, dict[int, queue.Queue]]:
+    """A start of the stack: what preflight checks, a new core-api and a lane for each partition."""
     required = {"REDIS_CLUSTER": "1", "PARTITIONS": str(COUNT), "REDIS_REPLICAS_MIN": "1"}
-    settings = RedisSettings.read({**required, "REDIS_URL": cluster.url})
-    redis_check.before_start(connect(cluster), settings)
+    urls = {"REDIS_URL": cluster.url, "HTTP_PORT": "1", "PSP_URL": "http://127.0.0.1:1"}
+    settings = ConnectorSettings.read(required | urls)
+    client = connect(cluster)
+    redis_check.before_start(client, settings)
+    check = partial(redis_check.check, client, settings)
+    lanes = {one.number: queue.Queue(client, settings, "one", one) for one in PARTITIONS}
+    return Transactions(client, 10**6, PARTITIONS, check=check), lanes
+
+
+def joins(lane: queue.Queue) -> bool:
+    try:
+        lane.join()
+    except redis_client.ERRORS:
+        return False
+    return True
+
+
+def test_a_dead_master_stops_its_partitions_only(cluster: RedisCluster) -> None:
+    """Other partitions continue; the replica takes over without a restart of services.
+
+    Also those of services that start meanwhile, even if it has the number of partitions.
+    """
+    wait_until(cluster.is_healthy, what="a healthy cluster")
+    transactions, queues = started(cluster)
+    assert all(map(joins, queues.values()))
+    client: Any = connect(cluster)
+    lanes = {user_id: scripts.lane(client, partition) for partition, user_id in USERS.items()}
+    dead = client.lane(store.COUNT_KEY)
+    expected = {user_id for user_id, lane in lanes.items() if lane == dead}
+    number = int(dead.rpartition(":")[2]) - cluster.first_port
+    assert accepts(transactions, next(iter(lanes)))
+    cluster.kill(number)
     began = time.monotonic()
     refused = {user_id for user_id in lanes if not accepts(transactions, user_id)}
     assert time.monotonic() - began < 3
-    assert refused == {user_id for user_id, lane in lanes.items() if lane == dead}
+    assert refused == expected
+    transactions, queues = started(cluster)
+    for partition, user_id in USERS.items():
+        if user_id not in expected:
+            assert joins(queues[partition.number])
+            assert accepts(transactions, user_id)
     wait_until(lambda: all(accepts(transactions, user_id) for user_id in lanes), what="failover")
     cluster.start(number)
+
+
+def test_a_master_without_writes_stops_its_partitions_only(cluster: RedisCluster) -> None:
+    """A start is refused only if none takes any."""
+    wait_until(cluster.is_healthy, what="a healthy cluster")
+    with contextlib.closing(connect(cluster)) as client:
+        nodes = redis_client.nodes(client)
+        try:
+            nodes[client.lane(store.COUNT_KEY)].config_set("min-replicas-to-write", 9)
+            started(cluster)
+            for node in nodes.values():
+                node.config_set("min-replicas-to-write", 9)
+            with pytest.raises(redis.ResponseError, match="NOREPLICAS"):
+                started(cluster)
+        finally:
+            for node in nodes.values():
+                node.config_set("min-replicas-to-write", 0)
