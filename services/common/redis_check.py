@@ -167,20 +167,26 @@ def _stored_count(
 ) -> str:
     if not settings.redis_cluster:
         return _first_count(client, settings.partitions)
-    if partition:
-        stored = client.get(partition.count)
-        if stored is None:
-            stored = _first_count(client, settings.partitions)
-            client.set(partition.count, stored, nx=True)
+    if partition and (stored := client.get(partition.count)):
         return str(stored)
     try:
-        return _first_count(client, settings.partitions)
+        stored = client.get(store.COUNT_KEY) or _copy(client, settings)
     except redis_client.ERRORS:  # the other nodes' partitions go on
-        for copy in keys_of_nodes(client, settings):
-            with contextlib.suppress(*redis_client.ERRORS):
-                if stored := client.get(copy):
-                    return str(stored)
+        if stored := _copy(client, settings):
+            return stored
         raise
+    stored = str(stored or _first_count(client, settings.partitions))
+    if partition:
+        client.set(partition.count, stored, nx=True)
+    return stored
+
+
+def _copy(client: store.Client, settings: RedisSettings) -> str:
+    for partition in store.partitions(settings.partitions):
+        with contextlib.suppress(*redis_client.ERRORS):
+            if stored := client.get(partition.count):
+                return str(stored)
+    return ""
 
 
 def _first_count(client: store.Client, count: int) -> str:

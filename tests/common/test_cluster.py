@@ -183,6 +183,18 @@ def test_a_dead_master_stops_its_partitions_only(cluster: RedisCluster) -> None:
     cluster.start(number)
 
 
+def test_a_lost_number_of_partitions_is_known_from_its_copies(cluster: RedisCluster) -> None:
+    """As after FLUSHALL of its node alone; with another one, payments would not be found."""
+    wait_until(cluster.is_healthy, what="a healthy cluster")
+    assert all(map(joins, started(cluster)[1].values()))
+    with contextlib.closing(connect(cluster)) as client:
+        client.delete(store.COUNT_KEY)
+        more = {"REDIS_CLUSTER": "1", "PARTITIONS": str(2 * COUNT), "REDIS_URL": cluster.url}
+        with pytest.raises(redis_check.MismatchError, match=f"has {COUNT}: set PARTITIONS="):
+            redis_check.check(client, RedisSettings.read(more))
+        assert all(map(joins, started(cluster)[1].values()))
+
+
 def test_a_master_without_writes_stops_its_partitions_only(cluster: RedisCluster) -> None:
     """A start is refused only if none takes any."""
     wait_until(cluster.is_healthy, what="a healthy cluster")
