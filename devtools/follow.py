@@ -33,7 +33,7 @@ def _read(path: Path, files: dict[Path, BinaryIO], whence: int) -> Iterator[byte
         files[path].seek(0, whence)
     file = files[path]
     is_rotated = not os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    if os.fstat(file.fileno()).st_size < file.tell():  # begun anew
+    if os.fstat(file.fileno()).st_size < file.tell():  # truncated
         file.seek(0)
     for line in file:
         if not line.endswith(b"\n"):  # it is being written

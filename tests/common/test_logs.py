@@ -76,7 +76,8 @@ def test_a_secret_from_a_remote_server_is_not_logged(capfd: pytest.CaptureFixtur
     )
     for style in ("json", "console"):
         given = f"from urllib.parse import quote; KEY, FORMAT = 'sk_test_\"+A', {style!r};"
-        done = subprocess.run([sys.executable, "-c", given + code], cwd=ROOT, check=False)
+        command = [sys.executable, "-c", given + code]
+        done = subprocess.run(command, cwd=ROOT, check=False, timeout=60)
         logged, errors = capfd.readouterr()
         words = ("one", "two", "three", "four", "five")
         assert [word in logged for word in words] == [True] * 5

@@ -172,12 +172,11 @@ def test_following_in_a_pipe_prints_new_lines(state: Path, environ: dict[str, st
         core.rename(state / "logs" / "core-api-2026-11-24T13-20-00.000.log")
         wait_until(lambda: shows("second"), what="the second line")
         with core.open("a") as file:
-            file.write(
-                "x" * 100_000 + "\n"
-            )  # longer than what is written before it is looked at again
+            # More than what is written before the file is read again.
+            file.write("x" * 100_000 + "\n")
         time.sleep(2 * follow.POLL_SECONDS)
         core.write_text("")
-        wait_until(lambda: shows("third"), what="the line of a file that was begun anew")
+        wait_until(lambda: shows("third"), what="the line of a truncated file")
         core = replica
         wait_until(lambda: shows("fourth"), what="the line of a new replica")
         core = new
