@@ -13,8 +13,8 @@ POLL_SECONDS = 0.2
 _ROTATED = re.compile(r"-20\d\d-\d\d-\d\dT|\.gz$")
 
 
-def new_lines(folder: Path, is_chosen: Callable[[Path], bool]) -> Iterator[bytes]:
-    """Yields whole lines as they are written, without end."""
+def new_lines(folder: Path, is_chosen: Callable[[Path], bool]) -> Iterator[tuple[Path, bytes]]:
+    """Yields whole lines with their file, as they are written, without end."""
     files: dict[Path, BinaryIO] = {}
     whence = os.SEEK_END
     while True:
@@ -22,7 +22,7 @@ def new_lines(folder: Path, is_chosen: Callable[[Path], bool]) -> Iterator[bytes
             if not _ROTATED.search(path.name) and is_chosen(path):
                 # It may be rotated or removed meanwhile.
                 with contextlib.suppress(OSError):
-                    yield from _read(path, files, whence)
+                    yield from ((path, line) for line in _read(path, files, whence))
         whence = os.SEEK_SET
         time.sleep(POLL_SECONDS)
 

@@ -68,15 +68,24 @@ def _end(path: Path, size: int, _modified_ns: int) -> list[Line]:
 
 
 def _with_continuations(texts: list[str], path: Path) -> list[Line]:
-    """Parses the lines; a continuation, as in a traceback, gets the time of the line before."""
+    """Parses the lines; text without a time gets the time of the line before."""
     lines: list[Line] = []
     for text in texts:
         if line := parse(text):
             lines.append(replace(line, fields={"service": process_of(path), **line.fields}))
         elif lines and text.strip():
+            level = lines[-1].level if is_continuation(text) else "error"
             fields = {"service": lines[-1].fields["service"], "event": text}
-            lines.append(replace(lines[-1], fields=fields))
+            lines.append(replace(lines[-1], level=level, fields=fields))
     return lines
+
+
+def is_continuation(text: str) -> bool:
+    """Whether text without a time belongs to the line before, as a traceback of our logs does.
+
+    Else it is of a program that does not log yet or cannot: an error that ends it, mostly.
+    """
+    return not text.strip() or text[0].isspace()
 
 
 def about(folder: Path, transaction_id: str) -> list[Line]:

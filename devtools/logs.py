@@ -138,16 +138,18 @@ def _follow(args: argparse.Namespace, about: str, folder: Path) -> int:
 def _followed(args: argparse.Namespace, about: str, folder: Path) -> Iterator[bytes]:
     """Prints new lines. lnav follows only at a terminal."""
     levels = loglines.LEVELS[loglines.LEVELS.index(args.level or loglines.LEVELS[0]) :]
-    is_chosen = False
+    chosen: dict[Path, bool] = {}
     services = set(args.service)
-    for raw in follow.new_lines(
+    for path, raw in follow.new_lines(
         folder, lambda path: not services or loglines.process_of(path) in services
     ):
         text = loglines.plain(raw.decode("utf-8", "replace"))
-        # A continuation, such as a traceback, belongs to the line before.
-        if line := loglines.parse(text):
-            is_chosen = line.level in levels and bool(re.search(about, text))
-        if is_chosen:
+        line = loglines.parse(text)
+        # A continuation belongs to the line before it in its file.
+        if line or not loglines.is_continuation(text):
+            is_high = not line or line.level in levels
+            chosen[path] = is_high and bool(re.search(about, text))
+        if chosen.get(path, not about):
             yield text.encode()
 
 

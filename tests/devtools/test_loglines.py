@@ -86,9 +86,12 @@ def test_a_traceback_shows_no_local_variable(
 
 
 def test_the_latest_lines_of_all_files_are_in_time_order(tmp_path: Path) -> None:
-    """Only whole lines are read; a traceback stays with its line."""
+    """Only whole lines are read; a traceback stays with its line, and is an error without one."""
     log, time = tmp_path / "core-api.log", "2026-11-24T13:19:"
-    log.write_text(f"{time}18.852Z info    core-api      one\n    at line 7\n{time}19.000Z info ")
+    log.write_text(
+        f"{time}18.852Z info    core-api      one\n    at line 7\nTraceback\n  at\n"
+        f"{time}19.000Z info "
+    )
     for name, text in {
         "redis": "17:M 24 Nov 2026 13:19:15.055 # zero",
         "process-compose": "\x1b[90m26-11-24 13:19:16.055\x1b[0m \x1b[32mERR\x1b[0m Exited",
@@ -102,8 +105,10 @@ def test_the_latest_lines_of_all_files_are_in_time_order(tmp_path: Path) -> None
         ("router", "warning", "slow"),
         ("core-api", "info", "one"),
         ("core-api", "info", "    at line 7"),
+        ("core-api", "error", "Traceback"),
+        ("core-api", "error", "  at"),
     ]
-    assert [line.at.second for line in lines] == [15, 16, 17, 18, 18]
+    assert [line.at.second for line in lines] == [15, 16, 17, 18, 18, 18, 18]
     assert {line.at.isoformat()[:17] for line in lines} == {time}
     with log.open("a") as file:
         file.write("   core-api    two\n")

@@ -187,6 +187,40 @@ def test_following_in_a_pipe_prints_new_lines(state: Path, environ: dict[str, st
     assert "\x1b" not in text
 
 
+@pytest.mark.parametrize("options", [[], ["--level", "error"], ["--service", "core-api"]])
+def test_following_shows_text_without_times(
+    state: Path, environ: dict[str, str], options: list[str]
+) -> None:
+    """Such as the traceback of a service that cannot start, whatever other processes log."""
+    core, output = state / "logs" / "core-api.log", state / "output"
+    frames = ["  frame", "", "SyntaxError: invalid syntax"]
+
+    def shows() -> bool:
+        with core.open("a") as file, (state / "logs" / "router.log").open("a") as router:
+            file.write("\n".join(["Traceback (most recent call last):", *frames]) + "\n")
+            router.write(f"{DAY}:59.000Z\tdebug\td\t{{}}\n  of debug\n")
+        return "SyntaxError" in output.read_text()
+
+    with program([*LOGS, "-f", *options], environ=environ, output=output):
+        wait_until(shows, what="the traceback")
+    assert "Traceback (most recent call last):\n" + "\n".join(frames) in output.read_text()
+    assert not options or "of debug" not in output.read_text()
+
+
+def test_following_by_id_shows_no_text_without_times(state: Path, environ: dict[str, str]) -> None:
+    """It is about no request."""
+    core, output = state / "logs" / "core-api.log", state / "output"
+
+    def shows() -> bool:
+        with core.open("a") as file:
+            file.write(f"Traceback\n{DAY}:59.000Z info    core-api      a request_id=r-1\n")
+        return "r-1" in output.read_text()
+
+    with program([*LOGS, "-f", "--request", "r-1"], environ=environ, output=output):
+        wait_until(shows, what="the line")
+    assert "Traceback" not in output.read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "variables", "last"),
     [
