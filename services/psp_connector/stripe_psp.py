@@ -90,6 +90,8 @@ class StripePsp:
     def __init__(self, settings: ConnectorSettings) -> None:
         # It would keep an id in the user's home, and send it to PSP_URL.
         stripe.enable_telemetry = False
+        # With STRIPE_LOG in the environment it would print past our logs, secrets included.
+        stripe._util.STRIPE_LOG = None  # noqa: SLF001
         self._redacted = redactor(settings)
         self._client = stripe.StripeClient(
             settings.psp_api_key.get_secret_value(),

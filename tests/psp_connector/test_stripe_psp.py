@@ -168,6 +168,16 @@ def test_retry_after_is_honoured_within_a_bound(
     assert Transient("HTTP 429", seconds) == client(psp.url).charge(CHARGE)
 
 
+def test_the_library_prints_nothing(
+    psp: Service, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With STRIPE_LOG, which it reads at its import, it would print what the PSP sends."""
+    monkeypatch.setattr("stripe._util.STRIPE_LOG", "debug")
+    psp.reply = reply(402, error("card_error", code="card_declined"))
+    assert isinstance(client(psp.url).charge(CHARGE), Declined)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_no_psp_is_transient() -> None:
     """A refused connection does not fail the transaction."""
     expected = Transient("no response", is_unseen=True)
