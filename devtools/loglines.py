@@ -154,13 +154,18 @@ def _fields(body: str) -> dict[str, str]:
 
 
 def _text(value: str) -> str:
-    return str(json.loads(value)) if value.startswith('"') else value
+    return _valid(json.loads(value)) if value.startswith('"') else value
+
+
+def _valid(text: str) -> str:
+    """The text without lone surrogates, which JSON permits and which cannot be printed."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _as_text(fields: Mapping[str, object]) -> dict[str, str]:
     """Converts values to text, with at most three decimals."""
     short = {k: round(v, 3) if isinstance(v, float) else v for k, v in fields.items()}
-    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in short.items()}
+    return {_valid(k): _valid(v) if isinstance(v, str) else json.dumps(v) for k, v in short.items()}
 
 
 def _time(text: str) -> datetime:

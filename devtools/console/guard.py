@@ -19,6 +19,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from devtools.console.peer import is_foreign
 
 _POLICY_VIOLATION = 1008  # WebSocket close code, RFC 6455
+_PATH_BYTES_MAX = 255
 _HEADERS = {
     # NiceGUI's own scripts are inline and compile Vue templates; nothing is loaded from elsewhere.
     "Content-Security-Policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
@@ -48,11 +49,11 @@ class Guard:
         self._is_host = hosts.fullmatch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Forwards or refuses a request: 421 for its Host, 403 for its origin."""
+        """Forwards or refuses a request: 421 for its Host, 403 for its origin, 400 for its path."""
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
-        status = self._refusal(scope.get("method"), Headers(scope=scope))
+        status = self._refusal(scope.get("method"), scope["path"], Headers(scope=scope))
         if not status:
             await self._app(scope, receive, _with_headers(send))
         elif scope["type"] == "websocket":
@@ -61,7 +62,7 @@ class Guard:
             refused = PlainTextResponse("The console serves only its own page.", status)
             await refused(scope, receive, send)
 
-    def _refusal(self, method: str | None, headers: Headers) -> int:
+    def _refusal(self, method: str | None, path: str, headers: Headers) -> int:
         host = headers.get("host", "")
         if not self._is_host(host):
             return 421
@@ -74,7 +75,10 @@ class Guard:
             and headers.get("sec-fetch-mode") == "navigate"
             and headers.get("sec-fetch-dest", "document") == "document"  # not a frame
         )
-        return 403 if is_other_site and not is_link else 0
+        if is_other_site and not is_link:
+            return 403
+        # NiceGUI answers 500 to what cannot be the name of a file.
+        return 400 if "\0" in path or len(path.encode()) > _PATH_BYTES_MAX else 0
 
 
 def _with_headers(send: Send) -> Send:

@@ -116,6 +116,20 @@ def test_the_latest_lines_of_all_files_are_in_time_order(tmp_path: Path) -> None
 
 
 @FORMATS
+def test_a_lone_surrogate_is_replaced(log_format: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """JSON permits it, as in what a client sent; pages and terminals cannot show it."""
+    with configured(log_format):
+        structlog.get_logger().info("received", name="a\ud800b", **{"key\udfff": "c"})
+    texts = capfd.readouterr().out.splitlines()
+    texts.append('2026-11-24T13:19:18.852Z\tinfo\treceived\t{"name": "a\\ud800b", "path": "/"}')
+    for text in texts:
+        line = loglines.parse(text)
+        assert line
+        assert line.fields["name"] == "a?b"
+        assert "".join([*line.fields, *line.fields.values()]).encode()
+
+
+@FORMATS
 def test_an_id_is_found_only_as_a_whole(
     log_format: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -159,6 +159,16 @@ def test_foreign_pages_are_refused(
         assert response.status_code == status
 
 
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/%00", 400), ("/" + "x" * 300, 400), ("/" + "%C3%A4" * 150, 400), ("/" + "x" * 250, 404)],
+    ids=["NUL", "long", "long in UTF-8", "in bounds"],
+)
+def test_a_path_of_no_file_is_refused(client: httpx.Client, path: str, status: int) -> None:
+    """NiceGUI would look for a file of that name, and answer 500."""
+    assert client.get(path).status_code == status
+
+
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell")
 
 
@@ -188,7 +198,7 @@ def test_other_users_of_the_machine_are_refused(
             monkeypatch.setattr(peer, "_ROOT", 4_000_000_000)
             assert peer.is_foreign(address, own)
             with pytest.raises(httpx.HTTPError):  # before it has sent anything
-                client.post("/")
+                httpx.post(client.base_url)  # not by a connection that is open already
 
 
 @linux_only
