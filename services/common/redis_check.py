@@ -15,6 +15,8 @@ from services.common.settings import SettingsError
 
 _NODE_SECONDS_MAX = 1.0
 _READ = scripts.Script("return redis.call('GET', KEYS[1])")
+# Even in a full Redis: without it no connector starts, and nothing drains the queue.
+_STORE = scripts.Script("#!lua flags=allow-oom\nreturn redis.call('SET', KEYS[1], ARGV[1], 'NX')")
 
 _log = structlog.get_logger()
 
@@ -177,7 +179,7 @@ def _stored_count(
         raise
     stored = str(stored or _first_count(client, settings.partitions))
     if partition:
-        client.set(partition.count, stored, nx=True)
+        scripts.run_script(client, _STORE, [partition.count], [stored])
     return stored
 
 
@@ -193,6 +195,7 @@ def _first_count(client: store.Client, count: int) -> str:
     stored = client.get(store.COUNT_KEY)
     if stored is None:
         # Data from before partitions existed: a queue, but no stored number.
-        client.set(store.COUNT_KEY, 1 if client.exists(store.WHOLE.queue) else count, nx=True)
+        count = 1 if client.exists(store.WHOLE.queue) else count
+        scripts.run_script(client, _STORE, [store.COUNT_KEY], [count])
         stored = client.get(store.COUNT_KEY)
     return str(stored)

@@ -195,6 +195,23 @@ def test_a_lost_number_of_partitions_is_known_from_its_copies(cluster: RedisClus
         assert all(map(joins, started(cluster)[1].values()))
 
 
+def test_a_full_cluster_gets_copies_of_the_number(cluster: RedisCluster) -> None:
+    """Of data of a version without them: only a connector that joins drains the queue."""
+    wait_until(cluster.is_healthy, what="a healthy cluster")
+    with contextlib.closing(connect(cluster)) as client:
+        for partition in PARTITIONS:
+            client.delete(partition.count)
+        nodes = redis_client.nodes(client).values()
+        try:
+            for node in nodes:
+                node.config_set("maxmemory", "1")
+            assert all(map(joins, started(cluster)[1].values()))
+            assert all(client.get(partition.count) == str(COUNT) for partition in PARTITIONS)
+        finally:
+            for node in nodes:
+                node.config_set("maxmemory", "0")
+
+
 def test_a_master_without_writes_stops_its_partitions_only(cluster: RedisCluster) -> None:
     """A start is refused only if none takes any."""
     wait_until(cluster.is_healthy, what="a healthy cluster")

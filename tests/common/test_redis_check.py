@@ -32,7 +32,7 @@ def test_a_redis_that_evicts_logs_a_warning(client: Any) -> None:
 
 def test_a_redis_that_would_lose_payments_logs_a_warning(client: Any) -> None:
     """When it is restarted, it drops what its default user may not write."""
-    rules = ["-@all", "+@read", "+@write", "+@connection", "+info", "+acl"]
+    rules = ["-@all", "+@read", "+@write", "+@connection", "+@scripting", "+info", "+acl"]
     try:
         client.execute_command("ACL", "SETUSER", "default", *rules)
         with structlog.testing.capture_logs() as lines:

@@ -229,7 +229,6 @@ def test_a_payment_that_is_not_sent_hides_no_outage(payments: Payments) -> None:
 def test_a_full_redis_is_drained(client: Any, payments: Payments) -> None:
     """A connector that starts with a full Redis for the first time charges what was accepted."""
     ids = [payments.accept() for _ in range(20)]
-    client.set("partitions", 1)  # by the Core API
     client.config_set("maxmemory", "1")
     try:
         with payments.running(FakePsp()):
