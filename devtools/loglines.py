@@ -74,18 +74,18 @@ def _with_continuations(texts: list[str], path: Path) -> list[Line]:
         if line := parse(text):
             lines.append(replace(line, fields={"service": process_of(path), **line.fields}))
         elif lines and text.strip():
-            level = lines[-1].level if is_continuation(text) else "error"
+            level = "error" if begins_error(text) else lines[-1].level
             fields = {"service": lines[-1].fields["service"], "event": text}
             lines.append(replace(lines[-1], level=level, fields=fields))
     return lines
 
 
-def is_continuation(text: str) -> bool:
-    """Whether text without a time belongs to the line before, as a traceback of our logs does.
+def begins_error(text: str) -> bool:
+    """Whether text without a time is the error that ends a program which cannot log (yet).
 
-    Else it is of a program that does not log yet or cannot: an error that ends it, mostly.
+    Other text without a time belongs to the line before, as a traceback of our logs does.
     """
-    return not text.strip() or text[0].isspace()
+    return text.startswith(("Traceback (most recent call last)", "panic: ", "fatal error: "))
 
 
 def about(folder: Path, transaction_id: str) -> list[Line]:

@@ -145,11 +145,10 @@ def _followed(args: argparse.Namespace, about: str, folder: Path) -> Iterator[by
     ):
         text = loglines.plain(raw.decode("utf-8", "replace"))
         line = loglines.parse(text)
-        # A continuation belongs to the line before it in its file.
-        if line or not loglines.is_continuation(text):
+        if line or loglines.begins_error(text):
             is_high = not line or line.level in levels
             chosen[path] = is_high and bool(re.search(about, text))
-        if chosen.get(path, not about):
+        if chosen.get(path, not about and not args.level):
             yield text.encode()
 
 

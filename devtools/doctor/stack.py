@@ -194,10 +194,13 @@ class Running:
             return Finding(name, str(port), note=f"see {node}")
         if state and state.is_running and not state.is_ready and state.name not in self._crashing:
             return Finding(name, str(port), "warning", "starting", self._log(name))
-        note, remedy = "not listening", f"{self._log(name)}; platform process start "
-        remedy += state.name if state else name
+        note, remedy = "not listening", self._log(name)
         if self._listed and not state:
             note, remedy = "not in the running stack", "`platform down`, then `platform up -D`"
+        elif state and (state.is_running or state.is_pending or state.status == "Restarting"):
+            note += f": {state.status}, {state.restarts} restarts"  # it cannot be started
+        else:
+            remedy += f"; platform process start {state.name if state else name}"
         return Finding(name, str(port), "fault", note, remedy)
 
     def left_behind(self) -> list[Finding]:

@@ -89,7 +89,8 @@ def test_the_latest_lines_of_all_files_are_in_time_order(tmp_path: Path) -> None
     """Only whole lines are read; a traceback stays with its line, and is an error without one."""
     log, time = tmp_path / "core-api.log", "2026-11-24T13:19:"
     log.write_text(
-        f"{time}18.852Z info    core-api      one\n    at line 7\nTraceback\n  at\n"
+        f"{time}18.852Z info    core-api      one\n    at line 7\n"
+        "Traceback (most recent call last):\n  at\n"
         f"{time}19.000Z info "
     )
     for name, text in {
@@ -105,7 +106,7 @@ def test_the_latest_lines_of_all_files_are_in_time_order(tmp_path: Path) -> None
         ("router", "warning", "slow"),
         ("core-api", "info", "one"),
         ("core-api", "info", "    at line 7"),
-        ("core-api", "error", "Traceback"),
+        ("core-api", "error", "Traceback (most recent call last):"),
         ("core-api", "error", "  at"),
     ]
     assert [line.at.second for line in lines] == [15, 16, 17, 18, 18, 18, 18]

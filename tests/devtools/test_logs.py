@@ -1,9 +1,11 @@
 """`logs`: the logs of all processes, merged and filtered by lnav, with our format file."""
 
+import contextlib
 import gzip
 import os
 import re
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -207,13 +209,26 @@ def test_following_shows_text_without_times(
     assert not options or "of debug" not in output.read_text()
 
 
+def test_following_yields_whole_lines(tmp_path: Path) -> None:
+    """Of a line that is being written, and of a file that was truncated and is longer again."""
+    file = tmp_path / "process-compose.log"
+    file.write_text("old\nit be")
+    whole, longer = "old\nit began\n", "it began again\nlast\n"
+    with contextlib.closing(follow.new_lines(tmp_path, lambda _path: True)) as lines:
+        threading.Timer(0.3, file.write_text, [whole]).start()
+        assert next(lines) == (file, b"it began\n")
+        threading.Timer(0.3, file.write_text, [longer]).start()
+        assert [next(lines), next(lines)] == [(file, b"it began again\n"), (file, b"last\n")]
+
+
 def test_following_by_id_shows_no_text_without_times(state: Path, environ: dict[str, str]) -> None:
     """It is about no request."""
     core, output = state / "logs" / "core-api.log", state / "output"
 
     def shows() -> bool:
         with core.open("a") as file:
-            file.write(f"Traceback\n{DAY}:59.000Z info    core-api      a request_id=r-1\n")
+            file.write("Traceback (most recent call last):\n")
+            file.write(f"{DAY}:59.000Z info    core-api      a request_id=r-1\n")
         return "r-1" in output.read_text()
 
     with program([*LOGS, "-f", "--request", "r-1"], environ=environ, output=output):

@@ -136,6 +136,7 @@ def test_a_failed_process_is_a_fault_once(
     """
     failed = replace(ENDED, status="Restarting", exit_code=1, restarts=8)
     names = ("auth-api", "redis-1", "core-api-1", "ready", "smoke", "reload")
+    supervised += [replace(failed, name="psp-sandbox")]
     supervised += [RUNNING, *(replace(failed, name=name) for name in names)]
     with listening(environ, checkout / ".state", "auth-api", process="router"):
         found = running(environ)
@@ -150,6 +151,8 @@ def test_a_failed_process_is_a_fault_once(
     assert "logs/redis-1.log" in faults["redis-1"].remedy
     assert "logs/core-api.log.1" in faults["core-api-1"].remedy
     assert health == []
+    assert faults["psp-sandbox"].note == "not listening: Restarting, 8 restarts"
+    assert faults["psp-sandbox"].remedy.endswith("/psp-sandbox.log"), "it is started already"
 
 
 def test_a_process_that_ends_again_and_again_is_a_fault(
