@@ -27,6 +27,11 @@ _PATTERNS = [
     re.compile(regex["pattern"].replace("(?<", "(?P<")) for regex in _FORMAT["regex"].values()
 ]
 _TIMES = [time.replace("%L", "%f") for time in _FORMAT["timestamp-format"]]
+# What a line that another program wrote may raise.
+_UNREADABLE = (
+    ValueError, LookupError, TypeError, AttributeError, OverflowError, StopIteration,
+    RecursionError,
+)  # fmt: skip
 _IDS = ("request_id", "transaction_id")
 # As `id=a`, or `"id": "a"` in JSON.
 _ID = re.compile(rb'(?:request|transaction)_id[":= ]{1,4}([\w.-]+)')
@@ -131,11 +136,12 @@ def plain(text: str) -> str:
 def parse(text: str) -> Line | None:
     """Parses a line; None for a continuation, as in a traceback."""
     text = plain(text.rstrip("\n"))
-    with contextlib.suppress(ValueError, LookupError, TypeError, StopIteration, RecursionError):
+    with contextlib.suppress(*_UNREADABLE):
         if text.startswith("{"):
             fields = json.loads(text)
             at = datetime.fromisoformat(fields.pop("time"))
-            return Line(at, _level(fields.pop("level")), _as_text(fields))
+            at = (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
+            return Line(at, _level(fields.pop("level")), {"event": "", **_as_text(fields)})
         for pattern in _PATTERNS:
             if match := pattern.match(text):
                 groups = match.groupdict()

@@ -10,7 +10,7 @@ from devtools.console.guard import Guard
 from devtools.console.pages import logs, payment, payments, psp, queue, rates, stack, tryit
 from devtools.console.rates import INTERVAL_SECONDS
 from devtools.console.settings import ConsoleSettings
-from devtools.console.sources import Sources
+from devtools.console.sources import EXPECTED_ERRORS, Sources, message_for
 from devtools.console.spans import SpanStore
 from services.common.settings import HttpSettings
 
@@ -47,7 +47,10 @@ def _add_page(path: str, title: str, page: Callable[[Sources], None], sources: S
     @ui.page(path)
     def _page() -> None:
         _header(title, sources.router_url)
-        page(sources)
+        try:
+            page(sources)
+        except EXPECTED_ERRORS as error:
+            ui.label(message_for(error)).classes("trouble").props('role="alert"')
 
 
 def _header(title: str, address: str) -> None:

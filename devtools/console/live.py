@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+import structlog
 from nicegui import run, ui
 
 from devtools.console.sources import EXPECTED_ERRORS, message_for
@@ -10,6 +11,9 @@ from devtools.console.sources import EXPECTED_ERRORS, message_for
 T = TypeVar("T")
 
 LIVE_SECONDS = 1.0
+_FAULT = "A fault of the console: `logs --service console` has its traceback."
+
+_log = structlog.get_logger()
 
 
 class Live(Generic[T]):
@@ -42,6 +46,10 @@ class Live(Generic[T]):
             trouble = ""
         except EXPECTED_ERRORS as error:
             data, trouble = [], message_for(error)
+        except Exception:  # noqa: BLE001 - else the part would be empty without a reason
+            data, trouble = [], _FAULT
+            if self._trouble.text != trouble:
+                _log.exception("cannot read the data of a page")
         # The page was left, the read was superseded, or NiceGUI shuts down.
         if self._trouble.is_deleted or number != self._reads or data == [None]:
             return

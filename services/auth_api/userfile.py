@@ -22,7 +22,7 @@ _HASH = r"^\$argon2id\$v=19\$m=[1-9][0-9]{0,5},t=[1-9],p=[1-9]\$[A-Za-z0-9+/]+\$
 class User(BaseModel):
     """One merchant."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     id: Annotated[int, Field(ge=1, lt=10**15)]
     username: Annotated[str, Field(min_length=1, max_length=USERNAME_CHARACTERS_MAX)]
@@ -30,7 +30,7 @@ class User(BaseModel):
     password_hash: Annotated[str, Field(pattern=_HASH)]
 
 
-_USERS = TypeAdapter(list[User])
+_USERS = TypeAdapter(list[User], config=ConfigDict(hide_input_in_errors=True))
 
 
 class UsersError(Exception):

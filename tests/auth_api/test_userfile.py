@@ -65,3 +65,15 @@ def test_a_field_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(disabled).replace('"enabled": false', '"enabled": false, "id": 99'))
     with pytest.raises(UsersError, match="a user has the same field twice"):
         load(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["[marker-1", '[{"id": 1, "username": "a", "password_hash": "marker-1"}]']
+)
+def test_no_error_has_a_value_of_the_file(tmp_path: Path, text: str) -> None:
+    """It may be a password. Web frameworks log the error behind an error, too."""
+    path = tmp_path / "users.json"
+    path.write_text(text)
+    with pytest.raises(UsersError) as caught:
+        load(path)
+    assert "marker-1" not in f"{caught.value}{caught.value.__context__}"

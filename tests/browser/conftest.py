@@ -7,12 +7,21 @@ import pytest
 from devtools.catalog import CONSOLE
 from tests.browser.person import Person, chromium
 from tests.stack.stack import Stack, running
+from tests.support import ROOT
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
+def users(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stack's users file."""
+    copy = tmp_path_factory.mktemp("users") / "users.json"
+    copy.write_bytes((ROOT / "services/auth_api/users.json").read_bytes())
+    return copy
+
+
+@pytest.fixture(scope="session")
+def stack(users: Path) -> Iterator[Stack]:
     """A stack with its console; a payment is given up after two attempts."""
-    with running(CONSOLE="on", PSP_ATTEMPTS_MAX="2") as started:
+    with running(CONSOLE="on", PSP_ATTEMPTS_MAX="2", USERS_FILE=str(users)) as started:
         started.wait_for_log("console", "listening")
         yield started
 

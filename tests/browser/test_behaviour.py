@@ -5,6 +5,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from selenium.webdriver.common.keys import Keys
@@ -57,6 +58,21 @@ def test_a_stopped_redis_is_reported(person: Person, stack: Stack) -> None:
     person.sees("Redis does not respond. See the page Stack")
     stack.compose("process", "start", "redis")
     person.no_longer_sees("Redis does not respond")
+
+
+def test_a_broken_users_file_is_reported(person: Person, stack: Stack, users: Path) -> None:
+    """By the pages that show the merchants; without any of its contents in the log."""
+    whole = users.read_bytes()
+    try:
+        users.write_text("[marker-1")
+        for path in ("/", "/try"):
+            person.opens(path)
+            person.sees("users.json: the file: Invalid JSON")
+    finally:
+        users.write_bytes(whole)
+    person.opens("/try")
+    person.sees("alice")
+    assert "marker-1" not in stack.log("console")
 
 
 def test_20000_payments_keep_pages_fast(

@@ -1,15 +1,24 @@
 """The pages' data: status and reason of a process, the command that repeats a payment."""
 
+import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
+import orjson
 import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 
-from devtools.console import overview
+from devtools import loglines
+from devtools.console import live, overview
 from devtools.console.pages.payments import elapsed
+from devtools.console.parts import log_rows
 from devtools.console.settings import ConsoleSettings
 from devtools.console.sources import EXPECTED_ERRORS, Payment, Sources, message_for
 from devtools.console.spans import SpanStore
@@ -68,6 +77,60 @@ def test_the_command_to_copy_runs_nothing_else(tmp_path: Path) -> None:
     assert done.stderr == f"<token><--as><{name}>"
     assert list(tmp_path.iterdir()) == []
     assert json.loads(done.stdout) == record
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
+    max_leaves=4,
+)
+TIMES = ["2026-11-28T10:00:00", "2026-11-28T10:00:00.5Z", "0001-01-01T00:00:00+14:00", "2026-11-28"]
+FIELDS = st.fixed_dictionaries(
+    {"time": st.sampled_from(TIMES), "level": st.sampled_from(["info", "INFO", "warn"])},
+    optional=dict.fromkeys(("event", "msg", "service"), JSON),
+)
+
+
+@given(st.lists(FIELDS.map(json.dumps) | JSON.map(json.dumps), max_size=3))
+def test_lines_of_any_program_are_shown(texts: list[str]) -> None:
+    """As of a service with a logger of its own: the page shows all of them or none."""
+    router = [f"2026-11-28T10:00:00.000Z\tinfo\tevent\t{text}" for text in texts]
+    lines = [line for text in [*texts, *router] if (line := loglines.parse(text))]
+    lines.sort(key=lambda line: line.at)
+    assert orjson.dumps(log_rows(lines))
+
+
+def test_a_fault_of_a_page_is_named_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its traceback is logged once, not with each poll, until another read succeeds."""
+
+    async def io_bound(read: Callable[[], Any]) -> Any:
+        return read()
+
+    monkeypatch.setattr(live, "ui", ui := Mock())
+    monkeypatch.setattr(live, "run", SimpleNamespace(io_bound=io_bound))
+    results: Any = iter([KeyError("event"), KeyError("event"), "data", KeyError("event")])
+    shown: list[str] = []
+    part = live.Live(Mock(side_effect=results), shown.append)
+    label = ui.label().classes().props()
+    label.is_deleted = False
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(4):
+            asyncio.run(part.refresh())
+    assert shown == ["data"]
+    assert [line["event"] for line in lines] == ["cannot read the data of a page"] * 2
+    assert "`logs --service console` has its traceback" in label.text
+    assert label.visible
+
+
+def test_a_line_of_another_program_has_its_time_in_utc() -> None:
+    """Without a time zone it is UTC, as in all processes of the stack."""
+    for time in ("2026-11-28T10:00:00", "2026-11-28T12:00:00+02:00"):
+        line = loglines.parse(f'{{"level": "info", "msg": "a", "time": "{time}"}}')
+        assert line
+        assert (
+            log_rows([line])[0] | {"at": "11-28 10:00:00.000", "text": "  msg=a"}
+            == (log_rows([line])[0])
+        )
 
 
 def sources_of(redis_port: int, folder: Path) -> Sources:
