@@ -110,7 +110,7 @@ def _replicas(client: store.Client, required: int) -> Finding:
     count = sum(one["state"] == "online" and one["lag"] <= lag for one in replicas)
     if count >= required:
         return Finding("replicas", str(count))
-    remedy = "nothing is accepted until there are as many: is one stopped, or too few set up?"
+    remedy = "it accepts nothing until there are as many: is one stopped, or too few set up?"
     return Finding("replicas", str(count), "fault", f"must be at least {required}", remedy)
 
 

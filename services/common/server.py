@@ -18,6 +18,7 @@ from typing import Any
 
 import structlog
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 from structlog.contextvars import clear_contextvars
 
@@ -176,6 +177,7 @@ def serve(create_app: Callable[[], App], settings: HttpSettings, *, threads: int
     }
     counters = metrics.SharedCounters(settings.http_port)
     try:
-        _Server(create_app, options, counters).run()
+        # Not its run(), which prints a RuntimeError of create_app without its place.
+        Arbiter(_Server(create_app, options, counters)).run()
     finally:
         counters.remove()

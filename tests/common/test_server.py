@@ -1,5 +1,6 @@
 import contextlib
 import http.client
+import json
 import os
 import select
 import signal
@@ -69,6 +70,18 @@ def port(running: tuple[int, Path]) -> int:
     """The port, once both workers respond."""
     support.wait_until(partial(replaced, running[0], 0), what="both workers")
     return running[0]
+
+
+def test_an_error_of_the_app_is_logged_with_its_place() -> None:
+    """Of any kind; gunicorn would print the text of a RuntimeError alone."""
+    failing = _APP.replace("lambda: app", "lambda: (_ for _ in ()).throw(RuntimeError('no'))")
+    done = support.call([sys.executable, "-c", failing, "127.0.0.1", "1", "1"])
+    assert (done.returncode, done.stderr) == (1, "")
+    line = json.loads(done.stdout)
+    assert (line["level"], line["event"]) == ("critical", "uncaught exception")
+    [error] = line["exception"]
+    assert (error["exc_type"], error["exc_value"]) == ("RuntimeError", "no")
+    assert error["frames"][-1]["filename"] == "<string>"
 
 
 def workers(port: int) -> Counter[int]:
