@@ -16,6 +16,7 @@ from services.common.clock import Clock, now_ms, rfc3339
 from services.common.problems import Problem, Unavailable
 from services.common.transaction import Transaction
 from services.core_api import records
+from services.core_api.gate import Gate
 from services.core_api.group_commit import GroupCommit
 from services.core_api.models import Loyalty, Page, TransactionRequest
 
@@ -30,6 +31,14 @@ class Accepted:
     transaction_id: str
     response: str
     replayed: bool
+
+
+@dataclass(frozen=True)
+class _Lane:
+    """The calls to one Redis node."""
+
+    commit: GroupCommit
+    gate: Gate
 
 
 class Transactions:
@@ -55,7 +64,7 @@ class Transactions:
         self._new_id = new_id
         self._script = scripts.script(__file__, "accept.lua")
         self._replicas_min = replicas_min
-        self._commits: dict[str, GroupCommit] = {}
+        self._lanes: dict[str, _Lane] = {}
 
     def check(self) -> None:
         """Raises one of `redis_client.ERRORS` if Redis is unavailable or mismatched."""
@@ -96,8 +105,9 @@ class Transactions:
             transaction_id, user_id, f"{created_ms:013d}:{transaction_id}", request_id,
             self._queue_limit, tracing.traceparent(span), *replay, *record,
         ]  # fmt: skip
-        with tracing.use(span):
-            outcome, earlier_response = self._commit(partition)(keys=keys, args=args)
+        lane = self._lane(partition)
+        with tracing.use(span), lane.gate.passed():
+            outcome, earlier_response = lane.commit(keys=keys, args=args)
         if outcome == "mismatch":
             detail = "This Idempotency-Key was used with another request; use a new one."
             raise Problem(422, detail, code="idempotency-key-reused")
@@ -107,17 +117,21 @@ class Transactions:
             return Accepted(records.id_in(earlier_response), earlier_response, replayed=True)
         return Accepted(transaction_id, response, replayed=False)
 
-    def _commit(self, partition: store.Partition) -> GroupCommit:
-        """One group commit per node, so that an unavailable node does not delay the others."""
-        lane = scripts.lane(self._redis, partition)
-        if lane not in self._commits:
-            self._commits[lane] = GroupCommit(self._redis, self._script, self._replicas_min)
-        return self._commits[lane]
+    def _lane(self, partition: store.Partition) -> _Lane:
+        """One for each node, so that an unavailable node does not delay the others."""
+        name = scripts.lane(self._redis, partition)
+        if name not in self._lanes:
+            commit = GroupCommit(self._redis, self._script, self._replicas_min)
+            # Another thread may have been faster.
+            self._lanes.setdefault(name, _Lane(commit, Gate()))
+        return self._lanes[name]
 
     def get(self, user_id: int, transaction_id: str) -> Transaction | None:
         """Returns the transaction; None if missing or owned by another user."""
+        partition = self._partition(user_id)
         try:
-            record = self._redis.hgetall(self._partition(user_id).transaction(transaction_id))
+            with self._lane(partition).gate.passed():
+                record = self._redis.hgetall(partition.transaction(transaction_id))
         except redis.ResponseError as error:
             record = error
         transaction = records.transaction(transaction_id, record)
@@ -127,12 +141,14 @@ class Transactions:
         """Up to `limit` of the user's transactions, newest first; Problem 422 for a bad cursor."""
         start = f"({_position(cursor, _INDEX_MEMBER)}" if cursor else "+"
         partition = self._partition(user_id)
-        members = self._members(partition.index(user_id), start, limit + 1)
-        pipeline = self._redis.pipeline(transaction=False)
-        ids = [member.partition(":")[2] for member in members[:limit]]
-        for transaction_id in ids:
-            pipeline.hgetall(partition.transaction(transaction_id))
-        transactions = map(records.transaction, ids, pipeline.execute(raise_on_error=False))
+        with self._lane(partition).gate.passed():
+            members = self._members(partition.index(user_id), start, limit + 1)
+            pipeline = self._redis.pipeline(transaction=False)
+            ids = [member.partition(":")[2] for member in members[:limit]]
+            for transaction_id in ids:
+                pipeline.hgetall(partition.transaction(transaction_id))
+            found = pipeline.execute(raise_on_error=False)
+        transactions = map(records.transaction, ids, found)
         more = len(members) > limit
         return Page(
             transactions=[t for t in transactions if t and t.user_id == user_id],
@@ -155,13 +171,14 @@ class Transactions:
         before = int(_position(cursor, _LEDGER_INDEX)) if cursor else None
         partition = self._partition(user_id)
         # Not in a MULTI, which a full Redis refuses.
-        with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.llen(partition.ledger(user_id))
-            pipeline.get(partition.points(user_id))
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.llen(partition.ledger(user_id))
+        pipeline.get(partition.points(user_id))
+        with self._lane(partition).gate.passed():
             length, points = pipeline.execute()
-        stop = min(length if before is None else before, length)
-        start = max(stop - limit, 0)
-        entries = self._redis.lrange(partition.ledger(user_id), start, stop - 1) if stop else []
+            stop = min(length if before is None else before, length)
+            start = max(stop - limit, 0)
+            entries = self._redis.lrange(partition.ledger(user_id), start, stop - 1) if stop else []
         return Loyalty(
             points=records.points(points),
             ledger=[credit for entry in reversed(entries) if (credit := records.credit(entry))],

@@ -4,6 +4,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from redis.exceptions import MovedError
 
 from services.common import redis_check, redis_client, scripts, store
 from services.common.redis_url import RedisSettings
+from services.common.server import THREADS
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
 from services.psp_connector import queue
@@ -181,6 +183,36 @@ def test_a_dead_master_stops_its_partitions_only(cluster: RedisCluster) -> None:
             assert accepts(transactions, user_id)
     wait_until(lambda: all(accepts(transactions, user_id) for user_id in lanes), what="failover")
     cluster.start(number)
+
+
+def test_a_hanging_master_holds_up_no_others(cluster: RedisCluster) -> None:
+    """Its requests do not occupy all threads: one tries it, and others fail at once, unsent."""
+    wait_until(cluster.is_healthy, what="a healthy cluster")
+    transactions, _queues = started(cluster)
+    client = connect(cluster)
+    lanes = {user_id: scripts.lane(client, partition) for partition, user_id in USERS.items()}
+    assert all(accepts(transactions, user_id) for user_id in lanes)
+    hanging, *others = lanes
+    node = redis_client.nodes(client)[lanes[hanging]]
+    others = [user_id for user_id in others if lanes[user_id] != lanes[hanging]]
+    refusals: list[str] = []
+
+    def refused() -> None:
+        try:
+            transactions.accept(hanging, REQUEST, "req", None)
+        except redis_client.ERRORS as error:
+            refusals.append(str(error))
+
+    with contextlib.closing(client), ThreadPoolExecutor(THREADS) as pool:
+        node.client_pause(timeout=60_000, all=False)  # writes
+        try:
+            for _ in range(10 * THREADS):
+                pool.submit(refused)
+            assert pool.submit(accepts, transactions, others[0]).result(30)
+        finally:
+            node.client_unpause()
+    at_once = [text for text in refusals if "another request is trying" in text]
+    assert len(at_once) > 8 * THREADS
 
 
 def test_a_lost_number_of_partitions_is_known_from_its_copies(cluster: RedisCluster) -> None:
