@@ -6,23 +6,19 @@ from collections.abc import Iterator
 
 import redis
 
-from services.common.scripts import NotReplicatedError
-
 
 class Gate:
-    """Lets calls pass; once one has timed out, only one at a time, until one does not."""
+    """Lets calls pass; once one has failed with `slow_error`, one at a time, until one does not."""
 
-    def __init__(self) -> None:
+    def __init__(self, slow_error: type[redis.RedisError]) -> None:
+        self._slow_error = slow_error
         self._lock = threading.Lock()
         self._inside = 0
         self._hangs = False
 
     @contextlib.contextmanager
     def passed(self) -> Iterator[None]:
-        """Surrounds a call; raises redis.TimeoutError at once if another one tries a hanging Redis.
-
-        A write that replicas do not confirm has waited for them as long as for a Redis that hangs.
-        """
+        """Surrounds a call; raises redis.TimeoutError at once if another one tries a slow Redis."""
         with self._lock:
             if self._hangs and self._inside:
                 raise redis.TimeoutError("no response lately; another request is trying")
@@ -30,7 +26,7 @@ class Gate:
         hangs = False
         try:
             yield
-        except (redis.TimeoutError, NotReplicatedError):
+        except self._slow_error:
             hangs = True
             raise
         finally:

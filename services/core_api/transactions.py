@@ -39,6 +39,8 @@ class _Lane:
 
     commit: GroupCommit
     gate: Gate
+    replicas: Gate
+    """For writes alone: reads wait for no replica."""
 
 
 class Transactions:
@@ -106,7 +108,7 @@ class Transactions:
             self._queue_limit, tracing.traceparent(span), *replay, *record,
         ]  # fmt: skip
         lane = self._lane(partition)
-        with tracing.use(span), lane.gate.passed():
+        with tracing.use(span), lane.replicas.passed(), lane.gate.passed():
             outcome, earlier_response = lane.commit(keys=keys, args=args)
         if outcome == "mismatch":
             detail = "This Idempotency-Key was used with another request; use a new one."
@@ -123,7 +125,8 @@ class Transactions:
         if name not in self._lanes:
             commit = GroupCommit(self._redis, self._script, self._replicas_min)
             # Another thread may have been faster.
-            self._lanes.setdefault(name, _Lane(commit, Gate()))
+            gates = Gate(redis.TimeoutError), Gate(scripts.NotReplicatedError)
+            self._lanes.setdefault(name, _Lane(commit, *gates))
         return self._lanes[name]
 
     def get(self, user_id: int, transaction_id: str) -> Transaction | None:

@@ -117,6 +117,26 @@ def test_a_partition_without_its_replicas_takes_no_slots(
     queue.join()
 
 
+def test_reads_wait_for_no_replica(redis_port: int, replica: Any) -> None:
+    """Nor are they refused while a write waits for one, as for a Redis that hangs."""
+    url = f"redis://127.0.0.1:{redis_port}/0"
+    client = redis_client.connect(url, timeout_seconds=2)
+    transactions = Transactions(client, 100, replicas_min=1)
+    transactions.accept(1, REQUEST, "req", None)
+    program = replica.info("server")["process_id"]
+    os.kill(program, signal.SIGSTOP)
+    try:
+        with pytest.raises(scripts.NotReplicatedError):
+            transactions.accept(1, REQUEST, "req", None)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(transactions.accept, 1, REQUEST, "req", None)
+            while not waiting.done():
+                assert transactions.page(1, 10, None).transactions
+            assert isinstance(waiting.exception(), scripts.NotReplicatedError)
+    finally:
+        os.kill(program, signal.SIGCONT)
+
+
 @pytest.mark.parametrize("key", [None, "k"])
 def test_a_repeated_accept_writes(client: Any, key: str | None) -> None:
     """Without a write, WAIT on a new connection would not cover the first call."""

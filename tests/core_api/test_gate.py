@@ -10,7 +10,7 @@ from services.core_api.gate import Gate
 
 def test_calls_to_a_redis_that_responds_pass_together() -> None:
     """Also after it refused one: that took no time."""
-    gate = Gate()
+    gate = Gate(redis.TimeoutError)
     with pytest.raises(redis.ConnectionError), gate.passed():
         raise redis.ConnectionError("refused")
     with gate.passed(), gate.passed():
@@ -24,7 +24,7 @@ def test_calls_to_a_redis_that_responds_pass_together() -> None:
 )
 def test_one_call_at_a_time_tries_a_redis_that_hangs(error: redis.RedisError) -> None:
     """The others fail at once, unsent, until a call gets its response."""
-    gate, is_inside, responds = Gate(), Event(), Event()
+    gate, is_inside, responds = Gate(type(error)), Event(), Event()
 
     def call() -> None:
         with gate.passed():
