@@ -19,6 +19,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from devtools.console.peer import is_foreign
 
 _POLICY_VIOLATION = 1008  # WebSocket close code, RFC 6455
+# The longest name of a file. The console's own paths have less than 100.
 _PATH_BYTES_MAX = 255
 _HEADERS = {
     # NiceGUI's own scripts are inline and compile Vue templates; nothing is loaded from elsewhere.

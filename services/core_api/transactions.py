@@ -124,8 +124,8 @@ class Transactions:
         name = scripts.lane(self._redis, partition)
         if name not in self._lanes:
             commit = GroupCommit(self._redis, self._script, self._replicas_min)
-            # Another thread may have been faster.
             gates = Gate(redis.TimeoutError), Gate(scripts.NotReplicatedError)
+            # Another thread may have been faster.
             self._lanes.setdefault(name, _Lane(commit, *gates))
         return self._lanes[name]
 
