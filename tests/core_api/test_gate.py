@@ -43,3 +43,25 @@ def test_one_call_at_a_time_tries_a_redis_that_hangs(error: redis.RedisError) ->
         trying.result(10)
     with gate.passed(), gate.passed():
         pass
+
+
+def test_a_burst_after_silence_passes_together() -> None:
+    """What a call met over a second ago refuses nobody; less than that ago, it still does."""
+    now = [100.0]
+    gate = Gate(redis.TimeoutError, clock=lambda: now[0])
+
+    def hang() -> None:
+        with pytest.raises(redis.TimeoutError, match="no response"), gate.passed():
+            now[0] += 5
+            raise redis.TimeoutError("no response")
+
+    hang()
+    now[0] += 1
+    with gate.passed():
+        now[0] += 5
+        with pytest.raises(redis.TimeoutError, match="another request"), gate.passed():
+            pytest.fail("a second call tries it while the first is under way")
+    hang()
+    now[0] += 1.1
+    with gate.passed(), gate.passed():
+        pass
