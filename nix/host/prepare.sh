@@ -31,7 +31,7 @@ debian_packages_missing() {
   [ -x /usr/bin/git ] || echo git
   [ -x /usr/bin/lnav ] || echo lnav
   [ -x /usr/bin/redis-check-rdb ] || echo redis-tools
-  /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+  /usr/bin/python3 -I -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
   [ "$need" = shell ] || return 0
   [ -x /usr/bin/wrk ] || echo wrk
   [ -e /usr/share/bash-completion/bash_completion ] || echo bash-completion
@@ -104,7 +104,7 @@ process_compose_version() {
 
 differences_from_pin() {
   {
-    echo "python|$(/usr/bin/python3 -c 'import platform; print(platform.python_version())')|$(pinned python)"
+    echo "python|$(/usr/bin/python3 -I -c 'import platform; print(platform.python_version())')|$(pinned python)"
     echo "redis|$(/usr/bin/redis-cli --version | cut -d ' ' -f 2)|$(pinned redis)"
     echo "process-compose|$(process_compose_version)|$(pinned process-compose)"
   } | awk -F '|' '$2 != $3 { printf "%s %s (pinned: %s), ", $1, $2, $3 }'
