@@ -51,15 +51,19 @@ def listeners(first_port: int, environ: Mapping[str, str]) -> dict[str, int]:
     return ports
 
 
-def shared_ports(first_port: int, environ: Mapping[str, str]) -> list[str]:
-    """A line for each port that several processes would listen on, as after a merge."""
-    names: dict[int, list[str]] = {}
+def clashes(first_port: int, environ: Mapping[str, str]) -> list[str]:
+    """A line for each port or route that several processes would have, as after a merge."""
+    names = {("route", "/health"): ["router"]}
     for name, port in listeners(first_port, environ).items():
-        names.setdefault(port, []).append(name)
-    remedy = "is one a copy? else change port_offset in the service.toml of one, then `new sync`"
+        names.setdefault(("port", str(port)), []).append(name)
+    for service in SERVICES.values():
+        if service.route:
+            names.setdefault(("route", f"/{service.route}"), []).append(service.name)
+    keys = {"port": "port_offset", "route": "route"}
     return [
-        f"{' and '.join(sharing)} have the same port, {port}: {remedy}"
-        for port, sharing in names.items()
+        f"{' and '.join(sharing)} have the same {kind}, {value}: is one a copy? else change"
+        f" {keys[kind]} in the service.toml of one, then `new sync`"
+        for (kind, value), sharing in names.items()
         if len(sharing) > 1
     ]
 

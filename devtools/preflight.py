@@ -20,12 +20,12 @@ from devtools.address import (
     NODES,
     AddressError,
     chosen_port,
+    clashes,
     free_block,
     has_own_redis,
     is_cluster,
     listeners,
     node_ports,
-    shared_ports,
 )
 from devtools.checkout import SET_BY_THE_STACK, of_stack
 from devtools.new import unsynced
@@ -54,7 +54,7 @@ def faults(environ: Mapping[str, str]) -> list[str]:
     lines += dotenv_faults(checkout) + unsynced.faults()
     try:
         first = chosen_port(environ)
-        lines += shared_ports(first, environ) + busy_ports(first, folder, environ)
+        lines += clashes(first, environ) + busy_ports(first, folder, environ)
     except AddressError as error:
         first = DEFAULT_PORT
         lines.append(str(error))

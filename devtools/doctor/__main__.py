@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 from devtools import arguments, environment, preflight, processes
-from devtools.address import DEFAULT_PORT, AddressError, is_cluster, running_port, shared_ports
+from devtools.address import DEFAULT_PORT, AddressError, clashes, is_cluster, running_port
 from devtools.checkout import Checkout, current
 from devtools.doctor import findings, machine
 from devtools.doctor.findings import Finding, Status
@@ -94,7 +94,7 @@ def _probes_of_stack(checkout: Checkout) -> dict[str, Probe]:
     moved = [] if faults else running.moved()
 
     def of_files() -> list[Finding]:
-        lines = shared_ports(first, checkout.merged) + unsynced.faults()
+        lines = clashes(first, checkout.merged) + unsynced.faults()
         return [Finding(line, "", "fault") for line in lines]
 
     probes: dict[str, Probe] = {

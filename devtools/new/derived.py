@@ -17,7 +17,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
 from devtools import settings
-from devtools.address import DEFAULT_PORT, shared_ports
+from devtools.address import DEFAULT_PORT, clashes
 from devtools.catalog import PYTHON, SERVICES, Service
 from devtools.new import CADDYFILE, CONTAINERS, EXAMPLE, INHERITED, PAGE, PROCESS_COMPOSE, render
 from devtools.new.unsynced import MODULE, ROUTE
@@ -181,7 +181,7 @@ MAKERS: Mapping[str, Callable[[str], str]] = {
 
 def main(root: Path) -> None:
     """Rewrites the derived files below `root`."""
-    if faults := settings.FAULTS + shared_ports(DEFAULT_PORT, {}):
+    if faults := settings.FAULTS + clashes(DEFAULT_PORT, {}):
         sys.exit("; ".join(faults))
     for name, make in MAKERS.items():
         path = root / name

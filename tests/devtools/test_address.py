@@ -1,5 +1,6 @@
 """The router's port and URL: from the caller, the last start, or the default."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,12 @@ from devtools.address import (
     HIGHEST,
     AddressError,
     chosen_port,
+    clashes,
     derived_port,
     router_url,
     running_port,
 )
+from devtools.catalog import SERVICES
 
 
 def test_auto_derives_a_block_from_the_folder(tmp_path: Path) -> None:
@@ -57,3 +60,15 @@ def test_any_other_port_is_accepted_or_refused(text: str) -> None:
             assert 1024 <= port_of({"PLATFORM_PORT": text}) == int(text) <= HIGHEST
         except AddressError as error:
             assert f"must be a number from 1024 to {HIGHEST}, or auto" in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize(("route", "other"), [("auth", "auth-api"), ("health", "router")])
+def test_services_that_share_a_route_are_named(
+    monkeypatch: pytest.MonkeyPatch, route: str, other: str
+) -> None:
+    """The router would refuse its configuration, or never forward to the service."""
+    assert clashes(8000, {}) == []
+    monkeypatch.setitem(SERVICES, "core-api", replace(SERVICES["core-api"], route=route))
+    [fault] = clashes(8000, {})
+    assert fault.startswith(f"{other} and core-api have the same route, /{route}: ")
+    assert "change route in the service.toml" in fault

@@ -171,16 +171,21 @@ def test_a_file_that_cannot_be_changed_is_named(
         tree.git("checkout", "--quiet", ".")
 
 
-def test_services_with_the_same_port_are_named(tree: Tree) -> None:
-    """Two branches may take the same offset; after their merge `new sync` refuses it."""
+@pytest.mark.parametrize(
+    ("own", "taken", "message"),
+    [
+        ("port_offset = 2", "port_offset = 1", "same port, .*is one a copy.*change port_offset in"),
+        ('route = "transactions"', 'route = "auth"', "same route, /auth: .*change route in"),
+    ],
+)
+def test_services_with_the_same_port_or_route_are_named(
+    tree: Tree, own: str, taken: str, message: str
+) -> None:
+    """Two branches may take the same one; after their merge `new sync` refuses it."""
     path = tree.folder / "services/core_api/service.toml"
-    path.write_text(path.read_text().replace("port_offset = 2", "port_offset = 1"))
+    path.write_text(path.read_text().replace(own, taken))
     try:
-        refuses(
-            tree,
-            ["sync"],
-            "auth-api and core-api have the same port.*is one a copy.*change port_offset in",
-        )
+        refuses(tree, ["sync"], f"auth-api and core-api have the {message}")
     finally:
         tree.git("checkout", "--quiet", ".")
 
