@@ -6,18 +6,23 @@ cannot forge Sec-Fetch-Site. Changes go through NiceGUI's WebSocket, where each 
 must name the page's id: 122 random bits, known only to that page. Connections of other users of the
 machine are closed at once where the system reports their owner (Linux): idle ones would take the
 places of the console's own.
+
+Only 127.0.0.1 is served. `localhost` may resolve to ::1, too, where any user can listen at the same
+port: a page from there, which then closed it, would pass for the console's own.
 """
 
 import asyncio
 import re
 
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.datastructures import URL, Headers, MutableHeaders
+from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from devtools.console.peer import is_foreign
 
+_HOST = re.compile(r"127\.0\.0\.1(:\d{1,5})?", re.ASCII)
+_OTHER_NAME = re.compile(r"(?:localhost|platform\.localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
 _POLICY_VIOLATION = 1008  # WebSocket close code, RFC 6455
 # The longest name of a file. The console's own paths have less than 100.
 _PATH_BYTES_MAX = 255
@@ -45,18 +50,27 @@ class OwnUserProtocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type]  # of 
 class Guard:
     """ASGI middleware for HTTP and WebSocket requests."""
 
-    def __init__(self, app: ASGIApp, hosts: re.Pattern[str]) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._is_host = hosts.fullmatch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Forwards or refuses a request: 421 for its Host, 403 for its origin, 400 for its path."""
+        """Forwards or refuses a request: 421 for its Host, 403 for its origin, 400 for its path.
+
+        A GET of another name of the loopback is redirected.
+        """
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
-        status = self._refusal(scope.get("method"), scope["path"], Headers(scope=scope))
+        headers = Headers(scope=scope)
+        status = self._refusal(scope.get("method"), scope["path"], headers)
+        other_name = _OTHER_NAME.fullmatch(headers.get("host", ""))
         if not status:
             await self._app(scope, receive, _with_headers(send))
+        elif other_name and scope.get("method") == "GET":
+            query = scope["query_string"].decode("latin-1")
+            netloc = f"127.0.0.1{other_name[1] or ''}"
+            url = URL(scheme="http", netloc=netloc, path=scope["path"], query=query)
+            await RedirectResponse(url)(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
         else:
@@ -65,7 +79,7 @@ class Guard:
 
     def _refusal(self, method: str | None, path: str, headers: Headers) -> int:
         host = headers.get("host", "")
-        if not self._is_host(host):
+        if not _HOST.fullmatch(host):
             return 421
         if headers.get("origin", f"http://{host}") != f"http://{host}":
             return 403

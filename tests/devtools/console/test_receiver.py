@@ -25,7 +25,6 @@ from starlette.websockets import WebSocket
 from devtools.console import peer, receiver
 from devtools.console.guard import Guard, OwnUserProtocol
 from devtools.console.spans import SpanStore
-from services.common.settings import HttpSettings
 from tests import support
 from tests.devtools.console.traces import payment
 
@@ -61,7 +60,7 @@ def client(store: SpanStore) -> Iterator[httpx.Client]:
             Route("/", page, methods=["GET", "POST"]),
             WebSocketRoute("/", socket),
         ],
-        middleware=[Middleware(Guard, hosts=HttpSettings(http_port=port).hosts())],
+        middleware=[Middleware(Guard)],
     )
     server = uvicorn.Server(uvicorn.Config(app, port=port, http=OwnUserProtocol, log_config=None))
     thread = threading.Thread(target=server.run)
@@ -131,7 +130,8 @@ def test_an_exporter_that_ends_while_it_sends_logs_nothing(
     ("method", "headers", "status"),
     [
         ("GET", {}, 200),
-        ("GET", {"Host": "localhost:8006", "Origin": "http://localhost:8006"}, 200),
+        ("GET", {"Host": "127.0.0.1:8006", "Origin": "http://127.0.0.1:8006"}, 200),
+        ("POST", {"Host": "localhost:8006", "Origin": "http://localhost:8006"}, 421),
         ("GET", LINK, 200),
         ("GET", LINK | {DEST: "iframe"}, 403),
         ("GET", {"Host": "evil.example:8006"}, 421),
@@ -143,7 +143,8 @@ def test_an_exporter_that_ends_while_it_sends_logs_nothing(
         ("GET", {SITE: "cross-site", MODE: "no-cors"}, 403),
         ("GET", {SITE: "same-site", MODE: "cors"}, 403),
         ("POST", LINK, 403),
-        ("GET", UPGRADE | {"Host": "localhost:8006", "Origin": "http://localhost:8006"}, 101),
+        ("GET", UPGRADE | {"Host": "127.0.0.1:8006", "Origin": "http://127.0.0.1:8006"}, 101),
+        ("GET", UPGRADE | {"Host": "localhost:8006", "Origin": "http://localhost:8006"}, 403),
         ("GET", UPGRADE | {"Origin": "http://evil.example"}, 403),
         ("GET", UPGRADE | {"Origin": "null"}, 403),
     ],
@@ -157,6 +158,14 @@ def test_foreign_pages_are_refused(
     """
     with client.stream(method, "/", headers=headers) as response:
         assert response.status_code == status
+
+
+@pytest.mark.parametrize("name", ["localhost", "platform.localhost", "[::1]"])
+def test_other_names_of_the_loopback_are_redirected(client: httpx.Client, name: str) -> None:
+    """Another user may listen at ::1, and a browser tell the pages of both by port only."""
+    response = client.get("/payments/%40?a=%26b", headers={"Host": f"{name}:8006"})
+    assert response.status_code == 307
+    assert response.headers["location"] == "http://127.0.0.1:8006/payments/@?a=%26b"
 
 
 @pytest.mark.parametrize(
