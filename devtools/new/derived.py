@@ -76,6 +76,8 @@ def processes(text: str) -> str:
         _put(blocks["ready"]["depends_on"], name, _flow(condition="process_log_ready"))
         if service.route:
             _put(blocks["router"]["depends_on"], name, _flow(condition="process_started"))
+        else:
+            blocks["router"]["depends_on"].pop(name, None)
     return _dump(document)
 
 
@@ -94,33 +96,57 @@ def containers(text: str) -> str:
     """Updates deploy/compose.yaml."""
     shared = set(_yaml().load(text)["x-logging"])
     document = _complete(text, lambda service: _container(service, shared))
-    services, router = document["services"], document["services"]["router"]
+    services = document["services"]
     for name in [name for name in services if name not in SERVICES]:
         _remove_container(document, name)
     for name, service in PYTHON.items():
         _add_variables(services[name]["environment"], _variables(service, shared), shared)
+        if service.route:
+            _connect(document, service)
+        else:
+            _disconnect(document, name)
         for network in services[name]["networks"]:
             _put(document["networks"], network, _flow(internal=True))
-        if service.route:
-            address = f"{name}:{_FIRST_PORT + service.port_offset}"
-            _put(router["environment"], f"{service.variable}_ADDRESS", address)
-            _put(router["depends_on"], name, _flow(condition="service_healthy"))
-            _join(router, services[name], f"router-{name}")
         if "redis" in service.needs:
             _join(services["redis"], services[name], f"{name}-redis")
     return _dump(document)
 
 
+def _connect(document: Any, service: Service) -> None:
+    """Lets the router reach a service."""
+    container, router = (document["services"][name] for name in (service.name, "router"))
+    variable, network = f"{service.variable}_ADDRESS", f"router-{service.name}"
+    address = f"{service.name}:{_FIRST_PORT + service.port_offset}"
+    _put(router["environment"], variable, address)
+    if re.fullmatch(rf"{service.name}:\d+", router["environment"][variable]):  # one upstream
+        router["environment"][variable] = address
+    _put(router["depends_on"], service.name, _flow(condition="service_healthy"))
+    networks = container["networks"], router["networks"]
+    if not {*networks[0]}.intersection(networks[1]):
+        for names in networks:
+            if network not in names:
+                names.append(network)
+
+
+def _disconnect(document: Any, name: str) -> None:
+    """Undoes `_connect`."""
+    router = document["services"]["router"]
+    router["environment"].pop(f"{name.replace('-', '_').upper()}_ADDRESS", None)
+    router["depends_on"].pop(name, None)
+    _remove_network(document, f"router-{name}")
+
+
 def _remove_container(document: Any, name: str) -> None:
-    services = document["services"]
-    variable = name.replace("-", "_").upper()
-    services["router"]["environment"].pop(f"{variable}_ADDRESS", None)
-    services["router"]["depends_on"].pop(name, None)
-    for network in services.pop(name)["networks"]:
-        document["networks"].pop(network, None)
-        for service in services.values():
-            if network in service["networks"]:
-                service["networks"].remove(network)
+    _disconnect(document, name)
+    for network in document["services"].pop(name)["networks"]:
+        _remove_network(document, network)
+
+
+def _remove_network(document: Any, network: str) -> None:
+    document["networks"].pop(network, None)
+    for service in document["services"].values():
+        if network in service["networks"]:
+            service["networks"].remove(network)
 
 
 def _join(service: Any, other: Any, network: str) -> None:
