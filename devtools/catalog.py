@@ -111,7 +111,11 @@ def _fault(fields: Mapping[str, Any]) -> str:
 
 def _read(path: Path) -> Service:
     fields = _toml(path)
-    if fault := _fault(fields):
+    fault = _fault(fields)
+    is_python = path.with_name("__main__.py").exists() and path.is_relative_to(_SERVICES)
+    if is_python and "packages" not in fields:
+        fault = fault or "packages is missing: [] if it imports only what all services do"
+    if fault:
         sys.exit(f"platform: correct {path}: {fault}")
     if "packages" in fields:
         fields["packages"] += _SHARED

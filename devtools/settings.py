@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from pydantic.fields import FieldInfo
+
 from devtools import envfile
 from devtools.catalog import PYTHON
 from devtools.checkout import SET_BY_THE_STACK, Checkout
@@ -114,18 +116,25 @@ def _default(field: str, services: dict[str, type[Settings]]) -> str:
     if field.upper() in _DEFAULTS:
         return _DEFAULTS[field.upper()]
     defaults = {
-        service: str(settings.model_fields[field].get_default(call_default_factory=False) or "none")
-        for service, settings in services.items()
+        service: _shown(settings.model_fields[field]) for service, settings in services.items()
     }
     usual = next(iter(defaults.values()))
     others = [f"{service}: {value}" for service, value in defaults.items() if value != usual]
     return f"{usual}; {', '.join(others)}" if others else usual
 
 
+def _shown(field: FieldInfo) -> str:
+    default = field.get_default(call_default_factory=False)
+    if field.is_required():
+        return "none: it must be set"
+    return "none" if default is None else str(default) or "none"
+
+
 def table() -> str:
     """All settings in Markdown, a row for each."""
     heads = ("variable", "read by", "default", "meaning"), ("---",) * 4
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in (*heads, *rows()))
+    lines = [[cell.replace("|", r"\|") for cell in cells] for cells in (*heads, *rows())]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def example() -> str:

@@ -20,7 +20,7 @@ from devtools import settings
 from devtools.address import DEFAULT_PORT, clashes
 from devtools.catalog import PYTHON, SERVICES, Service
 from devtools.new import CADDYFILE, CONTAINERS, EXAMPLE, INHERITED, PAGE, PROCESS_COMPOSE, render
-from devtools.new.unsynced import MODULE, ROUTE
+from devtools.new.unsynced import MODULE, ROUTE, block
 from services.common.settings import FILE_ALLOWED, is_secret
 
 _ROUTE = (
@@ -55,11 +55,13 @@ def _put(mapping: Any, name: str, value: Any) -> None:
         mapping.insert(max(len(mapping) - 1, 0), name, value)
 
 
-def _complete(text: str, block: Callable[[Service], str]) -> Any:
+def _complete(text: str, render_block: Callable[[Service], str]) -> Any:
     """The document, with a block for each service that has none, before that of the router."""
     for name, service in PYTHON.items():
-        if f"\n  {name}:\n" not in text:
-            text = text.replace("\n  router:\n", f"\n{block(service)}  router:\n")
+        if not block(name).search(text):
+            router = block("router").search(text)
+            at = router.start() if router else len(text)
+            text = text[:at] + render_block(service) + text[at:]
     return _yaml().load(text)
 
 
@@ -157,7 +159,8 @@ def _join(service: Any, other: Any, network: str) -> None:
 def _add_variables(environment: Any, variables: Mapping[str, str], shared: Collection[str]) -> None:
     """Adds missing variables, and removes those passed through but not read."""
     for name in [*environment]:
-        if name not in (*shared, *variables) and environment[name] == _passed(name):
+        is_ours = environment[name] in {_passed(name), _secret(name.removesuffix("_FILE"))}
+        if is_ours and name not in (*shared, *variables):
             environment.pop(name)
     for name, value in variables.items():
         _put(environment, name, value)
@@ -165,6 +168,10 @@ def _add_variables(environment: Any, variables: Mapping[str, str], shared: Colle
 
 def _passed(name: str) -> str:
     return f"${{{name}:-}}"
+
+
+def _secret(name: str) -> str:
+    return f"/run/secrets/{name.lower().replace('_', '-')}"
 
 
 def _variables(service: Service, shared: Collection[str]) -> dict[str, str]:
@@ -178,7 +185,7 @@ def _variables(service: Service, shared: Collection[str]) -> dict[str, str]:
         if not is_secret(field):
             variables[variable] = _passed(variable)
         if is_secret(field) or FILE_ALLOWED in field.metadata:
-            variables[f"{variable}_FILE"] = f"/run/secrets/{name.replace('_', '-')}"
+            variables[f"{variable}_FILE"] = _secret(name)
     return dict(sorted(variables.items()))
 
 

@@ -35,11 +35,16 @@ def _text(path: Path) -> str:
 def _processes(text: str) -> set[str]:
     """Services without a process, and processes of services that are gone."""
     started = {module.replace("_", "-") for module in MODULE.findall(text)}
-    return {name for name in started | PYTHON.keys() if _has(text, name) != (name in PYTHON)}
+    return {
+        name
+        for name in started | PYTHON.keys()
+        if bool(block(name).search(text)) != (name in PYTHON)
+    }
 
 
-def _has(text: str, name: str) -> bool:
-    return f"\n  {name}:\n" in text
+def block(name: str) -> re.Pattern[str]:
+    """The beginning of the block of a process or container; a comment or an anchor may follow."""
+    return re.compile(rf"^  (['\"]?){name}\1:(?=\s)", re.MULTILINE)
 
 
 def _routes(text: str) -> set[str]:

@@ -67,7 +67,13 @@ def test_a_broken_service_is_one_fault(code: Path, line: str, error: str) -> Non
 
 @pytest.mark.parametrize(
     "text",
-    ["port_offset", "port_offset = 9\nrout = 1", "port_offset = 9\nname = 'a'", "packages = []"]
+    [
+        "port_offset",
+        "port_offset = 9",
+        "port_offset = 9\nrout = 1",
+        "port_offset = 9\nname = 'a'",
+        "packages = []",
+    ]
     + [f"port_offset = {offset}" for offset in ("'2'", "2.0", "70000")]
     + [
         f"port_offset = 2\n{line}"

@@ -1,8 +1,10 @@
 """Misspelt settings are found; variables of other programs are not."""
 
 import pytest
+from pydantic import Field
 
 from devtools import settings
+from services.common.settings import Settings
 
 TYPOS = {
     "PSP_TIMEOUT": "PSP_TIMEOUT_SECONDS",
@@ -39,3 +41,20 @@ def test_there_is_no_false_alarm() -> None:
     """Neither for our variables, nor other programs', nor in `.env` for OpenTelemetry's."""
     assert settings.typos([*COMMON.split(), *settings.known()]) == []
     assert settings.typos(FOREIGN.split(), of_envfile=True) == []
+
+
+def test_the_lists_show_each_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also 0 and False, and that a setting must be set; a `|` does not end a cell."""
+
+    class Extra(Settings):
+        extra_zero: int = Field(default=0, description="one|two")
+        extra_off: bool = Field(default=False, description="off")
+        extra_name: str = Field(description="the name")
+
+    monkeypatch.setattr(
+        settings, "SETTINGS", {"core-api": settings.SETTINGS["core-api"], "x": Extra}
+    )
+    table = settings.table()
+    assert r"| `EXTRA_ZERO` | x | 0 | one\|two |" in table
+    assert "| `EXTRA_OFF` | x | False | off |" in table
+    assert "| `EXTRA_NAME` | x | none: it must be set | the name |" in table

@@ -4,14 +4,12 @@ import re
 import shutil
 import signal
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 
-from devtools.catalog import PYTHON, SERVICES
-from devtools.new import CADDYFILE, CONTAINERS, PROCESS_COMPOSE, derived
+from devtools.catalog import SERVICES
+from devtools.new import CADDYFILE
 from devtools.new.checkout import _users
 from devtools.new.request import Request
 from tests.new.tree import KINDS, RUN_SECONDS_MAX, Tree, copy
@@ -55,33 +53,6 @@ def test_new_services_are_removed_without_a_trace(grown: Tree, tmp_path: Path) -
         assert (done.returncode, done.stderr) == (0, "")
     clone.git("add", "--all")
     assert clone.git("diff", "--cached", "--stat", f"HEAD~{len(KINDS)}") == ""
-
-
-def test_a_changed_route_is_in_the_caddyfile() -> None:
-    """`new sync` replaces the previous prefix of a service."""
-    text = (ROOT / CADDYFILE).read_text()
-    assert derived.caddyfile(text.replace("service transactions", "service former")) == text
-
-
-def test_a_changed_port_or_route_is_in_the_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The router reaches a service at its port, or not at all; several upstreams stay."""
-    text, service = (ROOT / CONTAINERS).read_text(), SERVICES["auth-api"]
-    monkeypatch.setitem(PYTHON, "auth-api", replace(service, port_offset=9))
-    assert derived.containers(text) == text.replace("auth-api:8001", "auth-api:8009")
-    several = text.replace("auth-api:8001", "auth-api:8001 auth-api-2:8001")
-    assert derived.containers(several) == several
-    monkeypatch.setitem(PYTHON, "auth-api", replace(service, route=""))
-    without = derived.containers(text)
-    assert "AUTH_API_ADDRESS" not in without
-    assert "router-auth-api" not in without
-    stack = yaml.safe_load(derived.processes((ROOT / PROCESS_COMPOSE).read_text()))
-    assert "auth-api" not in stack["processes"]["router"]["depends_on"]
-    monkeypatch.undo()
-    routed = yaml.safe_load(derived.containers(without))["services"]
-    assert routed["router"] == yaml.safe_load(text)["services"]["router"] | {
-        "networks": ["front", "router-core-api", "router-auth-api"]
-    }
-    assert routed["auth-api"] == yaml.safe_load(text)["services"]["auth-api"]
 
 
 NAMES_REFUSED = {

@@ -1,0 +1,69 @@
+"""`new sync`: the derived files follow each service.toml, and what was written by hand stays."""
+
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from devtools.catalog import PYTHON, SERVICES
+from devtools.new import CADDYFILE, CONTAINERS, PROCESS_COMPOSE, derived, unsynced
+from tests.support import ROOT
+
+
+def test_a_changed_route_is_in_the_caddyfile() -> None:
+    """`new sync` replaces the previous prefix of a service."""
+    text = (ROOT / CADDYFILE).read_text()
+    assert derived.caddyfile(text.replace("service transactions", "service former")) == text
+
+
+def test_a_changed_port_or_route_is_in_the_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The router reaches a service at its port, or not at all; several upstreams stay."""
+    text, service = (ROOT / CONTAINERS).read_text(), SERVICES["auth-api"]
+    monkeypatch.setitem(PYTHON, "auth-api", replace(service, port_offset=9))
+    assert derived.containers(text) == text.replace("auth-api:8001", "auth-api:8009")
+    several = text.replace("auth-api:8001", "auth-api:8001 auth-api-2:8001")
+    assert derived.containers(several) == several
+    monkeypatch.setitem(PYTHON, "auth-api", replace(service, route=""))
+    without = derived.containers(text)
+    assert "AUTH_API_ADDRESS" not in without
+    assert "router-auth-api" not in without
+    stack = yaml.safe_load(derived.processes((ROOT / PROCESS_COMPOSE).read_text()))
+    assert "auth-api" not in stack["processes"]["router"]["depends_on"]
+    monkeypatch.undo()
+    routed = yaml.safe_load(derived.containers(without))["services"]
+    assert routed["router"] == yaml.safe_load(text)["services"]["router"] | {
+        "networks": ["front", "router-core-api", "router-auth-api"]
+    }
+    assert routed["auth-api"] == yaml.safe_load(text)["services"]["auth-api"]
+
+
+@pytest.mark.parametrize("name", ["core-api: # takes the money", '"core-api":'])
+@pytest.mark.parametrize("file", [PROCESS_COMPOSE, CONTAINERS])
+def test_a_note_beside_the_name_of_a_block_stays(file: str, name: str) -> None:
+    """The block is found, at a start and by `new sync`, and is not made again."""
+    text = (ROOT / file).read_text().replace("\n  core-api:\n", f"\n  {name}\n")
+    assert unsynced.block("core-api").search(text)
+    assert derived.MAKERS[file](text) == text
+
+
+@pytest.mark.parametrize(
+    "description", ["rates: EUR, USD", "# 1", "*", "{a}", "- a", "'", '"', "<b>", "a\nb", "5", ""]
+)
+def test_a_block_is_made_with_any_description(
+    monkeypatch: pytest.MonkeyPatch, description: str
+) -> None:
+    """As it stands in service.toml."""
+    extra = replace(SERVICES["core-api"], name="extra-api", description=description)
+    for services in (PYTHON, SERVICES):
+        monkeypatch.setitem(services, "extra-api", extra)
+    made = yaml.safe_load(derived.processes((ROOT / PROCESS_COMPOSE).read_text()))
+    assert made["processes"]["extra-api"]["description"] == description
+
+
+def test_a_setting_that_is_gone_is_passed_to_no_container() -> None:
+    """Neither its value nor its secret's file; another file stays."""
+    text, line = (ROOT / CONTAINERS).read_text(), "      WORKERS: ${WORKERS:-}\n"
+    gone = "      FORMER: ${FORMER:-}\n      FORMER_KEY_FILE: /run/secrets/former-key\n"
+    assert derived.containers(text.replace(line, gone + line)) == text
+    own = text.replace(line, "      OWN_FILE: /data/own\n" + line)
+    assert derived.containers(own) == own
