@@ -26,6 +26,7 @@ from services.common.settings import FILE_ALLOWED, is_secret
 _ROUTE = (
     "\t\timport service {route} {{${variable}_ADDRESS:127.0.0.1:{variable}_ADDRESS-is-not-set}}\n"
 )
+_IMAGE = re.compile(r"platform/([a-z0-9-]+)")
 _FIRST_PORT = 8000  # in the containers; nix/images.nix has it, too
 
 
@@ -70,7 +71,8 @@ def processes(text: str) -> str:
     document = _complete(text, lambda s: render.block(PROCESS_COMPOSE, {"service": s}))
     blocks = document["processes"]
     for name, process in list(blocks.items()):
-        if MODULE.search(process["command"]) and name not in SERVICES:
+        module = MODULE.search(process.get("command", ""))
+        if module and module[1].replace("_", "-") not in SERVICES:
             for other in (blocks, blocks["ready"]["depends_on"], blocks["router"]["depends_on"]):
                 other.pop(name, None)
     for name, service in PYTHON.items():
@@ -99,8 +101,10 @@ def containers(text: str) -> str:
     shared = set(_yaml().load(text)["x-logging"])
     document = _complete(text, lambda service: _container(service, shared))
     services = document["services"]
-    for name in [name for name in services if name not in SERVICES]:
-        _remove_container(document, name)
+    for name, container in list(services.items()):
+        image = _IMAGE.match(container.get("image", ""))
+        if image and image[1] not in SERVICES:
+            _remove_container(document, name)
     for name, service in PYTHON.items():
         _add_variables(services[name]["environment"], _variables(service, shared), shared)
         if service.route:
@@ -147,7 +151,7 @@ def _remove_container(document: Any, name: str) -> None:
 def _remove_network(document: Any, network: str) -> None:
     document["networks"].pop(network, None)
     for service in document["services"].values():
-        if network in service["networks"]:
+        if network in service.get("networks", ()):
             service["networks"].remove(network)
 
 

@@ -47,6 +47,22 @@ def test_a_note_beside_the_name_of_a_block_stays(file: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("file", "before", "block"),
+    [
+        (PROCESS_COMPOSE, "processes:\n", "  mine:\n    command: sleep 1\n"),
+        (PROCESS_COMPOSE, "processes:\n", "  other:\n    command: python -m services.core_api\n"),
+        (CONTAINERS, "services:\n", "  jaeger:\n    image: jaegertracing/jaeger:2\n"),
+        (CONTAINERS, "services:\n", "  other:\n    image: platform/core-api:latest\n"),
+    ],
+)
+def test_a_block_of_the_users_own_stays(file: str, before: str, block: str) -> None:
+    """A process or container of another program, or a second one of a service."""
+    text = (ROOT / file).read_text().replace(f"\n{before}", f"\n{before}{block}\n")
+    assert block in text
+    assert derived.MAKERS[file](text) == text
+
+
+@pytest.mark.parametrize(
     "description", ["rates: EUR, USD", "# 1", "*", "{a}", "- a", "'", '"', "<b>", "a\nb", "5", ""]
 )
 def test_a_block_is_made_with_any_description(
