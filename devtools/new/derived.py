@@ -23,9 +23,6 @@ from devtools.new import CADDYFILE, CONTAINERS, EXAMPLE, INHERITED, PAGE, PROCES
 from devtools.new.unsynced import MODULE, ROUTE, block
 from services.common.settings import FILE_ALLOWED, is_secret
 
-_ROUTE = (
-    "\t\timport service {route} {{${variable}_ADDRESS:127.0.0.1:{variable}_ADDRESS-is-not-set}}\n"
-)
 _IMAGE = re.compile(r"platform/([a-z0-9-]+)")
 _FIRST_PORT = 8000  # in the containers; nix/images.nix has it, too
 
@@ -86,14 +83,21 @@ def processes(text: str) -> str:
 
 
 def caddyfile(text: str) -> str:
-    """Updates the router's configuration, which has a line for each route."""
-    lines = text.splitlines(keepends=True)
-    present = [(n, match[2]) for n, line in enumerate(lines) if (match := ROUTE.match(line))]
-    routed = {service.variable: service.route for service in SERVICES.values() if service.route}
-    # In the order of the file; a new route comes last.
-    variables = dict.fromkeys([variable for _, variable in present if variable in routed])
-    routes = [_ROUTE.format(route=routed[name], variable=name) for name in variables | routed]
-    return "".join([*lines[: present[0][0]], *routes, *lines[present[-1][0] + 1 :]])
+    """Updates the router's configuration, which has a line for each route; a new one comes last."""
+    missing = {service.variable: service.route for service in SERVICES.values() if service.route}
+    lines, end = [], -1
+    for line in text.splitlines(keepends=True):
+        if match := ROUTE.match(line):
+            route = missing.pop(match[2], None)
+            if route:
+                lines.append(line if match[1] == route else _route(match[2], route))
+            end = len(lines)
+        else:
+            lines.append(line)
+    if end < 0:
+        raise LookupError("no line `import service`")
+    lines[end:end] = [_route(*item) for item in missing.items()]
+    return "".join(lines)
 
 
 def containers(text: str) -> str:
@@ -140,6 +144,11 @@ def _disconnect(document: Any, name: str) -> None:
     router["environment"].pop(f"{name.replace('-', '_').upper()}_ADDRESS", None)
     router["depends_on"].pop(name, None)
     _remove_network(document, f"router-{name}")
+
+
+def _route(variable: str, route: str) -> str:
+    address = f"{{${variable}_ADDRESS:127.0.0.1:{variable}_ADDRESS-is-not-set}}"
+    return f"\t\timport service {route} {address}\n"
 
 
 def _remove_container(document: Any, name: str) -> None:

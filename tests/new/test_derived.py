@@ -16,6 +16,18 @@ def test_a_changed_route_is_in_the_caddyfile() -> None:
     assert derived.caddyfile(text.replace("service transactions", "service former")) == text
 
 
+def test_what_stands_between_the_routes_stays() -> None:
+    """A comment, a route to another program; a line that a merge has doubled goes."""
+    text, line = (ROOT / CADDYFILE).read_text(), "\t\timport service transactions"
+    own = text.replace(line, f"\t\t# mine\n\t\timport service other 127.0.0.1:9000\n{line}")
+    assert derived.caddyfile(own) == own != text
+    [routed] = [one for one in text.splitlines(keepends=True) if one.startswith(line)]
+    assert derived.caddyfile(text.replace(routed, routed * 2)) == text
+    assert derived.caddyfile(text.replace(routed, "")) == text
+    with pytest.raises(LookupError):
+        derived.caddyfile("")
+
+
 def test_a_changed_port_or_route_is_in_the_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The router reaches a service at its port, or not at all; several upstreams stay."""
     text, service = (ROOT / CONTAINERS).read_text(), SERVICES["auth-api"]
