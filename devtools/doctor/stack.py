@@ -16,6 +16,7 @@ from devtools.catalog import ALL_PROCESSES, CONSOLE, LISTENERS
 from devtools.checkout import SET_BY_THE_STACK, Checkout
 from devtools.doctor import data
 from devtools.doctor.findings import Finding
+from devtools.new import unsynced
 from devtools.processes import Holder, Member
 from devtools.settings import SETTINGS
 from devtools.supervisor import ProcessState, Supervisor, SupervisorError, UnresponsiveError
@@ -128,8 +129,8 @@ class Running:
     def _log(self, name: str) -> str:
         name = name.removesuffix(" bus")
         file = f"{name}.log"
-        if name not in ALL_PROCESSES:  # a replica, as after `scale`
-            service, _, replica = name.rpartition("-")
+        service, _, replica = name.rpartition("-")
+        if name not in ALL_PROCESSES and replica.isdigit():  # a replica, as after `scale`
             file = f"{service}.log" + ("" if replica == "0" else f".{replica}")
         return f"see {self._checkout.state}/logs/{file}"
 
@@ -152,7 +153,8 @@ class Running:
         """Processes of the running stack that the code no longer has, as after `git checkout`."""
         note, remedy = "not in the code as it is now", "`platform down`, then `platform up -D`"
         states = dict.fromkeys(self._listed.values())
-        removed = [one for one in states if one.service not in ALL_PROCESSES]
+        known = ALL_PROCESSES | unsynced.own_processes()
+        removed = [one for one in states if known.isdisjoint({one.name, one.service})]
         failing = {one.name for one in removed if one.has_crashed} | self._crashing
         return [
             Finding(

@@ -20,7 +20,7 @@ from devtools import settings
 from devtools.address import DEFAULT_PORT, clashes
 from devtools.catalog import PYTHON, SERVICES, Service
 from devtools.new import CADDYFILE, CONTAINERS, EXAMPLE, INHERITED, PAGE, PROCESS_COMPOSE, render
-from devtools.new.unsynced import MODULE, ROUTE, block
+from devtools.new.unsynced import MODULE, ROUTE, blocks
 from services.common.settings import FILE_ALLOWED, is_secret
 
 _IMAGE = re.compile(r"platform/([a-z0-9-]+)")
@@ -53,32 +53,32 @@ def _put(mapping: Any, name: str, value: Any) -> None:
         mapping.insert(max(len(mapping) - 1, 0), name, value)
 
 
-def _complete(text: str, render_block: Callable[[Service], str]) -> Any:
+def _complete(text: str, section: str, block: Callable[[Service], str]) -> Any:
     """The document, with a block for each service that has none, before that of the router."""
     for name, service in PYTHON.items():
-        if not block(name).search(text):
-            router = block("router").search(text)
-            at = router.start() if router else len(text)
-            text = text[:at] + render_block(service) + text[at:]
+        present = blocks(text, section)
+        if name not in present:
+            at = present["router"]
+            text = text[:at] + block(service) + text[at:]
     return _yaml().load(text)
 
 
 def processes(text: str) -> str:
     """Updates process-compose.yaml."""
-    document = _complete(text, lambda s: render.block(PROCESS_COMPOSE, {"service": s}))
-    blocks = document["processes"]
-    for name, process in list(blocks.items()):
+    document = _complete(text, "processes", lambda s: render.block(PROCESS_COMPOSE, {"service": s}))
+    present = document["processes"]
+    for name, process in list(present.items()):
         module = MODULE.search(process.get("command", ""))
         if module and module[1].replace("_", "-") not in SERVICES:
-            for other in (blocks, blocks["ready"]["depends_on"], blocks["router"]["depends_on"]):
+            for other in (present, present["ready"]["depends_on"], present["router"]["depends_on"]):
                 other.pop(name, None)
     for name, service in PYTHON.items():
-        blocks[name]["description"] = service.description
-        _put(blocks["ready"]["depends_on"], name, _flow(condition="process_log_ready"))
+        present[name]["description"] = service.description
+        _put(present["ready"]["depends_on"], name, _flow(condition="process_log_ready"))
         if service.route:
-            _put(blocks["router"]["depends_on"], name, _flow(condition="process_started"))
+            _put(present["router"]["depends_on"], name, _flow(condition="process_started"))
         else:
-            blocks["router"]["depends_on"].pop(name, None)
+            present["router"]["depends_on"].pop(name, None)
     return _dump(document)
 
 
@@ -103,14 +103,14 @@ def caddyfile(text: str) -> str:
 def containers(text: str) -> str:
     """Updates deploy/compose.yaml."""
     shared = set(_yaml().load(text)["x-logging"])
-    document = _complete(text, lambda service: _container(service, shared))
+    document = _complete(text, "services", lambda service: _container(service, shared))
     services = document["services"]
     for name, container in list(services.items()):
         image = _IMAGE.match(container.get("image", ""))
         if image and image[1] not in SERVICES:
             _remove_container(document, name)
     for name, service in PYTHON.items():
-        _add_variables(services[name]["environment"], _variables(service, shared), shared)
+        _add_variables(services[name]["environment"], service, shared)
         if service.route:
             _connect(document, service)
         else:
@@ -169,11 +169,14 @@ def _join(service: Any, other: Any, network: str) -> None:
         service["networks"].append(network)
 
 
-def _add_variables(environment: Any, variables: Mapping[str, str], shared: Collection[str]) -> None:
-    """Adds missing variables, and removes those passed through but not read."""
-    for name in [*environment]:
-        is_ours = environment[name] in {_passed(name), _secret(name.removesuffix("_FILE"))}
-        if is_ours and name not in (*shared, *variables):
+def _add_variables(environment: Any, service: Service, shared: Collection[str]) -> None:
+    """Adds missing settings, and removes those that the service does not read any more."""
+    variables = _variables(service, shared)
+    others = {name for one in settings.SETTINGS.values() for name in one.variables()}
+    for name in [name for name in environment if name not in (*shared, *variables)]:
+        # Not a variable of a library, which was added by hand.
+        is_setting = name in others or name.startswith(f"{service.variable}_")
+        if is_setting and environment[name] in {_passed(name), _secret(name.removesuffix("_FILE"))}:
             environment.pop(name)
     for name, value in variables.items():
         _put(environment, name, value)

@@ -11,6 +11,8 @@ from devtools.new import CADDYFILE, PROCESS_COMPOSE
 
 _ROOT = Path(__file__).parents[2]
 MODULE = re.compile(r"python -m services\.(\w+)")
+_TOP_LEVEL = re.compile(r"^[^\s#]", re.MULTILINE)
+_BLOCK = re.compile(r"^  (['\"]?)([\w.-]+)\1 *:(?=\s)", re.MULTILINE)
 ROUTE = re.compile(r"^\t\timport service (\S+) \{\$(\w+)_ADDRESS:", re.MULTILINE)
 
 
@@ -35,16 +37,23 @@ def _text(path: Path) -> str:
 def _processes(text: str) -> set[str]:
     """Services without a process, and processes of services that are gone."""
     started = {module.replace("_", "-") for module in MODULE.findall(text)}
-    return {
-        name
-        for name in started | PYTHON.keys()
-        if bool(block(name).search(text)) != (name in PYTHON)
-    }
+    present = blocks(text, "processes").keys()
+    return {name for name in started | PYTHON.keys() if (name in present) != (name in PYTHON)}
 
 
-def block(name: str) -> re.Pattern[str]:
-    """The beginning of the block of a process or container; a comment or an anchor may follow."""
-    return re.compile(rf"^  (['\"]?){name}\1:(?=\s)", re.MULTILINE)
+def blocks(text: str, section: str) -> dict[str, int]:
+    """Where each block below `section:` begins; comments, quotes and anchors may stand there."""
+    begin = re.search(rf"^{section}:", text, re.MULTILINE)
+    if not begin:
+        return {}
+    end = _TOP_LEVEL.search(text, begin.end())
+    found = _BLOCK.finditer(text, begin.end(), end.start() if end else len(text))
+    return {match[2]: match.start() for match in found}
+
+
+def own_processes(root: Path = _ROOT) -> set[str]:
+    """The processes in process-compose.yaml, also those of other programs."""
+    return {*blocks(_text(root / PROCESS_COMPOSE), "processes")}
 
 
 def _routes(text: str) -> set[str]:

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from devtools.catalog import PYTHON, SERVICES
+from devtools import settings
+from devtools.catalog import PYTHON, SERVICES, Service
 from devtools.new import CADDYFILE, CONTAINERS, PROCESS_COMPOSE, derived, unsynced
 from tests.support import ROOT
 
@@ -49,13 +50,28 @@ def test_a_changed_port_or_route_is_in_the_stacks(monkeypatch: pytest.MonkeyPatc
     assert routed["auth-api"] == yaml.safe_load(text)["services"]["auth-api"]
 
 
-@pytest.mark.parametrize("name", ["core-api: # takes the money", '"core-api":'])
-@pytest.mark.parametrize("file", [PROCESS_COMPOSE, CONTAINERS])
-def test_a_note_beside_the_name_of_a_block_stays(file: str, name: str) -> None:
+@pytest.mark.parametrize("name", ["core-api: # takes the money", '"core-api":', "'core-api' :"])
+@pytest.mark.parametrize(
+    ("file", "section"), [(PROCESS_COMPOSE, "processes"), (CONTAINERS, "services")]
+)
+def test_a_note_beside_the_name_of_a_block_stays(file: str, section: str, name: str) -> None:
     """The block is found, at a start and by `new sync`, and is not made again."""
     text = (ROOT / file).read_text().replace("\n  core-api:\n", f"\n  {name}\n")
-    assert unsynced.block("core-api").search(text)
-    assert derived.MAKERS[file](text) == text
+    assert "core-api" in unsynced.blocks(text, section)
+    assert yaml.safe_load(derived.MAKERS[file](text)) == yaml.safe_load(text)
+    if " :" not in name:
+        assert derived.MAKERS[file](text) == text
+
+
+def test_a_service_may_have_the_name_of_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its container is a block of its own, below `services:`."""
+    extra = replace(SERVICES["auth-api"], name="front", route="front", port_offset=9)
+    for services in (PYTHON, SERVICES):
+        monkeypatch.setitem(services, "front", extra)
+    monkeypatch.setattr(Service, "settings", lambda _: settings.SETTINGS["auth-api"])
+    made = yaml.safe_load(derived.containers((ROOT / CONTAINERS).read_text()))
+    assert made["services"]["front"]["networks"] == ["router-front"]
+    assert made["services"]["router"]["environment"]["FRONT_ADDRESS"] == "front:8009"
 
 
 @pytest.mark.parametrize(
@@ -89,9 +105,16 @@ def test_a_block_is_made_with_any_description(
 
 
 def test_a_setting_that_is_gone_is_passed_to_no_container() -> None:
-    """Neither its value nor its secret's file; another file stays."""
-    text, line = (ROOT / CONTAINERS).read_text(), "      WORKERS: ${WORKERS:-}\n"
-    gone = "      FORMER: ${FORMER:-}\n      FORMER_KEY_FILE: /run/secrets/former-key\n"
+    """Neither its value nor its secret's file; a variable of a library stays."""
+    text, line = (ROOT / CONTAINERS).read_text(), "      PSP_ACCOUNT: ${PSP_ACCOUNT:-}\n"
+    gone = (
+        "      PSP_CONNECTOR_FORMER: ${PSP_CONNECTOR_FORMER:-}\n      JWT_SECRET: ${JWT_SECRET:-}\n"
+        "      SANDBOX_TOKEN_FILE: /run/secrets/sandbox-token\n"
+    )
     assert derived.containers(text.replace(line, gone + line)) == text
-    own = text.replace(line, "      OWN_FILE: /data/own\n" + line)
+    own = text.replace(
+        line,
+        "      OWN_FILE: /data/own\n      SSL_CERT_FILE: /run/secrets/ssl-cert\n"
+        f"      HTTPS_PROXY: ${{HTTPS_PROXY:-}}\n{line}",
+    )
     assert derived.containers(own) == own

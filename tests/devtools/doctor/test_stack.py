@@ -16,6 +16,7 @@ from devtools import preflight, processes
 from devtools.address import CLUSTER_BLOCK
 from devtools.catalog import CONSOLE, LISTENERS, SERVICES
 from devtools.doctor import stack
+from devtools.new import unsynced
 from devtools.supervisor import ProcessState
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
@@ -187,9 +188,17 @@ def test_a_process_that_crashes_slowly_is_a_fault(
 
 
 def test_a_process_that_the_code_no_longer_has_is_named(
-    environ: dict[str, str], checkout: Path, supervised: list[ProcessState]
+    environ: dict[str, str],
+    checkout: Path,
+    supervised: list[ProcessState],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As after `git checkout` of a branch without the service: its next restart fails."""
+    """As after `git checkout` of a branch without the service: its next restart fails.
+
+    A process that was added by hand is in the code.
+    """
+    monkeypatch.setattr(unsynced, "own_processes", lambda: {"mine-2"})
+    supervised += [replace(RUNNING, name="mine-2")]
     gone = replace(RUNNING, name="mailer-1")
     supervised += [RUNNING, gone]
     supervised += [replace(gone, name="rates-api", status="Restarting", is_running=False)]
@@ -199,6 +208,7 @@ def test_a_process_that_the_code_no_longer_has_is_named(
     remedy = "`platform down`, then `platform up -D`"
     assert found["mailer-1"] == found["stopped"] == ("warning", remedy)
     assert found["rates-api"] == ("fault", remedy)
+    assert "mine-2" not in found
 
 
 def test_a_stopped_node_is_a_fault_once(
