@@ -65,13 +65,14 @@ def test_a_note_beside_the_name_of_a_block_stays(file: str, section: str, name: 
 
 def test_a_service_may_have_the_name_of_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its container is a block of its own, below `services:`."""
-    extra = replace(SERVICES["auth-api"], name="front", route="front", port_offset=9)
+    name = "front"  # in no literal below, which would be a reference to the service
+    extra = replace(SERVICES["auth-api"], name=name, route=name, port_offset=9)
     for services in (PYTHON, SERVICES):
-        monkeypatch.setitem(services, "front", extra)
+        monkeypatch.setitem(services, name, extra)
     monkeypatch.setattr(Service, "settings", lambda _: settings.SETTINGS["auth-api"])
     made = yaml.safe_load(derived.containers((ROOT / CONTAINERS).read_text()))
-    assert made["services"]["front"]["networks"] == ["router-front"]
-    assert made["services"]["router"]["environment"]["FRONT_ADDRESS"] == "front:8009"
+    assert made["services"][name]["networks"] == [f"router-{name}"]
+    assert made["services"]["router"]["environment"][extra.variable + "_ADDRESS"] == f"{name}:8009"
 
 
 @pytest.mark.parametrize(
