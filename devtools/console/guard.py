@@ -21,7 +21,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from devtools.console.peer import is_foreign
 
-_HOST = re.compile(r"127\.0\.0\.1(:\d{1,5})?", re.ASCII)
+_HOST = re.compile(r"127\.0\.0\.1(:[0-9]{1,5})?")
 _OTHER_NAME = re.compile(r"(?:localhost|platform\.localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
 _POLICY_VIOLATION = 1008  # WebSocket close code, RFC 6455
 # The longest name of a file. The console's own paths have less than 100.

@@ -131,11 +131,10 @@ def _connect(document: Any, service: Service) -> None:
     if re.fullmatch(rf"{service.name}:\d+", router["environment"][variable]):  # one upstream
         router["environment"][variable] = address
     _put(router["depends_on"], service.name, _flow(condition="service_healthy"))
-    networks = container["networks"], router["networks"]
-    if not {*networks[0]}.intersection(networks[1]):
-        for names in networks:
-            if network not in names:
-                names.append(network)
+    if not {*container["networks"]}.intersection(router["networks"]):
+        if network not in container["networks"]:
+            container["networks"].append(network)
+        _join(router, container, network)
 
 
 def _disconnect(document: Any, name: str) -> None:

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 
 import redis
 
-# After so long without a call, what the last one met says nothing: a burst must not find it closed.
+# After so long without a call the last timeout says nothing: a burst must not find the gate closed.
 _LAPSE_SECONDS = 1.0
 
 
 class Gate:
     """Lets calls pass; once one has failed with `slow_error`, one at a time, until one does not.
 
-    It also opens when none has tried for a second. `clock` gives seconds.
+    It also opens after a second without a call. `clock` gives seconds.
     """
 
     def __init__(

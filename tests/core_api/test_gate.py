@@ -46,7 +46,7 @@ def test_one_call_at_a_time_tries_a_redis_that_hangs(error: redis.RedisError) ->
 
 
 def test_a_burst_after_silence_passes_together() -> None:
-    """What a call met over a second ago refuses nobody; less than that ago, it still does."""
+    """A timeout over a second ago refuses no call; a more recent one still does."""
     now = [100.0]
     gate = Gate(redis.TimeoutError, clock=lambda: now[0])
 

@@ -97,7 +97,7 @@ def test_a_block_of_the_users_own_stays(file: str, before: str, block: str) -> N
 def test_a_block_is_made_with_any_description(
     monkeypatch: pytest.MonkeyPatch, description: str
 ) -> None:
-    """As it stands in service.toml."""
+    """The same text as in service.toml."""
     extra = replace(SERVICES["core-api"], name="extra-api", description=description)
     for services in (PYTHON, SERVICES):
         monkeypatch.setitem(services, "extra-api", extra)
