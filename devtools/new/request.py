@@ -10,7 +10,8 @@ from typing import Any
 
 from devtools.address import DEFAULT_PORT, listeners
 from devtools.catalog import SERVICES
-from devtools.new import INHERITED, NewError
+from devtools.new import CONTAINERS, INHERITED, NewError
+from devtools.new.unsynced import blocks
 
 # A number at the end would be a replica: psp-connector-1.
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z][a-z0-9]*)*")
@@ -76,16 +77,17 @@ class Request:
             )
         for folder in (*self.folders, self.folder):
             for path in (folder, f"{folder}.py"):
-                if (root / path).exists():
+                if _exists(root / path):
                     raise NewError(f"{self.name} is taken: {path} exists")
         is_keyword = keyword.iskeyword(self.folder) or self.name in {"false", "null", "true"}
         if is_keyword or _is_module(self.folder):
             raise NewError(
                 f"{self.name} is a Python module, or a keyword of Python or YAML: choose another"
             )
-        for file in root.glob("process-compose*.yaml"):
-            if re.search(rf"^  {self.name}:", file.read_text("utf-8"), re.MULTILINE):
-                raise NewError(f"{self.name} is taken: {file.name} has a process of that name")
+        stacks = {file.name: "processes" for file in root.glob("process-compose*.yaml")}
+        for file, section in (stacks | {CONTAINERS: "services"}).items():
+            if self.name in blocks((root / file).read_text("utf-8"), section):
+                raise NewError(f"{self.name} is taken: {file} has a block of that name")
         variables = (root / INHERITED).read_text("utf-8")
         if taken := re.search(rf"^{self.folder.upper()}_\w*", variables, re.MULTILINE):
             raise NewError(
@@ -102,6 +104,11 @@ class Request:
             )
         if self.route in taken:
             raise NewError(f"the route /{self.route} is taken by {taken[self.route]}")
+
+
+def _exists(path: Path) -> bool:
+    """Not a folder in which git has left only the caches of a removed service."""
+    return path.is_file() or any(file.name != "__pycache__" for file in path.glob("*"))
 
 
 def _is_module(name: str) -> bool:

@@ -10,10 +10,14 @@ from devtools.catalog import PYTHON, SERVICES
 from devtools.new import CADDYFILE, PROCESS_COMPOSE
 
 _ROOT = Path(__file__).parents[2]
-MODULE = re.compile(r"python -m services\.(\w+)")
+MODULE = re.compile(r"python -m services\.(\w+)(?![.\w])")
 _TOP_LEVEL = re.compile(r"^[^\s#]", re.MULTILINE)
-_BLOCK = re.compile(r"^  (['\"]?)([\w.-]+)\1 *:(?=\s)", re.MULTILINE)
-ROUTE = re.compile(r"^\t\timport service (\S+) \{\$(\w+)_ADDRESS:", re.MULTILINE)
+_BLOCK = re.compile(r"(?:^  #.*\n)*^  (['\"]?)([\w.-]+)\1 *:(?=\s)", re.MULTILINE)
+_ROUTE = re.compile(
+    r"^\t\timport service (\S+) \{\$(\w+)_ADDRESS:"
+    r"(127\.0\.0\.1:\2_ADDRESS-is-not-set)?",
+    re.MULTILINE,
+)
 
 
 def faults(root: Path = _ROOT) -> list[str]:
@@ -42,7 +46,10 @@ def _processes(text: str) -> set[str]:
 
 
 def blocks(text: str, section: str) -> dict[str, int]:
-    """Where each block below `section:` begins; comments, quotes and anchors may stand there."""
+    """Where each block below `section:` begins, with the comment above its name.
+
+    The name may be quoted, and a comment or an anchor may follow it.
+    """
     begin = re.search(rf"^{section}:", text, re.MULTILINE)
     if not begin:
         return {}
@@ -59,4 +66,14 @@ def own_processes(root: Path = _ROOT) -> set[str]:
 def _routes(text: str) -> set[str]:
     """Routes that are only in the file, or only in a service.toml."""
     routed = {(one.route, one.variable) for one in SERVICES.values() if one.route}
-    return {f"/{route}" for route, _ in routed ^ {*ROUTE.findall(text)}}
+    return {f"/{route}" for route, _ in routed ^ {*routes(text)}}
+
+
+def routes(text: str) -> list[tuple[str, str]]:
+    """The routes of services in the Caddyfile, also of those that are gone, with their variables.
+
+    A line for another program, whose address is not as `new` writes it, is the user's own.
+    """
+    variables = {service.variable for service in SERVICES.values()}
+    found = _ROUTE.finditer(text)
+    return [(match[1], match[2]) for match in found if match[3] or match[2] in variables]

@@ -15,7 +15,7 @@ from tests.support import call, copied, free_ports
 SETTINGS, TOML = "services/core_api/settings.py", "services/core_api/service.toml"
 YAML, CORE_API = "process-compose.yaml", "\n  core-api:\n"
 CADDYFILE = "services/router/Caddyfile"
-ROUTE = "\t\timport service auth {$AUTH_API_ADDRESS:"
+ROUTE = "\t\timport service auth {$AUTH_API_ADDRESS:127.0.0.1:AUTH_API_ADDRESS-is-not-set}\n"
 BROKEN = [
     ("def def", ", line {0}: SyntaxError: invalid syntax (settings.py, line {0})"),
     ("import nil", ", line {0}: ModuleNotFoundError: No module named 'nil'"),
@@ -95,7 +95,7 @@ def test_a_broken_service_toml_is_named(code: Path, text: str, command: str) -> 
         (YAML, CORE_API, "\n  mine:\n", "core-api"),
         (YAML, CORE_API, f"\n  x-api:\n    command: python -m services.x_api{CORE_API}", "x-api"),
         (CADDYFILE, "service transactions", "service former", "/former, /transactions"),
-        (CADDYFILE, ROUTE, f"{ROUTE}\n{ROUTE.replace('auth', 'x').replace('AUTH', 'X')}", "/x"),
+        (CADDYFILE, ROUTE, f"{ROUTE}{ROUTE.replace('auth', 'x').replace('AUTH', 'X')}", "/x"),
         (CADDYFILE, None, None, "/auth, /transactions"),
     ],
 )

@@ -65,8 +65,8 @@ NAMES_REFUSED = {
     "core-api": "services/core_api exists",
     "chaos": "tests/chaos exists",
     "docs": "docs exists",
-    "preflight": "process-compose.yaml has a process of that name",
-    "redis-cluster": "process-compose.cluster.yaml has a process of that name",
+    "preflight": "process-compose.yaml has a block of that name",
+    "redis-cluster": "process-compose.cluster.yaml has a block of that name",
     "psp": "its settings would share the prefix of PSP_",
 }
 REFUSED = {
@@ -146,7 +146,14 @@ def test_invalid_requests_are_refused(tree: Tree, words: str, why: str) -> None:
         (EXTRA, "services/core_api/settings.py", "import nothing_of_it", "nothing_of_it"),
         (["sync"], "process-compose.yaml", "<<<<<<< HEAD", "compose.yaml: resolve the conflict"),
         (["sync"], CADDYFILE, ">>>>>>> theirs", f"{CADDYFILE}: resolve the conflict"),
-        (["sync"], "deploy/compose.yaml", "}", "deploy/compose.yaml.*expected"),
+        (["sync"], "process-compose.yaml", "=======", "compose.yaml: resolve the conflict"),
+        (["sync"], "deploy/compose.yaml", "}", "deploy/compose.yaml: line .*expected"),
+        (
+            ["sync"],
+            "deploy/compose.yaml",
+            "services: {}",
+            'line .*: found duplicate key "services"$',
+        ),
         (["sync"], "docs/configuration.md", None, "No such file.*docs/configuration.md"),
     ],
 )
@@ -227,6 +234,22 @@ def test_ignored_names_are_staged(tree: Tree) -> None:
         exclude.unlink()
         lock.unlink()
     assert tree.git("status", "--porcelain") == ""
+
+
+def test_what_is_left_of_a_service_may_be_made_again(tree: Tree) -> None:
+    """A switch of branches leaves the folders with their caches; an own file counts."""
+    caches = [tree.folder / folder / "__pycache__" for folder in Request("extra-api").folders]
+    own = caches[0].with_name("notes.txt")
+    for path in caches:
+        path.mkdir(parents=True)
+    own.touch()
+    try:
+        refuses(tree, EXTRA, "services/extra_api exists")
+        own.unlink()
+        assert tree.new(*EXTRA).returncode == 0
+    finally:
+        tree.new("remove", "extra-api")
+    assert tree.git("status", "--porcelain", "--ignored") == ""
 
 
 def test_outside_a_checkout(tree: Tree, tmp_path: Path) -> None:
