@@ -204,7 +204,8 @@ def _final_result(work: Work, outcome: Outcome) -> FinalResult:
             what = "refused by the PSP" if is_sent else "not sent to the PSP"
             return FinalResult("failed", reason=f"{what}: {text(reason)}")
         case Transient(reason):
-            reason = f"given up after {work.attempt} attempts: {text(reason)}"
+            attempts = "1 attempt" if work.attempt == 1 else f"{work.attempt} attempts"
+            reason = f"given up after {attempts}: {text(reason)}"
             return FinalResult("failed", reason=reason)
 
 

@@ -27,12 +27,12 @@ VALUES = st.text() | st.integers() | st.booleans() | st.lists(st.text(), max_siz
 def configured(log_format: str) -> Iterator[None]:
     """Logging configured as in a service."""
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers, level, before = root.handlers[:], root.level, structlog.get_config()
     try:
         logs.configure("core-api", Settings.read({"LOG_FORMAT": log_format}))
         yield
     finally:
-        structlog.reset_defaults()
+        structlog.configure(**before)
         root.handlers, root.level = handlers, level
 
 
