@@ -67,7 +67,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
             _remove(root, options.name)
         else:
             _sync(root)
-    except NewError as error:
+    except (NewError, OSError) as error:
         sys.stderr.write(f"new: {error}\n")
         return 1
     return 0

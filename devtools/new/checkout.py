@@ -8,8 +8,9 @@ from pathlib import Path
 
 from devtools.catalog import SERVICES
 from devtools.checkout import current
-from devtools.new import NewError
+from devtools.new import CONTAINERS, PROCESS_COMPOSE, NewError
 from devtools.new.request import Request
+from devtools.new.unsynced import blocks
 
 _GIT_SECONDS_MAX = 30
 # Folders whose files may refer to a service, apart from the derived files.
@@ -47,7 +48,8 @@ def refuse_removal(root: Path, request: Request) -> None:
         raise NewError(f"there is no service {request.name}")
     if not SERVICES[request.name].packages:
         raise NewError(f"{request.name} is part of the stack, not a removable service")
-    if users := [user for user in _users(root, request) if not user.startswith((code, tests))]:
+    users = [user for user in _users(root, request) if not user.startswith((code, tests))]
+    if users := [*users, *_runners(root, request)]:
         raise NewError(f"{request.name} is in use: {users[0]} refers to it")
     if unstaged := [line[3:] for line in _status(root, request.folders) if line[1] != " "]:
         raise NewError(f"{unstaged[0]} has unstaged changes: `git add` it first")
@@ -68,6 +70,20 @@ def _users(root: Path, request: Request) -> Iterator[str]:
         for path in sorted(paths):
             if path.is_file() and pattern.search(path.read_text("utf-8", "replace")):
                 yield str(path.relative_to(root))
+
+
+def _runners(root: Path, request: Request) -> Iterator[str]:
+    """Processes and containers of the user's own that run the service's code."""
+    for file, section, runs in (
+        (PROCESS_COMPOSE, "processes", rf"-m services\.{request.folder}\b"),
+        (CONTAINERS, "services", rf"image: platform/{request.name}(:|\s)"),
+    ):
+        text = (root / file).read_text("utf-8", "replace")
+        begins = blocks(text, section)
+        ends = [*begins.values(), len(text)][1:]
+        for (name, begin), end in zip(begins.items(), ends, strict=True):
+            if name != request.name and re.search(runs, text[begin:end]):
+                yield f"{name} in {file}"
 
 
 def _status(root: Path, names: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -9,6 +10,8 @@ import yaml
 from devtools import settings
 from devtools.catalog import PYTHON, SERVICES, Service
 from devtools.new import CADDYFILE, CONTAINERS, PROCESS_COMPOSE, containers, derived, unsynced
+from devtools.new.checkout import _runners
+from devtools.new.request import Request
 from tests.support import ROOT
 
 
@@ -227,3 +230,23 @@ def test_a_container_without_networks_gets_its_own() -> None:
     )
     with pytest.raises(TypeError, match="the environment of core-api must be a mapping"):
         containers.updated(listed)
+
+
+@pytest.mark.parametrize(
+    ("file", "block"),
+    [
+        (PROCESS_COMPOSE, "  mine:\n    command: exec python -m services.<name>.load\n"),
+        (CONTAINERS, "  mine:\n    image: platform/<name>\n"),
+    ],
+)
+def test_a_process_or_container_that_runs_a_service_is_found(
+    tmp_path: Path, file: str, block: str
+) -> None:
+    """It would have no code; the service's own block, and those of other services, do not count."""
+    for name in (PROCESS_COMPOSE, CONTAINERS):
+        text, router = (ROOT / name).read_text(), "\n  router:\n"
+        own = block.replace("<name>", "status") if name == file else ""
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text.replace(router, f"\n{own}{router[1:]}"))
+    assert list(_runners(tmp_path, Request("status"))) == [f"mine in {file}"]
+    assert not {*_runners(tmp_path, Request("mine")), *_runners(tmp_path, Request("stat"))}
