@@ -14,7 +14,6 @@ from devtools import settings
 from devtools.catalog import PYTHON, SERVICES, Service
 from devtools.new import document, render
 from devtools.new.document import flow, flow_list, put
-from devtools.new.unsynced import blocks
 from services.common.settings import FILE_ALLOWED, is_secret
 
 _FIRST_PORT = 8000  # in the containers; nix/images.nix has it, too
@@ -59,18 +58,23 @@ def _is_former(name: str, container: Mapping[str, Any], shared: Collection[str])
 def _without_container(text: str, name: str) -> str:
     text = _without_route(text, name)
     for other in SERVICES:
-        text = _without_network(text, f"{name}-{other}")
+        text = _without_network(text, f"{name}-{other}", {name, other})
     return document.without_block(text, "services", name)
 
 
 def _without_route(text: str, name: str) -> str:
     text = document.without(text, "services", "router", "environment", _address(name))
     text = document.without(text, "services", "router", "depends_on", name)
-    return _without_network(text, f"router-{name}")
+    return _without_network(text, f"router-{name}", {name, "router"})
 
 
-def _without_network(text: str, network: str) -> str:
-    for name in blocks(text, "services"):
+def _without_network(text: str, network: str, members: Collection[str]) -> str:
+    """Removes it, unless a further container joined it, which might lose its only network."""
+    containers = document.load(text)["services"].items()
+    joined = {name for name, one in containers if network in (one.get("networks") or ())}
+    if not joined <= {*members}:
+        return text
+    for name in joined:
         text = document.without(text, "services", name, "networks", network)
     return document.without(text, "networks", network)
 

@@ -204,6 +204,11 @@ def test_a_network_goes_only_with_its_last_container(
     assert yaml.safe_load(containers.updated(shared)) == yaml.safe_load(shared)
     _forget(extra, monkeypatch)
     assert containers.updated(shared) == (ROOT / CONTAINERS).read_text()
+    joined = shared.replace("networks: [psp]", f"networks: [{extra}-redis]", 1)
+    left = yaml.safe_load(containers.updated(joined))
+    assert left["services"]["psp-sandbox"]["networks"] == [f"{extra}-redis"]
+    assert f"{extra}-redis" in left["services"]["redis"]["networks"]
+    assert left["networks"][f"{extra}-redis"] == {"internal": True}
 
 
 @pytest.mark.parametrize("file", [PROCESS_COMPOSE, CONTAINERS])
