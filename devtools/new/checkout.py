@@ -76,7 +76,7 @@ def _runners(root: Path, request: Request) -> Iterator[str]:
     """Processes and containers of the user's own that run the service's code."""
     for file, section, runs in (
         (PROCESS_COMPOSE, "processes", rf"-m services\.{request.folder}\b"),
-        (CONTAINERS, "services", rf"image: platform/{request.name}(:|\s)"),
+        (CONTAINERS, "services", rf"\bplatform/{request.name}[:@\s]"),
     ):
         text = (root / file).read_text("utf-8", "replace")
         begins = blocks(text, section)

@@ -14,6 +14,7 @@ from devtools import settings
 from devtools.catalog import PYTHON, SERVICES, Service
 from devtools.new import document, render
 from devtools.new.document import flow, flow_list, put
+from devtools.new.unsynced import routed
 from services.common.settings import FILE_ALLOWED, is_secret
 
 _FIRST_PORT = 8000  # in the containers; nix/images.nix has it, too
@@ -30,7 +31,7 @@ def updated(text: str) -> str:
         TypeError: a part of the file has another form.
         YAMLError: it is not YAML.
     """
-    stack = document.load(text)
+    stack, used = document.load(text), routed()
     shared = {*stack["x-logging"]}
     for name, container in stack["services"].items():
         if _is_former(name, container, shared):
@@ -38,7 +39,7 @@ def updated(text: str) -> str:
         elif name in PYTHON:
             for variable in _outdated(PYTHON[name], _environment(container, name), shared):
                 text = document.without(text, "services", name, "environment", variable)
-            if not PYTHON[name].route:
+            if not PYTHON[name].route and PYTHON[name].variable not in used:
                 text = _without_route(text, name)
     text = document.with_blocks(text, "services", lambda service: _container(service, shared))
     stack = document.load(text)
@@ -49,15 +50,17 @@ def updated(text: str) -> str:
 
 def _is_former(name: str, container: Mapping[str, Any], shared: Collection[str]) -> bool:
     """Whether it is the container of a service that is gone, not one of the user's own."""
-    is_named = str(container.get("image")).partition(":")[0] == f"platform/{name}"
+    is_named = re.search(rf"\bplatform/{re.escape(name)}(:|@|$)", str(container.get("image")))
     return (
-        name not in SERVICES and is_named and {*shared} <= {*(container.get("environment") or ())}
+        name not in SERVICES
+        and is_named is not None
+        and {*shared} <= {*(container.get("environment") or ())}
     )
 
 
 def _without_container(text: str, name: str) -> str:
     text = _without_route(text, name)
-    for other in SERVICES:
+    for other in document.load(text)["services"]:
         text = _without_network(text, f"{name}-{other}", {name, other})
     return document.without_block(text, "services", name)
 
@@ -105,9 +108,10 @@ def _connect(router: Any, container: Any, service: Service) -> None:
     """Lets the router reach the service."""
     variable, network = _address(service.name), f"router-{service.name}"
     address = f"{service.name}:{_FIRST_PORT + service.port_offset}"
-    put(router["environment"], variable, address)
-    if re.fullmatch(rf"{service.name}:\d+", router["environment"][variable]):  # one upstream
-        router["environment"][variable] = address
+    environment = _environment(router, "router")
+    put(environment, variable, address)
+    if re.fullmatch(rf"{service.name}:\d+", environment[variable]):  # one upstream
+        environment[variable] = address
     put(router["depends_on"], service.name, flow(condition="service_healthy"))
     if not {*container["networks"]}.intersection(router["networks"]):
         _join(container, network)

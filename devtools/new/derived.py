@@ -27,7 +27,9 @@ from devtools.new import (
     render,
 )
 from devtools.new.document import flow, put
-from devtools.new.unsynced import MODULE, routes
+from devtools.new.unsynced import MODULE, routed, routes
+
+_INDENT = "\t\timport service"  # one further in stands in a block of the user's
 
 
 def processes(text: str) -> str:
@@ -36,8 +38,9 @@ def processes(text: str) -> str:
         module = MODULE.search(process.get("command", ""))
         if name not in SERVICES and module and module[1].replace("_", "-") == name:
             text = document.without_block(text, "processes", name)
+    used = routed()
     for name, service in PYTHON.items():
-        if not service.route:
+        if not service.route and service.variable not in used:
             text = document.without(text, "processes", "router", "depends_on", name)
     text = document.with_blocks(
         text, "processes", lambda service: render.block(PROCESS_COMPOSE, {"service": service})
@@ -60,8 +63,9 @@ def caddyfile(text: str) -> str:
         if found := routes(line):
             [(former, variable)] = found
             if route := missing.pop(variable, None):
-                lines.append(line.replace(f"service {former} ", f"service {route} ", 1))
-            end = len(lines)
+                lines.append(line if route == former else line.replace(former, route, 1))
+            if line.startswith(_INDENT):
+                end = len(lines)
         else:
             lines.append(line)
     if end < 0:
@@ -72,12 +76,12 @@ def caddyfile(text: str) -> str:
 
 def _route(variable: str, route: str) -> str:
     address = f"{{${variable}_ADDRESS:127.0.0.1:{variable}_ADDRESS-is-not-set}}"
-    return f"\t\timport service {route} {address}\n"
+    return f"{_INDENT} {route} {address}\n"
 
 
 MAKERS: Mapping[str, Callable[[str], str]] = {
+    CADDYFILE: caddyfile,  # first: the stacks connect the router to what it refers to
     PROCESS_COMPOSE: processes,
-    CADDYFILE: caddyfile,
     CONTAINERS: containers.updated,
     PAGE: settings.updated,
     EXAMPLE: lambda _: settings.example(),

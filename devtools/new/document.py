@@ -1,11 +1,13 @@
 """YAML documents of the stacks: changes keep comments, order and what was written by hand."""
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.tokens import CommentToken
 
 from devtools.catalog import PYTHON, Service
 from devtools.new.unsynced import blocks
@@ -46,9 +48,32 @@ def flow_list(items: Iterable[str]) -> CommentedSeq:
 
 
 def put(mapping: Any, name: str, value: Any) -> None:
-    """Inserts before the last item, which holds the comment that follows the mapping."""
+    """Inserts before the last item, which holds the comment that follows the mapping.
+
+    Not between an item and the comment above it, which ruamel.yaml keeps at the item before.
+    """
     if name not in mapping:
-        mapping.insert(max(len(mapping) - 1, 0), name, value)
+        names = [*mapping]
+        own = [one for one in names if one in (mapping.lc.data or {})]  # not from an anchor
+        while len(own) > 1 and "#" in _below(mapping, own[-2]):
+            own.pop()
+        mapping.insert(names.index(own[-1]) if own else len(names), name, value)
+
+
+def _below(mapping: Any, name: Any) -> str:
+    """The comment lines below an item, which ruamel.yaml keeps at its last scalar or in braces."""
+    node, key = mapping, name
+    while isinstance(node[key], CommentedMap | CommentedSeq) and node[key]:
+        node = node[key]
+        if node.fa.flow_style():
+            return _lines(node.ca.comment)
+        key = len(node) - 1 if isinstance(node, list) else [*node.lc.data][-1]
+    return _lines(node.ca.items.get(key))
+
+
+def _lines(tokens: Sequence[Any] | None) -> str:
+    text = "".join(token.value for token in tokens or () if isinstance(token, CommentToken))
+    return text.partition("\n")[2]
 
 
 def with_blocks(text: str, section: str, block: Callable[[Service], str]) -> str:
@@ -71,7 +96,8 @@ def without_block(text: str, section: str, name: str) -> str:
 def without(text: str, *path: str) -> str:
     """Removes an item of a mapping or a list, if it is there, with the comment above it.
 
-    By lines, because ruamel.yaml loses the comment below an item that it removes.
+    By lines, because ruamel.yaml loses the comment below an item that it removes. Raises
+    LookupError if the rest refers to it.
     """
     *parents, name = path
     if name not in text:
@@ -89,7 +115,12 @@ def without(text: str, *path: str) -> str:
         return text
     if len(node) == 1:
         return without(text, *parents)
-    return _without_lines(text, node.lc.data[key][0])
+    shorter = _without_lines(text, node.lc.data[key][0])
+    try:
+        load(shorter)
+    except MarkedYAMLError as error:
+        raise LookupError(f"remove {'.'.join(path)} by hand: {error.problem}") from None
+    return shorter
 
 
 def _without_lines(text: str, first: int) -> str:
@@ -99,7 +130,7 @@ def _without_lines(text: str, first: int) -> str:
     indent, end = depths[first], first + 1
     for number in range(end, len(lines)):
         content = lines[number].strip()
-        if content and depths[number] > indent:
+        if content and (depths[number] > indent or content[0] in "]}"):
             end = number + 1
         elif content and not content.startswith("#"):
             break

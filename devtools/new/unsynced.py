@@ -10,11 +10,11 @@ from devtools.catalog import PYTHON, SERVICES
 from devtools.new import CADDYFILE, PROCESS_COMPOSE
 
 _ROOT = Path(__file__).parents[2]
-MODULE = re.compile(r"python -m services\.(\w+)(?![.\w])")
+MODULE = re.compile(r"-m services\.(\w+)(?![.\w])")
 _TOP_LEVEL = re.compile(r"^[^\s#]", re.MULTILINE)
 _BLOCK = re.compile(r"(?:^  #.*\n)*^  (['\"]?)([\w.-]+)\1 *:(?=\s)", re.MULTILINE)
 _ROUTE = re.compile(
-    r"^\t\timport service (\S+) \{\$(\w+)_ADDRESS:"
+    r"^\s*import\s+service\s+(\S+)\s+\{\$(\w+)_ADDRESS:"
     r"(127\.0\.0\.1:\2_ADDRESS-is-not-set)?",
     re.MULTILINE,
 )
@@ -77,3 +77,8 @@ def routes(text: str) -> list[tuple[str, str]]:
     variables = {service.variable for service in SERVICES.values()}
     found = _ROUTE.finditer(text)
     return [(match[1], match[2]) for match in found if match[3] or match[2] in variables]
+
+
+def routed(root: Path = _ROOT) -> set[str]:
+    """The variables of the services that the Caddyfile refers to, also in blocks of the user's."""
+    return {*re.findall(r"\{\$(\w+)_ADDRESS\b", _text(root / CADDYFILE))}

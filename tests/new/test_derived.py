@@ -1,8 +1,6 @@
 """`new sync`: the derived files follow each service.toml, and what was written by hand stays."""
 
-import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import yaml
@@ -10,8 +8,6 @@ import yaml
 from devtools import settings
 from devtools.catalog import PYTHON, SERVICES, Service
 from devtools.new import CADDYFILE, CONTAINERS, PROCESS_COMPOSE, containers, derived, unsynced
-from devtools.new.checkout import _runners
-from devtools.new.request import Request
 from tests.support import ROOT
 
 
@@ -46,11 +42,16 @@ def test_a_changed_port_or_route_is_in_the_stacks(monkeypatch: pytest.MonkeyPatc
     several = text.replace("auth-api:8001", "auth-api:8001 auth-api-2:8001")
     assert containers.updated(several) == several
     monkeypatch.setitem(PYTHON, "auth-api", replace(service, route=""))
+    stack = (ROOT / PROCESS_COMPOSE).read_text()
+    assert containers.updated(text) == text  # the Caddyfile refers to it
+    assert derived.processes(stack) == stack
+    for module in (containers, derived):
+        monkeypatch.setattr(module, "routed", set)
     without = containers.updated(text)
     assert "AUTH_API_ADDRESS" not in without
     assert "router-auth-api" not in without
-    stack = yaml.safe_load(derived.processes((ROOT / PROCESS_COMPOSE).read_text()))
-    assert "auth-api" not in stack["processes"]["router"]["depends_on"]
+    changed = yaml.safe_load(derived.processes(stack))
+    assert "auth-api" not in changed["processes"]["router"]["depends_on"]
     monkeypatch.undo()
     routed = yaml.safe_load(containers.updated(without))["services"]
     assert routed["router"] == yaml.safe_load(text)["services"]["router"] | {
@@ -128,130 +129,3 @@ def test_a_setting_that_is_gone_is_passed_to_no_container() -> None:
         f"      HTTPS_PROXY: ${{HTTPS_PROXY:-}}\n{line}",
     )
     assert containers.updated(own) == own
-
-
-@pytest.fixture
-def extra(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a further service, with a route and Redis."""
-    name = "further-api"
-    service = replace(SERVICES["core-api"], name=name, route="further", port_offset=9)
-    for services in (PYTHON, SERVICES):
-        monkeypatch.setitem(services, name, service)
-    known = settings.SETTINGS
-    monkeypatch.setattr(Service, "settings", lambda s: known.get(s.name, known["core-api"]))
-    return name
-
-
-def _forget(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for services in (PYTHON, SERVICES):
-        monkeypatch.delitem(services, name)
-
-
-_MINE = "    image: platform/mine:latest\n    networks: [core-api-redis]\n\n"
-EDITS = {
-    "comments": (PROCESS_COMPOSE, "\n  router:\n", "\n  # Our TLS: see the wiki.\n  router:\n"),
-    "headings": (CONTAINERS, "\n  router:\n", "\n  # --- ours ---\n\n  # The edge\n  router:\n"),
-    "last": (CONTAINERS, "\n# A service reaches", "  # mine\n\n# A service reaches"),
-    "image": (CONTAINERS, "\n  router:\n", f"\n  mine:\n{_MINE}  router:\n"),
-    "common": (
-        PROCESS_COMPOSE,
-        "\n  ready:\n",
-        "\n  seed:\n    command: exec python -m services.common.seed\n\n  ready:\n",
-    ),
-    "module": (
-        PROCESS_COMPOSE,
-        "\n  ready:\n",
-        "\n  further-load:\n    command: exec python -m services.further_api.load\n\n  ready:\n",
-    ),
-    "note": (CONTAINERS, "  core-api-redis: {int", "  # mine\n  core-api-redis: {int"),
-    "headers": (
-        CONTAINERS,
-        "      PSP_ACCOUNT: ${PSP_ACCOUNT:-}\n",
-        "      OTEL_EXPORTER_OTLP_HEADERS: ${OTEL_EXPORTER_OTLP_HEADERS:-}\n"
-        "      PSP_ACCOUNT: ${PSP_ACCOUNT:-}\n",
-    ),
-}
-
-
-@pytest.mark.parametrize(("file", "before", "after"), EDITS.values(), ids=[*EDITS])
-def test_changes_by_hand_outlive_a_service(
-    extra: str, monkeypatch: pytest.MonkeyPatch, file: str, before: str, after: str
-) -> None:
-    """Comments, blocks and variables are there, to the byte, after a service has come and gone."""
-    update, text = derived.MAKERS[file], (ROOT / file).read_text()
-    made = update(text)
-    assert made != text
-    edited = made.replace(before, after)
-    assert edited != made
-    regrown = update(text.replace(before, after))
-    assert all(line in regrown for line in after.splitlines())
-    _forget(extra, monkeypatch)
-    assert update(edited) == text.replace(before, after)
-    assert update(text.replace(before, after)) == text.replace(before, after)
-
-
-@pytest.mark.parametrize("form", ["list", "mapping"])
-def test_a_network_goes_only_with_its_last_container(
-    extra: str, monkeypatch: pytest.MonkeyPatch, form: str
-) -> None:
-    """The networks that a removed service shared stay, those of its own go everywhere."""
-    own = f"router-{extra}, {extra}-redis"
-    text = containers.updated((ROOT / CONTAINERS).read_text())
-    shared = text.replace(f"[{own}]", f"[front, psp, core-api-redis, {own}]")
-    if form == "mapping":
-        shared = text.replace(f"[{own}]", f"{{front: {{aliases: [x]}}, {own}}}")
-    assert shared != text
-    assert yaml.safe_load(containers.updated(shared)) == yaml.safe_load(shared)
-    _forget(extra, monkeypatch)
-    assert containers.updated(shared) == (ROOT / CONTAINERS).read_text()
-    joined = shared.replace("networks: [psp]", f"networks: [{extra}-redis]", 1)
-    left = yaml.safe_load(containers.updated(joined))
-    assert left["services"]["psp-sandbox"]["networks"] == [f"{extra}-redis"]
-    assert f"{extra}-redis" in left["services"]["redis"]["networks"]
-    assert left["networks"][f"{extra}-redis"] == {"internal": True}
-
-
-@pytest.mark.parametrize("file", [PROCESS_COMPOSE, CONTAINERS])
-def test_nothing_waits_for_a_removed_service(
-    extra: str, monkeypatch: pytest.MonkeyPatch, file: str
-) -> None:
-    """A dependency that was written by hand goes, too: the stack would not start."""
-    update, text = derived.MAKERS[file], (ROOT / file).read_text()
-    line = f"      {extra}:\n        condition: process_started\n        # soon\n"
-    parts = re.split(r"(\n  core-api:.*?    depends_on:\n)", update(text), flags=re.DOTALL)
-    dependent = parts[0] + parts[1] + line + parts[2]
-    assert update(dependent) == dependent
-    _forget(extra, monkeypatch)
-    assert update(dependent) == text
-
-
-def test_a_container_without_networks_gets_its_own() -> None:
-    """As one without variables gets its settings; another form is refused."""
-    text = (ROOT / CONTAINERS).read_text()
-    without = text.replace("    networks: [router-core-api, core-api-redis]\n", "")
-    assert yaml.safe_load(containers.updated(without)) == yaml.safe_load(text)
-    listed = re.sub(
-        r"(?s)(  core-api:.*?environment:\n).*?(    secrets)", r"\1      - A=b\n\2", text
-    )
-    with pytest.raises(TypeError, match="the environment of core-api must be a mapping"):
-        containers.updated(listed)
-
-
-@pytest.mark.parametrize(
-    ("file", "block"),
-    [
-        (PROCESS_COMPOSE, "  mine:\n    command: exec python -m services.<name>.load\n"),
-        (CONTAINERS, "  mine:\n    image: platform/<name>\n"),
-    ],
-)
-def test_a_process_or_container_that_runs_a_service_is_found(
-    tmp_path: Path, file: str, block: str
-) -> None:
-    """It would have no code; the service's own block, and those of other services, do not count."""
-    for name in (PROCESS_COMPOSE, CONTAINERS):
-        text, router = (ROOT / name).read_text(), "\n  router:\n"
-        own = block.replace("<name>", "status") if name == file else ""
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text.replace(router, f"\n{own}{router[1:]}"))
-    assert list(_runners(tmp_path, Request("status"))) == [f"mine in {file}"]
-    assert not {*_runners(tmp_path, Request("mine")), *_runners(tmp_path, Request("stat"))}
