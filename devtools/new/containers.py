@@ -45,7 +45,7 @@ def updated(text: str) -> str:
     stack = document.load(text)
     for service in PYTHON.values():
         _complete(stack, service, shared)
-    return document.dump(stack)
+    return document.changed(text, stack)
 
 
 def _is_former(name: str, container: Mapping[str, Any], shared: Collection[str]) -> bool:
@@ -97,7 +97,7 @@ def _complete(stack: Any, service: Service, shared: Collection[str]) -> None:
     if service.route:
         _connect(services["router"], container, service)
     for other in service.needs:
-        if f"{service.name}-{other}" in container["networks"]:
+        if other in services and f"{service.name}-{other}" in container["networks"]:
             _join(services[other], f"{service.name}-{other}")
     for network in networks:
         if network in container["networks"]:

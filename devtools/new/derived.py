@@ -29,7 +29,7 @@ from devtools.new import (
 from devtools.new.document import flow, put
 from devtools.new.unsynced import MODULE, routed, routes
 
-_INDENT = "\t\timport service"  # one further in stands in a block of the user's
+_INDENT = "\t\timport service"  # one further in is in a block of the user's
 
 
 def processes(text: str) -> str:
@@ -52,7 +52,7 @@ def processes(text: str) -> str:
         put(present["ready"]["depends_on"], name, flow(condition="process_log_ready"))
         if service.route:
             put(present["router"]["depends_on"], name, flow(condition="process_started"))
-    return document.dump(stack)
+    return document.changed(text, stack)
 
 
 def caddyfile(text: str) -> str:

@@ -33,6 +33,14 @@ def dump(document: Any) -> str:
     return text.getvalue()
 
 
+def changed(before: str, document: Any) -> str:
+    """The document's text, as it was before if it means the same.
+
+    ruamel.yaml drops comments inside brackets and braces.
+    """
+    return before if load(before) == document else dump(document)
+
+
 def flow(**items: Any) -> CommentedMap:
     """A mapping on one line."""
     mapping = CommentedMap(items)
@@ -128,9 +136,11 @@ def _without_lines(text: str, first: int) -> str:
     lines = text.splitlines(keepends=True)
     depths = [len(line) - len(line.lstrip()) for line in lines]
     indent, end = depths[first], first + 1
+    # A list need not be further in than its name.
+    inner = "]}" if lines[first].lstrip().startswith("- ") else "]}-"
     for number in range(end, len(lines)):
         content = lines[number].strip()
-        if content and (depths[number] > indent or content[0] in "]}"):
+        if content and (depths[number] > indent or content[0] in inner):
             end = number + 1
         elif content and not content.startswith("#"):
             break

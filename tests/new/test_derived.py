@@ -129,3 +129,12 @@ def test_a_setting_that_is_gone_is_passed_to_no_container() -> None:
         f"      HTTPS_PROXY: ${{HTTPS_PROXY:-}}\n{line}",
     )
     assert containers.updated(own) == own
+
+
+def test_a_service_may_need_one_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """process-compose names it; `new sync` updates the rest."""
+    text, service = (ROOT / CONTAINERS).read_text(), SERVICES["core-api"]
+    monkeypatch.setitem(PYTHON, "core-api", replace(service, needs=("redis", "former")))
+    shared = text.replace("core-api-redis]", "core-api-redis, core-api-former]")
+    made = yaml.safe_load(containers.updated(shared))
+    assert made["services"]["core-api"] == yaml.safe_load(shared)["services"]["core-api"]

@@ -9,7 +9,15 @@ import yaml
 
 from devtools import settings
 from devtools.catalog import PYTHON, SERVICES, Service
-from devtools.new import CADDYFILE, CONTAINERS, PROCESS_COMPOSE, containers, derived, unsynced
+from devtools.new import (
+    CADDYFILE,
+    CONTAINERS,
+    PROCESS_COMPOSE,
+    containers,
+    derived,
+    document,
+    unsynced,
+)
 from devtools.new.checkout import _runners
 from devtools.new.request import Request
 from tests.support import ROOT
@@ -75,6 +83,19 @@ def test_changes_by_hand_outlive_a_service(
     _forget(extra, monkeypatch)
     for grown in (edited, regrown, text.replace(before, after)):
         assert update(grown) == text.replace(before, after)
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "line"),
+    [
+        (PROCESS_COMPOSE, "    description: data and queue\n", "environment: [A=1, # why\n B=2]"),
+        (CONTAINERS, "    image: platform/redis:latest\n", "labels: {a: b, # why\n c: d}"),
+    ],
+)
+def test_a_comment_in_brackets_stays_if_nothing_changes(file: str, before: str, line: str) -> None:
+    """`new sync` of a file that is up to date writes it as it was."""
+    text = (ROOT / file).read_text().replace(before, f"{before}    {line}\n")
+    assert derived.MAKERS[file](text) == text
 
 
 @pytest.mark.parametrize("form", ["list", "mapping"])
@@ -193,3 +214,9 @@ def test_a_process_or_container_that_runs_a_service_is_found(
         (tmp_path / name).write_text(text.replace(router, f"\n{own}{router[1:]}"))
     assert list(_runners(tmp_path, Request("status"))) == [f"mine in {file}"]
     assert not {*_runners(tmp_path, Request("mine")), *_runners(tmp_path, Request("stat"))}
+
+
+def test_a_list_need_not_be_indented() -> None:
+    """As other programs write it; the last item goes with the list's name."""
+    assert document.without("a:\n- x\n- y\nb: 1\n", "a", "x") == "a:\n- y\nb: 1\n"
+    assert document.without("a:\n- x\nb: 1\n", "a", "x") == "b: 1\n"
