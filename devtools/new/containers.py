@@ -128,8 +128,8 @@ def _join(container: Any, network: str) -> None:
 
 def _networks(service: Service) -> list[str]:
     """The names of its own networks."""
-    routed = [f"router-{service.name}"] if service.route else []
-    return routed + [f"{service.name}-{other}" for other in service.needs]
+    networks = [f"router-{service.name}"] if service.route else []
+    return networks + [f"{service.name}-{other}" for other in service.needs]
 
 
 def _environment(container: Any, name: str) -> Any:

@@ -63,7 +63,11 @@ def caddyfile(text: str) -> str:
         if found := routes(line):
             [(former, variable)] = found
             if route := missing.pop(variable, None):
-                lines.append(line if route == former else line.replace(former, route, 1))
+                lines.append(
+                    re.sub(
+                        rf"(service\s+){re.escape(former)}(?=\s)", rf"\g<1>{route}", line, count=1
+                    )
+                )
             if line.startswith(_INDENT):
                 end = len(lines)
         else:

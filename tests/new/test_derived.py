@@ -17,6 +17,9 @@ def test_a_changed_route_is_in_the_caddyfile() -> None:
     assert derived.caddyfile(text.replace("service transactions", "service former")) == text
     two = text.replace("CORE_API_ADDRESS-is-not-set}", "8002} 127.0.0.1:9002")
     assert derived.caddyfile(two.replace("service transactions", "service former")) == two != text
+    for former in ("port", "s"):  # also in the words before it
+        changed = text.replace("service transactions ", f"service {former} ")
+        assert derived.caddyfile(changed) == text
 
 
 def test_what_stands_between_the_routes_stays() -> None:
