@@ -80,15 +80,19 @@ class ProcessState:
         return self.status == "Terminating" and self.pid > 0
 
     @property
+    def has_ended(self) -> bool:
+        """Whether it ended for good: a job, or a service that was stopped by hand."""
+        return self.status == "Completed"
+
+    @property
     def has_succeeded(self) -> bool:
         """Whether it ended with exit code 0."""
-        return self.status == "Completed" and self.exit_code == 0
+        return self.has_ended and self.exit_code == 0
 
     @property
     def has_failed(self) -> bool:
         """Whether it failed; process-compose may restart it."""
-        is_completed = self.status == "Completed"
-        return self.status in {"Restarting", "Error"} or (is_completed and self.exit_code != 0)
+        return self.status in {"Restarting", "Error"} or (self.has_ended and self.exit_code != 0)
 
     @property
     def has_crashed(self) -> bool:

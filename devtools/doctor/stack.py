@@ -80,8 +80,9 @@ class Running:
 
         Or take long to end, as one whose port is in use: two restarts count as such.
         """
-        listed = self._listed.values()
-        starting = {one.name: one for one in listed if one.restarts and not one.is_ready}
+        # One that has ended was stopped by hand.
+        waiting = [one for one in self._listed.values() if not one.is_ready and not one.has_ended]
+        starting = {one.name: one for one in waiting if one.restarts}
         ended = {name for name, one in starting.items() if not one.is_running}
         deadline = time.monotonic() + _CRASH_SECONDS_MAX
         while starting.keys() - ended and time.monotonic() < deadline:
@@ -140,13 +141,19 @@ class Running:
         Not jobs, such as `ready`: that one failed once says nothing about now.
         """
         found = [self._port(name, port) for name, port in self._numbers.items()]
-        reported = {self._listed.get(item.name) for item in found if item.status == "fault"}
+        named = [(item.status, self._listed.get(item.name)) for item in found]
+        reported = {state for status, state in named if status == "fault"}
+        # The warning about who listens in place of one that was stopped by hand is enough.
+        reported |= {one for status, one in named if status == "warning" and one and one.has_ended}
         states = self._listed.values()
         long_running = [one for one in states if one.service in {*LISTENERS, "reload"}]
         failed = {one for one in long_running if one.has_failed or one.name in self._crashing}
         for state in failed - reported:
             note = f"exit code {state.exit_code}, {state.restarts} restarts"
-            found.append(Finding(state.name, state.status, "fault", note, self._log(state.name)))
+            remedy = self._log(state.name)
+            if state.has_ended:
+                remedy += f"; platform process start {state.name}"
+            found.append(Finding(state.name, state.status, "fault", note, remedy))
         return found + self._removed()
 
     def _removed(self) -> list[Finding]:

@@ -156,6 +156,24 @@ def test_a_failed_process_is_a_fault_once(
     assert faults["psp-sandbox"].remedy.endswith("/psp-sandbox.log"), "it is started already"
 
 
+@pytest.mark.parametrize("exit_code", [0, -1], ids=["ended", "killed"])
+def test_a_service_that_was_stopped_and_is_debugged_is_a_warning(
+    environ: dict[str, str], checkout: Path, supervised: list[ProcessState], exit_code: int
+) -> None:
+    """Also if the supervisor had restarted it before; a `reload` that was stopped is a fault."""
+    port = SERVICES["core-api"].port(int(environ["PLATFORM_PORT"]))
+    supervised += [RUNNING, replace(ENDED, name="core-api", exit_code=exit_code, restarts=6)]
+    supervised += [replace(ENDED, name="reload", exit_code=-1)]
+    with (
+        listening(environ, checkout / ".state", "router"),
+        socket.create_server(("127.0.0.1", port)),
+    ):
+        found = running(environ).ports()
+    warning = one(found, "core-api")
+    assert (warning.status, "started by you instead?" in warning.note) == ("warning", True)
+    assert one(found, "reload").remedy.endswith("; platform process start reload")
+
+
 def test_a_process_that_ends_again_and_again_is_a_fault(
     environ: dict[str, str], checkout: Path, supervised: list[ProcessState]
 ) -> None:
