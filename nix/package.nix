@@ -36,7 +36,7 @@ let
     "opentelemetry-proto"
     "psutil"
     "python-dotenv"
-    "ruamel-yaml"
+    "pyyaml"
     "watchfiles"
   ];
 
@@ -50,7 +50,6 @@ let
     ps.pytest
     ps.pytest-timeout
     ps.pytest-xdist
-    ps.pyyaml
     ps.schemathesis
     ps.selenium
     ps.shtab
@@ -66,7 +65,6 @@ let
       ps.dramatiq
       ps.huey
       ps.pygal
-      ps.pyyaml
       ps.rq
     ]
     ++ lib.optional (ps ? saq) ps.saq

@@ -73,16 +73,19 @@ def _users(root: Path, request: Request) -> Iterator[str]:
 
 
 def _runners(root: Path, request: Request) -> Iterator[str]:
-    """Processes and containers of the user's own that run the service's code."""
+    """Other services that need it, processes and containers of the user's that run or call it."""
+    needed = [one.folder for one in SERVICES.values() if request.name in one.needs]
+    yield from (f"services/{folder}/service.toml" for folder in needed)
+    call = rf"\$\{{?{request.folder.upper()}_(PORT|ADDRESS)\b|//{request.name}[:/]"
     for file, section, runs in (
-        (PROCESS_COMPOSE, "processes", rf"-m services\.{request.folder}\b"),
+        (PROCESS_COMPOSE, "processes", rf"-m\W+services\.{request.folder}\b"),
         (CONTAINERS, "services", rf"\bplatform/{request.name}[:@\s]"),
     ):
         text = (root / file).read_text("utf-8", "replace")
         begins = blocks(text, section)
         ends = [*begins.values(), len(text)][1:]
         for (name, begin), end in zip(begins.items(), ends, strict=True):
-            if name != request.name and re.search(runs, text[begin:end]):
+            if name != request.name and re.search(f"{runs}|{call}", text[begin:end]):
                 yield f"{name} in {file}"
 
 

@@ -8,12 +8,10 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from ruamel.yaml.comments import CommentedMap
-
 from devtools import settings
 from devtools.catalog import PYTHON, SERVICES, Service
-from devtools.new import document, render
-from devtools.new.document import flow, flow_list, put
+from devtools.new import render
+from devtools.new.document import Document
 from devtools.new.unsynced import routed
 from services.common.settings import FILE_ALLOWED, is_secret
 
@@ -31,21 +29,20 @@ def updated(text: str) -> str:
         TypeError: a part of the file has another form.
         YAMLError: it is not YAML.
     """
-    stack, used = document.load(text), routed()
-    shared = {*stack["x-logging"]}
-    for name, container in stack["services"].items():
+    stack, used = Document(text), routed()
+    shared = {*stack.data["x-logging"]}
+    for name, container in stack.data["services"].items():
         if _is_former(name, container, shared):
-            text = _without_container(text, name)
+            _remove(stack, name)
         elif name in PYTHON:
             for variable in _outdated(PYTHON[name], _environment(container, name), shared):
-                text = document.without(text, "services", name, "environment", variable)
+                stack.remove("services", name, "environment", variable)
             if not PYTHON[name].route and PYTHON[name].variable not in used:
-                text = _without_route(text, name)
-    text = document.with_blocks(text, "services", lambda service: _container(service, shared))
-    stack = document.load(text)
+                _disconnect(stack, name)
+    stack.add_blocks("services", lambda service: _container(service, shared))
     for service in PYTHON.values():
         _complete(stack, service, shared)
-    return document.changed(text, stack)
+    return stack.text
 
 
 def _is_former(name: str, container: Mapping[str, Any], shared: Collection[str]) -> bool:
@@ -58,72 +55,71 @@ def _is_former(name: str, container: Mapping[str, Any], shared: Collection[str])
     )
 
 
-def _without_container(text: str, name: str) -> str:
-    text = _without_route(text, name)
-    for other in document.load(text)["services"]:
-        text = _without_network(text, f"{name}-{other}", {name, other})
-    return document.without_block(text, "services", name)
+def _remove(stack: Document, name: str) -> None:
+    """Removes a container and its own networks."""
+    _disconnect(stack, name)
+    for other in stack.data["services"]:
+        _remove_network(stack, f"{name}-{other}", {name, other})
+    stack.remove_block("services", name)
 
 
-def _without_route(text: str, name: str) -> str:
-    text = document.without(text, "services", "router", "environment", _address(name))
-    text = document.without(text, "services", "router", "depends_on", name)
-    return _without_network(text, f"router-{name}", {name, "router"})
+def _disconnect(stack: Document, name: str) -> None:
+    """Removes the router's way to the service."""
+    stack.remove("services", "router", "environment", _address(name))
+    stack.remove("services", "router", "depends_on", name)
+    _remove_network(stack, f"router-{name}", {name, "router"})
 
 
-def _without_network(text: str, network: str, members: Collection[str]) -> str:
+def _remove_network(stack: Document, network: str, members: Collection[str]) -> None:
     """Removes it, unless a further container joined it, which might lose its only network."""
-    containers = document.load(text)["services"].items()
+    containers = stack.data["services"].items()
     joined = {name for name, one in containers if network in (one.get("networks") or ())}
-    if not joined <= {*members}:
-        return text
-    for name in joined:
-        text = document.without(text, "services", name, "networks", network)
-    return document.without(text, "networks", network)
+    if joined <= {*members}:
+        for name in joined:
+            stack.remove("services", name, "networks", network)
+        stack.remove("networks", network)
 
 
 def _address(name: str) -> str:
     return f"{name.replace('-', '_').upper()}_ADDRESS"
 
 
-def _complete(stack: Any, service: Service, shared: Collection[str]) -> None:
+def _complete(stack: Document, service: Service, shared: Collection[str]) -> None:
     """Adds the service's settings, networks and route to its container, Redis and the router."""
-    services, networks = stack["services"], _networks(service)
-    container = services[service.name]
-    put(container, "environment", CommentedMap())
-    put(container, "networks", flow_list(networks))
+    name, networks = service.name, _networks(service)
+    stack.put("services", name, "environment", value="{}")
+    stack.put("services", name, "networks", value=f"[{', '.join(networks)}]")
+    _environment(stack.data["services"][name], name)
     for variable, value in _variables(service, shared).items():
-        put(_environment(container, service.name), variable, value)
+        stack.put("services", name, "environment", variable, value=value)
     if service.route:
-        _connect(services["router"], container, service)
+        _connect(stack, service)
+    own = stack.data["services"][name]["networks"] or ()
     for other in service.needs:
-        if other in services and f"{service.name}-{other}" in container["networks"]:
-            _join(services[other], f"{service.name}-{other}")
+        if other in stack.data["services"] and f"{name}-{other}" in own:
+            stack.put("services", other, "networks", f"{name}-{other}", value="{}")
     for network in networks:
-        if network in container["networks"]:
-            put(stack["networks"], network, flow(internal=True))
+        if network in stack.data["services"][name]["networks"]:
+            stack.put("networks", network, value="{internal: true}")
 
 
-def _connect(router: Any, container: Any, service: Service) -> None:
+def _connect(stack: Document, service: Service) -> None:
     """Lets the router reach the service."""
     variable, network = _address(service.name), f"router-{service.name}"
+    path, router = ("services", "router", "environment"), stack.data["services"]["router"]
     address = f"{service.name}:{_FIRST_PORT + service.port_offset}"
     environment = _environment(router, "router")
-    put(environment, variable, address)
-    if re.fullmatch(rf"{service.name}:\d+", environment[variable]):  # one upstream
-        environment[variable] = address
-    put(router["depends_on"], service.name, flow(condition="service_healthy"))
-    if not {*container["networks"]}.intersection(router["networks"]):
-        _join(container, network)
-        _join(router, network)
-
-
-def _join(container: Any, network: str) -> None:
-    networks = container["networks"]
-    if isinstance(networks, Mapping):  # with aliases or addresses
-        put(networks, network, None)
-    elif network not in networks:
-        networks.append(network)
+    if variable not in environment:
+        stack.put(*path, variable, value=address)
+    elif re.fullmatch(rf"{service.name}:\d+", environment[variable]):  # one upstream
+        stack.replace(*path, variable, value=address)
+    stack.put(
+        "services", "router", "depends_on", service.name, value="{condition: service_healthy}"
+    )
+    own = stack.data["services"][service.name]["networks"]
+    if not {*own}.intersection(router["networks"]):
+        for name in (service.name, "router"):
+            stack.put("services", name, "networks", network, value="{}")
 
 
 def _networks(service: Service) -> list[str]:

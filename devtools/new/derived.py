@@ -5,12 +5,13 @@ stack gets one from the template, and the block of a service that is gone is rem
 hand, and blocks of the user's own, stay. Comments and order are kept.
 """
 
+import json
 import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ruamel.yaml.error import MarkedYAMLError
+from yaml.error import MarkedYAMLError
 
 from devtools import settings
 from devtools.address import DEFAULT_PORT, clashes
@@ -23,10 +24,9 @@ from devtools.new import (
     PAGE,
     PROCESS_COMPOSE,
     containers,
-    document,
     render,
 )
-from devtools.new.document import flow, put
+from devtools.new.document import Document
 from devtools.new.unsynced import MODULE, routed, routes
 
 _INDENT = "\t\timport service"  # one further in is in a block of the user's
@@ -34,25 +34,25 @@ _INDENT = "\t\timport service"  # one further in is in a block of the user's
 
 def processes(text: str) -> str:
     """Updates process-compose.yaml."""
-    for name, process in document.load(text)["processes"].items():
+    stack, used = Document(text), routed()
+    for name, process in stack.data["processes"].items():
         module = MODULE.search(process.get("command", ""))
         if name not in SERVICES and module and module[1].replace("_", "-") == name:
-            text = document.without_block(text, "processes", name)
-    used = routed()
+            stack.remove_block("processes", name)
     for name, service in PYTHON.items():
         if not service.route and service.variable not in used:
-            text = document.without(text, "processes", "router", "depends_on", name)
-    text = document.with_blocks(
-        text, "processes", lambda service: render.block(PROCESS_COMPOSE, {"service": service})
+            stack.remove("processes", "router", "depends_on", name)
+    stack.add_blocks(
+        "processes", lambda service: render.block(PROCESS_COMPOSE, {"service": service})
     )
-    stack = document.load(text)
-    present = stack["processes"]
     for name, service in PYTHON.items():
-        present[name]["description"] = service.description
-        put(present["ready"]["depends_on"], name, flow(condition="process_log_ready"))
+        description = json.dumps(service.description)
+        stack.replace("processes", name, "description", value=description)
+        started, ready = "{condition: process_started}", "{condition: process_log_ready}"
+        stack.put("processes", "ready", "depends_on", name, value=ready)
         if service.route:
-            put(present["router"]["depends_on"], name, flow(condition="process_started"))
-    return document.changed(text, stack)
+            stack.put("processes", "router", "depends_on", name, value=started)
+    return stack.text
 
 
 def caddyfile(text: str) -> str:

@@ -15,7 +15,6 @@ from devtools.new import (
     PROCESS_COMPOSE,
     containers,
     derived,
-    document,
     unsynced,
 )
 from devtools.new.checkout import _runners
@@ -57,8 +56,15 @@ EDITS = {
         "\n  further-load:\n    command: exec python -m services.further_api.load\n\n  ready:\n",
     ),
     "above": (CONTAINERS, "      TRACING: ", "      # Only with an endpoint.\n      TRACING: "),
-    "below": (CONTAINERS, "T:+on}\n", "T:+on}\n      # RUST_LOG: debug\n"),
+    "below": (CONTAINERS, "ME: router\n", "ME: router\n      # RUST_LOG: debug\n"),
     "note": (CONTAINERS, "  core-api-redis: {int", "  # mine\n  core-api-redis: {int"),
+    "brackets": (
+        PROCESS_COMPOSE,
+        "    description: data and queue\n",
+        "    description: data and queue\n    environment: [A=1, # why\n B=2]\n",
+    ),
+    "braces": (CONTAINERS, "  psp: {}\n", "  psp: {\n    # ours\n    name: p # why\n    }\n"),
+    "networks": (CONTAINERS, "networks: [front, r", "networks: [front, # ours\n      r"),
     "headers": (
         CONTAINERS,
         "      PSP_ACCOUNT: ${PSP_ACCOUNT:-}\n",
@@ -83,19 +89,6 @@ def test_changes_by_hand_outlive_a_service(
     _forget(extra, monkeypatch)
     for grown in (edited, regrown, text.replace(before, after)):
         assert update(grown) == text.replace(before, after)
-
-
-@pytest.mark.parametrize(
-    ("file", "before", "line"),
-    [
-        (PROCESS_COMPOSE, "    description: data and queue\n", "environment: [A=1, # why\n B=2]"),
-        (CONTAINERS, "    image: platform/redis:latest\n", "labels: {a: b, # why\n c: d}"),
-    ],
-)
-def test_a_comment_in_brackets_stays_if_nothing_changes(file: str, before: str, line: str) -> None:
-    """`new sync` of a file that is up to date writes it as it was."""
-    text = (ROOT / file).read_text().replace(before, f"{before}    {line}\n")
-    assert derived.MAKERS[file](text) == text
 
 
 @pytest.mark.parametrize("form", ["list", "mapping"])
@@ -168,7 +161,9 @@ def test_a_block_that_others_refer_to_is_named(extra: str, monkeypatch: pytest.M
     block = block.replace("environment:", "environment: &own", 1)
     mine = "\n  mine:\n    environment: *own\n\n  router:"
     _forget(extra, monkeypatch)
-    with pytest.raises(LookupError, match=f"remove services.{extra} by hand: .*alias 'own'"):
+    with pytest.raises(
+        LookupError, match=f"change services.{extra} by hand: .*alias: environment: .own"
+    ):
         containers.updated(f"{head}\n  {extra}:{block}".replace("\n  router:", mine))
 
 
@@ -189,6 +184,15 @@ def test_a_container_without_networks_gets_its_own() -> None:
     text = (ROOT / CONTAINERS).read_text()
     without = text.replace("    networks: [router-core-api, core-api-redis]\n", "")
     assert yaml.safe_load(containers.updated(without)) == yaml.safe_load(text)
+    waits = re.sub(
+        r"(depends_on:)\n      auth-api: .*\n      core-api: .*\n", r"\1 [auth-api]\n", text
+    )
+    assert containers.updated(waits) == waits.replace("[auth-api]", "[auth-api, core-api]") != text
+    bare = re.sub(r"(?s)(  core-api:.*?)    environment:\n.*?(    secrets)", r"\1\2", text)
+    made = yaml.safe_load(containers.updated(bare))["services"]["core-api"]["environment"]
+    own = yaml.safe_load(text)["services"]["core-api"]["environment"]
+    assert made == {name: own[name] for name in made}
+    assert "QUEUE_LIMIT" in made
     listed = re.sub(
         r"(?s)(  core-api:.*?environment:\n).*?(    secrets)", r"\1      - A=b\n\2", text
     )
@@ -200,23 +204,22 @@ def test_a_container_without_networks_gets_its_own() -> None:
     ("file", "block"),
     [
         (PROCESS_COMPOSE, "  mine:\n    command: exec python -m services.<name>.load\n"),
+        (PROCESS_COMPOSE, '  mine:\n    entrypoint: ["python", "-m", "services.<name>"]\n'),
+        (PROCESS_COMPOSE, "  mine:\n    command: curl 127.0.0.1:$<NAME>_PORT/health\n"),
         (CONTAINERS, "  mine:\n    image: platform/<name>\n"),
+        (CONTAINERS, "  mine:\n    image: x\n    environment: {URL: http://<name>:8008}\n"),
     ],
 )
-def test_a_process_or_container_that_runs_a_service_is_found(
-    tmp_path: Path, file: str, block: str
+def test_a_process_or_container_that_runs_or_calls_a_service_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, block: str
 ) -> None:
-    """It would have no code; the service's own block, and those of other services, do not count."""
+    """It would not work; the service's own block, and those of other services, do not count."""
     for name in (PROCESS_COMPOSE, CONTAINERS):
         text, router = (ROOT / name).read_text(), "\n  router:\n"
-        own = block.replace("<name>", "status") if name == file else ""
+        own = block.replace("<name>", "status").replace("<NAME>", "STATUS") if name == file else ""
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text.replace(router, f"\n{own}{router[1:]}"))
     assert list(_runners(tmp_path, Request("status"))) == [f"mine in {file}"]
     assert not {*_runners(tmp_path, Request("mine")), *_runners(tmp_path, Request("stat"))}
-
-
-def test_a_list_need_not_be_indented() -> None:
-    """As other programs write it; the last item goes with the list's name."""
-    assert document.without("a:\n- x\n- y\nb: 1\n", "a", "x") == "a:\n- y\nb: 1\n"
-    assert document.without("a:\n- x\nb: 1\n", "a", "x") == "b: 1\n"
+    monkeypatch.setitem(SERVICES, "core-api", replace(SERVICES["core-api"], needs=("status",)))
+    assert next(_runners(tmp_path, Request("status"))) == "services/core_api/service.toml"
