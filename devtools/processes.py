@@ -77,6 +77,8 @@ def _listeners() -> list[tuple[int | None, int]]:
         for process in psutil.process_iter():
             with suppress(psutil.Error):
                 sockets += [(process.pid, sock) for sock in process.net_connections(kind="tcp")]
+    # IPv4 first: the stack listens there, and another program may have the same port of [::1].
+    sockets.sort(key=lambda one: one[1].family)
     return [(pid, sock.laddr.port) for pid, sock in sockets if sock.status == psutil.CONN_LISTEN]
 
 

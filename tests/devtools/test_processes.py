@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import sys
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from devtools import processes
 from devtools.catalog import REDIS_NODES
 from tests.devtools.conftest import WAIT, python
-from tests.support import call, wait_until
+from tests.support import call, free_ports, wait_until
 
 MARKS = {"PC_PROC_NAME": "core-api", "PC_REPLICA_NUM": "0"}
 
@@ -54,6 +55,22 @@ def test_only_orphans_of_this_stack_are_found(tmp_path: Path) -> None:
         assert set(found(tmp_path / "ours")) == pids
         assert found(tmp_path / "other") == {of_other.pid: "core-api"}
         assert found(tmp_path / ".state") == {}
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_a_listener_at_ipv6_does_not_hide_that_of_a_service() -> None:
+    """At the same port of [::1] another program may listen."""
+    first = free_ports(8)
+    ports = {str(port): port for port in range(first, first + 8)}
+    code = (
+        "import socket; "
+        f"held = [socket.create_server(('127.0.0.1', {first} + n)) for n in range(8)]; {WAIT}"
+    )
+    with python(code) as service, contextlib.ExitStack() as others:
+        for port in ports.values():
+            others.enter_context(socket.create_server(("::1", port), family=socket.AF_INET6))
+        found = processes.holders(ports, {})
+    assert {holder.pid for holder in found.values()} == {service.pid}
 
 
 @pytest.mark.parametrize("is_ours", [True, False])
