@@ -94,6 +94,14 @@ def test_a_half_closed_connection_never_gets_an_empty_200(platform: Platform, me
             assert problem(response) == (499, "client-closed-request")
 
 
+@pytest.mark.parametrize("length", [b"2\r\n ", b"99999\r\n\t"])
+def test_a_folded_length_is_refused(platform: Platform, length: bytes) -> None:
+    """A header on two lines, which RFC 9112 refuses, is no number to the checks above."""
+    response = platform.router.send(_POST + b"Content-Length: %s\r\n\r\n{}" % length)
+    assert problem(response) == (400, "bad-request")
+    assert platform.seen() == []
+
+
 # Requests inside requests
 
 _SMUGGLED = b"GET /transactions/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
