@@ -7,6 +7,9 @@ from pathlib import Path
 
 from dotenv.parser import parse_stream
 
+# gunicorn's, and the interpreter's own: with them services do not start, or return 500.
+_BREAK_SERVICES = {"SCRIPT_NAME", "PYTHONHOME", "PYTHONINSPECT"}
+
 
 @dataclass(frozen=True)
 class EnvFile:
@@ -40,12 +43,21 @@ def read(path: Path) -> EnvFile:
         line = f"{path.name}, line {original.line}"
         if is_wrong or (key and value is None):
             faults.append(f"{line}: is not NAME=value (comments begin with #)")
-        elif key and key.startswith("PC_"):
-            # For example, PC_NO_SERVER would start a stack that no command can stop.
-            faults.append(f"{line}: {key} is process-compose's own: use its flags")
-        elif key and value is not None and not f"{key}{value}".isprintable():
-            why = "contains an invisible character, or several lines: type it again in one line"
-            faults.append(f"{line}: {key!a} {why}")
+        elif key and value is not None and (fault := _fault(key, value)):
+            faults.append(f"{line}: {fault}")
         elif key and value is not None:
             values[key] = value
     return EnvFile(values, faults)
+
+
+def _fault(key: str, value: str) -> str:
+    if key.startswith("PC_"):
+        # For example, PC_NO_SERVER would start a stack that no command can stop.
+        return f"{key} is process-compose's own: use its flags"
+    if key in _BREAK_SERVICES:
+        return f"{key} would break the services: remove it"
+    if not f"{key}{value}".isprintable():
+        return (
+            f"{key!a} contains an invisible character, or several lines: type it again in one line"
+        )
+    return ""

@@ -28,7 +28,7 @@ ACCEPTED = {
 }
 REFUSED = [
     *("KEY", "KEY hunter2", "=1", "KEY='hunter2", "KEY='a' hunter2", "KEY=a\u00a0b", "KEY=\0"),
-    *("PC_NO_SERVER=hunter2", "KEY='a\nhunter2'"),
+    *("PC_NO_SERVER=hunter2", "KEY='a\nhunter2'", "SCRIPT_NAME=hunter2", "PYTHONINSPECT=1"),
 ]
 
 
