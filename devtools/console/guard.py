@@ -26,6 +26,8 @@ _OTHER_NAME = re.compile(r"(?:localhost|platform\.localhost|\[::1\])(:[0-9]{1,5}
 _POLICY_VIOLATION = 1008  # WebSocket close code, RFC 6455
 # The longest name of a file. The console's own paths have less than 100.
 _PATH_BYTES_MAX = 255
+# The page uses a WebSocket first. engineio answers 500 to a POST to a session that was just closed.
+_POLLING = "/_nicegui_ws/"
 _HEADERS = {
     # NiceGUI's own scripts are inline and compile Vue templates; nothing is loaded from elsewhere.
     "Content-Security-Policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
@@ -92,6 +94,8 @@ class Guard:
         )
         if is_other_site and not is_link:
             return 403
+        if method and path.startswith(_POLLING):  # not a WebSocket
+            return 400
         # NiceGUI answers 500 to what cannot be the name of a file.
         return 400 if "\0" in path or len(path.encode()) > _PATH_BYTES_MAX else 0
 

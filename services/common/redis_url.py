@@ -44,11 +44,14 @@ def _redis_url(url: str) -> str:
     names = [name for name, _ in options]
     if set(names) - OPTIONS.keys() or len(names) > len(set(names)):
         raise ValueError(f"{_RULE}; the options after ? are {', '.join(OPTIONS)}, each once")
+    files = {name: value for name, value in options if name.startswith("ssl_")}
     for name, value in options:
         if not re.fullmatch(OPTIONS[name], value):
             raise ValueError(f"{_RULE}; {name} must match {OPTIONS[name]}")
-        if name.startswith("ssl_"):
+        if name in files:
             _check_file(name, value, parts.scheme)
+    if files:
+        _load(files.get("ssl_ca_certs"), files.get("ssl_certfile"), files.get("ssl_keyfile"))
     return url
 
 
@@ -59,6 +62,29 @@ def _check_file(name: str, path: str, scheme: str) -> None:
         readable_file(Path(path))
     except ValueError as error:
         raise ValueError(f"{_RULE}; {name} is the absolute path of {error}") from None
+
+
+def _load(authority: str | None, certificate: str | None, key: str | None) -> None:
+    """Loads the files as redis-py does, which would fail to connect, or ask for a passphrase."""
+    import ssl  # noqa: PLC0415 - slow to import, and rarely needed
+
+    def passphrase() -> str:
+        raise ValueError(f"{_RULE}; the key of ssl_certfile must have no passphrase")
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if key and not certificate:
+        raise ValueError(f"{_RULE}; ssl_keyfile belongs to an ssl_certfile")
+    try:
+        if authority:
+            context.load_verify_locations(authority)
+    except OSError:
+        raise ValueError(f"{_RULE}; ssl_ca_certs has no certificate in PEM format") from None
+    try:
+        if certificate:
+            context.load_cert_chain(certificate, key, passphrase)
+    except OSError:
+        pair = "ssl_certfile and ssl_keyfile are a certificate and its private key in PEM format"
+        raise ValueError(f"{_RULE}; {pair}") from None
 
 
 def _redis_urls(text: str, info: ValidationInfo) -> str:

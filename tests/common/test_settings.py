@@ -11,6 +11,7 @@ from services.common import redis_client
 from services.common.settings import Settings, SettingsError, masked
 from services.core_api.settings import CoreSettings
 from services.psp_connector.settings import ConnectorSettings
+from tests.cluster import certificate
 
 GOOD = {
     "HTTP_PORT": "8002", "REDIS_URL": "redis://127.0.0.1:8005/0", "JWT_SECRET": "s" * 32,
@@ -80,12 +81,25 @@ WRONG_ADDRESSES = {
         for path in UNREADABLE
     },
     "rediss://host/0?ssl_ca_certs=README.md": "ssl_ca_certs must match",
+    f"rediss://host/0?ssl_ca_certs={__file__}": "ssl_ca_certs has no certificate in PEM format",
+    f"rediss://host/0?ssl_keyfile={__file__}": "ssl_keyfile belongs to an ssl_certfile",
+    f"rediss://host/0?ssl_certfile={__file__}": "a certificate and its private key in PEM format",
 }
 HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
 WRONG_HEADERS = [
     *("Authorization: Bearer hunter2", "api-key hunter2", "api-key=ab,hunter2", "a b=hunter2"),
     *("x=hunter2%zz", "x=hunter2%0d%0ab", "x=hunter2\n", "x=hunter2\u00e4", "x=1,", "=hunter2"),
 ]
+# Used nowhere; made by `openssl pkcs8 -topk8`.
+LOCKED_KEY = """\
+-----BEGIN ENCRYPTED PRIVATE KEY-----
+MIHsMFcGCSqGSIb3DQEFDTBKMCkGCSqGSIb3DQEFDDAcBAh2wKkgJU4vuwICA+gw
+DAYIKoZIhvcNAgkFADAdBglghkgBZQMEASoEEHnU5eRUi3gz7bLraKIcwg8EgZC3
+32OhzqvArq6/+shNVcd5eNjSvuFj/j075kf3U0yVfhu5KZSN1/WIidC2f9yRbbi/
+tjeYBHeZApYwK8AvXChQxXrvFiZzbexyldL5MmBKrOuK+vQ0ra4kZLvoFuPbVYah
+ZxgU5jwcVe0wsJyJrNoDJXGfRZTtmR3y4I6dFF6+MkELJrIzmA1c3zi3gYepnZo=
+-----END ENCRYPTED PRIVATE KEY-----
+"""
 PEM = "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----"
 
 
@@ -220,16 +234,26 @@ def test_an_invalid_value_shows_no_password(value: str) -> None:
         "redis://127.0.0.1:8005/0",
         "redis://host",
         "redis://host/",
-        "rediss://user:p%40ss@host:6380/3?ssl_ca_certs={file}",
+        "rediss://user:p%40ss@host:6380/3?ssl_ca_certs={root}",
+        "rediss://host?ssl_ca_certs={root}&ssl_certfile={path}&ssl_keyfile={key}",
         "redis://host/0?db=2&client_name=core-api",
         "unix:///run/redis.sock?db=1",
     ],
 )
 def test_every_kind_of_redis_address_is_accepted(url: str, tmp_path: Path) -> None:
-    """REDIS_URL may have TLS, a password, a private CA or a Unix socket."""
-    (tmp_path / "ca.pem").touch()
-    url = url.format(file=tmp_path / "ca.pem")
+    """REDIS_URL may have TLS, a password, a private CA, a client certificate or a Unix socket."""
+    if "{root}" in url:
+        url = url.format_map(vars(certificate(tmp_path)))
     assert url == CoreSettings.read(GOOD | {"REDIS_URL": url}).redis_url
+
+
+def test_a_clients_key_with_a_passphrase_is_refused(tmp_path: Path) -> None:
+    """OpenSSL would ask for it at the terminal, again for each connection."""
+    made, locked = certificate(tmp_path), tmp_path / "locked.key"
+    locked.write_text(LOCKED_KEY)
+    url = f"rediss://host?ssl_certfile={made.path}&ssl_keyfile={locked}"
+    with pytest.raises(SettingsError, match="the key of ssl_certfile must have no passphrase"):
+        CoreSettings.read(GOOD | {"REDIS_URL": url})
 
 
 @given(

@@ -168,6 +168,12 @@ def test_other_names_of_the_loopback_are_redirected(client: httpx.Client, name: 
     assert response.headers["location"] == "http://127.0.0.1:8006/payments/@?a=%26b"
 
 
+def test_only_websockets_are_taken_by_socket_io(client: httpx.Client) -> None:
+    """The page uses no other transport, and engineio answers some well-formed polls with 500."""
+    path = "/_nicegui_ws/socket.io/?EIO=4&transport=polling"
+    assert [client.request(method, path).status_code for method in ("GET", "POST")] == [400, 400]
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [("/%00", 400), ("/" + "x" * 300, 400), ("/" + "%C3%A4" * 150, 400), ("/" + "x" * 250, 404)],
