@@ -27,7 +27,8 @@ _POLICY_VIOLATION = 1008  # WebSocket close code, RFC 6455
 # The longest name of a file. The console's own paths have less than 100.
 _PATH_BYTES_MAX = 255
 # The page uses a WebSocket first. engineio answers 500 to a POST to a session that was just closed.
-_POLLING = "/_nicegui_ws/"
+# Elsewhere below the folder it answers a WebSocket as it would a request.
+_SOCKETS, _SOCKET = "/_nicegui_ws/", "/_nicegui_ws/socket.io/"
 _HEADERS = {
     # NiceGUI's own scripts are inline and compile Vue templates; nothing is loaded from elsewhere.
     "Content-Security-Policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
@@ -94,7 +95,7 @@ class Guard:
         )
         if is_other_site and not is_link:
             return 403
-        if method and path.startswith(_POLLING):  # not a WebSocket
+        if path.startswith(_SOCKETS) and (method or path != _SOCKET):  # a WebSocket has no method
             return 400
         # NiceGUI answers 500 to what cannot be the name of a file.
         return 400 if "\0" in path or len(path.encode()) > _PATH_BYTES_MAX else 0

@@ -58,7 +58,7 @@ def client(store: SpanStore) -> Iterator[httpx.Client]:
         routes=[
             *receiver.routes(store),
             Route("/", page, methods=["GET", "POST"]),
-            WebSocketRoute("/", socket),
+            WebSocketRoute("/{path:path}", socket),
         ],
         middleware=[Middleware(Guard)],
     )
@@ -169,9 +169,10 @@ def test_other_names_of_the_loopback_are_redirected(client: httpx.Client, name: 
 
 
 def test_only_websockets_are_taken_by_socket_io(client: httpx.Client) -> None:
-    """The page uses no other transport, and engineio answers some well-formed polls with 500."""
+    """The page uses no other transport or path, and engineio answers 500 to some of them."""
     path = "/_nicegui_ws/socket.io/?EIO=4&transport=polling"
     assert [client.request(method, path).status_code for method in ("GET", "POST")] == [400, 400]
+    assert client.get("/_nicegui_ws/x", headers=UPGRADE).status_code == 403
 
 
 @pytest.mark.parametrize(
