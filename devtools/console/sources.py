@@ -7,6 +7,7 @@ if its source is unavailable.
 import heapq
 import itertools
 import json
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -122,7 +123,7 @@ class Sources:
         """One payment; None if there is none."""
         users = (self.redis.hget(p.transaction(transaction_id), "user_id") for p in self.partitions)
         owner = next(filter(None, users), "")
-        if not owner.isdecimal():
+        if not re.fullmatch(r"[0-9]{1,15}", owner):  # as in a token
             return None
         record = self._transactions.get(int(owner), transaction_id)
         if record is None:

@@ -52,6 +52,16 @@ def test_one_changed_character_is_another_token() -> None:
         issuer.verify(changed)
 
 
+@pytest.mark.parametrize("spelling", ["{}=", "{}===", "{}\n", "{} ", "{}\xff", "~{}"])
+def test_a_token_has_one_spelling(spelling: str) -> None:
+    """A base64 decoder that skips characters would accept each of these."""
+    issuer = tokens()
+    token = issue(issuer)
+    issuer.verify(token)
+    with pytest.raises(TokenError):
+        issuer.verify(spelling.format(token))
+
+
 def test_a_user_id_that_no_record_can_have_is_refused() -> None:
     """Otherwise a payment would be accepted that can never be charged."""
     issuer = tokens()

@@ -165,3 +165,12 @@ def test_a_problem_of_the_core_api_is_shown(client: Any, redis_port: int, tmp_pa
         sources.payment("t")
     text = "Your points are temporarily unavailable. The page Logs has the reason."
     assert message_for(error.value) == text
+
+
+@pytest.mark.parametrize("owner", ["", "x", "²", "-1", pytest.param("9" * 4301, id="digits")])
+def test_a_payment_of_nobody_is_not_found(
+    client: Any, redis_port: int, tmp_path: Path, owner: str
+) -> None:
+    """An id of over 4,300 digits is not even a number to Python."""
+    client.hset("transaction:t", mapping={"id": "t", "user_id": owner})
+    assert sources_of(redis_port, tmp_path).payment("t") is None
