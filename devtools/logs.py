@@ -24,7 +24,7 @@ from devtools.catalog import PROCESSES
 from devtools.locate import access_fault
 from services.common.command import has_colors, run_main
 
-_FORMATS = Path(__file__).parent / "lnav"
+_FORMAT = Path(__file__).parent / "lnav/formats/platform"
 _LINES = 100
 _LINES_MAX = 10**9
 # lnav silently ignores longer patterns. Further requests show only their lines with the
@@ -86,8 +86,14 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 @contextlib.contextmanager
 def _environ(environ: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
-    """The environment with a temporary home, because lnav keeps filters between sessions."""
+    """The environment with a temporary home, because lnav keeps filters between sessions.
+
+    The home has our format. `lnav -I` would read `[` in the checkout's path as a pattern.
+    """
     with tempfile.TemporaryDirectory(prefix="lnav-") as home:
+        formats = Path(home, ".lnav/formats")
+        formats.mkdir(parents=True)
+        (formats / _FORMAT.name).symlink_to(_FORMAT)
         temporary = {"HOME": home, "TMPDIR": home, "TZ": "UTC"}
         yield {name: environ[name] for name in environ if name != "XDG_CONFIG_HOME"} | temporary
 
@@ -113,7 +119,7 @@ def _lnav(args: argparse.Namespace, about: str, lines: int, files: Sequence[str]
         lines = _LINES_MAX
     # Not `:goto`: lnav 0.11 fails if there are fewer lines.
     commands.append(_BEGIN.format(lines=args.lines or lines))
-    return ["lnav", "-I", str(_FORMATS), *(w for text in commands for w in ("-c", text)), *files]
+    return ["lnav", *(w for text in commands for w in ("-c", text)), *files]
 
 
 def _about(args: argparse.Namespace, folder: Path) -> str:

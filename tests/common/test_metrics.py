@@ -39,9 +39,12 @@ def ask(url: str) -> None:
 
 
 def test_counts_outlive_the_workers_and_not_the_service(tmp_path: Path) -> None:
-    """One scrape has the counts of all workers, including killed ones, in a file per slot."""
-    files = tmp_path / "metrics"
-    state = {"PLATFORM_STATE": str(tmp_path), "WORKERS": "2"}
+    """One scrape has the counts of all workers, including killed ones, in a file per slot.
+
+    No character of the folder's path is taken for a pattern.
+    """
+    files = tmp_path / "[work]*/metrics"
+    state = {"PLATFORM_STATE": str(files.parent), "WORKERS": "2"}
     with service("core_api", tmp_path, **state) as (url, process):
         ask(url)
         for end in (psutil.Process.terminate, psutil.Process.kill):

@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import os
 import re
+import shutil
 import sys
 import threading
 import time
@@ -254,6 +255,15 @@ def test_a_terminal_gets_the_viewer(
     code, screen = at_terminal([*LOGS, *options], env)
     home, *args = screen.split()
     assert (code, home != "/mine", Path(args[-1]).name) == (0, True, last)
+
+
+def test_the_path_of_a_checkout_is_no_pattern(
+    logs: Logs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lnav would look for `w/...` and drop the lines of Redis, which only our format knows."""
+    ours = shutil.copytree(ROOT / "devtools/lnav/formats/platform", tmp_path / "[work]/platform")
+    monkeypatch.setattr("devtools.logs._FORMAT", ours)
+    assert "no memory" in logs("--service", "redis", "--level", "warning")[1]
 
 
 def test_lnav_accepts_the_format() -> None:
