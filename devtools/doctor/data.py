@@ -15,6 +15,7 @@ from services.common.redaction import redactor
 from services.common.redis_check import MismatchError, check_kind, check_writes, keys_of_nodes
 from services.common.redis_url import RedisSettings
 from services.common.settings import SettingsError, masked
+from services.psp_connector.metrics import QueueCollector
 from services.psp_connector.sweep import Sweep
 
 _RESPONSE_SECONDS_MAX = 2.0
@@ -23,6 +24,8 @@ _MEMORY_SHARE_MAX = 0.9
 _REPLICA_LAG_SECONDS_MAX = 3
 # A million records take about 5 s.
 _SWEEP_SECONDS_MAX = 8.0
+# More than any call at the PSP, and than the wait of a full queue.
+_QUEUED_SECONDS_MAX = 60.0
 
 
 def redis(checkout: Checkout, remedy: str) -> list[Finding]:
@@ -64,7 +67,8 @@ def _of(client: store.Client, settings: RedisSettings) -> list[Finding]:
         findings += _node(node)
         if required := settings.redis_replicas_min:
             findings.append(_replicas(node, required))
-    return [*findings, _lost(client, store.partitions(settings.partitions))]
+    partitions = store.partitions(settings.partitions)
+    return [*findings, _oldest(client, partitions), _lost(client, partitions)]
 
 
 def _write(client: store.Client, settings: RedisSettings) -> Finding:
@@ -128,6 +132,18 @@ def _memory(facts: Mapping[str, Any]) -> Finding:
         remedy = "a full Redis refuses writes: drain the queue, or raise maxmemory"
         return Finding("memory", value, "warning", note, remedy)
     return Finding("memory", value, note=note)
+
+
+def _oldest(client: store.Client, partitions: Sequence[store.Partition]) -> Finding:
+    """The age of the oldest queue entry: old if a charged payment cannot be saved, for example."""
+    gauges = {gauge.name: gauge.samples for gauge in QueueCollector(client, partitions).collect()}
+    ages = [sample.value for sample in gauges["queue_oldest_entry_age_seconds"]]
+    name, age_seconds = "oldest queue entry", max(ages, default=0.0)
+    value = f"{age_seconds:.0f} s"
+    if age_seconds <= _QUEUED_SECONDS_MAX:
+        return Finding(name, value)
+    remedy = "`logs --service psp-connector --level warning` says why"
+    return Finding(name, value, "warning", "a payment waits, or cannot be saved", remedy)
 
 
 def _lost(client: store.Client, partitions: Sequence[store.Partition]) -> Finding:

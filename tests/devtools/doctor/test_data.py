@@ -1,6 +1,7 @@
 """The doctor's checks of the services' Redis."""
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,18 @@ def test_open_transactions_in_no_queue_are_counted(
     found = running(environ, REDIS_URL=f"redis://127.0.0.1:{redis_port}/0").redis()
     assert one(found, "orphaned transactions").value == str(count)
     assert [item.status for item in wrong(found)] == ["warning"] * count
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(1, 0), (100, 1)])
+def test_a_payment_that_does_not_end_is_a_warning(
+    client: Any, redis_port: int, environ: dict[str, str], seconds: int, count: int
+) -> None:
+    """Such as one that is charged but cannot be saved, because the merchant's points are broken."""
+    client.xadd(store.WHOLE.queue, {"id": "x"}, id=f"{int((time.time() - seconds) * 1000)}-0")
+    found = wrong(running(environ, REDIS_URL=f"redis://127.0.0.1:{redis_port}/0").redis())
+    assert [(item.name, item.status) for item in found] == [
+        ("oldest queue entry", "warning")
+    ] * count
 
 
 @pytest.mark.parametrize(
