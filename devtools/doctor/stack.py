@@ -189,8 +189,7 @@ class Running:
         if self._supervised:
             note = f"{holder}, not of this stack: started by you instead?"
             return Finding(name, str(port), "warning", note)
-        free = free_block(self._first)
-        remedy = f"end it, or start with PLATFORM_PORT={free or '...'}"
+        remedy = f"end it, or start with PLATFORM_PORT={free_block(self._first) or '...'}"
         return Finding(name, str(port), "fault", f"held by {holder.with_stack}", remedy)
 
     def _missing(self, name: str, port: int, state: ProcessState | None) -> Finding:
@@ -218,8 +217,7 @@ class Running:
             return [Finding("left behind", "nothing")]
         named = "; ".join(map(str, self._orphans))
         remedy = "`platform down` ends them, and so does the next start"
-        note = "their supervisor was killed"
-        return [Finding("left behind", named, "fault", note, remedy)]
+        return [Finding("left behind", named, "fault", "their supervisor was killed", remedy)]
 
     def health(self) -> list[Finding]:
         """The health of each HTTP process."""
@@ -236,8 +234,7 @@ class Running:
         try:
             response = self._get(name, "/health")
         except httpx.HTTPError as error:
-            note = type(error).__name__
-            return Finding(name, "no response", "fault", note, self._log(name))
+            return Finding(name, "no response", "fault", type(error).__name__, self._log(name))
         if response.status_code == 200:
             ms = (time.monotonic() - started) * 1000
             return Finding(name, "pass", note=f"{ms:.0f} ms")
@@ -252,7 +249,10 @@ class Running:
         """A fault while the connector charges nothing."""
         with contextlib.suppress(httpx.HTTPError):
             if "\npsp_paused 1.0" in self._get("psp-connector", "/metrics").text:
-                remedy = f"are PSP_URL and PSP_API_KEY right? {self._log('psp-connector')}"
+                given = {**self._checkout.merged, **self._environ}
+                proxies = [name for name in given if name.lower().endswith("_proxy")]
+                names = ["PSP_URL", "PSP_API_KEY", *(proxies if given.get("PSP_URL") else [])]
+                remedy = f"are {', '.join(names)} right? {self._log('psp-connector')}"
                 return [Finding("PSP", "unavailable", "fault", "charging is paused", remedy)]
         return []
 

@@ -52,8 +52,12 @@ def check(
 
 
 def before_start(client: store.Client, settings: RedisSettings) -> None:
-    """As `check`; also refuses a Redis with too few replicas now, or without writes or scripts."""
+    """As `check`; also refuses a Redis with too few replicas now, or without writes or scripts.
+
+    And one without PING for this user, with which the health check would fail.
+    """
     check(client, settings)
+    redis_client.ping(client)
     if required := settings.redis_replicas_min:
         counts = []
         for node in redis_client.nodes(client).values():

@@ -31,8 +31,9 @@ _AUDIENCE = "core-api"
 _CLAIMS = ["iss", "aud", "sub", "username", "enabled", "iat", "exp", "jti"]
 # Valid tokens have about 350 characters.
 _TOKEN_CHARACTERS_MAX = 4096
-# RFC 7515, 7.1. PyJWT would skip other characters, so that one token had many spellings.
-_COMPACT = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+){2}")
+# RFC 7515, 7.1. PyJWT would skip other characters, and ignore the last two bits of a signature, so
+# that one token had many spellings.
+_COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
 # A merchant reuses a token for 30 seconds; verifying it every time would add half as much Python
 # time to each request. Some 10 MB when full.
 _CACHED_MAX = 10_000

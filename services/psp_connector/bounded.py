@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+import structlog
 from opentelemetry.trace import Span, SpanKind, StatusCode
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, select_proxy
@@ -31,6 +32,8 @@ _RESPONSE_BYTES_MAX = 1024 * 1024
 # Compressed bytes per read; they may unpack to a thousand times as many.
 _CHUNK_BYTES = 16 * 1024
 
+_log = structlog.get_logger()
+
 
 class BoundedSession(requests.Session):
     """A thread-safe session; a call takes at most `seconds_max` in total."""
@@ -41,6 +44,8 @@ class BoundedSession(requests.Session):
         self.trust_env = False
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self.proxies = proxies_for(url)
+        for proxy in self.proxies.values():
+            _log.info("PSP calls use a proxy", proxy=masked(proxy))
         self._seconds_max = seconds_max
         self._calls: dict[int, tuple[float, socket.socket]] = {}
         adapter = HTTPAdapter(pool_maxsize=connections_max)

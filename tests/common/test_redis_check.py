@@ -1,9 +1,10 @@
 from typing import Any
 
 import pytest
+import redis
 import structlog
 
-from services.common import redis_check, store
+from services.common import redis_check, redis_client, store
 from services.common.redis_url import RedisSettings
 from services.common.settings import SettingsError
 
@@ -40,6 +41,19 @@ def test_a_redis_that_would_lose_payments_logs_a_warning(client: Any) -> None:
     finally:
         client.execute_command("ACL", "SETUSER", "default", "+@all")
     assert [line["event"] for line in lines] == ["Redis may lose all payments when it is restarted"]
+
+
+def test_a_redis_whose_health_check_would_fail_is_refused(client: Any, redis_port: int) -> None:
+    """Otherwise the services would start, charge, and never be healthy."""
+    client.acl_setuser(
+        "a", enabled=True, nopass=True, keys="*", categories=["+@all"], commands=["-ping"]
+    )
+    url = f"redis://a:x@127.0.0.1:{redis_port}/0"
+    of_user = redis_client.connect(url, timeout_seconds=1)
+    with pytest.raises(redis.ResponseError, match="'ping'"):
+        redis_check.before_start(of_user, settings(1))
+    of_user.close()
+    client.acl_deluser("a")
 
 
 def test_older_data_have_one_partition(client: Any) -> None:

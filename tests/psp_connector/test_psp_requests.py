@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlencode
 
 import pytest
+import structlog
 
 from devtools import preflight
 from services.common.currencies import EXPONENTS
@@ -72,6 +73,15 @@ def test_a_proxy_is_for_an_external_psp(
     monkeypatch.setenv("no_proxy", "direct.example")
     assert expected == proxies_for(url).get(url.partition(":")[0])
     assert len(proxies_for(url)) <= 1
+
+
+def test_a_proxy_is_logged_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its login: otherwise only the PSP seems not to respond."""
+    monkeypatch.setenv("all_proxy", "http://me:hunter2@proxy:1")
+    with structlog.testing.capture_logs() as lines:
+        client("https://api.stripe.com")
+    [line] = lines
+    assert (line["event"], line["proxy"]) == ("PSP calls use a proxy", "http://<secret>@proxy:1")
 
 
 @pytest.mark.parametrize(

@@ -269,18 +269,19 @@ def test_a_port_that_is_only_bound_may_be_our_own(environ: dict[str, str]) -> No
 def test_a_psp_that_is_unavailable_is_reported(
     client: Any, redis_port: int, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """Charging is paused after some failures in a row, and accepted transactions wait."""
+    """Charging is paused, perhaps because of the proxy through which a PSP elsewhere is called."""
     transactions = Transactions(client, 100)
     for _ in range(FAILURES_MAX):
         transactions.accept(1, TransactionRequest(amount=1, currency="USD"), "", None)
-    more = {
-        "HTTP_PORT": str(SERVICES["psp-connector"].port(int(environ["PLATFORM_PORT"]))),
-        "REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
-    }
+    port = str(SERVICES["psp-connector"].port(int(environ["PLATFORM_PORT"])))
+    more = {"HTTP_PORT": port, "REDIS_URL": f"redis://127.0.0.1:{redis_port}/0"}
     with service("psp_connector", tmp_path, **more):
         wait_until(lambda: running(environ).psp(), what="the doctor's finding")
-        [fault] = running(environ).psp()
+        [fault] = running(environ, http_proxy="http://proxy:1").psp()
+        [elsewhere] = running(environ, PSP_URL="http://a", HTTP_PROXY="http://proxy:1").psp()
     assert (fault.status, fault.note) == ("fault", "charging is paused")
+    assert "PROXY" not in fault.remedy
+    assert elsewhere.remedy.startswith("are PSP_URL, PSP_API_KEY, HTTP_PROXY right?")
 
 
 def test_an_orphan_is_reported_with_its_pid(environ: dict[str, str], checkout: Path) -> None:
