@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from devtools.catalog import ALL_PROCESSES
+
 LEVELS = ("debug", "info", "warning", "error")
 
 # Some 270 lines of a process: parsing them takes 7 ms.
@@ -51,6 +53,14 @@ class Line:
 def process_of(path: Path) -> str:
     """The process that wrote a file, even if rotated (core-api-2026-11-24T13-19.log.gz)."""
     return re.split(r"-20\d\d-\d\d-\d\dT|\.log", path.name)[0]
+
+
+def file_of(state: Path, process: str) -> Path:
+    """The log file of a process, or of one of its replicas."""
+    service, _, replica = process.rpartition("-")
+    if process in ALL_PROCESSES or not replica.isdigit():
+        return state / f"logs/{process}.log"
+    return state / (f"logs/{service}.log" + ("" if replica == "0" else f".{replica}"))
 
 
 def latest(folder: Path) -> list[Line]:

@@ -64,7 +64,8 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     files = {path: loglines.process_of(path) for path in paths}
     names = sorted(set(files.values()))
     if not names:
-        return _refuse(fault or f"no log in {folder}: start the stack with `platform up -D`")
+        start = "start the stack with `platform up -D`; if it runs, see `doctor`"
+        return _refuse(fault or f"no log in {folder}: {start}")
     if unknown := set(args.service).difference(names):
         return _refuse(f"no log of {', '.join(unknown)}; there are: {', '.join(names)}")
     chosen = [str(path) for path in files if files[path] in (args.service or names)]

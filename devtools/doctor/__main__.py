@@ -97,9 +97,12 @@ def _probes_of_stack(checkout: Checkout) -> dict[str, Probe]:
         lines = clashes(first, checkout.merged) + unsynced.faults()
         return [Finding(line, "", "fault") for line in lines]
 
+    def lost_logs() -> list[Finding]:
+        return machine.logs(checkout, running.listed.values())
+
     probes: dict[str, Probe] = {
         "ports": lambda: of_files() + moved + running.ports() + running.left_behind(),
-        "health": lambda: running.health() + running.psp() + running.changed(),
+        "health": lambda: running.health() + running.psp() + running.changed() + lost_logs(),
         "redis": running.redis,
     }
     if unreachable := running.unreachable():

@@ -9,16 +9,19 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from devtools.catalog import LISTENERS
 from devtools.checkout import Checkout
 from devtools.doctor.findings import Finding
 from devtools.locate import access_fault
+from devtools.loglines import file_of
 from devtools.state import version_fault
+from devtools.supervisor import ProcessState
 
 _RESPONSE_SECONDS_MAX = 5
 _ROOT = Path(__file__).parents[2]
@@ -101,6 +104,14 @@ def state(checkout: Checkout) -> list[Finding]:
     if (secret := folder / "jwt-secret").exists():
         findings.append(_mode(secret, 0o600))
     return findings
+
+
+def logs(checkout: Checkout, states: Iterable[ProcessState]) -> list[Finding]:
+    """Running processes whose log file was deleted: what they log since then is lost."""
+    ready = {one.name for one in states if one.is_ready and one.service in LISTENERS}
+    lost = sorted(name for name in ready if not file_of(checkout.state, name).exists())
+    remedy = "`platform process restart NAME`, or `platform down` and `up`, begins a new one"
+    return [Finding(name, "no log", "warning", "its file was deleted", remedy) for name in lost]
 
 
 def _mode(path: Path, required: int) -> Finding:

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from devtools import environment, preflight, processes
+from devtools import environment, loglines, preflight, processes
 from devtools.address import free_block, has_own_redis, listeners, recorded_port
 from devtools.catalog import ALL_PROCESSES, CONSOLE, LISTENERS
 from devtools.checkout import SET_BY_THE_STACK, Checkout
@@ -68,7 +68,7 @@ class Running:
         return []
 
     @cached_property
-    def _listed(self) -> Mapping[str, ProcessState]:
+    def listed(self) -> Mapping[str, ProcessState]:
         """Those processes by name; the first replica also by the plain name, as in `ports`."""
         states = self._states()
         first = {state.service: state for state in states if state.replica == 0}
@@ -81,7 +81,7 @@ class Running:
         Or take long to end, as one whose port is in use: two restarts count as such.
         """
         # One that has ended was stopped by hand.
-        waiting = [one for one in self._listed.values() if not one.is_ready and not one.has_ended]
+        waiting = [one for one in self.listed.values() if not one.is_ready and not one.has_ended]
         starting = {one.name: one for one in waiting if one.restarts}
         ended = {name for name, one in starting.items() if not one.is_running}
         deadline = time.monotonic() + _CRASH_SECONDS_MAX
@@ -128,12 +128,7 @@ class Running:
         return bool(self._supervised or holder.state == self._state)
 
     def _log(self, name: str) -> str:
-        name = name.removesuffix(" bus")
-        file = f"{name}.log"
-        service, _, replica = name.rpartition("-")
-        if name not in ALL_PROCESSES and replica.isdigit():  # a replica, as after `scale`
-            file = f"{service}.log" + ("" if replica == "0" else f".{replica}")
-        return f"see {self._checkout.state}/logs/{file}"
+        return f"see {loglines.file_of(self._checkout.state, name.removesuffix(' bus'))}"
 
     def ports(self) -> list[Finding]:
         """Each port and its holder, then failed processes without a port in this list.
@@ -141,11 +136,11 @@ class Running:
         Not jobs, such as `ready`: that one failed once says nothing about now.
         """
         found = [self._port(name, port) for name, port in self._numbers.items()]
-        named = [(item.status, self._listed.get(item.name)) for item in found]
+        named = [(item.status, self.listed.get(item.name)) for item in found]
         reported = {state for status, state in named if status == "fault"}
         # The warning about who listens in place of one that was stopped by hand is enough.
         reported |= {one for status, one in named if status == "warning" and one and one.has_ended}
-        states = self._listed.values()
+        states = self.listed.values()
         long_running = [one for one in states if one.service in {*LISTENERS, "reload"}]
         failed = {one for one in long_running if one.has_failed or one.name in self._crashing}
         for state in failed - reported:
@@ -159,7 +154,7 @@ class Running:
     def _removed(self) -> list[Finding]:
         """Processes of the running stack that the code no longer has, as after `git checkout`."""
         note, remedy = "not in the code as it is now", "`platform down`, then `platform up -D`"
-        states = dict.fromkeys(self._listed.values())
+        states = dict.fromkeys(self.listed.values())
         known = ALL_PROCESSES | unsynced.own_processes()
         removed = [one for one in states if known.isdisjoint({one.name, one.service})]
         failing = {one.name for one in removed if one.has_crashed} | self._crashing
@@ -173,7 +168,7 @@ class Running:
     def _port(self, name: str, port: int) -> Finding:
         holder = self._holders.get(name)
         if holder is None and self._supervised:
-            state = self._listed.get(name.removesuffix(" bus"))
+            state = self.listed.get(name.removesuffix(" bus"))
             if state and state.is_running and state.is_ready:
                 # Perhaps only since the ports were inspected.
                 holder = processes.holders({name: port}, self._checkout.merged).get(name)
@@ -203,7 +198,7 @@ class Running:
         if state and state.is_running and not state.is_ready and state.name not in self._crashing:
             return Finding(name, str(port), "warning", "starting", self._log(name))
         note, remedy = "not listening", self._log(name)
-        if self._listed and not state:
+        if self.listed and not state:
             note, remedy = "not in the running stack", "`platform down`, then `platform up -D`"
         elif state and (state.is_running or state.is_pending or state.status == "Restarting"):
             note += f": {state.status}, {state.restarts} restarts"  # it cannot be started

@@ -19,6 +19,7 @@ from devtools.checkout import current
 from devtools.doctor import __main__ as doctor
 from devtools.doctor import findings, machine
 from devtools.doctor.findings import Finding
+from devtools.supervisor import ProcessState
 from devtools.terminal import Output
 from tests.devtools.conftest import SECRETS, one, readers_of, wrong
 from tests.support import CLOSED_PORT, script
@@ -176,6 +177,17 @@ def test_faults_of_the_machine_are_reported(environ: dict[str, str], checkout: P
     os.utime(checkout / "flake.lock", times=(0, time.time() + 86_400))
     notes = [item.note for item in machine.state(here) + machine.clock(here)]
     assert notes == [f"{checkout}/.state is not a folder", "before flake.lock was written"]
+
+
+def test_a_deleted_log_is_a_warning(environ: dict[str, str], checkout: Path) -> None:
+    """Of a process that was ready; a replica has a file of its own."""
+    (checkout / ".state/logs").mkdir(parents=True)
+    (checkout / ".state/logs/core-api.log").touch()
+    core_api = ProcessState("core-api-0", "Running", 1, True, True, 0, 0, None, None)
+    replica = replace(core_api, name="core-api-1")
+    starting = replace(core_api, name="auth-api", is_ready=False)
+    found = machine.logs(current(environ), [core_api, replica, replica, starting])
+    assert [(item.name, item.status) for item in found] == [("core-api-1", "warning")]
 
 
 @pytest.mark.parametrize(("free_mib", "status"), [(50, "fault"), (500, "warning"), (5000, "ok")])
