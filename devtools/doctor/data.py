@@ -55,6 +55,7 @@ def _examine(settings: RedisSettings, remedy: str) -> list[Finding]:
 
 def _of(client: store.Client, settings: RedisSettings) -> list[Finding]:
     check_kind(client, settings)
+    redis_client.ping(client)
     stored = client.get(store.COUNT_KEY) or str(settings.partitions)
     remedy = f"set PARTITIONS={stored}: the services refuse to start with another number"
     findings = [

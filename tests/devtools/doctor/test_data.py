@@ -93,7 +93,8 @@ def test_a_payment_that_does_not_end_is_a_warning(
 
 
 @pytest.mark.parametrize(
-    ("forbidden", "name"), [("-evalsha", "orphaned transactions"), ("-info", "redis://")]
+    ("forbidden", "name"),
+    [("-evalsha", "orphaned transactions"), ("-info", "redis://"), ("-ping", "redis://")],
 )
 def test_only_a_key_of_another_type_is_to_be_deleted(
     client: Any, redis_port: int, environ: dict[str, str], forbidden: str, name: str
