@@ -55,7 +55,11 @@ def _examine(settings: RedisSettings, remedy: str) -> list[Finding]:
 
 def _of(client: store.Client, settings: RedisSettings) -> list[Finding]:
     check_kind(client, settings)
-    redis_client.ping(client)
+    try:
+        redis_client.ping(client)
+    except ResponseError as error:
+        if "MISCONF" not in str(error):  # a full disk: a fault of `last write to it`
+            raise
     stored = client.get(store.COUNT_KEY) or str(settings.partitions)
     remedy = f"set PARTITIONS={stored}: the services refuse to start with another number"
     findings = [
