@@ -97,9 +97,11 @@ def test_a_half_closed_connection_never_gets_an_empty_200(platform: Platform, me
 @pytest.mark.parametrize("length", [b"2\r\n ", b"99999\r\n\t"])
 def test_a_folded_length_is_refused(platform: Platform, length: bytes) -> None:
     """A header on two lines, which RFC 9112 refuses, is no number to the checks above."""
-    response = platform.router.send(_POST + b"Content-Length: %s\r\n\r\n{}" % length)
+    # Of the test above, which closes its connections, a request may arrive only now.
+    head = _POST.replace(b"token", b"folded")
+    response = platform.router.send(head + b"Content-Length: %s\r\n\r\n{}" % length)
     assert problem(response) == (400, "bad-request")
-    assert platform.seen() == []
+    assert "/folded" not in [request.path for request in platform.seen()]
 
 
 # Requests inside requests
