@@ -69,7 +69,7 @@ class Running:
 
     @cached_property
     def listed(self) -> Mapping[str, ProcessState]:
-        """Those processes by name; the first replica also by the plain name, as in `ports`."""
+        """The supervisor's processes by name; the first replica also by its plain name."""
         states = self._states()
         first = {state.service: state for state in states if state.replica == 0}
         return first | {state.name: state for state in states}

@@ -126,8 +126,6 @@ class Tokens:
 
     def verify(self, token: str) -> Merchant:
         """Returns the claims of a token; raises TokenError if it is not valid."""
-        if len(token) > _TOKEN_CHARACTERS_MAX or not _COMPACT.fullmatch(token):
-            raise TokenError("The token is not valid.")
         merchant = self._cached(token)
         if merchant is None:
             merchant = self._verify(token)
@@ -142,6 +140,8 @@ class Tokens:
         return merchant if merchant and merchant.iat <= self._clock() < merchant.exp else None
 
     def _verify(self, token: str) -> Merchant:
+        if len(token) > _TOKEN_CHARACTERS_MAX or not _COMPACT.fullmatch(token):
+            raise TokenError("The token is not valid.")
         try:
             return Merchant.model_validate(self._decode(token))
         except jwt.ExpiredSignatureError:
