@@ -132,7 +132,7 @@ class RedisCluster:
 
     @contextlib.contextmanager
     def moving(self, partition: store.Partition, target: int, part: str = "") -> Iterator[None]:
-        """Moves a partition's slot with its keys, as redis-cli does; complete after the block.
+        """Moves a partition's slot with its keys, as redis-cli does; known to all after the block.
 
         Within it only the keys whose name contains `part` have moved.
         """
@@ -153,6 +153,16 @@ class RedisCluster:
             migrate("")
             for one in (new, old):
                 one.execute_command("CLUSTER SETSLOT", slot, "NODE", primaries[target])
+        wait_until(self.agrees, what="nodes that agree on the slots")
+
+    def agrees(self) -> bool:
+        """Whether all nodes name the same primary for each slot."""
+        views = set()
+        for number in self.nodes:
+            with self.client(number) as client:
+                nodes = client.cluster("NODES").values()
+            views.add(frozenset((node["node_id"], str(node["slots"])) for node in nodes))
+        return len(views) == 1
 
     def is_healthy(self) -> bool:
         """Whether each node responds, all slots are served, and each replica has caught up.

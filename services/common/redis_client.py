@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import redis
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode
-from redis.exceptions import RedisClusterException, SlotNotCoveredError
+from redis.exceptions import MovedError, RedisClusterException, SlotNotCoveredError
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
@@ -142,10 +142,19 @@ class Cluster:
         client = self._client
         return {node.name: client.get_redis_connection(node) for node in client.get_primaries()}
 
-    def refresh(self, key: str) -> None:
-        """Reads the slots again after the node of a key failed, from the other nodes first."""
+    def refresh(self, key: str, moved: MovedError | None = None) -> None:
+        """Reads the slots again after the node of a key failed, from the other nodes first.
+
+        After MOVED, from the node that it names first: the others may not know it yet.
+        """
         manager = self._client.nodes_manager
         manager.move_node_to_end_of_cached_nodes(self.lane(key))
+        if moved:
+            owner = _node(moved.host, moved.port)
+            manager.startup_nodes.setdefault(owner.name, owner)
+            for name in list(manager.startup_nodes):
+                if name != owner.name:
+                    manager.move_node_to_end_of_cached_nodes(name)
         with _nodes_without_slots():
             manager.initialize()
 

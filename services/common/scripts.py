@@ -72,7 +72,8 @@ def run_scripts(
             continue
         repeated = [calls[n] for n in again]
         if kind is moved:
-            client.refresh(repeated[0][1][0])
+            first = replies[again[0]]
+            client.refresh(repeated[0][1][0], first if isinstance(first, MovedError) else None)
         # EVAL loads the script.
         for n, reply in zip(again, _evaluate(client, repeated, "EVAL", replicas_min), strict=True):
             replies[n] = reply

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import redis
+from redis.crc import key_slot
 from redis.exceptions import MovedError
 
 from services.common import redis_check, redis_client, scripts, store
@@ -94,6 +95,24 @@ def test_a_moved_slot_is_followed(cluster: RedisCluster) -> None:
     assert again.transaction_id == first.transaction_id
     assert again.replayed
     assert cluster.owner(partition) == target
+
+
+def test_a_moved_slot_is_followed_before_all_nodes_know(cluster: RedisCluster) -> None:
+    """The slots are read from the node that MOVED names, not from one that knows less."""
+    partition, ping = PARTITIONS[0], scripts.Script("return 1")
+    source, ids = cluster.owner(partition), cluster.current_primaries()
+    target, late = set(ids) - {source}
+    client = connect(cluster)
+    client.nodes_manager.move_node_to_end_of_cached_nodes(
+        f"127.0.0.1:{cluster.first_port + target}"
+    )
+    with cluster.moving(partition, target):
+        pass
+    with cluster.client(late) as node:
+        slot = key_slot(partition.queue.encode())
+        node.execute_command("CLUSTER SETSLOT", slot, "NODE", ids[source])
+        assert scripts.run_script(client, ping, [partition.queue], []) == 1
+    wait_until(cluster.agrees, what="nodes that agree on the slots")
 
 
 def test_a_retry_waits_until_its_slot_has_moved(cluster: RedisCluster) -> None:
