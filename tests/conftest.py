@@ -8,6 +8,7 @@ import redis
 import structlog
 from hypothesis import HealthCheck, settings
 
+from services.common import redis_check
 from tests import support
 
 # No deadline per example: the machine may be slow. Examples are the same in each run, so that a red
@@ -42,9 +43,15 @@ def no_request_id() -> None:
 
 @pytest.fixture(scope="session")
 def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """A private Redis for this test run."""
+    """A private Redis for this test run, with a user that has the services' permissions only."""
     port = support.free_ports(1)
-    with support.redis_server(tmp_path_factory.mktemp("redis"), port):
+    with (
+        support.redis_server(tmp_path_factory.mktemp("redis"), port),
+        redis.Redis(port=port) as connection,
+    ):
+        used = redis_check.COMMANDS + redis_check.COMMANDS_WITHOUT_KEYS
+        rules = [f"+{command}" for command in [*used, "AUTH", "HELLO", "SELECT", "WAIT"]]
+        connection.execute_command("ACL SETUSER", "services", "on", "nopass", "~*", "-@all", *rules)
         yield port
 
 

@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from redis import ResponseError
+from redis.exceptions import NoPermissionError
 
 from devtools.checkout import Checkout
 from devtools.doctor.findings import Finding
 from services.common import redis_client, store
 from services.common.redaction import redactor
-from services.common.redis_check import MismatchError, check_kind, check_writes, keys_of_nodes
+from services.common.redis_check import MismatchError, check_kind, check_node, of_each_node
 from services.common.redis_url import RedisSettings
 from services.common.settings import SettingsError, masked
 from services.psp_connector.metrics import QueueCollector
@@ -55,11 +56,6 @@ def _examine(settings: RedisSettings, remedy: str) -> list[Finding]:
 
 def _of(client: store.Client, settings: RedisSettings) -> list[Finding]:
     check_kind(client, settings)
-    try:
-        redis_client.ping(client)
-    except ResponseError as error:
-        if "MISCONF" not in str(error):  # a full disk: a fault of `last write to it`
-            raise
     stored = client.get(store.COUNT_KEY) or str(settings.partitions)
     remedy = f"set PARTITIONS={stored}: the services refuse to start with another number"
     findings = [
@@ -79,8 +75,11 @@ def _of(client: store.Client, settings: RedisSettings) -> list[Finding]:
 def _write(client: store.Client, settings: RedisSettings) -> Finding:
     """Whether Redis takes writes now, and scripts."""
     try:
-        for key in keys_of_nodes(client, settings):
-            check_writes(client, key)
+        for partition in of_each_node(client, settings):
+            check_node(client, settings, partition)
+    except NoPermissionError as error:
+        remedy = "docs/production.md lists what the services need"
+        return Finding("permissions", "missing", "fault", str(error), remedy)
     except ResponseError as error:
         if "AOF" in str(error):  # a fault of `last write to it`
             return Finding("a write", "refused")

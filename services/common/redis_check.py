@@ -8,13 +8,38 @@ import contextlib
 
 import redis
 import structlog
+from redis.exceptions import NoPermissionError
 
 from services.common import redis_client, scripts, store
 from services.common.redis_url import RedisSettings
 from services.common.settings import SettingsError
 
 _NODE_SECONDS_MAX = 1.0
-_READ = scripts.Script("return redis.call('GET', KEYS[1])")
+COMMANDS = (
+    "DEL", "EXISTS", "EXPIRE", "PERSIST", "PEXPIRE", "PTTL", "TYPE",
+    "GET", "INCRBY", "SET", "SETRANGE", "LLEN", "LRANGE", "RPUSH",
+    "HDEL", "HEXISTS", "HGET", "HGETALL", "HINCRBY", "HMGET", "HSET",
+    "XACK", "XADD", "XCLAIM", "XDEL", "XGROUP|CREATE", "XGROUP|DELCONSUMER", "XINFO|CONSUMERS",
+    "XINFO|GROUPS", "XLEN", "XPENDING", "XRANGE", "XREADGROUP", "XREVRANGE",
+    "ZADD", "ZCARD", "ZRANGEBYSCORE", "ZREM", "ZREMRANGEBYLEX", "ZREVRANGE", "ZREVRANGEBYLEX",
+    "ZSCORE",
+)  # fmt: skip
+"""What the services call on their keys, as Redis' ACL rules name it."""
+COMMANDS_WITHOUT_KEYS = ("EVAL", "EVALSHA", "INFO", "PING", "SCAN")
+# The calls in ARGV that the user has no permission for.
+_REFUSED = scripts.Script(
+    """
+    local refused = {}
+    for _, call in ipairs(ARGV) do
+        local words = {}
+        for word in call:gmatch('%S+') do words[#words + 1] = word end
+        -- It fails if Redis has no such command, as after rename-command.
+        local known, allowed = pcall(redis.acl_check_cmd, unpack(words))
+        if not (known and allowed) then refused[#refused + 1] = call end
+    end
+    return refused
+    """
+)
 # Even in a full Redis: without it no connector starts, and nothing drains the queue.
 _STORE = scripts.Script("#!lua flags=allow-oom\nreturn redis.call('SET', KEYS[1], ARGV[1], 'NX')")
 
@@ -54,10 +79,12 @@ def check(
 def before_start(client: store.Client, settings: RedisSettings) -> None:
     """As `check`; also refuses a Redis with too few replicas now, or without writes or scripts.
 
-    And one without PING for this user, with which the health check would fail.
+    And a user without the permissions that the services need.
     """
+    check_kind(client, settings)
+    _check_role(client, settings)
+    _check_any_node(client, settings)
     check(client, settings)
-    redis_client.ping(client)
     if required := settings.redis_replicas_min:
         counts = []
         for node in redis_client.nodes(client).values():
@@ -68,36 +95,48 @@ def before_start(client: store.Client, settings: RedisSettings) -> None:
                 f"REDIS_REPLICAS_MIN={required}, but Redis has fewer replicas ({count}): "
                 "nothing would be accepted"
             )
+
+
+def _check_any_node(client: store.Client, settings: RedisSettings) -> None:
     failure: Exception | None = None
-    for key in keys_of_nodes(client, settings):
+    for partition in of_each_node(client, settings):
         try:
-            check_writes(client, key)
+            check_node(client, settings, partition)
         except redis.OutOfMemoryError:  # it must be drained
             return
         except redis_client.ERRORS as error:
             failure = error
         else:
             return
-    raise failure or redis.ConnectionError("no primary")
+    if failure:
+        raise failure
 
 
-def keys_of_nodes(client: store.Client, settings: RedisSettings) -> list[str]:
-    """A key on each node of a cluster that has a partition, or one on a single Redis."""
+def of_each_node(client: store.Client, settings: RedisSettings) -> list[store.Partition]:
+    """A partition of each node of a cluster that has one, or one of a single Redis."""
+    partitions = store.partitions(settings.partitions)
     if not settings.redis_cluster:
-        return [store.COUNT_KEY]
-    keys = {}
-    for partition in store.partitions(settings.partitions):
+        return [partitions[0]]
+    found = {}
+    for partition in partitions:
         with contextlib.suppress(*redis_client.ERRORS):  # no node has it
-            keys[scripts.lane(client, partition)] = partition.count
-    return list(keys.values())
+            found[scripts.lane(client, partition)] = partition
+    return list(found.values())
 
 
-def check_writes(client: store.Client, key: str) -> None:
-    """Raises redis.ResponseError if the node of a key takes no scripts or no writes now.
+def check_node(client: store.Client, settings: RedisSettings, partition: store.Partition) -> None:
+    """Raises redis.ResponseError if a partition's node takes no scripts or no writes now.
 
-    Changes nothing, even if the key is missing.
+    And NoPermissionError if it refuses commands or keys to this user. Changes nothing.
     """
-    scripts.run_script(client, _READ, [key], [])
+    key = partition.count
+    calls = [*COMMANDS_WITHOUT_KEYS, *(["WAIT"] if settings.redis_replicas_min else [])]
+    calls += [f"{command.replace('|', ' ')} {key}" for command in COMMANDS]
+    calls += [f"SET {one} 1" for one in (store.COUNT_KEY, *partition.examples())]
+    if refused := scripts.run_script(client, _REFUSED, [key], calls):
+        names = ", ".join(call.removesuffix(f" {key}") for call in refused)
+        raise NoPermissionError(f"REDIS_URL's user has no permission for {names}")
+    # Writes nothing, even if the key is missing.
     client.setrange(key, 0, "")
 
 
@@ -144,6 +183,8 @@ def _warn_of_permissions(node: store.Client) -> None:
 def _is_cluster(client: store.Client, settings: RedisSettings) -> bool:
     if not settings.redis_cluster:
         return bool(client.info("cluster").get("cluster_enabled"))
+    if client.is_connected:
+        return True
     # Asks each node, because the cluster client reports only that it cannot connect.
     failure: Exception = redis.ConnectionError("no node")
     for url in settings.redis_url.split(","):

@@ -92,6 +92,22 @@ class _RedisCluster(redis.RedisCluster):
         return super().determine_slot(*args)
 
 
+def _with_new_nodes(client: Any) -> Any:
+    """redis-py does not know a node without slots, to which ASK leads while it gets its first."""
+    manager = client.nodes_manager
+    known = manager.get_node
+
+    def get_node(host: Any = None, port: Any = None, node_name: str | None = None) -> Any:
+        node = known(host, port, node_name)
+        if node is None and node_name:
+            host, _, port = node_name.rpartition(":")
+            return _node(host, int(port))
+        return node
+
+    manager.get_node = get_node  # a pipeline's, too
+    return client
+
+
 class Cluster:
     """A client of a Redis Cluster. Connects on first use, like that of a single Redis."""
 
@@ -106,7 +122,7 @@ class Cluster:
     def _client(self) -> Any:
         others = map(urlsplit, self.urls[1:])
         with _nodes_without_slots():
-            return _RedisCluster(
+            client = _RedisCluster(
                 url=self.urls[0],
                 startup_nodes=[_node(url.hostname, url.port or 6379) for url in others],
                 connection_pool_class=_PerThreadPool,
@@ -115,9 +131,15 @@ class Cluster:
                 retry=Retry(NoBackoff(), 1),
                 **self._options,
             )
+        return _with_new_nodes(client)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it has found the cluster's nodes; it needs none of REDIS_URL from then on."""
+        return "_client" in self.__dict__
 
     def close(self) -> None:
-        if "_client" in self.__dict__:
+        if self.is_connected:
             self._client.close()
 
     def lane(self, key: str) -> str:

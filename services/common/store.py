@@ -74,6 +74,12 @@ class Partition:
     def lease(self, connector: str) -> str:
         return f"{self.prefix}connector:{connector}"
 
+    def examples(self) -> list[str]:
+        """One key of each kind."""
+        of_user = self.index(1), self.points(1), self.ledger(1), self.idempotency(1, "key")
+        others = self.queue, self.retries, self.deadletters, self.psp, self.count
+        return [self.transaction("id"), *of_user, *others, self.lease("name")]
+
 
 WHOLE = Partition()
 """The only partition of a Redis that is not divided."""

@@ -266,6 +266,7 @@ def test_a_full_cluster_gets_copies_of_the_number(cluster: RedisCluster) -> None
 def test_a_master_without_writes_stops_its_partitions_only(cluster: RedisCluster) -> None:
     """A start is refused only if none takes any."""
     wait_until(cluster.is_healthy, what="a healthy cluster")
+    started(cluster)
     with contextlib.closing(connect(cluster)) as client:
         nodes = redis_client.nodes(client)
         try:

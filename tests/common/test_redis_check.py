@@ -1,3 +1,5 @@
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +9,7 @@ import structlog
 from services.common import redis_check, redis_client, store
 from services.common.redis_url import RedisSettings
 from services.common.settings import SettingsError
+from tests.support import ROOT, free_ports, redis_server
 
 
 def settings(partitions: int, **more: str) -> RedisSettings:
@@ -43,17 +46,49 @@ def test_a_redis_that_would_lose_payments_logs_a_warning(client: Any) -> None:
     assert [line["event"] for line in lines] == ["Redis may lose all payments when it is restarted"]
 
 
-def test_a_redis_whose_health_check_would_fail_is_refused(client: Any, redis_port: int) -> None:
-    """Otherwise the services would start, charge, and never be healthy."""
-    client.acl_setuser(
-        "a", enabled=True, nopass=True, keys="*", categories=["+@all"], commands=["-ping"]
-    )
-    url = f"redis://a:x@127.0.0.1:{redis_port}/0"
-    of_user = redis_client.connect(url, timeout_seconds=1)
-    with pytest.raises(redis.ResponseError, match="'ping'"):
+def refusal(client: Any, port: int, *rules: str) -> str:
+    """Why a start with a user of these permissions is refused."""
+    client.execute_command("ACL SETUSER", "some", "reset", "on", "nopass", *rules)
+    of_user = redis_client.connect(f"redis://some:x@127.0.0.1:{port}/0", timeout_seconds=1)
+    try:
         redis_check.before_start(of_user, settings(1))
-    of_user.close()
-    client.acl_deluser("a")
+    except redis.ResponseError as error:
+        return str(error)
+    finally:
+        of_user.close()
+        client.acl_deluser("some")
+    return ""
+
+
+@pytest.mark.parametrize("command", redis_check.COMMANDS + redis_check.COMMANDS_WITHOUT_KEYS)
+def test_a_user_without_a_command_is_refused(client: Any, redis_port: int, command: str) -> None:
+    """Otherwise payments would get 503, wait, or never be charged."""
+    name = command.replace("|", " ").casefold()
+    reason = refusal(client, redis_port, "~*", "+@all", f"-{command}").replace("|", " ").casefold()
+    assert re.search(rf"permissions? .*\b{name}\b", reason)
+
+
+def test_a_redis_without_a_command_is_refused(tmp_path: Path) -> None:
+    """As one whose commands were renamed."""
+    port = free_ports(1)
+    url = f"redis://127.0.0.1:{port}"
+    with (
+        redis_server(tmp_path, port, "--rename-command", "SCAN", ""),
+        redis_client.connect(url, timeout_seconds=1) as connection,
+        pytest.raises(redis.ResponseError, match=r"no permission for SCAN$"),
+    ):
+        redis_check.before_start(connection, settings(1))
+
+
+def test_a_user_without_some_keys_is_refused(client: Any, redis_port: int) -> None:
+    reason = refusal(client, redis_port, "~*:*", "~partitions", "~psp", "~retries", "+@all")
+    assert reason == "REDIS_URL's user has no permission for SET queue 1, SET deadletters 1"
+
+
+def test_a_user_without_admin_commands_is_enough(client: Any, redis_port: int) -> None:
+    """The rules are those of docs/production.md."""
+    [rules] = re.findall(r"`(\+@read .*)`", (ROOT / "docs/production.md").read_text())
+    assert refusal(client, redis_port, "~*", *rules.split()) == ""
 
 
 def test_older_data_have_one_partition(client: Any) -> None:

@@ -20,7 +20,7 @@ def settings(port: int, **more: str) -> CoreSettings:
         "ALLOWED_HOSTS": "falconframework.org",
         "JWT_SECRET": SECRET,
         "JWT_SECRET_PREVIOUS": OLD_SECRET,
-        "REDIS_URL": f"redis://127.0.0.1:{port}/0",
+        "REDIS_URL": f"redis://services:x@127.0.0.1:{port}/0",
     }
     return CoreSettings.read(environ | more)
 

@@ -24,7 +24,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def settings(redis_port: int) -> ConnectorSettings:
     return ConnectorSettings(
-        http_port=1, redis_url=f"redis://127.0.0.1:{redis_port}/0", psp_url="http://127.0.0.1:1",
+        http_port=1, redis_url=f"redis://services:x@127.0.0.1:{redis_port}/0", psp_url="http://127.0.0.1:1",
         psp_backoff_seconds=0.01, psp_attempts_max=3,
         deadletter_days=36_500,  # more than the age of the Unix epoch
     )  # fmt: skip
@@ -32,9 +32,8 @@ def settings(redis_port: int) -> ConnectorSettings:
 
 @pytest.fixture
 def payments(client: Any, settings: ConnectorSettings) -> Iterator[Payments]:
-    client.ping()
     with redis_client.connect(settings.redis_url, timeout_seconds=2) as connection:
-        yield Payments(connection, settings)
+        yield Payments(connection, settings, client)
 
 
 @pytest.fixture

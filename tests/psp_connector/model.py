@@ -155,7 +155,8 @@ class Checked(RuleBasedStateMachine):
         super().__init__()
         self.client = client
         self.partition = partition
-        self.client.flushall()
+        for key in client.scan_iter():
+            client.delete(key)
         self.settings = settings
         self.began = self.now = time.time()
         self.model = Model()
@@ -204,10 +205,10 @@ class Checked(RuleBasedStateMachine):
     @invariant()
     def redis_is_as_the_model_says(self) -> None:
         model = self.model
-        with self.client.pipeline() as pipeline:
+        with self.client.pipeline(transaction=False) as pipeline:
             pipeline.xrange(self.partition.queue)
             pipeline.xpending_range(self.partition.queue, store.GROUP, "-", "+", 10_000)
-            pipeline.zrange(self.partition.retries, 0, -1, withscores=True)
+            pipeline.zrangebyscore(self.partition.retries, "-inf", "inf", withscores=True)
             pipeline.xrange(self.partition.deadletters)
             for transaction_id in model.records:
                 pipeline.hmget(self.partition.transaction(transaction_id), "status", "attempts")
@@ -230,7 +231,7 @@ class Checked(RuleBasedStateMachine):
 
     @invariant()
     def points_are_what_was_captured(self) -> None:
-        with self.client.pipeline() as pipeline:
+        with self.client.pipeline(transaction=False) as pipeline:
             for user_id in USERS:
                 pipeline.lrange(self.partition.ledger(user_id), 0, -1)
                 pipeline.get(self.partition.points(user_id))

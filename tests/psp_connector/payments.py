@@ -24,10 +24,11 @@ STORE = store.WHOLE
 
 
 class Payments:
-    """All payments in a Redis."""
+    """All payments in a Redis; `admin` may do what the services may not."""
 
-    def __init__(self, client: Any, settings: ConnectorSettings) -> None:
+    def __init__(self, client: Any, settings: ConnectorSettings, admin: Any) -> None:
         self.client = client
+        self.admin = admin
         self.settings = settings
         self._transactions = Transactions(client, 10**6)
 

@@ -166,7 +166,7 @@ def by_delconsumer(payments: Payments) -> None:
 
 def by_setid(payments: Payments) -> None:
     payments.queue("another")
-    payments.client.xgroup_setid(STORE.queue, store.GROUP, "$")
+    payments.admin.xgroup_setid(STORE.queue, store.GROUP, "$")
 
 
 def by_del(payments: Payments) -> None:
@@ -176,13 +176,13 @@ def by_del(payments: Payments) -> None:
 def by_trimming(payments: Payments) -> None:
     queue = payments.queue("another")
     take(queue)
-    payments.client.xtrim(STORE.queue, maxlen=0)
+    payments.admin.xtrim(STORE.queue, maxlen=0)
     queue.leave()
 
 
 def by_forgetting_a_retry(payments: Payments) -> None:
     by_delconsumer(payments)
-    payments.client.hset(payments.client.keys(STORE.transaction("*"))[0], "status", "queued")
+    payments.client.hset(payments.admin.keys(STORE.transaction("*"))[0], "status", "queued")
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def unseen(payments: Payments) -> None:
 
 def by_an_earlier_version_and_a_retry_that_the_psp_has_not_seen(payments: Payments) -> None:
     by_a_retry(payments)
-    [key] = payments.client.keys("transaction:*")
+    [key] = payments.admin.keys("transaction:*")
     payments.client.hdel(key, "attempted_at", "psp")
     unseen(payments)
 

@@ -1,0 +1,85 @@
+"""Nodes that join a Redis Cluster, and leave it, while services run."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis.crc import key_slot
+
+from services.common import redis_client, store
+from services.core_api.models import TransactionRequest
+from services.core_api.transactions import Transactions
+from services.psp_connector import queue
+from services.psp_connector.settings import ConnectorSettings
+from tests.cluster import RedisCluster, redis_cluster
+from tests.support import free_ports, redis_server, wait_until
+
+PARTITIONS = store.partitions(4)
+REQUEST = TransactionRequest(amount=1250, currency="USD")
+
+
+def user_of(partition: store.Partition) -> int:
+    return next(n for n in range(1000) if store.partition_of(n, PARTITIONS) == partition)
+
+
+def move_keys(old: Any, new: Any, partition: store.Partition, port: int) -> None:
+    """Begins to move a slot, with all of its keys, and does not end it."""
+    slot = key_slot(partition.queue.encode())
+    new.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", old.execute_command("CLUSTER MYID"))
+    old.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", new.execute_command("CLUSTER MYID"))
+    names = old.execute_command("CLUSTER GETKEYSINSLOT", slot, 10_000)
+    old.migrate("127.0.0.1", port, names, 0, 5000)
+
+
+def test_payments_on_their_way_to_a_new_node_are_read(tmp_path: Path) -> None:
+    """Its first slot: until the end of the move, redis-py does not know the node."""
+    ports = [free_ports(1) for _ in range(4)]
+    with contextlib.ExitStack() as stack:
+        for port, bus in (ports[:2], ports[2:]):
+            options = "--cluster-enabled", "yes", "--cluster-port", str(bus)
+            stack.enter_context(redis_server(tmp_path / str(port), port, *options))
+        old: Any = stack.enter_context(redis.Redis(port=ports[0], decode_responses=True))
+        new: Any = stack.enter_context(redis.Redis(port=ports[2], decode_responses=True))
+        old.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16_383)
+        old.execute_command("CLUSTER", "MEET", "127.0.0.1", ports[2], ports[3])
+        wait_until(lambda: old.cluster("INFO")["cluster_state"] == "ok")
+        wait_until(lambda: new.cluster("INFO")["cluster_state"] == "ok")
+        url = f"redis://127.0.0.1:{ports[0]}"
+        client = redis_client.connect(url, timeout_seconds=2, cluster=True)
+        stack.enter_context(contextlib.closing(client))
+        transactions, user_id = Transactions(client, 10**6, PARTITIONS), user_of(PARTITIONS[1])
+        accepted = transactions.accept(user_id, REQUEST, "req", None).transaction_id
+        client.set(PARTITIONS[1].points(user_id), 5)
+        move_keys(old, new, PARTITIONS[1], ports[2])
+        found = transactions.get(user_id, accepted)
+        assert found is not None
+        assert transactions.page(user_id, 10, None).transactions == [found]
+        assert transactions.loyalty(user_id, 10, None).points == 5
+
+
+def test_connected_services_need_no_node_of_redis_url(tmp_path: Path) -> None:
+    """Its only start node dies; a lane that joins again uses those that have taken over."""
+    with redis_cluster(tmp_path / "cluster") as cluster:
+        lane = a_lane(cluster)
+        lane.join()
+        cluster.kill(0)
+        wait_until(lambda: 0 not in cluster.current_primaries(), what="the failover")
+        wait_until(lambda: joins(lane), what="a lane that joins")
+
+
+def a_lane(cluster: RedisCluster) -> queue.Queue:
+    """The lane of a connector whose REDIS_URL is the first node, which has its partition."""
+    environ = {"REDIS_CLUSTER": "1", "PARTITIONS": "4", "REDIS_URL": cluster.url_of(0)}
+    settings = ConnectorSettings.read(environ | {"HTTP_PORT": "1", "PSP_URL": "http://127.0.0.1:1"})
+    client = redis_client.connect_to(settings, timeout_seconds=2)
+    [partition, *_] = [one for one in PARTITIONS if cluster.owner(one) == 0]
+    return queue.Queue(client, settings, "one", partition)
+
+
+def joins(lane: queue.Queue) -> bool:
+    try:
+        lane.join()
+    except redis_client.ERRORS:
+        return False
+    return True
