@@ -14,6 +14,7 @@ import redis
 from redis.crc import key_slot
 
 from services.common import redis_client, scripts, store
+from services.psp_connector.queue import Queue
 from tests import support
 from tests.support import ROOT, program, redis_answers, wait_until
 
@@ -229,3 +230,12 @@ def redis_cluster(
 
 def connect(cluster: RedisCluster, timeout_seconds: float = 2) -> Any:
     return redis_client.connect(cluster.url, timeout_seconds=timeout_seconds, cluster=True)
+
+
+def joins(lane: Queue) -> bool:
+    """Whether a connector's lane joins its group now."""
+    try:
+        lane.join()
+    except redis_client.ERRORS:
+        return False
+    return True

@@ -21,7 +21,7 @@ from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
 from services.psp_connector import queue
 from services.psp_connector.settings import ConnectorSettings
-from tests.cluster import RedisCluster, certificate, connect, redis_cluster
+from tests.cluster import RedisCluster, certificate, connect, joins, redis_cluster
 from tests.support import free_ports, redis_server, wait_until
 
 COUNT = 8
@@ -166,14 +166,6 @@ def started(cluster: RedisCluster) -> tuple[Transactions, dict[int, queue.Queue]
     check = partial(redis_check.check, client, settings)
     lanes = {one.number: queue.Queue(client, settings, "one", one) for one in PARTITIONS}
     return Transactions(client, 10**6, PARTITIONS, check=check), lanes
-
-
-def joins(lane: queue.Queue) -> bool:
-    try:
-        lane.join()
-    except redis_client.ERRORS:
-        return False
-    return True
 
 
 def test_a_dead_master_stops_its_partitions_only(cluster: RedisCluster) -> None:

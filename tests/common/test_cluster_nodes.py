@@ -12,7 +12,7 @@ from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
 from services.psp_connector import queue
 from services.psp_connector.settings import ConnectorSettings
-from tests.cluster import RedisCluster, redis_cluster
+from tests.cluster import RedisCluster, joins, redis_cluster
 from tests.support import free_ports, redis_server, wait_until
 
 PARTITIONS = store.partitions(4)
@@ -75,11 +75,3 @@ def a_lane(cluster: RedisCluster) -> queue.Queue:
     client = redis_client.connect_to(settings, timeout_seconds=2)
     [partition, *_] = [one for one in PARTITIONS if cluster.owner(one) == 0]
     return queue.Queue(client, settings, "one", partition)
-
-
-def joins(lane: queue.Queue) -> bool:
-    try:
-        lane.join()
-    except redis_client.ERRORS:
-        return False
-    return True
