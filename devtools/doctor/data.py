@@ -13,7 +13,7 @@ from devtools.checkout import Checkout
 from devtools.doctor.findings import Finding
 from services.common import redis_client, store
 from services.common.redaction import redactor
-from services.common.redis_check import MismatchError, check_kind, check_node, of_each_node
+from services.common.redis_check import MismatchError, check_kind, check_node, keys_of_nodes
 from services.common.redis_url import RedisSettings
 from services.common.settings import SettingsError, masked
 from services.psp_connector.metrics import QueueCollector
@@ -75,8 +75,8 @@ def _of(client: store.Client, settings: RedisSettings) -> list[Finding]:
 def _write(client: store.Client, settings: RedisSettings) -> Finding:
     """Whether Redis takes writes now, and scripts."""
     try:
-        for partition in of_each_node(client, settings):
-            check_node(client, settings, partition)
+        for key in keys_of_nodes(client, settings):
+            check_node(client, settings, key)
     except NoPermissionError as error:
         remedy = "docs/production.md lists what the services need"
         return Finding("permissions", "missing", "fault", str(error), remedy)

@@ -26,6 +26,13 @@ COMMANDS = (
 )  # fmt: skip
 """What the services call on their keys, as Redis' ACL rules name it."""
 COMMANDS_WITHOUT_KEYS = ("EVAL", "EVALSHA", "INFO", "PING", "SCAN")
+# Redis 7.0 crashes if the number of keys is missing.
+_CALLS = {
+    "EVAL": "EVAL - 0",
+    "EVALSHA": "EVALSHA - 0",
+    "XREADGROUP": "XREADGROUP GROUP - - STREAMS",
+}
+_NAMES_MAX = 8
 # The calls in ARGV that the user has no permission for.
 _REFUSED = scripts.Script(
     """
@@ -99,9 +106,9 @@ def before_start(client: store.Client, settings: RedisSettings) -> None:
 
 def _check_any_node(client: store.Client, settings: RedisSettings) -> None:
     failure: Exception | None = None
-    for partition in of_each_node(client, settings):
+    for key in keys_of_nodes(client, settings):
         try:
-            check_node(client, settings, partition)
+            check_node(client, settings, key)
         except redis.OutOfMemoryError:  # it must be drained
             return
         except redis_client.ERRORS as error:
@@ -112,32 +119,50 @@ def _check_any_node(client: store.Client, settings: RedisSettings) -> None:
         raise failure
 
 
-def of_each_node(client: store.Client, settings: RedisSettings) -> list[store.Partition]:
-    """A partition of each node of a cluster that has one, or one of a single Redis."""
-    partitions = store.partitions(settings.partitions)
+def keys_of_nodes(client: store.Client, settings: RedisSettings) -> list[str]:
+    """A key on each node of a cluster that has a partition, or one on a single Redis."""
     if not settings.redis_cluster:
-        return [partitions[0]]
-    found = {}
-    for partition in partitions:
+        return [store.COUNT_KEY]
+    keys = {}
+    for partition in store.partitions(settings.partitions):
         with contextlib.suppress(*redis_client.ERRORS):  # no node has it
-            found[scripts.lane(client, partition)] = partition
-    return list(found.values())
+            keys[scripts.lane(client, partition)] = partition.count
+    return list(keys.values())
 
 
-def check_node(client: store.Client, settings: RedisSettings, partition: store.Partition) -> None:
-    """Raises redis.ResponseError if a partition's node takes no scripts or no writes now.
+def check_node(client: store.Client, settings: RedisSettings, key: str) -> None:
+    """Raises redis.ResponseError if the node of a key takes no scripts or no writes now.
 
     And NoPermissionError if it refuses commands or keys to this user. Changes nothing.
     """
-    key = partition.count
-    calls = [*COMMANDS_WITHOUT_KEYS, *(["WAIT"] if settings.redis_replicas_min else [])]
-    calls += [f"{command.replace('|', ' ')} {key}" for command in COMMANDS]
-    calls += [f"SET {one} 1" for one in (store.COUNT_KEY, *partition.examples())]
-    if refused := scripts.run_script(client, _REFUSED, [key], calls):
-        names = ", ".join(call.removesuffix(f" {key}") for call in refused)
-        raise NoPermissionError(f"REDIS_URL's user has no permission for {names}")
+    names = _calls(settings, key)
+    try:
+        refused = scripts.run_script(client, _REFUSED, [key], list(names))
+    except NoPermissionError as error:
+        raise NoPermissionError(f"{error} ({key})") from None
+    if refused:
+        listed = ", ".join(names[call] for call in refused[:_NAMES_MAX])
+        more = f" and {len(refused) - _NAMES_MAX} more" if len(refused) > _NAMES_MAX else ""
+        raise NoPermissionError(f"REDIS_URL's user has no permission for {listed}{more}")
     # Writes nothing, even if the key is missing.
     client.setrange(key, 0, "")
+
+
+def _calls(settings: RedisSettings, key: str) -> dict[str, str]:
+    """The calls that the services' user needs a permission for, and what messages call them."""
+    names = {_CALLS.get(one, one): one for one in COMMANDS_WITHOUT_KEYS}
+    if settings.redis_replicas_min:
+        names["WAIT"] = "WAIT"
+    for one in COMMANDS:
+        names[f"{_CALLS.get(one, one).replace('|', ' ')} {key}"] = one
+    keys = {store.COUNT_KEY, store.QUEUE}  # the queue of data without partitions is looked for
+    for partition in store.partitions(settings.partitions):
+        keys |= set(partition.examples())
+        if settings.redis_cluster:
+            keys.add(partition.count)
+    for one in sorted(keys):
+        names |= {f"GET {one}": f"GET {one}", f"SET {one} -": f"SET {one}"}
+    return names
 
 
 def check_kind(client: store.Client, settings: RedisSettings) -> None:

@@ -92,10 +92,14 @@ class _RedisCluster(redis.RedisCluster):
         return super().determine_slot(*args)
 
 
-def _with_new_nodes(client: Any) -> Any:
-    """redis-py does not know a node without slots, to which ASK leads while it gets its first."""
+def _with_other_nodes(client: Any, start_nodes: list[tuple[str, int]]) -> Any:
+    """Adds nodes that redis-py does not know, or no more.
+
+    That is a node without slots, to which ASK leads while it gets its first; and REDIS_URL's, which
+    may lead to new nodes when all that were found are gone.
+    """
     manager = client.nodes_manager
-    known = manager.get_node
+    known, read = manager.get_node, manager.initialize
 
     def get_node(host: Any = None, port: Any = None, node_name: str | None = None) -> Any:
         node = known(host, port, node_name)
@@ -104,7 +108,13 @@ def _with_new_nodes(client: Any) -> Any:
             return _node(host, int(port))
         return node
 
-    manager.get_node = get_node  # a pipeline's, too
+    def initialize(*, additional_startup_nodes_info: Any = (), **options: Any) -> None:
+        forgotten = [one for one in start_nodes if _node(*one).name not in manager.startup_nodes]
+        more = [*additional_startup_nodes_info, *forgotten]
+        read(additional_startup_nodes_info=more, **options)
+
+    # A pipeline has the same manager.
+    manager.get_node, manager.initialize = get_node, initialize
     return client
 
 
@@ -120,18 +130,18 @@ class Cluster:
 
     @cached_property
     def _client(self) -> Any:
-        others = map(urlsplit, self.urls[1:])
+        start_nodes = [(url.hostname or "", url.port or 6379) for url in map(urlsplit, self.urls)]
         with _nodes_without_slots():
             client = _RedisCluster(
                 url=self.urls[0],
-                startup_nodes=[_node(url.hostname, url.port or 6379) for url in others],
+                startup_nodes=[_node(*address) for address in start_nodes[1:]],
                 connection_pool_class=_PerThreadPool,
                 # Partitions that have a primary keep working.
                 require_full_coverage=False,
                 retry=Retry(NoBackoff(), 1),
                 **self._options,
             )
-        return _with_new_nodes(client)
+        return _with_other_nodes(client, start_nodes)
 
     @property
     def is_connected(self) -> bool:
@@ -151,8 +161,7 @@ class Cluster:
         try:
             return client.get_node_from_key(key)
         except SlotNotCoveredError:
-            with _nodes_without_slots():
-                client.nodes_manager.initialize()
+            self.find_nodes()
             return client.get_node_from_key(key)
 
     def pool(self, key: str) -> Any:
@@ -177,8 +186,12 @@ class Cluster:
             for name in list(manager.startup_nodes):
                 if name != owner.name:
                     manager.move_node_to_end_of_cached_nodes(name)
+        self.find_nodes()
+
+    def find_nodes(self) -> None:
+        """Reads the nodes and slots again."""
         with _nodes_without_slots():
-            manager.initialize()
+            self._client.nodes_manager.initialize()
 
 
 def nodes(client: Client) -> dict[str, Client]:
@@ -194,6 +207,16 @@ def reconnect(client: Client) -> None:
 
 def ping(client: Client) -> None:
     """Raises one of ERRORS if Redis is unavailable, or all primaries of a cluster are."""
+    try:
+        _ping_any(client)
+    except ERRORS:
+        if not isinstance(client, Cluster):
+            raise
+        client.find_nodes()  # all may have been replaced while there were no requests
+        _ping_any(client)
+
+
+def _ping_any(client: Client) -> None:
     failure: Exception | None = None
     for node in nodes(client).values():
         try:

@@ -75,9 +75,9 @@ class Partition:
         return f"{self.prefix}connector:{connector}"
 
     def examples(self) -> list[str]:
-        """One key of each kind."""
+        """One key of each kind but `partitions`."""
         of_user = self.index(1), self.points(1), self.ledger(1), self.idempotency(1, "key")
-        others = self.queue, self.retries, self.deadletters, self.psp, self.count
+        others = self.queue, self.retries, self.deadletters, self.psp
         return [self.transaction("id"), *of_user, *others, self.lease("name")]
 
 

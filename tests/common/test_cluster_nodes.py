@@ -1,6 +1,7 @@
 """Nodes that join a Redis Cluster, and leave it, while services run."""
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,30 +33,58 @@ def move_keys(old: Any, new: Any, partition: store.Partition, port: int) -> None
     old.migrate("127.0.0.1", port, names, 0, 5000)
 
 
+@contextlib.contextmanager
+def single_node(folder: Path, *, slots: bool) -> Iterator[tuple[Any, int, int]]:
+    """A cluster's node with all slots or none: its client, port and bus port."""
+    port, bus = free_ports(1), free_ports(1)
+    options = "--cluster-enabled", "yes", "--cluster-port", str(bus)
+    with (
+        redis_server(folder, port, *options),
+        redis.Redis(port=port, decode_responses=True) as node,
+    ):
+        if slots:
+            node.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16_383)
+            wait_until(lambda: node.cluster("INFO")["cluster_state"] == "ok", what="the slots")
+        yield node, port, bus
+
+
 def test_payments_on_their_way_to_a_new_node_are_read(tmp_path: Path) -> None:
     """Its first slot: until the end of the move, redis-py does not know the node."""
-    ports = [free_ports(1) for _ in range(4)]
-    with contextlib.ExitStack() as stack:
-        for port, bus in (ports[:2], ports[2:]):
-            options = "--cluster-enabled", "yes", "--cluster-port", str(bus)
-            stack.enter_context(redis_server(tmp_path / str(port), port, *options))
-        old: Any = stack.enter_context(redis.Redis(port=ports[0], decode_responses=True))
-        new: Any = stack.enter_context(redis.Redis(port=ports[2], decode_responses=True))
-        old.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16_383)
-        old.execute_command("CLUSTER", "MEET", "127.0.0.1", ports[2], ports[3])
-        wait_until(lambda: old.cluster("INFO")["cluster_state"] == "ok")
+    with (
+        single_node(tmp_path / "old", slots=True) as (old, port, _),
+        single_node(tmp_path / "new", slots=False) as (new, target, bus),
+        contextlib.closing(connected(port)) as client,
+    ):
+        old.execute_command("CLUSTER", "MEET", "127.0.0.1", target, bus)
         wait_until(lambda: new.cluster("INFO")["cluster_state"] == "ok")
-        url = f"redis://127.0.0.1:{ports[0]}"
-        client = redis_client.connect(url, timeout_seconds=2, cluster=True)
-        stack.enter_context(contextlib.closing(client))
         transactions, user_id = Transactions(client, 10**6, PARTITIONS), user_of(PARTITIONS[1])
         accepted = transactions.accept(user_id, REQUEST, "req", None).transaction_id
         client.set(PARTITIONS[1].points(user_id), 5)
-        move_keys(old, new, PARTITIONS[1], ports[2])
+        move_keys(old, new, PARTITIONS[1], target)
         found = transactions.get(user_id, accepted)
         assert found is not None
         assert transactions.page(user_id, 10, None).transactions == [found]
         assert transactions.loyalty(user_id, 10, None).points == 5
+
+
+def connected(*ports: int) -> Any:
+    url = ",".join(f"redis://127.0.0.1:{port}" for port in ports)
+    client = redis_client.connect(url, timeout_seconds=2, cluster=True)
+    client.ping()
+    return client
+
+
+def test_redis_url_leads_to_nodes_that_have_replaced_all_others(tmp_path: Path) -> None:
+    """As the address of a managed cluster does, also for a service that had no requests."""
+    with (
+        single_node(tmp_path / "new", slots=True) as (_, address, _),
+        contextlib.ExitStack() as old,
+    ):
+        _, port, _ = old.enter_context(single_node(tmp_path / "old", slots=True))
+        with contextlib.closing(connected(address, port)) as client:
+            old.close()
+            redis_client.ping(client)
+            client.set("key", "value")
 
 
 def test_connected_services_need_no_node_of_redis_url(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -148,6 +149,21 @@ class Stack:
         """Waits until the process has logged that."""
         seconds_max = START_SECONDS_MAX
         support.wait_until(lambda: text in self.log(name), seconds_max=seconds_max, what=text)
+
+    def restart_reload(self) -> None:
+        """Waits until the new one has restarted what was saved before it, too."""
+        logged = len(self.log("reload"))
+        before = {name: self.process(name) for name in ("auth-api", "core-api", "psp-sandbox")}
+        assert self.compose("process", "restart", "reload").returncode == 0
+
+        def restarting() -> list[str]:
+            return re.findall(r" restarting .*process=(\S+)", self.log("reload")[logged:])
+
+        support.wait_until(restarting, what="restarts of the new reload")
+        time.sleep(0.2)  # they begin at the same time
+        for name in before.keys() & restarting():
+            restarted = partial(self.restarted, name, before[name])
+            support.wait_until(restarted, what=f"another {name}")
 
     def output(self) -> str:
         return (self.state / "output").read_text()

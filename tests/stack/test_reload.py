@@ -188,7 +188,7 @@ def test_a_restart_that_is_interrupted_leaves_nothing_stopped(checkout: Checkout
         command.send_signal(signal.SIGINT)
         assert command.wait(SECONDS_MAX) == 0
     if how == "reload ends":
-        assert stack.compose("process", "restart", "reload").returncode == 0
+        stack.restart_reload()
     elif how == "scale":
         assert stack.compose("process", "scale", name, "2").returncode == 0
         assert stack.compose("process", "scale", name, "1").returncode == 0
