@@ -69,9 +69,13 @@ def _nodes_without_slots() -> Iterator[None]:
     try:
         yield
     except IndexError:
-        remedy = "assign them, as redis-cli --cluster create does"
-        fault = f"the cluster's nodes have no slots: {remedy}"
-        raise RedisClusterException(fault) from None  # type: ignore[no-untyped-call]
+        raise _no_slots() from None
+
+
+def _no_slots() -> RedisClusterException:
+    remedy = "start those that have, or assign them, as redis-cli --cluster create does"
+    fault = f"the cluster's nodes have no slots: {remedy}"
+    return RedisClusterException(fault)  # type: ignore[no-untyped-call]
 
 
 class _RedisCluster(redis.RedisCluster):
@@ -100,6 +104,7 @@ def _with_other_nodes(client: Any, start_nodes: list[tuple[str, int]]) -> Any:
     """
     manager = client.nodes_manager
     known, read = manager.get_node, manager.initialize
+    create = manager.create_redis_connections
 
     def get_node(host: Any = None, port: Any = None, node_name: str | None = None) -> Any:
         node = known(host, port, node_name)
@@ -113,8 +118,15 @@ def _with_other_nodes(client: Any, start_nodes: list[tuple[str, int]]) -> Any:
         more = [*additional_startup_nodes_info, *forgotten]
         read(additional_startup_nodes_info=more, **options)
 
+    def create_redis_connections(nodes: list[Any]) -> None:
+        # It would forget all nodes, as when only one responds that was taken out of the cluster.
+        if not nodes:
+            raise _no_slots()
+        create(nodes)
+
     # A pipeline has the same manager.
     manager.get_node, manager.initialize = get_node, initialize
+    manager.create_redis_connections = create_redis_connections
     return client
 
 

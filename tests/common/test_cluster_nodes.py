@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis
 from redis.crc import key_slot
 
@@ -85,6 +86,19 @@ def test_redis_url_leads_to_nodes_that_have_replaced_all_others(tmp_path: Path) 
             old.close()
             redis_client.ping(client)
             client.set("key", "value")
+
+
+def test_a_node_that_was_taken_out_does_not_make_others_forgotten(tmp_path: Path) -> None:
+    """While the others do not respond, it says that there are no slots."""
+    with single_node(tmp_path / "out", slots=False) as (_, address, _):
+        with single_node(tmp_path / "node", slots=True) as (_, port, _):
+            client = connected(address, port)
+        for _ in range(3):
+            for command in (lambda: client.get("key"), lambda: redis_client.ping(client)):
+                with pytest.raises(redis_client.ERRORS):
+                    command()
+        assert list(client.nodes_manager.nodes_cache) == [f"127.0.0.1:{port}"]
+        client.close()
 
 
 def test_connected_services_need_no_node_of_redis_url(tmp_path: Path) -> None:
