@@ -116,6 +116,8 @@ def _with_other_nodes(client: Any, start_nodes: list[tuple[str, int]]) -> Any:
     def initialize(*, additional_startup_nodes_info: Any = (), **options: Any) -> None:
         forgotten = [one for one in start_nodes if _node(*one).name not in manager.startup_nodes]
         more = [*additional_startup_nodes_info, *forgotten]
+        # One that was taken out of the cluster may claim some slots, and would take payments.
+        manager._require_full_coverage = bool(forgotten)  # noqa: SLF001
         read(additional_startup_nodes_info=more, **options)
 
     def create_redis_connections(nodes: list[Any]) -> None:

@@ -88,9 +88,14 @@ def test_redis_url_leads_to_nodes_that_have_replaced_all_others(tmp_path: Path) 
             client.set("key", "value")
 
 
-def test_a_node_that_was_taken_out_does_not_make_others_forgotten(tmp_path: Path) -> None:
-    """While the others do not respond, it says that there are no slots."""
-    with single_node(tmp_path / "out", slots=False) as (_, address, _):
+@pytest.mark.parametrize("claimed", [0, 1000])
+def test_a_node_that_was_taken_out_does_not_replace_the_others(
+    tmp_path: Path, claimed: int
+) -> None:
+    """While they do not respond. After a restart it claims the slots of the keys that it has."""
+    with single_node(tmp_path / "out", slots=False) as (out, address, _):
+        if claimed:
+            out.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, claimed)
         with single_node(tmp_path / "node", slots=True) as (_, port, _):
             client = connected(address, port)
         for _ in range(3):
