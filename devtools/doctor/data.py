@@ -73,7 +73,7 @@ def _of(client: store.Client, settings: RedisSettings) -> list[Finding]:
 
 
 def _write(client: store.Client, settings: RedisSettings) -> Finding:
-    """Whether Redis takes writes now, and scripts."""
+    """Whether Redis takes writes and scripts now, and its user has all permissions needed."""
     try:
         for key in keys_of_nodes(client, settings):
             check_node(client, settings, key)

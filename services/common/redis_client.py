@@ -187,15 +187,15 @@ class Cluster:
         client = self._client
         return {node.name: client.get_redis_connection(node) for node in client.get_primaries()}
 
-    def refresh(self, key: str, moved: MovedError | None = None) -> None:
+    def refresh(self, key: str, error: Exception | None = None) -> None:
         """Reads the slots again after the node of a key failed, from the other nodes first.
 
         After MOVED, from the node that it names first: the others may not know it yet.
         """
         manager = self._client.nodes_manager
         manager.move_node_to_end_of_cached_nodes(self.lane(key))
-        if moved:
-            owner = _node(moved.host, moved.port)
+        if isinstance(error, MovedError):
+            owner = _node(error.host, error.port)
             manager.startup_nodes.setdefault(owner.name, owner)
             for name in list(manager.startup_nodes):
                 if name != owner.name:

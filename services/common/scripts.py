@@ -72,8 +72,7 @@ def run_scripts(
             continue
         repeated = [calls[n] for n in again]
         if kind is moved:
-            first = replies[again[0]]
-            client.refresh(repeated[0][1][0], first if isinstance(first, MovedError) else None)
+            client.refresh(repeated[0][1][0], replies[again[0]])
         # EVAL loads the script.
         for n, reply in zip(again, _evaluate(client, repeated, "EVAL", replicas_min), strict=True):
             replies[n] = reply

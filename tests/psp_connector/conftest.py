@@ -24,7 +24,8 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def settings(redis_port: int) -> ConnectorSettings:
     return ConnectorSettings(
-        http_port=1, redis_url=f"redis://services:x@127.0.0.1:{redis_port}/0", psp_url="http://127.0.0.1:1",
+        http_port=1, psp_url="http://127.0.0.1:1",
+        redis_url=f"redis://services:x@127.0.0.1:{redis_port}/0",
         psp_backoff_seconds=0.01, psp_attempts_max=3,
         deadletter_days=36_500,  # more than the age of the Unix epoch
     )  # fmt: skip
