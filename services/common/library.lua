@@ -1,12 +1,27 @@
 -- Functions of all scripts: `scripts.script` puts them before each.
 
--- Raises an error if a key has another type than expected at its index in KEYS (`false`: any type).
--- Call before the first write: Redis does not roll back a failed script.
-local function check_types(...)
+-- Raises an error if the user has no permission for one of the commands on a key. They may have changed
+-- since the start. Without Redis 7 (but one that is compatible) they are not checked.
+local function check_permissions(key, ...)
+  for _, command in ipairs(redis.acl_check_cmd and {...} or {}) do
+    if not redis.acl_check_cmd(command, key) then
+      error({err = 'NOPERM this user has no permission for ' .. command .. ' ' .. key})
+    end
+  end
+end
+
+-- Checks the keys before the first write, because Redis does not roll back a failed script. For each in
+-- KEYS: its type (`false`: any), then the commands that the script calls on it from its first write on;
+-- or `false` for a key that is not used. Raises an error if one has another type, or on a missing
+-- permission.
+local function check_keys(...)
   for i, expected in ipairs({...}) do
-    local kind = KEYS[i] and redis.call('TYPE', KEYS[i]).ok
-    if kind and expected and kind ~= 'none' and kind ~= expected then
-      error({err = 'WRONGTYPE ' .. KEYS[i] .. ' is a ' .. kind .. ', not a ' .. expected})
+    local key, kind = KEYS[i], expected and expected[1]
+    local found = key and kind and redis.call('TYPE', key).ok
+    if found and found ~= 'none' and found ~= kind then
+      error({err = 'WRONGTYPE ' .. key .. ' is a ' .. found .. ', not a ' .. kind})
+    elseif key and expected then
+      check_permissions(key, unpack(expected, 2))
     end
   end
 end

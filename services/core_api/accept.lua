@@ -14,7 +14,7 @@
 local transaction, index, queue, retries, idempotency = unpack(KEYS)
 local id, user_id, member, request_id, queue_limit, traceparent, fingerprint, response,
   lifetime_seconds = unpack(ARGV)
-check_types('hash', 'zset', 'stream', 'zset', 'hash')
+check_keys({'hash', 'HSET'}, {'zset', 'ZADD'}, {'stream', 'XADD'}, {'zset'}, {'hash', 'HSET', 'EXPIRE'})
 
 -- A client that lost its connection may repeat the call.
 if redis.call('EXISTS', transaction) == 1 then

@@ -8,6 +8,7 @@
 -- Returns  for each a list: '1' or, if a PSP may have seen a recorded attempt, '', then those fields; or
 --          {reason} if it cannot be charged
 local now, psp = ARGV[1], ARGV[2]
+check_keys({false, 'HINCRBY', 'HSET'})
 -- At most 9 digits, so that the next number is valid, too. HINCRBY rejects leading zeros.
 local function is_count(text)
   return text and #text < 10 and (text == '0' or text:find('^[1-9]%d*$'))

@@ -5,7 +5,7 @@
 --          libraries parse nested lists several times slower
 local queue = KEYS[1]
 local group, merchant, consumer, count_max = unpack(ARGV)
-check_types('stream')
+check_keys({'stream'})
 local ids = {}
 for _, pending in ipairs(redis.call('XPENDING', queue, group, '-', '+', count_max, merchant)) do
   ids[#ids + 1] = pending[1]

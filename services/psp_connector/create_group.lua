@@ -3,9 +3,9 @@
 -- Records where this connector charges, for replays.
 local queue, psp = unpack(KEYS)
 local group, charges_at = unpack(ARGV)
-check_types('stream')
-redis.call('SET', psp, charges_at)
+check_keys({'stream'}, {false, 'SET'})
 local made = redis.pcall('XGROUP', 'CREATE', queue, group, '0', 'MKSTREAM')
 if made.err and not made.err:find('BUSYGROUP') then
   return made
 end
+redis.call('SET', psp, charges_at)

@@ -9,7 +9,7 @@
 local queue, deadletters, transaction = unpack(KEYS)
 local group, entry_id, transaction_id, reason, entry, now, letters_oldest, event,
   lifetime_seconds = unpack(ARGV)
-check_types('stream', 'stream')
+check_keys({'stream', 'XACK', 'XDEL'}, {'stream', 'XADD'}, {false, 'HSET', 'EXPIRE'})
 if #redis.call('XPENDING', queue, group, entry_id, entry_id, 1) == 0 then
   return 0
 end

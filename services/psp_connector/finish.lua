@@ -14,8 +14,9 @@ local id, group, entry_id, final_status, now, event, credit, ledger_entry, lifet
 local details = 14
 local is_credited = final_status == 'captured' and tonumber(credit) > 0
 local has_failed = final_status == 'failed'
-check_types('hash', 'stream', is_credited and 'string', is_credited and 'list', 'zset', 'zset',
-  has_failed and 'stream')
+check_keys({'hash', 'HSET', 'EXPIRE'}, {'stream', 'XACK', 'XDEL'}, is_credited and {'string', 'INCRBY'},
+  is_credited and {'list', 'RPUSH'}, {'zset', 'ZREMRANGEBYLEX'}, {'zset', 'ZREM'},
+  has_failed and {'stream', 'XADD'})
 
 -- The PSP's response is the same for every connector; a missing response is not. A connector that
 -- was thought dead may give up while the one that reclaimed the entry gets `captured`.

@@ -3,7 +3,7 @@
 -- entries must stay: removing it would orphan them.
 local queue = KEYS[1]
 local group, consumer = unpack(ARGV)
-check_types('stream')
+check_keys({'stream'})
 if #redis.call('XPENDING', queue, group, '-', '+', 1, consumer) == 0 then
   redis.call('XGROUP', 'DELCONSUMER', queue, group, consumer)
 end

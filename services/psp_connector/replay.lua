@@ -9,7 +9,7 @@
 -- Returns  'done', 'missing', 'gone' (no such dead letter) or the status that is not `failed`
 local transaction, queue, deadletters = unpack(KEYS)
 local id, letter_id, now, event, not_captured = unpack(ARGV)
-check_types(false, 'stream', 'stream')
+check_keys({false, 'HSET', 'HDEL', 'PERSIST'}, {'stream', 'XADD'}, {'stream', 'XDEL'})
 if #redis.call('XRANGE', deadletters, letter_id, letter_id) == 0 then
   return 'gone'
 end

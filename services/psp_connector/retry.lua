@@ -10,7 +10,7 @@
 --          to report
 local transaction, queue, retries = unpack(KEYS)
 local id, group, entry_id, connector, now, event, due_ms, unseen = unpack(ARGV)
-check_types('hash', 'stream', 'zset')
+check_keys({'hash', 'HSET', 'HDEL', 'HEXISTS'}, {'stream', 'XACK', 'XDEL'}, {'zset', 'ZADD'})
 if #redis.call('XPENDING', queue, group, entry_id, entry_id, 1, connector) == 0 then
   return 'taken'
 end

@@ -9,7 +9,7 @@
 local queue = KEYS[1]
 local group, consumer, first_id = unpack(ARGV, 1, 3)
 local pending_max = 10000 -- more than a connector ever holds
-check_types('stream')
+check_keys({'stream'})
 local is_held = {}
 for _, pending in ipairs(redis.call('XPENDING', queue, group, first_id, ARGV[#ARGV - 1], pending_max,
     consumer)) do

@@ -8,7 +8,7 @@
 -- Returns  the ids of the orphans
 local queue, retries = unpack(KEYS)
 local group, mode = unpack(ARGV)
-check_types('stream', 'zset')
+check_keys({'stream'}, {'zset'})
 
 local function parts(id)
   local ms, number = id:match('^(%d+)%-(%d+)$')
@@ -49,6 +49,8 @@ for i = 3, #KEYS do
   if is_open(record[1]) and not is_queued(last) and not redis.call('ZSCORE', retries, id) then
     orphans[#orphans + 1] = id
     if mode == 'queue' then
+      check_permissions(queue, 'XACK', 'XDEL', 'XADD')
+      check_permissions(KEYS[i], 'HSET')
       -- Before the new entry, which may have the same id: the queue may have been deleted within this
       -- millisecond. pcall: see above.
       redis.pcall('XACK', queue, group, last)

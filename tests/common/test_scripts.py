@@ -1,5 +1,6 @@
-"""Every Lua script is all-or-nothing when a key holds another type."""
+"""Every Lua script is all-or-nothing: a key of another type, a command that is not permitted."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -89,7 +90,14 @@ def prepared(client: Any, name: str) -> list[str]:
         client.xgroup_createconsumer(keys[0], "group", "nobody")
     if name.endswith("replay.lua"):
         client.hset(keys[0], "status", "failed")
+    if name.endswith("promote.lua"):
+        client.hset("transaction:m", "status", "queued")
     return keys
+
+
+def text_of(name: str) -> str:
+    path = ROOT / "services" / name.partition(" ")[0]
+    return scripts.script(str(path), path.name).text
 
 
 @pytest.mark.parametrize(("name", "index"), CASES)
@@ -98,8 +106,7 @@ def test_a_key_of_another_type_is_refused_before_anything_is_written(
 ) -> None:
     """The error names the key and its type, and no key has changed; otherwise the call writes."""
     keys, args = prepared(client, name), SCRIPTS[name][1]
-    path = ROOT / "services" / name.partition(" ")[0]
-    script = client.register_script(scripts.script(str(path), path.name).text)
+    script = client.register_script(text_of(name))
     right = everything(redis_port)
     script(keys=keys, args=args)
     assert right != everything(redis_port)
@@ -111,3 +118,25 @@ def test_a_key_of_another_type_is_refused_before_anything_is_written(
     with pytest.raises(redis.ResponseError, match=f"^WRONGTYPE {keys[index]} is a set, not a "):
         script(keys=keys, args=args)
     assert before == everything(redis_port)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_command_without_permission_is_refused_before_anything_is_written(
+    client: Any, redis_port: int, name: str
+) -> None:
+    """Whichever command the user has lost since the start, the call does all or nothing."""
+    refused = set()
+    for command in set(re.findall(r"redis\.p?call\('(\w+)'", text_of(name))):
+        client.flushall()
+        keys, args = prepared(client, name), SCRIPTS[name][1]
+        before = everything(redis_port)
+        client.execute_command("ACL SETUSER", "some", "reset", "on", "nopass", "~*", "+@all")
+        client.execute_command("ACL SETUSER", "some", f"-{command}")
+        with redis.Redis(port=redis_port, username="some", password="x") as of_user:
+            try:
+                of_user.eval(text_of(name), len(keys), *keys, *args)
+            except redis.ResponseError:
+                refused.add(command)
+                assert before == everything(redis_port), command
+    client.acl_deluser("some")
+    assert refused
