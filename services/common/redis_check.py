@@ -91,7 +91,7 @@ def before_start(client: store.Client, settings: RedisSettings) -> None:
     """
     check_kind(client, settings)
     _check_role(client, settings)
-    _check_any_node(client, settings)
+    _check_nodes(client, settings)
     check(client, settings)
     if required := settings.redis_replicas_min:
         counts = []
@@ -105,18 +105,20 @@ def before_start(client: store.Client, settings: RedisSettings) -> None:
             )
 
 
-def _check_any_node(client: store.Client, settings: RedisSettings) -> None:
-    failure: Exception | None = None
+def _check_nodes(client: store.Client, settings: RedisSettings) -> None:
+    # Permissions on each: ACL SETUSER is for one node only. Otherwise one that works is enough.
+    works, failure = False, None
     for key in keys_of_nodes(client, settings):
         try:
-            check_node(client, settings, key)
-        except redis.OutOfMemoryError:  # it must be drained
-            return
+            with contextlib.suppress(redis.OutOfMemoryError):  # it must be drained
+                check_node(client, settings, key)
+        except NoPermissionError:
+            raise
         except redis_client.ERRORS as error:
             failure = error
         else:
-            return
-    if failure:
+            works = True
+    if failure and not works:
         raise failure
 
 
@@ -137,14 +139,15 @@ def check_node(client: store.Client, settings: RedisSettings, key: str) -> None:
     And NoPermissionError if it refuses commands or keys to this user. Changes nothing.
     """
     names = _calls(settings, key)
+    place = f" at {client.lane(key)}" if settings.redis_cluster else ""
     try:
         refused = scripts.run_script(client, _REFUSED, [key], list(names))
     except NoPermissionError as error:
-        raise NoPermissionError(f"{error} ({key})") from None
+        raise NoPermissionError(f"{error} ({key}){place}") from None
     if refused:
         listed = ", ".join(names[call] for call in refused[:_NAMES_MAX])
         more = f" and {len(refused) - _NAMES_MAX} more" if len(refused) > _NAMES_MAX else ""
-        raise NoPermissionError(f"REDIS_URL's user has no permission for {listed}{more}")
+        raise NoPermissionError(f"REDIS_URL's user has no permission for {listed}{more}{place}")
     # Writes nothing, even if the key is missing.
     client.setrange(key, 0, "")
 
@@ -182,6 +185,7 @@ def at_start(client: store.Client, settings: RedisSettings) -> None:
     """
     try:
         check(client, settings)
+        _check_nodes(client, settings)
         for node in redis_client.nodes(client).values():
             if (policy := node.info("memory").get("maxmemory_policy")) not in (None, "noeviction"):
                 _log.warning("Redis may drop payments when it is full", maxmemory_policy=policy)

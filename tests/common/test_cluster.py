@@ -271,3 +271,16 @@ def test_a_master_without_writes_stops_its_partitions_only(cluster: RedisCluster
         finally:
             for node in nodes.values():
                 node.config_set("min-replicas-to-write", 0)
+
+
+def test_a_start_names_each_node_without_a_permission(cluster: RedisCluster) -> None:
+    """ACL SETUSER is for one node only, and easily forgotten on another."""
+    wait_until(cluster.is_healthy, what="a healthy cluster")
+    with contextlib.closing(connect(cluster)) as client:
+        for name, node in redis_client.nodes(client).items():
+            try:
+                node.execute_command("ACL SETUSER", "default", "-zadd")
+                with pytest.raises(redis.ResponseError, match=f"no permission for ZADD at {name}$"):
+                    started(cluster)
+            finally:
+                node.execute_command("ACL SETUSER", "default", "+@all")
