@@ -2,8 +2,8 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
@@ -118,7 +118,7 @@ def _with_other_nodes(client: Any, start_nodes: list[tuple[str, int]]) -> Any:
         more = [*additional_startup_nodes_info, *forgotten]
         # One that was taken out of the cluster may claim some slots, and would take payments.
         manager._require_full_coverage = bool(forgotten)  # noqa: SLF001
-        read(additional_startup_nodes_info=more, **options)
+        _read_addresses(manager, partial(read, additional_startup_nodes_info=more, **options))
 
     def create_redis_connections(nodes: list[Any]) -> None:
         # It would forget all nodes, as when only one responds that was taken out of the cluster.
@@ -130,6 +130,17 @@ def _with_other_nodes(client: Any, start_nodes: list[tuple[str, int]]) -> Any:
     manager.get_node, manager.initialize = get_node, initialize
     manager.create_redis_connections = create_redis_connections
     return client
+
+
+def _read_addresses(manager: Any, read: Callable[[], None]) -> None:
+    read()
+    # A node may have lost another's address, which comes as port 0: asks the next ones first.
+    for count in range(1, len(manager.startup_nodes)):
+        if all(node.port for node in manager.nodes_cache.values()):
+            return
+        for name in list(manager.startup_nodes)[:count]:
+            manager.move_node_to_end_of_cached_nodes(name)
+        read()
 
 
 class Cluster:

@@ -123,3 +123,29 @@ def a_lane(cluster: RedisCluster) -> queue.Queue:
     client = redis_client.connect_to(settings, timeout_seconds=2)
     [partition, *_] = [one for one in PARTITIONS if cluster.owner(one) == 0]
     return queue.Queue(client, settings, "one", partition)
+
+
+def test_the_address_that_a_node_has_lost_is_asked_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As two nodes that have swapped their addresses lose each other's: it comes as port 0."""
+    ask: Any = redis.Redis.execute_command
+    with redis_cluster(tmp_path / "cluster", replicas=0) as cluster:
+        knows_not, lost = cluster.first_port, cluster.first_port + 1
+
+        def execute_command(node: Any, *args: Any, **options: Any) -> Any:
+            reply = ask(node, *args, **options)
+            if args != ("CLUSTER SLOTS",) or node.get_connection_kwargs()["port"] != knows_not:
+                return reply
+            return [
+                [first, last, ["", 0, address[2]] if address[1] == lost else address]
+                for first, last, address in reply
+            ]
+
+        monkeypatch.setattr(redis.Redis, "execute_command", execute_command)
+        with contextlib.closing(connected(knows_not)) as client:
+            for _ in range(2):
+                client.find_nodes()
+                assert sorted(node.port for node in client.get_primaries()) == [
+                    cluster.first_port + number for number in range(3)
+                ]
