@@ -7,12 +7,12 @@ import redis
 import structlog
 from redis.exceptions import AskError, ClusterDownError
 
-from services.common import redis_client
+from services.common import redis_client, scripts
 from services.common.problems import Unavailable
 from services.common.web import App
 
-# Replies to a second attempt; the first may have been sent on a connection that then broke.
-_FAILOVER = (redis.ReadOnlyError, AskError, ClusterDownError)
+# The first attempt may have been sent on a connection that then broke, or before a failover.
+_UNSURE = (scripts.UnsureError, redis.ReadOnlyError, AskError, ClusterDownError)
 
 _log = structlog.get_logger()
 
@@ -32,7 +32,7 @@ def handle_errors(
     ) -> None:
         _log.error("Redis error", reason=f"{type(error).__name__}: {error}")
         # A stalled Redis executes the commands it received once it resumes.
-        is_refused = isinstance(error, redis.ResponseError) and not isinstance(error, _FAILOVER)
+        is_refused = isinstance(error, redis.ResponseError) and not isinstance(error, _UNSURE)
         is_unsure = req.method == "POST" and not is_refused
         raise Unavailable(f"{detail} {unsure}" if is_unsure else detail)
 

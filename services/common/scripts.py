@@ -34,6 +34,10 @@ class NotReplicatedError(redis.RedisError):
     """Fewer than REDIS_REPLICAS_MIN replicas confirmed a write, which may be lost."""
 
 
+class UnsureError(redis.ResponseError):
+    """A repeated call was refused; an earlier attempt, whose reply was lost, may have run."""
+
+
 ScriptCall: TypeAlias = "tuple[Script, Sequence[str], Sequence[Any]]"
 """A script, its KEYS and its ARGV."""
 
@@ -51,7 +55,7 @@ def run_script(
 def run_scripts(
     client: Client, calls: Sequence[ScriptCall], replicas_min: int = 0
 ) -> list[Any | redis.ResponseError]:
-    """Runs all calls in one round trip; returns the reply or error of each.
+    """Runs all calls in one round trip; returns the reply or error of each (see UnsureError).
 
     In a Redis Cluster all calls are for one node (`lane`); calls whose slot has moved are repeated,
     unless `client` is that of a single node. While it moves, they fail. With `replicas_min`, that
@@ -62,7 +66,8 @@ def run_scripts(
     """
     if not calls:
         return []
-    replies = _evaluate(client, calls, "EVALSHA", replicas_min)
+    lost: list[Exception] = []
+    replies = _evaluate(client, calls, "EVALSHA", replicas_min, lost)
     # Redis lacks the script after a restart or failover; the slot has moved, or its primary was cut
     # off from the others.
     moved = (MovedError, ClusterDownError) if isinstance(client, redis_client.Cluster) else ()
@@ -74,9 +79,15 @@ def run_scripts(
         if kind is moved:
             client.refresh(repeated[0][1][0], replies[again[0]])
         # EVAL loads the script.
-        for n, reply in zip(again, _evaluate(client, repeated, "EVAL", replicas_min), strict=True):
+        repeats = _evaluate(client, repeated, "EVAL", replicas_min, lost)
+        for n, reply in zip(again, repeats, strict=True):
             replies[n] = reply
-    return replies
+    return [
+        UnsureError(f"{reply}, after {lost[0]}")
+        if lost and isinstance(reply, redis.ResponseError)
+        else reply
+        for reply in replies
+    ]
 
 
 def renew(client: Client, partition: Partition, name: str, replicas_min: int = 0) -> None:
@@ -102,16 +113,20 @@ def _command(call: ScriptCall, how: str) -> tuple[Any, ...]:
 
 
 def _evaluate(
-    client: Client, calls: Sequence[ScriptCall], how: str, replicas_min: int
+    client: Client,
+    calls: Sequence[ScriptCall],
+    how: str,
+    replicas_min: int,
+    lost: list[Exception],
 ) -> list[Any]:
     # Not redis-py's pipeline: it takes up to twice the CPU time, and checks before each run whether
     # Redis has the scripts.
     commands = [_command(call, how) for call in calls]
     if not replicas_min:
-        return _exchange(client, calls, commands)
+        return _exchange(client, calls, commands, lost)
     # One WAIT covers all earlier writes on its connection.
     wait = ("WAIT", replicas_min, _WAIT_MS_MAX)
-    *replies, confirmed = _exchange(client, calls, [*commands, wait])
+    *replies, confirmed = _exchange(client, calls, [*commands, wait], lost)
     # Nothing was written; repeated calls have their own WAIT.
     if all(isinstance(reply, redis.ResponseError) for reply in replies):
         return replies
@@ -125,28 +140,36 @@ def _evaluate(
 
 
 def _exchange(
-    client: Client, calls: Sequence[ScriptCall], commands: Sequence[tuple[Any, ...]]
+    client: Client,
+    calls: Sequence[ScriptCall],
+    commands: Sequence[tuple[Any, ...]],
+    lost: list[Exception],
 ) -> list[Any]:
+    """Sends commands and returns their replies; adds errors of earlier attempts to `lost`."""
     if not isinstance(client, redis_client.Cluster):
-        return _round_trip(client.connection_pool, commands)
+        return _round_trip(client.connection_pool, commands, lost)
     key = calls[0][1][0]
     try:
-        return _round_trip(client.pool(key), commands)
-    except (redis.ConnectionError, redis.ReadOnlyError):
+        return _round_trip(client.pool(key), commands, lost)
+    except (redis.ConnectionError, redis.ReadOnlyError) as error:
+        lost.append(error)
         client.refresh(key)
-        return _round_trip(client.pool(key), commands)
+        return _round_trip(client.pool(key), commands, lost)
     except redis.TimeoutError:
         client.refresh(key)
         raise
 
 
-def _round_trip(pool: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+def _round_trip(pool: Any, commands: Sequence[tuple[Any, ...]], lost: list[Exception]) -> list[Any]:
     connection = pool.get_connection()
+
+    def disconnect(error: Exception) -> None:
+        lost.append(error)
+        connection.disconnect()
+
     try:
         return list(
-            connection.retry.call_with_retry(
-                lambda: _send(connection, commands), lambda _error: connection.disconnect()
-            )
+            connection.retry.call_with_retry(lambda: _send(connection, commands), disconnect)
         )
     finally:
         pool.release(connection)

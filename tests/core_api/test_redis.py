@@ -133,3 +133,29 @@ def test_a_failover_after_the_write_may_have_accepted(
     assert result.status_code == 503
     assert "may have been accepted" in result.json["detail"]
     assert client.xlen(store.WHOLE.queue) == accepted + 1
+
+
+def test_a_repeated_call_that_is_refused_may_have_accepted(
+    api: Client, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection breaks before the reply, and Redis is full by then."""
+    read: Any = redis.Connection.read_response
+
+    def lose_reply(connection: Any, *args: Any, **options: Any) -> Any:
+        reply = read(connection, *args, **options)
+        if reply == ["accepted", ""]:
+            client.config_set("maxmemory", "1")
+            raise redis.ConnectionError("lost")
+        return reply
+
+    assert pay(api).status_code == 202
+    with monkeypatch.context() as patch:
+        patch.setattr(redis.Connection, "read_response", lose_reply)
+        result = pay(api, **{"Idempotency-Key": "k"})
+    refused = pay(api)
+    client.config_set("maxmemory", "0")
+    assert client.xlen(store.WHOLE.queue) == 2
+    assert (result.status_code, refused.status_code) == (503, 503)
+    assert "may have been accepted" in result.json["detail"]
+    assert "may have been accepted" not in refused.json["detail"]
+    assert pay(api, **{"Idempotency-Key": "k"}).headers["idempotency-replayed"] == "true"
