@@ -1,19 +1,19 @@
 -- Functions of all scripts: `scripts.script` puts them before each.
 
--- Raises an error if the user has no permission for one of the commands on a key. They may have changed
--- since the start. Without Redis 7 (but one that is compatible) they are not checked.
+-- Raises an error if the user has no permission for one of the commands on a key: permissions may have
+-- changed since the start. A compatible server without redis.acl_check_cmd skips this check.
 local function check_permissions(key, ...)
   for _, command in ipairs(redis.acl_check_cmd and {...} or {}) do
     if not redis.acl_check_cmd(command, key) then
-      error({err = 'NOPERM this user has no permission for ' .. command .. ' ' .. key})
+      error({err = 'NOPERM this user has no permission for ' .. command .. ' on ' .. key})
     end
   end
 end
 
 -- Checks the keys before the first write, because Redis does not roll back a failed script. For each in
 -- KEYS: its type (`false`: any), then the commands that the script calls on it from its first write on;
--- or `false` for a key that is not used. Raises an error if one has another type, or on a missing
--- permission.
+-- or `false` for a key that is not used. Raises an error if a key has another type or a permission is
+-- missing.
 local function check_keys(...)
   for i, expected in ipairs({...}) do
     local key, kind = KEYS[i], expected and expected[1]
@@ -24,6 +24,17 @@ local function check_keys(...)
       check_permissions(key, unpack(expected, 2))
     end
   end
+end
+
+-- Calls a command on data that may have been edited by hand: returns the error if a key has another type
+-- or a stream id is invalid, and raises any other. A missing permission must not look like missing data.
+local function call_on_edited(...)
+  local reply = redis.pcall(...)
+  local fault = type(reply) == 'table' and reply.err
+  if fault and not (fault:find('WRONGTYPE', 1, true) or fault:find('Invalid stream ID', 1, true)) then
+    error(reply)
+  end
+  return reply
 end
 
 local function is_open(status)
@@ -38,11 +49,8 @@ end
 -- Queues an accepted transaction again; further arguments are fields of the entry. The record's `entry`
 -- names the new entry, so that it can be removed if the transaction is finished by another attempt.
 local function requeue(queue, transaction, id, ...)
-  -- pcall: edited by hand, it may be no hash; begin.lua reports that.
-  local record = redis.pcall('HMGET', transaction, 'status', 'request_id', 'user_id', 'traceparent')
-  if record.err and not record.err:find('WRONGTYPE', 1, true) then
-    error(record) -- it is on another node, because its slot is moving
-  end
+  -- If it is no hash, begin.lua reports that.
+  local record = call_on_edited('HMGET', transaction, 'status', 'request_id', 'user_id', 'traceparent')
   local entry = redis.call('XADD', queue, '*', 'transaction_id', id, 'request_id', record[2] or '',
     'user_id', record[3] or '', 'traceparent', record[4] or '', ...)
   if record[1] then

@@ -41,7 +41,7 @@ elseif open > free then
   -- A merchant may have at most `free` open transactions, so one flood leaves half to others: refuse
   -- if the merchant's `free`-th newest transaction is still open.
   local earlier = redis.call('ZREVRANGE', index, free - 1, free - 1)[1] or ''
-  local status = redis.pcall('HGET', transaction:sub(1, -#id - 1) .. earlier:sub(-#id), 'status')
+  local status = call_on_edited('HGET', transaction:sub(1, -#id - 1) .. earlier:sub(-#id), 'status')
   if is_open(status) then
     return {'full', ''}
   end

@@ -30,7 +30,7 @@ end
 
 local replies = {}
 for i, key in ipairs(KEYS) do
-  local record = redis.pcall('HMGET', key, 'status', 'attempts', 'timeline', 'psp', 'attempted_at')
+  local record = call_on_edited('HMGET', key, 'status', 'attempts', 'timeline', 'psp', 'attempted_at')
   local reason = why_not(record)
   if reason then
     replies[i] = {reason}

@@ -13,9 +13,9 @@ check_keys({'stream', 'XACK', 'XDEL'}, {'stream', 'XADD'}, {false, 'HSET', 'EXPI
 if #redis.call('XPENDING', queue, group, entry_id, entry_id, 1) == 0 then
   return 0
 end
+local record = transaction and call_on_edited('HMGET', transaction, 'status', 'timeline') or {}
 redis.call('XADD', deadletters, 'MINID', '~', letters_oldest, '*',
   'transaction_id', transaction_id, 'reason', reason, 'entry', entry, 'at', now)
-local record = transaction and redis.pcall('HMGET', transaction, 'status', 'timeline') or {}
 if is_open(record[1]) then
   redis.call('HSET', transaction, 'status', 'failed', 'updated_at', now,
     'timeline', extended(record[2], event))

@@ -64,9 +64,8 @@ redis.call('ZREMRANGEBYLEX', index, '-', '(' .. index_oldest)
 -- find the transaction final and leave a dead letter.
 redis.call('ZREM', retries, id)
 if entry and entry ~= entry_id then
-  -- pcall: edited by hand, it may be an invalid stream id.
-  redis.pcall('XACK', queue, group, entry)
-  redis.pcall('XDEL', queue, entry)
+  call_on_edited('XACK', queue, group, entry)
+  call_on_edited('XDEL', queue, entry)
 end
 acknowledge(queue, group, entry_id)
 return 'done'

@@ -13,7 +13,7 @@ check_keys({false, 'HSET', 'HDEL', 'PERSIST'}, {'stream', 'XADD'}, {'stream', 'X
 if #redis.call('XRANGE', deadletters, letter_id, letter_id) == 0 then
   return 'gone'
 end
-local record = redis.pcall('HMGET', transaction, 'status', 'timeline')
+local record = call_on_edited('HMGET', transaction, 'status', 'timeline')
 if record[1] ~= 'failed' then
   return record[1] or 'missing'
 end

@@ -34,8 +34,7 @@ local function is_queued(entry)
   if not ms then
     return false
   end
-  -- pcall: edited by hand, it may be too large for a stream id.
-  local pending = redis.pcall('XPENDING', queue, group, entry, entry, 1)
+  local pending = call_on_edited('XPENDING', queue, group, entry, entry, 1)
   if pending.err or not redis.call('XRANGE', queue, entry, entry)[1] then
     return false
   end
@@ -44,7 +43,7 @@ end
 
 local orphans = {}
 for i = 3, #KEYS do
-  local id, record = ARGV[i], redis.pcall('HMGET', KEYS[i], 'status', 'entry')
+  local id, record = ARGV[i], call_on_edited('HMGET', KEYS[i], 'status', 'entry')
   local last = record[2] or ''
   if is_open(record[1]) and not is_queued(last) and not redis.call('ZSCORE', retries, id) then
     orphans[#orphans + 1] = id
@@ -52,9 +51,9 @@ for i = 3, #KEYS do
       check_permissions(queue, 'XACK', 'XDEL', 'XADD')
       check_permissions(KEYS[i], 'HSET')
       -- Before the new entry, which may have the same id: the queue may have been deleted within this
-      -- millisecond. pcall: see above.
-      redis.pcall('XACK', queue, group, last)
-      redis.pcall('XDEL', queue, last)
+      -- millisecond.
+      call_on_edited('XACK', queue, group, last)
+      call_on_edited('XDEL', queue, last)
       requeue(queue, KEYS[i], id, 'swept', '1')
     end
   end

@@ -1,7 +1,8 @@
 """Every Lua script is all-or-nothing: a key of another type, a command that is not permitted."""
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -125,18 +126,48 @@ def test_a_command_without_permission_is_refused_before_anything_is_written(
     client: Any, redis_port: int, name: str
 ) -> None:
     """Whichever command the user has lost since the start, the call does all or nothing."""
+    text, args = text_of(name), SCRIPTS[name][1]
+    keys = prepared(client, name)
+    reply = client.eval(text, len(keys), *keys, *args)
     refused = set()
-    for command in set(re.findall(r"redis\.p?call\('(\w+)'", text_of(name))):
+    for command in set(re.findall(r"(?:call|call_on_edited)\('(\w+)'", text)):
         client.flushall()
-        keys, args = prepared(client, name), SCRIPTS[name][1]
+        prepared(client, name)
         before = everything(redis_port)
-        client.execute_command("ACL SETUSER", "some", "reset", "on", "nopass", "~*", "+@all")
-        client.execute_command("ACL SETUSER", "some", f"-{command}")
-        with redis.Redis(port=redis_port, username="some", password="x") as of_user:
+        with user_without(client, redis_port, command) as of_user:
             try:
-                of_user.eval(text_of(name), len(keys), *keys, *args)
+                assert of_user.eval(text, len(keys), *keys, *args) == reply, command
             except redis.ResponseError:
                 refused.add(command)
                 assert before == everything(redis_port), command
-    client.acl_deluser("some")
     assert refused
+
+
+@pytest.mark.parametrize("command", ["HMGET", "XPENDING", "XRANGE", "XINFO"])
+def test_a_sweep_that_may_not_look_takes_nothing(
+    client: Any, redis_port: int, command: str
+) -> None:
+    """Otherwise it would queue transactions again that a connector is charging."""
+    name = "psp_connector/sweep.lua"
+    keys = prepared(client, name)
+    client.hset(keys[2], "entry", ENTRY)
+    before = everything(redis_port)
+    with (
+        user_without(client, redis_port, command) as of_user,
+        pytest.raises(redis.ResponseError),
+    ):
+        of_user.eval(text_of(name), len(keys), *keys, *SCRIPTS[name][1])
+    assert before == everything(redis_port)
+
+
+@contextlib.contextmanager
+def user_without(client: Any, redis_port: int, command: str) -> Iterator[Any]:
+    client.execute_command("ACL SETUSER", "some", "reset", "on", "nopass", "~*", "+@all")
+    client.execute_command("ACL SETUSER", "some", f"-{command}")
+    try:
+        with redis.Redis(
+            port=redis_port, username="some", password="x", decode_responses=True
+        ) as of_user:
+            yield of_user
+    finally:
+        client.acl_deluser("some")
