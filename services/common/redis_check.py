@@ -5,6 +5,7 @@ could be charged twice.
 """
 
 import contextlib
+import time
 
 import redis
 import structlog
@@ -106,18 +107,21 @@ def before_start(client: store.Client, settings: RedisSettings) -> None:
 
 
 def _check_nodes(client: store.Client, settings: RedisSettings) -> None:
-    # Permissions on each: ACL SETUSER is for one node only. Otherwise one that works is enough.
-    works, failure = False, None
+    # Permissions are checked on each node, because ACL SETUSER affects only one; but not long on
+    # nodes that do not respond. For the rest, one node that works is enough.
+    works, failure, until = False, None, time.monotonic() + _NODE_SECONDS_MAX
     for key in keys_of_nodes(client, settings):
         try:
             with contextlib.suppress(redis.OutOfMemoryError):  # it must be drained
                 check_node(client, settings, key)
-        except NoPermissionError:
+        except (NoPermissionError, redis.AuthenticationError):
             raise
         except redis_client.ERRORS as error:
             failure = error
         else:
             works = True
+        if works and time.monotonic() > until:
+            return
     if failure and not works:
         raise failure
 
@@ -136,20 +140,25 @@ def keys_of_nodes(client: store.Client, settings: RedisSettings) -> list[str]:
 def check_node(client: store.Client, settings: RedisSettings, key: str) -> None:
     """Raises redis.ResponseError if the node of a key takes no scripts or no writes now.
 
-    And NoPermissionError if it refuses commands or keys to this user. Changes nothing.
+    NoPermissionError if it refuses commands or keys to this user, AuthenticationError if it does
+    not know the user or password. Changes nothing.
     """
     names = _calls(settings, key)
-    place = f" at {client.lane(key)}" if settings.redis_cluster else ""
     try:
         refused = scripts.run_script(client, _REFUSED, [key], list(names))
-    except NoPermissionError as error:
-        raise NoPermissionError(f"{error} ({key}){place}") from None
+    except (NoPermissionError, redis.AuthenticationError) as error:
+        raise type(error)(f"{error} ({key}){_place(client, key)}") from None
     if refused:
         listed = ", ".join(names[call] for call in refused[:_NAMES_MAX])
         more = f" and {len(refused) - _NAMES_MAX} more" if len(refused) > _NAMES_MAX else ""
-        raise NoPermissionError(f"REDIS_URL's user has no permission for {listed}{more}{place}")
+        fault = f"REDIS_URL's user has no permission for {listed}{more}{_place(client, key)}"
+        raise NoPermissionError(fault)
     # Writes nothing, even if the key is missing.
     client.setrange(key, 0, "")
+
+
+def _place(client: store.Client, key: str) -> str:
+    return f" at {client.lane(key)}" if isinstance(client, redis_client.Cluster) else ""
 
 
 def _calls(settings: RedisSettings, key: str) -> dict[str, str]:
@@ -185,17 +194,21 @@ def at_start(client: store.Client, settings: RedisSettings) -> None:
     """
     try:
         check(client, settings)
-        _check_nodes(client, settings)
         for node in redis_client.nodes(client).values():
             if (policy := node.info("memory").get("maxmemory_policy")) not in (None, "noeviction"):
                 _log.warning("Redis may drop payments when it is full", maxmemory_policy=policy)
             _warn_of_permissions(node)
-            # gunicorn's main process does not use the connection again.
-            node.connection_pool.close()
+        _check_nodes(client, settings)
     except MismatchError as error:
         raise SettingsError([str(error)]) from None
+    except NoPermissionError as error:
+        _log.warning("Redis refuses the services", reason=str(error))
     except redis_client.ERRORS as error:
         _log.warning("Redis unavailable", reason=f"{type(error).__name__}: {error}")
+    # gunicorn's main process does not use the connections again.
+    with contextlib.suppress(*redis_client.ERRORS):
+        for node in redis_client.nodes(client).values():
+            node.connection_pool.close()
 
 
 def _warn_of_permissions(node: store.Client) -> None:
