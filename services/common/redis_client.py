@@ -2,8 +2,8 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
-from functools import cached_property, partial
+from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
@@ -105,6 +105,7 @@ def _with_other_nodes(client: Any, start_nodes: list[tuple[str, int]]) -> Any:
     manager = client.nodes_manager
     known, read = manager.get_node, manager.initialize
     create = manager.create_redis_connections
+    ask_others_for_lost_addresses = _LostAddresses(manager)
 
     def get_node(host: Any = None, port: Any = None, node_name: str | None = None) -> Any:
         node = known(host, port, node_name)
@@ -118,7 +119,8 @@ def _with_other_nodes(client: Any, start_nodes: list[tuple[str, int]]) -> Any:
         more = [*additional_startup_nodes_info, *forgotten]
         # One that was taken out of the cluster may claim some slots, and would take payments.
         manager._require_full_coverage = bool(forgotten)  # noqa: SLF001
-        _read_addresses(manager, partial(read, additional_startup_nodes_info=more, **options))
+        ask_others_for_lost_addresses()
+        read(additional_startup_nodes_info=more, **options)
 
     def create_redis_connections(nodes: list[Any]) -> None:
         # It would forget all nodes, as when only one responds that was taken out of the cluster.
@@ -132,15 +134,25 @@ def _with_other_nodes(client: Any, start_nodes: list[tuple[str, int]]) -> Any:
     return client
 
 
-def _read_addresses(manager: Any, read: Callable[[], None]) -> None:
-    read()
-    # A node may have lost another's address, which comes as port 0: asks the next ones first.
-    for count in range(1, len(manager.startup_nodes)):
-        if all(node.port for node in manager.nodes_cache.values()):
-            return
-        for name in list(manager.startup_nodes)[:count]:
-            manager.move_node_to_end_of_cached_nodes(name)
-        read()
+class _LostAddresses:
+    """A node may have lost another's address, and reports port 0: the others are asked first."""
+
+    def __init__(self, manager: Any) -> None:
+        self._manager = manager
+        self._turn = 0
+
+    def __call__(self) -> None:
+        nodes = self._manager.nodes_cache
+        lost = {name for name, node in list(nodes.items()) if not node.port}
+        names = [name for name in list(self._manager.startup_nodes) if name not in lost]
+        self._turn = self._turn + 1 if lost else 0
+        for name in (*names[: self._turn % (len(names) or 1)], *lost):
+            _ask_last(self._manager, name)
+
+
+def _ask_last(manager: Any, name: str) -> None:
+    with contextlib.suppress(KeyError):  # another thread does it, too
+        manager.move_node_to_end_of_cached_nodes(name)
 
 
 class Cluster:
@@ -204,13 +216,13 @@ class Cluster:
         After MOVED, from the node that it names first: the others may not know it yet.
         """
         manager = self._client.nodes_manager
-        manager.move_node_to_end_of_cached_nodes(self.lane(key))
+        _ask_last(manager, self.lane(key))
         if isinstance(error, MovedError):
             owner = _node(error.host, error.port)
             manager.startup_nodes.setdefault(owner.name, owner)
             for name in list(manager.startup_nodes):
                 if name != owner.name:
-                    manager.move_node_to_end_of_cached_nodes(name)
+                    _ask_last(manager, name)
         self.find_nodes()
 
     def find_nodes(self) -> None:

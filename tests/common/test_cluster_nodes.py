@@ -1,7 +1,7 @@
 """Nodes that join a Redis Cluster, and leave it, while services run."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 import redis
 from redis.crc import key_slot
 
-from services.common import redis_client, store
+from services.common import redis_client, scripts, store
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
 from services.psp_connector import queue
@@ -143,9 +143,13 @@ def test_the_address_that_a_node_has_lost_is_asked_of_another(
             ]
 
         monkeypatch.setattr(redis.Redis, "execute_command", execute_command)
-        with contextlib.closing(connected(knows_not)) as client:
-            for _ in range(2):
-                client.find_nodes()
-                assert sorted(node.port for node in client.get_primaries()) == [
-                    cluster.first_port + number for number in range(3)
-                ]
+        keys = [f"key {number}" for number in range(30)]  # on each node
+        uses: tuple[Callable[[Any, str], Any], ...] = (
+            lambda client, key: client.set(key, "value"),
+            lambda client, key: scripts.run_script(client, scripts.Script("return 1"), [key], []),
+        )
+        for use in uses:
+            with contextlib.closing(connected(knows_not)) as client:
+                for _ in range(3):
+                    assert all(use(client, key) for key in keys)
+                    client.find_nodes()
