@@ -9,13 +9,15 @@ import pytest
 import redis
 from redis.crc import key_slot
 
-from services.common import redis_client, scripts, store
+from services.common import redis_check, redis_client, scripts, store
+from services.common.redis_url import RedisSettings
 from services.core_api.models import TransactionRequest
 from services.core_api.transactions import Transactions
 from services.psp_connector import queue
 from services.psp_connector.settings import ConnectorSettings
 from tests.cluster import RedisCluster, joins, redis_cluster
-from tests.support import free_ports, redis_server, wait_until
+from tests.common.test_redis_check import COMMAND_RULES, KEY_RULES
+from tests.support import ROOT, free_ports, redis_server, wait_until
 
 PARTITIONS = store.partitions(4)
 REQUEST = TransactionRequest(amount=1250, currency="USD")
@@ -104,6 +106,30 @@ def test_a_node_that_was_taken_out_does_not_replace_the_others(
                     command()
         assert list(client.nodes_manager.nodes_cache) == [f"127.0.0.1:{port}"]
         client.close()
+
+
+def test_a_user_of_the_documented_rules_is_enough(tmp_path: Path) -> None:
+    """A start needs it on each node, and names one that does not know it."""
+    rules = f"{COMMAND_RULES} +cluster|slots +cluster|nodes {KEY_RULES[16]}".split()
+    assert " ".join(rules[-5:-3]) in (ROOT / "docs/production.md").read_text()
+    with redis_cluster(tmp_path / "cluster") as cluster:
+        for number in cluster.nodes:
+            with cluster.client(number) as node:
+                node.execute_command("ACL SETUSER", "some", "on", "nopass", *rules)
+        url = cluster.url.replace("redis://", "redis://some:x@")
+        required = {"REDIS_CLUSTER": "1", "PARTITIONS": "16", "REDIS_REPLICAS_MIN": "1"}
+        settings = RedisSettings.read(required | {"REDIS_URL": url})
+
+        def start() -> None:
+            with contextlib.closing(redis_client.connect_to(settings, 2)) as client:
+                redis_check.before_start(client, settings)
+
+        start()
+        with cluster.client(2) as node:
+            node.acl_deluser("some")
+        place = f"127.0.0.1:{cluster.first_port + 2}"
+        with pytest.raises(redis.AuthenticationError, match=f" disabled.* at {place}$"):
+            start()
 
 
 def test_connected_services_need_no_node_of_redis_url(tmp_path: Path) -> None:
