@@ -66,8 +66,32 @@ def run_scripts(
     """
     if not calls:
         return []
-    lost: list[Exception] = []
-    replies = _evaluate(client, calls, "EVALSHA", replicas_min, lost)
+    lost: list[str] = []
+    replies: list[Any] = []
+    try:
+        replies = _evaluate(client, calls, "EVALSHA", replicas_min, lost)
+        _repeat(client, calls, replies, replicas_min, lost)
+    except redis.ReadOnlyError:
+        raise
+    except redis.ResponseError as error:  # to AUTH or SELECT of a new connection
+        if not lost and not replies:
+            raise
+        raise UnsureError(f"{error}, on a new connection") from None
+    return [
+        UnsureError(f"{reply}, after {lost[0]}")
+        if lost and isinstance(reply, redis.ResponseError)
+        else reply
+        for reply in replies
+    ]
+
+
+def _repeat(
+    client: Client,
+    calls: Sequence[ScriptCall],
+    replies: list[Any],
+    replicas_min: int,
+    lost: list[str],
+) -> None:
     # Redis lacks the script after a restart or failover; the slot has moved, or its primary was cut
     # off from the others.
     moved = (MovedError, ClusterDownError) if isinstance(client, redis_client.Cluster) else ()
@@ -82,12 +106,6 @@ def run_scripts(
         repeats = _evaluate(client, repeated, "EVAL", replicas_min, lost)
         for n, reply in zip(again, repeats, strict=True):
             replies[n] = reply
-    return [
-        UnsureError(f"{reply}, after {lost[0]}")
-        if lost and isinstance(reply, redis.ResponseError)
-        else reply
-        for reply in replies
-    ]
 
 
 def renew(client: Client, partition: Partition, name: str, replicas_min: int = 0) -> None:
@@ -117,7 +135,7 @@ def _evaluate(
     calls: Sequence[ScriptCall],
     how: str,
     replicas_min: int,
-    lost: list[Exception],
+    lost: list[str],
 ) -> list[Any]:
     # Not redis-py's pipeline: it takes up to twice the CPU time, and checks before each run whether
     # Redis has the scripts.
@@ -143,16 +161,19 @@ def _exchange(
     client: Client,
     calls: Sequence[ScriptCall],
     commands: Sequence[tuple[Any, ...]],
-    lost: list[Exception],
+    lost: list[str],
 ) -> list[Any]:
-    """Sends commands and returns their replies; adds errors of earlier attempts to `lost`."""
+    """Sends commands and returns their replies; adds errors of earlier attempts to `lost`.
+
+    As text: an exception's traceback would hold the connection open.
+    """
     if not isinstance(client, redis_client.Cluster):
         return _round_trip(client.connection_pool, commands, lost)
     key = calls[0][1][0]
     try:
         return _round_trip(client.pool(key), commands, lost)
     except (redis.ConnectionError, redis.ReadOnlyError) as error:
-        lost.append(error)
+        lost.append(str(error))
         client.refresh(key)
         return _round_trip(client.pool(key), commands, lost)
     except redis.TimeoutError:
@@ -160,11 +181,11 @@ def _exchange(
         raise
 
 
-def _round_trip(pool: Any, commands: Sequence[tuple[Any, ...]], lost: list[Exception]) -> list[Any]:
+def _round_trip(pool: Any, commands: Sequence[tuple[Any, ...]], lost: list[str]) -> list[Any]:
     connection = pool.get_connection()
 
     def disconnect(error: Exception) -> None:
-        lost.append(error)
+        lost.append(str(error))
         connection.disconnect()
 
     try:

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -135,27 +136,46 @@ def test_a_failover_after_the_write_may_have_accepted(
     assert client.xlen(store.WHOLE.queue) == accepted + 1
 
 
+@pytest.mark.parametrize(
+    ("refuse", "permit"),
+    [
+        ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
+        ("ACL SETUSER some -select", "ACL SETUSER some +select"),  # by the new connection
+    ],
+)
 def test_a_repeated_call_that_is_refused_may_have_accepted(
-    api: Client, client: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuse: str, permit: str
 ) -> None:
-    """The connection breaks before the reply, and Redis is full by then."""
+    """The connection breaks before the reply, and by then Redis is full, or the user restricted."""
+    port = support.free_ports(1)
+    with (
+        support.redis_server(tmp_path, port, "--databases", "2"),
+        redis.Redis(port=port, db=1) as client,
+    ):
+        client.execute_command("ACL SETUSER some on nopass ~* +@all")
+        url = f"redis://some:x@127.0.0.1:{port}/1"
+        api = Client(create_app(settings(port, REDIS_URL=url)))
+        assert pay(api).status_code == 202
+        with monkeypatch.context() as patch:
+            lose_replies(patch, lambda: client.execute_command(refuse))
+            result = pay(api, **{"Idempotency-Key": "k"})
+        refused = pay(api)
+        client.execute_command(permit)
+        assert pay(api, **{"Idempotency-Key": "k"}).headers["idempotency-replayed"] == "true"
+        assert client.xlen(store.WHOLE.queue) == 2
+    assert (result.status_code, refused.status_code) == (503, 503)
+    assert "may have been accepted" in result.json["detail"]
+    assert "may have been accepted" not in refused.json["detail"]
+
+
+def lose_replies(patch: pytest.MonkeyPatch, then: Callable[[], Any]) -> None:
     read: Any = redis.Connection.read_response
 
     def lose_reply(connection: Any, *args: Any, **options: Any) -> Any:
         reply = read(connection, *args, **options)
         if reply == ["accepted", ""]:
-            client.config_set("maxmemory", "1")
+            then()
             raise redis.ConnectionError("lost")
         return reply
 
-    assert pay(api).status_code == 202
-    with monkeypatch.context() as patch:
-        patch.setattr(redis.Connection, "read_response", lose_reply)
-        result = pay(api, **{"Idempotency-Key": "k"})
-    refused = pay(api)
-    client.config_set("maxmemory", "0")
-    assert client.xlen(store.WHOLE.queue) == 2
-    assert (result.status_code, refused.status_code) == (503, 503)
-    assert "may have been accepted" in result.json["detail"]
-    assert "may have been accepted" not in refused.json["detail"]
-    assert pay(api, **{"Idempotency-Key": "k"}).headers["idempotency-replayed"] == "true"
+    patch.setattr(redis.Connection, "read_response", lose_reply)
