@@ -165,7 +165,7 @@ def unreachable_redis(environ: Mapping[str, str]) -> list[str]:
 
 def _ping(settings: RedisSettings, failure: list[str]) -> None:
     # Slow to import; only for an external Redis.
-    from redis import ResponseError  # noqa: PLC0415
+    from redis import AuthenticationError, ResponseError  # noqa: PLC0415
 
     from services.common import redis_check, redis_client  # noqa: PLC0415
 
@@ -174,7 +174,7 @@ def _ping(settings: RedisSettings, failure: list[str]) -> None:
             redis_check.before_start(client, settings)
     except redis_check.MismatchError as error:
         failure[0] = str(error)
-    except ResponseError as error:
+    except (AuthenticationError, ResponseError) as error:
         failure[0] = f"Redis refuses the services: {error}"
     except (*redis_client.ERRORS, OSError, ValueError) as error:
         failure[0] = f"Redis is unavailable: {error}"

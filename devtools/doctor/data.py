@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from redis import ResponseError
-from redis.exceptions import NoPermissionError
+from redis.exceptions import AuthenticationError, NoPermissionError
 
 from devtools.checkout import Checkout
 from devtools.doctor.findings import Finding
@@ -77,7 +77,7 @@ def _write(client: store.Client, settings: RedisSettings) -> Finding:
     try:
         for key in keys_of_nodes(client, settings):
             check_node(client, settings, key)
-    except NoPermissionError as error:
+    except (NoPermissionError, AuthenticationError) as error:
         remedy = "docs/production.md lists what the services need"
         return Finding("permissions", "missing", "fault", str(error), remedy)
     except ResponseError as error:

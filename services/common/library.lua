@@ -10,10 +10,10 @@ local function check_permissions(key, ...)
   end
 end
 
--- Checks the keys before the first write, because Redis does not roll back a failed script. For each in
--- KEYS: its type (`false`: any), then the commands that the script calls on it from its first write on;
--- or `false` for a key that is not used. Raises an error if a key has another type or a permission is
--- missing.
+-- Checks the keys before the first write, because Redis does not roll back a failed script. One argument
+-- for each of KEYS: {type, command, ...}, where type is `false` if any will do, and the commands are those
+-- called from the first write on; or only `false` to skip the key. Raises an error if a key has another
+-- type or a permission is missing.
 local function check_keys(...)
   for i, expected in ipairs({...}) do
     local key, kind = KEYS[i], expected and expected[1]

@@ -107,8 +107,8 @@ def before_start(client: store.Client, settings: RedisSettings) -> None:
 
 
 def _check_nodes(client: store.Client, settings: RedisSettings) -> None:
-    # Permissions are checked on each node, because ACL SETUSER affects only one; but not long on
-    # nodes that do not respond. For the rest, one node that works is enough.
+    # Checks permissions on each node, because ACL SETUSER affects only one. Stops after a second
+    # once one node works; other faults count only if none does.
     works, failure, until = False, None, time.monotonic() + _NODE_SECONDS_MAX
     for key in keys_of_nodes(client, settings):
         try:
@@ -195,20 +195,24 @@ def at_start(client: store.Client, settings: RedisSettings) -> None:
     try:
         check(client, settings)
         for node in redis_client.nodes(client).values():
-            if (policy := node.info("memory").get("maxmemory_policy")) not in (None, "noeviction"):
-                _log.warning("Redis may drop payments when it is full", maxmemory_policy=policy)
-            _warn_of_permissions(node)
+            with contextlib.suppress(*redis_client.ERRORS):  # the other nodes go on
+                _warn_of_eviction(node)
+                _warn_of_permissions(node)
         _check_nodes(client, settings)
+        for node in redis_client.nodes(client).values():
+            # gunicorn's main process does not use the connection again.
+            node.connection_pool.close()
     except MismatchError as error:
         raise SettingsError([str(error)]) from None
     except NoPermissionError as error:
         _log.warning("Redis refuses the services", reason=str(error))
     except redis_client.ERRORS as error:
         _log.warning("Redis unavailable", reason=f"{type(error).__name__}: {error}")
-    # gunicorn's main process does not use the connections again.
-    with contextlib.suppress(*redis_client.ERRORS):
-        for node in redis_client.nodes(client).values():
-            node.connection_pool.close()
+
+
+def _warn_of_eviction(node: store.Client) -> None:
+    if (policy := node.info("memory").get("maxmemory_policy")) not in (None, "noeviction"):
+        _log.warning("Redis may drop payments when it is full", maxmemory_policy=policy)
 
 
 def _warn_of_permissions(node: store.Client) -> None:

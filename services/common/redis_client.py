@@ -135,7 +135,7 @@ def _with_other_nodes(client: Any, start_nodes: list[tuple[str, int]]) -> Any:
 
 
 class _LostAddresses:
-    """A node may have lost another's address, and reports port 0: the others are asked first."""
+    """A node that lost another's address reports port 0: the next reading asks another first."""
 
     def __init__(self, manager: Any) -> None:
         self._manager = manager
