@@ -2,8 +2,8 @@
 
 import contextlib
 import json
-import re
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
