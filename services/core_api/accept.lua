@@ -10,7 +10,8 @@
 --       7 fingerprint of the request   8 the response   9 lifetime, seconds   (used with a key only)
 --       10 and on: names and values of the transaction's fields
 -- A repeated call writes again, so that the WAIT after it covers the first call's writes.
--- Returns  {'accepted', ''}  {'replayed', the first response}  {'mismatch', ''}  {'full', ''}
+-- Returns  {'accepted', ''}  {'replayed', the first response}  {'mismatch', ''}; the error FULL (an
+-- error, because after a lost reply the earlier call may yet arrive: see scripts.UnsureError)
 local transaction, index, queue, retries, idempotency = unpack(KEYS)
 local id, user_id, member, request_id, queue_limit, traceparent, fingerprint, response,
   lifetime_seconds = unpack(ARGV)
@@ -33,17 +34,18 @@ if idempotency then
   end
 end
 
+local full = 'FULL the queue is full'
 local open = redis.call('XLEN', queue) + redis.call('ZCARD', retries)
 local free = queue_limit - open
 if free <= 0 then
-  return {'full', ''}
+  return redis.error_reply(full)
 elseif open > free then
   -- A merchant may have at most `free` open transactions, so one flood leaves half to others: refuse
   -- if the merchant's `free`-th newest transaction is still open.
   local earlier = redis.call('ZREVRANGE', index, free - 1, free - 1)[1] or ''
   local status = call_on_edited('HGET', transaction:sub(1, -#id - 1) .. earlier:sub(-#id), 'status')
   if is_open(status) then
-    return {'full', ''}
+    return redis.error_reply(full)
   end
 end
 

@@ -43,6 +43,17 @@ class _Lane:
     """For writes alone: reads wait for no replica."""
 
 
+def _commit(lane: _Lane, keys: Sequence[str], args: Sequence[Any]) -> tuple[str, str]:
+    try:
+        with lane.replicas.passed(), lane.gate.passed():
+            outcome, earlier_response = lane.commit(keys=keys, args=args)
+    except redis.ResponseError as error:
+        if isinstance(error, scripts.UnsureError) or not str(error).startswith("FULL"):
+            raise
+        raise Unavailable("The queue is full; nothing was accepted.") from None
+    return outcome, earlier_response
+
+
 class Transactions:
     """Transactions and loyalty points of all users."""
 
@@ -107,14 +118,11 @@ class Transactions:
             transaction_id, user_id, f"{created_ms:013d}:{transaction_id}", request_id,
             self._queue_limit, tracing.traceparent(span), *replay, *record,
         ]  # fmt: skip
-        lane = self._lane(partition)
-        with tracing.use(span), lane.replicas.passed(), lane.gate.passed():
-            outcome, earlier_response = lane.commit(keys=keys, args=args)
+        with tracing.use(span):
+            outcome, earlier_response = _commit(self._lane(partition), keys, args)
         if outcome == "mismatch":
             detail = "This Idempotency-Key was used with another request; use a new one."
             raise Problem(422, detail, code="idempotency-key-reused")
-        if outcome == "full":
-            raise Unavailable("The queue is full; nothing was accepted.")
         if outcome == "replayed":
             return Accepted(records.id_in(earlier_response), earlier_response, replayed=True)
         return Accepted(transaction_id, response, replayed=False)

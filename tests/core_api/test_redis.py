@@ -168,6 +168,30 @@ def test_a_repeated_call_that_is_refused_may_have_accepted(
     assert "may have been accepted" not in refused.json["detail"]
 
 
+def test_a_full_queue_is_unsure_after_a_lost_request(
+    redis_port: int, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something between may deliver the first request later, when the queue has room again."""
+    api = Client(create_app(settings(redis_port, QUEUE_LIMIT="2")))
+    pay(api)
+    client.zadd(store.WHOLE.retries, {"waiting": 1})
+    assert "nothing was accepted" in pay(api).json["detail"]
+    send: Any = redis.Connection.send_packed_command
+    lost: list[Any] = []
+
+    def lose_request(connection: Any, command: Any, *args: Any, **options: Any) -> None:
+        if b"EVALSHA" in b"".join(command) and not lost:
+            lost.append(command)
+            raise redis.ConnectionError("lost")
+        send(connection, command, *args, **options)
+
+    monkeypatch.setattr(redis.Connection, "send_packed_command", lose_request)
+    result = pay(api)
+    assert lost
+    assert result.status_code == 503
+    assert "may have been accepted" in result.json["detail"]
+
+
 def lose_replies(patch: pytest.MonkeyPatch, then: Callable[[], Any]) -> None:
     read: Any = redis.Connection.read_response
 
