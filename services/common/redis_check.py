@@ -166,6 +166,8 @@ def _calls(settings: RedisSettings, key: str) -> dict[str, str]:
     names = {_CALLS.get(one, one): one for one in COMMANDS_WITHOUT_KEYS}
     if settings.redis_replicas_min:
         names["WAIT"] = "WAIT"
+    if settings.redis_cluster:
+        names |= {"CLUSTER SLOTS": "CLUSTER|SLOTS", "CLUSTER NODES": "CLUSTER|NODES"}
     for one in COMMANDS:
         names[f"{_CALLS.get(one, one).replace('|', ' ')} {key}"] = one
     keys = {store.COUNT_KEY, store.QUEUE}  # the queue of data without partitions is looked for

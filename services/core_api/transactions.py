@@ -50,7 +50,7 @@ def _commit(lane: _Lane, keys: Sequence[str], args: Sequence[Any]) -> tuple[str,
     except redis.ResponseError as error:
         if isinstance(error, scripts.UnsureError) or not str(error).startswith("FULL"):
             raise
-        raise Unavailable("The queue is full; nothing was accepted.") from None
+        raise Unavailable("The queue is full; this request was not accepted.") from None
     return outcome, earlier_response
 
 

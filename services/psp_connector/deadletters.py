@@ -45,7 +45,7 @@ WHY_NOT = {
         f"now, where its idempotency key is unknown: {_SEARCH}"
     ),
     "full": "Redis is full: raise its maxmemory or wait until it is drained, then repeat",
-    "gone": "no such dead letter; see `deadletters list`",
+    "gone": "no such dead letter, or replayed already; see `deadletters list`",
     "missing": "its transaction does not exist",
     "captured": "its transaction was captured",
     "declined": "its transaction was declined, which is final",

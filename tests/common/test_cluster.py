@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -273,14 +274,16 @@ def test_a_master_without_writes_stops_its_partitions_only(cluster: RedisCluster
                 node.config_set("min-replicas-to-write", 0)
 
 
-def test_a_start_names_each_node_without_a_permission(cluster: RedisCluster) -> None:
+@pytest.mark.parametrize("command", ["ZADD", "CLUSTER|SLOTS", "CLUSTER|NODES"])
+def test_a_start_names_each_node_without_a_permission(cluster: RedisCluster, command: str) -> None:
     """ACL SETUSER is for one node only, and easily forgotten on another."""
     wait_until(cluster.is_healthy, what="a healthy cluster")
     with contextlib.closing(connect(cluster)) as client:
         for name, node in redis_client.nodes(client).items():
             try:
-                node.execute_command("ACL SETUSER", "default", "-zadd")
-                with pytest.raises(redis.ResponseError, match=f"no permission for ZADD at {name}$"):
+                node.execute_command("ACL SETUSER", "default", f"-{command}")
+                fault = re.escape(f"no permission for {command} at {name}")
+                with pytest.raises(redis.ResponseError, match=fault):
                     started(cluster)
             finally:
                 node.execute_command("ACL SETUSER", "default", "+@all")

@@ -175,7 +175,7 @@ def test_a_full_queue_is_unsure_after_a_lost_request(
     api = Client(create_app(settings(redis_port, QUEUE_LIMIT="2")))
     pay(api)
     client.zadd(store.WHOLE.retries, {"waiting": 1})
-    assert "nothing was accepted" in pay(api).json["detail"]
+    assert "this request was not accepted" in pay(api).json["detail"]
     send: Any = redis.Connection.send_packed_command
     lost: list[Any] = []
 
