@@ -60,7 +60,11 @@ def _finding(program: str, environ: Mapping[str, str]) -> Finding:
     path = shutil.which(program, path=environ.get("PATH", ""))
     if path is None:
         return Finding(program, "missing", "fault", "not on PATH", _START)
-    text = _output([path, *_PROGRAMS[program].split()], environ)
+    try:
+        text = _output([path, *_PROGRAMS[program].split()], environ)
+    except subprocess.TimeoutExpired:
+        note = f"no response within {_RESPONSE_SECONDS_MAX} s; the machine may be busy"
+        return Finding(program, "unknown", "warning", note)
     if match := _NUMBER.search(text):
         return _compared(program, match[0], path)
     return Finding(program, "unknown", "warning", "version not recognised")
@@ -79,7 +83,7 @@ def _output(command: Sequence[str], environ: Mapping[str, str]) -> str:
             timeout=_RESPONSE_SECONDS_MAX,
             check=False,
         ).stdout
-    except (OSError, subprocess.SubprocessError):
+    except OSError:
         return ""
 
 
